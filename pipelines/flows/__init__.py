@@ -1,0 +1,1 @@
+"""One Prefect flow a file; each body reads like a table of contents."""

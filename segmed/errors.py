@@ -1,0 +1,96 @@
+"""What can go wrong, as a caller may want to tell it apart.
+
+```
+SegmedError
+├── UsageError      (ValueError)    an option, a name or a budget that cannot work
+├── ManifestError   (ValueError)    a manifest that is not one, or that contradicts its files
+├── ImageError      (ValueError)    a file that cannot be read *correctly*; has a reason code
+│   └── GeometryError               a grid that is missing, absurd, or not the expected one
+├── ModelError      (ValueError)    a network that cannot be built, or an input it cannot take
+├── WeightsError    (ValueError)    a weight file that does not fit the network
+├── PackageError    (ValueError)    a model package that is damaged or of another schema
+├── MetricError     (ValueError)    a score that would be meaningless
+├── TrainingError   (RuntimeError)  a training that cannot go on: NaN, out of memory
+└── ServiceError    (ConnectionError)  a server that does not answer or refuses
+```
+
+Every message is one line: what was wrong, what was got, what would do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class SegmedError(Exception):
+    """Root of everything that `segmed` raises on purpose."""
+
+
+class UsageError(SegmedError, ValueError):
+    """An option, a name or a budget that cannot work."""
+
+
+class ManifestError(SegmedError, ValueError):
+    """A manifest that is not one, or that contradicts the files it names."""
+
+
+class ImageError(SegmedError, ValueError):
+    """A file that cannot be read correctly.
+
+    Attributes:
+        reason: Short stable code such as `truncated` or `missing_slice`, for ledgers and tests.
+        paths: The offending files, where they are known.
+    """
+
+    def __init__(self, message: str, *, reason: str, paths: Iterable[Path | str] = ()) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.paths = tuple(Path(path) for path in paths)
+
+
+class GeometryError(ImageError):
+    """A grid that is missing, absurd, or not the expected one."""
+
+    def __init__(
+        self, message: str, *, reason: str = "other_grid", paths: Iterable[Path | str] = ()
+    ) -> None:
+        super().__init__(message, reason=reason, paths=paths)
+
+
+class ModelError(SegmedError, ValueError):
+    """A network that cannot be built as asked, or an input that it cannot take."""
+
+
+class WeightsError(SegmedError, ValueError):
+    """A weight file that does not fit the network."""
+
+
+class PackageError(SegmedError, ValueError):
+    """A model package that is damaged, incomplete or of another schema version."""
+
+
+class MetricError(SegmedError, ValueError):
+    """A score that would be meaningless."""
+
+
+class TrainingError(SegmedError, RuntimeError):
+    """A training that cannot go on."""
+
+
+class ServiceError(SegmedError, ConnectionError):
+    """A server that does not answer, or refuses."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """The error for a name that is not in a list: it lists those that are.
+
+    Args:
+        kind: What the name should have named, such as `model`.
+        name: What was got.
+        known: The names that would do.
+
+    Returns:
+        The error, to be raised by the caller.
+    """
+    return UsageError(f"unknown {kind} {name!r}: known are {', '.join(sorted(known))}")

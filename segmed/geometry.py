@@ -1,0 +1,124 @@
+"""Grids in space: affines, spacing, orientation, and when two grids are the same.
+
+Arrays are channel first, `[C, *spatial]`; a grid speaks of the spatial axes only, in array order.
+World coordinates are RAS+ in millimetres (x to the right, y to the front, z to the head).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from segmed.errors import GeometryError
+
+AFFINE_TOLERANCE_MM = 1e-3
+"""Largest distance between the corners of two grids that still count as the same grid, in mm."""
+
+DEGENERATE_SPACING_MM = 1e-6
+"""Voxel edges at or below this are no edges."""
+
+Affine = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Shape and placement of an image.
+
+    Attributes:
+        shape: Voxels along each spatial axis, in array order (2 or 3 axes).
+        affine_ras: 4x4 matrix from voxel indices (i, j, k, 1) to RAS+ millimetres. A 2D image has
+            k = 0 and a unit third column.
+    """
+
+    shape: tuple[int, ...]
+    affine_ras: Affine
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """Voxel edge along each array axis, in mm."""
+        return spacing_of(self.affine_ras)[: len(self.shape)]
+
+    @property
+    def orientation(self) -> str:
+        """Direction of growing index for each array axis, such as `RAS` or `LPI`."""
+        return "".join(nib.aff2axcodes(self.affine_ras))
+
+    def corners_mm(self) -> npt.NDArray[np.float64]:
+        """World coordinates of the grid's 2^d corner voxels, `[2^d, 3]`, in mm."""
+        ends = [(0, max(n - 1, 0)) for n in self.shape] + [(0,)] * (3 - len(self.shape))
+        index = np.stack(np.meshgrid(*ends, indexing="ij"), axis=-1).reshape(-1, 3)
+        return np.asarray(index @ self.affine_ras[:3, :3].T + self.affine_ras[:3, 3])
+
+
+def spacing_of(affine_ras: Affine) -> tuple[float, float, float]:
+    """Voxel edge along each of the three index axes of an affine, in mm."""
+    edges = np.sqrt((np.asarray(affine_ras, dtype=np.float64)[:3, :3] ** 2).sum(axis=0))
+    return float(edges[0]), float(edges[1]), float(edges[2])
+
+
+def affine_from(
+    spacing_mm: Sequence[float], origin_mm: Sequence[float] = (0.0, 0.0, 0.0)
+) -> Affine:
+    """An axis-aligned RAS+ affine; missing axes get an edge of 1 mm."""
+    edges = [*spacing_mm, *([1.0] * (3 - len(spacing_mm)))]
+    affine = np.diag([*edges, 1.0]).astype(np.float64)
+    affine[:3, 3] = origin_mm
+    return affine
+
+
+def grid_difference_mm(first: Grid, second: Grid) -> float:
+    """Largest distance between corresponding corners, in mm; infinite where the shapes differ."""
+    if first.shape != second.shape:
+        return float("inf")
+    steps = first.corners_mm() - second.corners_mm()
+    return float(np.sqrt((steps**2).sum(axis=1)).max())
+
+
+def same_grid(first: Grid, second: Grid, *, tolerance_mm: float = AFFINE_TOLERANCE_MM) -> bool:
+    """Whether two grids have one shape and all corners within `tolerance_mm`."""
+    return grid_difference_mm(first, second) <= tolerance_mm
+
+
+def require_same_grid(
+    first: Grid,
+    second: Grid,
+    *,
+    names: tuple[str, str],
+    tolerance_mm: float = AFFINE_TOLERANCE_MM,
+) -> None:
+    """Refuse two grids that differ.
+
+    Args:
+        first: One grid.
+        second: The other.
+        names: What the two are, for the message.
+        tolerance_mm: Largest corner distance that still counts as the same, in mm.
+
+    Raises:
+        GeometryError: The shapes differ, or a corner lies elsewhere.
+    """
+    if first.shape != second.shape:
+        raise GeometryError(
+            f"{names[0]} and {names[1]} have different shapes: {first.shape} and {second.shape}; "
+            "bring them to one grid first"
+        )
+    difference = grid_difference_mm(first, second)
+    if not difference <= tolerance_mm:
+        raise GeometryError(
+            f"{names[0]} and {names[1]} lie up to {difference:.3f} mm apart on grids of the same "
+            f"shape (tolerance {tolerance_mm} mm); bring them to one grid first"
+        )
+
+
+def reorientation(affine_ras: Affine, target: str) -> npt.NDArray[np.float64]:
+    """The axis permutation and flips that bring an affine to `target` axis codes.
+
+    Returns:
+        An orientation array as nibabel uses it, `[3, 2]`: output axis and flip for each input axis.
+    """
+    start = nib.orientations.io_orientation(affine_ras)
+    return np.asarray(nib.orientations.ornt_transform(start, nib.orientations.axcodes2ornt(target)))
