@@ -1,0 +1,132 @@
+"""What a manifest holds: cases with their files, labels, channels, groups and folds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA_VERSION = 1
+"""Version of the manifest's form; a reader that meets another one says so."""
+
+
+class Frozen(BaseModel):
+    """A record that neither changes nor takes unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Code(Frozen):
+    """A coded concept, such as a SNOMED CT term.
+
+    Attributes:
+        scheme: Coding scheme designator, `SCT` for SNOMED CT.
+        value: Code value in that scheme.
+        meaning: The concept in words.
+    """
+
+    scheme: str
+    value: str
+    meaning: str
+
+
+class LabelClass(Frozen):
+    """One structure of the label maps.
+
+    Attributes:
+        name: Name in reports and metric names, such as `anterior`.
+        value: Voxel value in the label files; 0 is background and never listed.
+        code: Coded concept, needed for DICOM outputs only.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    value: Annotated[int, Field(ge=1, le=65535)]
+    code: Code | None = None
+
+
+class Channel(Frozen):
+    """One input channel of every case.
+
+    Attributes:
+        name: Name of the channel, such as `T1`.
+        modality: DICOM modality (`MR`, `CT`, ...) or `OT`; decides how intensities are scaled.
+    """
+
+    name: str
+    modality: str = "OT"
+
+
+class Case(Frozen):
+    """One row of a manifest.
+
+    Attributes:
+        id: Name of the case, unique in the manifest and safe as a file name.
+        group: Patient (or other unit that must not be split over folds).
+        image: One file (or DICOM folder) a channel, in the order of the manifest's channels.
+            A single channel may be written as a plain string. Relative to the manifest's folder.
+        label: The label file, on the grid of the images; absent for cases without a reference.
+        fold: Fold in which the case is held out; absent for test cases.
+        sha256: Hex digest of each file (of a folder: of its files' sorted digests), keyed by path.
+    """
+
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
+    group: str
+    image: tuple[str, ...]
+    label: str | None = None
+    fold: Annotated[int, Field(ge=0)] | None = None
+    sha256: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _image_as_tuple(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("image"), str):
+            data = {**data, "image": (data["image"],)}
+        return data
+
+
+class Manifest(Frozen):
+    """A labelled image set: what `segmed` trains on and compares with.
+
+    The JSON form is also a MONAI data list (`training`, `test`, `image`, `label`, `fold`).
+
+    Attributes:
+        name: Name of the set; experiments and registered models take it.
+        labels: Structures, background excluded, in the order of the network's classes 1, 2, ...
+        channels: Input channels, in order.
+        training: Cases with labels, each in a fold.
+        test: Cases kept out of every training.
+        licence: Licence of the images, as stated by their source.
+        source: Where the images come from.
+        schema_version: Version of this form.
+        root: Folder that relative paths start from; set by the reader and never written.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    labels: Annotated[tuple[LabelClass, ...], Field(min_length=1)]
+    channels: Annotated[tuple[Channel, ...], Field(min_length=1)]
+    training: tuple[Case, ...]
+    test: tuple[Case, ...] = ()
+    licence: str = ""
+    source: str = ""
+    schema_version: int = SCHEMA_VERSION
+    root: Path = Field(default=Path(), exclude=True)
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """The fold numbers that occur, in order."""
+        return tuple(sorted({case.fold for case in self.training if case.fold is not None}))
+
+    def split(self, fold: int) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+        """Training cases and held-out cases of one fold."""
+        inside = tuple(case for case in self.training if case.fold != fold)
+        held_out = tuple(case for case in self.training if case.fold == fold)
+        return inside, held_out
+
+    def image_paths(self, case: Case) -> tuple[Path, ...]:
+        """Absolute path of each channel's file."""
+        return tuple(self.root / name for name in case.image)
+
+    def label_path(self, case: Case) -> Path | None:
+        """Absolute path of the label file, if the case has one."""
+        return None if case.label is None else self.root / case.label

@@ -1,0 +1,203 @@
+"""What a plan holds: every decision taken from the data, and the contract that travels with a model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from segmed.manifest.schema import Channel, Frozen, LabelClass
+
+SCHEMA_VERSION = 1
+"""Version of the plan's form; a reader that meets another one says so."""
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Axes = tuple[PositiveInt, ...]
+
+
+class Intensity(Frozen):
+    """How one channel's intensities are scaled.
+
+    Attributes:
+        scheme: `zscore`: by mean and standard deviation of each image (of its non-zero voxels if
+            `nonzero`); `ct`: clipped to `low..high` and scaled by `mean` and `std`, all taken from
+            the training foreground; `unit`: divided so that `low..high` becomes 0..1.
+        low: Lower clip, in the image's own units.
+        high: Upper clip, in the image's own units.
+        mean: Mean, in the image's own units (scheme `ct`).
+        std: Standard deviation, in the image's own units (scheme `ct`).
+        nonzero: Take statistics of the non-zero voxels only.
+    """
+
+    scheme: Literal["zscore", "ct", "unit"]
+    low: float | None = None
+    high: float | None = None
+    mean: float | None = None
+    std: PositiveFloat | None = None
+    nonzero: bool = False
+
+
+class Preprocessing(Frozen):
+    """From an image as stored to what the network sees.
+
+    Attributes:
+        orientation: Axis codes that volumes are brought to; empty for 2D rasters.
+        spacing_mm: Target voxel edge along each axis after reorientation, in mm.
+        image_order: Spline order for images: 3, or 1.
+        anisotropic_axis: Axis resampled apart with order 0 or 1, where one is much coarser.
+        crop_nonzero: Crop to the bounding box of non-zero voxels first.
+        bias_correction: N4 before anything else.
+        intensity: One entry a channel.
+    """
+
+    orientation: str = "RAS"
+    spacing_mm: tuple[PositiveFloat, ...]
+    image_order: Literal[1, 3] = 3
+    anisotropic_axis: NonNegativeInt | None = None
+    crop_nonzero: bool = False
+    bias_correction: bool = False
+    intensity: tuple[Intensity, ...]
+
+
+class NetworkPlan(Frozen):
+    """How one architecture is built for this data.
+
+    Attributes:
+        options: Keyword options of `build_model` for this architecture.
+        learning_rate: Peak learning rate found best for it.
+        loss: Loss it is trained with.
+    """
+
+    options: dict[str, Any]
+    learning_rate: PositiveFloat
+    loss: Literal["dice_ce", "unet_weighted_ce", "unetpp_bce_dice", "unet3plus_hybrid"] = "dice_ce"
+
+
+class Augmentation(Frozen):
+    """Random changes of a training batch; `p_` is the probability of each.
+
+    Attributes:
+        flip_axes: Spatial axes along which anatomy may be mirrored.
+        rotation_deg: Largest rotation about each axis, in degrees.
+        scale: Largest relative zoom, 0.2 for 0.8 to 1.25.
+        elastic_mm: Standard deviation of the elastic displacement, in mm; 0 for none.
+        p_spatial: Probability of rotation, scaling and elastic deformation together.
+        noise_std: Largest standard deviation of added noise, in units of scaled intensity.
+        p_noise: Probability of noise.
+        blur_voxels: Largest Gaussian sigma, in voxels.
+        p_blur: Probability of blur.
+        brightness: Largest relative change of brightness.
+        p_brightness: Probability of it.
+        contrast: Largest relative change of contrast.
+        p_contrast: Probability of it.
+        gamma: Largest relative exponent.
+        p_gamma: Probability of it.
+        low_resolution: Coarsest simulated zoom, 0.5 for half resolution.
+        p_low_resolution: Probability of it.
+    """
+
+    flip_axes: tuple[NonNegativeInt, ...] = ()
+    rotation_deg: tuple[NonNegativeFloat, ...]
+    scale: NonNegativeFloat = 0.2
+    elastic_mm: NonNegativeFloat = 0.0
+    p_spatial: Fraction = 0.3
+    noise_std: NonNegativeFloat = 0.1
+    p_noise: Fraction = 0.1
+    blur_voxels: NonNegativeFloat = 1.0
+    p_blur: Fraction = 0.1
+    brightness: NonNegativeFloat = 0.25
+    p_brightness: Fraction = 0.15
+    contrast: NonNegativeFloat = 0.25
+    p_contrast: Fraction = 0.15
+    gamma: NonNegativeFloat = 0.3
+    p_gamma: Fraction = 0.2
+    low_resolution: Fraction = 0.5
+    p_low_resolution: Fraction = 0.1
+
+
+class Recipe(Frozen):
+    """How every architecture is trained.
+
+    Attributes:
+        optimizer: `adamw`, or `sgd` with Nesterov momentum 0.99.
+        weight_decay: Decoupled for AdamW.
+        schedule: Shape of the learning rate over the budget after warm-up.
+        warmup: Share of the budget spent in linear warm-up.
+        gradient_clip: Largest gradient norm.
+        batch_size: Patches a step.
+        foreground_fraction: Share of patches centred on a foreground voxel.
+        iterations_per_epoch: Steps between two validations.
+        ema_decay: Decay of the averaged weights; 0 for none.
+        augmentation: Random changes of each batch.
+    """
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    weight_decay: NonNegativeFloat = 1e-4
+    schedule: Literal["poly", "cosine"] = "cosine"
+    warmup: Fraction = 0.03
+    gradient_clip: PositiveFloat = 12.0
+    batch_size: PositiveInt = 2
+    foreground_fraction: Fraction = 0.33
+    iterations_per_epoch: PositiveInt = 50
+    ema_decay: Fraction = 0.0
+    augmentation: Augmentation
+
+
+class Inference(Frozen):
+    """How a volume is segmented.
+
+    Attributes:
+        overlap: Share of a window that overlaps the next one.
+        blend: Weight of a window's voxels: Gaussian (sigma an eighth of the window) or constant.
+        mirror_axes: Axes of test-time flips, used only when asked for.
+        keep_largest: Label values of which only the largest component is kept.
+        skip_empty_windows: Skip windows without a body in them.
+    """
+
+    overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
+    blend: Literal["gaussian", "constant"] = "gaussian"
+    mirror_axes: tuple[NonNegativeInt, ...] = ()
+    keep_largest: tuple[PositiveInt, ...] = ()
+    skip_empty_windows: bool = False
+
+
+class Plan(Frozen):
+    """Everything that was decided from the data.
+
+    Attributes:
+        name: Name of the image set.
+        spatial_dims: 2 or 3.
+        channels: Input channels, in order.
+        labels: Structures, in the order of the network's classes 1, 2, ...
+        preprocessing: From an image as stored to what the network sees.
+        patch_size: Patch (and window) along each axis, in voxels at the target spacing.
+        networks: How each architecture is built, by name.
+        recipe: How each is trained.
+        inference: How a volume is segmented.
+        fingerprint: The facts the plan was made from.
+        reasons: Why, by dotted field name; written as comments into `plan.yaml`.
+        schema_version: Version of this form.
+    """
+
+    name: str
+    spatial_dims: Literal[2, 3]
+    channels: tuple[Channel, ...]
+    labels: tuple[LabelClass, ...]
+    preprocessing: Preprocessing
+    patch_size: Axes
+    networks: dict[str, NetworkPlan]
+    recipe: Recipe
+    inference: Inference = Inference()
+    fingerprint: dict[str, Any] = Field(default_factory=dict)
+    reasons: dict[str, str] = Field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the network's output, background included."""
+        return len(self.labels) + 1
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the network's input."""
+        return len(self.channels)
