@@ -1,0 +1,30 @@
+"""Fixtures for all tests: real data, and few threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """Gives the folder of a real image set, or skips the test where the set is absent."""
+
+    def find(name: str) -> Path:
+        folder = SHARED_DATA / name
+        if not folder.exists():
+            pytest.skip(f"real images {name!r} are not in ../shared/data")
+        return folder
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def sample_manifest_path() -> Path:
+    """The manifest of the bundled hippocampus sample."""
+    return REPOSITORY / "data_manifests" / "hippocampus_sample.json"
