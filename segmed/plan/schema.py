@@ -170,7 +170,10 @@ class Plan(Frozen):
         channels: Input channels, in order.
         labels: Structures, in the order of the network's classes 1, 2, ...
         preprocessing: From an image as stored to what the network sees.
-        patch_size: Patch (and window) along each axis, in voxels at the target spacing.
+        patch_size: Patch (and window) along each of the network's axes, in voxels at the target
+            spacing.
+        slice_axis: Axis of the reoriented volume that a 2D network walks along, slice by slice;
+            absent for 3D networks and for rasters.
         networks: How each architecture is built, by name.
         recipe: How each is trained.
         inference: How a volume is segmented.
@@ -185,6 +188,7 @@ class Plan(Frozen):
     labels: tuple[LabelClass, ...]
     preprocessing: Preprocessing
     patch_size: Axes
+    slice_axis: Annotated[int, Field(ge=0, le=2)] | None = None
     networks: dict[str, NetworkPlan]
     recipe: Recipe
     inference: Inference = Inference()

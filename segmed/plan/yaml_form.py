@@ -1,0 +1,122 @@
+"""A plan as YAML that explains itself: each reason stands as a comment above its field."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import wrap
+
+import yaml
+from pydantic import ValidationError
+
+from segmed.errors import UsageError
+from segmed.plan.schema import SCHEMA_VERSION, Plan
+
+COMMENT_COLUMNS = 92
+
+
+def write_plan(plan: Plan, path: Path | str) -> Path:
+    """Write a plan as commented YAML; the file appears whole or not at all.
+
+    Args:
+        plan: The plan.
+        path: File to write.
+
+    Returns:
+        The path written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with beside.open("w", encoding="utf-8") as stream:
+        stream.write(to_yaml(plan))
+        stream.flush()
+        os.fsync(stream.fileno())
+    beside.replace(path)
+    return path
+
+
+def to_yaml(plan: Plan) -> str:
+    """The YAML text of a plan, its reasons as comments."""
+    content = plan.model_dump(mode="json", exclude={"reasons"})
+    text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=100)
+    lines = text.splitlines()
+    keys = dict(_key_lines(yaml.compose(text, Loader=yaml.SafeLoader)))
+    for field in sorted(plan.reasons, key=lambda name: -keys.get(name, 0)):
+        if field not in keys:
+            continue
+        line = keys[field]
+        indent = lines[line][: len(lines[line]) - len(lines[line].lstrip())]
+        lines[line:line] = [
+            f"{indent}# {part}" for part in wrap(plan.reasons[field], COMMENT_COLUMNS)
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def read_plan(path: Path | str) -> Plan:
+    """Read a plan from YAML.
+
+    Args:
+        path: A file that `write_plan` wrote, perhaps edited by hand.
+
+    Returns:
+        The plan, with its reasons.
+
+    Raises:
+        UsageError: The file is missing, is no YAML mapping, has an unknown or wrong key, or is of
+            another schema version.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        detail = " ".join(str(error).split())
+        raise UsageError(f"cannot read the plan {path}: {detail}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} is no plan: expected a YAML mapping; make one by `segmed plan`")
+    version = content.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise UsageError(
+            f"{path} has plan schema version {version!r}, this segmed reads {SCHEMA_VERSION}; "
+            "make the plan anew by `segmed plan`"
+        )
+    try:
+        return Plan.model_validate({**content, "reasons": _comments(text)})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{path}: field {where!r}: {first['msg']}") from error
+
+
+def plan_hash(plan: Plan) -> str:
+    """Hex digest of everything in a plan that changes a result; reasons and fingerprint do not."""
+    content = plan.model_dump(mode="json", exclude={"reasons", "fingerprint"})
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _key_lines(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, int]]:
+    """Dotted name and line of every key of a block mapping."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            name = f"{prefix}{key.value}"
+            if not node.flow_style:
+                yield name, key.start_mark.line
+            yield from _key_lines(value, f"{name}.")
+
+
+def _comments(text: str) -> dict[str, str]:
+    """The comment above each key, by dotted name."""
+    lines = text.splitlines()
+    reasons = {}
+    for name, line in _key_lines(yaml.compose(text, Loader=yaml.SafeLoader)):
+        above = []
+        while line > 0 and lines[line - 1].lstrip().startswith("#"):
+            line -= 1
+            above.insert(0, lines[line].lstrip().lstrip("#").strip())
+        if above:
+            reasons[name] = " ".join(above)
+    return reasons
