@@ -1,0 +1,181 @@
+"""The facts of an image set that a plan is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segmed.errors import ManifestError, SegmedError
+from segmed.geometry import reorientation, spacing_of
+from segmed.io import grid_of, read_images, read_label
+from segmed.manifest.schema import Case, Manifest
+
+FOREGROUND_SAMPLES = 10_000
+"""Foreground voxels a case contributes to the intensity statistics, at most."""
+
+
+@dataclass(frozen=True)
+class CaseFacts:
+    """What one case tells.
+
+    Attributes:
+        shape: Voxels along each axis, after reorientation.
+        spacing_mm: Voxel edge along each axis, after reorientation.
+        orientation: Axis codes as stored.
+        class_voxels: Voxels of each label, in the manifest's order.
+        foreground: Sampled intensities under the labels, `[channels, n]`.
+        background_zero: Share of voxels that are exactly zero in all channels.
+    """
+
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    orientation: str
+    class_voxels: tuple[int, ...]
+    foreground: npt.NDArray[np.float32]
+    background_zero: float
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What the training cases tell together.
+
+    Attributes:
+        num_cases: Cases looked at.
+        is_raster: Whether the images are two-dimensional.
+        median_spacing_mm: Median voxel edge along each axis.
+        median_shape: Median size along each axis, in voxels as stored.
+        min_shape: Smallest size along each axis.
+        max_shape: Largest size along each axis.
+        orientations: How many cases are stored in which orientation.
+        class_share: Share of all voxels under each label, in the manifest's order.
+        intensity: Per channel: mean, std, and percentiles 0.5 and 99.5 under the labels.
+        background_zero: Median share of voxels that are exactly zero.
+    """
+
+    num_cases: int
+    is_raster: bool
+    median_spacing_mm: tuple[float, ...]
+    median_shape: tuple[float, ...]
+    min_shape: tuple[int, ...]
+    max_shape: tuple[int, ...]
+    orientations: dict[str, int]
+    class_share: tuple[float, ...]
+    intensity: tuple[dict[str, float], ...]
+    background_zero: float
+
+    def as_record(self) -> dict[str, Any]:
+        """Plain values, as stored in a plan."""
+        return asdict(self)
+
+
+def take_fingerprint(
+    manifest: Manifest,
+    *,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> Fingerprint:
+    """Read every training case once and gather the facts.
+
+    Args:
+        manifest: The image set; its test cases are not looked at.
+        workers: Threads that read.
+        progress: Called with cases done and cases in all.
+
+    Returns:
+        The fingerprint.
+
+    Raises:
+        ManifestError: There is no training case, a case cannot be read, or 2D and 3D are mixed.
+    """
+    if not manifest.training:
+        raise ManifestError(f"manifest {manifest.name!r} has no training cases to plan from")
+    facts: list[CaseFacts] = []
+    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
+        for case_facts in pool.map(lambda case: _look_at(manifest, case), manifest.training):
+            facts.append(case_facts)
+            if progress is not None:
+                progress(len(facts), len(manifest.training))
+    dimensions = {len(fact.shape) for fact in facts}
+    if len(dimensions) > 1:
+        raise ManifestError(f"manifest {manifest.name!r} mixes 2D images and volumes: split it")
+    return _gather(facts)
+
+
+def _look_at(manifest: Manifest, case: Case) -> CaseFacts:
+    label_path = manifest.label_path(case)
+    if label_path is None:
+        raise ManifestError(f"training case {case.id} has no label: name one, or move it to 'test'")
+    try:
+        image = read_images(manifest.image_paths(case))
+        label = read_label(label_path)
+    except SegmedError as error:
+        raise ManifestError(f"case {case.id}: {error}") from error
+    grid = grid_of(image)
+    voxels = np.asarray(image)
+    values = np.asarray(label)[0]
+    if values.shape != voxels.shape[1:]:
+        raise ManifestError(
+            f"case {case.id}: image is {voxels.shape[1:]} and label is {values.shape}; "
+            "run `segmed manifest check`"
+        )
+    counts = np.bincount(values.ravel().astype(np.int64), minlength=1)
+    inside = voxels[:, values > 0]
+    step = max(1, inside.shape[1] // FOREGROUND_SAMPLES)
+    order = _axis_order(grid.affine_ras, len(grid.shape))
+    spacing_mm = spacing_of(grid.affine_ras)
+    return CaseFacts(
+        shape=tuple(grid.shape[axis] for axis in order),
+        spacing_mm=tuple(spacing_mm[axis] for axis in order),
+        orientation=grid.orientation,
+        class_voxels=tuple(
+            int(counts[item.value]) if item.value < len(counts) else 0 for item in manifest.labels
+        ),
+        foreground=inside[:, ::step].astype(np.float32),
+        background_zero=float((voxels == 0).all(axis=0).mean()),
+    )
+
+
+def _axis_order(affine_ras: npt.NDArray[np.float64], axes: int) -> Sequence[int]:
+    """Stored axis that becomes each axis of the reoriented volume; rasters stay as they are."""
+    if axes == 2:
+        return (0, 1)
+    return [int(axis) for axis in np.argsort(reorientation(affine_ras, "RAS")[:, 0])]
+
+
+def _gather(facts: Sequence[CaseFacts]) -> Fingerprint:
+    shapes = np.array([fact.shape for fact in facts])
+    spacings = np.array([fact.spacing_mm for fact in facts])
+    voxels = shapes.prod(axis=1).sum()
+    orientations: dict[str, int] = {}
+    for fact in facts:
+        orientations[fact.orientation] = orientations.get(fact.orientation, 0) + 1
+    foreground = np.concatenate([fact.foreground for fact in facts], axis=1)
+    return Fingerprint(
+        num_cases=len(facts),
+        is_raster=shapes.shape[1] == 2,
+        median_spacing_mm=tuple(round(float(x), 5) for x in np.median(spacings, axis=0)),
+        median_shape=tuple(float(x) for x in np.median(shapes, axis=0)),
+        min_shape=tuple(int(x) for x in shapes.min(axis=0)),
+        max_shape=tuple(int(x) for x in shapes.max(axis=0)),
+        orientations=orientations,
+        class_share=tuple(
+            float(f"{x:.4g}")
+            for x in np.array([f.class_voxels for f in facts]).sum(axis=0) / voxels
+        ),
+        intensity=tuple(_intensity(channel) for channel in foreground),
+        background_zero=float(np.median([fact.background_zero for fact in facts])),
+    )
+
+
+def _intensity(values: npt.NDArray[np.float32]) -> dict[str, float]:
+    """Mean, standard deviation and outer percentiles of one channel under the labels."""
+    if values.size == 0:
+        raise ManifestError("no training case has any labelled voxel: nothing to learn from")
+    low, high = np.percentile(values, [0.5, 99.5])
+    statistics = {"mean": values.mean(), "std": values.std(), "p00_5": low, "p99_5": high}
+    return {name: float(f"{value:.6g}") for name, value in statistics.items()}
