@@ -4,7 +4,6 @@
 as YAML that explains itself; `plan_hash` names it.
 """
 
-from segmed.plan.make import make_plan
 from segmed.plan.networks import plan_networks
 from segmed.plan.schema import (
     Augmentation,
@@ -27,7 +26,6 @@ __all__ = [
     "Preprocessing",
     "Recipe",
     "Topology",
-    "make_plan",
     "plan_hash",
     "plan_networks",
     "plan_patch",

@@ -92,8 +92,8 @@ def make_plan(
     if min(patch_size) < 4 and min(shape) >= 8:
         raise UsageError(f"{memory_gb} GB is too little for a useful patch; give more memory")
     reasons["patch_size"] = (
-        f"the median image is {'x'.join(f'{n:.0f}' for n in shape)} voxels at this spacing; as much "
-        f"of it as {memory_gb:g} GB holds at batch {batch_size}, rounded to the network's strides"
+        f"the median image is {'x'.join(f'{n:.0f}' for n in shape)} voxels at this spacing; as "
+        f"much of it as {memory_gb:g} GB holds at batch {batch_size}, rounded to the strides"
     )
     topology = plan_topology(patch_size, spacing_mm)
     reasons["networks"] = (
@@ -159,8 +159,8 @@ def _plan_preprocessing(
         for channel, statistics in zip(manifest.channels, facts.intensity, strict=True)
     )
     reasons["preprocessing.intensity"] = (
-        "CT is clipped to the 0.5 and 99.5 percentiles of the training foreground and scaled by its "
-        "mean and deviation; 8-bit colour by 255; everything else by each image's own"
+        "CT is clipped to the 0.5 and 99.5 percentiles of the training foreground and scaled by "
+        "its mean and deviation; everything else by each image's own mean and deviation"
     )
     crop = facts.background_zero > 0.25 and not facts.is_raster
     if crop:

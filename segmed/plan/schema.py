@@ -1,4 +1,4 @@
-"""What a plan holds: every decision taken from the data, and the contract that travels with a model."""
+"""What a plan holds: each decision taken from the data; the contract that travels with a model."""
 
 from __future__ import annotations
 

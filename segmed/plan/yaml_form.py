@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from textwrap import wrap
 
@@ -113,10 +114,9 @@ def _comments(text: str) -> dict[str, str]:
     lines = text.splitlines()
     reasons = {}
     for name, line in _key_lines(yaml.compose(text, Loader=yaml.SafeLoader)):
-        above = []
-        while line > 0 and lines[line - 1].lstrip().startswith("#"):
-            line -= 1
-            above.insert(0, lines[line].lstrip().lstrip("#").strip())
-        if above:
-            reasons[name] = " ".join(above)
+        above = list(
+            takewhile(lambda text: text.startswith("#"), map(str.lstrip, lines[line - 1 :: -1]))
+        )
+        if line > 0 and above:
+            reasons[name] = " ".join(part.lstrip("# ") for part in reversed(above))
     return reasons
