@@ -1,0 +1,43 @@
+"""Folds: which cases are held out together."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+
+from segmed.errors import ManifestError
+from segmed.manifest.schema import Case
+
+
+def assign_folds(cases: Sequence[Case], *, num_folds: int = 5, seed: int = 0) -> tuple[Case, ...]:
+    """The cases with folds, so that no group is split and folds are of nearly equal size.
+
+    Groups are shuffled by `seed`, then dealt, largest first, to the fold that holds fewest cases.
+
+    Args:
+        cases: Cases with their groups; folds they already have are replaced.
+        num_folds: Number of folds, at least 2.
+        seed: The same seed and groups give the same folds, in whatever order the cases come.
+
+    Raises:
+        ManifestError: There are fewer groups than folds, or fewer than 2 folds.
+    """
+    sizes = Counter(case.group for case in cases)
+    if num_folds < 2:
+        raise ManifestError(f"{num_folds} folds asked for: at least 2 are needed to hold cases out")
+    if len(sizes) < num_folds:
+        raise ManifestError(
+            f"{len(sizes)} groups cannot fill {num_folds} folds: ask for at most "
+            f"{max(len(sizes), 1)} folds, or check the grouping"
+        )
+    groups = sorted(sizes)
+    random.Random(seed).shuffle(groups)  # noqa: S311 - folds, not secrets
+    groups.sort(key=lambda group: -sizes[group])
+    load = [0] * num_folds
+    fold_of: dict[str, int] = {}
+    for group in groups:
+        fold = min(range(num_folds), key=lambda number: (load[number], number))
+        fold_of[group] = fold
+        load[fold] += sizes[group]
+    return tuple(case.model_copy(update={"fold": fold_of[case.group]}) for case in cases)

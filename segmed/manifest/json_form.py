@@ -1,0 +1,134 @@
+"""Manifests as JSON files that MONAI's data-list loader reads as well."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from segmed.errors import ManifestError
+from segmed.manifest.schema import SCHEMA_VERSION, Case, Manifest
+
+
+def read_manifest(path: Path | str) -> Manifest:
+    """A manifest from its JSON file; relative paths start from the file's folder.
+
+    Raises:
+        ManifestError: The file is missing, is no JSON, is of another schema version, lacks
+            something or holds something unknown, repeats a case id, or splits a group over folds.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ManifestError(
+            f"manifest {path} does not exist: `segmed manifest build` makes one"
+        ) from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ManifestError(f"manifest {path} cannot be read as JSON: {error}") from error
+    manifest = _parsed(path, content)
+    _require_consistent(path, manifest)
+    return manifest
+
+
+def _parsed(path: Path, content: Any) -> Manifest:
+    if not isinstance(content, dict):
+        raise ManifestError(f"manifest {path} holds no JSON object but {type(content).__name__}")
+    version = content.get("schema_version", SCHEMA_VERSION)
+    if version != SCHEMA_VERSION:
+        raise ManifestError(
+            f"manifest {path} has schema version {version!r}; this segmed reads {SCHEMA_VERSION}"
+        )
+    if isinstance(content.get("labels"), dict):
+        raise ManifestError(
+            f"{path} is a Medical Segmentation Decathlon data list, not a manifest: "
+            f"`segmed manifest build {path.parent}` makes one of it"
+        )
+    try:
+        return Manifest.model_validate({**content, "root": path.parent})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "manifest"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise ManifestError(f"manifest {path}: {place}: {first['msg']}{more}") from error
+
+
+def _require_consistent(path: Path, manifest: Manifest) -> None:
+    seen: set[str] = set()
+    fold_of: dict[str, int | None] = {}
+    for case in (*manifest.training, *manifest.test):
+        if case.id in seen:
+            raise ManifestError(
+                f"manifest {path}: case id {case.id!r} occurs twice; ids are unique"
+            )
+        seen.add(case.id)
+        if len(case.image) != len(manifest.channels):
+            raise ManifestError(
+                f"manifest {path}: case {case.id!r} has {len(case.image)} image files for "
+                f"{len(manifest.channels)} channels; name one file a channel"
+            )
+        if fold_of.setdefault(case.group, case.fold) != case.fold:
+            raise ManifestError(
+                f"manifest {path}: group {case.group!r} is split over folds or kept out only in "
+                "part; cases of one patient belong together"
+            )
+    values = [label.value for label in manifest.labels]
+    if len(set(values)) != len(values):
+        raise ManifestError(f"manifest {path}: label values {values} repeat; each needs its own")
+
+
+def write_manifest(manifest: Manifest, path: Path | str) -> Path:
+    """Writes a manifest as JSON, whole or not at all, its paths relative to the file's folder.
+
+    Args:
+        manifest: What to write.
+        path: The JSON file; its folder is made where it is missing.
+
+    Returns:
+        The path written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rebased = rebase(manifest, path.parent)
+    content = rebased.model_dump(mode="json", exclude_none=True)
+    for row in (*content["training"], *content["test"]):
+        if len(row["image"]) == 1:
+            row["image"] = row["image"][0]  # the form that MONAI's examples have
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with beside.open("w", encoding="utf-8") as stream:
+        json.dump(content, stream, indent=1, ensure_ascii=False)
+        stream.write("\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    beside.replace(path)
+    return path
+
+
+def rebase(manifest: Manifest, folder: Path) -> Manifest:
+    """The same manifest with its paths relative to another folder."""
+    start, target = manifest.root.resolve(), folder.resolve()
+    if start == target:
+        return manifest.model_copy(update={"root": folder})
+
+    def moved(name: str) -> str:
+        return Path(os.path.relpath(start / name, target)).as_posix()
+
+    def moved_case(case: Case) -> Case:
+        return case.model_copy(
+            update={
+                "image": tuple(moved(name) for name in case.image),
+                "label": None if case.label is None else moved(case.label),
+                "sha256": {moved(name): value for name, value in case.sha256.items()},
+            }
+        )
+
+    return manifest.model_copy(
+        update={
+            "root": folder,
+            "training": tuple(moved_case(case) for case in manifest.training),
+            "test": tuple(moved_case(case) for case in manifest.test),
+        }
+    )
