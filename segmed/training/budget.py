@@ -1,0 +1,58 @@
+"""How long a training may take: by the clock or by epochs, and how far it has come."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from segmed.errors import UsageError
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A budget in seconds or in epochs; exactly one of them.
+
+    Attributes:
+        seconds: Wall-clock seconds, validation included.
+        epochs: Epochs of the plan's `iterations_per_epoch` steps.
+
+    Raises:
+        UsageError: None or both are given, or a value is not positive.
+    """
+
+    seconds: float | None = None
+    epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.seconds is None) == (self.epochs is None):
+            raise UsageError("give a budget either in time (--budget 10m) or in epochs (--epochs)")
+        amount = self.seconds if self.seconds is not None else self.epochs
+        if amount is None or amount <= 0:
+            raise UsageError(f"a budget must be positive, got {amount}")
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """A budget from text such as `90s`, `10m`, `1h30m` or `2.5h`.
+
+        Args:
+            text: Amounts with units s, m or h.
+
+        Returns:
+            The budget in seconds.
+
+        Raises:
+            UsageError: The text is no duration, or not positive.
+        """
+        if not re.fullmatch(r"(\d+(\.\d+)?[smh])+", text.strip()):
+            raise UsageError(f"budget {text!r} is no duration: write 90s, 10m, 1h30m or 2.5h")
+        parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", text)
+        return cls(seconds=sum(float(amount) * _UNITS[unit] for amount, unit in parts))
+
+    def progress(self, *, elapsed_s: float, step: int, steps_per_epoch: int) -> float:
+        """Share of the budget that is spent, 0 to 1."""
+        if self.seconds is not None:
+            return min(1.0, elapsed_s / self.seconds)
+        assert self.epochs is not None
+        return min(1.0, step / (self.epochs * steps_per_epoch))

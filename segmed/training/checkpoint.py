@@ -1,0 +1,119 @@
+"""Checkpoints that are whole or absent, and loaded without pickle's powers."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import IO, Any
+
+import torch
+
+from segmed.errors import TrainingError
+
+SCHEMA_VERSION = 1
+"""Version of the checkpoint's form."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The whole state of a training between two steps.
+
+    Attributes:
+        run: What may not change on resume: architecture, fold, seed, plan and data hash.
+        step: Steps done.
+        elapsed_s: Seconds of the budget spent.
+        model: State of the network.
+        optimizer: State of the optimiser.
+        averaged: Averaged weights; empty without averaging.
+        history: One record an epoch.
+        tally: Running sums of the epoch under way.
+    """
+
+    run: dict[str, Any]
+    step: int
+    elapsed_s: float
+    model: dict[str, Any]
+    optimizer: dict[str, Any]
+    averaged: dict[str, Any]
+    history: list[dict[str, Any]]
+    tally: dict[str, float]
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> Path:
+    """Write a file beside its place, flush it to the disk and rename it.
+
+    Args:
+        path: Where the file shall stand.
+        write: Writes the content to a binary stream.
+
+    Returns:
+        `path`.
+
+    Raises:
+        TrainingError: The disk is full or the folder cannot be written; the old file still stands.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(path)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        beside.unlink(missing_ok=True)
+        detail = " ".join(str(error).split())[:200]
+        raise TrainingError(
+            f"cannot write {path}: {detail}; the last checkpoint still stands, free some space "
+            "and continue with --resume"
+        ) from error
+    return path
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path) -> Path:
+    """Write a checkpoint; it appears whole or not at all."""
+    content = {"schema_version": SCHEMA_VERSION, **vars(checkpoint)}
+    return write_whole(path, lambda stream: torch.save(content, stream))
+
+
+def load_checkpoint(path: Path, *, run: dict[str, Any]) -> Checkpoint:
+    """Read a checkpoint and check that it belongs to this run.
+
+    Args:
+        path: A file that `save_checkpoint` wrote.
+        run: What the run at hand is; must equal what the checkpoint says.
+
+    Returns:
+        The checkpoint, tensors on the CPU.
+
+    Raises:
+        TrainingError: The file is unreadable, of another schema, or of another run.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        raise TrainingError(f"cannot read the checkpoint {path}: {error}") from error
+    version = content.pop("schema_version", None)
+    if version != SCHEMA_VERSION:
+        raise TrainingError(
+            f"{path} has checkpoint schema {version!r}, this segmed reads {SCHEMA_VERSION}; "
+            "start without --resume"
+        )
+    checkpoint = Checkpoint(**content)
+    for key, value in run.items():
+        if checkpoint.run.get(key) != value:
+            raise TrainingError(
+                f"{path} belongs to another run: its {key} is {checkpoint.run.get(key)!r}, now it "
+                f"is {value!r}; start without --resume, or in another folder"
+            )
+    return checkpoint
+
+
+def write_history(history: Sequence[dict[str, Any]], path: Path) -> Path:
+    """Write one JSON line an epoch."""
+    text = "".join(json.dumps(record) + "\n" for record in history)
+    return write_whole(path, lambda stream: stream.write(text.encode()))

@@ -1,0 +1,152 @@
+"""Prepared cases in memory, and batches made from them a step ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from segmed.errors import ManifestError, SegmedError
+from segmed.manifest.schema import Case, Manifest
+from segmed.plan.schema import Plan
+from segmed.preprocessing import cached_case
+from segmed.training.augmentation import (
+    AugmentationDraw,
+    apply_augmentation,
+    draw_augmentation,
+    source_size,
+)
+from segmed.training.device import Device
+from segmed.training.sampling import (
+    TrainingCase,
+    cut,
+    draw_patches,
+    step_generator,
+)
+
+RESIDENT_SHARE = 0.25
+"""Prepared cases stay on the GPU if they take at most this share of its free memory."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's patches.
+
+    Attributes:
+        image: `[B, C, *source]`, cut large enough for the draw.
+        label: Class indices, `[B, *source]`.
+        draw: The changes that are still to be applied.
+        case_ids: Case of each patch.
+    """
+
+    image: Tensor
+    label: Tensor
+    draw: AugmentationDraw
+    case_ids: tuple[str, ...]
+
+
+def load_cases(
+    manifest: Manifest, cases: Sequence[Case], plan: Plan, cache_dir: Path
+) -> list[TrainingCase]:
+    """Prepare cases, or take them from the cache, and keep them in memory.
+
+    Args:
+        manifest: The image set.
+        cases: Which of its cases.
+        plan: How they are prepared.
+        cache_dir: Where prepared cases are kept.
+
+    Returns:
+        The cases in order.
+
+    Raises:
+        ManifestError: A case has no label or cannot be read; the message names it.
+    """
+
+    def load(case: Case) -> TrainingCase:
+        try:
+            image, label, _ = cached_case(manifest, case, plan, cache_dir)
+        except SegmedError as error:
+            raise ManifestError(f"case {case.id}: {error}") from error
+        if label is None:
+            raise ManifestError(f"case {case.id} has no label: it cannot be trained on")
+        return TrainingCase.of(case.id, image, label)
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        return list(pool.map(load, cases))
+
+
+def place_cases(cases: Sequence[TrainingCase], device: Device) -> list[TrainingCase]:
+    """Move the cases to the GPU where they fit easily; otherwise leave them."""
+    if not device.is_cuda:
+        return list(cases)
+    free, _ = torch.cuda.mem_get_info(device.torch_device)
+    need = sum(case.image.nbytes + case.label.nbytes for case in cases)
+    if need > RESIDENT_SHARE * free:
+        return list(cases)
+    where = device.torch_device
+    return [
+        TrainingCase(case.id, case.image.to(where), case.label.to(where), case.points)
+        for case in cases
+    ]
+
+
+def make_batch(
+    cases: Sequence[TrainingCase], plan: Plan, *, seed: int, step: int, share: slice
+) -> Batch:
+    """The batch of one step: a function of seed and step, whatever happened before.
+
+    Args:
+        cases: Prepared cases.
+        plan: Batch, patch and augmentation.
+        seed: The run's seed.
+        step: Number of the step.
+        share: Which patches of the batch this process takes.
+
+    Returns:
+        The batch, not yet augmented.
+    """
+    generator = step_generator(seed, step)
+    draws = draw_patches(cases, plan, generator)
+    spacing_mm = [
+        edge for axis, edge in enumerate(plan.preprocessing.spacing_mm) if axis != plan.slice_axis
+    ]
+    draw = draw_augmentation(
+        plan.recipe.augmentation,
+        batch_size=len(draws),
+        spacing_mm=spacing_mm,
+        generator=generator,
+    ).part(share)
+    size = list(source_size(plan.patch_size, draw))
+    axes = cases[0].label.ndim
+    if plan.slice_axis is not None and axes == len(plan.patch_size) + 1:
+        size.insert(plan.slice_axis, 1)
+    taken = draws[share]
+    images = torch.stack([cut(cases[d.case].image, d.centre, size) for d in taken])
+    labels = torch.stack([cut(cases[d.case].label, d.centre, size, fill=0) for d in taken])
+    if len(size) > len(plan.patch_size) and plan.slice_axis is not None:
+        images = images.squeeze(plan.slice_axis + 2)
+        labels = labels.squeeze(plan.slice_axis + 1)
+    return Batch(images, labels.long(), draw, tuple(cases[d.case].id for d in taken))
+
+
+def augment(batch: Batch, plan: Plan, device: Device) -> tuple[Tensor, Tensor]:
+    """Move a batch to the device and apply its changes there."""
+    where = device.torch_device
+    image = batch.image.to(where, non_blocking=True)
+    label = batch.label.to(where, non_blocking=True)
+    return apply_augmentation(image, label, batch.draw, plan.patch_size)
+
+
+def one_ahead(make: Callable[[int], Batch], first: int) -> Iterator[Batch]:
+    """Batches of the steps from `first` on; the next one is made while the last one is used."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        coming = pool.submit(make, first)
+        for step in range(first + 1, 2**62):
+            batch = coming.result()
+            coming = pool.submit(make, step)
+            yield batch

@@ -1,0 +1,80 @@
+"""Several processes as one trainer, as `torchrun` starts them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from segmed.errors import UsageError
+from segmed.training.device import Device
+
+
+@dataclass(frozen=True)
+class Crew:
+    """This process among all of them.
+
+    Attributes:
+        rank: Number of this process; 0 writes the files.
+        size: How many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and validates."""
+        return self.rank == 0
+
+    def share(self, batch_size: int) -> slice:
+        """The part of a batch that is this process's.
+
+        Raises:
+            UsageError: The batch cannot be shared out evenly.
+        """
+        if batch_size % self.size:
+            raise UsageError(
+                f"a batch of {batch_size} cannot be shared by {self.size} processes; "
+                "set recipe.batch_size to a multiple, or start fewer"
+            )
+        part = batch_size // self.size
+        return slice(self.rank * part, (self.rank + 1) * part)
+
+    def agree(self, value: float) -> float:
+        """The leading process's value, in every process."""
+        if self.size == 1:
+            return value
+        box = torch.tensor([value], dtype=torch.float64)
+        if dist.get_backend() == "nccl":
+            box = box.cuda()
+        dist.broadcast(box, src=0)
+        return float(box.item())
+
+    def wrap(self, network: nn.Module, device: Device) -> nn.Module:
+        """The network with its gradients averaged over the processes."""
+        if self.size == 1:
+            return network
+        ids = [device.torch_device.index] if device.is_cuda else None
+        return nn.parallel.DistributedDataParallel(network, device_ids=ids)
+
+
+@contextmanager
+def join_crew(device: Device) -> Iterator[Crew]:
+    """Join the processes that `torchrun` started; alone, a crew of one."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Crew()
+        return
+    if device.is_cuda:
+        torch.cuda.set_device(device.torch_device)
+    dist.init_process_group("nccl" if device.is_cuda else "gloo")
+    try:
+        yield Crew(rank=dist.get_rank(), size=size)
+    finally:
+        dist.destroy_process_group()

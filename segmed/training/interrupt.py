@@ -1,0 +1,49 @@
+"""Ctrl-C and SIGTERM as a wish to stop after the step in hand."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class StopWish:
+    """Set once somebody asked to stop.
+
+    Attributes:
+        signal_name: The signal that asked, such as `SIGTERM`; empty while nobody did.
+    """
+
+    def __init__(self) -> None:
+        self.signal_name = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.signal_name)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopWish]:
+    """Turn SIGINT and SIGTERM into a wish; a second signal acts at once.
+
+    Only the main thread can do this; elsewhere the signals keep their meaning.
+    """
+    wish = StopWish()
+    if threading.current_thread() is not threading.main_thread():
+        yield wish
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        if wish:
+            raise KeyboardInterrupt
+        wish.signal_name = signal.Signals(number).name
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield wish
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,369 @@
+"""The training loop: one explicit generator that yields what each epoch brought."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import torch
+
+from segmed.errors import TrainingError, UsageError, unknown_name
+from segmed.manifest import data_hash
+from segmed.manifest.schema import Manifest
+from segmed.models import list_models
+from segmed.plan import Plan, plan_hash
+from segmed.training.budget import Budget
+from segmed.training.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    write_history,
+)
+from segmed.training.data import Batch, load_cases, make_batch, one_ahead, place_cases
+from segmed.training.device import Device, choose_device
+from segmed.training.distributed import Crew, join_crew
+from segmed.training.finish import save_package
+from segmed.training.interrupt import StopWish, stop_on_signals
+from segmed.training.memory import (
+    estimate_step_bytes,
+    explained_memory_errors,
+    require_memory,
+)
+from segmed.training.sampling import TrainingCase
+from segmed.training.settings import EpochResult, Settings
+from segmed.training.trainer import Trainer
+from segmed.training.validation import validate
+from segmed.training.weights import start_from
+
+log = logging.getLogger(__name__)
+
+TIMED_STEPS = 4
+"""Steps after which the length of an epoch is foretold."""
+
+LAST = "last.ckpt"
+BEST = "best.ckpt"
+HISTORY = "history.jsonl"
+
+
+def fit(
+    manifest: Manifest,
+    plan: Plan,
+    *,
+    architecture: str,
+    fold: int,
+    budget: Budget,
+    out_dir: Path,
+    settings: Settings = Settings(),
+) -> Iterator[EpochResult]:
+    """Train one architecture on one fold, and yield a result after each epoch.
+
+    Writes into `out_dir`: `last.ckpt` (after every epoch and every few minutes), `best.ckpt` (the
+    epoch of best validation Dice), `history.jsonl` (a line an epoch), and at the end `package/`
+    with the weights of the last step. The last weights are packaged, not the best ones: picking
+    the epoch on the cases that are reported afterwards would flatter.
+
+    Args:
+        manifest: The image set.
+        plan: The plan made for it.
+        architecture: One of `list_models()`.
+        fold: Fold whose cases are held out; the others are trained on.
+        budget: Time or epochs. Time counts from the call, data preparation included.
+        out_dir: Folder of this run.
+        settings: Device, seed, resume and the like.
+
+    Yields:
+        One result an epoch.
+
+    Raises:
+        UsageError: Unknown architecture or fold, or a budget too short for one epoch.
+        TrainingError: NaN loss, out of memory, full disk, or a checkpoint of another run.
+        ManifestError: A case cannot be read.
+        KeyboardInterrupt: Stopped by Ctrl-C or SIGTERM, after saving.
+    """
+    clock = _Clock(time.monotonic())
+    _check(manifest, plan, architecture, fold)
+    device = choose_device(settings.device)
+    with ExitStack() as stack:
+        crew = stack.enter_context(join_crew(device))
+        stack.enter_context(_deterministic(settings.deterministic))
+        wish = stack.enter_context(stop_on_signals())
+        stack.enter_context(explained_memory_errors(plan, batch_size=plan.recipe.batch_size))
+        run = _Run.start(
+            manifest,
+            plan,
+            _Job(architecture, fold, budget, out_dir, settings),
+            device=device,
+            crew=crew,
+            clock=clock,
+        )
+        yield from run.epochs(wish)
+        if crew.leads:
+            save_package(run.trainer, manifest, run.history, run.identity, out_dir / "package")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What `fit` was asked for."""
+
+    architecture: str
+    fold: int
+    budget: Budget
+    out_dir: Path
+    settings: Settings
+
+
+@dataclass
+class _Clock:
+    """Seconds of the budget spent, over interruptions."""
+
+    started: float
+    before_s: float = 0.0
+
+    def elapsed_s(self) -> float:
+        return self.before_s + time.monotonic() - self.started
+
+
+@dataclass
+class _Run:
+    """The state of one call of `fit`."""
+
+    job: _Job
+    plan: Plan
+    trainer: Trainer
+    training: list[TrainingCase]
+    held_out: list[TrainingCase]
+    identity: dict[str, object]
+    device: Device
+    crew: Crew
+    clock: _Clock
+    step: int = 0
+    history: list[EpochResult] = field(default_factory=list)
+    tally: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_TALLY, 0.0))
+    saved_at: float = field(default_factory=time.monotonic)
+    closing_s: float = 0.0
+
+    @classmethod
+    def start(
+        cls, manifest: Manifest, plan: Plan, job: _Job, *, device: Device, crew: Crew, clock: _Clock
+    ) -> _Run:
+        """Prepare cases and network, or take over a checkpoint."""
+        settings = job.settings
+        inside, held_out = manifest.split(job.fold)
+        part = len(range(plan.recipe.batch_size)[crew.share(plan.recipe.batch_size)])
+        options = plan.networks[job.architecture].options
+        need = estimate_step_bytes(job.architecture, options, plan, batch_size=part)
+        require_memory(need, device, plan, batch_size=part)
+        cache_dir = settings.cache_dir or job.out_dir.parent / "cache"
+        training = place_cases(load_cases(manifest, inside, plan, cache_dir), device)
+        torch.manual_seed(settings.seed)
+        trainer = Trainer(
+            job.architecture, plan, device=device, crew=crew, compiled=settings.compile
+        )
+        run = cls(
+            job=job,
+            plan=plan,
+            trainer=trainer,
+            training=training,
+            held_out=load_cases(manifest, held_out, plan, cache_dir) if crew.leads else [],
+            identity={
+                "architecture": job.architecture,
+                "fold": job.fold,
+                "seed": settings.seed,
+                "plan_hash": plan_hash(plan),
+                "data_hash": data_hash(manifest, inside),
+            },
+            device=device,
+            crew=crew,
+            clock=clock,
+        )
+        log.info("training %s fold %d on %s", job.architecture, job.fold, device.why)
+        if settings.resume and (job.out_dir / LAST).exists():
+            run._resume()
+        elif settings.weights is not None:
+            start_from(settings.weights, trainer.network)
+        return run
+
+    def epochs(self, wish: StopWish) -> Iterator[EpochResult]:
+        """Train until the budget is spent."""
+        if self._progress() >= 1.0:
+            log.info("the budget is already spent: nothing left to train")
+            return
+        length = self.plan.recipe.iterations_per_epoch
+        batches = one_ahead(self._make_batch, self.step)
+        for batch in batches:
+            self._take_step(batch)
+            self._foretell(length)
+            ends_epoch = self.step % length == 0
+            spent = self.crew.agree(self._progress()) >= 1.0
+            if ends_epoch or spent:
+                yield self._end_epoch()
+            if wish:
+                self._save(LAST)
+                raise KeyboardInterrupt(f"stopped by {wish.signal_name} after step {self.step}")
+            if spent or self._is_patience_over():
+                break
+            if not ends_epoch and self._checkpoint_is_due():
+                self._save(LAST)
+        batches.close()  # type: ignore[attr-defined]
+
+    def _make_batch(self, step: int) -> Batch:
+        share = self.crew.share(self.plan.recipe.batch_size)
+        return make_batch(
+            self.training, self.plan, seed=self.job.settings.seed, step=step, share=share
+        )
+
+    def _progress(self) -> float:
+        """Share of the budget spent, keeping time aside for the last validation."""
+        return self.job.budget.progress(
+            elapsed_s=self.clock.elapsed_s() + self.closing_s,
+            step=self.step,
+            steps_per_epoch=self.plan.recipe.iterations_per_epoch,
+        )
+
+    def _take_step(self, batch: Batch) -> None:
+        begin = time.monotonic()
+        torch.manual_seed(self.job.settings.seed * 1_000_003 + self.step)  # dropout, by step
+        progress = self.crew.agree(self._progress())
+        loss = float(self.trainer.step(batch, step=self.step, progress=progress))
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss is {loss} at step {self.step} with cases {', '.join(batch.case_ids)}; "
+                "check these cases (segmed manifest check), or lower the learning rate in the plan"
+            )
+        self.step += 1
+        self.tally["steps"] += 1
+        self.tally["loss"] += loss
+        self.tally["compute_s"] += time.monotonic() - begin
+
+    def _foretell(self, length: int) -> None:
+        """Refuse a budget in which not even one epoch fits, before it is spent."""
+        seconds = self.job.budget.seconds
+        if seconds is None or self.history or self.step != TIMED_STEPS:
+            return
+        epoch_s = self.tally["compute_s"] / TIMED_STEPS * length
+        if self.clock.elapsed_s() + epoch_s > seconds:
+            raise UsageError(
+                f"a budget of {seconds:.0f} s is too short: one epoch of {length} steps of "
+                f"{self.job.architecture} takes about {epoch_s:.0f} s here; give at least "
+                f"--budget {math.ceil(1.2 * (self.clock.elapsed_s() + epoch_s))}s"
+            )
+
+    def _end_epoch(self) -> EpochResult:
+        begin = time.monotonic()
+        val_loss, val_dice = None, {}
+        if self.held_out:
+            network = self.trainer.evaluation_network()
+            val_loss, val_dice = validate(network, self.held_out, self.plan, self.device)
+            self.trainer.restore_training_weights()
+        validated = time.monotonic()
+        self.closing_s = 1.1 * (validated - begin)
+        steps = max(self.tally["steps"], 1.0)
+        result = EpochResult(
+            epoch=len(self.history) + 1,
+            step=self.step,
+            train_loss=self.tally["loss"] / steps,
+            val_loss=val_loss,
+            val_dice=val_dice,
+            learning_rate=float(self.trainer.optimizer.param_groups[0]["lr"]),
+            seconds=self.clock.elapsed_s(),
+            phases_s={
+                "compute": self.tally["compute_s"],
+                "validation": validated - begin,
+                "data": max(0.0, begin - self.tally["began"] - self.tally["compute_s"])
+                if self.tally["began"]
+                else 0.0,
+            },
+            peak_memory_mb=_peak_memory_mb(self.device),
+        )
+        is_best = not self.history or result.mean_dice > max(r.mean_dice for r in self.history)
+        self.history.append(result)
+        self.tally = dict.fromkeys(_TALLY, 0.0)
+        self._save(LAST)
+        if is_best:
+            self._save(BEST)
+        self.tally["began"] = time.monotonic()
+        return result
+
+    def _save(self, name: str) -> None:
+        if not self.crew.leads:
+            return
+        records = [result.as_record() for result in self.history]
+        tally = {**self.tally, "began": 0.0}
+        checkpoint = Checkpoint(
+            run=dict(self.identity),
+            step=self.step,
+            elapsed_s=self.clock.elapsed_s(),
+            history=records,
+            tally=tally,
+            **self.trainer.state(),
+        )
+        save_checkpoint(checkpoint, self.job.out_dir / name)
+        write_history(records, self.job.out_dir / HISTORY)
+        self.saved_at = time.monotonic()
+
+    def _resume(self) -> None:
+        checkpoint = load_checkpoint(self.job.out_dir / LAST, run=self.identity)
+        self.trainer.load_state(vars(checkpoint))
+        self.step = checkpoint.step
+        self.history = [EpochResult(**record) for record in checkpoint.history]
+        self.tally = dict(checkpoint.tally)
+        self.clock.before_s = checkpoint.elapsed_s
+        log.info("resumed after step %d, %.0f s into the budget", self.step, checkpoint.elapsed_s)
+
+    def _checkpoint_is_due(self) -> bool:
+        return time.monotonic() - self.saved_at > 60 * self.job.settings.checkpoint_minutes
+
+    def _is_patience_over(self) -> bool:
+        patience = self.job.settings.patience
+        if patience == 0 or len(self.history) <= patience:
+            return False
+        scores = [result.mean_dice for result in self.history]
+        return scores.index(max(scores)) < len(scores) - patience
+
+
+_TALLY = ("steps", "loss", "compute_s", "began")
+
+
+def _check(manifest: Manifest, plan: Plan, architecture: str, fold: int) -> None:
+    if architecture not in list_models():
+        raise unknown_name("model", architecture, list_models())
+    if architecture not in plan.networks:
+        raise unknown_name("network of this plan", architecture, plan.networks)
+    if fold not in manifest.folds:
+        known = ", ".join(map(str, manifest.folds)) or "none"
+        raise UsageError(f"fold {fold} is not in manifest {manifest.name!r}: its folds are {known}")
+    if [item.value for item in plan.labels] != [item.value for item in manifest.labels]:
+        raise UsageError(
+            f"the plan has labels {[item.name for item in plan.labels]}, the manifest "
+            f"{[item.name for item in manifest.labels]}; make the plan from this manifest"
+        )
+    if len(plan.channels) != len(manifest.channels):
+        raise UsageError(
+            f"the plan has {len(plan.channels)} channels, the manifest {len(manifest.channels)}"
+        )
+
+
+@contextmanager
+def _deterministic(wanted: bool) -> Iterator[None]:
+    """Only algorithms that give the same bits each time, for as long as this lasts."""
+    if not wanted:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _peak_memory_mb(device: Device) -> float:
+    if device.is_cuda:
+        return torch.cuda.max_memory_allocated(device.torch_device) / 1e6
+    return float(psutil.Process().memory_info().rss / 1e6)

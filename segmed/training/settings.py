@@ -1,0 +1,70 @@
+"""What a caller may set about one training, and what it gets back each epoch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one training is run, beside what the plan says.
+
+    Attributes:
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        seed: Seed of weights, patches and augmentation.
+        resume: Continue from `last.ckpt` where there is one.
+        weights: File of pretrained weights to start from.
+        cache_dir: Where prepared cases are kept; `cache` beside the output folder by default.
+        checkpoint_minutes: Longest time between two checkpoints.
+        deterministic: Only algorithms that give the same bits each time.
+        compile: Compile the network with `torch.compile`.
+        patience: Epochs without a better validation Dice after which to stop; 0 never stops early.
+    """
+
+    device: str = "auto"
+    seed: int = 0
+    resume: bool = False
+    weights: Path | None = None
+    cache_dir: Path | None = None
+    checkpoint_minutes: float = 5.0
+    deterministic: bool = False
+    compile: bool = False
+    patience: int = 0
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch brought.
+
+    Attributes:
+        epoch: Number of the epoch, from 1.
+        step: Steps done since the start.
+        train_loss: Mean loss over the epoch's steps.
+        val_loss: Mean cross-entropy over the held-out cases; `None` without any.
+        val_dice: Mean Dice of each label over the held-out cases.
+        learning_rate: Learning rate of the epoch's last step.
+        seconds: Seconds of the budget spent so far.
+        phases_s: Seconds of this epoch in `data`, `compute`, `validation` and `checkpoint`.
+        peak_memory_mb: Largest memory of the process (on a GPU: of the device) so far, in MB.
+    """
+
+    epoch: int
+    step: int
+    train_loss: float
+    val_loss: float | None
+    val_dice: dict[str, float]
+    learning_rate: float
+    seconds: float
+    phases_s: dict[str, float] = field(default_factory=dict)
+    peak_memory_mb: float = 0.0
+
+    @property
+    def mean_dice(self) -> float:
+        """Mean of the labels' Dice; 0 where there is none."""
+        return sum(self.val_dice.values()) / len(self.val_dice) if self.val_dice else 0.0
+
+    def as_record(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)

@@ -1,0 +1,26 @@
+"""Start a training from weights that somebody brought."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from torch import nn
+
+from segmed.models.weights import load_pretrained
+
+log = logging.getLogger(__name__)
+
+
+def start_from(path: Path, network: nn.Module) -> None:
+    """Load pretrained weights into a network and log what fitted.
+
+    Args:
+        path: A `.pth` or `.safetensors` file, or a torchvision or MedicalNet one.
+        network: The network that is to be trained.
+
+    Raises:
+        WeightsError: The file cannot be read safely, or too little of it fits.
+    """
+    report = load_pretrained(network, path)
+    log.info("%s", report)
