@@ -1,0 +1,106 @@
+"use strict";
+(() => {
+  const byId = (id) => document.getElementById(id);
+  const lightbox = byId("lightbox");
+  const enlarge = (source, text) => {
+    lightbox.querySelector("img").src = source;
+    lightbox.querySelector("img").alt = text;
+    lightbox.querySelector("p").textContent = text;
+    lightbox.showModal();
+  };
+  lightbox.addEventListener("click", (event) => {
+    if (event.target === lightbox || event.target.closest(".close")) lightbox.close();
+  });
+  for (const button of document.querySelectorAll(".zoom")) {
+    const image = button.querySelector("img");
+    button.addEventListener("click", () => enlarge(image.src, image.alt));
+  }
+
+  if (!byId("case-data")) return;
+  const { columns, rows, pictures } = JSON.parse(byId("case-data").textContent);
+  const uris = JSON.parse(byId("case-pictures").textContent);
+  const table = byId("case-table"), body = table.tBodies[0], note = columns.length - 1;
+  const STEP = 50;
+  let shown = STEP, key = columns.indexOf("dice"), down = false, sorted = rows;
+
+  const compare = (a, b) => {
+    const x = a[key], y = b[key];
+    if (x === null || y === null) return (x === null) - (y === null); // unscored rows stay last
+    const order = typeof x === "number" ? x - y : String(x).localeCompare(String(y), "en", { numeric: true });
+    return down ? -order : order;
+  };
+  const cell = (text, name) => {
+    const td = document.createElement("td");
+    td.textContent = text;
+    if (name) td.className = name;
+    return td;
+  };
+  const toggle = (button, row, index) => {
+    const open = button.getAttribute("aria-expanded") === "true";
+    button.setAttribute("aria-expanded", String(!open));
+    if (open) return row.nextSibling.remove();
+    const extra = document.createElement("tr"), td = cell("", "");
+    const image = new Image();
+    image.src = uris[index];
+    image.alt = "Overlay of " + button.dataset.name;
+    extra.className = "shown";
+    td.colSpan = columns.length;
+    td.append(image);
+    extra.append(td);
+    row.after(extra);
+  };
+  const line = (values) => {
+    const row = document.createElement("tr");
+    values.forEach((value, i) => {
+      if (i === note) return row.append(cell(value, value ? "flag" : ""));
+      if (i < 3) return row.append(cell(value, ""));
+      const digits = columns[i].endsWith("_mm") ? 2 : 3;
+      row.append(cell(value === null ? "–" : value.toFixed(digits), "num"));
+    });
+    const index = pictures[values[0] + "\t" + values[1]];
+    if (index !== undefined) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "look";
+      button.textContent = "look";
+      button.dataset.name = values[0] + ", " + values[1];
+      button.setAttribute("aria-expanded", "false");
+      button.setAttribute("aria-label", "Overlay of " + button.dataset.name);
+      button.addEventListener("click", () => toggle(button, row, index));
+      row.firstChild.append(button);
+    }
+    return row;
+  };
+  const draw = () => {
+    const text = byId("find").value.trim().toLowerCase();
+    const model = byId("by-model").value, label = byId("by-label").value, flagged = byId("flagged").checked;
+    const kept = sorted.filter((row) =>
+      (!text || row[0].toLowerCase().includes(text)) && (!model || row[1] === model) &&
+      (!label || row[2] === label) && (!flagged || row[note]));
+    body.replaceChildren(...kept.slice(0, shown).map(line));
+    byId("count").textContent = `${Math.min(shown, kept.length)} of ${kept.length} rows`;
+    byId("more").hidden = kept.length <= shown;
+  };
+  const restart = () => { shown = STEP; draw(); };
+
+  for (const head of table.tHead.querySelectorAll("th")) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = head.textContent;
+    head.replaceChildren(button);
+    button.addEventListener("click", () => {
+      const chosen = columns.indexOf(head.dataset.key);
+      down = chosen === key ? !down : false;
+      key = chosen;
+      sorted = [...rows].sort(compare);
+      for (const other of table.tHead.querySelectorAll("th")) other.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      restart();
+    });
+  }
+  for (const id of ["find", "by-model", "by-label", "flagged"]) byId(id).addEventListener("input", restart);
+  byId("more").addEventListener("click", () => { shown += 200; draw(); });
+  document.querySelector(".filters").hidden = false;
+  document.querySelector(".filters").addEventListener("submit", (event) => event.preventDefault());
+  draw();
+})();

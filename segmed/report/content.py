@@ -1,0 +1,109 @@
+"""What a report shows: plain records, filled by whoever ran the comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy.typing as npt
+import pandas as pd
+
+Array = npt.NDArray[Any]
+History = Sequence[Mapping[str, Any]]
+"""One run's epochs: keys `epoch train_loss val_loss val_dice learning_rate seconds`."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one architecture costs.
+
+    Attributes:
+        parameters: Trainable parameters.
+        train_seconds: Wall time of its training, all folds together.
+        seconds_per_case: Mean wall time of one segmentation.
+        peak_memory_mb: Peak memory while it trained, in MiB.
+    """
+
+    parameters: int | None = None
+    train_seconds: float | None = None
+    seconds_per_case: float | None = None
+    peak_memory_mb: float | None = None
+
+
+@dataclass(frozen=True)
+class OverlayItem:
+    """One case to look at.
+
+    Attributes:
+        image: One channel, `[*spatial]` (or `[C, *spatial]`, whose channels are averaged).
+        reference: Label map `[*spatial]` on the image's grid, 0 is background; None without one.
+        prediction: Label map `[*spatial]` on the image's grid.
+        spacing_mm: Voxel edge along each spatial axis, in mm, in array order.
+        caption: Case, model and scores, in words.
+        orientation: Axis codes of a volume such as `RAS` (`Grid.orientation`); empty when unknown:
+            planes are then shown as stored, without letters.
+        case: Case id, which links the picture to the rows of the case table.
+        model: Name of the model that predicted.
+        viewer: Offer the case in the 3D and slice viewer.
+    """
+
+    image: Array
+    reference: Array | None
+    prediction: Array
+    spacing_mm: Sequence[float]
+    caption: str
+    orientation: str = ""
+    case: str = ""
+    model: str = ""
+    viewer: bool = False
+
+
+@dataclass(frozen=True)
+class ArchiveItem:
+    """How one study of an archive ended.
+
+    Attributes:
+        study: Name of the study as the archive run shows it, without patient identifiers.
+        status: `done`, `refused` or `failed`.
+        reason: Why it was refused or failed; empty when done.
+        output: File name of the segmentation; empty when there is none.
+        seconds: Wall time spent on it.
+    """
+
+    study: str
+    status: Literal["done", "refused", "failed"]
+    reason: str = ""
+    output: str = ""
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """Everything on the page, top to bottom; parts that are empty are left out.
+
+    Attributes:
+        title: Heading of the page.
+        subtitle: What was compared, on which cases and folds, within which budget.
+        warnings: Sentences for the very top, beside those that the scores themselves call for.
+        sentences: Findings in words, such as those of `segmed.metrics.compare_models`.
+        scores: Per-case table of each model, as `segmed.metrics.scores_table` gives it.
+        costs: Cost of each model, by the names of `scores`.
+        winner: Name of the model to mark; None marks none.
+        curves: Epochs of each training run; a run is named `model` or `model/anything`.
+        overlays: Cases to look at, the most telling first; may be a generator.
+        archive: How each study of an archive ended.
+        provenance: Versions, data hash, plan hash, commit and the like, by label.
+    """
+
+    title: str
+    subtitle: str = ""
+    warnings: Sequence[str] = ()
+    sentences: Sequence[str] = ()
+    scores: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    costs: Mapping[str, Cost] = field(default_factory=dict)
+    winner: str | None = None
+    curves: Mapping[str, History] = field(default_factory=dict)
+    overlays: Iterable[OverlayItem] = ()
+    archive: Sequence[ArchiveItem] = ()
+    provenance: Mapping[str, str] = field(default_factory=dict)

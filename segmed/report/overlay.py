@@ -1,0 +1,334 @@
+"""Three-plane pictures of a case: reference and prediction outlined on the image."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from segmed.errors import GeometryError
+
+Array = npt.NDArray[Any]
+
+REFERENCE_COLOUR = (64, 205, 255)
+"""Sky blue: the reference's outline."""
+
+PREDICTION_COLOUR = (255, 150, 40)
+"""Orange: the prediction's outline; told from the blue by every form of colour vision."""
+
+PANEL_HEIGHT = 340
+"""Height of a panel in pixels."""
+
+_INK = (228, 230, 235)
+_FAINT = (148, 152, 160)
+_GROUND = (10, 11, 14)
+_SUPERSAMPLING = 2
+_MARGIN_MM = 12.0
+_MIN_EXTENT_MM = 40.0
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """One plane, rows down and columns to the right, with the letters at its four edges."""
+
+    name: str
+    image: Array
+    reference: Array | None
+    prediction: Array
+    edges_mm: tuple[float, float]
+    letters: tuple[str, str, str, str]  # left, right, top, bottom
+
+
+def overlay_png(
+    image: Array,
+    reference: Array | None,
+    prediction: Array,
+    spacing_mm: Sequence[float],
+    caption: str,
+    *,
+    orientation: str = "",
+    panel_height: int = PANEL_HEIGHT,
+) -> bytes:
+    """A picture of one case: three planes (or one, in 2D) with both label maps outlined.
+
+    The planes pass through the voxel where most is labelled or in dispute, are cut to the labelled
+    region with a margin, keep the proportions of the body, and are shown as radiologists hold
+    them: the patient's right on the left, front or head up.
+
+    Args:
+        image: One channel, `[*spatial]`, or `[C, *spatial]`, whose channels are averaged.
+        reference: Integer map `[*spatial]`, 0 is background; None without one.
+        prediction: Integer map `[*spatial]` on the same grid.
+        spacing_mm: Voxel edge along each spatial axis, in mm, in array order.
+        caption: Written under the planes, with the key to the colours; empty leaves both out.
+        orientation: Axis codes such as `LPS`; empty shows a volume as stored, without letters.
+        panel_height: Height of the planes in pixels.
+
+    Returns:
+        The bytes of a PNG file.
+
+    Raises:
+        GeometryError: The arrays differ in shape, or the spacing has another length.
+    """
+    picture = overlay_picture(
+        image,
+        reference,
+        prediction,
+        spacing_mm,
+        caption,
+        orientation=orientation,
+        panel_height=panel_height,
+    )
+    out = io.BytesIO()
+    picture.save(out, "PNG", optimize=True)
+    return out.getvalue()
+
+
+def overlay_picture(
+    image: Array,
+    reference: Array | None,
+    prediction: Array,
+    spacing_mm: Sequence[float],
+    caption: str,
+    *,
+    orientation: str = "",
+    panel_height: int = PANEL_HEIGHT,
+) -> Image.Image:
+    """The same picture as `overlay_png`, not yet encoded; arguments and errors are the same."""
+    image, reference, prediction = _checked(image, reference, prediction, spacing_mm)
+    low, high = _window(image)
+    if image.ndim == 2:
+        panels = [_flat_panel(image, reference, prediction, spacing_mm)]
+    else:
+        panels = _planes(image, reference, prediction, spacing_mm, orientation)
+    drawn = [_draw(panel, low, high, panel_height) for panel in panels]
+    return _compose(drawn, caption, has_reference=reference is not None, height=panel_height)
+
+
+def _checked(
+    image: Array, reference: Array | None, prediction: Array, spacing_mm: Sequence[float]
+) -> tuple[Array, Array | None, Array]:
+    """The arrays with one shape, the image as one float channel."""
+    prediction = np.asarray(prediction)
+    image = np.asarray(image, dtype=np.float32)
+    if image.ndim == prediction.ndim + 1:
+        image = image.mean(axis=0)
+    shapes = {"image": image.shape, "prediction": prediction.shape}
+    if reference is not None:
+        reference = np.asarray(reference)
+        shapes["reference"] = reference.shape
+    if len(set(shapes.values())) > 1 or prediction.ndim not in (2, 3):
+        raise GeometryError(
+            f"an overlay needs 2D or 3D arrays of one shape, got {shapes}; give all on one grid"
+        )
+    if len(spacing_mm) != prediction.ndim or min(spacing_mm) <= 0:
+        raise GeometryError(
+            f"spacing {tuple(spacing_mm)} does not fit {prediction.ndim} axes; "
+            "give one positive voxel edge in mm for each"
+        )
+    return image, reference, prediction
+
+
+def _window(image: Array) -> tuple[float, float]:
+    """Grey levels that become black and white: the 0.5 and 99.5 percentiles."""
+    sample = image[np.isfinite(image)].ravel()[:: max(1, image.size // 200_000)]
+    if sample.size == 0:
+        return 0.0, 1.0
+    low, high = (float(value) for value in np.percentile(sample, (0.5, 99.5)))
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+def _planes(
+    image: Array,
+    reference: Array | None,
+    prediction: Array,
+    spacing_mm: Sequence[float],
+    orientation: str,
+) -> list[_Panel]:
+    """Axial, coronal and sagittal planes of a volume, brought to RAS where that is known."""
+    spacing = tuple(float(edge) for edge in spacing_mm)
+    if orientation:
+        turn = nib.orientations.axcodes2ornt(tuple(orientation))
+        image = nib.orientations.apply_orientation(image, turn)
+        prediction = nib.orientations.apply_orientation(prediction, turn)
+        if reference is not None:
+            reference = nib.orientations.apply_orientation(reference, turn)
+        order = np.argsort(turn[:, 0])
+        spacing = tuple(spacing[int(axis)] for axis in order)
+    box, centre = _focus(reference, prediction, spacing)
+    layout = (
+        ("axial", 2, 0, 1, ("R", "L", "A", "P")),
+        ("coronal", 1, 0, 2, ("R", "L", "S", "I")),
+        ("sagittal", 0, 1, 2, ("A", "P", "S", "I")),
+    )
+    panels = []
+    for name, through, across, up, letters in layout:
+        index: list[Any] = list(box)
+        index[through] = centre[through]
+        # [across, up] becomes rows downwards; RAS grows to the right, front and head: flip both
+        shown = [
+            None if array is None else np.asarray(array[tuple(index)]).T[::-1, ::-1]
+            for array in (image, reference, prediction)
+        ]
+        panels.append(
+            _Panel(
+                name=name if orientation else f"across axis {through}",
+                image=shown[0],  # type: ignore[arg-type]
+                reference=shown[1],
+                prediction=shown[2],  # type: ignore[arg-type]
+                edges_mm=(spacing[up], spacing[across]),
+                letters=letters if orientation else ("", "", "", ""),
+            )
+        )
+    return panels
+
+
+def _flat_panel(
+    image: Array, reference: Array | None, prediction: Array, spacing_mm: Sequence[float]
+) -> _Panel:
+    """The one panel of a 2D image, rows and columns as stored."""
+    return _Panel(
+        name="",
+        image=image,
+        reference=reference,
+        prediction=prediction,
+        edges_mm=(float(spacing_mm[0]), float(spacing_mm[1])),
+        letters=("", "", "", ""),
+    )
+
+
+def _focus(
+    reference: Array | None, prediction: Array, spacing: Sequence[float]
+) -> tuple[tuple[slice, ...], tuple[int, ...]]:
+    """The box worth showing, and the plane along each axis where most is labelled or disputed."""
+    labelled = prediction != 0
+    weight = labelled.astype(np.int64)
+    if reference is not None:
+        labelled = labelled | (reference != 0)
+        weight = labelled.astype(np.int64) + (reference != prediction)
+    slices, centre = [], []
+    for axis, length in enumerate(prediction.shape):
+        others = tuple(other for other in range(prediction.ndim) if other != axis)
+        profile = weight.sum(axis=others)
+        used = np.flatnonzero(profile)
+        if used.size == 0:
+            slices.append(slice(0, length))
+            centre.append(length // 2)
+            continue
+        centre.append(int(profile.argmax()))
+        middle = (used[0] + used[-1] + 1) / 2
+        half = (used[-1] + 1 - used[0]) / 2 + _MARGIN_MM / spacing[axis]
+        half = max(half, _MIN_EXTENT_MM / 2 / spacing[axis])
+        slices.append(
+            slice(max(0, math.floor(middle - half)), min(length, math.ceil(middle + half)))
+        )
+    return tuple(slices), tuple(centre)
+
+
+def _draw(panel: _Panel, low: float, high: float, height: int) -> Image.Image:
+    """A panel at its final size, outlines, letters and scale bar on it."""
+    rows, columns = panel.image.shape
+    full = height * _SUPERSAMPLING
+    per_mm = full / (rows * panel.edges_mm[0])
+    per_mm = min(per_mm, 2.2 * full / (columns * panel.edges_mm[1]))
+    scale = (panel.edges_mm[0] * per_mm, panel.edges_mm[1] * per_mm)
+    size = (max(8, round(columns * scale[1])), max(8, round(rows * scale[0])))
+    grey = np.nan_to_num((panel.image - low) / (high - low), nan=0.0, posinf=1.0, neginf=0.0)
+    shown = Image.fromarray((np.clip(grey, 0, 1) * 255).astype(np.uint8))
+    shown = shown.resize(size, Image.Resampling.BICUBIC).convert("RGB")
+    pen = ImageDraw.Draw(shown)
+    if panel.reference is not None:
+        _outline(pen, panel.reference, scale, REFERENCE_COLOUR, 5 * _SUPERSAMPLING)
+    _outline(pen, panel.prediction, scale, PREDICTION_COLOUR, 2 * _SUPERSAMPLING)
+    small = shown.resize(
+        (max(4, size[0] // _SUPERSAMPLING), max(4, size[1] // _SUPERSAMPLING)),
+        Image.Resampling.LANCZOS,
+    )
+    _annotate(small, panel, per_mm / _SUPERSAMPLING)
+    return small
+
+
+def _outline(
+    pen: ImageDraw.ImageDraw,
+    label: Array,
+    scale: tuple[float, float],
+    colour: tuple[int, int, int],
+    width: int,
+) -> None:
+    """Draws the voxel edges between different labels: exact to the voxel, nothing smoothed."""
+    padded = np.pad(label, 1)
+    half = width / 2 - 0.5
+    down, right = np.nonzero(padded[1:] != padded[:-1])  # edge above row `down`, over one column
+    for row, column in zip(down, right - 1, strict=True):
+        top, left = row * scale[0], column * scale[1]
+        pen.rectangle((left - half, top - half, left + scale[1] + half, top + half), fill=colour)
+    down, right = np.nonzero(padded[:, 1:] != padded[:, :-1])
+    for row, column in zip(down - 1, right, strict=True):
+        top, left = row * scale[0], column * scale[1]
+        pen.rectangle((left - half, top - half, left + half, top + scale[0] + half), fill=colour)
+
+
+def _annotate(panel: Image.Image, source: _Panel, pixels_per_mm: float) -> None:
+    """Writes orientation letters, the plane's name and a scale bar."""
+    pen = ImageDraw.Draw(panel)
+    font, small = ImageFont.load_default(15), ImageFont.load_default(12)
+    width, height = panel.size
+    spots = ((10, height / 2), (width - 10, height / 2), (width / 2, 11), (width / 2, height - 11))
+    for letter, spot in zip(source.letters, spots, strict=True):
+        pen.text(spot, letter, _INK, font, anchor="mm", stroke_width=2, stroke_fill=_GROUND)
+    pen.text((8, 6), source.name, _INK, small, stroke_width=2, stroke_fill=_GROUND)
+    bar_mm = next((mm for mm in (100, 50, 20, 10, 5, 2, 1) if mm * pixels_per_mm < width / 3), 1)
+    start, level = 10, height - 10
+    pen.line((start, level, start + bar_mm * pixels_per_mm, level), _INK, 2)
+    pen.text(
+        (start, level - 5),
+        f"{bar_mm} mm",
+        _INK,
+        small,
+        anchor="ls",
+        stroke_width=2,
+        stroke_fill=_GROUND,
+    )
+
+
+def _compose(
+    panels: Sequence[Image.Image], caption: str, *, has_reference: bool, height: int
+) -> Image.Image:
+    """Panels side by side, over a strip with the caption and the key to the colours if any."""
+    gap, strip = 6, 46 if caption else 0
+    width = sum(panel.width for panel in panels) + gap * (len(panels) - 1)
+    width = max(width, 460) if caption else width
+    sheet = Image.new("RGB", (width, height + strip), _GROUND)
+    left = 0
+    for panel in panels:
+        sheet.paste(panel, (left, (height - panel.height) // 2))
+        left += panel.width + gap
+    if not caption:
+        return sheet
+    pen = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(13)
+    pen.text((10, height + 14), _shortened(caption, font, width - 20), _INK, font, anchor="lm")
+    key = [("reference", REFERENCE_COLOUR)] if has_reference else []
+    key.append(("prediction", PREDICTION_COLOUR))
+    left = 10
+    for word, colour in key:
+        pen.rectangle((left, height + 32, left + 16, height + 35), fill=colour)
+        pen.text((left + 22, height + 33), word, _FAINT, font, anchor="lm")
+        left += 34 + int(font.getlength(word)) + 10
+    return sheet
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
+    """The text, its end replaced by an ellipsis where it would not fit."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text.rstrip() + "..."

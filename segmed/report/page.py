@@ -1,0 +1,178 @@
+"""The report's one page: a static HTML file that needs nothing but a browser."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import io
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+import segmed
+from segmed.report import figures, tables
+from segmed.report.content import OverlayItem, ReportContent
+from segmed.report.overlay import PANEL_HEIGHT, overlay_picture
+
+ASSETS = Path(__file__).parent / "assets"
+
+FEATURED = 12
+"""Overlays shown large; those after them are thumbnails beside the case table."""
+
+THUMBNAIL_HEIGHT = 150
+"""Height of the planes of a thumbnail, in pixels."""
+
+STATIC_ROWS = 40
+"""Rows of the case table that stand in the page itself, for print and where scripts are off."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An encoded overlay with what the page says about it."""
+
+    uri: str
+    width: int
+    height: int
+    caption: str
+    case: str
+    model: str
+    is_featured: bool
+
+
+def write_report(path: Path | str, content: ReportContent) -> Path:
+    """Writes the report as one self-contained HTML file, whole or not at all.
+
+    Args:
+        path: File to write; its folder is made.
+        content: What to show; empty parts are left out.
+
+    Returns:
+        The path written.
+
+    Raises:
+        GeometryError: An overlay's arrays do not fit each other.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    page = render(content)
+    handle, beside = tempfile.mkstemp(dir=target.parent, prefix=".report-", suffix=".html")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as out:
+            out.write(page)
+            out.flush()
+            os.fsync(out.fileno())
+        Path(beside).chmod(0o644)
+        Path(beside).replace(target)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+    return target
+
+
+def render(content: ReportContent) -> str:
+    """The page as text; arguments and errors as in `write_report`."""
+    pictures = list(_pictures(content.overlays))
+    columns, rows = tables.case_rows(content.scores) if content.scores else ([], [])
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(ASSETS),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["zip"] = zip
+    thumbnails = {f"{p.case}\t{p.model}": i for i, p in enumerate(pictures) if p.case}
+    return environment.get_template("report.html.j2").render(
+        content=content,
+        style=_asset("report.css"),
+        script=_asset("report.js"),
+        warnings=[*content.warnings, *tables.warnings_from(content.scores)],
+        metrics=tables.metrics_in(content.scores),
+        blocks=tables.comparison(content.scores, content.costs, content.winner),
+        num_cases=len({str(c) for t in content.scores.values() for c in t["case"]}),
+        labels=tables.labels_of(content.scores),
+        figures=_figures(content),
+        pictures=pictures,
+        featured=[picture for picture in pictures if picture.is_featured],
+        table={"columns": columns, "rows": rows, "pictures": thumbnails},
+        static_rows=rows[:STATIC_ROWS],
+        outcomes=_outcome_counts(content),
+        written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        version=segmed.__version__,
+    )
+
+
+def _asset(name: str) -> str:
+    return (ASSETS / name).read_text(encoding="utf-8")
+
+
+def _outcome_counts(content: ReportContent) -> dict[str, int]:
+    states = ("done", "refused", "failed")
+    return {state: sum(item.status == state for item in content.archive) for state in states}
+
+
+def _pictures(overlays: Any) -> Iterator[Picture]:
+    """Encodes overlays one by one, so that a generator of many never lies in memory whole."""
+    for index, item in enumerate(overlays):
+        yield _picture(item, is_featured=index < FEATURED)
+
+
+def _picture(item: OverlayItem, *, is_featured: bool) -> Picture:
+    picture = overlay_picture(
+        item.image,
+        item.reference,
+        item.prediction,
+        item.spacing_mm,
+        "",
+        orientation=item.orientation,
+        panel_height=PANEL_HEIGHT if is_featured else THUMBNAIL_HEIGHT,
+    )
+    out = io.BytesIO()
+    if is_featured:  # without loss: colour subsampling would blend the two outlines
+        picture.save(out, "WEBP", lossless=True, quality=60, method=4)
+    else:
+        picture.save(out, "WEBP", quality=60, method=4)
+    uri = "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode("ascii")
+    return Picture(
+        uri, picture.width, picture.height, item.caption, item.case, item.model, is_featured
+    )
+
+
+def _figures(content: ReportContent) -> dict[str, Any]:
+    """The SVGs of the page, by name; parts without data are absent."""
+    drawn: dict[str, Any] = {}
+    if any(content.curves.values()):
+        drawn["curves"] = figures.curves_svg(content.curves)
+    if not content.scores:
+        return drawn
+    shown = [m for m in tables.metrics_in(content.scores) if m.key in ("dice", "hd95_mm")]
+    drawn["distributions"] = [
+        (metric.title, figures.distributions_svg(content.scores, metric.key, metric.title))
+        for metric in shown
+    ]
+    dice = tables.mean_dice_by_model(content.scores)
+    cost = figures.cost_svg(content.costs, dice)
+    if cost:
+        drawn["cost"] = cost
+    drawn["pairs"] = list(_pairs(content.scores, dice, content.winner))
+    return drawn
+
+
+def _pairs(
+    scores: Mapping[str, pd.DataFrame], dice: Mapping[str, float], winner: str | None
+) -> Iterator[str]:
+    """The winner (or the best) against each other model, case by case."""
+    if len(dice) < 2:
+        return
+    best = winner if winner and winner in dice else max(dice, key=lambda name: dice[name])
+    first = tables.per_case_mean(scores[best], "dice").rename(best)
+    for name in sorted((n for n in dice if n != best), key=lambda name: -dice[name]):
+        other = tables.per_case_mean(scores[name], "dice").rename(name)
+        if not first.index.intersection(other.index).empty:
+            yield figures.paired_svg(first, other, "mean Dice of each case")

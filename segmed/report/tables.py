@@ -1,0 +1,328 @@
+"""From per-case tables to what the page prints: comparison, warnings, rows worst first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from segmed.report.content import Cost
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A column of the comparison.
+
+    Attributes:
+        key: Column of the per-case table.
+        title: Heading, with its unit.
+        digits: Decimal places.
+        higher_is_better: Whether a larger value is the better one.
+        hint: What it is, in a sentence.
+    """
+
+    key: str
+    title: str
+    digits: int
+    higher_is_better: bool
+    hint: str
+
+
+METRICS = (
+    Metric("dice", "Dice", 3, True, "Overlap: twice the common volume over the sum of both"),
+    Metric("iou", "IoU", 3, True, "Overlap: common volume over the volume of either"),
+    Metric("f1", "F1", 3, True, "Harmonic mean of precision and recall; voxel-wise it equals Dice"),
+    Metric("hd_mm", "HD mm", 2, False, "Hausdorff: largest distance between the two surfaces"),
+    Metric("hd95_mm", "HD95 mm", 2, False, "The larger of the two 95th percentiles of distance"),
+)
+
+OVERALL = "all structures"
+"""Name of the row that averages each case over its structures."""
+
+FLAGS = ("missed", "false_positive", "both_empty")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A mean with its spread: the text, the spread's text, and whether it is the best."""
+
+    mean: float
+    text: str
+    spread: str
+    is_best: bool = False
+    bar: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One structure of one model."""
+
+    label: str
+    cells: tuple[Cell, ...]
+    n: int
+    missed: int
+    false_positive: int
+    both_empty: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """One model: its rank, costs, and rows (the overall row first)."""
+
+    model: str
+    rank: int
+    is_winner: bool
+    parameters: str
+    seconds: str
+    per_case: str
+    memory: str
+    rows: tuple[Row, ...]
+
+
+def labels_of(scores: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Names of the structures, in order of appearance."""
+    return list(dict.fromkeys(str(v) for table in scores.values() for v in table["label"]))
+
+
+def metrics_in(scores: Mapping[str, pd.DataFrame]) -> tuple[Metric, ...]:
+    """The metrics of the comparison that every table has."""
+    return tuple(m for m in METRICS if all(m.key in table for table in scores.values()))
+
+
+def per_case_mean(table: pd.DataFrame, metric: str) -> pd.Series:
+    """Mean of a metric over the scored structures of each case; unscored ones are left out."""
+    values = pd.DataFrame({"case": table["case"], metric: table[metric].astype(float)})
+    means: pd.Series = values.groupby("case", sort=False)[metric].mean()
+    return means
+
+
+def mean_dice_by_model(scores: Mapping[str, pd.DataFrame]) -> dict[str, float]:
+    """Mean Dice over cases of each model that has one scored case at least."""
+    means = {name: float(per_case_mean(table, "dice").mean()) for name, table in scores.items()}
+    return {name: value for name, value in means.items() if math.isfinite(value)}
+
+
+def comparison(
+    scores: Mapping[str, pd.DataFrame], costs: Mapping[str, Cost], winner: str | None
+) -> list[Block]:
+    """Every model with its costs and scores, best mean Dice first.
+
+    Args:
+        scores: Per-case table of each model.
+        costs: Cost of each model; missing ones show a dash.
+        winner: Model to mark.
+
+    Returns:
+        One block a model; the best mean of every column and structure is marked.
+    """
+    metrics = metrics_in(scores)
+    dice = mean_dice_by_model(scores)
+    order = sorted(scores, key=lambda name: -dice.get(name, -1.0))
+    rows = {name: _rows(scores[name], metrics) for name in order}
+    best = _best(rows, metrics)
+    blocks = []
+    for rank, name in enumerate(order, start=1):
+        cost = costs.get(name, Cost())
+        blocks.append(
+            Block(
+                model=name,
+                rank=rank,
+                is_winner=name == winner,
+                parameters=count_text(cost.parameters),
+                seconds=seconds_text(cost.train_seconds),
+                per_case=seconds_text(cost.seconds_per_case),
+                memory="–" if cost.peak_memory_mb is None else f"{cost.peak_memory_mb:,.0f}",
+                rows=tuple(_marked(row, best, metrics, len(order)) for row in rows[name]),
+            )
+        )
+    return blocks
+
+
+def _rows(table: pd.DataFrame, metrics: Sequence[Metric]) -> list[Row]:
+    """The overall row, then one a structure (only the structure where there is but one)."""
+    labels = labels_of({"": table})
+    rows = []
+    if len(labels) > 1:
+        cells = tuple(_cell(per_case_mean(table, m.key).to_numpy(float), m) for m in metrics)
+        scored = int(np.isfinite(per_case_mean(table, "dice").to_numpy(float)).sum())
+        rows.append(Row(OVERALL, cells, scored, *_counts(table)))
+    for label in labels:
+        part = table[table["label"] == label]
+        cells = tuple(_cell(part[m.key].to_numpy(float), m) for m in metrics)
+        scored = int(np.isfinite(part["dice"].to_numpy(float)).sum())
+        rows.append(Row(label, cells, scored, *_counts(part)))
+    return rows
+
+
+def _counts(table: pd.DataFrame) -> tuple[int, int, int]:
+    counts = [int(table[flag].sum()) if flag in table else 0 for flag in FLAGS]
+    return counts[0], counts[1], counts[2]
+
+
+def _cell(values: np.ndarray[Any, np.dtype[np.float64]], metric: Metric) -> Cell:
+    """Mean and standard deviation (n - 1) of what was scored; a dash where nothing was."""
+    scored = values[np.isfinite(values)]
+    if scored.size == 0:
+        return Cell(math.nan, "–", "")
+    mean = float(scored.mean())
+    spread = f"{scored.std(ddof=1):.{metric.digits}f}" if scored.size > 1 else ""
+    bar = min(max(mean, 0.0), 1.0) * 100 if metric.higher_is_better else None
+    return Cell(mean, f"{mean:.{metric.digits}f}", spread, bar=bar)
+
+
+def _best(
+    rows: Mapping[str, Sequence[Row]], metrics: Sequence[Metric]
+) -> dict[tuple[str, str], float]:
+    """The best mean of each structure and metric."""
+    best: dict[tuple[str, str], float] = {}
+    for row in (row for group in rows.values() for row in group):
+        for metric, cell in zip(metrics, row.cells, strict=True):
+            if math.isnan(cell.mean):
+                continue
+            key = (row.label, metric.key)
+            pick = max if metric.higher_is_better else min
+            best[key] = pick(best.get(key, cell.mean), cell.mean)
+    return best
+
+
+def _marked(
+    row: Row, best: Mapping[tuple[str, str], float], metrics: Sequence[Metric], models: int
+) -> Row:
+    cells = tuple(
+        Cell(
+            cell.mean,
+            cell.text,
+            cell.spread,
+            is_best=models > 1 and best.get((row.label, metric.key)) == cell.mean,
+            bar=cell.bar,
+        )
+        for metric, cell in zip(metrics, row.cells, strict=True)
+    )
+    return Row(row.label, cells, row.n, row.missed, row.false_positive, row.both_empty)
+
+
+def warnings_from(scores: Mapping[str, pd.DataFrame]) -> list[str]:
+    """What the scores themselves demand to be said first: missed and invented structures.
+
+    Args:
+        scores: Per-case table of each model.
+
+    Returns:
+        Sentences, the gravest model first.
+    """
+    found = []
+    for name, table in scores.items():
+        missed, invented, _ = _counts(table)
+        if missed:
+            found.append((missed, _missed_sentence(name, table, missed, scores)))
+        if invented:
+            where = _by_label(table, "false_positive")
+            found.append(
+                (
+                    invented,
+                    f"{name} found {invented} structure(s) where the reference has none ({where}); "
+                    "each counts as Dice 0 and as a distance of the image diagonal.",
+                )
+            )
+    return [sentence for _, sentence in sorted(found, key=lambda pair: -pair[0])]
+
+
+def _missed_sentence(
+    name: str, table: pd.DataFrame, missed: int, scores: Mapping[str, pd.DataFrame]
+) -> str:
+    sentence = (
+        f"{name} missed {missed} of {len(table)} structures entirely "
+        f"({_by_label(table, 'missed')}); "
+        "each counts as Dice 0 and as a distance of the image diagonal."
+    )
+    last = [metric.title for metric in metrics_in(scores) if _is_last(name, scores, metric)]
+    if len(scores) > 1 and last:
+        everywhere = len(last) == len(metrics_in(scores))
+        sentence += f" It ranks last on {'every metric' if everywhere else ', '.join(last)}."
+    return sentence
+
+
+def _by_label(table: pd.DataFrame, flag: str) -> str:
+    counts = table.groupby("label", sort=False)[flag].sum()
+    return ", ".join(f"{label} {int(count)}" for label, count in counts.items() if count)
+
+
+def _is_last(name: str, scores: Mapping[str, pd.DataFrame], metric: Metric) -> bool:
+    """Whether a model's mean is worse than every other's."""
+    means = {other: float(per_case_mean(t, metric.key).mean()) for other, t in scores.items()}
+    own = means.pop(name)
+    if metric.higher_is_better:
+        return all(own < other for other in means.values())
+    return all(own > other for other in means.values())
+
+
+def case_rows(scores: Mapping[str, pd.DataFrame]) -> tuple[list[str], list[list[Any]]]:
+    """Every scored structure of every case and model, worst first.
+
+    Args:
+        scores: Per-case table of each model.
+
+    Returns:
+        Keys of the columns, and the rows: case, model, label, one number (or None) a metric, and
+        a note in words. Sorted by Dice, then by descending HD95.
+    """
+    metrics = metrics_in(scores)
+    columns = ["case", "model", "label", *(metric.key for metric in metrics), "note"]
+    rows = [
+        [
+            str(record["case"]),
+            name,
+            str(record["label"]),
+            *(_rounded(record[metric.key], metric.digits + 1) for metric in metrics),
+            _note(record),
+        ]
+        for name, table in scores.items()
+        for record in table.to_dict("records")
+    ]
+    dice = columns.index("dice") if "dice" in columns else None
+    far = columns.index("hd95_mm") if "hd95_mm" in columns else None
+    rows.sort(key=lambda row: (_sortable(row, dice, 2.0), -_sortable(row, far, 0.0)))
+    return columns, rows
+
+
+def _sortable(row: Sequence[Any], index: int | None, absent: float) -> float:
+    return absent if index is None or row[index] is None else float(row[index])
+
+
+def _rounded(value: Any, digits: int) -> float | None:
+    number = float(value) if value is not None else math.nan
+    return round(number, digits) if math.isfinite(number) else None
+
+
+def _note(record: Mapping[Any, Any]) -> str:
+    if record.get("missed"):
+        return "missed"
+    if record.get("false_positive"):
+        return "false positive"
+    return "not in either, not scored" if record.get("both_empty") else ""
+
+
+def count_text(count: int | None) -> str:
+    """A count with its magnitude: `5.80 M`, `812 k`, or a dash."""
+    if count is None:
+        return "–"
+    if count >= 1_000_000:
+        return f"{count / 1e6:.2f} M"
+    return f"{count / 1e3:.0f} k" if count >= 10_000 else str(count)
+
+
+def seconds_text(seconds: float | None) -> str:
+    """A duration to read: `0.42 s`, `83 s`, `12 min 5 s`, `3 h 10 min`, or a dash."""
+    if seconds is None or not math.isfinite(seconds):
+        return "–"
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
