@@ -1,1 +1,5 @@
-"""The edge of segmed: the command line, Prefect flows, MLflow tracking, registry and serving."""
+"""The edge of segmed: the command line, flows, tracking and the registry."""
+
+from pipelines.environment import settle
+
+settle()

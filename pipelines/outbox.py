@@ -1,0 +1,225 @@
+"""What a run wants to tell MLflow: first into a local file, then to the server.
+
+Every record is appended to `<folder>/<key>.jsonl` before anything is sent, and a background thread
+sends what stands there in order. A server that goes away is waited for; what it never took stays
+in the file, and `segmed model sync` delivers it later. Sending a record twice does no harm: MLflow
+keeps one value for equal name, step, time and value, and a run is found again by its key.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import math
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 2.0
+"""Pause between two attempts to reach a server that does not answer."""
+
+
+class Delivery(Protocol):
+    """Takes one record to the server; raises `ConnectionError` where it cannot be reached."""
+
+    def __call__(self, record: Mapping[str, Any]) -> None:
+        """Deliver `record`, or raise."""
+
+
+@dataclass(frozen=True)
+class Outbox:
+    """The local file of one run and how far it has been delivered.
+
+    Attributes:
+        folder: Folder of all outboxes of one working folder.
+        key: Name of the run's outbox; also a tag of the run in MLflow.
+    """
+
+    folder: Path
+    key: str
+
+    @property
+    def path(self) -> Path:
+        """The records, one JSON object a line."""
+        return self.folder / f"{self.key}.jsonl"
+
+    @property
+    def _offset_path(self) -> Path:
+        return self.folder / f"{self.key}.offset"
+
+    @property
+    def files(self) -> Path:
+        """Copies of the artifacts that the records name."""
+        return self.folder / self.key
+
+    @staticmethod
+    def create(folder: Path) -> Outbox:
+        """A new, empty outbox."""
+        folder.mkdir(parents=True, exist_ok=True)
+        outbox = Outbox(folder, uuid.uuid4().hex)
+        outbox.path.touch()
+        return outbox
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one record; values that JSON cannot hold (inf, nan) are refused."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, allow_nan=False) + "\n")
+
+    def trim(self) -> None:
+        """Cut off a last line that a kill left without its end."""
+        content = self.path.read_bytes()
+        with self.path.open("r+b") as file:
+            file.truncate(content.rfind(b"\n") + 1)
+
+    def keep(self, source: Path) -> str:
+        """Copy a file or folder beside the records and give its name there."""
+        name = f"{uuid.uuid4().hex[:8]}/{source.name}"
+        target = self.files / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target)
+        else:
+            shutil.copyfile(source, target)
+        return name
+
+    def pending(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Each whole record that is not delivered, with the offset behind it."""
+        yield from self._read_from(self.delivered())
+
+    def records(self) -> list[dict[str, Any]]:
+        """Every whole record, delivered or not."""
+        return [record for _, record in self._read_from(0)]
+
+    def _read_from(self, offset: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            for line in file:
+                if not line.endswith(b"\n"):  # cut off by a kill
+                    return
+                offset += len(line)
+                yield offset, json.loads(line)
+
+    def delivered(self) -> int:
+        """Bytes of the file that the server has taken."""
+        if not self._offset_path.exists():
+            return 0
+        return int(self._offset_path.read_text())
+
+    def mark(self, offset: int) -> None:
+        """Remember that everything before `offset` is delivered."""
+        beside = self._offset_path.with_suffix(".new")
+        beside.write_text(str(offset))
+        beside.replace(self._offset_path)
+
+    def hold(self) -> IO[bytes] | None:
+        """Claim the outbox for this process; None where a living process holds it.
+
+        The claim ends with the returned file, also when the process is killed.
+        """
+        handle = self.path.open("rb")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.close()
+            return None
+        return handle
+
+    def is_empty(self) -> bool:
+        """Whether the server has taken every whole record."""
+        return next(self.pending(), None) is None
+
+    def discard(self) -> None:
+        """Remove the records and the copies of artifacts."""
+        shutil.rmtree(self.files, ignore_errors=True)
+        self._offset_path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+
+
+def outboxes(folder: Path) -> list[Outbox]:
+    """Every outbox that still stands in a folder, oldest first."""
+    paths = sorted(folder.glob("*.jsonl"), key=lambda path: path.stat().st_mtime)
+    return [Outbox(folder, path.stem) for path in paths]
+
+
+def deliver(outbox: Outbox, delivery: Delivery) -> int:
+    """Send what is pending, in order.
+
+    Returns:
+        Records sent.
+
+    Raises:
+        ConnectionError: The server went away; what it took is remembered.
+    """
+    sent = 0
+    for offset, record in outbox.pending():
+        delivery(record)
+        outbox.mark(offset)
+        sent += 1
+    return sent
+
+
+class Courier:
+    """A thread that empties one outbox while training goes on."""
+
+    def __init__(self, outbox: Outbox, delivery: Delivery) -> None:
+        self.outbox = outbox
+        self.failure: Exception | None = None
+        self._delivery = delivery
+        self._ring = threading.Event()
+        self._closing = threading.Event()
+        self._deadline = math.inf
+        self._thread = threading.Thread(target=self._run, name="segmed-courier", daemon=True)
+        self._thread.start()
+
+    def ring(self) -> None:
+        """Say that there is something to send."""
+        self._ring.set()
+
+    def close(self, *, wait_s: float) -> bool:
+        """Send the rest, waiting at most `wait_s` for a server that is away.
+
+        Returns:
+            Whether everything was delivered.
+
+        Raises:
+            Exception: What the server refused for a reason that waiting does not cure.
+        """
+        self._deadline = time.monotonic() + wait_s
+        self._closing.set()
+        self._ring.set()
+        self._thread.join()
+        if self.failure is not None:
+            raise self.failure
+        return self.outbox.is_empty()
+
+    def _run(self) -> None:
+        try:
+            while not self._closing.is_set():
+                self._ring.wait()
+                self._ring.clear()
+                self._attempts()
+            self._attempts()
+        except Exception as failure:  # noqa: BLE001 - handed to the training thread by close()
+            self.failure = failure
+
+    def _attempts(self) -> None:
+        while True:
+            try:
+                deliver(self.outbox, self._delivery)
+            except ConnectionError as away:
+                logger.warning("the tracking server does not answer; values are kept: %s", away)
+                if time.monotonic() >= self._deadline:
+                    return
+                self._closing.wait(RETRY_SECONDS)
+                if self._closing.is_set():
+                    time.sleep(min(RETRY_SECONDS, max(self._deadline - time.monotonic(), 0.0)))
+            else:
+                return

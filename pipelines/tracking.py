@@ -1,0 +1,361 @@
+"""MLflow runs: the only place that logs.
+
+```
+with comparison("hippocampus", manifest, plan, folder=out) as parent:
+    with parent.child("unet", fold=0) as run:
+        for result in fit(...):
+            run.epoch(result)
+        run.summary(summarise(table))
+        run.artifact(out / "curves.png", "plots")
+```
+A parent run for a comparison, a child for each model and fold. Values go to a local outbox first
+and from there to the server, one request an epoch, while training goes on.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import segmed
+from pipelines.delivery import (
+    RunDelivery,
+    connect,
+    experiment_id,
+    tracking_uri,
+    without_password,
+)
+from pipelines.outbox import Courier, Outbox, deliver, outboxes
+from pipelines.plots import curves_figure
+from segmed.errors import ServiceError
+from segmed.manifest import Manifest, data_hash
+from segmed.plan import Plan, plan_hash, to_yaml
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from segmed.training import EpochResult
+
+logger = logging.getLogger(__name__)
+
+OUTBOX_FOLDER = "mlflow-outbox"
+"""Folder of the outboxes inside the working folder."""
+
+WAIT_SECONDS = 60.0
+"""How long the end of a run waits for a server that went away.
+
+`SEGMED_TRACKING_WAIT_S` in the environment changes it.
+"""
+
+DIGEST_LENGTH = 32
+"""MLflow keeps at most 36 characters of a data set's digest."""
+
+MAX_PARAM_LENGTH = 5000
+"""Characters of a parameter's value that are logged."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the runs of one comparison go."""
+
+    uri: str
+    experiment: str
+    outbox_folder: Path
+    wait_s: float
+
+
+class RunLog:
+    """One run of MLflow, written to without waiting for it.
+
+    Attributes:
+        key: Names the run's outbox; also a tag of the run.
+    """
+
+    def __init__(
+        self,
+        place: _Place,
+        name: str,
+        tags: Mapping[str, str],
+        *,
+        parent: str | None = None,
+    ) -> None:
+        client = connect_quietly(place.uri)
+        self._place = place
+        self._outbox = Outbox.create(place.outbox_folder)
+        self._hold = self._outbox.hold()
+        self._delivery = RunDelivery(client, place.uri, self._outbox)
+        self.key = self._outbox.key
+        nested = {"mlflow.parentRunId": parent} if parent else {}
+        self._append("run", name=name, tags={**tags, **nested})
+        self._courier = Courier(self._outbox, self._delivery)
+        self._courier.ring()
+
+    def run_id(self, *, wait_s: float = WAIT_SECONDS) -> str:
+        """The id that MLflow gave the run.
+
+        Raises:
+            ServiceError: The server has not made it within `wait_s`.
+        """
+        deadline = time.monotonic() + wait_s
+        while self._delivery.run_id is None:
+            if self._courier.failure is not None:
+                raise self._courier.failure
+            if time.monotonic() > deadline:
+                raise ServiceError(
+                    f"MLflow at {without_password(self._place.uri)} did not take the run within "
+                    f"{wait_s:.0f} s; its values are kept, deliver them by `segmed model sync`"
+                )
+            time.sleep(0.01)
+        return self._delivery.run_id
+
+    def metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
+        """Log values at one step; infinite and undefined ones are left out."""
+        finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
+        if finite:
+            self._append("metrics", values=finite, step=step)
+
+    def epoch(self, result: EpochResult) -> None:
+        """Log one epoch: losses, Dice of each label, learning rate and seconds."""
+        dice = {f"val/dice/{label}": value for label, value in result.val_dice.items()}
+        losses = {"train/loss": result.train_loss, "val/loss": result.val_loss}
+        rest = {"train/learning_rate": result.learning_rate, "train/seconds": result.seconds}
+        known = {**losses, **dice, **rest}
+        self.metrics(
+            {name: value for name, value in known.items() if value is not None}, step=result.epoch
+        )
+
+    def summary(self, table: pd.DataFrame) -> None:
+        """Log the scores of a summary, named `test/dice/anterior/mean`, `.../std`, `.../n`."""
+        self.metrics(summary_values(table))
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Log parameters."""
+        texts = {name: str(value)[:MAX_PARAM_LENGTH] for name, value in values.items()}
+        self._append("params", values=texts)
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Set tags."""
+        self._append("tags", values=dict(values))
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """Log a file or the content of a folder under `folder` of the run's artifacts."""
+        self._append("artifact", file=self._outbox.keep(path), folder=folder)
+
+    def text(self, content: str, name: str) -> None:
+        """Log a text file."""
+        path = self._outbox.files / "texts" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+        self._append("artifact", file=f"texts/{name}", folder="")
+
+    def curves(self, history: list[Mapping[str, Any]], title: str) -> None:
+        """Log a plot of losses and Dice over the epochs."""
+        path = self._outbox.files / "plots" / "curves.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        curves_figure(history, title, path)
+        self._append("artifact", file="plots/curves.png", folder="plots")
+
+    def package(self, folder: Path) -> None:
+        """Log a model package, once, as `package/` of the run's artifacts."""
+        self.artifact(folder, "package")
+
+    def dataset(self, manifest: Manifest, digest: str, *, context: str = "training") -> None:
+        """Log the data set as an input: name, digest, counts; never paths or case ids."""
+        counts = f'{{"training": {len(manifest.training)}, "test": {len(manifest.test)}}}'
+        self._append(
+            "dataset",
+            name=manifest.name,
+            digest=digest[:DIGEST_LENGTH],
+            source=f'{{"manifest": "{digest}"}}',
+            profile=counts,
+            context=context,
+        )
+
+    def close(self, status: str = "FINISHED") -> bool:
+        """End the run.
+
+        Returns:
+            Whether the server took everything; if not, the outbox stays for `segmed model sync`.
+        """
+        self._append("end", status=status)
+        delivered = self._courier.close(wait_s=self._place.wait_s)
+        if self._hold is not None:
+            self._hold.close()
+        if delivered:
+            self._outbox.discard()
+        else:
+            logger.warning(
+                "MLflow at %s took not everything; deliver the rest by `segmed model sync`",
+                without_password(self._place.uri),
+            )
+        return delivered
+
+    def _append(self, kind: str, **content: Any) -> None:
+        now = time.time_ns() // 1_000_000
+        record = {"kind": kind, "time": now, "experiment": self._place.experiment, **content}
+        self._outbox.append(record)
+        if kind != "run":
+            self._courier.ring()
+
+
+class ParentLog(RunLog):
+    """The run of a comparison."""
+
+    def __init__(self, place: _Place, name: str, tags: Mapping[str, str]) -> None:
+        self._shared_tags = dict(tags)
+        super().__init__(place, name, {**tags, "segmed.role": "comparison"})
+
+    @contextmanager
+    def child(
+        self, architecture: str, fold: int, *, params: Mapping[str, Any] | None = None
+    ) -> Iterator[RunLog]:
+        """The run of one model and fold, ended with the block: finished, failed or killed."""
+        tags = {**self._shared_tags, "architecture": architecture, "fold": str(fold)}
+        run = RunLog(
+            self._place,
+            f"{architecture}/fold{fold}",
+            {**tags, "segmed.role": "training"},
+            parent=self.run_id(),
+        )
+        run.params({"architecture": architecture, "fold": fold, **(params or {})})
+        with _ended(run):
+            yield run
+
+
+@contextmanager
+def _ended(run: RunLog) -> Iterator[None]:
+    status = "FAILED"
+    try:
+        yield
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        run.close(status)
+
+
+@contextmanager
+def comparison(
+    name: str,
+    manifest: Manifest,
+    plan: Plan,
+    *,
+    folder: Path = Path(),
+    uri: str | None = None,
+) -> Iterator[ParentLog]:
+    """A parent run in the experiment of the manifest's name.
+
+    Args:
+        name: Name of the run.
+        manifest: Its name names the experiment; its content is logged as a digest only.
+        plan: Logged as `plan.yaml`, its hash as a tag.
+        folder: Working folder: holds the embedded database and the outbox.
+        uri: Where to; `MLFLOW_TRACKING_URI` or the embedded database by default.
+
+    Yields:
+        The parent; `.child(...)` gives the runs below it.
+
+    Raises:
+        ServiceError: The server does not answer at the start.
+    """
+    uri = uri or tracking_uri(folder)
+    client = connect_quietly(uri)
+    experiment = experiment_id(client, uri, manifest.name, folder)
+    wait_s = float(os.environ.get("SEGMED_TRACKING_WAIT_S", WAIT_SECONDS))
+    place = _Place(uri, experiment, folder / OUTBOX_FOLDER, wait_s)
+    digest = data_hash(manifest, [*manifest.training, *manifest.test])
+    tags = {"data_hash": digest, "plan_hash": plan_hash(plan), **version_tags()}
+    run = ParentLog(place, name, tags)
+    with _ended(run):
+        run.dataset(manifest, digest)
+        run.text(to_yaml(plan), "plan.yaml")
+        yield run
+
+
+def connect_quietly(uri: str) -> Any:
+    """A client, without the database notices that MLflow prints for a new file."""
+    for name in ("mlflow.store.db.utils", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return connect(uri)
+
+
+@functools.cache
+def version_tags() -> dict[str, str]:
+    """Version of segmed, and the git commit where it runs from a checkout."""
+    tags = {"segmed.version": segmed.__version__}
+    here = Path(__file__).resolve().parent.parent
+    if (here / ".git").exists():
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(here), "rev-parse", "HEAD"],  # noqa: S607 - git from PATH
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=5,
+            )
+        except (OSError, subprocess.SubprocessError):
+            return tags
+        tags["commit"] = done.stdout.strip()
+    return tags
+
+
+def summary_values(table: pd.DataFrame) -> dict[str, float]:
+    """The finite values of a summary, by metric name.
+
+    Args:
+        table: A row for each label and metric, as `segmed.metrics.summarise` gives it.
+
+    Returns:
+        `test/<metric>/<label>/<statistic>` to value.
+    """
+    values = {}
+    for row in table.to_dict("records"):
+        prefix = f"test/{row['metric']}/{row['label']}"
+        for statistic, value in row.items():
+            if isinstance(value, int | float) and math.isfinite(value):
+                values[f"{prefix}/{statistic}"] = float(value)
+    return values
+
+
+def sync(folder: Path = Path(), *, uri: str | None = None) -> tuple[int, int]:
+    """Deliver what earlier runs left in the outboxes of a working folder.
+
+    Runs that still live are left alone; a run whose process was killed is ended as killed.
+
+    Returns:
+        Records delivered, and outboxes that were emptied.
+
+    Raises:
+        ServiceError: The server does not answer; what it took is remembered.
+    """
+    uri = uri or tracking_uri(folder)
+    client = connect_quietly(uri)
+    sent = emptied = 0
+    for outbox in outboxes(folder / OUTBOX_FOLDER):
+        hold = outbox.hold()
+        if hold is None:
+            continue
+        with hold:
+            _close_orphan(outbox)
+            sent += deliver(outbox, RunDelivery(client, uri, outbox))
+            outbox.discard()
+            emptied += 1
+    return sent, emptied
+
+
+def _close_orphan(outbox: Outbox) -> None:
+    outbox.trim()
+    records = outbox.records()
+    if records and records[-1]["kind"] != "end":
+        end = {"kind": "end", "status": "KILLED", "time": time.time_ns() // 1_000_000}
+        outbox.append({**end, "experiment": records[0]["experiment"]})

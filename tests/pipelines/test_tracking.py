@@ -1,0 +1,175 @@
+"""Runs as they stand in an embedded MLflow database."""
+
+from __future__ import annotations
+
+import json
+import math
+import socket
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from pipelines import tracking
+from pipelines.outbox import Outbox, outboxes
+from segmed.errors import ServiceError
+from segmed.manifest import Manifest
+from segmed.plan import Plan
+
+
+@dataclass
+class Epoch:
+    epoch: int
+    train_loss: float = 0.5
+    val_loss: float | None = 0.6
+    val_dice: dict[str, float] = field(default_factory=lambda: {"anterior": 0.8})
+    learning_rate: float = 1e-3
+    seconds: float = 2.0
+
+
+def client_of(folder: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+
+
+def runs_of(folder: Path, name: str = "hippo") -> list:
+    client = client_of(folder)
+    experiment = client.get_experiment_by_name(name)
+    return client.search_runs([experiment.experiment_id])
+
+
+def test_comparison_holds_one_child_for_each_model_and_fold(
+    working_folder: Path, manifest: Manifest, plan: Plan
+) -> None:
+    with tracking.comparison("first", manifest, plan) as parent:
+        for fold in (0, 1):
+            with parent.child("unet", fold) as run:
+                for epoch in range(3):
+                    run.epoch(Epoch(epoch))
+    runs = {run.info.run_name: run for run in runs_of(working_folder)}
+    assert set(runs) == {"first", "unet/fold0", "unet/fold1"}
+    child = runs["unet/fold1"]
+    assert child.data.tags["mlflow.parentRunId"] == runs["first"].info.run_id
+    assert child.data.params["fold"] == "1"
+    history = client_of(working_folder).get_metric_history(child.info.run_id, "val/dice/anterior")
+    assert [(point.step, point.value) for point in history] == [(0, 0.8), (1, 0.8), (2, 0.8)]
+    assert all(run.info.status == "FINISHED" for run in runs.values())
+
+
+def test_run_names_its_data_and_plan_by_hash(
+    working_folder: Path, manifest: Manifest, plan: Plan
+) -> None:
+    with tracking.comparison("first", manifest, plan) as parent:
+        run_id = parent.run_id()
+    run = client_of(working_folder).get_run(run_id)
+    assert len(run.data.tags["data_hash"]) == len(run.data.tags["plan_hash"]) == 64
+    (dataset,) = run.inputs.dataset_inputs
+    assert run.data.tags["data_hash"].startswith(dataset.dataset.digest)
+
+
+def test_infinite_and_undefined_values_are_not_logged(
+    working_folder: Path, manifest: Manifest, plan: Plan
+) -> None:
+    with tracking.comparison("first", manifest, plan) as parent:
+        parent.metrics({"bad": math.inf, "worse": math.nan, "good": 1.0})
+        run_id = parent.run_id()
+    assert client_of(working_folder).get_run(run_id).data.metrics == {"good": 1.0}
+
+
+def test_artifacts_plots_and_package_lie_in_the_run(
+    working_folder: Path, manifest: Manifest, plan: Plan
+) -> None:
+    package = working_folder / "anything"
+    package.mkdir()
+    (package / "package.json").write_text("{}")
+    with tracking.comparison("first", manifest, plan) as parent, parent.child("unet", 0) as run:
+        history = [{"epoch": 0, "train_loss": 1.0, "val_loss": None, "val_dice": {"a": 0.5}}]
+        run.curves(history, "unet, fold 0")
+        run.package(package)
+        run_id = run.run_id()
+    names = [entry.path for entry in client_of(working_folder).list_artifacts(run_id)]
+    assert sorted(names) == ["package", "plots"]
+    assert outboxes(working_folder / tracking.OUTBOX_FOLDER) == []
+
+
+def test_failed_and_interrupted_runs_say_so(
+    working_folder: Path, manifest: Manifest, plan: Plan
+) -> None:
+    with tracking.comparison("first", manifest, plan) as parent:
+        with pytest.raises(ZeroDivisionError), parent.child("unet", 0):
+            raise ZeroDivisionError
+        with pytest.raises(KeyboardInterrupt), parent.child("unet", 1):
+            raise KeyboardInterrupt
+    status = {run.info.run_name: run.info.status for run in runs_of(working_folder)}
+    assert status == {"first": "FINISHED", "unet/fold0": "FAILED", "unet/fold1": "KILLED"}
+
+
+def test_server_that_is_down_fails_the_start_in_seconds(
+    tmp_path: Path, manifest: Manifest, plan: Plan
+) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    started = time.monotonic()
+    with (
+        pytest.raises(ServiceError, match="does not answer: start it"),
+        tracking.comparison(
+            "first", manifest, plan, folder=tmp_path, uri=f"http://user:secret@127.0.0.1:{port}"
+        ),
+    ):
+        pass
+    assert time.monotonic() - started < 15
+
+
+def test_error_messages_hide_the_password() -> None:
+    assert tracking.without_password("http://user:secret@host:1") == "http://host:1"
+
+
+def test_sync_delivers_what_a_killed_run_left(
+    working_folder: Path, manifest: Manifest, plan: Plan
+) -> None:
+    with tracking.comparison("first", manifest, plan) as parent:
+        experiment = client_of(working_folder).get_run(parent.run_id()).info.experiment_id
+    box = Outbox.create(working_folder / tracking.OUTBOX_FOLDER)
+    shared = {"experiment": experiment, "time": 1}
+    box.append({"kind": "run", "name": "orphan", "tags": {}, **shared})
+    for step in range(3):
+        box.append({"kind": "metrics", "values": {"loss": step / 2}, "step": step, **shared})
+    with box.path.open("a") as file:
+        file.write('{"kind": "metrics", "val')
+    assert tracking.sync(working_folder) == (5, 1)
+    (run,) = (run for run in runs_of(working_folder) if run.info.run_name == "orphan")
+    history = client_of(working_folder).get_metric_history(run.info.run_id, "loss")
+    assert [point.value for point in history] == [0.0, 0.5, 1.0]
+    assert run.info.status == "KILLED"
+    assert tracking.sync(working_folder) == (0, 0)
+
+
+def test_sync_leaves_a_living_run_alone(
+    working_folder: Path, manifest: Manifest, plan: Plan
+) -> None:
+    with tracking.comparison("first", manifest, plan) as parent:
+        parent.run_id()
+        assert tracking.sync(working_folder) == (0, 0)
+        parent.metrics({"after": 1.0})
+        run_id = parent.run_id()
+    assert client_of(working_folder).get_run(run_id).data.metrics == {"after": 1.0}
+
+
+def test_summary_is_logged_by_metric_label_and_statistic() -> None:
+    table = pd.DataFrame(
+        [{"label": "anterior", "metric": "dice", "mean": 0.9, "std": math.nan, "n": 4}]
+    )
+    assert tracking.summary_values(table) == {
+        "test/dice/anterior/mean": 0.9,
+        "test/dice/anterior/n": 4.0,
+    }
+
+
+def test_outbox_refuses_what_json_cannot_hold(tmp_path: Path) -> None:
+    box = Outbox.create(tmp_path)
+    with pytest.raises(ValueError, match="JSON"):
+        box.append({"value": math.inf})
+    assert [json.loads(line) for line in box.path.read_text().splitlines()] == []
