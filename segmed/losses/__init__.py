@@ -1,0 +1,49 @@
+"""What training minimises: `make_loss(name, num_classes=...)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from segmed.errors import unknown_name
+from segmed.losses.deep_supervision import DeepSupervisionLoss, head_weights
+from segmed.losses.dice_ce import DiceCELoss
+
+LOSSES: dict[str, Callable[[int], nn.Module]] = {
+    "dice_ce": DiceCELoss,
+}
+
+
+def list_losses() -> tuple[str, ...]:
+    """Names that `make_loss` knows.
+
+    Returns:
+        The names.
+    """
+    return tuple(LOSSES)
+
+
+def make_loss(
+    name: str, *, num_classes: int, deep_supervision_weights: Sequence[float] | None = None
+) -> nn.Module:
+    """A loss that takes logits, or a list of them, and class indices.
+
+    Args:
+        name: One of `list_losses()`.
+        num_classes: Classes of the logits, background included.
+        deep_supervision_weights: One for each head, finest first; None halves them from head to
+            head.
+
+    Returns:
+        A module `(logits [B, K, *spatial] | list of them, target [B, *spatial]) -> scalar`.
+
+    Raises:
+        UsageError: The name is unknown, or weights are not positive.
+    """
+    if name not in LOSSES:
+        raise unknown_name("loss", name, LOSSES)
+    return DeepSupervisionLoss(LOSSES[name](num_classes), deep_supervision_weights)
+
+
+__all__ = ["DiceCELoss", "head_weights", "list_losses", "make_loss"]

@@ -1,0 +1,76 @@
+"""A loss over several heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from segmed.errors import UsageError
+
+
+class DeepSupervisionLoss(nn.Module):
+    """The weighted sum of one loss over the heads of a network, finest first.
+
+    Args:
+        loss: Applied to every head.
+        weights: One for each head, finest first; normalised to sum to 1. None halves them from head
+            to head.
+    """
+
+    def __init__(self, loss: nn.Module, weights: Sequence[float] | None = None) -> None:
+        super().__init__()
+        if weights is not None and (not weights or min(weights) < 0 or sum(weights) <= 0):
+            raise UsageError(f"head weights must be non-negative, not all zero: got {weights}")
+        self.loss = loss
+        self.weights = None if weights is None else tuple(weights)
+
+    def forward(self, logits: Tensor | Sequence[Tensor], target: Tensor) -> Tensor:
+        """The loss.
+
+        Args:
+            logits: `[B, K, *spatial]`, or a list of them, finest first.
+            target: `[B, *spatial]`, class indices.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            UsageError: There are more or fewer heads than weights.
+        """
+        if isinstance(logits, Tensor):
+            return self._one(logits, target)
+        weights = head_weights(len(logits), self.weights)
+        parts = [
+            weight * self._one(head, target)
+            for weight, head in zip(weights, logits, strict=True)
+            if weight > 0
+        ]
+        return torch.stack(parts).sum()
+
+    def _one(self, logits: Tensor, target: Tensor) -> Tensor:
+        value: Tensor = self.loss(logits, target)
+        return value
+
+
+def head_weights(num_heads: int, weights: Sequence[float] | None = None) -> tuple[float, ...]:
+    """Weights of the heads, finest first, summing to 1.
+
+    Args:
+        num_heads: Heads of the network.
+        weights: Wanted proportions; None halves them from head to head.
+
+    Returns:
+        One weight a head.
+
+    Raises:
+        UsageError: There are more or fewer heads than weights.
+
+    Source:
+        Isensee et al. 2021, Nature Methods 18, supplementary note 2 (halving).
+    """
+    raw = [0.5**index for index in range(num_heads)] if weights is None else list(weights)
+    if len(raw) != num_heads:
+        raise UsageError(f"{num_heads} heads need as many weights, got {len(raw)}: {raw}")
+    return tuple(weight / sum(raw) for weight in raw)

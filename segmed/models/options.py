@@ -1,0 +1,203 @@
+"""What every architecture is told: the task, and the levels of resolution of its planned form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import nn
+
+from segmed.errors import ModelError
+
+Axes = tuple[int, ...]
+Norm = Literal["batch", "instance", "group"] | None
+Activation = Literal["relu", "leaky_relu"]
+Upsample = Literal["deconv", "linear"]
+
+DEFAULT_LEVELS = 4
+"""Levels without a plan: three poolings, which a volume of 35x51x35 voxels still bears."""
+
+DEFAULT_BASE_WIDTH = 16
+"""Features of the finest level without a plan; each level below has twice as many."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a network maps from and to.
+
+    Attributes:
+        spatial_dims: 2 or 3.
+        in_channels: Channels of the image.
+        num_classes: Classes of the logits, background included.
+    """
+
+    spatial_dims: int
+    in_channels: int
+    num_classes: int
+
+    def __post_init__(self) -> None:
+        if self.spatial_dims not in (2, 3):
+            raise ModelError(f"spatial_dims must be 2 or 3, got {self.spatial_dims!r}")
+        if self.in_channels < 1 or self.num_classes < 1:
+            raise ModelError(
+                f"in_channels and num_classes must be at least 1, "
+                f"got {self.in_channels} and {self.num_classes}"
+            )
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of resolution.
+
+    Attributes:
+        width: Features.
+        stride: Step from the level above, per axis.
+        kernel: Kernel of its convolutions, per axis.
+    """
+
+    width: int
+    stride: Axes
+    kernel: Axes
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelOptions:
+    """Options common to all planned forms; sequences run from the finest level down.
+
+    Attributes:
+        widths: Features of each level.
+        strides: Step from the level above, one number or one per axis; the first is 1.
+        kernels: Kernel of each level's convolutions, one number or one per axis; odd.
+        norm: Normalisation after each convolution.
+        activation: Non-linearity after it.
+        deep_supervision: In training, give the logits of several levels, finest first.
+        dropout: Probability of zeroing a feature where the paper drops out.
+        upsample: Transposed convolution, or (bi-, tri-) linear interpolation.
+    """
+
+    widths: Sequence[int] | None = None
+    strides: Sequence[int | Sequence[int]] | None = None
+    kernels: Sequence[int | Sequence[int]] | None = None
+    norm: Norm = "instance"
+    activation: Activation = "leaky_relu"
+    deep_supervision: bool = False
+    dropout: float = 0.0
+    upsample: Upsample = "deconv"
+
+    def __post_init__(self) -> None:
+        check_choice("norm", self.norm, ("batch", "instance", "group", None))
+        check_choice("activation", self.activation, ("relu", "leaky_relu"))
+        check_choice("upsample", self.upsample, ("deconv", "linear"))
+        if not 0.0 <= self.dropout < 1.0:
+            raise ModelError(f"dropout must be in 0..1, got {self.dropout}")
+
+    def levels(self, spatial_dims: int) -> tuple[Level, ...]:
+        """The levels, finest first, with omitted options filled in.
+
+        Args:
+            spatial_dims: 2 or 3.
+
+        Returns:
+            One entry a level.
+
+        Raises:
+            ModelError: Options contradict each other.
+        """
+        given = [option for option in (self.widths, self.strides, self.kernels) if option]
+        count = len(given[0]) if given else DEFAULT_LEVELS
+        if any(len(option) != count for option in given):
+            raise ModelError(
+                "widths, strides and kernels need one entry a level each, got "
+                + ", ".join(str(len(option)) for option in given)
+            )
+        widths = self.widths or [DEFAULT_BASE_WIDTH * 2**level for level in range(count)]
+        strides = self.strides or [1] + [2] * (count - 1)
+        kernels = self.kernels or [3] * count
+        levels = tuple(
+            Level(
+                width, per_axis("stride", stride, spatial_dims), per_axis("kernel", k, spatial_dims)
+            )
+            for width, stride, k in zip(widths, strides, kernels, strict=True)
+        )
+        _check_levels(levels)
+        return levels
+
+
+def _check_levels(levels: Sequence[Level]) -> None:
+    if any(step != 1 for step in levels[0].stride):
+        raise ModelError(f"strides[0] must be 1 on every axis, got {levels[0].stride}")
+    for level in levels:
+        if level.width < 1 or min(level.stride) < 1:
+            raise ModelError(f"widths and strides must be positive, got {level}")
+        if any(edge % 2 == 0 for edge in level.kernel):
+            raise ModelError(f"kernels must be odd to keep sizes, got {level.kernel}")
+
+
+def check_choice(option: str, value: object, known: Sequence[object]) -> None:
+    """Refuse a value that an option does not know.
+
+    Args:
+        option: Name of the option.
+        value: What was got.
+        known: What would do.
+
+    Raises:
+        ModelError: `value` is not in `known`.
+    """
+    if value not in known:
+        raise ModelError(f"unknown {option} {value!r}: known are {', '.join(map(str, known))}")
+
+
+def per_axis(option: str, value: int | Sequence[int], spatial_dims: int) -> Axes:
+    """One number for each axis.
+
+    Args:
+        option: Name of the option, for the message.
+        value: One number for all axes, or one for each.
+        spatial_dims: 2 or 3.
+
+    Returns:
+        One number per axis.
+
+    Raises:
+        ModelError: As many numbers as there are axes were not given.
+    """
+    axes = (value,) * spatial_dims if isinstance(value, int) else tuple(value)
+    if len(axes) != spatial_dims:
+        raise ModelError(f"a {option} needs {spatial_dims} numbers, one per axis, got {list(axes)}")
+    return axes
+
+
+def total_stride(levels: Sequence[Level]) -> Axes:
+    """Product of the strides of all levels.
+
+    Args:
+        levels: Levels, finest first.
+
+    Returns:
+        One number per axis.
+    """
+    total = [1] * len(levels[0].stride)
+    for level in levels:
+        total = [have * step for have, step in zip(total, level.stride, strict=True)]
+    return tuple(total)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One entry of the registry.
+
+    Attributes:
+        name: What users choose it by.
+        options: Dataclass of its options, with the defaults of the planned form.
+        build: Makes the network.
+        paper: Options of `preset="paper"` that differ from the defaults.
+        reference: Authors and year.
+    """
+
+    name: str
+    options: Callable[..., Any]
+    build: Callable[[Task, Any], nn.Module]
+    paper: Mapping[str, Any] = field(default_factory=dict)
+    reference: str = ""

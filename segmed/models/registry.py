@@ -1,0 +1,78 @@
+"""The list of architectures, and the one builder of them all."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from torch import nn
+
+from segmed.errors import ModelError, unknown_name
+from segmed.models import unet
+from segmed.models.options import Architecture, Task
+
+ARCHITECTURES: dict[str, Architecture] = {entry.name: entry for entry in (unet.ARCHITECTURE,)}
+
+
+def list_models() -> tuple[str, ...]:
+    """Names that `build_model` knows.
+
+    Returns:
+        The names, in the order of publication.
+    """
+    return tuple(ARCHITECTURES)
+
+
+def architecture(name: str) -> Architecture:
+    """The entry of one architecture.
+
+    Args:
+        name: One of `list_models()`.
+
+    Returns:
+        Its entry.
+
+    Raises:
+        UsageError: The name is unknown.
+    """
+    if name not in ARCHITECTURES:
+        raise unknown_name("model", name, ARCHITECTURES)
+    return ARCHITECTURES[name]
+
+
+def build_model(
+    name: str,
+    *,
+    spatial_dims: int,
+    in_channels: int,
+    num_classes: int,
+    preset: str | None = None,
+    **options: Any,
+) -> nn.Module:
+    """Build a network.
+
+    Args:
+        name: One of `list_models()`.
+        spatial_dims: 2 or 3.
+        in_channels: Channels of the image.
+        num_classes: Classes of the logits, background included.
+        preset: `paper` for the paper's topology and widths; None for the planned form.
+        options: Fields of the architecture's options, over the preset's.
+
+    Returns:
+        A network from `[B, in_channels, *spatial]` to logits `[B, num_classes, *spatial]`.
+
+    Raises:
+        UsageError: The name or an option is unknown.
+        ModelError: The options contradict each other.
+    """
+    entry = architecture(name)
+    if preset not in (None, "paper"):
+        raise ModelError(f"unknown preset {preset!r}: known are 'paper' and None")
+    known = {field.name for field in fields(entry.options)}  # type: ignore[arg-type]
+    for option in options:
+        if option not in known:
+            raise unknown_name(f"option of {name}", option, known)
+    chosen = {**(entry.paper if preset == "paper" else {}), **options}
+    task = Task(spatial_dims, in_channels, num_classes)
+    return entry.build(task, entry.options(**chosen))

