@@ -1,0 +1,22 @@
+"""Preprocessing: from images as stored to what the network sees, and exactly back."""
+
+from segmed.preprocessing.cache import cache_key, cached_case, prepared_case
+from segmed.preprocessing.placement import Placement, Prepared
+from segmed.preprocessing.prepare import class_values, prepare, prepare_label
+from segmed.preprocessing.resampling import resample, resampled_shape
+from segmed.preprocessing.restore import restore_probs, restore_slab
+
+__all__ = [
+    "Placement",
+    "Prepared",
+    "cache_key",
+    "cached_case",
+    "class_values",
+    "prepare",
+    "prepare_label",
+    "prepared_case",
+    "resample",
+    "resampled_shape",
+    "restore_probs",
+    "restore_slab",
+]

@@ -1,0 +1,160 @@
+"""Prepared cases kept on disk, keyed by what their files hold and what the plan does to them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segmed import io
+from segmed.errors import ManifestError
+from segmed.geometry import Grid
+from segmed.manifest import Case, Manifest, digest
+from segmed.plan.schema import Plan
+from segmed.preprocessing.placement import Placement, Prepared
+from segmed.preprocessing.prepare import prepare, prepare_label
+
+CACHE_FORM = 1
+"""Version of what `prepare` does and of how it is kept; raise it when either changes."""
+
+
+def cached_case(
+    manifest: Manifest, case: Case, plan: Plan, cache_dir: Path | str
+) -> tuple[Tensor, Tensor | None, Prepared]:
+    """A case as the network sees it, computed once and mapped from disk ever after.
+
+    An entry is a folder named by the content of the case's files and the part of the plan that
+    matters; folds, architectures and processes share it. It appears whole or not at all.
+
+    Args:
+        manifest: Where the case comes from.
+        case: One of its cases.
+        plan: The plan of the training set.
+        cache_dir: Folder of entries; made where it is missing.
+
+    Returns:
+        The image float32 `[C, *target]`, the label uint8 `[*target]` of class indices (None
+        without a reference), and the image's `Prepared`. Tensors are mapped from the files,
+        private to this process: writing to them changes no file.
+
+    Raises:
+        ManifestError: A file is missing, or holds something else than the manifest says.
+        ImageError: A file cannot be read correctly, or does not fit the plan.
+    """
+    entry = Path(cache_dir) / cache_key(manifest, case, plan)
+    if not (entry / "placement.json").exists():
+        _write_entry(entry, *prepared_case(manifest, case, plan))
+    placement = _placement_from(json.loads((entry / "placement.json").read_text("utf-8")))
+    image = _mapped(entry / "image.npy")
+    label = _mapped(entry / "label.npy") if (entry / "label.npy").exists() else None
+    return image, label, Prepared(image, placement)
+
+
+def prepared_case(manifest: Manifest, case: Case, plan: Plan) -> tuple[Prepared, Tensor | None]:
+    """Image and class indices of a case on the target grid, read and prepared anew."""
+    prepared = prepare(io.read_images(manifest.image_paths(case)), plan)
+    label_path = manifest.label_path(case)
+    if label_path is None:
+        return prepared, None
+    return prepared, prepare_label(io.read_label(label_path), prepared, plan)
+
+
+def cache_key(manifest: Manifest, case: Case, plan: Plan) -> str:
+    """Hex digest of a case's content and of what the plan does to it before training.
+
+    Raises:
+        ManifestError: A file is missing, or its digest is not the manifest's.
+    """
+    files = [*case.image, *([case.label] if case.label else [])]
+    parts = {
+        "form": CACHE_FORM,
+        "files": [_checked_digest(manifest, case, name) for name in files],
+        "label": case.label is not None,
+        "labels": [label.value for label in plan.labels],
+        "preprocessing": plan.preprocessing.model_dump(mode="json"),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _checked_digest(manifest: Manifest, case: Case, name: str) -> str:
+    path = manifest.root / name
+    try:
+        found = _digest_once(path, _stamp(path))
+    except FileNotFoundError:
+        raise ManifestError(
+            f"case {case.id!r}: {name} does not exist; `segmed manifest check` lists every fault"
+        ) from None
+    expected = case.sha256.get(name)
+    if expected is not None and found != expected:
+        raise ManifestError(
+            f"case {case.id!r}: {name} does not hold what the manifest says (sha256 "
+            f"{found[:12]}, expected {expected[:12]}); restore it or build the manifest again"
+        )
+    return found
+
+
+def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times: as long as they stay, the digest need not be taken again."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    stats = [(file.name, file.stat()) for file in files]
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+
+
+@lru_cache(maxsize=65536)
+def _digest_once(path: Path, stamp: tuple[tuple[str, int, int], ...]) -> str:
+    return digest(path)
+
+
+def _write_entry(entry: Path, prepared: Prepared, label: Tensor | None) -> None:
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    beside = entry.with_name(f".{entry.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.part")
+    beside.mkdir()
+    try:
+        np.save(beside / "image.npy", prepared.tensor.numpy())
+        if label is not None:
+            np.save(beside / "label.npy", label.numpy())
+        text = json.dumps(_placement_as(prepared.placement))
+        (beside / "placement.json").write_text(text, encoding="utf-8")
+        for file in beside.iterdir():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+        beside.rename(entry)
+    except OSError:
+        shutil.rmtree(beside, ignore_errors=True)
+        if not (entry / "placement.json").exists():  # else another process was first, and right
+            raise
+
+
+def _mapped(path: Path) -> Tensor:
+    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+
+
+def _placement_as(placement: Placement) -> dict[str, Any]:
+    return {
+        "shape_in": placement.grid_in.shape,
+        "affine_ras": placement.grid_in.affine_ras.tolist(),
+        "axes": placement.axes,
+        "flips": placement.flips,
+        "box": placement.box,
+        "shape": placement.shape,
+    }
+
+
+def _placement_from(content: dict[str, Any]) -> Placement:
+    affine = np.asarray(content["affine_ras"], dtype=np.float64)
+    return Placement(
+        grid_in=Grid(tuple(content["shape_in"]), affine),
+        axes=tuple(content["axes"]),
+        flips=tuple(content["flips"]),
+        box=tuple((start, stop) for start, stop in content["box"]),
+        shape=tuple(content["shape"]),
+    )

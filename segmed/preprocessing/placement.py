@@ -1,0 +1,132 @@
+"""Where a prepared tensor lies in the image it came from, in both directions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from segmed.errors import GeometryError
+from segmed.geometry import Affine, Grid, reorientation
+from segmed.preprocessing.resampling import resampled_shape
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The way from an input grid to a target grid: turn axes, crop, resample.
+
+    Attributes:
+        grid_in: Grid of the image as stored.
+        axes: Input axis that each turned axis was.
+        flips: Whether each turned axis runs against its input axis.
+        box: First and last-plus-one voxel kept along each turned axis.
+        shape: Voxels of the target along each turned axis.
+    """
+
+    grid_in: Grid
+    axes: tuple[int, ...]
+    flips: tuple[bool, ...]
+    box: tuple[tuple[int, int], ...]
+    shape: tuple[int, ...]
+
+    @property
+    def cropped_shape(self) -> tuple[int, ...]:
+        """Voxels along each turned axis after cropping, before resampling."""
+        return tuple(stop - start for start, stop in self.box)
+
+    def kept(self, turned_axis: int) -> tuple[int, int]:
+        """First and last-plus-one voxel of the box, in indices of the input axis."""
+        start, stop = self.box[turned_axis]
+        size = self.grid_in.shape[self.axes[turned_axis]]
+        return (size - stop, size - start) if self.flips[turned_axis] else (start, stop)
+
+    @property
+    def grid(self) -> Grid:
+        """Grid of the target."""
+        return Grid(self.shape, self.grid_in.affine_ras @ self._index_map())
+
+    def _index_map(self) -> Affine:
+        """4x4 matrix from target indices to input indices."""
+        matrix = np.eye(4)
+        dims = len(self.axes)
+        matrix[:dims, :dims] = 0.0
+        for turned, axis in enumerate(self.axes):
+            start, stop = self.box[turned]
+            step = (stop - start) / self.shape[turned]
+            first = start + 0.5 * step - 0.5
+            if self.flips[turned]:
+                step, first = -step, self.grid_in.shape[axis] - 1 - first
+            matrix[axis, turned] = step
+            matrix[axis, 3] = first
+        return matrix
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the network sees of one image, and the way back.
+
+    Attributes:
+        tensor: float32 `[C, *target]`.
+        placement: Where it lies in the image as stored.
+    """
+
+    tensor: Tensor
+    placement: Placement
+
+    @property
+    def grid_in(self) -> Grid:
+        """Grid of the image as stored."""
+        return self.placement.grid_in
+
+    @property
+    def grid(self) -> Grid:
+        """Grid of `tensor`."""
+        return self.placement.grid
+
+    @property
+    def box(self) -> tuple[tuple[int, int], ...]:
+        """First and last-plus-one voxel kept along each turned axis."""
+        return self.placement.box
+
+
+def turned(grid: Grid, orientation: str) -> Placement:
+    """The placement that only turns a grid to axis codes; nothing is cropped or resampled.
+
+    Args:
+        grid: Grid of the image as stored.
+        orientation: Axis codes such as `RAS`; not looked at for 2D images.
+
+    Raises:
+        GeometryError: The affine does not say where an axis points.
+    """
+    dims = len(grid.shape)
+    axes, flips = tuple(range(dims)), (False,) * dims
+    if dims == 3 and orientation:
+        turns = reorientation(grid.affine_ras, orientation)
+        if np.isnan(turns).any():
+            raise GeometryError(
+                "the image's affine does not say where each axis points: repair its header",
+                reason="no_orientation",
+            )
+        axes = tuple(int(np.flatnonzero(turns[:, 0] == axis)[0]) for axis in range(dims))
+        flips = tuple(bool(turns[axis, 1] < 0) for axis in axes)
+    shape = tuple(grid.shape[axis] for axis in axes)
+    return Placement(grid, axes, flips, tuple((0, size) for size in shape), shape)
+
+
+def resampled(placement: Placement, spacing_mm: tuple[float, ...]) -> Placement:
+    """The placement whose target has, as nearly as whole voxels allow, the given voxel edges.
+
+    Raises:
+        GeometryError: The plan has another number of axes than the image.
+    """
+    if len(spacing_mm) != len(placement.axes):
+        raise GeometryError(
+            f"the plan is for {len(spacing_mm)} axes, the image has {len(placement.axes)}: "
+            "use a plan made from images of this kind",
+            reason="dimensions",
+        )
+    old = [placement.grid_in.spacing_mm[axis] for axis in placement.axes]
+    shape = resampled_shape(placement.cropped_shape, old, spacing_mm)
+    return Placement(placement.grid_in, placement.axes, placement.flips, placement.box, shape)

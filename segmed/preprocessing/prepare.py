@@ -1,0 +1,133 @@
+"""From images and labels as stored to what a network is fed with."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from torch import Tensor
+
+from segmed.errors import ImageError
+from segmed.geometry import Grid, require_same_grid
+from segmed.plan.schema import Plan
+from segmed.preprocessing.intensity import correct_bias, scale_intensity
+from segmed.preprocessing.placement import Placement, Prepared, resampled, turned
+from segmed.preprocessing.resampling import resample
+
+
+def class_values(plan: Plan) -> list[int]:
+    """The label value of each class index, background (0) first."""
+    return [0, *(label.value for label in plan.labels)]
+
+
+def prepare(image: MetaTensor, plan: Plan) -> Prepared:
+    """An image turned, cropped, scaled and resampled as the plan says.
+
+    The order is: bias correction, turning, cropping, intensity, resampling. Images that already
+    have the target's spacing are not interpolated at all.
+
+    Args:
+        image: `[C, *spatial]` in storage order, with its RAS+ affine.
+        plan: The plan of the training set.
+
+    Raises:
+        ImageError: The image has another number of channels than the plan.
+        GeometryError: It has another number of axes, or an affine without directions.
+    """
+    rules = plan.preprocessing
+    if image.shape[0] != plan.in_channels:
+        raise ImageError(
+            f"the image has {image.shape[0]} channels, the plan {plan.in_channels} "
+            f"({', '.join(channel.name for channel in plan.channels)}): give one a channel",
+            reason="channels",
+        )
+    voxels = image.as_tensor().to(torch.float32)
+    if rules.bias_correction:
+        voxels = torch.stack([correct_bias(channel) for channel in voxels])
+    placement = turned(grid_of(image), rules.orientation)
+    if rules.crop_nonzero:
+        placement = _cropped(placement, voxels)
+    placement = resampled(placement, rules.spacing_mm)
+    scaled = _scaled(_turned_crop(voxels, placement), plan)
+    orders = [
+        1 if axis == rules.anisotropic_axis else rules.image_order
+        for axis in range(len(placement.axes))
+    ]
+    tensor = resample(scaled, placement.shape, order=orders, flips=placement.flips)
+    return Prepared(tensor, placement)
+
+
+def prepare_label(label: MetaTensor, prepared_like: Prepared, plan: Plan) -> Tensor:
+    """A label map as class indices on the grid of a prepared image, by nearest neighbour.
+
+    Args:
+        label: `[1, *spatial]` integers on the grid of the image as stored.
+        prepared_like: The image as `prepare` gave it.
+        plan: The plan of the training set.
+
+    Returns:
+        uint8 `[*target]`, 0..num_classes-1 in the order of `plan.labels`; no new values arise.
+
+    Raises:
+        GeometryError: The label lies on another grid than the image.
+        ImageError: It holds a value that is not a label of the plan.
+    """
+    placement = prepared_like.placement
+    require_same_grid(placement.grid_in, grid_of(label), names=("the image", "the label"))
+    values = class_values(plan)
+    voxels = label.as_tensor().to(torch.int64)
+    table = torch.full((max(values) + 1,), 255, dtype=torch.uint8)
+    table[torch.tensor(values)] = torch.arange(len(values), dtype=torch.uint8)
+    beyond = (voxels < 0) | (voxels > max(values))
+    classes = table[voxels.clamp(0, max(values))].masked_fill_(beyond, 255)
+    if bool((classes == 255).any()):
+        stray = sorted(set(torch.unique(voxels).tolist()) - set(values))
+        raise ImageError(
+            f"the label holds values {stray[:5]} that are no labels: known are {values}",
+            reason="unknown_label",
+        )
+    turned_classes = _turned_crop(classes, placement)
+    return resample(turned_classes, placement.shape, order=0, flips=placement.flips)[0]
+
+
+def grid_of(image: MetaTensor) -> Grid:
+    """Shape and placement of a MetaTensor `[C, *spatial]`."""
+    affine = np.asarray(image.affine, dtype=np.float64)
+    return Grid(tuple(int(size) for size in image.shape[1:]), affine)
+
+
+def _turned_crop(voxels: Tensor, placement: Placement) -> Tensor:
+    """The box of the image with its axes in the target's order, not yet mirrored: a view."""
+    view = voxels.permute(0, *(axis + 1 for axis in placement.axes))
+    for turned_axis in range(len(placement.axes)):
+        start, stop = placement.kept(turned_axis)
+        view = view.narrow(turned_axis + 1, start, stop - start)
+    return view
+
+
+def _cropped(placement: Placement, voxels: Tensor) -> Placement:
+    """The placement cut to the bounding box of voxels that are not 0 in some channel.
+
+    An image of zeros alone is kept whole.
+    """
+    filled = (voxels != 0).any(dim=0)
+    if not bool(filled.any()):
+        return placement
+    box = []
+    for turned_axis, axis in enumerate(placement.axes):
+        others = [other for other in range(filled.ndim) if other != axis]
+        used = torch.nonzero(filled.amax(dim=others)).flatten()
+        start, stop = int(used[0]), int(used[-1]) + 1
+        if placement.flips[turned_axis]:
+            size = filled.shape[axis]
+            start, stop = size - stop, size - start
+        box.append((start, stop))
+    return dataclasses.replace(placement, box=tuple(box))
+
+
+def _scaled(voxels: Tensor, plan: Plan) -> Tensor:
+    rules = plan.preprocessing.intensity
+    channels = [scale_intensity(one, rule) for one, rule in zip(voxels, rules, strict=True)]
+    return channels[0][None] if len(channels) == 1 else torch.stack(channels)
