@@ -1,0 +1,32 @@
+"""Scores that cannot flatter a failure: per case, summarised, and compared between models.
+
+```
+score.py       what is measured, and what each metric is called
+pair.py        two label maps, checked and cropped
+overlap.py     counts of voxels and their ratios
+frame.py       a padded box, its surface voxels, its neighbourhoods
+surface.py     distances between surfaces and the scores made of them
+lesions.py     connected components and how they match
+case.py        all scores of one case
+table.py       the table of scores; CSV, Parquet, JSON
+resample.py    seeded bootstrap
+summary.py     means beside their counts
+```
+"""
+
+from segmed.metrics.case import evaluate_case
+from segmed.metrics.score import FLAGS, METRICS, CaseScore, Metric
+from segmed.metrics.summary import summarise
+from segmed.metrics.table import read_table, scores_table, write_table
+
+__all__ = [
+    "FLAGS",
+    "METRICS",
+    "CaseScore",
+    "Metric",
+    "evaluate_case",
+    "read_table",
+    "scores_table",
+    "summarise",
+    "write_table",
+]

@@ -1,0 +1,227 @@
+"""All scores of one case, structure by structure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite, nan, prod
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from segmed.errors import MetricError
+from segmed.geometry import Grid
+from segmed.manifest.schema import LabelClass
+from segmed.metrics import overlap, surface
+from segmed.metrics.frame import Frame, Mask, Places, frame_for, surface_places
+from segmed.metrics.lesions import Components, components_of, match_lesions
+from segmed.metrics.overlap import Counts, confusion_matrix, counts_of
+from segmed.metrics.pair import Box, LabelPair, foreground_box, join_boxes, prepare_pair
+from segmed.metrics.score import MEAN_LABEL, CaseScore
+
+ML_PER_CUBIC_MM = 1e-3
+"""Millilitres in a cubic millimetre."""
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What is scored as one: a label, or a region made of several.
+
+    Attributes:
+        name: Name in the table.
+        values: Label values that belong to it.
+        is_region: Whether it is a union and stays out of the mean over labels.
+    """
+
+    name: str
+    values: tuple[int, ...]
+    is_region: bool
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One mask, reduced to what the scores need."""
+
+    surface: Places
+    band: Places
+    components: Components
+
+
+def evaluate_case(
+    prediction: npt.ArrayLike | torch.Tensor,
+    reference: npt.ArrayLike | torch.Tensor,
+    *,
+    labels: Sequence[LabelClass],
+    spacing_mm: Sequence[float],
+    case_id: str,
+    tolerance_mm: float = 1.0,
+    regions: Mapping[str, Sequence[int | str]] | None = None,
+    grids: tuple[Grid, Grid] | None = None,
+) -> list[CaseScore]:
+    """Score a predicted label map against a reference, for every label and region.
+
+    Surface voxels are those with a background face neighbour, the volume border counting as
+    background. Where exactly one of the two is empty, scores in 0..1 are 0, distances are the
+    image diagonal (outer corner to outer corner, more than any measured distance) and the row is
+    `substituted`. Where both are empty, scores are NaN and the row is counted, never averaged.
+
+    Args:
+        prediction: Integer label map, `[*spatial]`, 2D or 3D; values not in `labels` count as
+            background. For a case without a prediction give zeros: it is scored as missed.
+        reference: Integer label map on the same grid.
+        labels: The labels to score.
+        spacing_mm: Voxel edge along each axis, in mm, in array order.
+        case_id: Name of the case in the table.
+        tolerance_mm: Tolerance of NSD and width of the band of boundary IoU, in mm.
+        regions: Unions of labels to score besides, by name; labels by value or by name.
+        grids: Where prediction and reference lie in space; compared before anything else.
+            Two MetaTensors are compared by their own affines.
+
+    Returns:
+        One score a label, then one a region, in the order given.
+
+    Raises:
+        MetricError: Not integers, shapes or spacing that do not fit, unknown or repeated names.
+        GeometryError: The two lie on different grids.
+
+    Source:
+        Metrics and their pitfalls: Maier-Hein et al. 2024, Nature Methods 21, "Metrics reloaded".
+    """
+    if not (isfinite(tolerance_mm) and tolerance_mm >= 0):
+        raise MetricError(f"the tolerance is {tolerance_mm} mm; give zero or more millimetres")
+    structures = structures_of(labels, regions)
+    pair = prepare_pair(prediction, reference, spacing_mm, grids)
+    values = sorted({value for structure in structures for value in structure.values})
+    matrix = confusion_matrix(pair.prediction, pair.reference, values)
+    class_of = {value: number for number, value in enumerate(values, start=1)}
+    scores = []
+    for structure in structures:
+        counts = counts_of(matrix, [class_of[value] for value in structure.values])
+        bare = _voxel_scores(case_id, structure, counts, pair, tolerance_mm)
+        scores.append(_add_shape_scores(bare, structure, counts, pair))
+    return scores
+
+
+def structures_of(
+    labels: Sequence[LabelClass], regions: Mapping[str, Sequence[int | str]] | None
+) -> list[Structure]:
+    """Labels and regions as one list of what is scored.
+
+    Raises:
+        MetricError: No label, a name twice, or a region of unknown labels.
+    """
+    value_of = {label.name: label.value for label in labels}
+    found = [Structure(label.name, (label.value,), is_region=False) for label in labels]
+    for name, members in (regions or {}).items():
+        values = [value_of.get(m, -1) if isinstance(m, str) else m for m in members]
+        if not values or not set(values) <= set(value_of.values()):
+            raise MetricError(
+                f"region {name!r} is made of {list(members)}; the labels are "
+                f"{', '.join(f'{n}={v}' for n, v in value_of.items())}"
+            )
+        found.append(Structure(name, tuple(sorted(set(values))), is_region=True))
+    names = [structure.name for structure in found]
+    if MEAN_LABEL in names:
+        raise MetricError(f"a label is called {MEAN_LABEL!r}, the name of the mean; rename it")
+    values_used = [label.value for label in labels]
+    if not names or len(set(names)) < len(names) or len(set(values_used)) < len(values_used):
+        raise MetricError(
+            f"labels and regions need names and values of their own, got {names} with values "
+            f"{values_used}; give each once"
+        )
+    return found
+
+
+def _voxel_scores(
+    case_id: str, structure: Structure, counts: Counts, pair: LabelPair, tolerance_mm: float
+) -> CaseScore:
+    """The row with everything that voxel counts decide; the rest by the policy for empties."""
+    missed = counts.prediction == 0 < counts.reference
+    invented = counts.reference == 0 < counts.prediction
+    ml = prod(pair.spacing_mm) * ML_PER_CUBIC_MM
+    distance, fraction = (pair.diagonal_mm, 0.0) if missed or invented else (nan, nan)
+    return CaseScore(
+        case=case_id,
+        label=structure.name,
+        is_region=structure.is_region,
+        dice=overlap.dice(counts),
+        iou=overlap.iou(counts),
+        precision=overlap.precision(counts),
+        recall=overlap.recall(counts),
+        f1=overlap.f1(counts),
+        volume_similarity=overlap.volume_similarity(counts),
+        hd_mm=distance,
+        hd95_mm=distance,
+        assd_mm=distance,
+        nsd=fraction,
+        boundary_iou=fraction,
+        lesion_f1=fraction,
+        panoptic_quality=fraction,
+        lesions_prediction=0,
+        lesions_reference=0,
+        lesions_matched=0,
+        voxels_prediction=counts.prediction,
+        voxels_reference=counts.reference,
+        voxels_common=counts.common,
+        volume_prediction_ml=counts.prediction * ml,
+        volume_reference_ml=counts.reference * ml,
+        volume_difference_ml=(counts.prediction - counts.reference) * ml,
+        tolerance_mm=tolerance_mm,
+        missed=missed,
+        false_positive=invented,
+        both_empty=counts.prediction == counts.reference == 0,
+        substituted=missed or invented,
+    )
+
+
+def _add_shape_scores(
+    bare: CaseScore, structure: Structure, counts: Counts, pair: LabelPair
+) -> CaseScore:
+    """The row with surfaces and components, measured in a tight box around the structure."""
+    if bare.both_empty:
+        return bare
+    box = structure_box(pair, structure.values)
+    frame = frame_for(box, pair.spacing_mm, bare.tolerance_mm)
+    prediction = frame.mask(pair.prediction[box], structure.values)
+    if bare.missed:
+        reference = frame.mask(pair.reference[box], structure.values)
+        return replace(bare, lesions_reference=components_of(reference, frame).sizes.size)
+    if bare.false_positive:
+        return replace(bare, lesions_prediction=components_of(prediction, frame).sizes.size)
+    predicted = _reduce(prediction, frame, bare.tolerance_mm)
+    del prediction
+    true = _reduce(frame.mask(pair.reference[box], structure.values), frame, bare.tolerance_mm)
+    distances = surface.surface_distances(predicted.surface, true.surface, frame)
+    lesions = match_lesions(predicted.components, true.components)
+    return replace(
+        bare,
+        hd_mm=surface.hausdorff_mm(distances),
+        hd95_mm=surface.hausdorff_mm(distances, 95.0),
+        assd_mm=surface.assd_mm(distances),
+        nsd=surface.nsd(distances, bare.tolerance_mm),
+        boundary_iou=surface.boundary_iou(predicted.band, true.band, frame),
+        lesion_f1=lesions.f1,
+        panoptic_quality=lesions.panoptic_quality,
+        lesions_prediction=lesions.prediction,
+        lesions_reference=lesions.reference,
+        lesions_matched=lesions.matched,
+    )
+
+
+def _reduce(mask: Mask, frame: Frame, width_mm: float) -> _Side:
+    places = surface_places(mask, frame)
+    return _Side(
+        surface=places,
+        band=surface.band_places(mask, places, frame, width_mm),
+        components=components_of(mask, frame),
+    )
+
+
+def structure_box(pair: LabelPair, values: Sequence[int]) -> Box:
+    """The tightest box around a structure in prediction and reference together."""
+    boxes = []
+    for labels in (pair.prediction, pair.reference):
+        mask = np.isin(labels, values) if len(values) > 1 else labels == values[0]
+        boxes += [box for box in [foreground_box(mask)] if box is not None]
+    return join_boxes(boxes)

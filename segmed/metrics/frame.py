@@ -1,0 +1,155 @@
+"""A padded box in which neighbours are found by adding to a flat index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import floor, gamma, pi, prod
+
+import numpy as np
+import numpy.typing as npt
+
+from segmed.metrics.pair import PLANES_AT_ONCE_VOXELS, Box, Labels
+
+Mask = npt.NDArray[np.bool_]
+Places = npt.NDArray[np.intp]
+Distances = npt.NDArray[np.float64]
+
+SHELL_VOXELS = 500
+"""About how many neighbours the search by shells looks at before a tree takes over."""
+
+
+@dataclass(frozen=True)
+class Shells:
+    """Neighbour offsets in the order of their distance.
+
+    Attributes:
+        offsets: Index steps along each axis, `[n, axes]`, the nearest first.
+        distances_mm: Length of each, in mm, `[n]`; every offset up to the last length is there.
+        reach: Largest index step along each axis.
+    """
+
+    offsets: Places
+    distances_mm: Distances
+    reach: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A box of voxels with a rim of background, addressed by flat index.
+
+    Attributes:
+        size: Voxels along each axis of the box.
+        pad: Rim on each side of each axis, at least 1.
+        spacing_mm: Voxel edge along each axis, in mm.
+    """
+
+    size: tuple[int, ...]
+    pad: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels along each axis with the rim."""
+        return tuple(n + 2 * rim for n, rim in zip(self.size, self.pad, strict=True))
+
+    @cached_property
+    def steps(self) -> tuple[int, ...]:
+        """What to add to a flat index for the next voxel along each axis."""
+        return tuple(prod(self.shape[axis + 1 :]) for axis in range(len(self.shape)))
+
+    def blank(self) -> Mask:
+        """An empty mask, flat."""
+        return np.zeros(prod(self.shape), dtype=bool)
+
+    def mask(self, labels: Labels, values: Sequence[int]) -> Mask:
+        """Voxels of some label values, flat, with the rim empty.
+
+        Args:
+            labels: Label values in the box, `[*size]`.
+            values: The values that belong to the structure.
+
+        Returns:
+            Mask, flat, over the padded shape.
+        """
+        flat = self.blank()
+        inside = tuple(slice(rim, rim + n) for n, rim in zip(self.size, self.pad, strict=True))
+        target = flat.reshape(self.shape)[inside]
+        np.equal(labels, values[0], out=target)
+        for value in values[1:]:
+            target |= labels == value
+        return flat
+
+    def flat_steps(self, offsets: Places) -> Places:
+        """Index steps `[n, axes]` as steps of the flat index, `[n]`."""
+        return np.asarray(offsets @ np.asarray(self.steps, dtype=np.intp))
+
+    def points_mm(self, places: Places) -> Distances:
+        """Positions of flat indices in the frame, `[n, axes]`, in mm."""
+        index = np.stack(np.unravel_index(places, self.shape), axis=-1)
+        return np.asarray(index * np.asarray(self.spacing_mm))
+
+
+def surface_places(mask: Mask, frame: Frame) -> Places:
+    """Flat indices of the mask's voxels that have a background neighbour across a face.
+
+    Outside the volume is background, so a mask that touches the border has a surface there.
+
+    Args:
+        mask: Flat mask over the frame, its rim empty.
+        frame: The frame.
+
+    Returns:
+        Sorted flat indices.
+    """
+    margin = frame.steps[0]
+    parts = []
+    for start in range(margin, mask.size - margin, PLANES_AT_ONCE_VOXELS):
+        stop = min(start + PLANES_AT_ONCE_VOXELS, mask.size - margin)
+        inner = mask[start - margin : stop - margin] & mask[start + margin : stop + margin]
+        for step in frame.steps[1:]:
+            inner &= mask[start - step : stop - step]
+            inner &= mask[start + step : stop + step]
+        parts.append(np.flatnonzero(mask[start:stop] > inner) + start)
+    return np.concatenate(parts) if parts else np.empty(0, np.intp)
+
+
+def shells_within(spacing_mm: tuple[float, ...], radius_mm: float) -> Shells:
+    """Every neighbour offset up to a radius, the zero offset first."""
+    reach = tuple(floor(radius_mm / edge * (1 + 1e-12)) for edge in spacing_mm)
+    axes = [np.arange(-n, n + 1) for n in reach]
+    offsets = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(reach))
+    lengths = np.sqrt(((offsets * np.asarray(spacing_mm)) ** 2).sum(axis=1))
+    inside = lengths <= radius_mm * (1 + 1e-12)
+    order = np.argsort(lengths[inside], kind="stable")
+    return Shells(offsets[inside][order], lengths[inside][order], reach)
+
+
+@lru_cache(maxsize=64)
+def search_shells(spacing_mm: tuple[float, ...]) -> Shells:
+    """The nearest `SHELL_VOXELS` neighbour offsets or so, for a voxel of this form."""
+    return shells_within(spacing_mm, radius_of(SHELL_VOXELS, spacing_mm))
+
+
+def radius_of(num_voxels: int, spacing_mm: tuple[float, ...]) -> float:
+    """Radius of the ball that holds about this many voxels, in mm."""
+    axes = len(spacing_mm)
+    unit_ball = pi ** (axes / 2) / gamma(axes / 2 + 1)
+    return float((num_voxels * prod(spacing_mm) / unit_ball) ** (1 / axes))
+
+
+def voxels_in_ball(radius_mm: float, spacing_mm: tuple[float, ...]) -> float:
+    """About how many voxels lie in a ball, from its volume."""
+    axes = len(spacing_mm)
+    return float(pi ** (axes / 2) / gamma(axes / 2 + 1) * radius_mm**axes / prod(spacing_mm))
+
+
+def frame_for(box: Box, spacing_mm: tuple[float, ...], band_mm: float) -> Frame:
+    """A frame whose rim lets the search and a band of `band_mm` step off the box."""
+    size = tuple(axis.stop - axis.start for axis in box)
+    reach = search_shells(spacing_mm).reach
+    if voxels_in_ball(band_mm, spacing_mm) <= SHELL_VOXELS:
+        band = shells_within(spacing_mm, band_mm).reach
+        reach = tuple(max(pair) for pair in zip(reach, band, strict=True))
+    return Frame(size, tuple(max(1, n) for n in reach), spacing_mm)

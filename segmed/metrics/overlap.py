@@ -1,0 +1,106 @@
+"""Counts of voxels, and the scores that are ratios of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from segmed.metrics.pair import LARGEST_VALUE, PLANES_AT_ONCE_VOXELS, Labels
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Voxels of one structure.
+
+    Attributes:
+        prediction: Voxels in the prediction.
+        reference: Voxels in the reference.
+        common: Voxels in both (true positives).
+    """
+
+    prediction: int
+    reference: int
+    common: int
+
+
+def confusion_matrix(
+    prediction: Labels, reference: Labels, values: Sequence[int]
+) -> npt.NDArray[np.int64]:
+    """Voxels for each pair of predicted and true class, in one pass for all labels.
+
+    Args:
+        prediction: Label values, `[*spatial]`, uint8 or uint16, contiguous.
+        reference: Label values on the same grid.
+        values: Label values of classes 1, 2, ...; every other value is class 0.
+
+    Returns:
+        Counts, `[predicted class, true class]`.
+
+    Source:
+        Taha and Hanbury 2015, BMC Medical Imaging 15:29, section "Overlap based metrics".
+    """
+    num_classes = len(values) + 1
+    to_class = np.zeros(LARGEST_VALUE + 1, np.uint16)
+    to_class[list(values)] = np.arange(1, num_classes)
+    is_plain = list(values) == list(range(1, num_classes)) and num_classes <= 16
+    total = np.zeros(num_classes**2, np.int64)
+    predicted, true = prediction.reshape(-1), reference.reshape(-1)
+    for start in range(0, predicted.size, PLANES_AT_ONCE_VOXELS):
+        part = slice(start, start + PLANES_AT_ONCE_VOXELS)
+        p, t = predicted[part], true[part]
+        if not is_plain or max(p.max(), t.max()) >= num_classes:
+            p, t = to_class[p], to_class[t]
+        pairs = p * np.intp(num_classes) + t
+        total += np.bincount(pairs, minlength=num_classes**2)
+    return total.reshape(num_classes, num_classes)
+
+
+def counts_of(matrix: npt.NDArray[np.int64], classes: Sequence[int]) -> Counts:
+    """Counts of the union of some classes, from the confusion matrix."""
+    picked = list(classes)
+    return Counts(
+        prediction=int(matrix[picked].sum()),
+        reference=int(matrix[:, picked].sum()),
+        common=int(matrix[np.ix_(picked, picked)].sum()),
+    )
+
+
+def dice(counts: Counts) -> float:
+    """Dice coefficient; NaN where both are empty. Source: Dice 1945, Ecology 26(3)."""
+    return ratio(2 * counts.common, counts.prediction + counts.reference)
+
+
+def iou(counts: Counts) -> float:
+    """Intersection over union; NaN where both are empty. Source: Jaccard 1912."""
+    return ratio(counts.common, counts.prediction + counts.reference - counts.common)
+
+
+def precision(counts: Counts) -> float:
+    """Fraction of the predicted voxels that are right; 0 where only the prediction is empty."""
+    return ratio(counts.common, counts.prediction or counts.reference)
+
+
+def recall(counts: Counts) -> float:
+    """Fraction of the true voxels that were found; 0 where only the reference is empty."""
+    return ratio(counts.common, counts.reference or counts.prediction)
+
+
+def f1(counts: Counts) -> float:
+    """Harmonic mean of precision and recall; 0 where either is 0. Source: van Rijsbergen 1979."""
+    exact, found = precision(counts), recall(counts)
+    return ratio(2 * exact * found, exact + found) if exact + found != 0 else 0.0
+
+
+def volume_similarity(counts: Counts) -> float:
+    """1 - |P - R| / (P + R); NaN where both are empty. Source: Taha and Hanbury 2015."""
+    return 1.0 - ratio(
+        abs(counts.prediction - counts.reference), counts.prediction + counts.reference
+    )
+
+
+def ratio(part: float, whole: float) -> float:
+    """A quotient that is NaN where nothing is divided by nothing."""
+    return part / whole if whole else float("nan")

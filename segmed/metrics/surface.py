@@ -1,0 +1,192 @@
+"""Distances between the surfaces of two masks, in millimetres, and the scores made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from segmed.metrics.frame import (
+    SHELL_VOXELS,
+    Distances,
+    Frame,
+    Mask,
+    Places,
+    search_shells,
+    shells_within,
+    voxels_in_ball,
+)
+
+SHELL_OVERHEAD = 1500
+"""Cost of starting on one shell, in look-ups of one voxel."""
+
+TREE_BUILD_LOOKUPS = 30
+"""Cost of putting one point into a tree, in look-ups of one voxel."""
+
+TREE_QUERY_LOOKUPS = 120
+"""Cost of one question to a tree, in look-ups of one voxel."""
+
+TREE_POINTS_AT_ONCE = 1 << 18
+"""Questions asked of a tree at once, so that coordinates cost little memory."""
+
+
+@dataclass(frozen=True)
+class SurfaceDistances:
+    """Distance of every surface voxel of one mask to the nearest surface voxel of the other.
+
+    Attributes:
+        from_prediction_mm: One distance for each surface voxel of the prediction, in mm.
+        from_reference_mm: One distance for each surface voxel of the reference, in mm.
+    """
+
+    from_prediction_mm: Distances
+    from_reference_mm: Distances
+
+
+def surface_distances(prediction: Places, reference: Places, frame: Frame) -> SurfaceDistances:
+    """Exact distances between two surfaces, both ways.
+
+    Args:
+        prediction: Surface voxels of the prediction, flat indices, at least one.
+        reference: Surface voxels of the reference, flat indices, at least one.
+        frame: The frame of both.
+
+    Returns:
+        Both sets of distances.
+    """
+    occupied = frame.blank()
+    occupied[reference] = True
+    forth = nearest_mm(prediction, reference, occupied, frame)
+    occupied[reference] = False
+    occupied[prediction] = True
+    return SurfaceDistances(forth, nearest_mm(reference, prediction, occupied, frame))
+
+
+def nearest_mm(queries: Places, targets: Places, occupied: Mask, frame: Frame) -> Distances:
+    """Distance from each query voxel to the nearest target voxel, in mm.
+
+    Neighbours are tried shell by shell, nearest first, which settles nearly all voxels of a good
+    segmentation; once that has cost what a k-d tree would, a tree answers the rest.
+
+    Args:
+        queries: Flat indices of the voxels that ask.
+        targets: Flat indices of the voxels that are sought.
+        occupied: Flat mask of the targets.
+        frame: The frame of all.
+
+    Returns:
+        One distance for each query.
+    """
+    distances = np.empty(queries.size)
+    waiting, places = np.arange(queries.size), queries
+    shells = search_shells(frame.spacing_mm)
+    steps = frame.flat_steps(shells.offsets)
+    bounds = np.flatnonzero(np.diff(shells.distances_mm, append=np.inf)) + 1
+    spent, start = 0, 0
+    for stop in bounds:
+        cost = SHELL_OVERHEAD + int(stop - start) * places.size
+        tree = TREE_BUILD_LOOKUPS * targets.size + TREE_QUERY_LOOKUPS * places.size
+        if places.size == 0 or spent + cost > tree + 3 * SHELL_OVERHEAD:
+            break
+        hit = occupied[places + steps[start]]
+        for step in steps[start + 1 : stop]:
+            hit |= occupied[places + step]
+        distances[waiting[hit]] = shells.distances_mm[start]
+        waiting, places = waiting[~hit], places[~hit]
+        spent, start = spent + cost, int(stop)
+    if places.size:
+        distances[waiting] = _ask_tree(places, targets, frame)
+    return distances
+
+
+def _ask_tree(queries: Places, targets: Places, frame: Frame) -> Distances:
+    tree = cKDTree(frame.points_mm(targets), balanced_tree=False, compact_nodes=False)
+    distances = np.empty(queries.size)
+    for start in range(0, queries.size, TREE_POINTS_AT_ONCE):
+        part = slice(start, start + TREE_POINTS_AT_ONCE)
+        distances[part] = tree.query(frame.points_mm(queries[part]))[0]
+    return distances
+
+
+def hausdorff_mm(distances: SurfaceDistances, percentile: float = 100.0) -> float:
+    """Hausdorff distance: the larger of the two directed percentiles, in mm.
+
+    Args:
+        distances: Both directions; neither empty.
+        percentile: 100 for the maximum, 95 for HD95; numpy's linear rule between ranks.
+
+    Returns:
+        Distance in mm.
+
+    Source:
+        Huttenlocher et al. 1993, TPAMI 15(9), eq. 1-2; percentile by direction, then the larger.
+    """
+    both = (distances.from_prediction_mm, distances.from_reference_mm)
+    return max(float(np.percentile(one, percentile)) for one in both)
+
+
+def assd_mm(distances: SurfaceDistances) -> float:
+    """Average symmetric surface distance: the mean over all distances of both directions, in mm.
+
+    Source:
+        Heimann et al. 2009, TMI 28(8), "average symmetric surface distance".
+    """
+    forth, back = distances.from_prediction_mm, distances.from_reference_mm
+    return float((forth.sum() + back.sum()) / (forth.size + back.size))
+
+
+def nsd(distances: SurfaceDistances, tolerance_mm: float) -> float:
+    """Normalised surface distance: the part of both surfaces within a tolerance of the other.
+
+    Surface is counted in voxels, not in area.
+
+    Source:
+        Nikolov et al. 2021, JMIR 23(7), "surface Dice"; counted in voxels as MONAI does.
+    """
+    forth, back = distances.from_prediction_mm, distances.from_reference_mm
+    limit = tolerance_mm * (1 + 1e-12)
+    within = np.count_nonzero(forth <= limit) + np.count_nonzero(back <= limit)
+    return float(within / (forth.size + back.size))
+
+
+def band_places(mask: Mask, surface: Places, frame: Frame, width_mm: float) -> Places:
+    """Voxels of a mask that lie at most `width_mm` inside its surface voxels.
+
+    Args:
+        mask: Flat mask over the frame.
+        surface: Flat indices of its surface voxels.
+        frame: The frame, with a rim for this width (`frame_for`).
+        width_mm: Depth of the band in mm; the surface voxels themselves have depth 0.
+
+    Returns:
+        Sorted flat indices.
+    """
+    if voxels_in_ball(width_mm, frame.spacing_mm) > SHELL_VOXELS:
+        inside = np.flatnonzero(mask)
+        return inside[_ask_tree(inside, surface, frame) <= width_mm * (1 + 1e-12)]
+    band = frame.blank()
+    for step in frame.flat_steps(shells_within(frame.spacing_mm, width_mm).offsets):
+        places = surface + step
+        band[places[mask[places]]] = True
+    return np.flatnonzero(band)
+
+
+def boundary_iou(prediction: Places, reference: Places, frame: Frame) -> float:
+    """IoU of the two bands along the surfaces.
+
+    Args:
+        prediction: Band of the prediction, flat indices.
+        reference: Band of the reference, flat indices.
+        frame: The frame of both.
+
+    Returns:
+        Score in 0..1.
+
+    Source:
+        Cheng et al. 2021, CVPR, "Boundary IoU", eq. 2, with the width in mm.
+    """
+    marked = frame.blank()
+    marked[prediction] = True
+    common = int(np.count_nonzero(marked[reference]))
+    return common / (prediction.size + reference.size - common)
