@@ -27,6 +27,8 @@ _PAGE_COLOURS = {_INK: "var(--ink)", _FAINT: "var(--muted)", _GRID: "var(--line)
 _MOST_VECTOR_POINTS = 3000
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": _INK,
@@ -167,7 +169,7 @@ def curves_png(histories: Mapping[str, History]) -> bytes:
     style = {
         key: {_INK: "#1a1c20", _FAINT: "#555a63", _GRID: "#dde0e5"}.get(str(value), value)
         for key, value in _STYLE.items()
-    }
+    } | {"figure.facecolor": "white"}
     with mpl.rc_context(style):
         figure = _draw_curves(histories, 11.5, 3.6)
         out = io.BytesIO()
@@ -230,11 +232,10 @@ def distributions_svg(scores: Mapping[str, pd.DataFrame], metric: str, title: st
 
 def _square_root_axis(axis: Any) -> None:
     """Distances on a square-root axis: a missed structure does not squeeze the others."""
-    axis.set_xscale(
-        "function", functions=(lambda x: np.sqrt(np.maximum(x, 0)), lambda x: np.square(x))
-    )
+    axis.set_xscale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0)), np.square))
     high = axis.dataLim.x1 * 1.08 if np.isfinite(axis.dataLim.x1) else 1.0
     ticks = [t for t in (0, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if t <= high]
+    ticks = [t for t in ticks if t == 0 or t > high / 100]
     axis.set_xlim(0, max(high, 1.0))
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_xlabel(f"{axis.get_xlabel()} (square-root axis)")
@@ -308,7 +309,7 @@ def cost_svg(costs: Mapping[str, Cost], dice: Mapping[str, float]) -> str:
         return ""
     styles = style_of(list(dice))
     with mpl.rc_context(_STYLE):
-        figure, axes = _figure(11.5 * max(len(sides), 2) / 3, 3.3, len(sides))
+        figure, axes = _figure(11.5, 3.3, len(sides))
         for axis, (title, values) in zip(axes, sides, strict=True):
             for name, x in values.items():
                 if name in dice:

@@ -87,7 +87,7 @@ def overlay_png(
         panel_height=panel_height,
     )
     out = io.BytesIO()
-    picture.save(out, "PNG", optimize=True)
+    picture.save(out, "PNG")
     return out.getvalue()
 
 

@@ -19,6 +19,7 @@ import segmed
 from segmed.report import figures, tables
 from segmed.report.content import OverlayItem, ReportContent
 from segmed.report.overlay import PANEL_HEIGHT, overlay_picture
+from segmed.report.viewer import ViewerCase, niivue_base64, viewer_case
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -43,6 +44,7 @@ class Picture:
     case: str
     model: str
     is_featured: bool
+    viewer: ViewerCase | None = None
 
 
 def write_report(path: Path | str, content: ReportContent) -> Path:
@@ -99,6 +101,7 @@ def render(content: ReportContent) -> str:
         labels=tables.labels_of(content.scores),
         figures=_figures(content),
         pictures=pictures,
+        niivue=niivue_base64() if any(picture.viewer for picture in pictures) else "",
         featured=[picture for picture in pictures if picture.is_featured],
         table={"columns": columns, "rows": rows, "pictures": thumbnails},
         static_rows=rows[:STATIC_ROWS],
@@ -134,13 +137,21 @@ def _picture(item: OverlayItem, *, is_featured: bool) -> Picture:
         panel_height=PANEL_HEIGHT if is_featured else THUMBNAIL_HEIGHT,
     )
     out = io.BytesIO()
-    if is_featured:  # without loss: colour subsampling would blend the two outlines
-        picture.save(out, "WEBP", lossless=True, quality=60, method=4)
+    if is_featured:  # full colour resolution: subsampled, the two outlines would blend
+        picture.save(out, "JPEG", quality=90, subsampling=0)
     else:
         picture.save(out, "WEBP", quality=60, method=4)
-    uri = "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode("ascii")
+    kind = "jpeg" if is_featured else "webp"
+    uri = f"data:image/{kind};base64," + base64.b64encode(out.getvalue()).decode("ascii")
     return Picture(
-        uri, picture.width, picture.height, item.caption, item.case, item.model, is_featured
+        uri=uri,
+        width=picture.width,
+        height=picture.height,
+        caption=item.caption,
+        case=item.case,
+        model=item.model,
+        is_featured=is_featured,
+        viewer=viewer_case(item) if item.viewer and is_featured else None,
     )
 
 

@@ -16,6 +16,65 @@
     button.addEventListener("click", () => enlarge(image.src, image.alt));
   }
 
+  const bytesOf = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  let library = null; // the viewer's source is unpacked once, at the first use
+  const loadLibrary = () => library ??= (async () => {
+    const packed = new Blob([bytesOf(byId("niivue-source").textContent)]).stream();
+    const script = document.createElement("script");
+    script.textContent = await new Response(packed.pipeThrough(new DecompressionStream("gzip"))).text();
+    document.head.append(script);
+    return window.niivue;
+  })();
+  const colours = (rgb) => ({ R: [0, rgb[0], rgb[0] * 0.75, rgb[0] * 0.55], G: [0, rgb[1], rgb[1] * 0.75, rgb[1] * 0.55],
+    B: [0, rgb[2], rgb[2] * 0.75, rgb[2] * 0.55], A: [0, 255, 255, 255], I: [0, 1, 2, 3] });
+  let scene = null;
+  const openViewer = async (id) => {
+    const dialog = byId("viewer"), item = JSON.parse(byId(id).textContent);
+    dialog.querySelector("p").textContent = "Loading…";
+    dialog.showModal();
+    const { Niivue, NVImage } = await loadLibrary();
+    if (!scene) {
+      scene = new Niivue({ backColor: [0.04, 0.043, 0.055, 1], isRadiologicalConvention: true, loadingText: "",
+        show3Dcrosshair: true, crosshairWidth: 0.2, crosshairColor: [0.6, 0.65, 0.7, 0.8] });
+      await scene.attachToCanvas(dialog.querySelector("canvas"));
+      scene.onLocationChange = (place) => { byId("where").textContent = place.string; };
+      scene.opts.multiplanarShowRender = 1; // always
+      scene.setMultiplanarLayout(2); // two by two
+    }
+    for (const old of [...scene.volumes]) scene.removeVolume(old);
+    const layers = [["image", null], ["prediction", [255, 150, 40]], ["reference", [64, 205, 255]]];
+    for (const [name, rgb] of layers) {
+      if (!item[name]) continue;
+      const volume = await NVImage.loadFromBase64({ base64: item[name], name: name + ".nii.gz", opacity: rgb ? 0.45 : 1 });
+      if (rgb) volume.setColormapLabel(colours(rgb));
+      scene.addVolume(volume);
+    }
+    byId("reference-layer").hidden = !item.reference;
+    scene.opts.isOrientationTextVisible = item.oriented;
+    scene.setSliceType(scene.sliceTypeMultiplanar);
+    refresh();
+    dialog.querySelector("p").textContent = item.caption;
+    dialog.dataset.state = "ready";
+  };
+  const refresh = () => {
+    for (const box of document.querySelectorAll("#viewer [data-layer]")) {
+      const layer = Number(box.dataset.layer);
+      if (scene && layer < scene.volumes.length) {
+        scene.setOpacity(layer, box.checked ? (layer ? Number(byId("opacity").value) : 1) : 0);
+      }
+    }
+  };
+  if (byId("viewer")) {
+    byId("viewer").addEventListener("input", refresh);
+    byId("viewer").querySelector(".close").addEventListener("click", () => byId("viewer").close());
+    for (const button of document.querySelectorAll(".view3d")) {
+      button.hidden = false;
+      button.addEventListener("click", () => openViewer(button.dataset.viewer).catch((error) => {
+        byId("viewer").querySelector("p").textContent = "The viewer could not start: " + error.message;
+      }));
+    }
+  }
+
   if (!byId("case-data")) return;
   const { columns, rows, pictures } = JSON.parse(byId("case-data").textContent);
   const uris = JSON.parse(byId("case-pictures").textContent);
