@@ -1,0 +1,23 @@
+"""Images and labels in and out: by content, with exact geometry, refused by name when unsound.
+
+Submodules: `dicom` (scan a tree, read a series), `dicom_write`, `dicom_seg`, `rtstruct`.
+"""
+
+from __future__ import annotations
+
+from segmed.io.limits import ReadLimits
+from segmed.io.read import grid_of, read_image, read_images, read_label, source_of
+from segmed.io.source import Source
+from segmed.io.write import write_label, write_probabilities
+
+__all__ = [
+    "ReadLimits",
+    "Source",
+    "grid_of",
+    "read_image",
+    "read_images",
+    "read_label",
+    "source_of",
+    "write_label",
+    "write_probabilities",
+]

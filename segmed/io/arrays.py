@@ -1,0 +1,81 @@
+"""Choose the reader by a file's content. Knows neither torch nor MONAI, so it starts quickly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segmed.errors import ImageError
+from segmed.io.dicom_header import looks_like_dicom
+from segmed.io.dicom_read import load_series
+from segmed.io.limits import ReadLimits
+from segmed.io.nifti import GZIP_MAGIC, is_nifti, read_nifti, truncated, unzipped
+from segmed.io.source import Loaded
+
+
+def load(path: Path | str, limits: ReadLimits, *, exact: bool = False) -> Loaded:
+    """Read one image as an array.
+
+    Args:
+        path: A file of any known format, or a folder with one DICOM series.
+        limits: Bounds on its size and spacing.
+        exact: Keep stored integers (or float64) instead of float32, as labels need it.
+
+    Returns:
+        The image.
+
+    Raises:
+        ImageError: The file is refused; `reason` says why.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return load_series(path, limits, exact=exact)
+    if not path.is_file():
+        raise ImageError(
+            f"{path.name}: no such file or folder", reason="missing_file", paths=[path]
+        )
+    start = _start(path)
+    if is_nifti(start) or _is_half_pair(path):
+        return read_nifti(path, limits, exact=exact)
+    if looks_like_dicom(start[:132]):
+        return load_series(path, limits, exact=exact)
+    raise unknown_format(path, start)
+
+
+def _start(path: Path) -> bytes:
+    """The first bytes of a file, unzipped where it is zipped."""
+    if path.stat().st_size == 0:
+        raise ImageError(
+            f"{path.name}: the file is empty; fetch it again", reason="empty_file", paths=[path]
+        )
+    if path.suffix == ".gz" and not _is_zipped(path):
+        raise ImageError(
+            f"{path.name}: named as gzip, its content is not; fetch it again or rename it",
+            reason="not_gzip",
+            paths=[path],
+        )
+    with unzipped(path) as stream:
+        return stream.read(540)
+
+
+def _is_half_pair(path: Path) -> bool:
+    """Whether a file without a magic may be the voxels of a NIfTI pair."""
+    stem = path.with_suffix("") if path.suffix == ".gz" else path
+    zipped = ".gz" if path.suffix == ".gz" else ""
+    return stem.suffix == ".img" and stem.with_suffix(".hdr" + zipped).is_file()
+
+
+def unknown_format(path: Path, start: bytes) -> ImageError:
+    """The error for content that is no known image."""
+    if path.name.endswith((".nii", ".nii.gz")) and len(start) < 348:
+        return truncated(path, f"the file ends inside its header ({len(start)} of 348 bytes)")
+    return ImageError(
+        f"{path.name}: no known image format; known are NIfTI, NRRD, MetaImage, DICOM, PNG, TIFF "
+        "and JPEG",
+        reason="unknown_format",
+        paths=[path],
+    )
+
+
+def _is_zipped(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(2) == GZIP_MAGIC

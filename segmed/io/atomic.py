@@ -1,0 +1,43 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; on success it is flushed to disk and renamed to `path`.
+
+    The temporary name begins with a dot and ends with the suffixes of `path`, so that writers which
+    choose their format by suffix do so rightly. On any error it is removed and `path` stays as it
+    was.
+
+    Args:
+        path: Where the file shall appear; its folder is made if missing.
+
+    Yields:
+        The path to write.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{secrets.token_hex(6)}-{path.name}")
+    try:
+        yield partial
+        flush(partial)
+        partial.replace(path)
+        flush(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Ask the system to put a file or a folder's entries on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,298 @@
+"""Judge a DICOM series: usable as one volume, or refused with its reason.
+
+Reasons: `missing_slice`, `duplicate_slice`, `uneven_slices`, `tilt`, `shifted_slices`,
+`mixed_orientation`, `mixed_size`, `mixed_spacing`, `mixed_patient`, `mixed_study`,
+`mixed_modality`, `mixed_frame_of_reference`, `several_time_points`, `several_echoes`,
+`several_b_values`, `localiser`, `mosaic`, `no_frame_positions`, `secondary_capture`, `colour`,
+`transfer_syntax`, `truncated`, `empty_file`, `unreadable`, `missing_geometry`, `modality_lut`,
+`absurd_spacing`, `bad_orientation`, `not_image`, `too_large`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from pydicom.pixels import get_decoder
+from pydicom.uid import UID
+
+from segmed.geometry import Affine
+from segmed.io.dicom_frames import Slice
+from segmed.io.dicom_header import DicomHeader, Fault
+from segmed.io.dicom_stack import StackFault, stack
+from segmed.io.uid import short_hash
+
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+SPACING_TOLERANCE_MM = 1e-3
+ORIENTATION_TOLERANCE = 1e-4
+"""Largest difference of direction cosines within one series; real series differ in the last digit
+that their text holds."""
+
+MIN_SPACING_MM, MAX_SPACING_MM = 1e-3, 200.0
+
+
+@dataclass(frozen=True)
+class SeriesAudit:
+    """What a scan says of one series.
+
+    Attributes:
+        series_uid: SeriesInstanceUID; empty for files too damaged to say.
+        study_uid: StudyInstanceUID.
+        files: Its files; along the slice normal where usable, else by name. A multi-frame file
+            stands once.
+        usable: Whether it is one sound volume.
+        reason: Stable code of the refusal; None where usable.
+        message: One line on the refusal, without identifiers; empty where usable.
+        offending: The files at fault, where they are known.
+        modality: Such as `MR`.
+        description: SeriesDescription; may be personal: never log it.
+        shape: Columns, rows, slices.
+        spacing_mm: Voxel edge along each axis of `shape`.
+        affine_ras: 4x4, indices (column, row, slice) to RAS+ mm; None where refused.
+        slices: File and frame of each slice, along the normal.
+        patient_key: Short hash of the patient identifier, for grouping.
+        frame_of_reference: FrameOfReferenceUID.
+        notes: What is odd, though usable.
+    """
+
+    series_uid: str = field(repr=False)
+    study_uid: str = field(repr=False)
+    files: tuple[Path, ...]
+    usable: bool
+    reason: str | None = None
+    message: str = ""
+    offending: tuple[Path, ...] = ()
+    modality: str = ""
+    description: str = field(default="", repr=False)
+    shape: tuple[int, ...] = ()
+    spacing_mm: tuple[float, ...] = ()
+    affine_ras: Affine | None = field(default=None, compare=False)
+    slices: tuple[tuple[Path, Slice], ...] = field(default=(), repr=False)
+    patient_key: str = ""
+    frame_of_reference: str = field(default="", repr=False)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """A short name for messages: a hash of the series UID, or the first file's folder."""
+        if self.series_uid:
+            return f"series {short_hash(self.series_uid)}"
+        return f"file {self.files[0].name}" if self.files else "no file"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A refusal: its code, its one-line message and the files at fault."""
+
+    reason: str
+    message: str
+    offending: tuple[Path, ...] = ()
+
+
+def judge(headers: Sequence[DicomHeader]) -> SeriesAudit:
+    """Audit the files that carry one SeriesInstanceUID.
+
+    Args:
+        headers: At least one.
+
+    Returns:
+        The audit.
+    """
+    headers = sorted(headers, key=lambda header: str(header.path))
+    verdict = next((found for check in _CHECKS if (found := check(headers))), None)
+    first = headers[0]
+    pairs = [(header.path, part) for header in headers for part in header.slices]
+    shape = (first.columns, first.rows, len(pairs))
+    files: Iterable[Path] = (header.path for header in headers)
+    affine, spacing, ordered = None, (), ()
+    if verdict is None:
+        try:
+            affine, spacing, ordered = stack(pairs)
+            files = dict.fromkeys(path for path, _ in ordered)
+        except StackFault as fault:
+            verdict = Verdict(fault.reason, str(fault), fault.offending)
+    if verdict is None and not all(MIN_SPACING_MM <= e <= MAX_SPACING_MM for e in spacing):
+        edges = tuple(float(f"{e:.6g}") for e in spacing)
+        verdict = Verdict("absurd_spacing", f"the voxel edges are {edges} mm")
+    return SeriesAudit(
+        series_uid=first.series_uid,
+        study_uid=first.study_uid,
+        files=tuple(files),
+        usable=verdict is None,
+        reason=None if verdict is None else verdict.reason,
+        message="" if verdict is None else verdict.message,
+        offending=() if verdict is None else verdict.offending,
+        modality=first.modality,
+        description=first.description,
+        shape=shape,
+        spacing_mm=spacing,
+        affine_ras=affine if verdict is None else None,
+        slices=ordered,
+        patient_key=first.patient_key,
+        frame_of_reference=first.frame_of_reference,
+        notes=_notes(headers),
+    )
+
+
+def _own_faults(headers: Sequence[DicomHeader]) -> Verdict | None:
+    bad = [header for header in headers if header.fault]
+    if not bad:
+        return None
+    fault: Fault = bad[0].fault or Fault("unreadable", "")
+    more = f" (and {len(bad) - 1} more files)" if len(bad) > 1 else ""
+    return Verdict(
+        fault.reason, f"{bad[0].path.name}: {fault.message}{more}", tuple(h.path for h in bad)
+    )
+
+
+def _not_image(headers: Sequence[DicomHeader]) -> Verdict | None:
+    bad = tuple(h.path for h in headers if not h.has_pixels or h.modality in {"SEG", "PR", "SR"})
+    if bad:
+        return Verdict(
+            "not_image", f"{len(bad)} objects are no images ({headers[0].modality})", bad
+        )
+    return None
+
+
+def _where(headers: Sequence[DicomHeader], test: Callable[[DicomHeader], bool]) -> tuple[Path, ...]:
+    return tuple(header.path for header in headers if test(header))
+
+
+def _kinds(headers: Sequence[DicomHeader]) -> Verdict | None:
+    """Refuse images that are no slices of a scalar volume."""
+    types = [{part.upper() for part in header.image_type} for header in headers]
+    localiser = tuple(
+        h.path for h, kind in zip(headers, types, strict=True) if kind & {"LOCALIZER", "SCOUT"}
+    )
+    if localiser:
+        return Verdict(
+            "localiser", f"{len(localiser)} of {len(headers)} images are localisers", localiser
+        )
+    mosaic = tuple(h.path for h, kind in zip(headers, types, strict=True) if "MOSAIC" in kind)
+    if mosaic:
+        return Verdict(
+            "mosaic", "slices are tiled into one mosaic image; export them apart", mosaic
+        )
+    if bad := _where(headers, lambda h: h.samples != 1 or _is_coloured(h)):
+        return Verdict("colour", f"{len(bad)} images are in colour, a volume holds one value", bad)
+    if bad := _where(headers, lambda h: h.has_lut):
+        return Verdict("modality_lut", "values go through a look-up table, not a slope", bad)
+    if bad := _where(headers, lambda h: not _decodable(h.transfer_syntax)):
+        syntax = next(h.transfer_syntax for h in headers if h.path == bad[0])
+        return Verdict(
+            "transfer_syntax", f"pixels are encoded in {syntax}, which cannot be decoded", bad
+        )
+    return None
+
+
+def _is_coloured(header: DicomHeader) -> bool:
+    return header.photometric not in {"MONOCHROME1", "MONOCHROME2"}
+
+
+def _decodable(transfer_syntax: str) -> bool:
+    try:
+        return bool(get_decoder(UID(transfer_syntax)).is_available)
+    except NotImplementedError:
+        return False
+
+
+def _geometry(headers: Sequence[DicomHeader]) -> Verdict | None:
+    """Refuse slices that do not say where they lie."""
+    if bad := _where(headers, lambda h: len(h.slices) > 1 and any(map(_unplaced, h.slices))):
+        return Verdict("no_frame_positions", "frames of a multi-frame file have no positions", bad)
+    bad = _where(headers, lambda h: not h.slices or any(map(_unplaced, h.slices)))
+    if bad and all(h.sop_class.startswith(SECONDARY_CAPTURE) for h in headers if h.path in bad):
+        return Verdict("secondary_capture", "screen captures have no place in the patient", bad)
+    if bad:
+        return Verdict(
+            "missing_geometry",
+            f"{len(bad)} images lack position, orientation or pixel spacing",
+            bad,
+        )
+    if bad := _where(headers, lambda h: any(not _is_rotation(s.orientation) for s in h.slices)):
+        return Verdict("bad_orientation", "direction cosines are not perpendicular units", bad)
+    return None
+
+
+def _unplaced(part: Slice) -> bool:
+    return part.position is None or part.orientation is None or part.spacing is None
+
+
+def _is_rotation(orientation: tuple[float, ...] | None) -> bool:
+    row, column = np.asarray(orientation).reshape(2, 3)
+    return bool(
+        abs(row @ row - 1) < 5e-3 and abs(column @ column - 1) < 5e-3 and abs(row @ column) < 2e-3
+    )
+
+
+def _one_of_each(headers: Sequence[DicomHeader]) -> Verdict | None:
+    """Refuse what must be the same in all files of a series and is not."""
+    for reason, what, value in (
+        ("mixed_patient", "patients", lambda h: h.patient_key),
+        ("mixed_study", "studies", lambda h: h.study_uid),
+        ("mixed_modality", "modalities", lambda h: h.modality),
+        ("mixed_size", "image sizes", lambda h: (h.rows, h.columns)),
+        ("mixed_frame_of_reference", "frames of reference", lambda h: h.frame_of_reference),
+    ):
+        counted = Counter(value(header) for header in headers)
+        if len(counted) > 1:
+            usual = counted.most_common(1)[0][0]
+            odd = tuple(h.path for h in headers if value(h) != usual)
+            return Verdict(reason, f"images of {len(counted)} {what} in one series", odd)
+    return None
+
+
+def _one_grid(headers: Sequence[DicomHeader]) -> Verdict | None:
+    """Refuse slices of more than one orientation or pixel spacing."""
+    parts = [(header.path, part) for header in headers for part in header.slices]
+    for reason, what, values, tolerance in (
+        (
+            "mixed_orientation",
+            "orientations",
+            [part.orientation for _, part in parts],
+            ORIENTATION_TOLERANCE,
+        ),
+        ("mixed_spacing", "pixel spacings", [part.spacing for _, part in parts],
+         SPACING_TOLERANCE_MM),
+    ):  # fmt: skip
+        array = np.asarray(values, dtype=np.float64)
+        usual = np.median(array, axis=0)
+        nearest = array[np.argmin(np.abs(array - usual).max(axis=1))]
+        odd = np.abs(array - nearest).max(axis=1) > tolerance
+        if odd.any():
+            bad = tuple(
+                dict.fromkeys(path for (path, _), is_odd in zip(parts, odd, strict=True) if is_odd)
+            )
+            return Verdict(reason, f"slices of several {what} in one series", bad)
+    return None
+
+
+def _copies(headers: Sequence[DicomHeader]) -> Verdict | None:
+    """Refuse images that are stored twice."""
+    counted = Counter(header.sop_uid for header in headers if header.sop_uid)
+    bad = _where(headers, lambda h: counted[h.sop_uid] > 1)
+    if bad:
+        return Verdict("duplicate_slice", f"{len(bad)} files hold the same images twice", bad)
+    return None
+
+
+_CHECKS = (_own_faults, _not_image, _copies, _kinds, _one_of_each, _geometry, _one_grid)
+
+
+def _notes(headers: Sequence[DicomHeader]) -> tuple[str, ...]:
+    notes = []
+    first = headers[0]
+    if first.sop_class.startswith(SECONDARY_CAPTURE):
+        notes.append("stored as secondary capture, though with geometry")
+    if any(header.photometric == "MONOCHROME1" for header in headers):
+        notes.append("MONOCHROME1: stored values are kept, low is bright")
+    made = {header.images_in_acquisition for header in headers} - {None}
+    if len(made) == 1 and len(headers) < max(made, default=0):
+        notes.append(f"the scanner made {max(made)} images, {len(headers)} are here")
+    given = sorted(h.instance_number for h in headers if h.instance_number is not None)
+    if len(set(given)) > 1 and given[-1] - given[0] + 1 > len(given):
+        notes.append(f"instance numbers run from {given[0]} to {given[-1]} for {len(given)} files")
+    return tuple(notes)

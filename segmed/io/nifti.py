@@ -1,0 +1,349 @@
+"""Read NIfTI-1, NIfTI-2 and `.hdr`/`.img` pairs.
+
+The header is checked before a voxel is read; a gzip stream is read to its end, so that its checksum
+is verified. Rules, each with its reason code: `four_dimensional`, `vector`, `complex`,
+`unsupported_pixels`, `one_dimensional`, `no_geometry` (sform and qform code both zero),
+`ambiguous_geometry`, `shear`, `absurd_spacing`, `truncated`, `corrupt`, `trailing_data`.
+The sform is used where its code is set, else the qform. Metres and micrometres are honoured.
+
+Source:
+    NIfTI-1.1 and NIfTI-2 standards, nifti1.h and nifti2.h (NIfTI Data Format Working Group).
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from segmed.errors import GeometryError, ImageError
+from segmed.geometry import Affine
+from segmed.io.limits import ReadLimits, check_affine, check_size
+from segmed.io.source import Loaded, Source
+
+GZIP_MAGIC = b"\x1f\x8b"
+HEADER_SIZES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+MAGICS = {b"n+1\0": "single", b"ni1\0": "pair", b"n+2\0": "single", b"ni2\0": "pair"}
+UNIT_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+"""Millimetres in one spatial unit, by the low three bits of `xyzt_units`; 0 is not stated."""
+
+MAX_TRAILING_BYTES = 1 << 20
+"""Bytes after the last voxel that are passed over; more is no padding."""
+
+_CHUNK = 1 << 20
+
+
+def is_nifti(start: bytes) -> bool:
+    """Whether the (unzipped) first 540 bytes of a file are a NIfTI header."""
+    return (start[344:348] in MAGICS) or (start[4:8] in MAGICS)
+
+
+@contextmanager
+def unzipped(path: Path) -> Iterator[IO[bytes]]:
+    """A file opened for reading, through gzip where its first bytes say so.
+
+    Raises:
+        ImageError: `truncated` or `corrupt`: the stream ends early or fails its checksum.
+    """
+    with path.open("rb") as raw:
+        zipped = raw.read(2) == GZIP_MAGIC
+        raw.seek(0)
+        try:
+            if zipped:
+                with gzip.open(raw, "rb") as stream:
+                    yield stream
+            else:
+                yield raw
+        except EOFError as error:
+            raise truncated(path) from error
+        except (zlib.error, gzip.BadGzipFile) as error:
+            raise ImageError(
+                f"{path.name}: the gzip stream is damaged ({error}); fetch the file again",
+                reason="corrupt",
+                paths=[path],
+            ) from error
+
+
+def truncated(path: Path, detail: str = "the file ends before its last voxel") -> ImageError:
+    """The error for a file that is shorter than its header says."""
+    return ImageError(
+        f"{path.name}: {detail}; fetch the file again", reason="truncated", paths=[path]
+    )
+
+
+def read_nifti(path: Path, limits: ReadLimits, *, exact: bool = False) -> Loaded:
+    """Read one NIfTI image.
+
+    Args:
+        path: A single file, zipped or not, or either file of a pair.
+        limits: Bounds on its size and spacing.
+        exact: Keep integers, or float64 where a scale is stored, instead of float32.
+
+    Returns:
+        The image, `[1, *spatial]` in storage order with its RAS+ affine in mm.
+
+    Raises:
+        ImageError: The file is refused; see the module for the reasons.
+    """
+    header_path, voxel_path = _pair(path)
+    with unzipped(header_path) as stream:
+        start = stream.read(540)
+        header = parse_header(start, header_path)
+        shape = spatial_shape(header, header_path)
+        check_size(shape, limits, path)
+        affine = affine_of(header, len(shape), header_path)
+        check_affine(affine, limits, path)
+        dtype = _voxel_type(header, header_path)
+        if voxel_path == header_path:
+            offset = _offset(header, header_path, smallest=len(header.binaryblock) + 4)
+            raw = _voxels(io.BytesIO(start), stream, offset, shape, dtype, path)
+    if voxel_path != header_path:
+        with unzipped(voxel_path) as stream:
+            offset = _offset(header, header_path, smallest=0)
+            raw = _voxels(io.BytesIO(b""), stream, offset, shape, dtype, voxel_path)
+    array = _scaled(raw, header, header_path, exact=exact)
+    paths = (path,) if voxel_path == header_path else (header_path, voxel_path)
+    source = Source(format="nifti", paths=paths, header=header.binaryblock)
+    return Loaded(array[None], affine, source)
+
+
+def _pair(path: Path) -> tuple[Path, Path]:
+    """Header file and voxel file; the same twice unless the header says that it is half a pair."""
+    with unzipped(path) as stream:
+        start = stream.read(540)
+    suffix = ".gz" if path.suffix == ".gz" else ""
+    stem = path.with_suffix("") if suffix else path
+    if not is_nifti(start):
+        header_path = stem.with_suffix(".hdr" + suffix)
+        if stem.suffix == ".img" and header_path.exists():
+            return header_path, path
+        return path, path
+    magic = start[344:348] if start[344:348] in MAGICS else start[4:8]
+    if MAGICS[magic] == "single":
+        return path, path
+    voxel_path = stem.with_suffix(".img" + suffix)
+    if not voxel_path.exists():
+        raise ImageError(
+            f"{path.name} is the header of a pair and {voxel_path.name} is missing; put it beside",
+            reason="missing_file",
+            paths=[path],
+        )
+    return path, voxel_path
+
+
+def parse_header(start: bytes, path: Path) -> Any:
+    """The header at the start of a file, as nibabel's class of its version and byte order.
+
+    Raises:
+        ImageError: `not_nifti` (also Analyze 7.5, which states no orientation) or `truncated`.
+    """
+    for order in "<>":
+        size = struct.unpack(order + "i", start[:4])[0] if len(start) >= 4 else 0
+        if size in HEADER_SIZES:
+            break
+    else:
+        raise ImageError(
+            f"{path.name}: not a NIfTI header (its size field is neither 348 nor 540)",
+            reason="not_nifti",
+            paths=[path],
+        )
+    if len(start) < size:
+        raise truncated(path, f"the file ends inside its header ({len(start)} of {size} bytes)")
+    if not is_nifti(start):
+        raise ImageError(
+            f"{path.name}: an Analyze 7.5 header states no orientation; convert it to NIfTI",
+            reason="not_nifti",
+            paths=[path],
+        )
+    return HEADER_SIZES[size](start[:size], endianness=order, check=False)
+
+
+def spatial_shape(header: Any, path: Path) -> tuple[int, ...]:
+    """The two or three spatial extents; axes beyond them must have extent 1."""
+    dim = [int(n) for n in header["dim"]]
+    axes = dim[0]
+    if not 1 <= axes <= 7:
+        raise ImageError(
+            f"{path.name}: the header states {axes} axes, NIfTI has 1 to 7",
+            reason="corrupt",
+            paths=[path],
+        )
+    if axes == 1:
+        raise ImageError(
+            f"{path.name}: one axis is no image", reason="one_dimensional", paths=[path]
+        )
+    if axes >= 5 and dim[5] > 1:
+        raise ImageError(
+            f"{path.name}: {dim[5]} values a voxel (shape {tuple(dim[1 : axes + 1])}); "
+            "split the components into files",
+            reason="vector",
+            paths=[path],
+        )
+    if any(n > 1 for n in dim[4 : axes + 1]):
+        raise ImageError(
+            f"{path.name}: a series of volumes (shape {tuple(dim[1 : axes + 1])}); "
+            "split it into one file a volume",
+            reason="four_dimensional",
+            paths=[path],
+        )
+    return tuple(dim[1 : min(axes, 3) + 1])
+
+
+def affine_of(header: Any, num_axes: int, path: Path) -> Affine:
+    """The affine to RAS+ mm that the header states: the sform if coded, else the qform.
+
+    Raises:
+        GeometryError: `no_geometry`, `ambiguous_geometry` or `bad_affine`.
+    """
+    sform_code, qform_code = int(header["sform_code"]), int(header["qform_code"])
+    if sform_code <= 0 and qform_code <= 0:
+        raise GeometryError(
+            f"{path.name}: neither sform nor qform is set, so left and right are unknown; "
+            "set one of them in the source",
+            reason="no_geometry",
+            paths=[path],
+        )
+    scale = UNIT_MM.get(int(header["xyzt_units"]) & 7, 1.0)
+    sform = np.asarray(header.get_sform(), dtype=np.float64)
+    qform = _qform(header, path) if qform_code > 0 else None
+    if sform_code > 0 and qform is not None and sform_code == qform_code:
+        _check_agreement(sform, qform, path)
+    affine = sform if sform_code > 0 or qform is None else qform
+    affine = affine.copy()
+    affine[:3] *= scale
+    if num_axes == 2 and not np.any(affine[:3, 2]):
+        affine[:3, 2] = np.cross(affine[:3, 0], affine[:3, 1])
+        affine[:3, 2] /= np.linalg.norm(affine[:3, 2]) or 1.0
+    return affine
+
+
+def _qform(header: Any, path: Path) -> Affine:
+    try:
+        return np.asarray(header.get_qform(), dtype=np.float64)
+    except (ValueError, nib.spatialimages.HeaderDataError) as error:
+        raise GeometryError(
+            f"{path.name}: the qform is no rotation ({error}); rewrite its header",
+            reason="bad_affine",
+            paths=[path],
+        ) from error
+
+
+def _check_agreement(sform: Affine, qform: Affine, path: Path) -> None:
+    """Two forms that claim one space must not point into opposite directions."""
+    if not (np.isfinite(sform).all() and np.isfinite(qform).all()):
+        return
+    if any(float(sform[:3, axis] @ qform[:3, axis]) < 0 for axis in range(3)):
+        raise GeometryError(
+            f"{path.name}: sform and qform claim the same space and point into opposite "
+            "directions; correct one of them",
+            reason="ambiguous_geometry",
+            paths=[path],
+        )
+
+
+def _voxel_type(header: Any, path: Path) -> np.dtype[Any]:
+    code = int(header["datatype"])
+    try:
+        dtype = np.dtype(header.get_data_dtype())
+    except (KeyError, nib.spatialimages.HeaderDataError) as error:
+        raise ImageError(
+            f"{path.name}: unknown voxel type {code}", reason="unsupported_pixels", paths=[path]
+        ) from error
+    if dtype.kind == "c":
+        raise ImageError(
+            f"{path.name}: complex voxels; write magnitude or phase as a file of its own",
+            reason="complex",
+            paths=[path],
+        )
+    if dtype.fields is not None:
+        raise ImageError(
+            f"{path.name}: coloured voxels ({dtype.itemsize} bytes each); "
+            "split the colours into files",
+            reason="vector",
+            paths=[path],
+        )
+    if dtype.kind not in "iuf" or dtype.itemsize > 8 or dtype.itemsize * 8 != int(header["bitpix"]):
+        raise ImageError(
+            f"{path.name}: voxel type {code} with {int(header['bitpix'])} bits is not readable",
+            reason="unsupported_pixels",
+            paths=[path],
+        )
+    return dtype
+
+
+def _offset(header: Any, path: Path, *, smallest: int) -> int:
+    offset = float(header["vox_offset"])
+    if offset == 0 and smallest:
+        offset = float(smallest)
+    if not (smallest <= offset < 1 << 31) or offset != int(offset):
+        raise ImageError(
+            f"{path.name}: voxels cannot start at byte {offset}", reason="corrupt", paths=[path]
+        )
+    return int(offset)
+
+
+def _voxels(
+    begun: io.BytesIO,
+    stream: IO[bytes],
+    offset: int,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    path: Path,
+) -> npt.NDArray[Any]:
+    """The raw voxels, `[*spatial]` in Fortran order; the stream is read to its end.
+
+    Memory grows with what the file really holds, never with what its header claims.
+    """
+    skip = offset - len(begun.getvalue())
+    kept = bytearray(begun.getvalue()[offset:])
+    while skip > 0:
+        piece = stream.read(min(skip, _CHUNK))
+        if not piece:
+            raise truncated(path)
+        skip -= len(piece)
+    wanted = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    while len(kept) < wanted:
+        piece = stream.read(min(wanted - len(kept), _CHUNK))
+        if not piece:
+            raise truncated(path, f"the file ends after {len(kept)} of {wanted} bytes of voxels")
+        kept += piece
+    trailing = max(len(kept) - wanted, 0)
+    while piece := stream.read(_CHUNK):
+        trailing += len(piece)
+        if trailing > MAX_TRAILING_BYTES:
+            raise ImageError(
+                f"{path.name}: more than {MAX_TRAILING_BYTES} bytes follow the last voxel; "
+                "the header does not describe this file",
+                reason="trailing_data",
+                paths=[path],
+            )
+    return np.frombuffer(kept, dtype=dtype, count=wanted // dtype.itemsize).reshape(
+        shape, order="F"
+    )
+
+
+def _scaled(raw: npt.NDArray[Any], header: Any, path: Path, *, exact: bool) -> npt.NDArray[Any]:
+    """Apply `scl_slope` and `scl_inter`; a slope of 0 or NaN means none."""
+    slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
+    native = raw.dtype.newbyteorder("=")
+    if slope == 0 or np.isnan(slope) or (slope == 1 and inter == 0):
+        with np.errstate(over="ignore"):
+            return np.ascontiguousarray(raw, dtype=native if exact else np.float32)
+    if not (np.isfinite(slope) and np.isfinite(inter)):
+        raise ImageError(
+            f"{path.name}: the scale {slope} x + {inter} is not finite",
+            reason="bad_scaling",
+            paths=[path],
+        )
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = raw.astype(np.float64) * slope + inter
+        return values if exact else values.astype(np.float32)

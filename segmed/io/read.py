@@ -1,0 +1,90 @@
+"""Read images and labels of any known format; say on which grid they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+
+from segmed.errors import UsageError
+from segmed.geometry import Grid, require_same_grid
+from segmed.io.arrays import load
+from segmed.io.limits import DEFAULT_LIMITS, ReadLimits
+from segmed.io.source import Source
+from segmed.io.tensors import as_image, as_label
+
+
+def read_image(path: Path | str, *, limits: ReadLimits = DEFAULT_LIMITS) -> MetaTensor:
+    """Read one image.
+
+    Args:
+        path: A NIfTI, NRRD, MetaImage, DICOM, PNG, TIFF or JPEG file, known by its content, or a
+            folder that holds one DICOM series.
+        limits: Bounds on its size and spacing, checked before voxels are read.
+
+    Returns:
+        `[C, *spatial]` float32 in the file's storage order. `.affine` is 4x4 float64 from voxel
+        indices to RAS+ mm; `.meta["source"]` is a `Source`.
+
+    Raises:
+        ImageError: The image cannot be read correctly; `reason` says why.
+    """
+    return as_image(load(path, limits))
+
+
+def read_images(paths: Sequence[Path | str], *, limits: ReadLimits = DEFAULT_LIMITS) -> MetaTensor:
+    """Read several files on one grid as the channels of one image.
+
+    Args:
+        paths: One file (or DICOM folder) a channel, at least one.
+        limits: Bounds on each.
+
+    Returns:
+        `[C, *spatial]` float32; geometry and source are those of the first.
+
+    Raises:
+        ImageError: One of them cannot be read correctly.
+        GeometryError: They lie on different grids.
+        UsageError: No path was given.
+    """
+    if not paths:
+        raise UsageError("an image needs at least one file, none was given")
+    images = [read_image(path, limits=limits) for path in paths]
+    for path, image in zip(paths[1:], images[1:], strict=True):
+        require_same_grid(
+            grid_of(images[0]), grid_of(image), names=(Path(paths[0]).name, Path(path).name)
+        )
+    if len(images) == 1:
+        return images[0]
+    values = torch.cat([image.as_tensor() for image in images])
+    return MetaTensor(values, affine=images[0].affine, meta={"source": source_of(images[0])})
+
+
+def read_label(path: Path | str, *, limits: ReadLimits = DEFAULT_LIMITS) -> MetaTensor:
+    """Read a label map.
+
+    Args:
+        path: As for `read_image`. A palette image gives its indices, not its colours.
+        limits: Bounds on its size and spacing.
+
+    Returns:
+        `[1, *spatial]` int32. Values within 1e-3 of an integer are rounded to it.
+
+    Raises:
+        ImageError: The file cannot be read correctly, or holds other values (`not_integer`).
+    """
+    return as_label(load(path, limits, exact=True))
+
+
+def grid_of(image: MetaTensor) -> Grid:
+    """Shape and placement of an image or label map with its channel axis first."""
+    return Grid(tuple(int(n) for n in image.shape[1:]), np.asarray(image.affine, dtype=np.float64))
+
+
+def source_of(image: MetaTensor) -> Source | None:
+    """Where an image came from; None where it was made in memory."""
+    source = image.meta.get("source")
+    return source if isinstance(source, Source) else None
