@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -69,8 +70,9 @@ class Fingerprint:
     background_zero: float
 
     def as_record(self) -> dict[str, Any]:
-        """Plain values, as stored in a plan."""
-        return asdict(self)
+        """Plain JSON values, as stored in a plan."""
+        record: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return record
 
 
 def take_fingerprint(

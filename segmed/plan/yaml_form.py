@@ -19,6 +19,25 @@ from segmed.plan.schema import SCHEMA_VERSION, Plan
 COMMENT_COLUMNS = 92
 
 
+class _Dumper(yaml.SafeDumper):
+    """Lists of numbers, and lists of such lists, on one line."""
+
+
+def _represent_list(dumper: yaml.SafeDumper, items: list[object]) -> yaml.Node:
+    has_mappings = any(isinstance(item, dict) for item in items)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=not has_mappings)
+
+
+def _represent_dict(dumper: yaml.SafeDumper, items: dict[str, object]) -> yaml.Node:
+    has_nested = any(isinstance(item, dict | list) for item in items.values())
+    is_short = not has_nested and len(items) < 8 and "schema_version" not in items
+    return dumper.represent_mapping("tag:yaml.org,2002:map", items, flow_style=is_short)
+
+
+_Dumper.add_representer(list, _represent_list)
+_Dumper.add_representer(dict, _represent_dict)
+
+
 def write_plan(plan: Plan, path: Path | str) -> Path:
     """Write a plan as commented YAML; the file appears whole or not at all.
 
@@ -43,7 +62,7 @@ def write_plan(plan: Plan, path: Path | str) -> Path:
 def to_yaml(plan: Plan) -> str:
     """The YAML text of a plan, its reasons as comments."""
     content = plan.model_dump(mode="json", exclude={"reasons"})
-    text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=100)
+    text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=100)
     lines = text.splitlines()
     keys = dict(_key_lines(yaml.compose(text, Loader=yaml.SafeLoader)))
     for field in sorted(plan.reasons, key=lambda name: -keys.get(name, 0)):

