@@ -17,7 +17,6 @@ from segmed.training.device import Device
 from segmed.training.distributed import Crew
 from segmed.training.schedule import learning_rate
 
-
 MEMORY_FORMAT = {2: torch.channels_last, 3: torch.channels_last_3d}
 """Features innermost: a third faster on a CPU here, and what tensor cores want."""
 
