@@ -32,10 +32,12 @@ from pipelines.delivery import (
     connect,
     experiment_id,
     tracking_uri,
+    translated,
     without_password,
 )
 from pipelines.outbox import Courier, Outbox, deliver, outboxes
 from pipelines.plots import curves_figure
+from pipelines.pyfunc_form import MODEL_FOLDER, save_pyfunc
 from segmed.errors import ServiceError
 from segmed.manifest import Manifest, data_hash
 from segmed.plan import Plan, plan_hash, to_yaml
@@ -165,8 +167,9 @@ class RunLog:
         self._append("artifact", file="plots/curves.png", folder="plots")
 
     def package(self, folder: Path) -> None:
-        """Log a model package, once, as `package/` of the run's artifacts."""
-        self.artifact(folder, "package")
+        """Log a model package, once, in the form that MLflow serves (`model/`)."""
+        save_pyfunc(folder, self._outbox.files / MODEL_FOLDER)
+        self._append("artifact", file=MODEL_FOLDER, folder=MODEL_FOLDER)
 
     def dataset(self, manifest: Manifest, digest: str, *, context: str = "training") -> None:
         """Log the data set as an input: name, digest, counts; never paths or case ids."""
@@ -282,9 +285,20 @@ def comparison(
         yield run
 
 
+def open_registration_run(client: Any, uri: str, name: str, folder: Path) -> str:
+    """A finished run that holds a package which no run of this server has trained."""
+    experiment = experiment_id(client, uri, name, folder)
+    tags = {"segmed.role": "registration", **version_tags()}
+    run = translated(
+        uri, lambda: client.create_run(experiment, tags=tags, run_name=f"{name}/registration")
+    )
+    translated(uri, lambda: client.set_terminated(run.info.run_id))
+    return str(run.info.run_id)
+
+
 def connect_quietly(uri: str) -> Any:
     """A client, without the database notices that MLflow prints for a new file."""
-    for name in ("mlflow.store.db.utils", "alembic"):
+    for name in ("mlflow.store.db.utils", "mlflow.pyfunc", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return connect(uri)
 

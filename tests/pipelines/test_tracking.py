@@ -83,14 +83,14 @@ def test_artifacts_plots_and_package_lie_in_the_run(
 ) -> None:
     package = working_folder / "anything"
     package.mkdir()
-    (package / "package.json").write_text("{}")
+    (package / "package.json").write_text('{"hash": "0"}')
     with tracking.comparison("first", manifest, plan) as parent, parent.child("unet", 0) as run:
         history = [{"epoch": 0, "train_loss": 1.0, "val_loss": None, "val_dice": {"a": 0.5}}]
         run.curves(history, "unet, fold 0")
         run.package(package)
         run_id = run.run_id()
     names = [entry.path for entry in client_of(working_folder).list_artifacts(run_id)]
-    assert sorted(names) == ["package", "plots"]
+    assert sorted(names) == ["model", "plots"]
     assert outboxes(working_folder / tracking.OUTBOX_FOLDER) == []
 
 

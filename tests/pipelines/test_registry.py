@@ -1,0 +1,153 @@
+"""Versions, aliases and references over an embedded registry."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipelines.promotion_lock import promotion_lock
+from pipelines.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
+from segmed.errors import PackageError, UsageError
+from segmed.package import ModelPackage
+from segmed.plan import Plan
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SEGMED_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def registry(working_folder: Path) -> Registry:
+    return Registry(working_folder)
+
+
+def package_of(plan: Plan, value: float) -> ModelPackage:
+    """A package by its bytes only: the registry never builds the network."""
+    return ModelPackage("unet", {"widths": [4, 8]}, plan, {"weight": torch.full((4,), value)})
+
+
+def saved(folder: Path, plan: Plan, value: float) -> Path:
+    return package_of(plan, value).save(folder / f"package{value}")
+
+
+def test_registered_package_is_found_by_alias_version_folder_and_zip(
+    registry: Registry, tmp_path: Path, plan: Plan
+) -> None:
+    folder = saved(tmp_path, plan, 1.0)
+    version = registry.register(folder, "hippo", alias=CHAMPION)
+    archive = shutil.make_archive(str(tmp_path / "zipped"), "zip", folder)
+    wanted = ModelPackage.load(folder).hash
+    for reference in ("models:/hippo@champion", "models:/hippo/1", folder, archive):
+        resolved = registry.resolve(reference)
+        assert resolved.hash == resolved.load().hash == wanted
+    assert (version.version, version.aliases) == ("1", (CHAMPION,))
+
+
+def test_same_package_is_registered_once(registry: Registry, tmp_path: Path, plan: Plan) -> None:
+    folder = saved(tmp_path, plan, 1.0)
+    first = registry.register(folder, "hippo")
+    assert registry.register(folder, "hippo", alias=CHAMPION).version == first.version
+    assert len(registry.versions("hippo")) == 1
+
+
+def test_promotion_and_rollback_move_three_aliases(
+    registry: Registry, tmp_path: Path, plan: Plan
+) -> None:
+    registry.register(saved(tmp_path, plan, 1.0), "hippo", alias=CHAMPION)
+    registry.register(saved(tmp_path, plan, 2.0), "hippo", alias=CHALLENGER)
+    registry.promote("hippo", "2", expected_champion="1")
+    aliases = {entry.version: entry.aliases for entry in registry.versions("hippo")}
+    assert aliases == {"1": (PREVIOUS,), "2": (CHAMPION,)}
+    assert registry.rollback("hippo").version == "1"
+    aliases = {entry.version: entry.aliases for entry in registry.versions("hippo")}
+    assert aliases == {"1": (CHAMPION,), "2": (PREVIOUS,)}
+
+
+def test_decision_against_a_former_champion_is_refused(
+    registry: Registry, tmp_path: Path, plan: Plan
+) -> None:
+    registry.register(saved(tmp_path, plan, 1.0), "hippo", alias=CHAMPION)
+    registry.register(saved(tmp_path, plan, 2.0), "hippo")
+    with pytest.raises(UsageError, match="compare again"):
+        registry.promote("hippo", "2", expected_champion=None)
+    assert registry.version("hippo", CHAMPION).version == "1"
+
+
+def test_second_promotion_at_the_same_time_is_refused(
+    registry: Registry, tmp_path: Path, plan: Plan
+) -> None:
+    registry.register(saved(tmp_path, plan, 1.0), "hippo")
+    with (
+        promotion_lock(registry.client, registry.uri, "hippo"),
+        pytest.raises(UsageError, match="another promotion"),
+    ):
+        registry.promote("hippo", "1", expected_champion=None)
+    registry.promote("hippo", "1", expected_champion=None)
+    assert registry.names() == ["hippo"]
+
+
+def test_other_labels_are_another_model(registry: Registry, tmp_path: Path, plan: Plan) -> None:
+    registry.register(saved(tmp_path, plan, 1.0), "hippo")
+    other = plan.model_copy(update={"labels": plan.labels[:1]})
+    with pytest.raises(UsageError, match=r"labels differ.*another name"):
+        registry.register(saved(tmp_path, other, 3.0), "hippo")
+
+
+def test_unknown_names_list_the_known_ones(registry: Registry, tmp_path: Path, plan: Plan) -> None:
+    registry.register(saved(tmp_path, plan, 1.0), "hippo")
+    with pytest.raises(UsageError, match="no model 'liver' is registered: known are hippo"):
+        registry.resolve("models:/liver@champion")
+    with pytest.raises(UsageError, match="no 'champion': known are 1"):
+        registry.resolve("models:/hippo@champion")
+    with pytest.raises(UsageError, match="names no model: write"):
+        registry.resolve("models:/hippo")
+
+
+def test_weights_changed_in_the_registry_are_refused(
+    registry: Registry, tmp_path: Path, plan: Plan
+) -> None:
+    registry.register(saved(tmp_path, plan, 1.0), "hippo")
+    (weights,) = (tmp_path / "mlartifacts").rglob("model.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(PackageError, match="sha256 differs"):
+        registry.resolve("models:/hippo/1")
+
+
+def test_other_package_in_place_of_the_registered_one_is_refused(
+    registry: Registry, tmp_path: Path, plan: Plan
+) -> None:
+    registry.register(saved(tmp_path, plan, 1.0), "hippo")
+    (weights,) = (tmp_path / "mlartifacts").rglob("model.safetensors")
+    other = saved(tmp_path, plan, 2.0)
+    for name in ("model.safetensors", "plan.yaml", "package.json"):
+        shutil.copy(other / name, weights.parent / name)
+    with pytest.raises(PackageError, match="the registry says"):
+        registry.resolve("models:/hippo/1")
+
+
+def test_cached_model_is_found_while_the_server_is_away(
+    registry: Registry, tmp_path: Path, plan: Plan
+) -> None:
+    registry.register(saved(tmp_path, plan, 1.0), "hippo", alias=CHAMPION)
+    first = registry.resolve("models:/hippo@champion")
+    away = Registry(tmp_path, uri=registry.uri)
+    shutil.move(tmp_path / "mlflow.db", tmp_path / "moved.db")
+    (tmp_path / "mlflow.db").mkdir()
+    assert away.resolve("models:/hippo@champion") == first
+
+
+def test_run_that_logged_the_package_lends_it_to_the_version(
+    registry: Registry, tmp_path: Path, plan: Plan
+) -> None:
+    folder = saved(tmp_path, plan, 1.0)
+    once = registry.register(folder, "hippo")
+    again = registry.register(folder, "other", once.run_id)
+    assert again.run_id == once.run_id
+    assert len(list((tmp_path / "mlartifacts").rglob("model.safetensors"))) == 1
