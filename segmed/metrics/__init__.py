@@ -11,10 +11,14 @@ case.py        all scores of one case
 table.py       the table of scores; CSV, Parquet, JSON
 resample.py    seeded bootstrap
 summary.py     means beside their counts
+significance.py  signed-rank test, Holm's correction
+comparison.py  models on the same cases: differences, tests, ranks
+sentences.py   the outcome in words
 ```
 """
 
 from segmed.metrics.case import evaluate_case
+from segmed.metrics.comparison import Comparison, ModelCost, compare_models
 from segmed.metrics.score import FLAGS, METRICS, CaseScore, Metric
 from segmed.metrics.summary import summarise
 from segmed.metrics.table import read_table, scores_table, write_table
@@ -23,7 +27,10 @@ __all__ = [
     "FLAGS",
     "METRICS",
     "CaseScore",
+    "Comparison",
     "Metric",
+    "ModelCost",
+    "compare_models",
     "evaluate_case",
     "read_table",
     "scores_table",
