@@ -1,0 +1,247 @@
+"""Architectures against each other on the same held-out cases: the record and the report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from segmed.errors import UsageError
+from segmed.io import grid_of, read_image, read_label
+from segmed.manifest.schema import Case, Manifest
+from segmed.metrics import Comparison, ModelCost, compare_models, summarise
+from segmed.report import ArchiveItem, Cost, OverlayItem, ReportContent
+
+RECORDED_METRICS = (
+    "dice",
+    "iou",
+    "f1",
+    "precision",
+    "recall",
+    "hd_mm",
+    "hd95_mm",
+    "assd_mm",
+    "nsd",
+)
+"""Metrics of `comparison.json`."""
+
+COUNT_COLUMNS = ("n_missed", "n_false_positive", "n_both_empty")
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One architecture, trained and scored on one fold.
+
+    Attributes:
+        architecture: Model name.
+        fold: Fold that was held out.
+        table: Scores of the held-out cases.
+        history: One record an epoch.
+        package_dir: The trained package.
+        predictions: Written segmentation of each held-out case.
+        parameters: Trainable parameters.
+        train_seconds: Wall time of the training.
+        seconds_per_case: Mean wall time of a segmentation.
+        peak_memory_mb: Largest memory while training, in MB.
+    """
+
+    architecture: str
+    fold: int
+    table: pd.DataFrame
+    history: Sequence[Mapping[str, Any]]
+    package_dir: Path
+    predictions: Mapping[str, Path] = field(default_factory=dict)
+    parameters: int = 0
+    train_seconds: float = 0.0
+    seconds_per_case: float = 0.0
+    peak_memory_mb: float = 0.0
+
+
+@dataclass(frozen=True)
+class Contest:
+    """All contestants, brought together.
+
+    Attributes:
+        contestants: One an architecture and fold.
+        tables: Scores of each architecture over its folds.
+        costs: What each architecture costs.
+        result: Ranks, tests and sentences; absent for a single architecture.
+        winner: The architecture that ranks first.
+    """
+
+    contestants: tuple[Contestant, ...]
+    tables: dict[str, pd.DataFrame]
+    costs: dict[str, ModelCost]
+    result: Comparison | None
+    winner: str
+
+    @property
+    def winning_package(self) -> Path:
+        """Package of the winner's first fold."""
+        return next(c.package_dir for c in self.contestants if c.architecture == self.winner)
+
+
+def hold_contest(contestants: Sequence[Contestant]) -> Contest:
+    """Compare architectures on the cases that all of them held out.
+
+    Args:
+        contestants: At least one; all architectures must have scored the same cases.
+
+    Returns:
+        The contest, the winner first in its ranking.
+
+    Raises:
+        UsageError: There is no contestant.
+        MetricError: The architectures scored different cases, or nothing could be scored.
+    """
+    if not contestants:
+        raise UsageError("nothing to compare: no architecture finished")
+    names = list(dict.fromkeys(c.architecture for c in contestants))
+    grouped = {name: [c for c in contestants if c.architecture == name] for name in names}
+    tables = {
+        name: pd.concat([c.table for c in group], ignore_index=True)
+        for name, group in grouped.items()
+    }
+    costs = {
+        name: ModelCost(
+            parameters=group[0].parameters,
+            seconds_per_case=float(np.mean([c.seconds_per_case for c in group])),
+            peak_memory_mb=max(c.peak_memory_mb for c in group),
+        )
+        for name, group in grouped.items()
+    }
+    result = compare_models(tables, costs=costs) if len(names) > 1 else None
+    winner = names[0] if result is None else str(result.overall["model"].iloc[0])
+    return Contest(tuple(contestants), tables, costs, result, winner)
+
+
+def contest_record(contest: Contest) -> dict[str, Any]:
+    """The content of `comparison.json`: plain values, distances in mm, seconds, megabytes."""
+    return {
+        "winner": contest.winner,
+        "sentences": list(contest.result.sentences) if contest.result else [],
+        "warnings": list(contest.result.warnings) if contest.result else [],
+        "architectures": {name: _architecture_record(contest, name) for name in contest.tables},
+    }
+
+
+def _architecture_record(contest: Contest, name: str) -> dict[str, Any]:
+    group = [c for c in contest.contestants if c.architecture == name]
+    labels: dict[str, Any] = {}
+    for label, rows in summarise(contest.tables[name]).groupby("label", sort=False):
+        metrics = {
+            str(row["metric"]): {
+                "mean": _finite(row["mean"]),
+                "std": _finite(row["std"]),
+                "n": int(row["n"]),
+                "ci_low": _finite(row["ci_low"]),
+                "ci_high": _finite(row["ci_high"]),
+            }
+            for row in rows.to_dict("records")
+            if row["metric"] in RECORDED_METRICS
+        }
+        counts = {column: int(rows[column].iloc[0]) for column in COUNT_COLUMNS}
+        labels[str(label)] = {**metrics, **counts}
+    return {
+        "parameters": group[0].parameters,
+        "seconds": round(sum(c.train_seconds for c in group), 1),
+        "seconds_per_case": round(float(np.mean([c.seconds_per_case for c in group])), 3),
+        "peak_memory_mb": round(max(c.peak_memory_mb for c in group)),
+        "folds": [c.fold for c in group],
+        "steps": [int(c.history[-1]["step"]) if c.history else 0 for c in group],
+        "labels": labels,
+    }
+
+
+def _finite(value: float) -> float | None:
+    """A rounded number, or nothing: JSON knows no NaN."""
+    return round(float(value), 6) if math.isfinite(value) else None
+
+
+def report_content(
+    contest: Contest,
+    manifest: Manifest,
+    *,
+    title: str,
+    subtitle: str,
+    archive: Sequence[ArchiveItem] = (),
+    provenance: Mapping[str, str] | None = None,
+) -> ReportContent:
+    """What the report shows of a contest.
+
+    Args:
+        contest: The contest.
+        manifest: The image set, for the overlays' images.
+        title: Heading of the page.
+        subtitle: What was compared, under which budget.
+        archive: Outcomes of an archive run to show below.
+        provenance: Versions and hashes.
+
+    Returns:
+        The content; overlays are read from the files when the page is written.
+    """
+    curves = {f"{c.architecture}/fold {c.fold}": list(c.history) for c in contest.contestants}
+    seconds = {
+        name: sum(c.train_seconds for c in contest.contestants if c.architecture == name)
+        for name in contest.tables
+    }
+    return ReportContent(
+        title=title,
+        subtitle=subtitle,
+        warnings=contest.result.warnings if contest.result else (),
+        sentences=contest.result.sentences if contest.result else (),
+        scores=contest.tables,
+        costs={
+            name: Cost(
+                parameters=cost.parameters,
+                train_seconds=seconds[name],
+                seconds_per_case=cost.seconds_per_case,
+                peak_memory_mb=cost.peak_memory_mb,
+            )
+            for name, cost in contest.costs.items()
+        },
+        winner=contest.winner,
+        curves=curves,
+        overlays=_telling_overlays(contest, manifest),
+        archive=archive,
+        provenance=provenance or {},
+    )
+
+
+def _telling_overlays(contest: Contest, manifest: Manifest) -> Iterator[OverlayItem]:
+    """The winner's worst and best case, then every other model's worst."""
+    cases = {case.id: case for case in manifest.training}
+    names = [contest.winner, *[name for name in contest.tables if name != contest.winner]]
+    for name in names:
+        means = contest.tables[name].groupby("case")["dice"].mean().dropna().sort_values()
+        chosen = [means.index[0]]
+        if name == contest.winner and len(means) > 1:
+            chosen.append(means.index[-1])
+        for case_id in chosen:
+            yield _overlay(contest, name, cases[str(case_id)], manifest, float(means[case_id]))
+
+
+def _overlay(
+    contest: Contest, model: str, case: Case, manifest: Manifest, dice: float
+) -> OverlayItem:
+    label_path = manifest.label_path(case)
+    image = read_image(manifest.image_paths(case)[0])
+    group = [c for c in contest.contestants if c.architecture == model]
+    prediction = next(c.predictions[case.id] for c in group if case.id in c.predictions)
+    grid = grid_of(image)
+    return OverlayItem(
+        image=np.asarray(image),
+        reference=None if label_path is None else np.asarray(read_label(label_path))[0],
+        prediction=np.asarray(read_label(prediction))[0],
+        spacing_mm=grid.spacing_mm,
+        caption=f"{case.id}, {model}: mean Dice {dice:.3f}",
+        orientation=grid.orientation if len(grid.shape) == 3 else "",
+        case=case.id,
+        model=model,
+        viewer=model == contest.winner,
+    )
