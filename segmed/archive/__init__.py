@@ -1,0 +1,42 @@
+"""Segment many studies, each exactly once: sources, ledger, run, and what is left of it.
+
+```python
+for outcome in segment_archive(FolderSource(Path("archive")), predictor=predictor, out_dir=out):
+    print(outcome.study, outcome.status, outcome.reason)
+```
+"""
+
+from segmed.archive.delivery import Delivery, Patience
+from segmed.archive.folder_source import FolderSource
+from segmed.archive.ledger import Entry, Ledger
+from segmed.archive.model import Model, model_of, read_packages
+from segmed.archive.run import Choices
+from segmed.archive.segment import Workers, preview_archive, segment_archive
+from segmed.archive.selection import Rules, read_rules
+from segmed.archive.status import ArchiveStatus, archive_status, places_of, retry_archive
+from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource
+
+__all__ = [
+    "ArchiveStatus",
+    "Choices",
+    "Delivery",
+    "Entry",
+    "FolderSource",
+    "Ledger",
+    "Model",
+    "NotImage",
+    "Patience",
+    "Rules",
+    "Study",
+    "StudyOutcome",
+    "StudySource",
+    "Workers",
+    "archive_status",
+    "model_of",
+    "places_of",
+    "preview_archive",
+    "read_packages",
+    "read_rules",
+    "retry_archive",
+    "segment_archive",
+]

@@ -1,0 +1,70 @@
+"""Send finished segmentations on, with patience for networks and for nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from segmed.errors import ServiceError
+
+T = TypeVar("T")
+
+
+class Delivery(Protocol):
+    """A place beyond the output folder that takes segmentations."""
+
+    def deliver(self, path: Path) -> str:
+        """Send a file; a second delivery of it replaces the first.
+
+        Returns:
+            The address to find it by.
+
+        Raises:
+            ServiceError: The place does not answer, or refuses the file.
+        """
+        ...
+
+    def holds(self, address: str) -> bool:
+        """Whether the place still has what was delivered under an address.
+
+        Raises:
+            ServiceError: The place does not answer.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How often and how long a network is waited for.
+
+    Attributes:
+        attempts: Tries in all.
+        first_wait_s: Wait after the first failure, in s; it doubles each time.
+        longest_wait_s: Longest wait, in s.
+    """
+
+    attempts: int = 8
+    first_wait_s: float = 0.5
+    longest_wait_s: float = 30.0
+
+    def insist(self, act: Callable[[], T], *, sleep: Callable[[float], None] = time.sleep) -> T:
+        """The result of an action that is repeated while a service fails it.
+
+        Args:
+            act: What to do; it must bear repetition.
+            sleep: How to wait.
+
+        Raises:
+            ServiceError: The last attempt failed too.
+        """
+        wait_s = self.first_wait_s
+        for _ in range(self.attempts - 1):
+            try:
+                return act()
+            except ServiceError:
+                sleep(wait_s)
+                wait_s = min(2 * wait_s, self.longest_wait_s)
+        return act()

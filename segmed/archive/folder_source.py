@@ -1,0 +1,165 @@
+"""Studies of a folder tree that holds NIfTI files, DICOM series, and anything else, in any order.
+
+Every file ends up in a study, or in the list of files that hold no image: none is passed over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from segmed.archive.file_index import FileIndex
+from segmed.archive.selection import Rules, choose_series
+from segmed.archive.sniff import form_of_volume, kind_of
+from segmed.archive.study import Fault, NotImage, Study, content_hash, sha256_of_file
+from segmed.errors import UsageError
+from segmed.io.dicom import SeriesAudit
+
+CHANNEL_SUFFIX = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})(?P<ending>\.[A-Za-z.]+)$")
+"""Files of several channels: `case_0000.nii.gz`, `case_0001.nii.gz`, as nnU-Net names them."""
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """A folder tree as a source of studies.
+
+    A DICOM series is one study for a model of one channel; `rules` choose among the series of a
+    DICOM study instead, and are needed where a model wants several channels. Series are put
+    together by the identifiers inside their files, wherever these lie and whatever their names.
+
+    Attributes:
+        root: The folder. Hidden files and folders (a leading dot) are listed as no images.
+        num_channels: Input channels of the model.
+        rules: Which series of a DICOM study fit the model.
+        since: Only studies with a file changed at or after this time.
+        skip: Folders to leave out, such as an output folder below `root`.
+    """
+
+    root: Path
+    num_channels: int = 1
+    rules: Rules | None = None
+    since: datetime | None = None
+    skip: tuple[Path, ...] = ()
+
+    def fetch(self, study: Study, folder: Path) -> Study:
+        """The study itself: its files are here already."""
+        return study
+
+    def studies(self) -> Iterator[Study | NotImage]:
+        """NIfTI studies as the walk meets them, then the DICOM studies, then what is left.
+
+        Raises:
+            UsageError: `root` is no folder.
+        """
+        if not self.root.is_dir():
+            raise UsageError(f"{self.root} is no folder; give the folder that holds the archive")
+        with tempfile.TemporaryDirectory(prefix="segmed-index-") as scratch:
+            index = FileIndex(Path(scratch) / "index.sqlite")
+            try:
+                yield from self._walk(self.root, index)
+                for audits in index.studies():
+                    yield from self._dicom_studies(audits)
+            finally:
+                index.close()
+
+    def _walk(self, folder: Path, index: FileIndex) -> Iterator[Study | NotImage]:
+        volumes: list[Path] = []
+        folders: list[Path] = []
+        try:
+            entries = sorted(folder.iterdir())
+        except OSError as error:
+            yield self._no_access(folder, error)
+            return
+        for path in entries:
+            if path.is_dir():
+                folders.append(path)
+                continue
+            try:
+                kind = "other" if path.name.startswith(".") else kind_of(path)
+            except OSError as error:
+                yield self._no_access(path, error)
+                continue
+            if kind == "volume":
+                volumes.append(path)
+            elif kind == "other" or not index.add(path):
+                yield NotImage(self._place(path), "neither a volume nor a DICOM object")
+        yield from self._volume_studies(volumes)
+        for path in folders:
+            if path.resolve() not in {skipped.resolve() for skipped in self.skip}:
+                yield from self._walk(path, index)
+
+    def _volume_studies(self, volumes: Sequence[Path]) -> Iterator[Study]:
+        groups: dict[str, list[Path]] = {}
+        for path in volumes:
+            match = CHANNEL_SUFFIX.match(path.name) if self.num_channels > 1 else None
+            groups.setdefault(match["case"] if match else path.name, []).append(path)
+        for paths in groups.values():
+            if self._is_recent(paths):
+                yield self._volume_study(paths)
+
+    def _volume_study(self, paths: list[Path]) -> Study:
+        fault = None
+        if len(paths) != self.num_channels:
+            fault = Fault(
+                "other_channels",
+                f"{len(paths)} file(s) for a model of {self.num_channels} channels; name them "
+                "CASE_0000.nii.gz, CASE_0001.nii.gz, ... in the model's channel order",
+            )
+        try:
+            digests = [[sha256_of_file(path)] for path in paths]
+        except OSError as error:
+            return self._no_access(paths[0], error)
+        return Study(
+            content=content_hash(digests),
+            form=form_of_volume(paths[0]),
+            place=self._place(paths[0]),
+            channels=tuple((path,) for path in paths),
+            fault=fault,
+        )
+
+    def _dicom_studies(self, audits: Sequence[SeriesAudit]) -> Iterator[Study | NotImage]:
+        images = []
+        for audit in audits:
+            if audit.reason == "not_image" and set(audit.offending) == set(audit.files):
+                for path in audit.files:
+                    yield NotImage(self._place(path), f"DICOM without an image ({audit.modality})")
+            elif self._is_recent(audit.files):
+                images.append(audit)
+        for choice in choose_series(images, self.rules, num_channels=self.num_channels):
+            for path, why in choice.left_out:
+                yield NotImage(self._place(path), why)
+            yield self._dicom_study(choice.audits, choice.fault)
+
+    def _dicom_study(self, audits: tuple[SeriesAudit, ...], fault: Fault | None) -> Study:
+        files = tuple(tuple(audit.files) for audit in audits)
+        try:
+            digests = [[sha256_of_file(path) for path in channel] for channel in files]
+        except OSError as error:
+            return self._no_access(files[0][0], error)
+        return Study(
+            content=content_hash(digests),
+            form="dicom",
+            place=f"{self._place(files[0][0])} and {sum(map(len, files)) - 1} more",
+            channels=files,
+            audits=audits,
+            fault=fault,
+        )
+
+    def _no_access(self, path: Path, error: OSError) -> Study:
+        place = self._place(path)
+        content = hashlib.sha256(f"no access\n{place}".encode()).hexdigest()
+        fault = Fault("no_access", f"cannot be opened: {error.strerror or type(error).__name__}")
+        return Study(content, "unknown", place, ((path,),), fault=fault, environment=True)
+
+    def _is_recent(self, paths: Sequence[Path]) -> bool:
+        if self.since is None:
+            return True
+        return max(path.stat().st_mtime for path in paths) >= self.since.timestamp()
+
+    def _place(self, path: Path) -> str:
+        return str(path.relative_to(self.root))

@@ -1,0 +1,100 @@
+"""One segmentation of an archive run: what is asked, and what came of it."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from segmed.archive.study import Study
+from segmed.errors import ImageError, ModelError, ServiceError, UsageError
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked of an engine.
+
+    Attributes:
+        key: The study's key in the ledger.
+        study: The study, its files on this machine.
+        output: Where the segmentation shall appear.
+    """
+
+    key: str
+    study: Study
+    output: Path
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a job.
+
+    Attributes:
+        key: The study's key in the ledger.
+        reason: Code of a bad end, or empty.
+        message: One line about it, or empty.
+        quarantine: Whether the bad end lies in the data.
+        output_sha256: Hex digest of the file written; empty after a bad end.
+        seconds: From reading to the finished file, waiting excluded, in s.
+        measures: What was measured on the way.
+    """
+
+    key: str
+    reason: str = ""
+    message: str = ""
+    quarantine: bool = False
+    output_sha256: str = ""
+    seconds: float = 0.0
+    measures: dict[str, Any] = field(default_factory=dict)
+
+
+def bad_end(key: str, error: Exception, files: Sequence[Path], seconds: float = 0.0) -> Result:
+    """The result of a job that ended with an error.
+
+    Errors of the data and the model's contract quarantine; errors of the surroundings do not.
+    File names are taken out of messages, since they may name patients.
+
+    Args:
+        key: The job's key.
+        error: What was raised.
+        files: The job's input files.
+        seconds: Time spent, in s.
+    """
+    if isinstance(error, ImageError):
+        reason, quarantine, message = error.reason, True, str(error)
+    elif isinstance(error, ModelError | UsageError):
+        reason, quarantine, message = "model_refuses", True, str(error)
+    elif isinstance(error, ServiceError):
+        reason, quarantine, message = "service", False, str(error)
+    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        reason, quarantine, message = "disk_full", False, "no space left; free some and run again"
+    elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        reason, quarantine, message = "out_of_memory", False, "more memory was needed than there is"
+    elif isinstance(error, OSError):
+        reason, quarantine, message = "system", False, error.strerror or type(error).__name__
+    else:
+        reason, quarantine, message = "unexpected", False, f"{type(error).__name__} {_line(error)}"
+    return Result(key, reason, without_names(message, files), quarantine, seconds=seconds)
+
+
+def without_names(message: str, files: Sequence[Path]) -> str:
+    """A message in one line with paths and names of the input files replaced by their numbers."""
+    for number, path in enumerate(files, 1):
+        stand_in = f"file {number} of {len(files)}"
+        for text in (str(path), path.name):
+            message = message.replace(text, stand_in)
+    for folder in sorted({str(path.parent) for path in files}, key=len, reverse=True):
+        message = message.replace(folder, "its folder")
+    return " ".join(message.split())
+
+
+def _line(error: Exception) -> str:
+    """Where an unexpected error was raised: module and line, never its text."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return ""
+    return f"at {trace.tb_frame.f_globals.get('__name__', '?')}:{trace.tb_lineno}"

@@ -1,0 +1,87 @@
+"""The ledger's tables, and one row of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+SCHEMA_VERSION = 1
+"""Version of the tables; a reader that meets another one says so."""
+
+State = Literal["pending", "running", "done", "failed", "quarantined"]
+STATES: tuple[State, ...] = ("pending", "running", "done", "failed", "quarantined")
+
+TABLES = """
+CREATE TABLE studies (
+    key TEXT PRIMARY KEY, content TEXT NOT NULL, package TEXT NOT NULL, settings TEXT NOT NULL,
+    study TEXT NOT NULL, form TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('pending','running','done','failed','quarantined')),
+    reason TEXT NOT NULL DEFAULT '', message TEXT NOT NULL DEFAULT '',
+    attempts INTEGER NOT NULL DEFAULT 0, output TEXT, output_sha256 TEXT, delivered TEXT,
+    seconds REAL NOT NULL DEFAULT 0, measures TEXT NOT NULL DEFAULT '{}',
+    run INTEGER NOT NULL, worked INTEGER NOT NULL DEFAULT 0, updated REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX studies_by_content ON studies (content, settings);
+CREATE INDEX studies_by_state ON studies (state);
+CREATE TABLE places (place TEXT PRIMARY KEY, key TEXT NOT NULL, files INTEGER NOT NULL,
+    run INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX places_by_key ON places (key);
+CREATE TABLE not_images (place TEXT PRIMARY KEY, why TEXT NOT NULL, run INTEGER NOT NULL)
+    WITHOUT ROWID;
+CREATE TABLE runs (run INTEGER PRIMARY KEY, package TEXT NOT NULL, started REAL NOT NULL,
+    ended REAL);
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One study in the ledger.
+
+    Attributes:
+        key: Hash of content, package and settings.
+        content: Hash of the input's content.
+        package: Hash of the model package.
+        study: The study's name.
+        form: Form of the source.
+        state: Where it stands.
+        reason: Code of a bad end, or empty.
+        message: One line about a bad end, or empty.
+        attempts: How often work on it was begun.
+        output: The segmentation, relative to the output folder.
+        output_sha256: Hex digest of that file.
+        delivered: Where it was sent, if a sink beyond the folder took it.
+        seconds: Time the segmentation took, in s.
+        measures: What was measured on the way: volumes in mL, flags, intensity and spacing.
+        run: Number of the last run that met the study.
+        worked: Number of the last run that worked on it.
+    """
+
+    key: str
+    content: str
+    package: str
+    study: str
+    form: str
+    state: State
+    reason: str
+    message: str
+    attempts: int
+    output: str | None
+    output_sha256: str | None
+    delivered: str | None
+    seconds: float
+    measures: dict[str, Any]
+    run: int
+    worked: int
+
+
+FIELDS = (
+    "studies.key, content, package, study, form, state, reason, message, attempts, output, "
+    "output_sha256, delivered, seconds, measures, studies.run, worked"
+)
+
+
+def entry_of(row: tuple[Any, ...]) -> Entry:
+    """The entry in a row of `FIELDS`."""
+    *plain, measures, run, worked = row
+    return Entry(*plain, measures=json.loads(measures), run=run, worked=worked)

@@ -1,0 +1,49 @@
+"""Which model an archive run uses: what the ledger, the tables and DICOM objects say of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from segmed.manifest.schema import LabelClass
+from segmed.package import ModelPackage
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model, or an ensemble, as the archive needs to know it.
+
+    Attributes:
+        hash: Hash of the package; of an ensemble, of its packages' hashes.
+        name: Architecture and image set, such as `unet hippocampus`.
+        labels: The structures.
+        num_channels: Input channels.
+    """
+
+    hash: str
+    name: str
+    labels: tuple[LabelClass, ...]
+    num_channels: int
+
+
+def model_of(packages: Sequence[ModelPackage]) -> Model:
+    """The identity of one package or of an ensemble, in any order."""
+    hashes = sorted(package.hash for package in packages)
+    whole = (
+        hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+    )
+    plan = packages[0].plan
+    names = sorted({package.architecture for package in packages})
+    return Model(whole, f"{'+'.join(names)} {plan.name}", plan.labels, plan.in_channels)
+
+
+def read_packages(paths: Path | Sequence[Path]) -> tuple[ModelPackage, ...]:
+    """The packages at one or several places.
+
+    Raises:
+        PackageError: One of them is damaged.
+    """
+    places = [paths] if isinstance(paths, Path) else list(paths)
+    return tuple(ModelPackage.load(place) for place in places)

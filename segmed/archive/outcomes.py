@@ -1,0 +1,74 @@
+"""`outcomes.json`: how every study of the last run ended, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from segmed.archive.ledger import Entry, Ledger, State
+from segmed.archive.study import Status, StudyOutcome
+from segmed.io.atomic import whole_file
+
+OUTCOMES_FILE = "outcomes.json"
+
+STATUS: dict[State, Status] = {
+    "done": "done",
+    "quarantined": "refused",
+    "failed": "failed",
+    "pending": "pending",
+    "running": "pending",
+}
+
+
+def outcome_of(entry: Entry, *, fresh: bool) -> StudyOutcome:
+    """The outcome that an entry of the ledger stands for."""
+    done = entry.state == "done"
+    return StudyOutcome(
+        key=entry.key,
+        study=entry.study,
+        status=STATUS[entry.state],
+        reason=f"{entry.reason}: {entry.message}" if entry.reason else "",
+        output=(entry.delivered or entry.output) if done else None,
+        form=entry.form,
+        seconds=entry.seconds,
+        package=entry.package,
+        fresh=fresh,
+    )
+
+
+def write_outcomes(ledger: Ledger, run: int, path: Path) -> Path:
+    """Write what became of the studies that a run met, one at a time.
+
+    Places stay in the ledger, since folder names may name patients. Studies of one content count
+    once for each place. The list is in the order of the places.
+
+    Args:
+        ledger: The ledger.
+        run: Number of the run.
+        path: The JSON file.
+
+    Returns:
+        The file.
+    """
+    with whole_file(path) as draft, draft.open("w", encoding="utf-8") as stream:
+        separator = "[\n"
+        for _, entry in ledger.met(run):
+            stream.write(separator + json.dumps(record(outcome_of(entry, fresh=True))))
+            separator = ",\n"
+        stream.write("[]\n" if separator == "[\n" else "\n]\n")
+    return path
+
+
+def record(outcome: StudyOutcome) -> dict[str, Any]:
+    """An outcome as JSON values."""
+    return {
+        "key": outcome.key,
+        "study": outcome.study,
+        "form": outcome.form,
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "output": outcome.output,
+        "seconds": round(outcome.seconds, 4),
+        "package": outcome.package,
+    }

@@ -1,0 +1,247 @@
+"""Segment an archive: every study exactly once, whatever happens to one of them or to the run."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from segmed.archive.delivery import Delivery, Patience
+from segmed.archive.engine import Engine, Results
+from segmed.archive.job import Job, Result, bad_end
+from segmed.archive.ledger import Entry, Ledger
+from segmed.archive.model import Model
+from segmed.archive.outcomes import outcome_of
+from segmed.archive.reconcile import is_intact
+from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource, key_of
+from segmed.archive.writing import free_bytes
+from segmed.errors import SegmedError
+
+logger = logging.getLogger(__name__)
+
+OUTPUTS = "segmentations"
+MIN_FREE_BYTES = 256 * 2**20
+"""Space that stays free on the output disk, so that the ledger can always be written."""
+
+PACKAGE_NAME_LENGTH = 8
+TRANSFERS = 2
+"""Fetches, and deliveries, that go on at once."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a run may be asked besides source, model and place.
+
+    Attributes:
+        limit: Work on at most this many studies, then stop.
+        resegment: Also segment studies that another model package has done.
+        min_free_bytes: Studies fail with `disk_full` rather than leave less space than this.
+        patience: How long networks are waited for.
+    """
+
+    limit: int | None = None
+    resegment: bool = False
+    min_free_bytes: int = MIN_FREE_BYTES
+    patience: Patience = field(default_factory=Patience)
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """A delivery that came to its end.
+
+    Attributes:
+        key: The study's key.
+        address: Where the output is to be found; empty when it failed.
+        message: Why it failed.
+    """
+
+    key: str
+    address: str = ""
+    message: str = ""
+
+
+@dataclass
+class Run:
+    """One run: decides about each study, hands jobs to the engine, and books what comes back.
+
+    The ledger is touched by the thread that iterates only; fetching, segmenting and delivering go
+    on in others, and report through one queue.
+
+    Attributes:
+        ledger: The ledger, reconciled.
+        out_dir: Folder that output names are relative to.
+        suffix: Suffix of the outputs.
+        settings: What changes outputs besides content and package.
+        model: The model.
+        source: Where studies come from.
+        engine: Who segments them.
+        results: The queue that the engine reports to.
+        delivery: Where outputs are sent, if they are.
+        choices: Limits and manners.
+        number: Number of the run in the ledger.
+    """
+
+    ledger: Ledger
+    out_dir: Path
+    suffix: str
+    settings: str
+    model: Model
+    source: StudySource
+    engine: Engine
+    results: Results
+    delivery: Delivery | None
+    choices: Choices
+    number: int
+    _begun: int = 0
+    _in_hand: dict[str, int] = field(default_factory=dict)
+    _spools: dict[str, Path] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[StudyOutcome]:
+        """Outcomes, in the order in which studies end."""
+        self._transfers = ThreadPoolExecutor(2 * TRANSFERS, "segmed-transfer")
+        try:
+            for item in self.source.studies():
+                if isinstance(item, NotImage):
+                    self.ledger.note_not_image(item, run=self.number)
+                    continue
+                outcome = self._take(item)
+                if outcome is not None:
+                    yield outcome
+                while len(self._in_hand) >= self.engine.capacity + TRANSFERS:
+                    yield from self._settle()
+                yield from self._settle_waiting()
+                if self._begun == self.choices.limit:
+                    break
+            while self._in_hand:
+                yield from self._settle()
+        finally:
+            self._transfers.shutdown(cancel_futures=True)
+            self.engine.close()
+            for folder in self._spools.values():
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _take(self, study: Study) -> StudyOutcome | None:
+        """Decide about one study: its outcome if it is settled, else None and work begun."""
+        key, package = self._key(study)
+        entry = self.ledger.meet(study, key, package, settings=self.settings, run=self.number)
+        if key in self._in_hand:
+            self._in_hand[key] += 1
+            return None
+        if study.fault is not None:
+            fault = study.fault
+            self.ledger.end_badly(
+                key, fault.reason, fault.message, quarantine=not study.environment
+            )
+            return outcome_of(self.ledger.entry(key), fresh=entry.state != "quarantined")
+        if entry.state == "done" or (entry.state == "quarantined" and entry.attempts > 0):
+            return outcome_of(entry, fresh=False)
+        if free_bytes(self.out_dir) < self.choices.min_free_bytes:
+            self.ledger.end_badly(
+                key,
+                "disk_full",
+                f"less than {self.choices.min_free_bytes >> 20} MiB are free on the output disk; "
+                "free some and run again",
+                quarantine=False,
+            )
+            return outcome_of(self.ledger.entry(key), fresh=True)
+        self._begin(study, entry)
+        return None
+
+    def _key(self, study: Study) -> tuple[str, str]:
+        """Key and package under which a study is booked: another model's work stands unasked."""
+        key = key_of(study.content, self.model.hash, self.settings)
+        if not self.choices.resegment and not self.ledger.knows(key):
+            other = self.ledger.done_by_another(study.content, self.model.hash, self.settings)
+            if other is not None:
+                return other.key, other.package
+        return key, self.model.hash
+
+    def _begin(self, study: Study, entry: Entry) -> None:
+        self._in_hand[entry.key] = 1
+        if self.delivery is not None and is_intact(entry, self.out_dir):
+            self._transfers.submit(self._deliver, entry.key, self.out_dir / str(entry.output))
+            return
+        self._begun += 1
+        self.ledger.start(entry.key, run=self.number)
+        name = f"{study.name}-{self.model.hash[:PACKAGE_NAME_LENGTH]}{self.suffix}"
+        job = Job(entry.key, study, self.out_dir / OUTPUTS / name)
+        if study.channels:
+            self.engine.submit(job)
+        else:
+            spool = Path(tempfile.mkdtemp(prefix="segmed-fetch-"))
+            self._spools[entry.key] = spool
+            self._transfers.submit(self._fetch, job, spool)
+
+    def _fetch(self, job: Job, spool: Path) -> None:
+        """In a thread: bring a study's files here, then hand it to the engine."""
+        try:
+            study = self.choices.patience.insist(lambda: self.source.fetch(job.study, spool))
+        except Exception as error:  # noqa: BLE001 - one study ends badly, the rest go on
+            self.results.put(bad_end(job.key, error, ()))
+            return
+        if study.fault is None:
+            self.engine.submit(replace(job, study=study))
+        else:
+            self.results.put(
+                Result(job.key, study.fault.reason, study.fault.message, quarantine=True)
+            )
+
+    def _deliver(self, key: str, path: Path) -> None:
+        """In a thread: send an output on."""
+        assert self.delivery is not None
+        send = self.delivery.deliver
+        try:
+            address = self.choices.patience.insist(lambda: send(path))
+        except SegmedError as error:
+            self.results.put(Delivered(key, message=str(error)))
+        except Exception as error:  # noqa: BLE001 - one study ends badly, the rest go on
+            self.results.put(Delivered(key, message=bad_end(key, error, (path,)).message))
+        else:
+            self.results.put(Delivered(key, address))
+
+    def _settle_waiting(self) -> Iterator[StudyOutcome]:
+        """Book what has come back, without waiting."""
+        while not self.results.empty():
+            yield from self._settle()
+
+    def _settle(self) -> Iterator[StudyOutcome]:
+        """Wait for one report and book it."""
+        report = self.results.get()
+        if isinstance(report, Exception):
+            raise report
+        if isinstance(report, Result) and not report.reason:
+            self._book_output(report)
+            if self.delivery is not None:
+                path = self.out_dir / str(self.ledger.entry(report.key).output)
+                self._transfers.submit(self._deliver, report.key, path)
+                return
+            self.ledger.finish(report.key)
+        elif isinstance(report, Result):
+            self.ledger.end_badly(
+                report.key, report.reason, report.message, quarantine=report.quarantine
+            )
+        elif report.address:
+            self.ledger.finish(report.key, delivered=report.address)
+        else:
+            self.ledger.end_badly(report.key, "service", report.message, quarantine=False)
+        spool = self._spools.pop(report.key, None)
+        if spool is not None:
+            shutil.rmtree(spool, ignore_errors=True)
+        outcome = outcome_of(self.ledger.entry(report.key), fresh=True)
+        for _ in range(self._in_hand.pop(report.key)):
+            yield outcome
+
+    def _book_output(self, result: Result) -> None:
+        entry = self.ledger.entry(result.key)
+        name = f"{entry.study}-{self.model.hash[:PACKAGE_NAME_LENGTH]}{self.suffix}"
+        self.ledger.note_output(
+            result.key,
+            f"{OUTPUTS}/{name}",
+            result.output_sha256,
+            seconds=result.seconds,
+            measures=result.measures,
+        )

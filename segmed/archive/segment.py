@@ -1,0 +1,175 @@
+"""Segment an archive: the one call that ties source, ledger, engine and outputs together."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from segmed.archive.delivery import Delivery
+from segmed.archive.engine import Engine, Results, ThreadEngine
+from segmed.archive.ledger import Ledger
+from segmed.archive.model import Model, model_of, read_packages
+from segmed.archive.outcomes import OUTCOMES_FILE, outcome_of, write_outcomes
+from segmed.archive.reconcile import reconcile
+from segmed.archive.run import OUTPUTS, Choices, Run
+from segmed.archive.study import NotImage, StudyOutcome, StudySource, key_of
+from segmed.archive.worker_engine import WorkerEngine
+from segmed.archive.worker_setup import Setup
+from segmed.archive.writing import Writing, suffix_of
+from segmed.inference.predictor import Predictor
+
+LEDGER_FILE = "ledger.sqlite"
+DEFAULT_CHOICES = Choices()
+
+
+@dataclass(frozen=True)
+class Workers:
+    """A model to be loaded by worker processes, which a deadly study cannot take the run with.
+
+    Attributes:
+        packages: Folder of the package, or folders of an ensemble's.
+        number: How many processes; each loads the model once.
+        options: Options of the predictor: `device`, `engine`, `tta`.
+        timeout_s: Longest time without a result while a worker holds a study, in s; None for ever.
+    """
+
+    packages: tuple[Path, ...]
+    number: int = 1
+    options: dict[str, Any] = field(default_factory=dict)
+    timeout_s: float | None = None
+
+
+def segment_archive(
+    source: StudySource,
+    *,
+    predictor: Predictor | Workers | Path | Sequence[Path],
+    out_dir: Path,
+    ledger_path: Path | None = None,
+    format: str = "nifti",
+    delivery: Delivery | None = None,
+    choices: Choices = DEFAULT_CHOICES,
+) -> Iterator[StudyOutcome]:
+    """Segment every study of a source once, and say how each ended.
+
+    The ledger is brought in line with the files first, so a run that was killed at any moment
+    continues. `out_dir/outcomes.json` is written at the end, also when the caller stops early.
+
+    Args:
+        source: Where the studies come from.
+        predictor: The model, loaded, to be used in this process; or `Workers` (a package folder, or
+            several, stand for one worker), to be loaded by processes of their own.
+        out_dir: Where segmentations, ledger and outcomes go.
+        ledger_path: The ledger, if not `out_dir/ledger.sqlite`.
+        format: `nifti`, `dicom-seg` or `rtstruct`.
+        delivery: Where outputs are sent besides.
+        choices: Limits and manners of the run.
+
+    Yields:
+        One outcome for each study met, in the order in which they end.
+
+    Raises:
+        UsageError: Another run is writing here, or an option is unknown.
+        PackageError: A package is damaged.
+        ServiceError: The ledger cannot be written, or source or delivery do not answer.
+    """
+    suffix = suffix_of(format)
+    crew = predictor if isinstance(predictor, Predictor) else _crew(predictor)
+    model, tta = _identify(crew)
+    writing = Writing(format, model.labels, model.name, model.hash)
+    results: Results = queue.Queue()
+    (out_dir / OUTPUTS).mkdir(parents=True, exist_ok=True)
+    with Ledger(ledger_path or out_dir / LEDGER_FILE) as ledger:
+        choices.patience.insist(lambda: reconcile(ledger, out_dir, out_dir / OUTPUTS, delivery))
+        number = ledger.begin_run(model.hash)
+        try:
+            yield from Run(
+                ledger=ledger,
+                out_dir=out_dir,
+                suffix=suffix,
+                settings=_settings(format, tta=tta),
+                model=model,
+                source=source,
+                engine=_engine(crew, writing, results),
+                results=results,
+                delivery=delivery,
+                choices=choices,
+                number=number,
+            )
+            ledger.end_run(number)
+        finally:
+            write_outcomes(ledger, number, out_dir / OUTCOMES_FILE)
+
+
+def preview_archive(
+    source: StudySource,
+    *,
+    model: Model,
+    out_dir: Path,
+    format: str = "nifti",
+    tta: bool = False,
+) -> Iterator[StudyOutcome]:
+    """Say what `segment_archive` would do, and write nothing.
+
+    Args:
+        source: Where the studies come from.
+        model: The model that would be used, from `model_of`.
+        out_dir: Where a ledger may be.
+        format: `nifti`, `dicom-seg` or `rtstruct`.
+        tta: Whether test-time augmentation would be used.
+
+    Yields:
+        An outcome for each study: as the ledger has it, `refused` by intake, or `pending`.
+    """
+    suffix_of(format)
+    path = out_dir / LEDGER_FILE
+    ledger = Ledger(path, writer=False) if path.exists() else None
+    try:
+        for study in source.studies():
+            if isinstance(study, NotImage):
+                continue
+            key = key_of(study.content, model.hash, _settings(format, tta=tta))
+            if ledger is not None and ledger.knows(key):
+                yield outcome_of(ledger.entry(key), fresh=False)
+                continue
+            fault = study.fault
+            yield StudyOutcome(
+                key=key,
+                study=study.name,
+                status="refused" if fault else "pending",
+                reason=f"{fault.reason}: {fault.message}" if fault else "",
+                output=None,
+                form=study.form,
+                seconds=0.0,
+                package=model.hash,
+            )
+    finally:
+        if ledger is not None:
+            ledger.close()
+
+
+def _crew(predictor: Workers | Path | Sequence[Path]) -> Workers:
+    if isinstance(predictor, Workers):
+        return predictor
+    return Workers((predictor,) if isinstance(predictor, Path) else tuple(predictor))
+
+
+def _identify(crew: Predictor | Workers) -> tuple[Model, bool]:
+    """The model, and whether it is used with test-time augmentation."""
+    if isinstance(crew, Workers):
+        return model_of(read_packages(crew.packages)), bool(crew.options.get("tta", False))
+    return model_of(crew.packages), crew.tta
+
+
+def _engine(crew: Predictor | Workers, writing: Writing, results: Results) -> Engine:
+    if isinstance(crew, Predictor):
+        return ThreadEngine(crew, writing, results)
+    setup = Setup(crew.packages, writing, crew.options)
+    return WorkerEngine(setup, results, workers=crew.number, timeout_s=crew.timeout_s)
+
+
+def _settings(format_name: str, *, tta: bool) -> str:
+    """What changes an output besides content and package."""
+    return f"{format_name} tta" if tta else format_name

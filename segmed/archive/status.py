@@ -1,0 +1,73 @@
+"""Look at a ledger, and give its bad ends another chance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from segmed.archive.ledger import Ledger, State
+from segmed.archive.outcomes import outcome_of
+from segmed.archive.segment import LEDGER_FILE
+from segmed.archive.study import StudyOutcome
+
+
+@dataclass(frozen=True)
+class ArchiveStatus:
+    """How an archive stands.
+
+    Attributes:
+        counts: Studies in each state.
+        bad_ends: The refused and failed ones.
+        files_in_studies: Files that the last run met in studies.
+        files_without_image: Files that the last run met and that hold no image.
+    """
+
+    counts: dict[State, int]
+    bad_ends: tuple[StudyOutcome, ...]
+    files_in_studies: int
+    files_without_image: int
+
+
+def archive_status(out_dir: Path) -> ArchiveStatus:
+    """How the archive that is segmented into a folder stands, also while a run goes on.
+
+    Raises:
+        UsageError: There is no ledger.
+    """
+    with Ledger(out_dir / LEDGER_FILE, writer=False) as ledger:
+        run = ledger.last_run()
+        files, others = (0, 0) if run is None else ledger.files_met(run)
+        bad = [
+            outcome_of(entry, fresh=False)
+            for state in ("quarantined", "failed")
+            for entry in ledger.entries(state=state)
+        ]
+        return ArchiveStatus(ledger.counts(), tuple(bad), files, others)
+
+
+def retry_archive(out_dir: Path) -> int:
+    """Let the next run try refused and failed studies again; returns how many there are.
+
+    Raises:
+        UsageError: There is no ledger, or a run is going on.
+    """
+    with Ledger(out_dir / LEDGER_FILE, writer=False):
+        pass  # a folder without a ledger gets none from a retry
+    with Ledger(out_dir / LEDGER_FILE) as ledger:
+        return ledger.reopen_all(("quarantined", "failed"))
+
+
+def places_of(out_dir: Path, study: str) -> tuple[str, ...]:
+    """Where the input of a study lies, relative to the archive; may name patients.
+
+    Args:
+        out_dir: The output folder.
+        study: The study's name, as in `outcomes.json`.
+    """
+    with Ledger(out_dir / LEDGER_FILE, writer=False) as ledger:
+        return tuple(
+            place
+            for entry in ledger.entries()
+            if entry.study == study
+            for place in ledger.places(entry.key)
+        )

@@ -1,0 +1,147 @@
+"""What passes through an archive run: studies, files that are no images, and outcomes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+STUDY_NAME_LENGTH = 16
+"""Hex digits of the content hash that name a study in files and tables."""
+
+READ_BLOCK = 1 << 20
+
+Status = Literal["done", "refused", "failed", "pending"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a study cannot be segmented.
+
+    Attributes:
+        reason: Short stable code such as `missing_slice`.
+        message: One line for people.
+    """
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """One unit of work: the input of one segmentation.
+
+    Attributes:
+        content: Hex SHA-256 of the input's content (of its files' sorted digests).
+        form: `nifti`, `dicom` or another source form.
+        place: Where the archive holds it; may name patients, so it stays in the ledger.
+        channels: Files of each input channel, in the model's channel order; empty until fetched.
+        audits: For DICOM, the audit of each channel's series.
+        fault: Why it is refused before anything is read.
+        environment: Whether the fault lies in the surroundings (permission, network), not the data.
+        remote: What a network source needs to fetch it.
+    """
+
+    content: str
+    form: str
+    place: str
+    channels: tuple[tuple[Path, ...], ...] = ()
+    audits: tuple[Any, ...] = ()
+    fault: Fault | None = None
+    environment: bool = False
+    remote: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The study's name in files and tables: a piece of its content hash."""
+        return self.content[:STUDY_NAME_LENGTH]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files, channel by channel."""
+        return tuple(path for channel in self.channels for path in channel)
+
+
+@dataclass(frozen=True)
+class NotImage:
+    """A file that holds no image to segment.
+
+    Attributes:
+        place: Where it lies.
+        why: What it is instead.
+    """
+
+    place: str
+    why: str
+
+
+@dataclass(frozen=True)
+class StudyOutcome:
+    """How one study ended.
+
+    Attributes:
+        key: Hash of input content and model; the ledger's key.
+        study: Name of the study: a piece of its content hash, never a patient identifier.
+        status: `done`, `refused` (bad data), `failed` (surroundings), `pending` (dry run).
+        reason: Empty when done, else a code and one line.
+        output: The segmentation, relative to the output folder, or a DICOM address; else None.
+        form: Form of the source.
+        seconds: Time it took when it was segmented, in s.
+        package: Hash of the model package that made the output.
+        fresh: Whether this run worked on it, rather than finding it settled.
+    """
+
+    key: str
+    study: str
+    status: Status
+    reason: str
+    output: str | None
+    form: str
+    seconds: float
+    package: str
+    fresh: bool = True
+
+
+class StudySource(Protocol):
+    """Where studies come from."""
+
+    def studies(self) -> Iterator[Study | NotImage]:
+        """All studies, and the files that are none, one at a time."""
+        ...
+
+    def fetch(self, study: Study, folder: Path) -> Study:
+        """The study with its files on this machine, below `folder` if they had to be fetched.
+
+        Raises:
+            ServiceError: The server does not answer, or refuses.
+        """
+        ...
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(READ_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def content_hash(digests: Iterable[Iterable[str]]) -> str:
+    """Hash of an input from the digests of its files.
+
+    Args:
+        digests: For each channel, the digest of each of its files, in any order.
+
+    Returns:
+        Hex SHA-256 that is the same wherever the files lie and whatever they are called.
+    """
+    lines = "\n\n".join("\n".join(sorted(channel)) for channel in digests)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def key_of(content: str, package: str, settings: str = "") -> str:
+    """The ledger's key of an input, a model and what changes its output besides."""
+    return hashlib.sha256(f"{content}\n{package}\n{settings}".encode()).hexdigest()

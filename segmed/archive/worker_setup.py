@@ -1,0 +1,31 @@
+"""What a worker process is told at its start, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from segmed.archive.writing import Writing
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker needs before its first job.
+
+    Attributes:
+        packages: Folders of the model's packages.
+        options: Options of the predictor: device, engine, tta.
+        writing: How outputs are written.
+    """
+
+    packages: tuple[Path, ...]
+    writing: Writing
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A worker's first word: why it cannot work, or nothing."""
+
+    fault: str = ""

@@ -1,0 +1,132 @@
+"""Write a segmentation as the archive's sink wants it: NIfTI, DICOM-SEG or RTSTRUCT."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from monai.data import MetaTensor
+
+from segmed.archive.study import sha256_of_file
+from segmed.errors import ImageError, unknown_name
+from segmed.io import write_label
+from segmed.io.atomic import flush
+from segmed.manifest.schema import LabelClass
+
+SUFFIXES: dict[str, str] = {
+    "nifti": ".nii.gz",
+    "dicom-seg": ".seg.dcm",
+    "rtstruct": ".rtstruct.dcm",
+}
+STAGING = ".staging"
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How segmentations are written.
+
+    Attributes:
+        format: `nifti`, `dicom-seg` or `rtstruct`.
+        labels: The structures.
+        model_name: Name of the model, for DICOM objects.
+        model_version: Hash of the package, for DICOM objects and their identifiers.
+    """
+
+    format: str
+    labels: tuple[LabelClass, ...]
+    model_name: str
+    model_version: str
+
+    def write(self, path: Path, label: MetaTensor, *, like: MetaTensor) -> str:
+        """Write one segmentation, whole or not at all.
+
+        Args:
+            path: Where it shall appear.
+            label: `[1, *spatial]` label values on the grid of `like`.
+            like: The image, with its source.
+
+        Returns:
+            Hex SHA-256 of the file.
+
+        Raises:
+            ImageError: `no_dicom_source`: a DICOM object is asked for and the image is none.
+        """
+        with tempfile.TemporaryDirectory(prefix=f"{os.getpid()}-", dir=staging(path)) as folder:
+            draft = self._draft(Path(folder) / path.name, label, like)
+            digest = sha256_of_file(draft)
+            flush(draft)
+            draft.replace(path)
+        flush(path.parent)
+        return digest
+
+    def _draft(self, path: Path, label: MetaTensor, like: MetaTensor) -> Path:
+        if self.format == "nifti":
+            return write_label(path, label, like=like, labels=self.labels)
+        if like.meta["source"].format != "dicom":
+            raise ImageError(
+                f"{self.format} needs a DICOM series, the image is "
+                f"{like.meta['source'].format}; choose the format nifti",
+                reason="no_dicom_source",
+            )
+        if self.format == "dicom-seg":
+            from segmed.io.dicom_seg import write_dicom_seg  # noqa: PLC0415 - needs highdicom
+
+            write = write_dicom_seg
+        else:
+            from segmed.io.rtstruct import write_rtstruct  # noqa: PLC0415 - DICOM only
+
+            write = write_rtstruct
+        return write(
+            path,
+            label,
+            like=like,
+            labels=self.labels,
+            model_name=self.model_name,
+            model_version=self.model_version,
+        )
+
+
+def suffix_of(format_name: str) -> str:
+    """File suffix of an output format.
+
+    Raises:
+        UsageError: The format is unknown; the known ones are listed.
+    """
+    if format_name not in SUFFIXES:
+        raise unknown_name("output format", format_name, SUFFIXES)
+    return SUFFIXES[format_name]
+
+
+def staging(path: Path) -> Path:
+    """The folder beside an output where drafts are written; made if missing."""
+    folder = path.parent / STAGING
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def sweep(outputs: Path) -> int:
+    """Remove the drafts that killed processes left; those of living processes stay.
+
+    Args:
+        outputs: The folder of the segmentations.
+
+    Returns:
+        How many were removed.
+    """
+    left = [path for path in (outputs / STAGING).glob("*") if not _is_alive(path.name)]
+    for path in left:
+        shutil.rmtree(path, ignore_errors=True)
+    return len(left)
+
+
+def _is_alive(draft: str) -> bool:
+    number = draft.split("-", maxsplit=1)[0]
+    return number.isdigit() and int(number) != os.getpid() and Path(f"/proc/{number}").exists()
+
+
+def free_bytes(folder: Path) -> int:
+    """Space left on the disk of a folder, in bytes."""
+    return shutil.disk_usage(folder).free

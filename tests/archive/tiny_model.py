@@ -1,0 +1,57 @@
+"""A real network, small and untrained, that archive tests segment with."""
+
+from __future__ import annotations
+
+import torch
+
+from segmed.manifest.schema import Channel, Code, LabelClass
+from segmed.models import build_model
+from segmed.package import ModelPackage
+from segmed.plan.schema import (
+    Augmentation,
+    Inference,
+    Intensity,
+    NetworkPlan,
+    Plan,
+    Preprocessing,
+    Recipe,
+)
+
+LABELS = (
+    LabelClass(
+        name="anterior",
+        value=1,
+        code=Code(scheme="SCT", value="279196000", meaning="Head of hippocampus"),
+    ),
+    LabelClass(
+        name="posterior",
+        value=2,
+        code=Code(scheme="SCT", value="279346002", meaning="Tail of hippocampus"),
+    ),
+)
+OPTIONS = {"widths": [4, 8], "strides": [[1, 1, 1], [2, 2, 2]], "deep_supervision": False}
+
+
+def tiny_package(*, seed: int = 0, channels: int = 1, patch: int = 48) -> ModelPackage:
+    """A U-Net of two levels with weights drawn from a seed."""
+    plan = Plan(
+        name="tiny",
+        spatial_dims=3,
+        channels=tuple(Channel(name=f"c{n}", modality="MR") for n in range(channels)),
+        labels=LABELS,
+        preprocessing=Preprocessing(
+            spacing_mm=(1.0, 1.0, 1.0),
+            image_order=1,
+            intensity=(Intensity(scheme="zscore"),) * channels,
+        ),
+        patch_size=(patch, patch, patch),
+        networks={"unet": NetworkPlan(options=OPTIONS, learning_rate=1e-3)},
+        recipe=Recipe(augmentation=Augmentation(rotation_deg=(0.0,))),
+        inference=Inference(overlap=0.25),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = build_model(
+            "unet", spatial_dims=3, in_channels=channels, num_classes=3, **OPTIONS
+        )
+    return ModelPackage("unet", OPTIONS, plan, network.state_dict(), {"note": "untrained"})
