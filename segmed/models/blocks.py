@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from segmed.errors import ModelError
-from segmed.models.options import Activation, Axes, Norm
+from segmed.models.options import Activation, Axes, ConvStyle, Level, Norm
 
 LEAKY_SLOPE = 0.01
 """Slope of the leaky ReLU for negative values."""
@@ -92,10 +92,10 @@ class ConvUnit(nn.Sequential):
         in_channels: Features before.
         out_channels: Features after.
         kernel: Kernel per axis.
-        norm: Normalisation.
-        activation: Non-linearity; None for none.
-        bias: Bias of the convolution; None gives it one where no norm follows.
-        valid: Do not pad.
+        style: Norm, activation and bias.
+        padding: Zeros on either side; None keeps the size at stride 1.
+        stride: Step per axis.
+        dilation: Step between the kernel's taps, per axis.
     """
 
     def __init__(
@@ -105,25 +105,82 @@ class ConvUnit(nn.Sequential):
         out_channels: int,
         *,
         kernel: Axes,
-        norm: Norm,
-        activation: Activation | None,
-        bias: bool | None = None,
-        valid: bool = False,
+        style: ConvStyle,
+        padding: Axes | None = None,
+        stride: Axes | int = 1,
+        dilation: Axes | None = None,
     ) -> None:
-        padding = (0,) * spatial_dims if valid else same_padding(kernel, (1,) * spatial_dims)
-        conv = CONV[spatial_dims](
-            in_channels,
-            out_channels,
-            kernel,
-            padding=padding,
-            bias=norm is None if bias is None else bias,
-        )
-        layers = [conv]
-        if norm is not None:
-            layers.append(make_norm(norm, spatial_dims, out_channels))
-        if activation is not None:
-            layers.append(make_activation(activation))
+        dilation = dilation or (1,) * spatial_dims
+        layers = [
+            CONV[spatial_dims](
+                in_channels,
+                out_channels,
+                kernel,
+                stride=stride,
+                padding=same_padding(kernel, dilation) if padding is None else padding,
+                dilation=dilation,
+                bias=style.norm is None if style.bias is None else style.bias,
+            )
+        ]
+        if style.norm is not None:
+            layers.append(make_norm(style.norm, spatial_dims, out_channels))
+        if style.activation is not None:
+            layers.append(make_activation(style.activation))
         super().__init__(*layers)
+
+
+def double_conv(
+    spatial_dims: int,
+    in_channels: int,
+    level: Level,
+    *,
+    style: ConvStyle,
+    padding: Axes | None = None,
+    dropout: float = 0.0,
+) -> nn.Sequential:
+    """Two convolutions, the block of the whole U-Net family.
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: Features before.
+        level: Gives width and kernel.
+        style: Norm, activation and bias.
+        padding: Zeros on either side; None keeps the size.
+        dropout: Probability of zeroing a feature after each convolution.
+
+    Returns:
+        The block.
+    """
+    layers: list[nn.Module] = []
+    for before in (in_channels, level.width):
+        layers.append(
+            ConvUnit(
+                spatial_dims,
+                before,
+                level.width,
+                kernel=level.kernel,
+                style=style,
+                padding=padding,
+            )
+        )
+        if dropout > 0:
+            layers.append(nn.Dropout(dropout))
+    return nn.Sequential(*layers)
+
+
+def make_pools(levels: Sequence[Level]) -> nn.ModuleList:
+    """Max-pooling into every level but the first; a last, partial window counts.
+
+    Args:
+        levels: Levels, finest first.
+
+    Returns:
+        One pooling for each level from the second on.
+    """
+    return nn.ModuleList(
+        MAX_POOL[len(level.stride)](level.stride, stride=level.stride, ceil_mode=True)
+        for level in levels[1:]
+    )
 
 
 def make_deconv(

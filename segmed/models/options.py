@@ -13,7 +13,7 @@ from segmed.errors import ModelError
 Axes = tuple[int, ...]
 Norm = Literal["batch", "instance", "group"] | None
 Activation = Literal["relu", "leaky_relu"]
-Upsample = Literal["deconv", "linear"]
+Upsample = Literal["deconv", "linear", "bilinear", "trilinear"]
 
 DEFAULT_LEVELS = 4
 """Levels without a plan: three poolings, which a volume of 35x51x35 voxels still bears."""
@@ -61,6 +61,21 @@ class Level:
     kernel: Axes
 
 
+@dataclass(frozen=True)
+class ConvStyle:
+    """What goes with a convolution.
+
+    Attributes:
+        norm: Normalisation after it; None for none.
+        activation: Non-linearity after that; None for none.
+        bias: Whether it has a bias; None gives it one where no norm follows.
+    """
+
+    norm: Norm
+    activation: Activation | None
+    bias: bool | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class LevelOptions:
     """Options common to all planned forms; sequences run from the finest level down.
@@ -73,7 +88,9 @@ class LevelOptions:
         activation: Non-linearity after it.
         deep_supervision: In training, give the logits of several levels, finest first.
         dropout: Probability of zeroing a feature where the paper drops out.
-        upsample: Transposed convolution, or (bi-, tri-) linear interpolation.
+        upsample: Transposed convolution, or linear interpolation (`bilinear` and `trilinear` are
+            other words for it).
+        conv_bias: Bias of the convolutions; None gives them one where no norm follows.
     """
 
     widths: Sequence[int] | None = None
@@ -84,13 +101,24 @@ class LevelOptions:
     deep_supervision: bool = False
     dropout: float = 0.0
     upsample: Upsample = "deconv"
+    conv_bias: bool | None = None
 
     def __post_init__(self) -> None:
         check_choice("norm", self.norm, ("batch", "instance", "group", None))
         check_choice("activation", self.activation, ("relu", "leaky_relu"))
-        check_choice("upsample", self.upsample, ("deconv", "linear"))
+        check_choice("upsample", self.upsample, ("deconv", "linear", "bilinear", "trilinear"))
         if not 0.0 <= self.dropout < 1.0:
             raise ModelError(f"dropout must be in 0..1, got {self.dropout}")
+
+    @property
+    def style(self) -> ConvStyle:
+        """What goes with each convolution."""
+        return ConvStyle(self.norm, self.activation, self.conv_bias)
+
+    @property
+    def interpolates(self) -> bool:
+        """Whether maps are enlarged by interpolation instead of a transposed convolution."""
+        return self.upsample != "deconv"
 
     def levels(self, spatial_dims: int) -> tuple[Level, ...]:
         """The levels, finest first, with omitted options filled in.
@@ -193,6 +221,7 @@ class Architecture:
         options: Dataclass of its options, with the defaults of the planned form.
         build: Makes the network.
         paper: Options of `preset="paper"` that differ from the defaults.
+        paper_3d: What differs from those in 3D.
         reference: Authors and year.
     """
 
@@ -200,4 +229,5 @@ class Architecture:
     options: Callable[..., Any]
     build: Callable[[Task, Any], nn.Module]
     paper: Mapping[str, Any] = field(default_factory=dict)
+    paper_3d: Mapping[str, Any] = field(default_factory=dict)
     reference: str = ""

@@ -8,10 +8,18 @@ from typing import Any
 from torch import nn
 
 from segmed.errors import ModelError, unknown_name
-from segmed.models import unet
+from segmed.models import fcn, unet, unet3plus, unetpp
 from segmed.models.options import Architecture, Task
 
-ARCHITECTURES: dict[str, Architecture] = {entry.name: entry for entry in (unet.ARCHITECTURE,)}
+ARCHITECTURES: dict[str, Architecture] = {
+    entry.name: entry
+    for entry in (
+        *fcn.ARCHITECTURES,
+        unet.ARCHITECTURE,
+        unetpp.ARCHITECTURE,
+        unet3plus.ARCHITECTURE,
+    )
+}
 
 
 def list_models() -> tuple[str, ...]:
@@ -73,6 +81,7 @@ def build_model(
     for option in options:
         if option not in known:
             raise unknown_name(f"option of {name}", option, known)
-    chosen = {**(entry.paper if preset == "paper" else {}), **options}
     task = Task(spatial_dims, in_channels, num_classes)
+    paper = {**entry.paper, **(entry.paper_3d if spatial_dims == 3 else {})}
+    chosen = {**(paper if preset == "paper" else {}), **options}
     return entry.build(task, entry.options(**chosen))

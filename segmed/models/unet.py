@@ -16,18 +16,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from torch import Tensor, nn
 
 from segmed.errors import ModelError
 from segmed.models.blocks import (
-    MAX_POOL,
-    ConvUnit,
     check_input,
     concat,
+    double_conv,
     initialise_he,
     make_deconv,
+    make_pools,
     pointwise,
 )
 from segmed.models.options import (
@@ -47,11 +48,9 @@ class UNetOptions(LevelOptions):
 
     Attributes:
         padding: `same` keeps sizes; `valid` is the paper's.
-        conv_bias: Bias of the convolutions; None gives them one where no norm follows.
     """
 
     padding: Literal["same", "valid"] = "same"
-    conv_bias: bool | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,45 +73,27 @@ class UNet(nn.Module):
         self.levels = options.levels(task.spatial_dims)
         widths = [level.width for level in self.levels]
         dims, depth = task.spatial_dims, len(self.levels)
+        valid = (0,) * dims if options.padding == "valid" else None
+        block = partial(double_conv, dims, style=options.style, padding=valid)
         self.encoder = nn.ModuleList(
-            self._double_conv(before, level)
+            block(before, level)
             for before, level in zip([task.in_channels, *widths], self.levels, strict=False)
         )
-        self.pools = nn.ModuleList(
-            MAX_POOL[dims](level.stride, stride=level.stride) for level in self.levels[1:]
-        )
+        self.pools = make_pools(self.levels)
         self.drop = nn.Dropout(options.dropout)
         self.ups, self.decoder, heads = nn.ModuleList(), nn.ModuleList(), []
         for index in range(depth - 1):
             level, below = self.levels[index], self.levels[index + 1]
-            if options.upsample == "deconv":
+            if not options.interpolates:
                 self.ups.append(make_deconv(dims, below.width, level.width, stride=below.stride))
-            joined = level.width + (level.width if options.upsample == "deconv" else below.width)
-            self.decoder.append(self._double_conv(joined, level))
+            joined = level.width + (below.width if options.interpolates else level.width)
+            self.decoder.append(block(joined, level))
             if index == 0 or options.deep_supervision:
                 heads.append(pointwise(dims, level.width, task.num_classes))
         if depth == 1:
             heads.append(pointwise(dims, widths[0], task.num_classes))
         self.heads = nn.ModuleList(heads)
         initialise_he(self)
-
-    def _double_conv(self, in_channels: int, level: Level) -> nn.Sequential:
-        options = self.options
-        return nn.Sequential(
-            *(
-                ConvUnit(
-                    self.task.spatial_dims,
-                    before,
-                    level.width,
-                    kernel=level.kernel,
-                    norm=options.norm,
-                    activation=options.activation,
-                    bias=options.conv_bias,
-                    valid=options.padding == "valid",
-                )
-                for before in (in_channels, level.width)
-            )
-        )
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
         """Logits of an image.
@@ -158,7 +139,7 @@ class UNet(nn.Module):
         logits = [] if len(skips) > 1 else [self.heads[0](x)]
         for index in range(len(skips) - 2, -1, -1):
             skip = skips[index]
-            if self.options.upsample == "deconv":
+            if not self.options.interpolates:
                 x = self.ups[index](x)
             else:
                 x = resize_linear(x, skip.shape[2:])

@@ -1,0 +1,1 @@
+"""Feature extractors that publish the channels and strides of their maps."""

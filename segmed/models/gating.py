@@ -1,0 +1,78 @@
+"""The classification-guided module of UNet 3+: is the structure there at all?
+
+Huang et al. 2020, section 2.3. The deepest map goes through dropout, a 1x1 convolution and a global
+maximum; the score gates the segmentation. Differences from the authors' repository: scores are
+trained (their argmax let no gradient through), an absent class gets probability 0 (gating logits
+gave 0.5), and a whole case is gated at once, since a window need not hold the organ.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from segmed.models.blocks import pointwise
+
+PRESENT = 0.5
+"""A class whose probability of being there is lower is taken for absent."""
+
+
+class ScoredLogits(NamedTuple):
+    """Training output of a network with a CGM.
+
+    Attributes:
+        logits: `[B, K, *spatial]` each, finest first.
+        scores: `[B, K]`, before the sigmoid: is class k anywhere in the image?
+    """
+
+    logits: list[Tensor]
+    scores: Tensor
+
+
+class ClassHead(nn.Module):
+    """One score a class from the deepest map.
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: Features of the deepest map.
+        num_classes: Classes, background included.
+    """
+
+    def __init__(self, spatial_dims: int, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.5)
+        self.conv = pointwise(spatial_dims, in_channels, num_classes)
+
+    def forward(self, deepest: Tensor) -> Tensor:
+        """Scores before the sigmoid.
+
+        Args:
+            deepest: `[B, C, *spatial]`.
+
+        Returns:
+            `[B, num_classes]`.
+        """
+        scores: Tensor = self.conv(self.drop(deepest))
+        return scores.flatten(2).amax(2)
+
+
+def gate_probabilities(probs: Tensor, scores: Tensor) -> Tensor:
+    """Take the absent classes out of the probabilities of whole cases.
+
+    Args:
+        probs: `[B, K, *spatial]`. With several classes the first is the background.
+        scores: `[B, K]` before the sigmoid. For a case seen in windows: the largest over them.
+
+    Returns:
+        `[B, K, *spatial]`; an absent class has 0 everywhere, what it had is the background's.
+    """
+    gates = (torch.sigmoid(scores) >= PRESENT).to(probs.dtype)
+    if probs.shape[1] > 1:
+        gates = torch.cat([torch.ones_like(gates[:, :1]), gates[:, 1:]], dim=1)
+    gated = probs * gates.view(*gates.shape, *[1] * (probs.ndim - 2))
+    if probs.shape[1] > 1:
+        rest = probs.sum(1, keepdim=True) - gated.sum(1, keepdim=True)
+        gated = torch.cat([gated[:, :1] + rest, gated[:, 1:]], dim=1)
+    return gated
