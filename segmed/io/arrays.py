@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from segmed.errors import ImageError
+from segmed.io.bytestream import is_zipped, truncated, unzipped
 from segmed.io.dicom_header import looks_like_dicom
 from segmed.io.dicom_read import load_series
 from segmed.io.limits import ReadLimits
-from segmed.io.nifti import GZIP_MAGIC, is_nifti, read_nifti, truncated, unzipped
+from segmed.io.metaimage import is_metaimage, read_metaimage
+from segmed.io.nifti import is_nifti, read_nifti
+from segmed.io.nrrd import MAGIC, read_nrrd
+from segmed.io.raster import raster_format, read_raster
 from segmed.io.source import Loaded
 
 
@@ -36,8 +40,16 @@ def load(path: Path | str, limits: ReadLimits, *, exact: bool = False) -> Loaded
     start = _start(path)
     if is_nifti(start) or _is_half_pair(path):
         return read_nifti(path, limits, exact=exact)
+    if is_zipped(path):
+        raise unknown_format(path, start)
     if looks_like_dicom(start[:132]):
         return load_series(path, limits, exact=exact)
+    if start.startswith(MAGIC):
+        return read_nrrd(path, limits, exact=exact)
+    if is_metaimage(start):
+        return read_metaimage(path, limits, exact=exact)
+    if kind := raster_format(start):
+        return read_raster(path, kind, limits, exact=exact)
     raise unknown_format(path, start)
 
 
@@ -47,7 +59,7 @@ def _start(path: Path) -> bytes:
         raise ImageError(
             f"{path.name}: the file is empty; fetch it again", reason="empty_file", paths=[path]
         )
-    if path.suffix == ".gz" and not _is_zipped(path):
+    if path.suffix == ".gz" and not is_zipped(path):
         raise ImageError(
             f"{path.name}: named as gzip, its content is not; fetch it again or rename it",
             reason="not_gzip",
@@ -74,8 +86,3 @@ def unknown_format(path: Path, start: bytes) -> ImageError:
         reason="unknown_format",
         paths=[path],
     )
-
-
-def _is_zipped(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(2) == GZIP_MAGIC

@@ -106,8 +106,10 @@ def judge(headers: Sequence[DicomHeader]) -> SeriesAudit:
     first = headers[0]
     pairs = [(header.path, part) for header in headers for part in header.slices]
     shape = (first.columns, first.rows, len(pairs))
-    files: Iterable[Path] = (header.path for header in headers)
-    affine, spacing, ordered = None, (), ()
+    files: Iterable[Path] = [header.path for header in headers]
+    affine: Affine | None = None
+    spacing: tuple[float, ...] = ()
+    ordered: tuple[tuple[Path, Slice], ...] = ()
     if verdict is None:
         try:
             affine, spacing, ordered = stack(pairs)
@@ -289,9 +291,9 @@ def _notes(headers: Sequence[DicomHeader]) -> tuple[str, ...]:
         notes.append("stored as secondary capture, though with geometry")
     if any(header.photometric == "MONOCHROME1" for header in headers):
         notes.append("MONOCHROME1: stored values are kept, low is bright")
-    made = {header.images_in_acquisition for header in headers} - {None}
-    if len(made) == 1 and len(headers) < max(made, default=0):
-        notes.append(f"the scanner made {max(made)} images, {len(headers)} are here")
+    made = max((header.images_in_acquisition or 0 for header in headers), default=0)
+    if len(headers) < made:
+        notes.append(f"the scanner made {made} images, {len(headers)} are here")
     given = sorted(h.instance_number for h in headers if h.instance_number is not None)
     if len(set(given)) > 1 and given[-1] - given[0] + 1 > len(given):
         notes.append(f"instance numbers run from {given[0]} to {given[-1]} for {len(given)} files")

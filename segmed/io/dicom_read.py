@@ -142,7 +142,8 @@ def _frame(
         )
     if not syntax.is_compressed or syntax.is_deflated:
         stored = meaningful_bits(stored, dataset)
-    return stored.astype(np.float64) * part.slope + part.intercept
+    values: npt.NDArray[np.float64] = stored.astype(np.float64) * part.slope + part.intercept
+    return values
 
 
 def meaningful_bits(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[Any]:
@@ -159,4 +160,5 @@ def meaningful_bits(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[A
     if used >= allocated or not used - 1 <= high < allocated:
         return stored
     up = allocated - 1 - high
-    return np.right_shift(np.left_shift(stored, up), allocated - used)
+    cleaned: npt.NDArray[Any] = np.right_shift(np.left_shift(stored, up), allocated - used)
+    return cleaned

@@ -12,72 +12,30 @@ Source:
 
 from __future__ import annotations
 
-import gzip
-import io
 import struct
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from nibabel.spatialimages import HeaderDataError
 
 from segmed.errors import GeometryError, ImageError
 from segmed.geometry import Affine
+from segmed.io.bytestream import read_voxels, skip, truncated, unzipped
 from segmed.io.limits import ReadLimits, check_affine, check_size
 from segmed.io.source import Loaded, Source
 
-GZIP_MAGIC = b"\x1f\x8b"
 HEADER_SIZES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 MAGICS = {b"n+1\0": "single", b"ni1\0": "pair", b"n+2\0": "single", b"ni2\0": "pair"}
 UNIT_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 """Millimetres in one spatial unit, by the low three bits of `xyzt_units`; 0 is not stated."""
 
-MAX_TRAILING_BYTES = 1 << 20
-"""Bytes after the last voxel that are passed over; more is no padding."""
-
-_CHUNK = 1 << 20
-
 
 def is_nifti(start: bytes) -> bool:
     """Whether the (unzipped) first 540 bytes of a file are a NIfTI header."""
     return (start[344:348] in MAGICS) or (start[4:8] in MAGICS)
-
-
-@contextmanager
-def unzipped(path: Path) -> Iterator[IO[bytes]]:
-    """A file opened for reading, through gzip where its first bytes say so.
-
-    Raises:
-        ImageError: `truncated` or `corrupt`: the stream ends early or fails its checksum.
-    """
-    with path.open("rb") as raw:
-        zipped = raw.read(2) == GZIP_MAGIC
-        raw.seek(0)
-        try:
-            if zipped:
-                with gzip.open(raw, "rb") as stream:
-                    yield stream
-            else:
-                yield raw
-        except EOFError as error:
-            raise truncated(path) from error
-        except (zlib.error, gzip.BadGzipFile) as error:
-            raise ImageError(
-                f"{path.name}: the gzip stream is damaged ({error}); fetch the file again",
-                reason="corrupt",
-                paths=[path],
-            ) from error
-
-
-def truncated(path: Path, detail: str = "the file ends before its last voxel") -> ImageError:
-    """The error for a file that is shorter than its header says."""
-    return ImageError(
-        f"{path.name}: {detail}; fetch the file again", reason="truncated", paths=[path]
-    )
 
 
 def read_nifti(path: Path, limits: ReadLimits, *, exact: bool = False) -> Loaded:
@@ -105,11 +63,13 @@ def read_nifti(path: Path, limits: ReadLimits, *, exact: bool = False) -> Loaded
         dtype = _voxel_type(header, header_path)
         if voxel_path == header_path:
             offset = _offset(header, header_path, smallest=len(header.binaryblock) + 4)
-            raw = _voxels(io.BytesIO(start), stream, offset, shape, dtype, path)
+            skip(stream, offset - len(start), path)
+            raw = read_voxels(stream, shape, dtype, path, begun=start[offset:])
     if voxel_path != header_path:
         with unzipped(voxel_path) as stream:
             offset = _offset(header, header_path, smallest=0)
-            raw = _voxels(io.BytesIO(b""), stream, offset, shape, dtype, voxel_path)
+            skip(stream, offset, voxel_path)
+            raw = read_voxels(stream, shape, dtype, voxel_path)
     array = _scaled(raw, header, header_path, exact=exact)
     paths = (path,) if voxel_path == header_path else (header_path, voxel_path)
     source = Source(format="nifti", paths=paths, header=header.binaryblock)
@@ -229,7 +189,7 @@ def affine_of(header: Any, num_axes: int, path: Path) -> Affine:
 def _qform(header: Any, path: Path) -> Affine:
     try:
         return np.asarray(header.get_qform(), dtype=np.float64)
-    except (ValueError, nib.spatialimages.HeaderDataError) as error:
+    except (ValueError, HeaderDataError) as error:
         raise GeometryError(
             f"{path.name}: the qform is no rotation ({error}); rewrite its header",
             reason="bad_affine",
@@ -253,8 +213,8 @@ def _check_agreement(sform: Affine, qform: Affine, path: Path) -> None:
 def _voxel_type(header: Any, path: Path) -> np.dtype[Any]:
     code = int(header["datatype"])
     try:
-        dtype = np.dtype(header.get_data_dtype())
-    except (KeyError, nib.spatialimages.HeaderDataError) as error:
+        dtype: np.dtype[Any] = np.dtype(header.get_data_dtype())
+    except (KeyError, HeaderDataError) as error:
         raise ImageError(
             f"{path.name}: unknown voxel type {code}", reason="unsupported_pixels", paths=[path]
         ) from error
@@ -289,46 +249,6 @@ def _offset(header: Any, path: Path, *, smallest: int) -> int:
             f"{path.name}: voxels cannot start at byte {offset}", reason="corrupt", paths=[path]
         )
     return int(offset)
-
-
-def _voxels(
-    begun: io.BytesIO,
-    stream: IO[bytes],
-    offset: int,
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    path: Path,
-) -> npt.NDArray[Any]:
-    """The raw voxels, `[*spatial]` in Fortran order; the stream is read to its end.
-
-    Memory grows with what the file really holds, never with what its header claims.
-    """
-    skip = offset - len(begun.getvalue())
-    kept = bytearray(begun.getvalue()[offset:])
-    while skip > 0:
-        piece = stream.read(min(skip, _CHUNK))
-        if not piece:
-            raise truncated(path)
-        skip -= len(piece)
-    wanted = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    while len(kept) < wanted:
-        piece = stream.read(min(wanted - len(kept), _CHUNK))
-        if not piece:
-            raise truncated(path, f"the file ends after {len(kept)} of {wanted} bytes of voxels")
-        kept += piece
-    trailing = max(len(kept) - wanted, 0)
-    while piece := stream.read(_CHUNK):
-        trailing += len(piece)
-        if trailing > MAX_TRAILING_BYTES:
-            raise ImageError(
-                f"{path.name}: more than {MAX_TRAILING_BYTES} bytes follow the last voxel; "
-                "the header does not describe this file",
-                reason="trailing_data",
-                paths=[path],
-            )
-    return np.frombuffer(kept, dtype=dtype, count=wanted // dtype.itemsize).reshape(
-        shape, order="F"
-    )
 
 
 def _scaled(raw: npt.NDArray[Any], header: Any, path: Path, *, exact: bool) -> npt.NDArray[Any]:

@@ -13,7 +13,10 @@ from monai.data import MetaTensor
 
 from segmed.errors import GeometryError, UsageError
 from segmed.io.label import smallest_type
+from segmed.io.metaimage import write_metaimage
 from segmed.io.nifti_write import write_nifti
+from segmed.io.nrrd import write_nrrd
+from segmed.io.raster import write_png
 from segmed.io.read import grid_of, source_of
 
 if TYPE_CHECKING:
@@ -97,4 +100,14 @@ def _write(
     grid, source = grid_of(like), source_of(like)
     if path.name.endswith((".nii", ".nii.gz")):
         return write_nifti(path, array, affine_ras=grid.affine_ras, source=source)
+    if path.suffix in {".nrrd", ".mha"} and array.ndim != 3:
+        raise UsageError(f"{path.name}: 2D labels are written as .png or .nii.gz")
+    if path.suffix == ".nrrd":
+        return write_nrrd(path, array, affine_ras=grid.affine_ras, labels=labels)
+    if path.suffix == ".mha":
+        return write_metaimage(path, array, affine_ras=grid.affine_ras)
+    if path.suffix == ".png":
+        if array.ndim != 2:
+            raise UsageError(f"{path.name}: a volume does not fit a PNG; use .nii.gz")
+        return write_png(path, array)
     raise UsageError(f"{path.name}: unknown format; known are {', '.join(SUFFIXES)}")

@@ -1,0 +1,140 @@
+"""The source images of a derived DICOM object: in slice order, and mended where a writer needs it.
+
+Only copies in memory are mended; the files stay as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+import torch
+from monai.data import MetaTensor
+from pydicom.dataset import Dataset
+
+from segmed.errors import GeometryError, ImageError, UsageError
+from segmed.io.dicom_audit import SeriesAudit, judge
+from segmed.io.dicom_header import read_header, tolerant_pydicom
+from segmed.io.dicom_read import require_usable
+from segmed.io.label import smallest_type
+from segmed.io.read import grid_of, source_of
+
+EMPTY_IF_MISSING = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
+    "AccessionNumber", "ReferringPhysicianName", "StudyID", "SeriesNumber", "InstanceNumber",
+    "PositionReferenceIndicator",
+)  # fmt: skip
+"""Type 2 attributes: they must be there and may be empty. Real files lack some."""
+
+GEOMETRY_TOLERANCE_MM = 1e-2
+
+
+@dataclass(frozen=True)
+class References:
+    """The images that a segmentation belongs to.
+
+    Attributes:
+        audit: Their series.
+        datasets: One a file, without pixels, with one orientation and all type 2 attributes.
+        frames: Frame of each slice, in slice order; all 0 for classic files.
+    """
+
+    audit: SeriesAudit
+    datasets: tuple[Dataset, ...]
+    frames: tuple[int, ...]
+
+    @property
+    def key(self) -> str:
+        """What identifies the input: all its instance UIDs."""
+        return " ".join(sorted(str(dataset.SOPInstanceUID) for dataset in self.datasets))
+
+
+def references_of(like: MetaTensor) -> References:
+    """Load the source images of an image that was read from DICOM.
+
+    Args:
+        like: The image; its affine must still be that of its files.
+
+    Returns:
+        Its references.
+
+    Raises:
+        UsageError: The image was not read from a DICOM series.
+        GeometryError: The image has been moved or resampled since it was read.
+        ImageError: The files are no longer a sound series.
+    """
+    source = source_of(like)
+    if source is None or source.format != "dicom":
+        raise UsageError(
+            "a DICOM result needs an image that was read from a DICOM series, this came from "
+            f"{'memory' if source is None else source.format}; write .nii.gz instead"
+        )
+    with tolerant_pydicom():
+        headers = [read_header(path) for path in source.paths]
+        audit = judge([header for header in headers if header is not None])
+        require_usable(audit)
+        _check_unmoved(like, audit)
+        datasets = tuple(_mended(path, audit) for path in audit.files)
+    return References(audit, datasets, tuple(part.frame for _, part in audit.slices))
+
+
+def _check_unmoved(like: MetaTensor, audit: SeriesAudit) -> None:
+    grid = grid_of(like)
+    moved = audit.affine_ras is None or not np.allclose(
+        grid.affine_ras, audit.affine_ras, atol=GEOMETRY_TOLERANCE_MM
+    )
+    if grid.shape != audit.shape or moved:
+        raise GeometryError(
+            f"the image of shape {grid.shape} no longer lies on the grid of its DICOM series "
+            f"{audit.shape}; pass it as it was read"
+        )
+
+
+def _mended(path: Path, audit: SeriesAudit) -> Dataset:
+    dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+    for name in EMPTY_IF_MISSING:
+        if name not in dataset:
+            setattr(dataset, name, None if name.endswith("Number") else "")
+    if "ImageOrientationPatient" in dataset:
+        first = audit.slices[0][1].orientation
+        dataset.ImageOrientationPatient = list(first or ())
+    return dataset
+
+
+def label_slices(
+    label: torch.Tensor, like: MetaTensor, values: tuple[int, ...], path: Path
+) -> npt.NDArray[np.generic]:
+    """A label map as slices of rows and columns.
+
+    Args:
+        label: `[i, j, k]` or `[1, i, j, k]` on the grid of `like`.
+        like: The image.
+        values: Label values that have a segment.
+        path: The file to be written, for messages.
+
+    Returns:
+        `[slices, rows, columns]` uint8 or uint16.
+
+    Raises:
+        GeometryError: The shapes differ.
+        ImageError: `unknown_label`: a value has no segment.
+    """
+    array = torch.as_tensor(label).detach().cpu().numpy()
+    shape = grid_of(like).shape
+    array = array[0] if array.shape == (1, *shape) else array
+    if array.shape != shape:
+        raise GeometryError(
+            f"{path.name}: a label of shape {array.shape} does not fit the image {shape}"
+        )
+    whole = smallest_type(array, path)
+    strange = sorted(set(np.unique(whole).tolist()) - {0, *values})
+    if strange:
+        raise ImageError(
+            f"{path.name}: label values {strange[:5]} have no segment; known are {list(values)}",
+            reason="unknown_label",
+            paths=[path],
+        )
+    return np.ascontiguousarray(np.transpose(whole, (2, 1, 0)))

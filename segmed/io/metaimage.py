@@ -1,0 +1,206 @@
+"""Read and write MetaImage (`.mha`, `.mhd` with its voxels beside), raw or zlib.
+
+Our own reader: its header is checked before a voxel is read, and no file can crash it. Beyond the
+reasons of `bytestream` and `limits`: `unsupported_pixels`, `unsupported_encoding`, `no_geometry`,
+`vector`, `four_dimensional`, `missing_file`, `outside_file`, `corrupt`.
+
+Source:
+    MetaIO documentation, itk.org/Wiki/ITK/MetaIO/Documentation; space is LPS, in mm.
+"""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segmed.errors import GeometryError
+from segmed.geometry import Affine, spacing_of
+from segmed.io.atomic import whole_file
+from segmed.io.bytestream import Inflated, Readable, read_voxels, stream_errors, truncated
+from segmed.io.limits import ReadLimits, check_affine, check_size
+from segmed.io.nrrd import refusal, sibling
+from segmed.io.source import Loaded, Source
+
+TYPES = {
+    "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4",
+    "MET_UINT": "u4", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8", "MET_FLOAT": "f4",
+    "MET_DOUBLE": "f8",
+}  # fmt: skip
+NAMES = {code: name for name, code in TYPES.items()}
+
+
+def is_metaimage(start: bytes) -> bool:
+    """Whether a file begins as a MetaImage header."""
+    head = start[:540].lstrip()
+    return head.startswith((b"ObjectType", b"NDims", b"Comment")) and b"=" in head
+
+
+def read_metaimage(path: Path, limits: ReadLimits, *, exact: bool = False) -> Loaded:
+    """Read one MetaImage.
+
+    Args:
+        path: `.mha` or `.mhd`.
+        limits: Bounds on its size and spacing.
+        exact: Keep the stored type instead of float32.
+
+    Returns:
+        `[1, *spatial]`, fastest axis first.
+
+    Raises:
+        ImageError: The file is refused; see the module for the reasons.
+    """
+    with path.open("rb") as stream:
+        fields = _fields(stream, path, limits)
+        shape = _shape(fields, path)
+        check_size(shape, limits, path)
+        affine = _affine(fields, len(shape), path)
+        check_affine(affine, limits, path)
+        dtype = _voxel_type(fields, path)
+        name = fields["ElementDataFile"]
+        if name == "LOCAL":
+            raw = _body(stream, fields, shape, dtype, path)
+    paths: tuple[Path, ...] = (path,)
+    if name != "LOCAL":
+        beside = sibling(path, name)
+        with beside.open("rb") as stream:
+            raw = _body(stream, fields, shape, dtype, beside)
+        paths = (path, beside)
+    native = dtype.newbyteorder("=") if exact else np.dtype(np.float32)
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(raw, dtype=native)
+    return Loaded(array[None], affine, Source(format="metaimage", paths=paths))
+
+
+def _fields(stream: IO[bytes], path: Path, limits: ReadLimits) -> dict[str, str]:
+    """The header up to `ElementDataFile`, which ends it."""
+    fields: dict[str, str] = {}
+    total = 0
+    while line := stream.readline(limits.max_header_bytes):
+        total += len(line)
+        if total > limits.max_header_bytes:
+            raise refusal(
+                path, "too_large", f"its header is beyond {limits.max_header_bytes} bytes"
+            )
+        name, equals, value = line.decode("latin-1").partition("=")
+        if equals:
+            fields[name.strip()] = value.strip()
+        if name.strip() == "ElementDataFile":
+            return fields
+    raise truncated(path, "the file ends inside its header")
+
+
+def _floats(fields: dict[str, str], names: tuple[str, ...], count: int, path: Path) -> list[float]:
+    """The numbers of the first of several names that is there; empty where none is."""
+    text = next((fields[name] for name in names if name in fields), None)
+    if text is None:
+        return []
+    try:
+        values = [float(part) for part in text.split()]
+    except ValueError as error:
+        raise refusal(path, "corrupt", f"{names[0]} is {text[:60]!r}, not numbers") from error
+    if len(values) != count:
+        raise refusal(path, "corrupt", f"{names[0]} holds {len(values)} numbers, not {count}")
+    return values
+
+
+def _shape(fields: dict[str, str], path: Path) -> tuple[int, ...]:
+    try:
+        axes = int(fields.get("NDims", ""))
+        shape = tuple(int(part) for part in fields.get("DimSize", "").split())
+    except ValueError as error:
+        raise refusal(path, "corrupt", "NDims or DimSize are no whole numbers") from error
+    if len(shape) != axes or fields.get("ObjectType", "Image") != "Image":
+        raise refusal(path, "corrupt", "NDims and DimSize contradict each other")
+    if axes > 3:
+        raise refusal(path, "four_dimensional", f"shape {shape}; split it into volumes")
+    if axes < 2:
+        raise refusal(path, "one_dimensional", "one axis is no image")
+    if fields.get("ElementNumberOfChannels", "1") != "1":
+        raise refusal(path, "vector", "several values a voxel; split them into files")
+    return shape
+
+
+def _affine(fields: dict[str, str], axes: int, path: Path) -> Affine:
+    matrix = _floats(fields, ("TransformMatrix", "Rotation", "Orientation"), axes * axes, path)
+    origin = _floats(fields, ("Offset", "Position", "Origin"), axes, path)
+    spacing = _floats(fields, ("ElementSpacing", "ElementSize"), axes, path)
+    if axes != 3 or not matrix or not origin or not spacing:
+        raise GeometryError(
+            f"{path.name}: TransformMatrix, Offset or ElementSpacing are not stated for three axes,"
+            " so its place is unknown; set them in the source",
+            reason="no_geometry",
+            paths=[path],
+        )
+    affine = np.eye(4)
+    affine[:3, :3] = np.asarray(matrix).reshape(3, 3).T * np.asarray(spacing)
+    affine[:3, 3] = origin
+    return np.asarray(np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, dtype=np.float64)
+
+
+def _voxel_type(fields: dict[str, str], path: Path) -> np.dtype[Any]:
+    code = TYPES.get(fields.get("ElementType", ""))
+    if code is None:
+        name = fields.get("ElementType", "")[:40]
+        raise refusal(path, "unsupported_pixels", f"unknown voxel type {name!r}")
+    big = "true" in {
+        fields.get(name, "").lower() for name in ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
+    }
+    return np.dtype((">" if big else "<") + code)
+
+
+def _body(
+    stream: IO[bytes],
+    fields: dict[str, str],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    path: Path,
+) -> npt.NDArray[Any]:
+    binary = fields.get("BinaryData", "False").lower() == "true"
+    if not binary or fields.get("HeaderSize", "0") != "0":
+        raise refusal(path, "unsupported_encoding", "voxels as text or behind a foreign header")
+    zipped = fields.get("CompressedData", "False").lower() == "true"
+    with stream_errors(path):
+        body: Readable = Inflated(stream) if zipped else stream
+        return read_voxels(body, shape, dtype, path)
+
+
+def write_metaimage(path: Path, array: npt.NDArray[Any], *, affine_ras: Affine) -> Path:
+    """Write a volume as one zlib MetaImage.
+
+    Args:
+        path: `.mha`.
+        array: `[i, j, k]`.
+        affine_ras: 4x4, voxel indices to RAS+ mm.
+
+    Returns:
+        `path`.
+    """
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine_ras
+    edges = np.asarray(spacing_of(lps))
+    body = zlib.compress(array.astype(array.dtype.newbyteorder("<")).tobytes(order="F"), 4)
+
+    def words(values: npt.NDArray[np.float64]) -> str:
+        return " ".join(repr(float(value)) for value in values)
+
+    header = [
+        "ObjectType = Image",
+        "NDims = 3",
+        "BinaryData = True",
+        "BinaryDataByteOrderMSB = False",
+        "CompressedData = True",
+        f"CompressedDataSize = {len(body)}",
+        f"TransformMatrix = {words((lps[:3, :3] / edges).T.ravel())}",
+        f"Offset = {words(lps[:3, 3])}",
+        "CenterOfRotation = 0 0 0",
+        f"ElementSpacing = {words(edges)}",
+        f"DimSize = {' '.join(map(str, array.shape))}",
+        f"ElementType = {NAMES[array.dtype.newbyteorder('=').str[1:]]}",
+        "ElementDataFile = LOCAL",
+    ]
+    with whole_file(path) as partial:
+        partial.write_bytes(("\n".join(header) + "\n").encode("ascii") + body)
+    return path

@@ -1,0 +1,152 @@
+"""Read and write PNG, TIFF and JPEG: two-dimensional images without a place in a patient.
+
+Rules. Grey gives one channel, colour three. An alpha channel must be opaque and is dropped, else
+`transparency`. A palette is expanded to its colours for an image; a label keeps its indices. One
+bit gives 0 and 1. Refused: several pages (`several_pages`), 16-bit colour and CMYK
+(`unsupported_pixels`). The affine is the identity: 1 mm pixels, rows then columns.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from segmed.errors import ImageError
+from segmed.io.atomic import whole_file
+from segmed.io.limits import ReadLimits, check_size
+from segmed.io.nrrd import refusal
+from segmed.io.source import Loaded, Source
+
+MAGICS = {
+    b"\x89PNG\r\n\x1a\n": "png",
+    b"II*\0": "tiff",
+    b"MM\0*": "tiff",
+    b"\xff\xd8\xff": "jpeg",
+}
+CHANNELS = {"1": 1, "L": 1, "P": 1, "I": 1, "F": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "LA": 2,
+            "RGB": 3, "RGBA": 4}  # fmt: skip
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError,
+           OverflowError, MemoryError, AttributeError)  # fmt: skip
+
+
+def raster_format(start: bytes) -> str | None:
+    """`png`, `tiff` or `jpeg`, by a file's first bytes; None for anything else."""
+    return next((name for magic, name in MAGICS.items() if start.startswith(magic)), None)
+
+
+def read_raster(path: Path, kind: str, limits: ReadLimits, *, exact: bool = False) -> Loaded:
+    """Read one raster image.
+
+    Args:
+        path: The file.
+        kind: `png`, `tiff` or `jpeg`.
+        limits: Bounds on its size.
+        exact: A label: keep the stored type, palettes as indices; colour is refused.
+
+    Returns:
+        `[C, rows, columns]` with C = 1 or 3.
+
+    Raises:
+        ImageError: The file is refused; see the module for the reasons.
+    """
+    array = _pixels(path, kind, limits, as_label=exact)
+    if exact and array.shape[2] != 1:
+        raise refusal(path, "channels", f"a label has one channel, this has {array.shape[2]}")
+    moved = np.ascontiguousarray(np.moveaxis(array, 2, 0))
+    values = moved if exact else moved.astype(np.float32)
+    return Loaded(values, np.eye(4), Source(format=kind, paths=(path,)))
+
+
+def _pixels(path: Path, kind: str, limits: ReadLimits, *, as_label: bool) -> npt.NDArray[Any]:
+    """`[rows, columns, channels]` after all rules."""
+    with warnings.catch_warnings():
+        # Our own limit is checked before pixels are decoded; Pillow's remark is about its own.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        # Odd private tags of TIFF files are no concern of the pixels.
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
+        try:
+            _verify(path, kind)
+            with Image.open(path, formats=[kind.upper()]) as image:
+                _check_header(image, path, kind, limits)
+                image.load()
+                array = np.asarray(image if as_label else _without_palette(image))
+        except ImageError:
+            raise
+        except Image.DecompressionBombError as error:
+            raise refusal(path, "too_large", "the header asks for too many pixels") from error
+        except UnidentifiedImageError as error:
+            raise refusal(path, "corrupt", f"begins as {kind} and is none") from error
+        except _DAMAGE as error:
+            reason = "truncated" if "truncated" in str(error).lower() else "corrupt"
+            raise refusal(
+                path,
+                reason,
+                f"its pixels cannot be decoded ({type(error).__name__}); fetch it again",
+            ) from error
+    array = array.astype(np.uint8) if array.dtype == bool else array
+    return _opaque(array if array.ndim == 3 else array[:, :, None], path)
+
+
+def _without_palette(image: Image.Image) -> Image.Image:
+    if image.mode != "P":
+        return image
+    return image.convert("RGBA" if "transparency" in image.info else "RGB")
+
+
+def _verify(path: Path, kind: str) -> None:
+    """Check the checksums of a PNG's chunks, which decoding alone passes over."""
+    if kind == "png":
+        with Image.open(path, formats=["PNG"]) as image:
+            image.verify()
+
+
+def _check_header(image: Image.Image, path: Path, kind: str, limits: ReadLimits) -> None:
+    channels = CHANNELS.get(image.mode)
+    if channels is None:
+        raise refusal(path, "unsupported_pixels", f"pixels of mode {image.mode}; use grey or RGB")
+    check_size((image.height, image.width, channels), limits, path)
+    pages = int(getattr(image, "n_frames", 1))
+    if pages > 1:
+        raise refusal(path, "several_pages", f"{pages} pages; split them into files")
+    if channels > 1 and _bits(image, path, kind) > 8:
+        raise refusal(path, "unsupported_pixels", "colour of more than 8 bits; use grey or 8 bits")
+
+
+def _bits(image: Image.Image, path: Path, kind: str) -> int:
+    """Bits of one value as the file stores them: Pillow quietly reduces deep colour to 8."""
+    if kind == "png":
+        with path.open("rb") as stream:
+            return stream.read(25)[24]
+    if kind == "tiff":
+        stated = image.tag_v2.get(258, (8,))  # type: ignore[attr-defined]
+        return max(int(bits) for bits in (stated if isinstance(stated, tuple) else (stated,)))
+    return 8
+
+
+def _opaque(array: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
+    """Drop an alpha channel that hides nothing."""
+    if array.shape[2] not in {2, 4}:
+        return array
+    if int(array[:, :, -1].min()) != np.iinfo(array.dtype).max:
+        raise refusal(path, "transparency", "some pixels are transparent; flatten the image first")
+    return array[:, :, :-1]
+
+
+def write_png(path: Path, array: npt.NDArray[Any]) -> Path:
+    """Write a 2D label map as a grey PNG of 8 or 16 bits.
+
+    Args:
+        path: `.png`.
+        array: `[rows, columns]`, uint8 or uint16.
+
+    Returns:
+        `path`.
+    """
+    with whole_file(path) as partial:
+        Image.fromarray(array).save(partial, format="PNG")
+    return path
