@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -23,10 +24,16 @@ COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8
 MARKERS = "osD^vPXh"
 
 _INK, _FAINT, _GRID = "#010203", "#040506", "#070809"
-_PAGE_COLOURS = {_INK: "var(--ink)", _FAINT: "var(--muted)", _GRID: "var(--line)"}
+_PAGE_COLOURS = {
+    _INK: "var(--ink)",
+    _FAINT: "var(--muted)",
+    _GRID: "var(--line)",
+    **{colour: f"var(--series-{i})" for i, colour in enumerate(COLOURS)},
+}
 _MOST_VECTOR_POINTS = 3000
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
+    "svg.hashsalt": "segmed",
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "font.family": "sans-serif",
@@ -98,19 +105,17 @@ def _svg(figure: Figure, description: str) -> str:
     for ours, theirs in _PAGE_COLOURS.items():
         text = text.replace(ours, theirs)
     text = re.sub(r"font: ([^;\"]*?)(\d+px)[^;\"]*", r"font: \2 var(--font)", text)
-    # ids repeat from figure to figure: those of clip paths are hashed, the others serve nobody
-    text = re.sub(r' id="(?!p[0-9a-f]{10})[a-z_]+\d*[^"]*"(?=[ >])', _kept_if_used(text), text)
+    text = _with_own_ids(text)
     label = description.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
     return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
 
 
-def _kept_if_used(text: str) -> Any:
+def _with_own_ids(text: str) -> str:
+    """The SVG with the ids that it refers to made its own, and the others left out."""
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
-
-    def keep(match: re.Match[str]) -> str:
-        return match.group(0) if match.group(0)[5:-1] in used else ""
-
-    return keep
+    own = hashlib.sha256(text.encode()).hexdigest()[:8]
+    text = re.sub(r'\sid="([^"]*)"', lambda m: f' id="{own}-{m[1]}"' if m[1] in used else "", text)
+    return re.sub(r'(href="#|url\(#)', rf"\g<1>{own}-", text)
 
 
 def _draw_curves(histories: Mapping[str, History], width: float, height: float) -> Figure:

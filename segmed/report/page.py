@@ -81,6 +81,7 @@ def render(content: ReportContent) -> str:
     """The page as text; arguments and errors as in `write_report`."""
     pictures = list(_pictures(content.overlays))
     columns, rows = tables.case_rows(content.scores) if content.scores else ([], [])
+    blocks = tables.comparison(content.scores, content.costs, content.winner)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(ASSETS),
         autoescape=True,
@@ -96,7 +97,8 @@ def render(content: ReportContent) -> str:
         script=_asset("report.js"),
         warnings=[*content.warnings, *tables.warnings_from(content.scores)],
         metrics=tables.metrics_in(content.scores),
-        blocks=tables.comparison(content.scores, content.costs, content.winner),
+        blocks=blocks,
+        best=next((block for block in blocks if block.is_winner), blocks[0] if blocks else None),
         num_cases=len({str(c) for t in content.scores.values() for c in t["case"]}),
         labels=tables.labels_of(content.scores),
         figures=_figures(content),

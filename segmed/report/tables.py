@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from segmed.errors import MetricError
+from segmed.metrics import summarise
+from segmed.metrics.score import MEAN_LABEL
 from segmed.report.content import Cost
 
 
@@ -48,11 +50,12 @@ FLAGS = ("missed", "false_positive", "both_empty")
 
 @dataclass(frozen=True)
 class Cell:
-    """A mean with its spread: the text, the spread's text, and whether it is the best."""
+    """A mean with its spread and interval in words, and whether it is the best."""
 
     mean: float
     text: str
     spread: str
+    interval: str = ""
     is_best: bool = False
     bar: float | None = None
 
@@ -94,9 +97,9 @@ def metrics_in(scores: Mapping[str, pd.DataFrame]) -> tuple[Metric, ...]:
 
 
 def per_case_mean(table: pd.DataFrame, metric: str) -> pd.Series:
-    """Mean of a metric over the scored structures of each case; unscored ones are left out."""
-    values = pd.DataFrame({"case": table["case"], metric: table[metric].astype(float)})
-    means: pd.Series = values.groupby("case", sort=False)[metric].mean()
+    """Mean of a metric over the scored labels of each case; regions are left out, as in `mean`."""
+    scored = table[~table["both_empty"].astype(bool) & ~table["is_region"].astype(bool)]
+    means: pd.Series = scored.groupby("case", sort=False)[metric].mean()
     return means
 
 
@@ -144,34 +147,53 @@ def comparison(
 
 def _rows(table: pd.DataFrame, metrics: Sequence[Metric]) -> list[Row]:
     """The overall row, then one a structure (only the structure where there is but one)."""
-    labels = labels_of({"": table})
+    try:
+        summary = summarise(table)
+    except MetricError:  # no structure in any reference or prediction: counts alone remain
+        return [
+            Row(str(label), tuple(Cell(math.nan, "–", "") for _ in metrics), 0, *_counts(part))
+            for label, part in table.groupby("label", sort=False)
+        ]
+    labels = list(dict.fromkeys(summary["label"]))
+    structures = [label for label in labels if label != MEAN_LABEL]
+    if len(structures) > 1 and MEAN_LABEL in labels:
+        structures.insert(0, MEAN_LABEL)
+    entries = {(e["label"], e["metric"]): e for e in summary.to_dict("records")}
     rows = []
-    if len(labels) > 1:
-        cells = tuple(_cell(per_case_mean(table, m.key).to_numpy(float), m) for m in metrics)
-        scored = int(np.isfinite(per_case_mean(table, "dice").to_numpy(float)).sum())
-        rows.append(Row(OVERALL, cells, scored, *_counts(table)))
-    for label in labels:
-        part = table[table["label"] == label]
-        cells = tuple(_cell(part[m.key].to_numpy(float), m) for m in metrics)
-        scored = int(np.isfinite(part["dice"].to_numpy(float)).sum())
-        rows.append(Row(label, cells, scored, *_counts(part)))
+    for label in structures:
+        first = entries[label, metrics[0].key]
+        counts = (int(first[f"n_{flag}"]) for flag in FLAGS)
+        rows.append(
+            Row(
+                OVERALL if label == MEAN_LABEL else label,
+                tuple(_cell(entries[label, metric.key], metric) for metric in metrics),
+                int(first["n"]),
+                *counts,
+            )
+        )
     return rows
 
 
 def _counts(table: pd.DataFrame) -> tuple[int, int, int]:
-    counts = [int(table[flag].sum()) if flag in table else 0 for flag in FLAGS]
+    counts = [int(table[flag].astype(bool).sum()) for flag in FLAGS]
     return counts[0], counts[1], counts[2]
 
 
-def _cell(values: np.ndarray[Any, np.dtype[np.float64]], metric: Metric) -> Cell:
-    """Mean and standard deviation (n - 1) of what was scored; a dash where nothing was."""
-    scored = values[np.isfinite(values)]
-    if scored.size == 0:
+def _cell(entry: Mapping[Any, Any], metric: Metric) -> Cell:
+    """Mean and standard deviation of one label and metric; a dash where nothing was scored."""
+    mean, std = float(entry["mean"]), float(entry["std"])
+    if math.isnan(mean):
         return Cell(math.nan, "–", "")
-    mean = float(scored.mean())
-    spread = f"{scored.std(ddof=1):.{metric.digits}f}" if scored.size > 1 else ""
-    bar = min(max(mean, 0.0), 1.0) * 100 if metric.higher_is_better else None
-    return Cell(mean, f"{mean:.{metric.digits}f}", spread, bar=bar)
+    low, high = float(entry["ci_low"]), float(entry["ci_high"])
+    return Cell(
+        mean=mean,
+        text=f"{mean:.{metric.digits}f}",
+        spread="" if math.isnan(std) else f"{std:.{metric.digits}f}",
+        interval=""
+        if math.isnan(low)
+        else f"95 % interval of the mean: {low:.{metric.digits}f} to {high:.{metric.digits}f}",
+        bar=min(max(mean, 0.0), 1.0) * 100 if metric.higher_is_better else None,
+    )
 
 
 def _best(
@@ -193,16 +215,10 @@ def _marked(
     row: Row, best: Mapping[tuple[str, str], float], metrics: Sequence[Metric], models: int
 ) -> Row:
     cells = tuple(
-        Cell(
-            cell.mean,
-            cell.text,
-            cell.spread,
-            is_best=models > 1 and best.get((row.label, metric.key)) == cell.mean,
-            bar=cell.bar,
-        )
+        replace(cell, is_best=models > 1 and best.get((row.label, metric.key)) == cell.mean)
         for metric, cell in zip(metrics, row.cells, strict=True)
     )
-    return Row(row.label, cells, row.n, row.missed, row.false_positive, row.both_empty)
+    return replace(row, cells=cells)
 
 
 def warnings_from(scores: Mapping[str, pd.DataFrame]) -> list[str]:

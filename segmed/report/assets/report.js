@@ -77,7 +77,6 @@
 
   if (!byId("case-data")) return;
   const { columns, rows, pictures } = JSON.parse(byId("case-data").textContent);
-  const uris = JSON.parse(byId("case-pictures").textContent);
   const table = byId("case-table"), body = table.tBodies[0], note = columns.length - 1;
   const STEP = 50;
   let shown = STEP, key = columns.indexOf("dice"), down = false, sorted = rows;
@@ -100,7 +99,7 @@
     if (open) return row.nextSibling.remove();
     const extra = document.createElement("tr"), td = cell("", "");
     const image = new Image();
-    image.src = uris[index];
+    image.src = byId("picture-" + index).src;
     image.alt = "Overlay of " + button.dataset.name;
     extra.className = "shown";
     td.colSpan = columns.length;

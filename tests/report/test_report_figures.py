@@ -1,0 +1,90 @@
+"""Figures: they show what they were given, and take epochs in every form that occurs."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from segmed.report import Cost, curves_png
+from segmed.report.figures import (
+    COLOURS,
+    cost_svg,
+    curves_svg,
+    distributions_svg,
+    mean_dice,
+    paired_svg,
+    style_of,
+)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    epoch: int
+    train_loss: float
+    val_loss: float | None
+    val_dice: dict[str, float] = field(default_factory=dict)
+    seconds: float = 1.0
+
+
+def test_curves_take_records_and_mappings_alike() -> None:
+    record = Epoch(0, 0.9, 1.0, {"a": 0.5})
+    mapping = {"epoch": 0, "train_loss": 0.9, "val_loss": 1.0, "val_dice": {"a": 0.5}, "seconds": 1}
+    assert curves_png({"unet": [record]}) == curves_png({"unet": [mapping]})
+
+
+def test_curves_png_is_a_wide_picture() -> None:
+    picture = Image.open(io.BytesIO(curves_png({"unet": [Epoch(0, 0.9, None)]})))
+    assert picture.width > 3 * picture.height
+
+
+def test_runs_of_one_model_share_a_colour_and_one_entry_of_the_key() -> None:
+    epochs = [Epoch(i, 1.0, 1.0, {"a": 0.1 * i}) for i in range(4)]
+    svg = curves_svg({"unet/fold 0": epochs, "unet/fold 1": epochs, "fcn8s/fold 0": epochs})
+    assert svg.count(">unet<") == 1
+    assert "var(--series-0)" in svg
+    assert "var(--series-1)" in svg
+    assert "var(--series-2)" not in svg
+
+
+@pytest.mark.parametrize("value", [None, {}, {"a": None}])
+def test_epoch_without_validation_has_no_dice(value: object) -> None:
+    assert np.isnan(mean_dice({"val_dice": value}))
+
+
+def test_every_figure_is_an_xml_element_with_a_description(
+    scores: dict[str, pd.DataFrame],
+) -> None:
+    first = pd.Series([0.8, 0.9], index=["a", "b"], name="unet")
+    second = pd.Series([0.7, 0.95], index=["a", "b"], name="unetpp")
+    drawings = [
+        distributions_svg(scores, "hd95_mm", "HD95 mm"),
+        paired_svg(first, second, "Dice"),
+        cost_svg(
+            {"unet": Cost(1_000_000), "unetpp": Cost(2_000_000)}, {"unet": 0.8, "unetpp": 0.9}
+        ),
+    ]
+    for svg in drawings:
+        root = ElementTree.fromstring(svg)
+        assert root.get("role") == "img"
+        assert root.get("aria-label")
+
+
+def test_equal_budgets_get_no_axis_of_their_own() -> None:
+    dice = {"unet": 0.8, "unetpp": 0.9}
+    costs = {"unet": Cost(1_000_000, 60.0), "unetpp": Cost(2_000_000, 61.0)}
+    svg = cost_svg(costs, dice)
+    assert "parameters in millions" in svg
+    assert "training time" not in svg
+    assert cost_svg({}, dice) == ""
+
+
+def test_eight_models_differ_in_colour_and_marker() -> None:
+    styles = style_of([f"m{i}" for i in range(8)])
+    assert len({colour for colour, _ in styles.values()}) == len(COLOURS)
+    assert len({marker for _, marker in styles.values()}) == 8

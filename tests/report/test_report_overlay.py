@@ -1,0 +1,118 @@
+"""Overlays: colours, proportions, sides, and refusal of arrays that do not fit."""
+
+from __future__ import annotations
+
+import io
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+from report_sample import SPACING_MM, block
+
+from segmed.errors import GeometryError
+from segmed.report import overlay_png
+from segmed.report.overlay import PREDICTION_COLOUR, REFERENCE_COLOUR, _focus, overlay_picture
+
+
+def near(picture: Image.Image, colour: tuple[int, int, int]) -> np.ndarray:
+    """Where a picture has a colour, to within what antialiasing leaves."""
+    pixels = np.asarray(picture.convert("RGB")).astype(int)
+    found: np.ndarray = np.abs(pixels - np.array(colour)).max(axis=2) < 30
+    return found
+
+
+def test_both_outlines_are_drawn_in_their_colours(image: np.ndarray) -> None:
+    png = overlay_png(image, block(), block(2), SPACING_MM, "case", orientation="RAS")
+    picture = Image.open(io.BytesIO(png))
+    assert picture.format == "PNG"
+    assert near(picture, REFERENCE_COLOUR).sum() > 500
+    assert near(picture, PREDICTION_COLOUR).sum() > 500
+
+
+def test_case_without_reference_has_one_outline(image: np.ndarray) -> None:
+    picture = overlay_picture(image, None, block(), SPACING_MM, "", orientation="RAS")
+    assert not near(picture, REFERENCE_COLOUR).any()
+    assert near(picture, PREDICTION_COLOUR).any()
+
+
+def test_millimetres_and_not_voxels_set_the_proportions() -> None:
+    flat = np.zeros((20, 40), np.uint8)
+    square = overlay_picture(flat.astype(float), None, flat, (1.0, 1.0), "")
+    stretched = overlay_picture(flat.astype(float), None, flat, (2.0, 1.0), "")
+    assert square.width == pytest.approx(2 * square.height, abs=2)
+    assert stretched.width == pytest.approx(stretched.height, abs=2)
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "LPS", "PIR", "SAL"])
+def test_patient_right_is_on_the_left_however_the_volume_is_stored(orientation: str) -> None:
+    ras = np.zeros((40, 40, 40), np.uint8)
+    ras[30:35, 18:22, 18:22] = 1  # towards the patient's right
+    turn = nib.orientations.ornt_transform(
+        nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(orientation)
+    )
+    stored = nib.orientations.apply_orientation(ras, turn)
+    whole = stored.copy()
+    whole[0, 0, 0] = whole[-1, -1, -1] = 1  # keeps the picture from being cut
+    picture = overlay_picture(
+        np.zeros(stored.shape), stored, whole, (1.0, 1.0, 1.0), "", orientation=orientation
+    )
+    axial = near(picture, REFERENCE_COLOUR)[:, : picture.height]
+    columns = np.flatnonzero(axial.any(axis=0))
+    assert columns.mean() < picture.height / 2
+
+
+def test_front_of_the_patient_is_up() -> None:
+    ras = np.zeros((40, 40, 40), np.uint8)
+    ras[18:22, 30:35, 18:22] = 1
+    whole = ras.copy()
+    whole[0, 0, 0] = whole[-1, -1, -1] = 1
+    picture = overlay_picture(
+        np.zeros(ras.shape), ras, whole, (1.0, 1.0, 1.0), "", orientation="RAS"
+    )
+    rows = np.flatnonzero(near(picture, REFERENCE_COLOUR)[:, : picture.height].any(axis=1))
+    assert rows.mean() < picture.height / 2
+
+
+def test_planes_pass_through_the_disputed_voxels() -> None:
+    reference = np.zeros((30, 30, 30), np.uint8)
+    reference[5:8, 5:8, 5:8] = 1
+    prediction = reference.copy()
+    prediction[20:26, 20:26, 24] = 1
+    _, centre = _focus(reference, prediction, (1.0, 1.0, 1.0))
+    assert centre[2] == 24
+
+
+def test_large_volume_is_cut_to_its_labels() -> None:
+    label = np.zeros((200, 200, 200), np.uint8)
+    label[90:110, 90:110, 90:110] = 1
+    box, _ = _focus(label, label, (1.0, 1.0, 1.0))
+    assert [side.stop - side.start for side in box] == [44, 44, 44]
+
+
+def test_image_without_any_label_is_shown_whole(image: np.ndarray) -> None:
+    box, centre = _focus(None, np.zeros((10, 20, 30), int), (1.0, 1.0, 1.0))
+    assert box == (slice(0, 10), slice(0, 20), slice(0, 30))
+    assert centre == (5, 10, 15)
+
+
+def test_colour_image_is_shown_in_grey() -> None:
+    label = np.zeros((24, 32), np.uint8)
+    label[8:16, 8:16] = 1
+    rgb = np.random.default_rng(0).integers(0, 255, (3, 24, 32))
+    assert overlay_png(rgb, label, label, (1.0, 1.0), "eye").startswith(b"\x89PNG")
+
+
+def test_constant_image_does_not_divide_by_zero() -> None:
+    label = np.zeros((8, 8), np.uint8)
+    assert overlay_png(np.full((8, 8), 7.0), label, label, (1.0, 1.0), "flat")
+
+
+def test_arrays_of_different_shapes_are_refused() -> None:
+    with pytest.raises(GeometryError, match="one shape"):
+        overlay_png(np.zeros((4, 4, 4)), None, np.zeros((4, 4, 5), int), (1.0, 1.0, 1.0), "")
+
+
+def test_spacing_of_another_length_is_refused() -> None:
+    with pytest.raises(GeometryError, match="does not fit 3 axes"):
+        overlay_png(np.zeros((4, 4, 4)), None, np.zeros((4, 4, 4), int), (1.0, 1.0), "")

@@ -1,0 +1,59 @@
+"""Volumes for the viewer: right way round, small, and the vendored library as it came."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import gzip
+import hashlib
+
+import nibabel as nib
+import numpy as np
+import pytest
+from report_sample import SPACING_MM, block
+
+from segmed.report import OverlayItem
+from segmed.report import viewer as viewer_module
+from segmed.report.viewer import NIIVUE, viewer_case
+
+
+@pytest.fixture
+def item(image: np.ndarray) -> OverlayItem:
+    return OverlayItem(image, block(), block(1), SPACING_MM, "case", orientation="LPS")
+
+
+def decoded(text: str) -> nib.Nifti1Image:
+    return nib.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(text)))
+
+
+def test_volumes_keep_labels_spacing_and_sides(item: OverlayItem) -> None:
+    case = viewer_case(item)
+    assert case is not None
+    prediction, image = decoded(case.prediction), decoded(case.image)
+    assert nib.aff2axcodes(prediction.affine) == ("L", "P", "S")
+    assert prediction.header.get_zooms() == SPACING_MM
+    assert image.shape == prediction.shape
+    assert np.bincount(np.asarray(prediction.dataobj).ravel())[1:].tolist() == [80, 80]
+
+
+def test_case_without_reference_has_an_empty_one(item: OverlayItem) -> None:
+    case = viewer_case(dataclasses.replace(item, reference=None))
+    assert case is not None
+    assert case.reference == ""
+
+
+def test_flat_image_is_not_offered_in_the_viewer() -> None:
+    flat = np.zeros((8, 8), np.uint8)
+    assert viewer_case(OverlayItem(flat, flat, flat, (1.0, 1.0), "2D")) is None
+
+
+def test_volume_over_the_limit_is_not_offered(
+    item: OverlayItem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(viewer_module, "MAX_BYTES", 100)
+    assert viewer_case(item) is None
+
+
+def test_vendored_viewer_is_the_file_its_notice_names() -> None:
+    digest = hashlib.sha256(gzip.decompress(NIIVUE.read_bytes())).hexdigest()
+    assert digest in (NIIVUE.parent / "NOTICE.niivue.txt").read_text(encoding="utf-8")
