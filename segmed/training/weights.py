@@ -7,7 +7,6 @@ from pathlib import Path
 
 from torch import nn
 
-from segmed.models.weights import load_pretrained
 
 log = logging.getLogger(__name__)
 
@@ -22,5 +21,7 @@ def start_from(path: Path, network: nn.Module) -> None:
     Raises:
         WeightsError: The file cannot be read safely, or too little of it fits.
     """
+    from segmed.models.weights import load_pretrained  # noqa: PLC0415
+
     report = load_pretrained(network, path)
     log.info("%s", report)
