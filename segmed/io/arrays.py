@@ -7,7 +7,8 @@ from pathlib import Path
 from segmed.errors import ImageError
 from segmed.io.bytestream import is_zipped, truncated, unzipped
 from segmed.io.dicom_header import looks_like_dicom
-from segmed.io.dicom_read import load_series
+from segmed.io.dicom_read import load_series, only_series
+from segmed.io.dicom_seg_read import load_seg
 from segmed.io.limits import ReadLimits
 from segmed.io.metaimage import is_metaimage, read_metaimage
 from segmed.io.nifti import is_nifti, read_nifti
@@ -32,7 +33,7 @@ def load(path: Path | str, limits: ReadLimits, *, exact: bool = False) -> Loaded
     """
     path = Path(path)
     if path.is_dir():
-        return load_series(path, limits, exact=exact)
+        return _load_dicom(path, limits, exact=exact)
     if not path.is_file():
         raise ImageError(
             f"{path.name}: no such file or folder", reason="missing_file", paths=[path]
@@ -43,7 +44,7 @@ def load(path: Path | str, limits: ReadLimits, *, exact: bool = False) -> Loaded
     if is_zipped(path):
         raise unknown_format(path, start)
     if looks_like_dicom(start[:132]):
-        return load_series(path, limits, exact=exact)
+        return _load_dicom(path, limits, exact=exact)
     if start.startswith(MAGIC):
         return read_nrrd(path, limits, exact=exact)
     if is_metaimage(start):
@@ -51,6 +52,14 @@ def load(path: Path | str, limits: ReadLimits, *, exact: bool = False) -> Loaded
     if kind := raster_format(start):
         return read_raster(path, kind, limits, exact=exact)
     raise unknown_format(path, start)
+
+
+def _load_dicom(path: Path, limits: ReadLimits, *, exact: bool) -> Loaded:
+    """A series of images; or, where a label is wanted, a segmentation object."""
+    audit = only_series(path)
+    if exact and audit.reason == "not_image" and audit.modality == "SEG" and len(audit.files) == 1:
+        return load_seg(audit.files[0], limits=limits)
+    return load_series(audit, limits, exact=exact)
 
 
 def _start(path: Path) -> bytes:
