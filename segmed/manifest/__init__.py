@@ -1,21 +1,31 @@
 """Manifests: which images, labels and folds a project works on, and whether they are sound."""
 
+from segmed.manifest.build import FORMATS, build_manifest
+from segmed.manifest.check import check_manifest
+from segmed.manifest.clean import clean_manifest, write_clean
 from segmed.manifest.content import case_hash, data_hash, digest
+from segmed.manifest.faults import Fault
 from segmed.manifest.folds import assign_folds
 from segmed.manifest.json_form import read_manifest, rebase, write_manifest
 from segmed.manifest.schema import Case, Channel, Code, LabelClass, Manifest
 
 __all__ = [
+    "FORMATS",
     "Case",
     "Channel",
     "Code",
+    "Fault",
     "LabelClass",
     "Manifest",
     "assign_folds",
+    "build_manifest",
     "case_hash",
+    "check_manifest",
+    "clean_manifest",
     "data_hash",
     "digest",
     "read_manifest",
     "rebase",
+    "write_clean",
     "write_manifest",
 ]

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from segmed.errors import ManifestError
+from segmed.io.atomic import whole_file
 from segmed.manifest.schema import SCHEMA_VERSION, Case, Manifest
 
 
@@ -65,10 +66,10 @@ def _require_consistent(path: Path, manifest: Manifest) -> None:
                 f"manifest {path}: case id {case.id!r} occurs twice; ids are unique"
             )
         seen.add(case.id)
-        if len(case.image) != len(manifest.channels):
+        if len(case.image) not in {1, len(manifest.channels)}:  # one RGB file holds three channels
             raise ManifestError(
                 f"manifest {path}: case {case.id!r} has {len(case.image)} image files for "
-                f"{len(manifest.channels)} channels; name one file a channel"
+                f"{len(manifest.channels)} channels; name one file a channel, or one that holds all"
             )
         if fold_of.setdefault(case.group, case.fold) != case.fold:
             raise ManifestError(
@@ -91,19 +92,14 @@ def write_manifest(manifest: Manifest, path: Path | str) -> Path:
         The path written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     rebased = rebase(manifest, path.parent)
     content = rebased.model_dump(mode="json", exclude_none=True)
     for row in (*content["training"], *content["test"]):
         if len(row["image"]) == 1:
             row["image"] = row["image"][0]  # the form that MONAI's examples have
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with beside.open("w", encoding="utf-8") as stream:
-        json.dump(content, stream, indent=1, ensure_ascii=False)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    beside.replace(path)
+    with whole_file(path) as beside:
+        text = json.dumps(content, indent=1, ensure_ascii=False)
+        beside.write_text(text + "\n", encoding="utf-8")
     return path
 
 

@@ -1,0 +1,131 @@
+"""Manifests from image sets as they are found."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from segmed.errors import ManifestError, unknown_name
+from segmed.manifest.content import with_digests
+from segmed.manifest.draft import Draft, group_of, image_files
+from segmed.manifest.folds import assign_folds
+from segmed.manifest.from_dataset_json import (
+    draft_from_msd,
+    draft_from_nnunet,
+    is_nnunet,
+    load_description,
+)
+from segmed.manifest.from_dicom import draft_from_dicom, has_dicom
+from segmed.manifest.from_folders import draft_from_folders, paired_folders
+from segmed.manifest.schema import Case, Manifest
+
+FORMATS = ("auto", "msd", "nnunet", "folders", "dicom", "raster")
+
+
+def build_manifest(
+    source: Path | str,
+    *,
+    format: str = "auto",
+    name: str | None = None,
+    num_folds: int = 5,
+    seed: int = 0,
+    group_by: str | None = None,
+    label_names: Sequence[str] = (),
+    label_suffix: str | None = None,
+) -> Manifest:
+    """A manifest of an image set, with groups, seeded folds and the digest of every file.
+
+    Args:
+        source: The set's folder.
+        format: `msd` (dataset.json of the Decathlon), `nnunet` (raw folder), `folders`
+            (`images/` and `labels/`), `raster` (images and masks together), `dicom` (a tree of
+            series, masks as series or DICOM-SEG), or `auto` to look.
+        name: Name of the set; else what the source says, or its folder's name.
+        num_folds: Folds; fewer where there are fewer groups, and at least 2.
+        seed: Of the folds.
+        group_by: Regular expression that finds the patient in a case id; see `draft.group_of`.
+        label_names: Names of the structures by growing value, for sources that do not say.
+        label_suffix: What a mask's file name adds to its image's; of several graders, whose.
+
+    Returns:
+        The manifest, its paths relative to `source`.
+
+    Raises:
+        ManifestError: The source is missing, of no known layout, incomplete, or of one group.
+        UsageError: The format is unknown.
+    """
+    source = Path(source)
+    if not source.is_dir():
+        raise ManifestError(f"{source} is no folder: give the folder that holds the image set")
+    if format not in FORMATS:
+        raise unknown_name("manifest format", format, FORMATS)
+    chosen = detect_format(source) if format == "auto" else format
+
+    def by_files() -> Draft:
+        return draft_from_folders(source, label_suffix=label_suffix, label_names=label_names)
+
+    drafts: dict[str, Callable[[], Draft]] = {
+        "msd": lambda: draft_from_msd(source),
+        "nnunet": lambda: draft_from_nnunet(source),
+        "dicom": lambda: draft_from_dicom(source, label_names=label_names),
+        "folders": by_files,
+        "raster": by_files,
+    }
+    draft = drafts[chosen]()
+    return _finished(
+        dataclasses.replace(draft, name=name or draft.name), source, num_folds, seed, group_by
+    )
+
+
+def detect_format(source: Path) -> str:
+    """The layout of a folder, by what lies in it.
+
+    Raises:
+        ManifestError: It is none that is known.
+    """
+    if (source / "dataset.json").is_file():
+        return "nnunet" if is_nnunet(load_description(source)) else "msd"
+    if paired_folders(source) is not None:
+        return "folders"
+    if has_dicom(source):
+        return "dicom"
+    inner = [source, *(path for path in sorted(source.iterdir()) if path.is_dir())]
+    if any(image_files(folder) for folder in inner):
+        return "raster"
+    raise ManifestError(
+        f"{source} is of no known layout: expected dataset.json, images/ and labels/, a tree of "
+        "DICOM series, or images with masks beside them"
+    )
+
+
+def _finished(
+    draft: Draft, source: Path, num_folds: int, seed: int, group_by: str | None
+) -> Manifest:
+    def grouped(case: Case) -> Case:
+        return case.model_copy(update={"group": group_of(case.id, group_by, draft.groups)})
+
+    training = [grouped(case) for case in draft.training]
+    test = tuple(grouped(case) for case in draft.test)
+    ids = [case.id for case in (*training, *test)]
+    repeated = sorted({one for one in ids if ids.count(one) > 1})
+    if repeated:
+        raise ManifestError(f"case id {repeated[0]!r} would occur twice: rename its files")
+    leaking = {case.group for case in training} & {case.group for case in test}
+    if leaking:
+        raise ManifestError(
+            f"group {min(leaking)!r} has cases in training and in test: a patient belongs to one"
+        )
+    folds = max(2, min(num_folds, len({case.group for case in training})))
+    return with_digests(
+        Manifest(
+            name=draft.name,
+            labels=draft.labels,
+            channels=draft.channels,
+            training=assign_folds(training, num_folds=folds, seed=seed),
+            test=test,
+            licence=draft.licence,
+            source=draft.source,
+            root=source,
+        )
+    )

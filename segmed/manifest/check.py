@@ -1,0 +1,157 @@
+"""The audit of a manifest: every fault of every case, by name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from segmed.errors import ImageError
+from segmed.geometry import Grid, grid_difference_mm, same_grid
+from segmed.io import grid_of, read_images
+from segmed.io.arrays import load
+from segmed.io.limits import DEFAULT_LIMITS
+from segmed.io.tensors import as_label
+from segmed.manifest.content import digest
+from segmed.manifest.faults import CaseRecord, Fault, note, order_of
+from segmed.manifest.outliers import duplicates, outliers
+from segmed.manifest.schema import Case, Manifest
+
+
+def check_manifest(
+    manifest: Manifest,
+    *,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Fault]:
+    """Every fault of a manifest's cases.
+
+    Errors make a case unfit: a missing or unreadable file, a digest that differs, another grid,
+    label values that are no labels, no label in training, a wrong number of channels, a constant
+    image, a second copy of another case. Notes are for a look: labels stored as floats, empty
+    labels, outliers of intensity or spacing, a structure that never occurs.
+
+    Args:
+        manifest: What to check.
+        workers: Cases checked at once.
+        progress: Called with the number of cases done and of all, after each.
+
+    Returns:
+        Faults in the manifest's order of cases, errors before notes; empty where all is well.
+    """
+    cases = [*manifest.training, *manifest.test]
+    records: dict[str, CaseRecord] = {}
+    with ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
+        waiting = [pool.submit(check_case, manifest, case) for case in cases]
+        for done, future in enumerate(as_completed(waiting), start=1):
+            record = future.result()
+            records[record.case_id] = record
+            if progress is not None:
+                progress(done, len(cases))
+    ordered = [records[case.id] for case in cases]
+    faults = [fault for record in ordered for fault in record.faults]
+    faults += duplicates(ordered) + outliers(manifest, ordered) + _absent(manifest, ordered)
+    return sorted(faults, key=order_of([case.id for case in cases]))
+
+
+def check_case(manifest: Manifest, case: Case) -> CaseRecord:
+    """The faults of one case by itself, and the facts that are compared between cases."""
+    record = CaseRecord(case.id)
+    names = [*case.image, *([case.label] if case.label else [])]
+    missing = [name for name in names if not (manifest.root / name).exists()]
+    for name in missing:
+        record.error("missing_file", f"{name} does not exist; restore it or drop the case")
+    if case.label is None and case in manifest.training:
+        record.error("missing_label", "a training case without a label; add one or move it to test")
+    if missing:
+        return record
+    for name in names:
+        expected = case.sha256.get(name)
+        if expected and (found := digest(manifest.root / name)) != expected:
+            record.error(
+                "wrong_hash",
+                f"{name} is not the file that was listed (sha256 {found[:12]}, expected "
+                f"{expected[:12]})",
+            )
+    grid = _check_image(manifest, case, record)
+    label = manifest.label_path(case)
+    if label is not None:
+        _check_label(manifest, label, grid, record)
+    return record
+
+
+def _check_image(manifest: Manifest, case: Case, record: CaseRecord) -> Grid | None:
+    try:
+        image = read_images(manifest.image_paths(case))
+    except ImageError as error:
+        record.error(error.reason, str(error))
+        return None
+    if image.shape[0] != len(manifest.channels):
+        record.error(
+            "channel_count",
+            f"{image.shape[0]} channels, the manifest has {len(manifest.channels)}",
+        )
+    voxels = image.as_tensor()
+    grid = grid_of(image)
+    record.grid = grid
+    record.content = _fingerprint(voxels.numpy(), grid)
+    spread = torch.aminmax(voxels.flatten(1), dim=1)
+    if bool((spread.min == spread.max).any()):
+        record.error("constant_image", "a channel holds one value only; it shows nothing")
+    record.levels = tuple(float(channel.mean()) for channel in voxels)
+    return grid
+
+
+def _check_label(manifest: Manifest, path: Path, grid: Grid | None, record: CaseRecord) -> None:
+    try:
+        loaded = load(path, DEFAULT_LIMITS, exact=True)
+        label = as_label(loaded)
+    except ImageError as error:
+        record.error(error.reason, str(error))
+        return
+    if loaded.array.dtype.kind == "f":
+        off = float(np.abs(loaded.array - np.rint(loaded.array)).max())
+        rounding = f"rounded by up to {off:.1e}" if off > 0 else "all of them whole numbers"
+        record.note("float_label", f"{path.name} stores label values as floats, {rounding}")
+    place = grid_of(label)
+    if grid is not None and not same_grid(grid, place):
+        record.error("other_grid", _difference(grid, place))
+    values = set(torch.unique(label.as_tensor()).tolist()) - {0}
+    known = {one.value for one in manifest.labels}
+    if values - known:
+        record.error(
+            "stray_value",
+            f"{path.name} holds {sorted(values - known)[:5]}; labels are 0, "
+            f"{', '.join(map(str, sorted(known)))}",
+        )
+    if not values:
+        record.note("empty_label", f"{path.name} is background only")
+    record.values = frozenset(values & known)
+
+
+def _difference(image: Grid, label: Grid) -> str:
+    if image.shape != label.shape:
+        return f"image of {image.shape} voxels, label of {label.shape}; they need one grid"
+    apart = grid_difference_mm(image, label)
+    return f"image and label lie {apart:.3g} mm apart; they need one grid"
+
+
+def _fingerprint(voxels: npt.NDArray[np.float32], grid: Grid) -> str:
+    """A digest of the voxels however they are stored, zipped or named."""
+    running = hashlib.blake2b(repr(grid.shape).encode(), digest_size=16)
+    running.update(np.ascontiguousarray(voxels).data)
+    return running.hexdigest()
+
+
+def _absent(manifest: Manifest, records: list[CaseRecord]) -> list[Fault]:
+    seen = frozenset().union(*(record.values for record in records))
+    return [
+        note("", "absent_label", f"label {label.name!r} (value {label.value}) occurs in no case")
+        for label in manifest.labels
+        if label.value not in seen
+    ]

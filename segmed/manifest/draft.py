@@ -1,0 +1,132 @@
+"""What a source layout says before folds and digests are added, and how its files are named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from segmed.errors import ManifestError
+from segmed.manifest.content import is_hidden
+from segmed.manifest.schema import Case, Channel, LabelClass
+
+SUFFIXES = (
+    ".nii.gz",
+    ".nii",
+    ".nrrd",
+    ".nhdr",
+    ".mha",
+    ".mhd",
+    ".png",
+    ".tif",
+    ".tiff",
+    ".jpg",
+    ".jpeg",
+)
+"""File name endings that image folders are searched for; what a file is, its content decides."""
+
+MR_WORDS = ("MR", "T1", "T2", "FLAIR", "DWI", "ADC", "PD", "SWI")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A manifest without folds, groups and digests.
+
+    Attributes:
+        name: Name of the set.
+        labels: Structures, background excluded.
+        channels: Input channels, in order.
+        training: Cases with labels, their paths relative to the source folder.
+        test: Cases kept out.
+        licence: As stated by the source.
+        source: Where the images come from, as stated by the source.
+        groups: Patient of each case id, where the source knows it.
+    """
+
+    name: str
+    labels: tuple[LabelClass, ...]
+    channels: tuple[Channel, ...]
+    training: tuple[Case, ...]
+    test: tuple[Case, ...] = ()
+    licence: str = ""
+    source: str = ""
+    groups: dict[str, str] = field(default_factory=dict)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files directly in a folder, by name; hidden ones such as `._*` are passed over."""
+    found = (path for path in folder.iterdir() if path.is_file() and not is_hidden(path))
+    return sorted(path for path in found if path.name.lower().endswith(SUFFIXES))
+
+
+def stem_of(path: Path) -> str:
+    """The file name without its image suffix."""
+    lower = path.name.lower()
+    for suffix in SUFFIXES:
+        if lower.endswith(suffix):
+            return path.name[: -len(suffix)]
+    return path.name
+
+
+def by_stem(files: Iterable[Path]) -> dict[str, Path]:
+    """Files by name without suffix.
+
+    Raises:
+        ManifestError: Two files differ in their suffix only.
+    """
+    found: dict[str, Path] = {}
+    for path in files:
+        stem = stem_of(path)
+        if stem in found:
+            raise ManifestError(
+                f"{found[stem].name} and {path.name} in {path.parent} would be one case: "
+                "keep one of them"
+            )
+        found[stem] = path
+    return found
+
+
+def case_id(text: str) -> str:
+    """A case id that is safe as a file name, made from a file's stem."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", text).lstrip("._-")
+    return safe[:128] or "case"
+
+
+def group_of(case: str, pattern: str | None, known: dict[str, str]) -> str:
+    """The group (patient) of a case.
+
+    Args:
+        case: The case id.
+        pattern: Regular expression searched for in the id: its first parenthesis, or the whole
+            match, is the group. None takes what the source knows, else each case its own.
+        known: Groups that the source knows, by case id.
+
+    Raises:
+        ManifestError: The pattern is none, or does not occur in the id.
+    """
+    if pattern is None:
+        return known.get(case, case)
+    try:
+        match = re.search(pattern, case)
+    except re.error as error:
+        raise ManifestError(f"grouping pattern {pattern!r} is no expression: {error}") from error
+    if match is None:
+        raise ManifestError(
+            f"grouping pattern {pattern!r} does not occur in case id {case!r}: "
+            "every case needs a group"
+        )
+    return match.group(1) if match.re.groups else match.group(0)
+
+
+def modality_of(text: str) -> str:
+    """DICOM modality from a channel's name in words: `MR`, `CT` or `OT`."""
+    words = text.upper()
+    if re.search(r"\bCT\b", words):
+        return "CT"
+    return "MR" if any(word in words for word in MR_WORDS) else "OT"
+
+
+def relative(path: Path, root: Path) -> str:
+    """A path below a folder, with forward slashes."""
+    return path.relative_to(root).as_posix()

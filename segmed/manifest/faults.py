@@ -1,0 +1,70 @@
+"""Faults that an audit finds, and what it remembers of each case."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from segmed.geometry import Grid
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong or odd.
+
+    Attributes:
+        case_id: The case; empty for the whole set.
+        code: Short stable name, such as `missing_file`.
+        message: What was found, in one line.
+        severity: `error` makes the case unfit; `note` is for a look.
+    """
+
+    case_id: str
+    code: str
+    message: str
+    severity: Literal["error", "note"] = "error"
+
+
+def note(case_id: str, code: str, message: str) -> Fault:
+    """A fault that leaves the case fit."""
+    return Fault(case_id, code, message, "note")
+
+
+@dataclass
+class CaseRecord:
+    """What the audit knows of one case.
+
+    Attributes:
+        case_id: The case.
+        faults: What was found so far.
+        grid: Grid of the image, where it could be read.
+        content: Digest of the image's voxels.
+        levels: Mean intensity of each channel.
+        values: Known label values that occur.
+    """
+
+    case_id: str
+    faults: list[Fault] = field(default_factory=list)
+    grid: Grid | None = None
+    content: str | None = None
+    levels: tuple[float, ...] = ()
+    values: frozenset[int] = frozenset()
+
+    def error(self, code: str, message: str) -> None:
+        """Remembers a fault that makes the case unfit."""
+        self.faults.append(Fault(self.case_id, code, message))
+
+    def note(self, code: str, message: str) -> None:
+        """Remembers a fault that leaves the case fit."""
+        self.faults.append(note(self.case_id, code, message))
+
+
+def order_of(case_ids: Sequence[str]) -> Callable[[Fault], tuple[int, bool, str]]:
+    """The sort key that puts faults in the order of cases, errors first, the set's own last."""
+    place = {case_id: number for number, case_id in enumerate(case_ids)}
+
+    def key(fault: Fault) -> tuple[int, bool, str]:
+        return place.get(fault.case_id, len(place)), fault.severity == "note", fault.code
+
+    return key

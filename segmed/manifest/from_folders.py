@@ -1,0 +1,195 @@
+"""Drafts from image files and the masks that lie beside them or in a folder of their own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from segmed.errors import ImageError, ManifestError
+from segmed.io import read_image, read_label
+from segmed.manifest.draft import Draft, by_stem, case_id, image_files, relative, stem_of
+from segmed.manifest.from_dataset_json import channel_files
+from segmed.manifest.schema import Case, Channel, LabelClass
+
+IMAGE_FOLDERS = ("images", "image", "imgs", "imagesTr")
+LABEL_FOLDERS = ("labels", "label", "masks", "mask", "labelsTr")
+MAX_LABEL_VALUES = 128
+"""More distinct values than this in a set of masks are no labels."""
+
+COLOURS = {1: ("grey",), 3: ("red", "green", "blue")}
+
+
+def paired_folders(folder: Path) -> tuple[Path, Path] | None:
+    """The folders of images and of labels, if the source has both."""
+    images = next((folder / name for name in IMAGE_FOLDERS if (folder / name).is_dir()), None)
+    labels = next((folder / name for name in LABEL_FOLDERS if (folder / name).is_dir()), None)
+    return None if images is None or labels is None else (images, labels)
+
+
+def draft_from_folders(
+    folder: Path, *, label_suffix: str | None = None, label_names: Sequence[str] = ()
+) -> Draft:
+    """A draft from `images/` and `labels/`, or from one folder with images and masks together.
+
+    A mask belongs to the image of the same name, or of the same name plus `label_suffix`. Images
+    named `ID_0000.ext`, `ID_0001.ext`, ... are the channels of one case.
+
+    Args:
+        folder: The source.
+        label_suffix: What a mask's name has after its image's name; needed where both lie
+            together. With several graders it chooses one (`_1stHO`).
+        label_names: Names of the structures, by growing value; else `foreground` or `label_N`.
+
+    Raises:
+        ManifestError: Nothing is found, an image has no mask or a mask no image, or the masks
+            hold too many values or none.
+    """
+    pair = paired_folders(folder)
+    if pair is None:
+        images, labels = _side_by_side(folder, label_suffix)
+    else:
+        images = {stem: [path] for stem, path in by_stem(image_files(pair[0])).items()}
+        labels = by_stem(image_files(pair[1]))
+        images = _with_channels(pair[0], images, labels, label_suffix)
+    if not images:
+        raise ManifestError(f"{folder} holds no image files: known are {', '.join(_suffixes())}")
+    cases = _paired(folder, images, labels, label_suffix or "")
+    channels = _channels(folder, cases[0])
+    values = label_values(folder, [case.label for case in cases if case.label])
+    return Draft(
+        name=case_id(folder.resolve().name),
+        labels=named_labels(values, label_names),
+        channels=channels,
+        training=tuple(cases),
+    )
+
+
+def _suffixes() -> tuple[str, ...]:
+    return (".nii.gz", ".nrrd", ".mha", ".png", ".tif", ".jpg")
+
+
+def _side_by_side(
+    folder: Path, label_suffix: str | None
+) -> tuple[dict[str, list[Path]], dict[str, Path]]:
+    """Images and masks of one folder (or of its only filled subfolder), told apart by suffix."""
+    files = image_files(folder)
+    if not files:
+        inner = [path for path in sorted(folder.iterdir()) if path.is_dir() and image_files(path)]
+        if len(inner) != 1:
+            raise ManifestError(
+                f"{folder} holds neither images/ and labels/ nor one folder of image files"
+            )
+        files = image_files(inner[0])
+    if not label_suffix:
+        raise ManifestError(
+            f"{files[0].parent} holds images and masks together: say what a mask's name ends in "
+            "(label suffix), such as _mask"
+        )
+    masks = {stem_of(path): path for path in files if stem_of(path).endswith(label_suffix)}
+    if not masks:
+        raise ManifestError(f"no file in {files[0].parent} ends in {label_suffix!r}")
+    stems = {stem.removesuffix(label_suffix) for stem in masks}
+    images = {stem_of(path): [path] for path in files if stem_of(path) in stems}
+    return images, masks
+
+
+def _with_channels(
+    folder: Path,
+    images: dict[str, list[Path]],
+    labels: dict[str, Path],
+    label_suffix: str | None,
+) -> dict[str, list[Path]]:
+    """Files of one case put together where names end in channel numbers and labels' do not."""
+    numbered = bool(images) and all(re.search(r"_\d{4}$", stem) for stem in images)
+    if not numbered or any(stem + (label_suffix or "") in labels for stem in images):
+        return images
+    count = 1 + max(int(stem[-4:]) for stem in images)
+    return channel_files(folder, count)
+
+
+def _paired(
+    folder: Path, images: dict[str, list[Path]], labels: dict[str, Path], label_suffix: str
+) -> list[Case]:
+    bare = sorted(stem for stem in images if stem + label_suffix not in labels)
+    if bare:
+        raise ManifestError(
+            f"{len(bare)} images have no mask (first {images[bare[0]][0].name}): add it as "
+            f"{bare[0]}{label_suffix}, or take the image away"
+        )
+    lone = sorted(stem for stem in labels if stem.removesuffix(label_suffix) not in images)
+    if lone:
+        raise ManifestError(
+            f"{len(lone)} masks have no image (first {labels[lone[0]].name}): add it, or take "
+            "the mask away"
+        )
+    return [
+        Case(
+            id=case_id(stem),
+            group="",
+            image=tuple(relative(path, folder) for path in files),
+            label=relative(labels[stem + label_suffix], folder),
+        )
+        for stem, files in images.items()
+    ]
+
+
+def _channels(folder: Path, case: Case) -> tuple[Channel, ...]:
+    if len(case.image) > 1:
+        return tuple(Channel(name=f"channel_{n}") for n in range(len(case.image)))
+    try:
+        count = int(read_image(folder / case.image[0]).shape[0])
+    except ImageError as error:
+        raise ManifestError(f"case {case.id!r}: {error}") from error
+    names = COLOURS.get(count, tuple(f"channel_{n}" for n in range(count)))
+    return tuple(Channel(name=name) for name in names)
+
+
+def label_values(folder: Path, names: list[str]) -> list[int]:
+    """The values besides 0 that occur in some label files, in growing order.
+
+    Args:
+        folder: Where the names start from.
+        names: Label files.
+
+    Raises:
+        ManifestError: A file cannot be read as labels, all are empty, or the values are so many
+            or so low that these are no label maps.
+    """
+
+    def values_of(name: str) -> set[int]:
+        try:
+            return set(np.unique(read_label(folder / name).numpy()).tolist())
+        except ImageError as error:
+            raise ManifestError(f"label {name}: {error}") from error
+
+    with ThreadPoolExecutor(2) as pool:
+        found = sorted(set().union(*pool.map(values_of, names)) - {0})
+    if not found:
+        raise ManifestError(f"the labels of {folder} are all empty: nothing could be learnt")
+    if len(found) > MAX_LABEL_VALUES or found[0] < 0:
+        raise ManifestError(
+            f"the labels of {folder} hold {len(found)} values from {found[0]} to {found[-1]}: "
+            "these are no label maps"
+        )
+    return found
+
+
+def named_labels(values: list[int], names: Sequence[str]) -> tuple[LabelClass, ...]:
+    """Structures for label values, with given names or plain ones.
+
+    Raises:
+        ManifestError: The names are more or fewer than the values.
+    """
+    if names and len(names) != len(values):
+        raise ManifestError(
+            f"{len(names)} label names for {len(values)} label values {values}: give one each"
+        )
+    if not names:
+        names = ["foreground"] if len(values) == 1 else [f"label_{value}" for value in values]
+    return tuple(
+        LabelClass(name=name, value=value) for name, value in zip(names, values, strict=True)
+    )
