@@ -57,18 +57,19 @@ def num_groups(channels: int) -> int:
     return math.gcd(channels, max(1, min(32, channels // 4)))
 
 
-def make_activation(activation: Activation) -> nn.Module:
-    """A non-linearity that overwrites its input, which training need not keep.
+def make_activation(activation: Activation, *, inplace: bool = True) -> nn.Module:
+    """A non-linearity.
 
     Args:
         activation: Kind.
+        inplace: Overwrite the input, which after a norm training need not keep.
 
     Returns:
         The layer.
     """
     if activation == "leaky_relu":
-        return nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
-    return nn.ReLU(inplace=True)
+        return nn.LeakyReLU(LEAKY_SLOPE, inplace=inplace)
+    return nn.ReLU(inplace=inplace)
 
 
 def same_padding(kernel: Axes, dilation: Axes) -> Axes:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from segmed.errors import ModelError, unknown_name
-from segmed.models import fcn, unet, unet3plus, unetpp
+from segmed.models import deeplabv3plus, fcn, unet, unet3plus, unetpp
 from segmed.models.options import Architecture, Task
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -18,6 +18,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         unet.ARCHITECTURE,
         unetpp.ARCHITECTURE,
         unet3plus.ARCHITECTURE,
+        deeplabv3plus.ARCHITECTURE,
     )
 }
 

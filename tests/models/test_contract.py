@@ -1,0 +1,192 @@
+"""What holds for every registered model, in 2D and 3D: registering a model is testing it."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from segmed.errors import ModelError, UsageError
+from segmed.models import build_model, list_models
+
+NARROW = (4, 6, 8, 10)
+"""Widths of the planned forms under test: behaviour does not depend on them."""
+
+SIZES = {2: (37, 45), 3: (19, 24, 17)}
+"""No axis is a multiple of the total stride."""
+
+
+def planned(name, dims, **options):
+    torch.manual_seed(0)
+    return build_model(
+        name,
+        spatial_dims=dims,
+        in_channels=2,
+        num_classes=3,
+        **{"widths": NARROW, **({"aspp_width": 8} if name == "deeplabv3plus" else {}), **options},
+    )
+
+
+def image(dims, batch=1, size=None):
+    torch.manual_seed(1)
+    return torch.randn(batch, 2, *(size or SIZES[dims]))
+
+
+every_model = pytest.mark.parametrize(
+    ("name", "dims"), list(itertools.product(list_models(), (2, 3)))
+)
+
+
+@every_model
+def test_logits_lie_on_the_input_grid(name, dims):
+    logits = planned(name, dims).eval()(image(dims, batch=2))
+    assert logits.shape == (2, 3, *SIZES[dims])
+
+
+@every_model
+@pytest.mark.parametrize("norm", ["batch", "instance", "group"])
+def test_every_parameter_gets_a_gradient_at_batch_one(name, dims, norm):
+    model = planned(name, dims, norm=norm).train()
+    model(image(dims)).square().mean().backward()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.abs().sum() > 0, key
+        assert parameter.grad.isfinite().all(), key
+
+
+@every_model
+def test_deep_supervision_lists_logits_on_the_input_grid_in_training_only(name, dims):
+    model = planned(name, dims, deep_supervision=True)
+    heads = model.train()(image(dims))
+    assert isinstance(heads, list)
+    assert {head.shape for head in heads} == {(1, 3, *SIZES[dims])}
+    torch.stack(heads).square().mean().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert isinstance(model.eval()(image(dims)), torch.Tensor)
+
+
+@every_model
+def test_eval_is_deterministic(name, dims):
+    model = planned(name, dims, dropout=0.3).eval()
+    with torch.no_grad():
+        assert torch.equal(model(image(dims)), model(image(dims)))
+
+
+@every_model
+def test_save_and_load_give_equal_logits(name, dims, tmp_path):
+    model = planned(name, dims, norm="batch")
+    model.train()(image(dims, batch=2))  # moves the running statistics
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    other = planned(name, dims, norm="batch")
+    nn.init.ones_(next(other.parameters()))
+    other.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
+    with torch.no_grad():
+        assert torch.equal(model.eval()(image(dims)), other.eval()(image(dims)))
+
+
+@every_model
+@pytest.mark.parametrize("preset", [None, "paper"])
+def test_no_tensor_is_saved_twice(name, dims, preset):
+    with torch.device("meta"):
+        state = build_model(
+            name, spatial_dims=dims, in_channels=1, num_classes=2, preset=preset
+        ).state_dict(keep_vars=True)
+    tensors = [id(tensor) for tensor in state.values()]
+    assert len(tensors) == len(set(tensors))
+
+
+@every_model
+@pytest.mark.parametrize("side", [1, 5, 8, 23])
+def test_odd_and_tiny_sizes_keep_their_size(name, dims, side):
+    size = (side, *SIZES[dims][1:])
+    with torch.no_grad():
+        model = planned(name, dims)
+        assert model.train()(image(dims, size=size)).shape[2:] == size
+
+
+@every_model
+def test_anisotropic_plans_are_followed(name, dims):
+    flat, full = (1,) + (3,) * (dims - 1), (3,) * dims
+    step = (1,) + (2,) * (dims - 1)
+    model = planned(
+        name,
+        dims,
+        strides=[(1,) * dims, step, (2,) * dims, (2,) * dims],
+        kernels=[flat, flat, full, full],
+    )
+    logits = model(image(dims))
+    assert logits.shape[2:] == SIZES[dims]
+    logits.sum().backward()
+
+
+@every_model
+@pytest.mark.parametrize("levels", [2, 3, 5])
+def test_levels_come_from_the_plan(name, dims, levels):
+    widths = tuple(range(4, 4 + levels))
+    assert planned(name, dims, widths=widths)(image(dims)).shape[2:] == SIZES[dims]
+
+
+@every_model
+def test_convolutions_start_as_he_has_them(name, dims):
+    model = planned(name, dims, widths=(8, 16, 32, 64))
+    convs = [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.Conv2d | nn.Conv3d) and module.weight.numel() > 2000
+    ]
+    assert convs
+    for conv in convs:
+        expected = (2 / conv.weight[0].numel()) ** 0.5
+        assert conv.weight.std().item() == pytest.approx(expected, rel=0.1)
+
+
+@every_model
+def test_a_wrong_number_of_channels_is_refused(name, dims):
+    model = planned(name, dims)
+    with pytest.raises(ModelError, match="2"):
+        model(image(dims)[:, :1])
+
+
+@every_model
+def test_options_are_not_changed_by_building(name, dims):
+    options = {"widths": [4, 6, 8], "strides": [1, 2, 2], "kernels": [3, 3, 3]}
+    before = copy.deepcopy(options)
+    planned(name, dims, **options)
+    assert options == before
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_contradictions_are_refused_at_build_time(name):
+    def build(**options):
+        build_model(name, spatial_dims=2, in_channels=1, num_classes=2, **options)
+
+    with pytest.raises(ModelError, match="one entry a level"):
+        build(widths=(4, 8), strides=(1, 2, 2))
+    with pytest.raises(ModelError, match="unknown norm 'layer'"):
+        build(norm="layer")
+    with pytest.raises(ModelError, match="odd"):
+        build(widths=(4, 8), kernels=(3, 2))
+    with pytest.raises(ModelError, match=r"strides\[0\]"):
+        build(widths=(4, 8), strides=(2, 2))
+    with pytest.raises(ModelError, match="preset"):
+        build(preset="nature")
+    with pytest.raises(UsageError, match="unknown option"):
+        build(width=4)
+
+
+def test_an_unknown_model_lists_the_known_ones():
+    with pytest.raises(UsageError, match="deeplabv3plus, fcn16s"):
+        build_model("unett", spatial_dims=2, in_channels=1, num_classes=2)
+
+
+def test_the_seven_names_are_known():
+    assert list_models() == (
+        "fcn32s",
+        "fcn16s",
+        "fcn8s",
+        "unet",
+        "unetpp",
+        "unet3plus",
+        "deeplabv3plus",
+    )
