@@ -83,5 +83,5 @@ FIELDS = (
 
 def entry_of(row: tuple[Any, ...]) -> Entry:
     """The entry in a row of `FIELDS`."""
-    *plain, measures, run, worked = row
-    return Entry(*plain, measures=json.loads(measures), run=run, worked=worked)
+    values = dict(zip(Entry.__dataclass_fields__, row, strict=True))
+    return Entry(**{**values, "measures": json.loads(values["measures"])})

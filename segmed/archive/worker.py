@@ -1,6 +1,6 @@
 """The worker process: loads the model once, then segments what it is sent.
 
-Started by `worker_engine` as `python -m segmed.archive.worker FD`, FD being its end of a socket.
+Started by `worker_engine` with the number of its end of a socket as second argument.
 It ends when the other end closes, so it never outlives its driver by more than the study in hand.
 """
 
@@ -48,4 +48,4 @@ def serve(connection: Connection) -> None:
 
 
 if __name__ == "__main__":
-    serve(Connection(int(sys.argv[1])))
+    serve(Connection(int(sys.argv[2])))

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import threading
 from multiprocessing.connection import Connection
+from pathlib import Path
 
+import segmed
 from segmed.archive.engine import AHEAD, Results
 from segmed.archive.job import Job, Result
 from segmed.archive.worker_setup import Ready, Setup
@@ -19,6 +21,14 @@ IN_HAND = 3 + AHEAD
 """Jobs that one worker holds: read, segmented and written at once, and some to go on with."""
 
 END_WAIT_S = 10.0
+
+HOME = Path(segmed.__file__).parent.parent
+"""Where this `segmed` lies; a worker looks there last, in case it is not installed."""
+
+START = (
+    "import runpy, sys; sys.path.append(sys.argv[1]); "
+    "runpy.run_module('segmed.archive.worker', run_name='__main__')"
+)
 
 _DEATHS = (EOFError, ConnectionError, OSError)
 
@@ -39,7 +49,7 @@ class Worker:
         ours, theirs = socket.socketpair()
         self._timeout_s = timeout_s
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "segmed.archive.worker", str(theirs.fileno())],
+            [sys.executable, "-c", START, str(HOME), str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
         )

@@ -32,7 +32,7 @@ LABELS = (
 OPTIONS = {"widths": [4, 8], "strides": [[1, 1, 1], [2, 2, 2]], "deep_supervision": False}
 
 
-def tiny_package(*, seed: int = 0, channels: int = 1, patch: int = 48) -> ModelPackage:
+def tiny_package(*, seed: int = 0, channels: int = 1, patch: int = 16) -> ModelPackage:
     """A U-Net of two levels with weights drawn from a seed."""
     plan = Plan(
         name="tiny",

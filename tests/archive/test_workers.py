@@ -1,0 +1,73 @@
+"""Studies in processes of their own: one that kills its process stops nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from segmed.archive import FolderSource, Workers, segment_archive
+from segmed.errors import ServiceError
+from segmed.inference.predictor import Predictor
+
+DEADLY = '''
+import gzip, os, signal
+unzip = gzip.open
+def open(file, *args, **kwargs):
+    if os.path.basename(str(getattr(file, "name", file))).startswith("deadly"):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return unzip(file, *args, **kwargs)
+gzip.open = open
+'''
+"""Run at the start of every worker: a zlib that crashes on some files."""
+
+
+@pytest.fixture
+def crashing_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes worker processes die of files that are named deadly."""
+    (tmp_path / "crash").mkdir()
+    (tmp_path / "crash" / "sitecustomize.py").write_text(DEADLY)
+    paths = [str(tmp_path / "crash"), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+
+
+@pytest.mark.slow  # three worker processes, each of which imports torch
+@pytest.mark.usefixtures("crashing_decoder")
+def test_study_that_kills_its_process_twice_is_quarantined_and_the_rest_is_done(
+    tmp_path: Path,
+    package_folder: Path,
+    predictor: Predictor,
+    write_nifti: Callable[..., Path],
+) -> None:
+    for seed, name in enumerate(["a", "deadly", "z"]):
+        write_nifti(tmp_path / f"archive/{name}.nii.gz", seed)
+    source = FolderSource(tmp_path / "archive")
+    workers = Workers((package_folder,), options={"device": "cpu"})
+    out = tmp_path / "out"
+    outcomes = list(segment_archive(source, predictor=workers, out_dir=out))
+    assert sorted(outcome.status for outcome in outcomes) == ["done", "done", "refused"]
+    refused = next(outcome for outcome in outcomes if outcome.status == "refused")
+    assert refused.reason.startswith("killed_process: ")
+    assert signal.SIGSEGV.name in refused.reason
+    assert not list((out / "segmentations" / ".staging").iterdir())
+
+    (tmp_path / "archive" / "deadly.nii.gz").unlink()
+    list(segment_archive(source, predictor=predictor, out_dir=tmp_path / "inside"))
+    for path in (tmp_path / "inside" / "segmentations").glob("*.gz"):
+        assert (out / "segmentations" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.slow  # a worker process, which imports torch
+def test_worker_that_cannot_start_stops_the_run_with_its_reason(
+    tmp_path: Path, package_folder: Path, write_nifti: Callable[..., Path]
+) -> None:
+    write_nifti(tmp_path / "archive/a.nii.gz")
+    workers = Workers((package_folder,), options={"device": "no such device"})
+    run = segment_archive(
+        FolderSource(tmp_path / "archive"), predictor=workers, out_dir=tmp_path / "out"
+    )
+    with pytest.raises(ServiceError, match="cannot start"):
+        list(run)
