@@ -44,6 +44,7 @@ class Picture:
     case: str
     model: str
     is_featured: bool
+    scores: str = ""
     viewer: ViewerCase | None = None
 
 
@@ -79,7 +80,7 @@ def write_report(path: Path | str, content: ReportContent) -> Path:
 
 def render(content: ReportContent) -> str:
     """The page as text; arguments and errors as in `write_report`."""
-    pictures = list(_pictures(content.overlays))
+    pictures = list(_pictures(content))
     columns, rows = tables.case_rows(content.scores) if content.scores else ([], [])
     blocks = tables.comparison(content.scores, content.costs, content.winner)
     environment = jinja2.Environment(
@@ -95,7 +96,7 @@ def render(content: ReportContent) -> str:
         content=content,
         style=_asset("report.css"),
         script=_asset("report.js"),
-        warnings=[*content.warnings, *tables.warnings_from(content.scores)],
+        warnings=[*content.warnings, *tables.warnings_from(content.scores, content.warnings)],
         metrics=tables.metrics_in(content.scores),
         blocks=blocks,
         best=next((block for block in blocks if block.is_winner), blocks[0] if blocks else None),
@@ -122,13 +123,15 @@ def _outcome_counts(content: ReportContent) -> dict[str, int]:
     return {state: sum(item.status == state for item in content.archive) for state in states}
 
 
-def _pictures(overlays: Any) -> Iterator[Picture]:
+def _pictures(content: ReportContent) -> Iterator[Picture]:
     """Encodes overlays one by one, so that a generator of many never lies in memory whole."""
-    for index, item in enumerate(overlays):
-        yield _picture(item, is_featured=index < FEATURED)
+    for index, item in enumerate(content.overlays):
+        table = content.scores.get(item.model)
+        scores = "" if table is None else tables.scores_in_words(table, item.case)
+        yield _picture(item, scores, is_featured=index < FEATURED)
 
 
-def _picture(item: OverlayItem, *, is_featured: bool) -> Picture:
+def _picture(item: OverlayItem, scores: str, *, is_featured: bool) -> Picture:
     picture = overlay_picture(
         item.image,
         item.reference,
@@ -153,6 +156,7 @@ def _picture(item: OverlayItem, *, is_featured: bool) -> Picture:
         case=item.case,
         model=item.model,
         is_featured=is_featured,
+        scores=scores,
         viewer=viewer_case(item) if item.viewer and is_featured else None,
     )
 

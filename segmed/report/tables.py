@@ -221,37 +221,39 @@ def _marked(
     return replace(row, cells=cells)
 
 
-def warnings_from(scores: Mapping[str, pd.DataFrame]) -> list[str]:
+def warnings_from(scores: Mapping[str, pd.DataFrame], said: Sequence[str] = ()) -> list[str]:
     """What the scores themselves demand to be said first: missed and invented structures.
 
     Args:
         scores: Per-case table of each model.
+        said: Warnings that the page shows anyway; what they say of a model is not said twice.
 
     Returns:
         Sentences, the gravest model first.
     """
     found = []
     for name, table in scores.items():
-        missed, invented, _ = _counts(table)
-        if missed:
-            found.append((missed, _missed_sentence(name, table, missed, scores)))
-        if invented:
-            where = _by_label(table, "false_positive")
-            found.append(
-                (
-                    invented,
-                    f"{name} found {invented} structure(s) where the reference has none ({where}); "
-                    "each counts as Dice 0 and as a distance of the image diagonal.",
-                )
+        missed, invented, absent = _counts(table)
+        if missed and not _is_said(f"{name} missed", said):
+            found.append((missed, _missed_sentence(name, table, scores)))
+        if invented and not _is_said(f"{name} found", said):
+            sentence = (
+                f"{name} found a structure in {invented} of {invented + absent} places where the "
+                f"reference has none ({_by_label(table, 'false_positive')}); "
+                "each counts as Dice 0 and as a distance of the image diagonal."
             )
+            found.append((invented, sentence))
     return [sentence for _, sentence in sorted(found, key=lambda pair: -pair[0])]
 
 
-def _missed_sentence(
-    name: str, table: pd.DataFrame, missed: int, scores: Mapping[str, pd.DataFrame]
-) -> str:
+def _is_said(start: str, said: Sequence[str]) -> bool:
+    return any(sentence.startswith(start) for sentence in said)
+
+
+def _missed_sentence(name: str, table: pd.DataFrame, scores: Mapping[str, pd.DataFrame]) -> str:
+    missed, invented, absent = _counts(table)
     sentence = (
-        f"{name} missed {missed} of {len(table)} structures entirely "
+        f"{name} missed {missed} of {len(table) - invented - absent} structures entirely "
         f"({_by_label(table, 'missed')}); "
         "each counts as Dice 0 and as a distance of the image diagonal."
     )
@@ -260,6 +262,21 @@ def _missed_sentence(
         everywhere = len(last) == len(metrics_in(scores))
         sentence += f" It ranks last on {'every metric' if everywhere else ', '.join(last)}."
     return sentence
+
+
+def scores_in_words(table: pd.DataFrame, case: str) -> str:
+    """The scores of one case, for a caption: `anterior Dice 0.812, HD95 2.20 mm; posterior ...`."""
+    parts = []
+    for record in table[table["case"] == case].to_dict("records"):
+        note = _note(record)
+        if note and not record.get("false_positive"):
+            parts.append(f"{record['label']} {note}")
+            continue
+        note = f" ({note})" if note else ""
+        parts.append(
+            f"{record['label']} Dice {record['dice']:.3f}, HD95 {record['hd95_mm']:.2f} mm{note}"
+        )
+    return "; ".join(parts)
 
 
 def _by_label(table: pd.DataFrame, flag: str) -> str:

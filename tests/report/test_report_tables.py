@@ -11,6 +11,7 @@ from segmed.report.tables import (
     case_rows,
     comparison,
     count_text,
+    scores_in_words,
     seconds_text,
     warnings_from,
 )
@@ -43,7 +44,22 @@ def test_invented_structure_is_warned_of(scores: dict[str, pd.DataFrame]) -> Non
     table = scores["unetpp"].copy()
     table.loc[0, "false_positive"] = True
     (warning,) = warnings_from({"unetpp": table})
-    assert "where the reference has none (anterior 1)" in warning
+    assert "1 of 1 places where the reference has none (anterior 1)" in warning
+
+
+def test_what_the_caller_says_of_a_model_is_not_said_twice(
+    scores: dict[str, pd.DataFrame],
+) -> None:
+    assert warnings_from(scores, ["unet missed 4 of 8 structures"]) == []
+
+
+def test_caption_names_every_structure_and_what_was_missed(
+    scores: dict[str, pd.DataFrame],
+) -> None:
+    assert scores_in_words(scores["unet"], "case-00") == "anterior missed; posterior missed"
+    assert scores_in_words(scores["unet"], "case-01") == (
+        "anterior Dice 1.000, HD95 0.00 mm; posterior Dice 1.000, HD95 0.00 mm"
+    )
 
 
 def test_worst_case_comes_first_and_the_missed_is_noted(scores: dict[str, pd.DataFrame]) -> None:
