@@ -20,7 +20,7 @@ import math
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,11 +36,11 @@ from pipelines.delivery import (
     without_password,
 )
 from pipelines.outbox import Courier, Outbox, deliver, outboxes
-from pipelines.plots import curves_figure
 from pipelines.pyfunc_form import MODEL_FOLDER, save_pyfunc
 from segmed.errors import ServiceError
 from segmed.manifest import Manifest, data_hash
 from segmed.plan import Plan, plan_hash, to_yaml
+from segmed.report import curves_png
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -159,12 +159,16 @@ class RunLog:
         path.write_text(content, encoding="utf-8")
         self._append("artifact", file=f"texts/{name}", folder="")
 
-    def curves(self, history: list[Mapping[str, Any]], title: str) -> None:
-        """Log a plot of losses and Dice over the epochs."""
-        path = self._outbox.files / "plots" / "curves.png"
+    def curves(self, history: Sequence[Mapping[str, Any]], title: str) -> None:
+        """Log a plot of losses and Dice over the epochs as `plots/curves.png`."""
+        self.picture(curves_png({title: history}), "curves.png")
+
+    def picture(self, png: bytes, name: str) -> None:
+        """Log a PNG under `plots/`."""
+        path = self._outbox.files / "plots" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        curves_figure(history, title, path)
-        self._append("artifact", file="plots/curves.png", folder="plots")
+        path.write_bytes(png)
+        self._append("artifact", file=f"plots/{name}", folder="plots")
 
     def package(self, folder: Path) -> None:
         """Log a model package, once, in the form that MLflow serves (`model/`)."""

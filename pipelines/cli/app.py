@@ -1,0 +1,85 @@
+"""The command tree, and the one place where errors become lines and exit statuses."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from pipelines.cli import archive, data, demo, doctor, models, predict, serve, train
+from pipelines.cli.console import BAD_USAGE, INTERRUPTED, note
+from segmed import __version__
+from segmed.errors import SegmedError
+
+
+class SegmedGroup(TyperGroup):
+    """Turns our errors into one line and status 2, and Ctrl-C into status 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that the context names."""
+        try:
+            return super().invoke(ctx)
+        except SegmedError as error:
+            note(f"segmed: {' '.join(str(error).split())}")
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            where = f": {error.filename}" if error.filename else ""
+            note(f"segmed: {error.strerror or error}{where}")
+        except KeyboardInterrupt as stop:
+            advice = getattr(stop, "__notes__", ["run the same command again"])
+            note(f"\nsegmed: interrupted; {advice[0]}")
+            # threads of servers and trackers must not hold up a person who wants to stop
+            raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(BAD_USAGE)
+
+
+app = typer.Typer(
+    name="segmed",
+    cls=SegmedGroup,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"segmed {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show the library's log.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Medical-image segmentation: train, compare, keep the winner, segment whole archives.
+
+    Exit status: 0 done, 1 done with failures listed, 2 bad usage or input, 130 interrupted.
+
+    Example: segmed demo
+    """
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(stream=sys.stderr, level=level, format="%(levelname)s %(message)s")
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "WARNING")
+
+
+demo.add_to(app)
+data.add_to(app)
+train.add_to(app)
+predict.add_to(app)
+archive.add_to(app)
+models.add_to(app)
+serve.add_to(app)
+doctor.add_to(app)

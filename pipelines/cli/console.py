@@ -1,0 +1,116 @@
+"""How commands speak: plain lines or JSON on stdout, progress and errors on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+T = TypeVar("T")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document, for machines.")]
+"""The option that every command has."""
+
+DONE, DONE_WITH_FAILURES, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+"""Exit statuses."""
+
+
+def say(text: str) -> None:
+    """Print a line."""
+    typer.echo(text)
+
+
+def note(text: str) -> None:
+    """Print a line that is no result, on stderr."""
+    typer.echo(text, err=True)
+
+
+def emit(payload: Any, lines: Iterable[str], *, as_json: bool) -> None:
+    """Print a result: as JSON, or as lines."""
+    if as_json:
+        say(json.dumps(plain(payload), indent=2, default=str))
+        return
+    for line in lines:
+        say(line)
+
+
+def plain(value: Any) -> Any:
+    """A value in which numbers that JSON cannot hold are null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    return value
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
+    """Rows as aligned text, a heading first."""
+    cells = [list(columns), *[[_cell(row.get(name, "")) for name in columns] for row in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return str(value)
+
+
+def tracked(items: Iterable[T], describe: Callable[[T], str], *, total: int | None) -> Iterator[T]:
+    """Pass items on, with a bar on a terminal and a line each elsewhere, both on stderr."""
+    if not sys.stderr.isatty():
+        for item in items:
+            note(describe(item))
+            yield item
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task("starting", total=total)
+        for item in items:
+            bar.update(task, advance=1, description=describe(item))
+            yield item
+
+
+def counting(title: str) -> Callable[[int, int], None]:
+    """A progress callback (done, total) that writes a line at each tenth."""
+    last = -1
+
+    def show(done: int, total: int) -> None:
+        nonlocal last
+        tenth = 10 * done // max(total, 1)
+        if tenth != last:
+            last = tenth
+            note(f"{title}: {done} of {total}")
+
+    return show
+
+
+@contextmanager
+def continued_by(*extra: str) -> Iterator[None]:
+    """Within the block, Ctrl-C tells with which command line to continue.
+
+    Args:
+        extra: Options to add to the present command line, such as `--resume`.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        present = sys.argv[1:]
+        words = ["segmed", *present, *(word for word in extra if word not in present)]
+        stop.add_note(f"continue with: {shlex.join(words)}")
+        raise

@@ -1,0 +1,123 @@
+"""`segmed manifest build|check` and `segmed plan`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pipelines.cli.console import DONE_WITH_FAILURES, JsonOption, counting, emit
+
+ManifestArgument = Annotated[Path, typer.Argument(metavar="M.json", help="The manifest.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    group = typer.Typer(no_args_is_help=True, help="Which images, labels and folds there are.")
+    group.command("build")(build)
+    group.command("check")(check)
+    app.add_typer(group, name="manifest")
+    app.command("plan")(plan)
+
+
+def build(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of images and labels.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The manifest to write.")],
+    layout: Annotated[
+        str, typer.Option("--format", help="auto, msd, nnunet, folders, dicom or raster.")
+    ] = "auto",
+    folds: Annotated[int, typer.Option(min=2, help="Folds, by group.")] = 5,
+    group_by: Annotated[
+        str | None, typer.Option(help="Regular expression whose first group names the patient.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the set.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the folds.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Build a manifest from a folder.
+
+    Example: segmed manifest build Task04_Hippocampus -o hippocampus.json --format msd
+    """
+    from segmed.manifest import build_manifest, rebase, write_manifest
+
+    manifest = build_manifest(
+        source, format=layout, name=name, num_folds=folds, seed=seed, group_by=group_by
+    )
+    write_manifest(rebase(manifest, out.resolve().parent), out)
+    counts = {"training": len(manifest.training), "test": len(manifest.test)}
+    labels = [label.name for label in manifest.labels]
+    emit(
+        {"manifest": str(out), **counts, "folds": list(manifest.folds), "labels": labels},
+        [
+            f"{out}: {counts['training']} training and {counts['test']} test cases, "
+            f"{len(manifest.folds)} folds, labels {', '.join(labels)}",
+            f"next: segmed manifest check {out}",
+        ],
+        as_json=as_json,
+    )
+
+
+def check(
+    manifest_path: ManifestArgument,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that read.")] = 2,
+    as_json: JsonOption = False,
+) -> None:
+    """Audit every case and list each fault; status 1 where there is one.
+
+    Example: segmed manifest check hippocampus.json
+    """
+    from segmed.manifest import check_manifest, read_manifest
+
+    manifest = read_manifest(manifest_path)
+    faults = check_manifest(manifest, workers=workers, progress=counting("checked"))
+    errors = [fault for fault in faults if fault.severity == "error"]
+    cases = len(manifest.training) + len(manifest.test)
+    lines = [f"{f.severity}: {f.case_id}: {f.code}: {f.message}" for f in faults]
+    lines.append(f"{cases} cases, {len(errors)} faults, {len(faults) - len(errors)} notes")
+    emit({"cases": cases, "faults": [asdict(fault) for fault in faults]}, lines, as_json=as_json)
+    if errors:
+        raise typer.Exit(DONE_WITH_FAILURES)
+
+
+def plan(
+    manifest_path: ManifestArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The plan to write.")] = Path(
+        "plan.yaml"
+    ),
+    spatial_dims: Annotated[
+        int | None, typer.Option(min=2, max=3, help="2 or 3; found if left out.")
+    ] = None,
+    memory_gb: Annotated[float | None, typer.Option(help="Memory that training may use.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Decide spacing, patch, networks and recipe from the data, with reasons.
+
+    Example: segmed plan hippocampus.json -o plan.yaml
+    """
+    from segmed.manifest import read_manifest
+    from segmed.plan import plan_hash, write_plan
+    from segmed.plan.make import make_plan
+
+    wish: Literal[2, 3] | None = None if spatial_dims is None else (2 if spatial_dims == 2 else 3)
+    made = make_plan(
+        read_manifest(manifest_path),
+        spatial_dims=wish,
+        memory_gb=memory_gb,
+        progress=counting("looked at"),
+    )
+    write_plan(made, out)
+    facts = {
+        "plan": str(out),
+        "hash": plan_hash(made),
+        "spatial_dims": made.spatial_dims,
+        "spacing_mm": list(made.preprocessing.spacing_mm),
+        "patch_size": list(made.patch_size),
+    }
+    lines = [f"{key}: {value}" for key, value in facts.items()]
+    emit(
+        facts,
+        [*lines, f"next: segmed train {manifest_path} --plan {out} --model unet"],
+        as_json=as_json,
+    )

@@ -1,0 +1,37 @@
+"""`segmed demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.console import JsonOption, continued_by
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command()(demo)
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything.")] = Path("demo"),
+    budget: Annotated[
+        str | None, typer.Option(help="Training time of all five, such as 6m.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A few steps each: shows that all parts run.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """The whole story on the bundled sample: train, compare, register, segment an archive.
+
+    Example: segmed demo -o demo
+    """
+    from pipelines.demo import run_demo
+    from segmed.training.budget import Budget
+
+    seconds = Budget.parse(budget).seconds if budget else None
+    with continued_by():
+        run_demo(out, seconds, quick, as_json)

@@ -1,0 +1,209 @@
+"""`segmed model list|show|card|promote|rollback|export|import|sync`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.console import DONE_WITH_FAILURES, JsonOption, emit, say, table
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Registered model.")]
+ReferenceArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="models:/NAME@alias, models:/NAME/3, folder or zip.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    group = typer.Typer(no_args_is_help=True, help="Registered models: look, promote, take back.")
+    group.command("list")(list_)
+    group.command("show")(show)
+    group.command("card")(card)
+    group.command("register")(register)
+    group.command("promote")(promote)
+    group.command("rollback")(rollback)
+    group.command("export")(export)
+    group.command("import")(import_)
+    group.command("sync")(sync)
+    group.command("describe")(describe)
+    app.add_typer(group, name="model")
+
+
+def list_(as_json: JsonOption = False) -> None:
+    """Every registered model and version.
+
+    Example: segmed model list
+    """
+    from pipelines.registry import Registry
+
+    registry = Registry()
+    rows = [
+        {
+            "name": entry.name,
+            "version": entry.version,
+            "aliases": list(entry.aliases),
+            "architecture": entry.tags.get("segmed.architecture", ""),
+            "hash": entry.hash[:12],
+        }
+        for name in registry.names()
+        for entry in registry.versions(name)
+    ]
+    columns = ["name", "version", "aliases", "architecture", "hash"]
+    emit(rows, table(rows, columns) if rows else ["no model is registered"], as_json=as_json)
+
+
+def show(reference: ReferenceArgument, as_json: JsonOption = False) -> None:
+    """What a model is: architecture, labels, provenance, hash.
+
+    Example: segmed model show models:/hippocampus@champion
+    """
+    from pipelines.loading import resolve_model
+
+    resolved = resolve_model(reference)
+    package = resolved.load()
+    facts = {
+        **resolved.record(),
+        "architecture": package.architecture,
+        "labels": {label.name: label.value for label in package.plan.labels},
+        "channels": [channel.name for channel in package.plan.channels],
+        "spacing_mm": list(package.plan.preprocessing.spacing_mm),
+        "path": str(resolved.path),
+        "provenance": dict(package.provenance),
+    }
+    emit(facts, [f"{key}: {value}" for key, value in facts.items()], as_json=as_json)
+
+
+def card(reference: ReferenceArgument) -> None:
+    """The model card, as Markdown.
+
+    Example: segmed model card models:/hippocampus@champion
+    """
+    from pipelines.loading import resolve_model
+    from pipelines.model_card import card_of
+    from pipelines.model_reference import parse_reference
+    from pipelines.registry import Registry
+
+    if reference.startswith("models:"):
+        name, selector = parse_reference(reference)
+        text = Registry().version(name, selector).description
+        if text:
+            say(text)
+            return
+    say(card_of(resolve_model(reference).load()))
+
+
+def register(
+    package: Annotated[Path, typer.Argument(metavar="PACKAGE", help="Folder or zip.")],
+    name: Annotated[str, typer.Option(help="Name of the model.")],
+    alias: Annotated[str | None, typer.Option(help="Alias, such as challenger.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Register a package as a new version of a model.
+
+    Example: segmed model register segmed-runs/runs/unet/fold0/package --name hippocampus
+    """
+    from pipelines.registration import register_package
+
+    version = register_package(package, name, alias)
+    emit(asdict(version), [f"{version.reference} {' '.join(version.aliases)}"], as_json=as_json)
+
+
+def promote(
+    reference: Annotated[
+        str,
+        typer.Argument(metavar="NAME@challenger", help="The version to promote."),
+    ],
+    manifest: Annotated[
+        Path | None, typer.Option(help="Frozen evaluation set: the test cases of this manifest.")
+    ] = None,
+    rules: Annotated[Path | None, typer.Option(help="YAML of the gate.")] = None,
+    force: Annotated[
+        str | None, typer.Option(metavar="REASON", help="Promote whatever the gate says.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a version champion if it is no worse, case by case; status 1 where it is refused.
+
+    Example: segmed model promote hippocampus@challenger --manifest hippocampus.json
+    """
+    from pipelines.promotion import promote as run_gate
+
+    decision = run_gate(reference, manifest=manifest, rules=rules, force=force)
+    emit(decision.record(), decision.lines(), as_json=as_json)
+    if not decision.promoted:
+        raise typer.Exit(DONE_WITH_FAILURES)
+
+
+def rollback(name: NameArgument, as_json: JsonOption = False) -> None:
+    """Make the previous champion champion again.
+
+    Example: segmed model rollback hippocampus
+    """
+    from pipelines.registry import Registry
+
+    version = Registry().rollback(name)
+    line = f"champion of {name} is version {version.version} again ({version.hash[:12]})"
+    emit(asdict(version), [line], as_json=as_json)
+
+
+def export(
+    reference: ReferenceArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="File or folder to write.")],
+    form: Annotated[str, typer.Option("--format", help="zip, onnx, openvino or bundle.")] = "zip",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a model to carry elsewhere, with its hash beside it.
+
+    Example: segmed model export models:/hippocampus@champion -o hippocampus.zip
+    """
+    from pipelines.exports import export_model
+
+    record = export_model(reference, out, form)
+    emit(record, [f"{record['path']}  sha256 {record['sha256']}"], as_json=as_json)
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A zip or bundle from export.")],
+    name: Annotated[str, typer.Option(help="Name of the model.")],
+    sha256: Annotated[str | None, typer.Option(help="Digest that the file must have.")] = None,
+    alias: Annotated[str | None, typer.Option(help="Alias, such as challenger.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Register an exported model, checked by its hash.
+
+    Example: segmed model import hippocampus.zip --name hippocampus --sha256 4f1c...
+    """
+    from pipelines.exports import import_model
+
+    version = import_model(file, name, sha256=sha256, alias=alias)
+    emit(asdict(version), [f"{version.reference} {' '.join(version.aliases)}"], as_json=as_json)
+
+
+def sync(as_json: JsonOption = False) -> None:
+    """Deliver what runs kept while the tracking server was away.
+
+    Example: segmed model sync
+    """
+    from pipelines.tracking import sync as deliver_kept
+
+    records, runs = deliver_kept()
+    emit({"records": records, "runs": runs}, [f"{records} records of {runs} runs"], as_json=as_json)
+
+
+def describe(
+    model: Annotated[str, typer.Argument(metavar="ARCHITECTURE", help="Such as unet3plus.")],
+    spatial_dims: Annotated[int, typer.Option(min=2, max=3, help="2 or 3.")] = 3,
+    as_json: JsonOption = False,
+) -> None:
+    """What an architecture is: its paper, parameters and options.
+
+    Example: segmed model describe unet3plus
+    """
+    from segmed.models import describe_model
+
+    found = describe_model(model, spatial_dims=spatial_dims, in_channels=1, num_classes=3)
+    facts = asdict(found)
+    emit(facts, [f"{key}: {value}" for key, value in facts.items()], as_json=as_json)

@@ -1,0 +1,209 @@
+"""`segmed train`, `segmed compare` and `segmed evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines.cli.console import (
+    DONE_WITH_FAILURES,
+    JsonOption,
+    continued_by,
+    counting,
+    emit,
+    note,
+    table,
+)
+from pipelines.cli.data import ManifestArgument
+
+if TYPE_CHECKING:
+    from segmed.training import Budget, EpochResult
+
+PlanOption = Annotated[
+    Path | None, typer.Option("--plan", help="A plan; made from the data if left out.")
+]
+BudgetOption = Annotated[str | None, typer.Option(help="Time, such as 90s, 10m or 1h30m.")]
+EpochsOption = Annotated[int | None, typer.Option(min=1, help="Epochs, instead of a time.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue where it was stopped.")]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for everything.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command()(train)
+    app.command()(compare)
+    app.command()(evaluate)
+
+
+def train(
+    manifest_path: ManifestArgument,
+    model: Annotated[str, typer.Option(help="Architecture, such as unet or unet3plus.")],
+    fold: Annotated[int, typer.Option(min=0, help="Fold that is held out.")] = 0,
+    plan: PlanOption = None,
+    budget: BudgetOption = None,
+    epochs: EpochsOption = None,
+    resume: ResumeOption = False,
+    device: DeviceOption = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of weights, patches and augmentation.")] = 0,
+    out: OutOption = Path("segmed-runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Train one architecture on one fold, score the held-out cases, track it in MLflow.
+
+    Example: segmed train hippocampus.json --model unet3plus --fold 0 --budget 10m
+    """
+    from pipelines import steps
+    from pipelines.jobs import TrainJob, check_job, settle_plan
+    from segmed.training import Settings
+
+    job = TrainJob(
+        manifest_path=manifest_path,
+        plan_path=settle_plan(manifest_path, plan, out),
+        architecture=model,
+        fold=fold,
+        budget=_budget(budget, epochs),
+        out_dir=out,
+        settings=Settings(device=device, seed=seed, resume=resume),
+    )
+    check_job(job)
+    with continued_by("--resume"):
+        contestant = steps.train_alone(job, on_epoch=lambda result: note(epoch_line(model, result)))
+    mean = float(contestant.table["dice"].mean())
+    emit(
+        {
+            "architecture": model,
+            "fold": fold,
+            "package": str(contestant.package_dir),
+            "dice": mean,
+            "seconds": contestant.train_seconds,
+            "scores": contestant.table.to_dict("records"),
+        },
+        [
+            f"held-out Dice {mean:.3f} over {contestant.table['case'].nunique()} cases",
+            f"package: {contestant.package_dir}",
+            f"next: segmed predict IMAGE --model {contestant.package_dir} -o out",
+        ],
+        as_json=as_json,
+    )
+
+
+def epoch_line(name: str, result: EpochResult) -> str:
+    """One epoch in one line."""
+    loss = "" if result.val_loss is None else f"  val loss {result.val_loss:.3f}"
+    dice = " ".join(f"{label} {value:.3f}" for label, value in result.val_dice.items())
+    return (
+        f"{name}  epoch {result.epoch}  {result.seconds:.0f} s  "
+        f"loss {result.train_loss:.3f}{loss}  Dice {dice}"
+    )
+
+
+def compare(
+    manifest_path: ManifestArgument,
+    models: Annotated[str, typer.Option(help="Comma-separated names, or all.")] = "all",
+    folds: Annotated[str, typer.Option(help="Comma-separated numbers, or all.")] = "all",
+    plan: PlanOption = None,
+    budget: Annotated[str | None, typer.Option(help="Time for all trainings together.")] = None,
+    epochs: EpochsOption = None,
+    resume: ResumeOption = False,
+    register: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Register the winner under this name.")
+    ] = None,
+    out: OutOption = Path("segmed-comparison"),
+    as_json: JsonOption = False,
+) -> None:
+    """Train several architectures on the same folds and compare them case by case.
+
+    Example: segmed compare hippocampus.json --models unet,unetpp --folds 0 --budget 20m
+    """
+    from pipelines.flows.compare import compare as compare_flow
+    from pipelines.flows.runner import run_flow
+    from pipelines.jobs import Request
+
+    request = Request.parse(
+        manifest_path,
+        models=models,
+        folds=folds,
+        plan=plan,
+        budget=_budget(budget, epochs),
+        resume=resume,
+        register=register,
+        out_dir=out,
+    )
+    with continued_by("--resume"):
+        record = run_flow(compare_flow, request)
+    rows = [
+        {
+            "model": name,
+            "parameters": entry["parameters"],
+            "seconds": entry["seconds"],
+            **{key: entry["labels"]["mean"][key]["mean"] for key in ("dice", "iou", "hd95_mm")},
+        }
+        for name, entry in record["architectures"].items()
+    ]
+    lines = table(rows, ["model", "parameters", "seconds", "dice", "iou", "hd95_mm"])
+    lines += [*record["warnings"], *record["sentences"]]
+    lines += [f"failed: {failure}" for failure in record["failures"]]
+    lines.append(f"report: {out / 'report.html'}")
+    if record.get("registered"):
+        lines.append(f"registered: {record['registered']}")
+    emit(record, lines, as_json=as_json)
+    if record["failures"]:
+        raise typer.Exit(DONE_WITH_FAILURES)
+
+
+def evaluate(
+    predictions: Annotated[Path, typer.Option(help="Folder of label maps to score.")],
+    references: Annotated[Path, typer.Option(help="Folder of reference label maps.")],
+    out: OutOption,
+    labels: Annotated[
+        Path | None, typer.Option(help="JSON of names and values; values found if left out.")
+    ] = None,
+    tolerance_mm: Annotated[float, typer.Option(min=0.0, help="Tolerance of NSD, in mm.")] = 1.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Score label maps against references of the same name; distances in mm.
+
+    Example: segmed evaluate --predictions out --references labelsTs -o scores
+    """
+    from pipelines.jobs import labels_of
+    from segmed.evaluation import score_folders
+    from segmed.metrics import summarise, write_table
+    from segmed.report import ReportContent, write_report
+
+    scores = score_folders(
+        predictions,
+        references,
+        labels=labels_of(labels, references),
+        tolerance_mm=tolerance_mm,
+        progress=counting("scored"),
+    )
+    summary = summarise(scores)
+    out.mkdir(parents=True, exist_ok=True)
+    write_table(scores, out / "scores.csv")
+    write_table(summary, out / "summary.csv")
+    content = ReportContent(title="Evaluation", scores={predictions.name: scores})
+    write_report(out / "report.html", content)
+    shown = summary[summary["metric"].isin(["dice", "iou", "f1", "hd_mm", "hd95_mm"])]
+    rows = [{str(key): value for key, value in row.items()} for row in shown.to_dict("records")]
+    columns = [
+        "label",
+        "metric",
+        "mean",
+        "std",
+        "n",
+        "n_missed",
+        "n_false_positive",
+        "n_both_empty",
+    ]
+    emit({"summary": summary.to_dict("records")}, table(rows, columns), as_json=as_json)
+
+
+def _budget(budget: str | None, epochs: int | None) -> Budget:
+    from segmed.training import Budget
+
+    if budget is not None and epochs is None:
+        return Budget.parse(budget)
+    return Budget(epochs=epochs) if budget is None else Budget(seconds=1.0, epochs=epochs)

@@ -1,0 +1,76 @@
+"""Train every model on every fold, compare them, register the winner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from pipelines import steps
+from pipelines.flows.train import train_fold
+from pipelines.jobs import Request, settle_plan
+from pipelines.registration import register_winner
+from pipelines.tracking import ParentLog, comparison
+from segmed.comparison import Contest, Contestant
+from segmed.errors import TrainingError
+from segmed.manifest import read_manifest
+from segmed.plan import read_plan
+
+
+@flow(name="compare", validate_parameters=False)
+def compare(request: Request) -> dict[str, Any]:
+    """Compare architectures on the same held-out cases.
+
+    Args:
+        request: What to compare.
+
+    Returns:
+        What `comparison.json` holds, and the registered version.
+    """
+    plan_path = settle_plan(request.manifest_path, request.plan_path, request.out_dir)
+    manifest, plan = read_manifest(request.manifest_path), read_plan(plan_path)
+    with comparison("comparison", manifest, plan, folder=request.folder) as parent:
+        contestants, failures = train_all(request, plan_path, parent)
+        contest, record = conclude(contestants, request, failures)
+        log_comparison(request, parent)
+        if request.register:
+            record["registered"] = register(contest, request, parent)
+    return record
+
+
+def train_all(
+    request: Request, plan_path: Any, parent: ParentLog
+) -> tuple[list[Contestant], list[str]]:
+    """Every job in turn; a training that cannot go on is noted and the others go on."""
+    contestants: list[Contestant] = []
+    failures: list[str] = []
+    for job in request.jobs(plan_path):
+        name = f"{job.architecture}/fold{job.fold}"
+        try:
+            contestants.append(train_fold.with_options(task_run_name=name)(job, parent))
+        except TrainingError as error:
+            failures.append(f"{name}: {error}")
+            get_run_logger().error("%s failed: %s", name, error)
+    return contestants, failures
+
+
+@task(cache_policy=NO_CACHE)
+def conclude(
+    contestants: list[Contestant], request: Request, failures: list[str]
+) -> tuple[Contest, dict[str, Any]]:
+    """Ranks, tests and the report."""
+    return steps.conclude(contestants, request, failures)
+
+
+@task(cache_policy=NO_CACHE)
+def log_comparison(request: Request, parent: ParentLog) -> None:
+    """The report and the record into the parent run, without the pages that name cases."""
+    parent.artifact(request.out_dir / "comparison.json")
+
+
+@task(cache_policy=NO_CACHE)
+def register(contest: Contest, request: Request, parent: ParentLog) -> str:
+    """The winner as a version; champion if there is none yet, else challenger."""
+    assert request.register is not None
+    return register_winner(contest, request.register, parent, folder=request.folder)

@@ -1,0 +1,40 @@
+"""Train and score one model on one fold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from pipelines import steps
+from pipelines.jobs import TrainJob, check_job
+from pipelines.tracking import ParentLog, comparison
+from segmed.comparison import Contestant
+from segmed.manifest import read_manifest
+from segmed.plan import read_plan
+from segmed.training import EpochResult
+
+
+@task(cache_policy=NO_CACHE)
+def train_fold(job: TrainJob, parent: ParentLog) -> Contestant:
+    """One child run: training, held-out scores, package."""
+    logger = get_run_logger()
+
+    def show(result: EpochResult) -> None:
+        dice = " ".join(f"{label} {value:.3f}" for label, value in result.val_dice.items())
+        logger.info("%s epoch %d: Dice %s", job.architecture, result.epoch, dice)
+
+    params = steps.job_params(job, read_plan(job.plan_path))
+    with parent.child(job.architecture, job.fold, params=params) as log:
+        return steps.train_and_score(job, log, show)
+
+
+@flow(name="train", validate_parameters=False)
+def train(job: TrainJob, folder: Path = Path()) -> Contestant:
+    """Train one architecture on one fold and score its held-out cases."""
+    check_job(job)
+    manifest, plan = read_manifest(job.manifest_path), read_plan(job.plan_path)
+    name = f"{job.architecture} fold {job.fold}"
+    with comparison(name, manifest, plan, folder=folder) as parent:
+        return train_fold(job, parent)

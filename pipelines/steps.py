@@ -1,0 +1,186 @@
+"""The steps of a comparison as plain functions: flows wrap them, `segmed train` calls them.
+
+A step leaves its results in a folder (`OUT/runs/<architecture>/fold<k>`), so that a comparison that
+was stopped goes on with what is there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.jobs import Request, TrainJob
+from pipelines.tracking import RunLog, comparison
+from segmed.comparison import Contest, Contestant, contest_record, hold_contest, report_content
+from segmed.evaluation import Evaluated, score_cases
+from segmed.inference import Predictor
+from segmed.io import grid_of, read_images, read_label
+from segmed.manifest import Case, Manifest, read_manifest
+from segmed.metrics import read_table, summarise, write_table
+from segmed.package import ModelPackage
+from segmed.plan import Plan, read_plan
+from segmed.report import OverlayItem, overlay_png, write_report
+from segmed.training import EpochResult, fit
+
+OnEpoch = Callable[[EpochResult], None]
+
+
+def train_alone(job: TrainJob, on_epoch: OnEpoch | None = None) -> Contestant:
+    """Train and score one job under a parent run of its own."""
+    manifest, plan = read_manifest(job.manifest_path), read_plan(job.plan_path)
+    name = f"{job.architecture} fold {job.fold}"
+    with (
+        comparison(name, manifest, plan, folder=Path()) as parent,
+        parent.child(job.architecture, job.fold, params=job_params(job, plan)) as log,
+    ):
+        return train_and_score(job, log, on_epoch)
+
+
+def job_params(job: TrainJob, plan: Plan) -> dict[str, Any]:
+    """Parameters of a job, for tracking."""
+    network = plan.networks.get(job.architecture)
+    return {
+        "budget_seconds": job.budget.seconds,
+        "budget_epochs": job.budget.epochs,
+        "seed": job.settings.seed,
+        "device": job.settings.device,
+        "patch_size": list(plan.patch_size),
+        "spacing_mm": list(plan.preprocessing.spacing_mm),
+        "batch_size": plan.recipe.batch_size,
+        "optimizer": plan.recipe.optimizer,
+        "loss": network.loss if network else None,
+        "learning_rate": network.learning_rate if network else None,
+        **{f"option.{key}": value for key, value in (network.options if network else {}).items()},
+    }
+
+
+def train_and_score(job: TrainJob, log: RunLog, on_epoch: OnEpoch | None = None) -> Contestant:
+    """Train one job, segment its held-out cases, score them, and track it all.
+
+    With `settings.resume`, a job whose scores stand is not done again.
+    """
+    done = job.run_dir / "contestant.json"
+    if not (job.settings.resume and done.exists()):
+        _train(job, log, on_epoch)
+        _score(job)
+    contestant = read_contestant(job.run_dir)
+    _log_results(contestant, log, read_manifest(job.manifest_path))
+    return contestant
+
+
+def _train(job: TrainJob, log: RunLog, on_epoch: OnEpoch | None) -> None:
+    (job.run_dir / "contestant.json").unlink(missing_ok=True)
+    for result in fit(
+        read_manifest(job.manifest_path),
+        read_plan(job.plan_path),
+        architecture=job.architecture,
+        fold=job.fold,
+        budget=job.budget,
+        out_dir=job.run_dir,
+        settings=job.settings,
+    ):
+        log.epoch(result)
+        if on_epoch is not None:
+            on_epoch(result)
+
+
+def _score(job: TrainJob) -> Evaluated:
+    manifest = read_manifest(job.manifest_path)
+    package = ModelPackage.load(job.run_dir / "package")
+    evaluated = score_cases(
+        Predictor(package, device=job.settings.device),
+        manifest,
+        manifest.split(job.fold)[1],
+        out_dir=job.run_dir / "predictions",
+    )
+    write_table(evaluated.table, job.run_dir / "scores.parquet")
+    history = read_history(job.run_dir)
+    record = {
+        "architecture": job.architecture,
+        "fold": job.fold,
+        "parameters": sum(value.numel() for value in package.build().parameters()),
+        "train_seconds": history[-1]["seconds"] if history else 0.0,
+        "seconds_per_case": evaluated.seconds_per_case,
+        "peak_memory_mb": max((entry["peak_memory_mb"] for entry in history), default=0.0),
+        "predictions": {case: path.name for case, path in evaluated.predictions.items()},
+    }
+    beside = job.run_dir / ".contestant.json"
+    beside.write_text(json.dumps(record, indent=2), encoding="utf-8")
+    beside.replace(job.run_dir / "contestant.json")
+    return evaluated
+
+
+def read_history(run_dir: Path) -> list[dict[str, Any]]:
+    """One record an epoch."""
+    lines = (run_dir / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def read_contestant(run_dir: Path) -> Contestant:
+    """A contestant as a finished job left it."""
+    record = json.loads((run_dir / "contestant.json").read_text(encoding="utf-8"))
+    names: dict[str, str] = record.pop("predictions")
+    return Contestant(
+        **record,
+        table=read_table(run_dir / "scores.parquet"),
+        history=read_history(run_dir),
+        package_dir=run_dir / "package",
+        predictions={case: run_dir / "predictions" / name for case, name in names.items()},
+    )
+
+
+def _log_results(contestant: Contestant, log: RunLog, manifest: Manifest) -> None:
+    log.summary(summarise(contestant.table))
+    log.metrics(
+        {
+            "cost/parameters": contestant.parameters,
+            "cost/train_seconds": contestant.train_seconds,
+            "cost/seconds_per_case": contestant.seconds_per_case,
+            "cost/peak_memory_mb": contestant.peak_memory_mb,
+        }
+    )
+    log.curves(contestant.history, contestant.architecture)
+    worst = contestant.table.groupby("case")["dice"].mean().idxmin()
+    case = next(case for case in manifest.training if case.id == worst)
+    log.picture(overlay_png(_overlay(contestant, manifest, case)), "worst_case.png")
+    log.package(contestant.package_dir)
+
+
+def _overlay(contestant: Contestant, manifest: Manifest, case: Case) -> OverlayItem:
+    """The worst case, its name left out: pictures in MLflow name nobody."""
+    image = read_images(manifest.image_paths(case))
+    label_path = manifest.label_path(case)
+    grid = grid_of(image)
+    return OverlayItem(
+        image=np.asarray(image),
+        reference=None if label_path is None else np.asarray(read_label(label_path))[0],
+        prediction=np.asarray(read_label(contestant.predictions[case.id]))[0],
+        spacing_mm=grid.spacing_mm,
+        caption=f"worst held-out case, {contestant.architecture}",
+        orientation=grid.orientation if len(grid.shape) == 3 else "",
+    )
+
+
+def conclude(
+    contestants: Sequence[Contestant], request: Request, failures: Sequence[str]
+) -> tuple[Contest, dict[str, Any]]:
+    """Compare the contestants; write `comparison.json` and `report.html`."""
+    contest = hold_contest(contestants)
+    record = contest_record(contest) | {"failures": list(failures)}
+    beside = request.out_dir / ".comparison.json"
+    beside.write_text(json.dumps(record, indent=2), encoding="utf-8")
+    beside.replace(request.out_dir / "comparison.json")
+    manifest = read_manifest(request.manifest_path)
+    folds = ", ".join(map(str, request.folds))
+    content = report_content(
+        contest,
+        manifest,
+        title=f"Comparison on {manifest.name}",
+        subtitle=f"{len(contest.tables)} architectures, folds {folds}",
+    )
+    write_report(request.out_dir / "report.html", content)
+    return contest, record
