@@ -19,6 +19,7 @@ from segmed.io.limits import DEFAULT_LIMITS
 from segmed.io.tensors import as_label
 from segmed.manifest.content import digest
 from segmed.manifest.faults import CaseRecord, Fault, note, order_of
+from segmed.manifest.from_folders import values_in
 from segmed.manifest.outliers import duplicates, outliers
 from segmed.manifest.schema import Case, Manifest
 
@@ -121,7 +122,7 @@ def _check_label(manifest: Manifest, path: Path, grid: Grid | None, record: Case
     place = grid_of(label)
     if grid is not None and not same_grid(grid, place):
         record.error("other_grid", _difference(grid, place))
-    values = set(torch.unique(label.as_tensor()).tolist()) - {0}
+    values = values_in(label.as_tensor()) - {0}
     known = {one.value for one in manifest.labels}
     if values - known:
         record.error(

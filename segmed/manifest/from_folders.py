@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
+import torch
+from torch import Tensor
 
 from segmed.errors import ImageError, ManifestError
 from segmed.io import read_image, read_label
@@ -19,6 +20,9 @@ IMAGE_FOLDERS = ("images", "image", "imgs", "imagesTr")
 LABEL_FOLDERS = ("labels", "label", "masks", "mask", "labelsTr")
 MAX_LABEL_VALUES = 128
 """More distinct values than this in a set of masks are no labels."""
+
+COUNTED_VALUES = 1 << 16
+"""Values below this are counted, which is quicker than sorting them."""
 
 COLOURS = {1: ("grey",), 3: ("red", "green", "blue")}
 
@@ -162,7 +166,7 @@ def label_values(folder: Path, names: list[str]) -> list[int]:
 
     def values_of(name: str) -> set[int]:
         try:
-            return set(np.unique(read_label(folder / name).numpy()).tolist())
+            return values_in(read_label(folder / name).as_tensor())
         except ImageError as error:
             raise ManifestError(f"label {name}: {error}") from error
 
@@ -176,6 +180,14 @@ def label_values(folder: Path, names: list[str]) -> list[int]:
             "these are no label maps"
         )
     return found
+
+
+def values_in(label: Tensor) -> set[int]:
+    """The values that occur in a label map of integers."""
+    low, high = (int(end) for end in torch.aminmax(label))
+    if low < 0 or high >= COUNTED_VALUES:
+        return set(torch.unique(label).tolist())
+    return set(torch.bincount(label.flatten()).nonzero().flatten().tolist())
 
 
 def named_labels(values: list[int], names: Sequence[str]) -> tuple[LabelClass, ...]:

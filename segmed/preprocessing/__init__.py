@@ -1,6 +1,7 @@
 """Preprocessing: from images as stored to what the network sees, and exactly back."""
 
 from segmed.preprocessing.cache import cache_key, cached_case, prepared_case
+from segmed.preprocessing.chain import preparation_chain
 from segmed.preprocessing.placement import Placement, Prepared
 from segmed.preprocessing.prepare import class_values, prepare, prepare_label
 from segmed.preprocessing.resampling import resample, resampled_shape
@@ -12,6 +13,7 @@ __all__ = [
     "cache_key",
     "cached_case",
     "class_values",
+    "preparation_chain",
     "prepare",
     "prepare_label",
     "prepared_case",

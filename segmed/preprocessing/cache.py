@@ -129,9 +129,10 @@ def _write_entry(entry: Path, prepared: Prepared, label: Tensor | None) -> None:
                 os.fsync(stream.fileno())
         beside.rename(entry)
     except OSError:
-        shutil.rmtree(beside, ignore_errors=True)
         if not (entry / "placement.json").exists():  # else another process was first, and right
             raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _mapped(path: Path) -> Tensor:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
 import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
 from segmed.errors import ImageError
-from segmed.geometry import Grid, require_same_grid
+from segmed.geometry import require_same_grid
+from segmed.io import grid_of
 from segmed.plan.schema import Plan
 from segmed.preprocessing.intensity import correct_bias, scale_intensity
 from segmed.preprocessing.placement import Placement, Prepared, resampled, turned
@@ -90,12 +90,6 @@ def prepare_label(label: MetaTensor, prepared_like: Prepared, plan: Plan) -> Ten
         )
     turned_classes = _turned_crop(classes, placement)
     return resample(turned_classes, placement.shape, order=0, flips=placement.flips)[0]
-
-
-def grid_of(image: MetaTensor) -> Grid:
-    """Shape and placement of a MetaTensor `[C, *spatial]`."""
-    affine = np.asarray(image.affine, dtype=np.float64)
-    return Grid(tuple(int(size) for size in image.shape[1:]), affine)
 
 
 def _turned_crop(voxels: Tensor, placement: Placement) -> Tensor:

@@ -1,0 +1,50 @@
+"""The same steps as MONAI transforms, for data lists, `CacheDataset` and `Compose`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai.transforms import Compose, Transform
+
+from segmed.io import read_images, read_label
+from segmed.plan.schema import Plan
+from segmed.preprocessing.prepare import prepare, prepare_label
+
+
+class LoadCase(Transform):  # type: ignore[misc] # MONAI is untyped
+    """Reads the image files and the label of a data-list row in their storage order."""
+
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The row with `image` and `label` (where it has one) as MetaTensors."""
+        names = row["image"]
+        paths = [Path(names)] if isinstance(names, str | Path) else [Path(name) for name in names]
+        loaded = {**row, "image": read_images(paths)}
+        if row.get("label") is not None:
+            loaded["label"] = read_label(row["label"])
+        return loaded
+
+
+class PrepareCase(Transform):  # type: ignore[misc] # MONAI is untyped
+    """Turns, crops, scales and resamples a loaded row as a plan says.
+
+    Args:
+        plan: The plan of the training set.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The row with the tensors of `prepare`; `prepared` holds the way back."""
+        prepared = prepare(row["image"], self.plan)
+        done = {**row, "image": prepared.tensor, "prepared": prepared}
+        if row.get("label") is not None:
+            done["label"] = prepare_label(row["label"], prepared, self.plan)[None]
+        return done
+
+
+def preparation_chain(plan: Plan) -> Compose:
+    """From a data-list row (`image`, `label`) to tensors `[C, *target]` and `[1, *target]`."""
+    return Compose([LoadCase(), PrepareCase(plan)])
