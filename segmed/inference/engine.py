@@ -1,0 +1,59 @@
+"""Engines: what runs a network on a batch of windows."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from segmed.errors import UsageError
+
+
+class Engine(Protocol):
+    """Runs one network; made once, called for every batch of windows.
+
+    Attributes:
+        name: What it is, such as `torch`.
+        device: Where it wants its windows.
+    """
+
+    name: str
+    device: torch.device
+
+    def __call__(self, windows: Tensor) -> Tensor:
+        """Class probabilities `[B, K, *window]` of windows `[B, C, *window]`, float32."""
+        ...
+
+
+class TorchEngine:
+    """Eager PyTorch: the reference that every other engine is compared with."""
+
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
+        self.name = "torch"
+        self.device = device
+        self.network = network.to(device).eval()
+
+    def __call__(self, windows: Tensor) -> Tensor:
+        """Class probabilities `[B, K, *window]` of windows `[B, C, *window]`, float32."""
+        with torch.inference_mode():
+            return torch.softmax(self.network(windows.to(self.device)).float(), dim=1)
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device of a name; `auto` is CUDA where there is one, else the CPU.
+
+    Raises:
+        UsageError: The name is unknown, or the device is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(f"unknown device {device!r}: give auto, cpu or cuda") from error
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"device {device!r} is not there: PyTorch sees no GPU; give cpu or auto")
+    if resolved.type not in ("cpu", "cuda"):
+        raise UsageError(f"device {device!r} is not supported: give auto, cpu or cuda")
+    return resolved

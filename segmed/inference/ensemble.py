@@ -1,0 +1,84 @@
+"""Several networks, several views: the mean of their probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain, combinations
+
+import torch
+from torch import Tensor
+
+from segmed.errors import UsageError
+from segmed.inference.sliding import NetworkFn
+from segmed.plan import Plan
+
+CONTRACT = ("spatial_dims", "channels", "labels", "preprocessing", "patch_size", "slice_axis")
+"""Fields of a plan that the members of an ensemble must share."""
+
+
+def require_one_contract(plans: Sequence[Plan]) -> Plan:
+    """The plan that members share.
+
+    Args:
+        plans: One a member, at least one; the first one's `inference` holds for all.
+
+    Returns:
+        The first plan.
+
+    Raises:
+        UsageError: There is no member, or two see or name different things.
+    """
+    if not plans:
+        raise UsageError("an ensemble needs at least one package, none was given")
+    first = plans[0]
+    for number, plan in enumerate(plans[1:], start=2):
+        for name in CONTRACT:
+            if getattr(plan, name) != getattr(first, name):
+                raise UsageError(
+                    f"package {number} differs from the first in {name!r}: members of an ensemble "
+                    "share channels, labels, preprocessing and patch size"
+                )
+    return first
+
+
+def averaged(members: Sequence[NetworkFn]) -> NetworkFn:
+    """The mean of several networks' probabilities."""
+    if len(members) == 1:
+        return members[0]
+
+    def mean(windows: Tensor) -> Tensor:
+        total = members[0](windows).clone()
+        for member in members[1:]:
+            total += member(windows)
+        return total.div_(len(members))
+
+    return mean
+
+
+def mirrored(network: NetworkFn, axes: Sequence[int]) -> NetworkFn:
+    """The mean over all mirror images along `axes`, each mirrored back.
+
+    Args:
+        network: From windows to maps.
+        axes: Spatial axes of the window, 0 the first.
+    """
+    dims = [axis + 2 for axis in axes]
+    views = list(chain.from_iterable(combinations(dims, size) for size in range(len(dims) + 1)))
+
+    def mean(windows: Tensor) -> Tensor:
+        total = network(windows).clone()
+        for flips in views[1:]:
+            total += torch.flip(network(torch.flip(windows, flips)), flips)
+        return total.div_(len(views))
+
+    return mean
+
+
+def slice_by_slice(network: NetworkFn, axis: int) -> NetworkFn:
+    """A 2D network on windows that are one slice thick along a spatial axis."""
+    dim = axis + 2
+
+    def apply(windows: Tensor) -> Tensor:
+        return network(windows.squeeze(dim)).unsqueeze(dim)
+
+    return apply

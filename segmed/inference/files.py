@@ -1,0 +1,248 @@
+"""Many files through one predictor: reading, the network and writing overlap; bad files are listed.
+
+One thread reads and prepares ahead, the caller's thread runs the network, one thread writes. The
+queues between them are bounded, and outcomes come in the order of the inputs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from monai.data import MetaTensor
+
+from segmed.errors import ImageError, SegmedError, UsageError, unknown_name
+from segmed.inference.predictor import Predictor, Segmentation
+from segmed.inference.writing import FORMATS, OutputFormat, suffix_for, write_result
+from segmed.io import read_image, read_images, source_of
+from segmed.preprocessing import Prepared, prepare
+
+logger = logging.getLogger(__name__)
+
+Input = Path | Sequence[Path]
+"""One image: a file, a folder with one DICOM series, or one of these for each channel."""
+
+IMAGE_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".png", ".tif", ".tiff", ".jpg")
+"""Suffixes by which images are found in a folder; single files are known by their content."""
+
+READ_AHEAD = 2
+"""Images that are read and prepared before the network asks for them."""
+
+WRITE_BEHIND = 2
+"""Results that may wait to be written."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one input.
+
+    Attributes:
+        input: The input; of several channels the first.
+        status: `done`; `refused`: it cannot be segmented correctly, for a known reason; `failed`:
+            something broke.
+        output: The file written, if any.
+        reason: Why it was refused or failed; a code where there is one, then a sentence.
+        seconds: Wall time of its segmentation, reading and writing apart.
+    """
+
+    input: Path
+    status: Literal["done", "refused", "failed"]
+    output: Path | None = None
+    reason: str | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Job:
+    """An image on its way through; its voxels are gone once it has been prepared."""
+
+    input: Path
+    like: MetaTensor
+    prepared: Prepared
+
+
+def find_inputs(paths: Sequence[Path]) -> list[Path]:
+    """The images among files and folders.
+
+    Args:
+        paths: Files are taken as they are. Of a folder come the images in it, by suffix; a folder
+            without any, but with other files, is taken as a DICOM series; subfolders likewise.
+
+    Returns:
+        Files and series folders, in order of the paths, sorted within each folder.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            found.append(path)
+            continue
+        entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+        images = [e for e in entries if e.is_file() and e.name.lower().endswith(IMAGE_SUFFIXES)]
+        if images:
+            found.extend(images)
+        elif any(entry.is_file() for entry in entries):
+            found.append(path)
+        found.extend(find_inputs([entry for entry in entries if entry.is_dir()]))
+    return found
+
+
+def predict_files(
+    predictor: Predictor,
+    inputs: Sequence[Input],
+    out_dir: Path | str,
+    format: OutputFormat = "nifti",
+    *,
+    read: Callable[[Path], MetaTensor] = read_image,
+) -> Iterator[Outcome]:
+    """Segment many images; a bad one is reported and the rest goes on.
+
+    Args:
+        predictor: Loaded once, used for all.
+        inputs: Files, folders (searched, see `find_inputs`), or tuples with a file a channel.
+        out_dir: Folder of the results; made if missing. A result takes its input's name; that of a
+            DICOM series is a hash of its UID, since folders are often named after patients.
+        format: `nifti` (PNG for raster images), `dicom-seg`, `rtstruct` or `probabilities`.
+        read: Reads one file or series; `segmed.io.isolated.read_image_isolated` reads each in a
+            process of its own, for files that nobody vouches for.
+
+    Yields:
+        One outcome an input, in their order.
+
+    Raises:
+        UsageError: The format is unknown, or there is no input.
+    """
+    if format not in FORMATS:
+        raise unknown_name("output format", format, FORMATS)
+    items: list[Input] = []
+    for item in inputs:
+        items.extend(find_inputs([Path(item)]) if isinstance(item, str | Path) else [tuple(item)])
+    if not items:
+        raise UsageError("there is nothing to segment: no image was found among the inputs")
+    return _run(predictor, items, Path(out_dir), format, read)
+
+
+def _run(
+    predictor: Predictor,
+    items: list[Input],
+    out_dir: Path,
+    output_format: OutputFormat,
+    read: Callable[[Path], MetaTensor],
+) -> Iterator[Outcome]:
+    out_dir.mkdir(parents=True, exist_ok=True)
+    names = _Names(out_dir, output_format)
+    waiting = iter(items)
+    reads: deque[Future[_Job | Outcome]] = deque()
+    writes: deque[Future[Outcome]] = deque()
+    with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
+        try:
+            for item in islice(waiting, READ_AHEAD):
+                reads.append(reader.submit(_read, predictor, item, read))
+            while reads:
+                job = reads.popleft().result()
+                for item in islice(waiting, 1):
+                    reads.append(reader.submit(_read, predictor, item, read))
+                result = _segment(predictor, job, keep_probs=output_format == "probabilities")
+                writes.append(writer.submit(_write, predictor, job, result, names))
+                while len(writes) > WRITE_BEHIND:
+                    yield writes.popleft().result()
+            while writes:
+                yield writes.popleft().result()
+        finally:
+            for future in (*reads, *writes):
+                future.cancel()
+
+
+def _read(predictor: Predictor, item: Input, read: Callable[[Path], MetaTensor]) -> _Job | Outcome:
+    first = item if isinstance(item, Path) else Path(item[0])
+    try:
+        image = read(item) if isinstance(item, Path) else read_images(list(item))
+        prepared = prepare(image, predictor.plan)
+        return _Job(first, _without_voxels(image), prepared)
+    except Exception as error:  # noqa: BLE001 - one bad image must not stop the rest
+        return _bad(first, error)
+
+
+def _segment(
+    predictor: Predictor, job: _Job | Outcome, *, keep_probs: bool
+) -> Segmentation | Outcome:
+    if isinstance(job, Outcome):
+        return job
+    try:
+        return predictor.segment(job.prepared, probabilities=keep_probs)
+    except Exception as error:  # noqa: BLE001 - one bad image must not stop the rest
+        return _bad(job.input, error)
+
+
+def _write(
+    predictor: Predictor, job: _Job | Outcome, result: Segmentation | Outcome, names: _Names
+) -> Outcome:
+    if isinstance(job, Outcome):
+        return job
+    if isinstance(result, Outcome):
+        return result
+    try:
+        path = names.path_for(job.input, job.like)
+        write_result(path, result, names.format, like=job.like, packages=predictor.packages)
+    except Exception as error:  # noqa: BLE001 - one bad image must not stop the rest
+        return _bad(job.input, error)
+    return Outcome(job.input, "done", path, None, result.seconds)
+
+
+def _bad(path: Path, error: Exception) -> Outcome:
+    """The outcome of an input that did not come through; known reasons count as refusals."""
+    message = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, ImageError):
+        return Outcome(path, "refused", None, f"{error.reason}: {message}")
+    if isinstance(error, SegmedError):
+        return Outcome(path, "refused", None, message)
+    logger.warning("an input failed by %s", type(error).__name__)
+    return Outcome(path, "failed", None, f"{type(error).__name__}: {message}")
+
+
+def _without_voxels(image: MetaTensor) -> MetaTensor:
+    """Shape, affine and source of an image, in a few bytes: writers need no voxels."""
+    hollow = image.as_tensor().new_zeros(1).expand(image.shape)
+    return MetaTensor(hollow, affine=image.affine, meta={"source": image.meta.get("source")})
+
+
+class _Names:
+    """Names of results: an input's own, or a hash for DICOM; never one name for two inputs."""
+
+    def __init__(self, out_dir: Path, output_format: OutputFormat) -> None:
+        self.out_dir = out_dir
+        self.format = output_format
+        self.used: set[str] = set()
+
+    def path_for(self, path: Path, like: MetaTensor) -> Path:
+        """Where an input's result goes.
+
+        Raises:
+            UsageError: The result would replace the input.
+        """
+        source = source_of(like)
+        stem = _stem(path)
+        if source is not None and source.series_uid:
+            stem = "series-" + hashlib.sha256(source.series_uid.encode()).hexdigest()[:16]
+        name, number = stem, 1
+        while name in self.used:
+            number += 1
+            name = f"{stem}-{number}"
+        self.used.add(name)
+        result = self.out_dir / (name + suffix_for(self.format, like))
+        if result.exists() and path.exists() and result.samefile(path):
+            raise UsageError(f"the result would replace its input {path.name}: give another folder")
+        return result
+
+
+def _stem(path: Path) -> str:
+    for suffix in sorted(IMAGE_SUFFIXES, key=len, reverse=True):
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)]
+    return path.stem if path.is_file() else path.name

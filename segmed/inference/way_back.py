@@ -1,0 +1,186 @@
+"""The way back: finished slabs of probabilities, piece by piece, onto the grid of the input.
+
+The arithmetic is that of `segmed.preprocessing.restore_probs`, bit for bit; here it runs as soon as
+the target rows that a piece of the input needs have arrived, and keeps no more rows than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from segmed.inference.sliding import Slab
+from segmed.preprocessing import Placement
+from segmed.preprocessing.resampling import coordinates
+
+PIECE_BYTES = 32 * 2**20
+"""Aim for the size of one piece of restored probabilities; a piece has at least one input row."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Restored probabilities of a box of the input.
+
+    Attributes:
+        region: The box, one slice an input axis.
+        probs: `[K, *box]` float32, class 0 the background.
+    """
+
+    region: tuple[slice, ...]
+    probs: Tensor
+
+
+def restored_pieces(slabs: Iterable[Slab], placement: Placement, sweep: int) -> Iterator[Piece]:
+    """Bring slabs of the target grid to the input grid as they come.
+
+    Args:
+        slabs: Slabs in rising order along the target's axis `sweep`.
+        placement: How the target lies in the input.
+        sweep: The target axis that slabs run along.
+
+    Yields:
+        Pieces that tile the placement's box; what lies outside of the box is background.
+    """
+    rows = _Rows(placement, sweep)
+    done = 0
+    for slab in _thin(slabs, placement, sweep):
+        rows.take(slab)
+        reach = rows.computable()
+        yield from _pieces(rows, placement, sweep, done, reach)
+        done = max(done, reach)
+        rows.drop_before(done)
+
+
+def _thin(slabs: Iterable[Slab], placement: Placement, sweep: int) -> Iterator[Slab]:
+    """The same slabs in a few rows each, so that joining them to rows held copies little."""
+    for slab in slabs:
+        step = piece_rows(slab.values.shape[0], placement, sweep)
+        for low in range(0, slab.values.shape[1 + sweep], step):
+            size = min(step, slab.values.shape[1 + sweep] - low)
+            yield Slab(slab.start + low, slab.values.narrow(1 + sweep, low, size))
+
+
+def piece_rows(num_classes: int, placement: Placement, sweep: int) -> int:
+    """Input rows in one piece, so that its probabilities stay near `PIECE_BYTES`."""
+    others = [
+        max(size, box)
+        for axis, (size, box) in enumerate(
+            zip(placement.shape, placement.cropped_shape, strict=True)
+        )
+        if axis != sweep
+    ]
+    return max(1, PIECE_BYTES // (4 * num_classes * prod(others)))
+
+
+class _Rows:
+    """The target rows held for pieces to come, and which input rows they suffice for."""
+
+    def __init__(self, placement: Placement, sweep: int) -> None:
+        self.axis = sweep
+        self.num_target = placement.shape[sweep]
+        self.num_box = placement.cropped_shape[sweep]
+        self.first = 0
+        self.held: Tensor | None = None
+        self.below, self.above, self.weight = neighbours(self.num_target, self.num_box)
+
+    def take(self, slab: Slab) -> None:
+        if self.held is None or self.held.shape[1 + self.axis] == 0:
+            self.first, self.held = slab.start, slab.values
+        else:
+            self.held = torch.cat([self.held, slab.values], dim=1 + self.axis)
+
+    def computable(self) -> int:
+        """Number of leading box rows whose target rows have all arrived."""
+        assert self.held is not None
+        end = self.first + self.held.shape[1 + self.axis]
+        return int(np.searchsorted(self.above, end, side="left"))
+
+    def drop_before(self, done: int) -> None:
+        """Forget the target rows that box rows from `done` on do not need; own what is kept."""
+        assert self.held is not None
+        end = self.first + self.held.shape[1 + self.axis]
+        need = int(self.below[done]) if done < self.num_box else end
+        keep = max(min(need, end), self.first)
+        self.held = self.held.narrow(1 + self.axis, keep - self.first, end - keep).clone()
+        self.first = keep
+
+
+def _pieces(
+    rows: _Rows, placement: Placement, sweep: int, done: int, reach: int
+) -> Iterator[Piece]:
+    assert rows.held is not None
+    step = piece_rows(rows.held.shape[0], placement, sweep)
+    for low in range(done, reach, step):
+        span = (low, min(low + step, reach))
+        yield _piece(rows, placement, sweep, span)
+
+
+def _piece(rows: _Rows, placement: Placement, sweep: int, span: tuple[int, int]) -> Piece:
+    """Interpolate the box rows `span[0]..span[1]-1`, axes in the order of `restore_probs`."""
+    assert rows.held is not None
+    low = int(rows.below[span[0]])
+    high = int(rows.above[span[1] - 1]) + 1
+    part = rows.held.narrow(1 + sweep, low - rows.first, high - low)
+    turned_of = [placement.axes.index(axis) for axis in range(len(placement.axes))]
+    image = part.permute(0, *(turned + 1 for turned in turned_of))
+    growth = [placement.cropped_shape[t] / placement.shape[t] for t in turned_of]
+    for axis in sorted(range(len(growth)), key=lambda axis: (growth[axis], axis)):
+        turned = turned_of[axis]
+        if turned == sweep:
+            at = np.arange(*span)
+            below, above, weight = rows.below[at] - low, rows.above[at] - low, rows.weight[at]
+        else:
+            below, above, weight = neighbours(
+                placement.shape[turned], placement.cropped_shape[turned]
+            )
+        if placement.flips[turned]:
+            below, above, weight = below[::-1], above[::-1], weight[::-1]
+        image = _between(image, axis + 1, below, above, weight)
+    region = tuple(_input_span(placement, turned, sweep, span) for turned in turned_of)
+    return Piece(region, image)
+
+
+Index = npt.NDArray[np.int64]
+Weights = npt.NDArray[np.float64]
+
+
+def neighbours(num_target: int, num_box: int) -> tuple[Index, Index, Weights]:
+    """For each box row the target rows below and above it, and the weight of the upper one."""
+    if num_target == num_box:
+        same = np.arange(num_box)
+        return same, same, np.zeros(num_box)
+    at = coordinates(num_target, num_box).clip(0, num_target - 1)
+    below = np.floor(at).astype(np.int64).clip(0, max(num_target - 2, 0))
+    return below, np.minimum(below + 1, num_target - 1), at - below
+
+
+def _between(image: Tensor, dim: int, below: Index, above: Index, weight: Weights) -> Tensor:
+    if below is above or bool((below == above).all() and not weight.any()):
+        whole = len(below) == image.shape[dim] and bool((np.diff(below) == 1).all())
+        return image if whole else image.index_select(dim, _index(below))
+    view = [1] * image.ndim
+    view[dim] = len(below)
+    share = torch.from_numpy(np.ascontiguousarray(weight)).to(image).view(view)
+    low = image.index_select(dim, _index(below)).mul_(1 - share)
+    return low.add_(image.index_select(dim, _index(above)).mul_(share))
+
+
+def _input_span(placement: Placement, turned: int, sweep: int, span: tuple[int, int]) -> slice:
+    """Where a piece lies along the input axis that a turned axis was."""
+    first, last = placement.box[turned]
+    if turned == sweep:
+        first, last = first + span[0], first + span[1]
+    if placement.flips[turned]:
+        size = placement.grid_in.shape[placement.axes[turned]]
+        first, last = size - last, size - first
+    return slice(first, last)
+
+
+def _index(values: Index) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values))

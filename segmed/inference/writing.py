@@ -1,0 +1,77 @@
+"""Results as files: label maps, DICOM objects, probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from monai.data import MetaTensor
+
+from segmed.errors import ImageError
+from segmed.inference.predictor import Segmentation
+from segmed.io import source_of, write_label, write_probabilities
+from segmed.package import ModelPackage
+
+OutputFormat = Literal["nifti", "dicom-seg", "rtstruct", "probabilities"]
+
+FORMATS: dict[str, str] = {
+    "nifti": ".nii.gz",
+    "dicom-seg": ".seg.dcm",
+    "rtstruct": ".rtstruct.dcm",
+    "probabilities": ".probs.nii.gz",
+}
+"""Suffix of each output format."""
+
+
+def suffix_for(output_format: OutputFormat, like: MetaTensor) -> str:
+    """Suffix of a result; a label map of a 2D raster image is a PNG."""
+    source = source_of(like)
+    is_raster = source is not None and source.format in ("png", "tiff", "jpeg")
+    if output_format == "nifti" and is_raster and like.ndim == 3:
+        return ".png"
+    return FORMATS[output_format]
+
+
+def write_result(
+    path: Path,
+    result: Segmentation,
+    output_format: OutputFormat,
+    *,
+    like: MetaTensor,
+    packages: Sequence[ModelPackage],
+) -> Path:
+    """Write one result, whole or not at all.
+
+    Args:
+        path: Where to.
+        result: The segmentation; with probabilities where these are to be written.
+        output_format: One of `FORMATS`.
+        like: The image, or its shape, affine and source.
+        packages: What made it; its names and hashes go into DICOM objects.
+
+    Raises:
+        ImageError: `no_dicom_source`: a DICOM object is asked for and the image is no DICOM series.
+    """
+    labels = packages[0].plan.labels
+    if output_format == "nifti":
+        return write_label(path, result.label, like=like, labels=labels)
+    if output_format == "probabilities":
+        assert result.probs is not None
+        return write_probabilities(path, result.probs, like=like)
+    source = source_of(like)
+    if source is None or source.format != "dicom":
+        raise ImageError(
+            f"{output_format} needs a DICOM series as input, got "
+            f"{'an image made in memory' if source is None else source.format}; choose nifti",
+            reason="no_dicom_source",
+        )
+    name = "+".join(sorted({package.architecture for package in packages}))
+    version = "+".join(package.hash[: 64 // len(packages)] for package in packages)
+    if output_format == "dicom-seg":
+        from segmed.io.dicom_seg import write_dicom_seg as write  # noqa: PLC0415 - highdicom
+    else:
+        from segmed.io.rtstruct import write_rtstruct as write  # noqa: PLC0415 - DICOM only
+    return write(
+        path, result.label, like=like, labels=labels, model_name=name, model_version=version
+    )
