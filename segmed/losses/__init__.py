@@ -9,10 +9,20 @@ from torch import nn
 from segmed.errors import unknown_name
 from segmed.losses.deep_supervision import DeepSupervisionLoss, head_weights
 from segmed.losses.dice_ce import DiceCELoss
+from segmed.losses.ms_ssim import ms_ssim
+from segmed.losses.unet3plus import HybridLoss
+from segmed.losses.unet_weight_map import WeightedCELoss, border_weights, weight_map
+from segmed.losses.unetpp import BCEDiceLoss
 
 LOSSES: dict[str, Callable[[int], nn.Module]] = {
     "dice_ce": DiceCELoss,
+    "unet_weighted_ce": WeightedCELoss,
+    "unetpp_bce_dice": BCEDiceLoss,
+    "unet3plus_hybrid": HybridLoss,
 }
+
+HEAD_RATIO = {"dice_ce": 0.5, "unet_weighted_ce": 0.5}
+"""Weight of a head over the one before; the losses of U-Net++ and UNet 3+ weight all alike."""
 
 
 def list_losses() -> tuple[str, ...]:
@@ -33,7 +43,7 @@ def make_loss(
         name: One of `list_losses()`.
         num_classes: Classes of the logits, background included.
         deep_supervision_weights: One for each head, finest first; None halves them from head to
-            head.
+            head, or weights them alike with the losses of U-Net++ and UNet 3+, as their papers do.
 
     Returns:
         A module `(logits [B, K, *spatial] | list of them, target [B, *spatial]) -> scalar`.
@@ -43,7 +53,20 @@ def make_loss(
     """
     if name not in LOSSES:
         raise unknown_name("loss", name, LOSSES)
-    return DeepSupervisionLoss(LOSSES[name](num_classes), deep_supervision_weights)
+    return DeepSupervisionLoss(
+        LOSSES[name](num_classes), deep_supervision_weights, ratio=HEAD_RATIO.get(name, 1.0)
+    )
 
 
-__all__ = ["DiceCELoss", "head_weights", "list_losses", "make_loss"]
+__all__ = [
+    "BCEDiceLoss",
+    "DiceCELoss",
+    "HybridLoss",
+    "WeightedCELoss",
+    "border_weights",
+    "head_weights",
+    "list_losses",
+    "make_loss",
+    "ms_ssim",
+    "weight_map",
+]

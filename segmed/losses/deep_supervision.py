@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from segmed.errors import UsageError
+from segmed.losses.cgm import class_loss
+from segmed.models.gating import ScoredLogits
 
 
 class DeepSupervisionLoss(nn.Module):
@@ -17,20 +19,25 @@ class DeepSupervisionLoss(nn.Module):
         loss: Applied to every head.
         weights: One for each head, finest first; normalised to sum to 1. None halves them from head
             to head.
+        ratio: What "halves" means: each head's weight over the one before.
     """
 
-    def __init__(self, loss: nn.Module, weights: Sequence[float] | None = None) -> None:
+    def __init__(
+        self, loss: nn.Module, weights: Sequence[float] | None = None, *, ratio: float = 0.5
+    ) -> None:
         super().__init__()
         if weights is not None and (not weights or min(weights) < 0 or sum(weights) <= 0):
             raise UsageError(f"head weights must be non-negative, not all zero: got {weights}")
         self.loss = loss
+        self.ratio = ratio
         self.weights = None if weights is None else tuple(weights)
 
-    def forward(self, logits: Tensor | Sequence[Tensor], target: Tensor) -> Tensor:
+    def forward(self, logits: Tensor | Sequence[Tensor] | ScoredLogits, target: Tensor) -> Tensor:
         """The loss.
 
         Args:
-            logits: `[B, K, *spatial]`, or a list of them, finest first.
+            logits: `[B, K, *spatial]`, or a list of them, finest first; with class scores, whose
+                loss is added.
             target: `[B, *spatial]`, class indices.
 
         Returns:
@@ -39,9 +46,11 @@ class DeepSupervisionLoss(nn.Module):
         Raises:
             UsageError: There are more or fewer heads than weights.
         """
+        if isinstance(logits, ScoredLogits):
+            return self.forward(logits.logits, target) + class_loss(logits.scores, target)
         if isinstance(logits, Tensor):
             return self._one(logits, target)
-        weights = head_weights(len(logits), self.weights)
+        weights = head_weights(len(logits), self.weights, ratio=self.ratio)
         parts = [
             weight * self._one(head, target)
             for weight, head in zip(weights, logits, strict=True)
@@ -54,12 +63,15 @@ class DeepSupervisionLoss(nn.Module):
         return value
 
 
-def head_weights(num_heads: int, weights: Sequence[float] | None = None) -> tuple[float, ...]:
+def head_weights(
+    num_heads: int, weights: Sequence[float] | None = None, *, ratio: float = 0.5
+) -> tuple[float, ...]:
     """Weights of the heads, finest first, summing to 1.
 
     Args:
         num_heads: Heads of the network.
-        weights: Wanted proportions; None halves them from head to head.
+        weights: Wanted proportions; None multiplies them by `ratio` from head to head.
+        ratio: 1 weights all heads alike.
 
     Returns:
         One weight a head.
@@ -70,7 +82,7 @@ def head_weights(num_heads: int, weights: Sequence[float] | None = None) -> tupl
     Source:
         Isensee et al. 2021, Nature Methods 18, supplementary note 2 (halving).
     """
-    raw = [0.5**index for index in range(num_heads)] if weights is None else list(weights)
+    raw = [ratio**index for index in range(num_heads)] if weights is None else list(weights)
     if len(raw) != num_heads:
         raise UsageError(f"{num_heads} heads need as many weights, got {len(raw)}: {raw}")
     return tuple(weight / sum(raw) for weight in raw)

@@ -22,21 +22,40 @@ def soft_dice_loss(
         batch_dice: Take the batch as one volume; otherwise average over cases.
 
     Returns:
-        A scalar. A class in neither map counts as perfect.
+        A scalar. A class in neither map counts as perfect. A single class (K = 1) is the foreground
+        of target 1.
 
     Source:
         Milletari et al. 2016, 3DV, eq. 3, with plain instead of squared sums in the denominator.
     """
     flat = probs.flatten(2)  # [B, K, N]
     index = target.flatten(1)  # [B, N]
-    truth = F.one_hot(index, probs.shape[1]).to(flat.dtype)  # [B, N, K]
-    overlap = torch.einsum("bkn,bnk->bk", flat, truth)
-    total = flat.sum(2) + truth.sum(1)
-    if not include_background:
+    overlap, size = foreground_sums(flat, index)
+    total = flat.sum(2) + size
+    if not include_background and flat.shape[1] > 1:
         overlap, total = overlap[:, 1:], total[:, 1:]
     if batch_dice:
         overlap, total = overlap.sum(0), total.sum(0)
     return 1.0 - ((2.0 * overlap + SMOOTH) / (total + SMOOTH)).mean()
+
+
+def foreground_sums(flat: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Probability that lies on each class, and the size of each class.
+
+    Args:
+        flat: `[B, K, N]`, probabilities.
+        index: `[B, N]`, class indices; with K = 1, where it is 1.
+
+    Returns:
+        `[B, K]` sums of probability within the class, and `[B, K]` voxels of the class.
+    """
+    first = 1 if flat.shape[1] == 1 else 0
+    overlaps, sizes = [], []
+    for k in range(flat.shape[1]):  # a class at a time: scattering is slow and, on a GPU, unordered
+        is_class = (index == k + first).to(flat.dtype)
+        overlaps.append((flat[:, k] * is_class).sum(1))
+        sizes.append(is_class.sum(1))
+    return torch.stack(overlaps, 1), torch.stack(sizes, 1)
 
 
 class DiceCELoss(nn.Module):

@@ -238,6 +238,8 @@ def initialise_he(network: nn.Module) -> None:
             fan_in = max(1, round(module.in_channels // module.groups * taps))
         else:
             continue
+        if module.weight.is_meta:
+            continue
         with torch.no_grad():
             module.weight.normal_(0.0, math.sqrt(2.0 / fan_in))
             if module.bias is not None:

@@ -1,0 +1,26 @@
+"""The class loss of UNet 3+'s classification-guided module."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def class_loss(scores: Tensor, target: Tensor) -> Tensor:
+    """Binary cross-entropy of "is class k anywhere in this image?".
+
+    Args:
+        scores: `[B, K]`, before the sigmoid.
+        target: `[B, *spatial]`, class indices; with K = 1 the class is that of index 1.
+
+    Returns:
+        A scalar.
+
+    Source:
+        Huang et al. 2020, section 2.3.
+    """
+    first = 1 if scores.shape[1] == 1 else 0
+    classes = torch.arange(first, first + scores.shape[1], device=target.device)
+    is_there = (target.flatten(1)[:, None] == classes[:, None]).any(2)
+    return F.binary_cross_entropy_with_logits(scores.float(), is_there.float())

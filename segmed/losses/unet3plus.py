@@ -1,0 +1,95 @@
+"""The hybrid loss of UNet 3+: focal, MS-SSIM and IoU, for voxels, patches and the map."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segmed.losses.dice_ce import SMOOTH, foreground_sums
+from segmed.losses.ms_ssim import ms_ssim
+
+GAMMA = 2.0
+"""Focusing exponent of the focal loss."""
+
+
+def focal_loss(log_true: Tensor, gamma: float = GAMMA) -> Tensor:
+    """Cross-entropy in which easy voxels count little.
+
+    Args:
+        log_true: Logarithm of the probability of each voxel's true class, any shape.
+        gamma: Focusing exponent; 0 gives the cross-entropy.
+
+    Returns:
+        A scalar.
+
+    Source:
+        Lin et al. 2017, ICCV, eq. 4.
+    """
+    return (-((1.0 - log_true.exp()) ** gamma) * log_true).mean()
+
+
+def soft_iou_loss(probs: Tensor, target: Tensor) -> Tensor:
+    """One minus the soft IoU, averaged over foreground classes and cases.
+
+    Args:
+        probs: `[B, K, *spatial]`.
+        target: `[B, *spatial]`, class indices.
+
+    Returns:
+        A scalar. A class in neither map counts as perfect.
+
+    Source:
+        Mattyus et al. 2017, ICCV, section 3.2.
+    """
+    flat = probs.flatten(2)
+    overlap, size = foreground_sums(flat, target.flatten(1))
+    union = flat.sum(2) + size - overlap
+    iou = (overlap + SMOOTH) / (union + SMOOTH)
+    return 1.0 - (iou[:, 1:] if probs.shape[1] > 1 else iou).mean()
+
+
+class HybridLoss(nn.Module):
+    """Focal plus MS-SSIM plus IoU loss.
+
+    With several classes the focal loss is that of the softmax, and the other two are of the
+    foreground classes. The authors' repository leaves the focal loss out and counts the last scale
+    of MS-SSIM four times; this does neither.
+
+    Args:
+        num_classes: Classes of the logits.
+
+    Source:
+        Huang et al. 2020, eq. 5.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss.
+
+        Args:
+            logits: `[B, K, *spatial]`.
+            target: `[B, *spatial]`, class indices; 0 and 1 where K is 1.
+
+        Returns:
+            A scalar.
+        """
+        logits = logits.float()
+        if logits.shape[1] == 1:
+            sign = target[:, None] * 2 - 1
+            log_true = F.logsigmoid(logits * sign)
+            probs = shown = logits.sigmoid()
+            truth = target[:, None].to(probs.dtype)
+        else:
+            log_probs = F.log_softmax(logits, dim=1)
+            log_true = log_probs.gather(1, target[:, None])
+            probs = log_probs.exp()
+            shown = probs[:, 1:]
+            classes = torch.arange(1, probs.shape[1], device=target.device)
+            classes = classes.view(1, -1, *[1] * (target.ndim - 1))
+            truth = (target[:, None] == classes).to(probs.dtype)
+        similarity = ms_ssim(shown, truth).mean()
+        return focal_loss(log_true) + (1.0 - similarity) + soft_iou_loss(probs, target)

@@ -1,0 +1,50 @@
+"""The loss of U-Net++: half a cross-entropy plus soft Dice, on every head alike."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segmed.losses.dice_ce import soft_dice_loss
+
+CROSS_ENTROPY_WEIGHT = 0.5
+
+
+class BCEDiceLoss(nn.Module):
+    """Half the (binary) cross-entropy plus soft Dice.
+
+    With one class it is binary over a sigmoid, as in the paper. With several it is the same over a
+    softmax, Dice averaged over the foreground; with two classes the two are equal for equal
+    probabilities.
+
+    Args:
+        num_classes: Classes of the logits.
+
+    Source:
+        Zhou et al. 2018, DLMIA, eq. 1; 2019, IEEE TMI 39(6), eq. 2.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss.
+
+        Args:
+            logits: `[B, K, *spatial]`.
+            target: `[B, *spatial]`, class indices; 0 and 1 where K is 1.
+
+        Returns:
+            A scalar.
+        """
+        logits = logits.float()
+        if logits.shape[1] == 1:
+            entropy = F.binary_cross_entropy_with_logits(logits[:, 0], target.float())
+            probs = logits.sigmoid()
+        else:
+            log_probs = F.log_softmax(logits, dim=1)
+            entropy = F.nll_loss(log_probs, target)
+            probs = log_probs.exp()
+        dice = soft_dice_loss(probs, target, include_background=False, batch_dice=False)
+        return CROSS_ENTROPY_WEIGHT * entropy + dice
