@@ -278,9 +278,9 @@ def _outline(
 def _annotate(panel: Image.Image, source: _Panel, pixels_per_mm: float) -> None:
     """Writes orientation letters, the plane's name and a scale bar."""
     pen = ImageDraw.Draw(panel)
-    font, small = ImageFont.load_default(15), ImageFont.load_default(12)
+    font, small = ImageFont.load_default(18), ImageFont.load_default(15)
     width, height = panel.size
-    spots = ((10, height / 2), (width - 10, height / 2), (width / 2, 11), (width / 2, height - 11))
+    spots = ((12, height / 2), (width - 12, height / 2), (width / 2, 13), (width / 2, height - 13))
     for letter, spot in zip(source.letters, spots, strict=True):
         pen.text(spot, letter, _INK, font, anchor="mm", stroke_width=2, stroke_fill=_GROUND)
     pen.text((8, 6), source.name, _INK, small, stroke_width=2, stroke_fill=_GROUND)
