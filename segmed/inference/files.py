@@ -155,8 +155,8 @@ def _run(
             while writes:
                 yield writes.popleft().result()
         finally:
-            for future in (*reads, *writes):
-                future.cancel()
+            for queued in reads:
+                queued.cancel()
 
 
 def _read(predictor: Predictor, item: Input, read: Callable[[Path], MetaTensor]) -> _Job | Outcome:

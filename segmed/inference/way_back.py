@@ -166,7 +166,7 @@ def _between(image: Tensor, dim: int, below: Index, above: Index, weight: Weight
         return image if whole else image.index_select(dim, _index(below))
     view = [1] * image.ndim
     view[dim] = len(below)
-    share = torch.from_numpy(np.ascontiguousarray(weight)).to(image).view(view)
+    share = torch.from_numpy(weight.copy()).to(image).view(view)
     low = image.index_select(dim, _index(below)).mul_(1 - share)
     return low.add_(image.index_select(dim, _index(above)).mul_(share))
 
@@ -183,4 +183,4 @@ def _input_span(placement: Placement, turned: int, sweep: int, span: tuple[int, 
 
 
 def _index(values: Index) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values))
+    return torch.from_numpy(values.copy())  # a mirrored view has steps that torch refuses
