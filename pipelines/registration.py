@@ -1,16 +1,19 @@
-"""From a comparison to a model version: which package, which alias, which card."""
+"""From a comparison or a file to a model version: which package, which alias, which card."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from pipelines.model_card import card_of
+from pipelines.model_reference import Version, resolve_path
 from pipelines.registry import CHALLENGER, CHAMPION, Registry
 from pipelines.tracking import RunLog
 from segmed.comparison import Contest
+from segmed.metrics import summarise
 
 
-def register_winner(contest: Contest, name: str, log: RunLog, *, folder: Path) -> str:
-    """Register the winner's package.
+def register_winner(contest: Contest, name: str, log: RunLog, *, folder: Path = Path()) -> Version:
+    """Register the winner's package with its card.
 
     Args:
         contest: The comparison.
@@ -19,10 +22,30 @@ def register_winner(contest: Contest, name: str, log: RunLog, *, folder: Path) -
         folder: Working folder, for the embedded registry.
 
     Returns:
-        `models:/NAME/VERSION`; it is champion if the model had none, else challenger.
+        The version; it is champion if the model had none, else challenger.
     """
     registry = Registry(folder)
-    has_champion = any(CHAMPION in entry.aliases for entry in registry.versions(name))
-    alias = CHALLENGER if has_champion else CHAMPION
-    version = registry.register(contest.winning_package, name, log.run_id(), alias)
-    return version.reference
+    package = resolve_path(contest.winning_package).load()
+    return registry.register(
+        contest.winning_package,
+        name,
+        log.run_id(),
+        _alias_for(registry, name, package.hash),
+        description=card_of(package, summarise(contest.tables[contest.winner])),
+    )
+
+
+def register_package(
+    path: Path, name: str, alias: str | None = None, *, folder: Path = Path()
+) -> Version:
+    """Register a package folder or zip that no run of this server has trained."""
+    resolved = resolve_path(path)
+    return Registry(folder).register(resolved.path, name, None, alias)
+
+
+def _alias_for(registry: Registry, name: str, package_hash: str) -> str | None:
+    """Champion where there is none, else challenger; none for what is champion already."""
+    champions = [entry for entry in registry.versions(name) if CHAMPION in entry.aliases]
+    if not champions:
+        return CHAMPION
+    return None if champions[0].hash == package_hash else CHALLENGER

@@ -20,6 +20,7 @@ from mlflow.exceptions import MlflowException
 
 from pipelines.delivery import tracking_uri, translated, without_password
 from pipelines.model_cache import Known, cached_package, recall, remember
+from pipelines.model_card import card_of
 from pipelines.model_reference import (
     CONTRACT_TAG,
     HASH_TAG,
@@ -74,15 +75,15 @@ class Registry:
         tags: Mapping[str, str] | None = None,
         description: str | None = None,
     ) -> Version:
-        """Make a package a version of a model; the same package of the same run only once.
+        """Make a package a version of a model; the same package only once.
 
         Args:
             package_dir: The package folder.
             name: Name of the model.
-            run_id: Run that trained it; one is made for a package that comes from elsewhere.
+            run_id: Run that trained or chose it; one is made for a package from elsewhere.
             alias: Alias to give the version.
             tags: More tags for the version.
-            description: Model card, as Markdown.
+            description: Model card, as Markdown; made from the package if left out.
 
         Raises:
             PackageError: The package is damaged.
@@ -91,11 +92,13 @@ class Registry:
         check_name(name)
         package = ModelPackage.load(package_dir)
         known = [entry for entry in self.versions(name) if entry.hash == package.hash]
-        if known and run_id in {None, known[0].run_id}:
-            version = known[0]
+        if known:
+            version = known[-1]
         else:
             self._require_same_contract(name, package.plan)
-            version = self._create(package_dir, package, name, run_id, tags or {}, description)
+            version = self._create(
+                package_dir, package, name, run_id, tags or {}, description or card_of(package)
+            )
         if alias is not None:
             self.set_alias(name, alias, version.version)
         return self.version(name, version.version)
@@ -107,7 +110,7 @@ class Registry:
         name: str,
         run_id: str | None,
         tags: Mapping[str, str],
-        description: str | None,
+        description: str,
     ) -> Version:
         run_id = run_id or open_registration_run(self.client, self.uri, name, self.folder)
         self._log_model(package_dir, run_id)
@@ -213,6 +216,13 @@ class Registry:
     def set_alias(self, name: str, alias: str, version: str) -> None:
         """Point an alias at a version."""
         translated(self.uri, lambda: self.client.set_registered_model_alias(name, alias, version))
+
+    def set_version_tag(self, version: Version, key: str, value: str) -> None:
+        """Set a tag of a version."""
+        translated(
+            self.uri,
+            lambda: self.client.set_model_version_tag(version.name, version.version, key, value),
+        )
 
     def promote(self, name: str, version: str, *, expected_champion: str | None) -> None:
         """Make a version champion and the former champion `previous`, as one step for others.

@@ -7,7 +7,7 @@ was stopped goes on with what is there.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from segmed.manifest import Case, Manifest, read_manifest
 from segmed.metrics import read_table, summarise, write_table
 from segmed.package import ModelPackage
 from segmed.plan import Plan, read_plan
-from segmed.report import OverlayItem, overlay_png, write_report
+from segmed.report import overlay_png, write_report
 from segmed.training import EpochResult, fit
 
 OnEpoch = Callable[[EpochResult], None]
@@ -146,23 +146,30 @@ def _log_results(contestant: Contestant, log: RunLog, manifest: Manifest) -> Non
     log.curves(contestant.history, contestant.architecture)
     worst = contestant.table.groupby("case")["dice"].mean().idxmin()
     case = next(case for case in manifest.training if case.id == worst)
-    log.picture(overlay_png(_overlay(contestant, manifest, case)), "worst_case.png")
+    log.picture(_overlay(contestant, manifest, case), "worst_case.png")
     log.package(contestant.package_dir)
 
 
-def _overlay(contestant: Contestant, manifest: Manifest, case: Case) -> OverlayItem:
-    """The worst case, its name left out: pictures in MLflow name nobody."""
+def _overlay(contestant: Contestant, manifest: Manifest, case: Case) -> bytes:
+    """A picture of one case, its name left out: pictures in MLflow name nobody."""
     image = read_images(manifest.image_paths(case))
     label_path = manifest.label_path(case)
     grid = grid_of(image)
-    return OverlayItem(
-        image=np.asarray(image),
-        reference=None if label_path is None else np.asarray(read_label(label_path))[0],
-        prediction=np.asarray(read_label(contestant.predictions[case.id]))[0],
-        spacing_mm=grid.spacing_mm,
-        caption=f"worst held-out case, {contestant.architecture}",
+    return overlay_png(
+        np.asarray(image),
+        None if label_path is None else np.asarray(read_label(label_path))[0],
+        np.asarray(read_label(contestant.predictions[case.id]))[0],
+        grid.spacing_mm,
+        f"worst held-out case, {contestant.architecture}",
         orientation=grid.orientation if len(grid.shape) == 3 else "",
     )
+
+
+def write_record(record: Mapping[str, Any], request: Request) -> None:
+    """Write `comparison.json`, whole or not at all."""
+    beside = request.out_dir / ".comparison.json"
+    beside.write_text(json.dumps(record, indent=2), encoding="utf-8")
+    beside.replace(request.out_dir / "comparison.json")
 
 
 def conclude(
@@ -171,9 +178,7 @@ def conclude(
     """Compare the contestants; write `comparison.json` and `report.html`."""
     contest = hold_contest(contestants)
     record = contest_record(contest) | {"failures": list(failures)}
-    beside = request.out_dir / ".comparison.json"
-    beside.write_text(json.dumps(record, indent=2), encoding="utf-8")
-    beside.replace(request.out_dir / "comparison.json")
+    write_record(record, request)
     manifest = read_manifest(request.manifest_path)
     folds = ", ".join(map(str, request.folds))
     content = report_content(

@@ -33,9 +33,10 @@ def compare(request: Request) -> dict[str, Any]:
     with comparison("comparison", manifest, plan, folder=request.folder) as parent:
         contestants, failures = train_all(request, plan_path, parent)
         contest, record = conclude(contestants, request, failures)
-        log_comparison(request, parent)
         if request.register:
             record["registered"] = register(contest, request, parent)
+            steps.write_record(record, request)
+        log_comparison(request, parent)
     return record
 
 
@@ -73,4 +74,5 @@ def log_comparison(request: Request, parent: ParentLog) -> None:
 def register(contest: Contest, request: Request, parent: ParentLog) -> str:
     """The winner as a version; champion if there is none yet, else challenger."""
     assert request.register is not None
-    return register_winner(contest, request.register, parent, folder=request.folder)
+    version = register_winner(contest, request.register, parent, folder=request.folder)
+    return version.reference

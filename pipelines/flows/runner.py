@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar
 
 from prefect import Flow
 
@@ -25,7 +25,7 @@ def run_flow(flow: Flow[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     logging.getLogger("segmed").setLevel(os.environ.get("PREFECT_LOGGING_LEVEL", "INFO"))
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(without_expected_tracebacks)
-    return cast(R, flow(*args, **kwargs))
+    return flow(*args, **kwargs)
 
 
 def without_expected_tracebacks(record: logging.LogRecord) -> bool:
