@@ -29,7 +29,7 @@ def outcome_of(entry: Entry, *, fresh: bool) -> StudyOutcome:
         study=entry.study,
         status=STATUS[entry.state],
         reason=f"{entry.reason}: {entry.message}" if entry.reason else "",
-        output=(entry.delivered or entry.output) if done else None,
+        output=entry.output if done else None,
         form=entry.form,
         seconds=entry.seconds,
         package=entry.package,

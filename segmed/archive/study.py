@@ -86,7 +86,7 @@ class StudyOutcome:
         study: Name of the study: a piece of its content hash, never a patient identifier.
         status: `done`, `refused` (bad data), `failed` (surroundings), `pending` (dry run).
         reason: Empty when done, else a code and one line.
-        output: The segmentation, relative to the output folder, or a DICOM address; else None.
+        output: The segmentation, relative to the output folder; None unless done.
         form: Form of the source.
         seconds: Time it took when it was segmented, in s.
         package: Hash of the model package that made the output.

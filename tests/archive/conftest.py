@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,13 +10,10 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from tiny_model import tiny_package
 
 from segmed.inference.predictor import Predictor
 from segmed.io.dicom_write import Identity, write_series
-
-sys.path.insert(0, str(Path(__file__).parent))  # tiny_model.py lies beside these tests
-
-from tiny_model import tiny_package
 
 
 @pytest.fixture(scope="session")

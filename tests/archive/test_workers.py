@@ -13,7 +13,7 @@ from segmed.archive import FolderSource, Workers, segment_archive
 from segmed.errors import ServiceError
 from segmed.inference.predictor import Predictor
 
-DEADLY = '''
+DEADLY = """
 import gzip, os, signal
 unzip = gzip.open
 def open(file, *args, **kwargs):
@@ -21,7 +21,7 @@ def open(file, *args, **kwargs):
         os.kill(os.getpid(), signal.SIGSEGV)
     return unzip(file, *args, **kwargs)
 gzip.open = open
-'''
+"""
 """Run at the start of every worker: a zlib that crashes on some files."""
 
 

@@ -32,15 +32,17 @@ LABELS = (
 OPTIONS = {"widths": [4, 8], "strides": [[1, 1, 1], [2, 2, 2]], "deep_supervision": False}
 
 
-def tiny_package(*, seed: int = 0, channels: int = 1, patch: int = 16) -> ModelPackage:
-    """A U-Net of two levels with weights drawn from a seed."""
+def tiny_package(
+    *, seed: int = 0, channels: int = 1, patch: int = 16, edge_mm: float = 1.0
+) -> ModelPackage:
+    """A U-Net of two levels with weights drawn from a seed, at a cubic spacing."""
     plan = Plan(
         name="tiny",
         spatial_dims=3,
         channels=tuple(Channel(name=f"c{n}", modality="MR") for n in range(channels)),
         labels=LABELS,
         preprocessing=Preprocessing(
-            spacing_mm=(1.0, 1.0, 1.0),
+            spacing_mm=(edge_mm, edge_mm, edge_mm),
             image_order=1,
             intensity=(Intensity(scheme="zscore"),) * channels,
         ),
