@@ -16,8 +16,10 @@ from pipelines.flows.compare import compare
 from pipelines.flows.runner import run_flow
 from pipelines.flows.segment_archive import segment_archive
 from pipelines.jobs import Request
+from pipelines.registry import Registry
 from segmed.errors import ManifestError
 from segmed.manifest import check_manifest, read_manifest
+from segmed.package import ModelPackage
 from segmed.plan import Plan, plan_hash, read_plan, write_plan
 from segmed.plan.make import make_plan
 from segmed.training import Budget, Settings, choose_device
@@ -136,16 +138,16 @@ def _check_sample() -> None:
 
 
 def _without_repeated_registration(request: Request) -> Request:
-    """Register only if there is no champion yet, or the trainings are not the ones it came from."""
+    """Do not register again what an earlier call trained and registered."""
     record_path = request.out_dir / "comparison.json"
-    done = [job.run_dir / "contestant.json" for job in request.jobs(request.plan_path)]
-    if not record_path.exists() or not all(path.exists() for path in done):
+    jobs = request.jobs(request.plan_path)
+    if not record_path.exists() or not all((j.run_dir / "contestant.json").exists() for j in jobs):
         return request
-    finished = max(path.stat().st_mtime for path in done)
-    is_registered = "registered" in json.loads(record_path.read_text(encoding="utf-8"))
-    if is_registered and record_path.stat().st_mtime >= finished:
-        return replace(request, register=None)
-    return request
+    winner = json.loads(record_path.read_text(encoding="utf-8"))["winner"]
+    package_dir = next(job.run_dir for job in jobs if job.architecture == winner) / "package"
+    known = {version.hash for version in Registry(request.folder).versions(MODEL_NAME)}
+    is_registered = ModelPackage.load(package_dir).hash in known
+    return replace(request, register=None) if is_registered else request
 
 
 def _summary(

@@ -1,0 +1,206 @@
+"""Real trainings of a narrow network on real cases: what they leave, and that nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from segmed.errors import TrainingError, UsageError
+from segmed.manifest import Manifest, read_manifest
+from segmed.package import ModelPackage
+from segmed.plan import NetworkPlan, Plan
+from segmed.plan.make import make_plan
+from segmed.training import Budget, EpochResult, Settings, fit
+from segmed.training.checkpoint import load_checkpoint
+
+
+@pytest.fixture(scope="module")
+def manifest(sample_manifest_path: Path) -> Manifest:
+    """Five cases of the sample, two of them held out."""
+    whole = read_manifest(sample_manifest_path)
+    inside, held_out = whole.split(0)
+    return whole.model_copy(update={"training": (*inside[:3], *held_out[:2]), "test": ()})
+
+
+@pytest.fixture(scope="module")
+def plan(manifest: Manifest) -> Plan:
+    """The sample's plan with a narrow U-Net, small patches and epochs of four steps."""
+    plan = make_plan(manifest)
+    options = {**plan.networks["unet"].options, "widths": [4, 8, 8, 8]}
+    recipe = plan.recipe.model_copy(update={"iterations_per_epoch": 4, "ema_decay": 0.9})
+    return plan.model_copy(
+        update={
+            "networks": {"unet": NetworkPlan(options=options, learning_rate=3e-3)},
+            "recipe": recipe,
+            "patch_size": (16, 24, 16),
+        }
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums in one order, so that equal trainings are equal to the bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def start(
+    manifest: Manifest, plan: Plan, out_dir: Path, cache_dir: Path, **choices: Any
+) -> Iterator[EpochResult]:
+    budget = choices.pop("budget", Budget(epochs=2))
+    fold = choices.pop("fold", 0)
+    settings = Settings(device="cpu", deterministic=True, cache_dir=cache_dir, **choices)
+    return fit(
+        manifest,
+        plan,
+        architecture="unet",
+        fold=fold,
+        budget=budget,
+        out_dir=out_dir,
+        settings=settings,
+    )
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(ModelPackage.load(folder / "package").state)
+
+
+def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    manifest: Manifest, plan: Plan, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    out_dir = tmp_path_factory.mktemp("undisturbed")
+    assert len(list(start(manifest, plan, out_dir, cache_dir))) == 2
+    return out_dir
+
+
+def test_training_leaves_checkpoints_history_and_a_package(undisturbed: Path) -> None:
+    assert {path.name for path in undisturbed.iterdir()} == {
+        "last.ckpt",
+        "best.ckpt",
+        "history.jsonl",
+        "package",
+    }
+    package = ModelPackage.load(undisturbed / "package")
+    assert package.architecture == "unet"
+    assert package.provenance["fold"] == 0
+    assert package.provenance["steps"] == 8
+    assert package.provenance["data_hash"]
+
+
+def test_interrupted_and_resumed_equals_undisturbed_to_the_bit(
+    manifest: Manifest, plan: Plan, cache_dir: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    run = start(manifest, plan, tmp_path, cache_dir)
+    assert next(run).epoch == 1
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+        list(run)
+    assert not (tmp_path / "package").exists()
+    (rest,) = list(start(manifest, plan, tmp_path, cache_dir, resume=True))
+    assert rest.epoch == 2
+    assert_equal(weights(tmp_path), weights(undisturbed))
+
+
+def test_resuming_what_is_finished_trains_no_further(
+    manifest: Manifest, plan: Plan, cache_dir: Path, undisturbed: Path
+) -> None:
+    before = weights(undisturbed)
+    assert list(start(manifest, plan, undisturbed, cache_dir, resume=True)) == []
+    assert_equal(weights(undisturbed), before)
+
+
+def test_another_seed_trains_another_network(
+    manifest: Manifest, plan: Plan, cache_dir: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    list(start(manifest, plan, tmp_path, cache_dir, seed=1))
+    name = next(iter(weights(undisturbed)))
+    assert not torch.equal(weights(tmp_path)[name], weights(undisturbed)[name])
+
+
+def test_checkpoint_of_another_run_is_refused(
+    manifest: Manifest, plan: Plan, cache_dir: Path, undisturbed: Path
+) -> None:
+    with pytest.raises(TrainingError, match="belongs to another run: its seed"):
+        list(start(manifest, plan, undisturbed, cache_dir, resume=True, seed=5))
+
+
+def test_damaged_checkpoint_is_named(tmp_path: Path, undisturbed: Path) -> None:
+    damaged = tmp_path / "last.ckpt"
+    damaged.write_bytes((undisturbed / "last.ckpt").read_bytes()[:2000])
+    with pytest.raises(TrainingError, match="cannot read the checkpoint"):
+        load_checkpoint(damaged, run={})
+
+
+def test_nan_loss_names_the_cases(
+    manifest: Manifest, plan: Plan, cache_dir: Path, tmp_path: Path
+) -> None:
+    network = plan.networks["unet"].model_copy(update={"learning_rate": 1e30})
+    wild = plan.model_copy(update={"networks": {"unet": network}})
+    with pytest.raises(TrainingError, match=r"loss is .* with cases hippocampus_"):
+        list(start(manifest, wild, tmp_path, cache_dir, budget=Budget(epochs=4)))
+
+
+def test_budget_too_short_for_one_epoch_says_what_would_do(
+    manifest: Manifest, plan: Plan, cache_dir: Path, tmp_path: Path
+) -> None:
+    recipe = plan.recipe.model_copy(update={"iterations_per_epoch": 100_000})
+    long = plan.model_copy(update={"recipe": recipe})
+    with pytest.raises(UsageError, match=r"too short: one epoch .* give at least --budget \d+s"):
+        list(start(manifest, long, tmp_path, cache_dir, budget=Budget(seconds=5)))
+    assert not (tmp_path / "package").exists()
+
+
+def test_unknown_fold_lists_the_known_ones(
+    manifest: Manifest, plan: Plan, cache_dir: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="fold 9 is not in manifest"):
+        list(start(manifest, plan, tmp_path, cache_dir, fold=9))
+
+
+def test_full_disk_is_named_and_the_last_checkpoint_stands(undisturbed: Path) -> None:
+    checkpoint = load_checkpoint(undisturbed / "last.ckpt", run={})
+    with pytest.raises(TrainingError, match="cannot write"):
+        _save_to_full_disk(checkpoint)
+
+
+def _save_to_full_disk(checkpoint: Any) -> None:
+    from segmed.training.checkpoint import write_whole
+
+    def write(stream: Any) -> None:
+        with Path("/dev/full").open("wb", buffering=0) as full:
+            full.write(b"x")
+
+    write_whole(Path("/dev/shm/segmed-test.ckpt"), write)  # noqa: S108 - never written
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("10m", 600), ("1h30m", 5400), ("2.5h", 9000)]
+)
+def test_budget_reads_durations(text: str, seconds: float) -> None:
+    assert Budget.parse(text).seconds == seconds
+
+
+@pytest.mark.parametrize("text", ["", "10", "m", "-5m", "5 minutes", "0s"])
+def test_budget_refuses_what_is_no_duration(text: str) -> None:
+    with pytest.raises(UsageError, match="budget"):
+        Budget.parse(text)
