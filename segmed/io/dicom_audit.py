@@ -25,6 +25,9 @@ from segmed.io.dicom_header import DicomHeader, Fault
 from segmed.io.dicom_stack import StackFault, stack
 from segmed.io.uid import short_hash
 
+NO_IMAGES = frozenset({"SEG", "PR", "SR", "KO", "RTDOSE", "RTSTRUCT", "RTPLAN", "REG"})
+"""Modalities whose pixels, if any, are no slices to be segmented."""
+
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 SPACING_TOLERANCE_MM = 1e-3
 ORIENTATION_TOLERANCE = 1e-4
@@ -150,13 +153,20 @@ def _own_faults(headers: Sequence[DicomHeader]) -> Verdict | None:
     )
 
 
-def _not_image(headers: Sequence[DicomHeader]) -> Verdict | None:
-    bad = tuple(h.path for h in headers if not h.has_pixels or h.modality in {"SEG", "PR", "SR"})
-    if bad:
-        return Verdict(
-            "not_image", f"{len(bad)} objects are no images ({headers[0].modality})", bad
-        )
-    return None
+def _other_objects(headers: Sequence[DicomHeader]) -> Verdict | None:
+    bad = _where(headers, lambda h: h.modality in NO_IMAGES)
+    return _no_images(headers, bad)
+
+
+def _without_pixels(headers: Sequence[DicomHeader]) -> Verdict | None:
+    return _no_images(headers, _where(headers, lambda h: not h.has_pixels))
+
+
+def _no_images(headers: Sequence[DicomHeader], bad: tuple[Path, ...]) -> Verdict | None:
+    if not bad:
+        return None
+    kind = next(h.modality for h in headers if h.path == bad[0]) or "no modality"
+    return Verdict("not_image", f"{len(bad)} of {len(headers)} objects are no images ({kind})", bad)
 
 
 def _where(headers: Sequence[DicomHeader], test: Callable[[DicomHeader], bool]) -> tuple[Path, ...]:
@@ -206,7 +216,7 @@ def _geometry(headers: Sequence[DicomHeader]) -> Verdict | None:
     if bad := _where(headers, lambda h: len(h.slices) > 1 and any(map(_unplaced, h.slices))):
         return Verdict("no_frame_positions", "frames of a multi-frame file have no positions", bad)
     bad = _where(headers, lambda h: not h.slices or any(map(_unplaced, h.slices)))
-    if bad and all(h.sop_class.startswith(SECONDARY_CAPTURE) for h in headers if h.path in bad):
+    if bad and all(_is_capture(h) for h in headers if h.path in bad):
         return Verdict("secondary_capture", "screen captures have no place in the patient", bad)
     if bad:
         return Verdict(
@@ -214,9 +224,19 @@ def _geometry(headers: Sequence[DicomHeader]) -> Verdict | None:
             f"{len(bad)} images lack position, orientation or pixel spacing",
             bad,
         )
+    return None
+
+
+def _rotations(headers: Sequence[DicomHeader]) -> Verdict | None:
+    """Refuse direction cosines that span no rectangle."""
     if bad := _where(headers, lambda h: any(not _is_rotation(s.orientation) for s in h.slices)):
         return Verdict("bad_orientation", "direction cosines are not perpendicular units", bad)
     return None
+
+
+def _is_capture(header: DicomHeader) -> bool:
+    """Secondary capture, or one of its multi-frame classes."""
+    return f"{header.sop_class}.".startswith(SECONDARY_CAPTURE + ".")
 
 
 def _unplaced(part: Slice) -> bool:
@@ -281,13 +301,16 @@ def _copies(headers: Sequence[DicomHeader]) -> Verdict | None:
     return None
 
 
-_CHECKS = (_own_faults, _not_image, _copies, _kinds, _one_of_each, _geometry, _one_grid)
+_CHECKS = (
+    _other_objects, _own_faults, _without_pixels, _copies, _kinds, _one_of_each, _geometry,
+    _one_grid, _rotations,
+)  # fmt: skip
 
 
 def _notes(headers: Sequence[DicomHeader]) -> tuple[str, ...]:
     notes = []
     first = headers[0]
-    if first.sop_class.startswith(SECONDARY_CAPTURE):
+    if _is_capture(first):
         notes.append("stored as secondary capture, though with geometry")
     if any(header.photometric == "MONOCHROME1" for header in headers):
         notes.append("MONOCHROME1: stored values are kept, low is bright")

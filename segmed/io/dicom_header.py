@@ -165,6 +165,8 @@ def read_header(path: Path) -> DicomHeader | None:
             start = stream.read(132)
             if not start:
                 return DicomHeader(path, fault=Fault("empty_file", "the file has no bytes"))
+            if len(start) < 132 and not any(start):
+                return DicomHeader(path, fault=Fault("truncated", "the file ends in its preamble"))
             if not looks_like_dicom(start):
                 return None
             stream.seek(0)

@@ -60,12 +60,12 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def _is_directory_record(header: DicomHeader) -> bool:
-    """DICOMDIR, and empty files that never were images."""
+    """DICOMDIR, and empty or odd files that never were images."""
     if header.sop_class == "1.2.840.10008.1.3.10" or header.path.name.upper() == "DICOMDIR":
         return True
     suffix = header.path.suffix.lower()
     named_like_image = suffix in IMAGE_SUFFIXES or suffix[1:].isdigit()
-    return header.fault is not None and header.fault.reason == "empty_file" and not named_like_image
+    return header.fault is not None and not header.sop_class and not named_like_image
 
 
 def _grouped(headers: Sequence[DicomHeader]) -> Iterator[list[DicomHeader]]:

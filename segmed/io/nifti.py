@@ -257,7 +257,7 @@ def _scaled(raw: npt.NDArray[Any], header: Any, path: Path, *, exact: bool) -> n
     native = raw.dtype.newbyteorder("=")
     if slope == 0 or np.isnan(slope) or (slope == 1 and inter == 0):
         with np.errstate(over="ignore"):
-            return np.ascontiguousarray(raw, dtype=native if exact else np.float32)
+            return np.asarray(raw, dtype=native if exact else np.float32)
     if not (np.isfinite(slope) and np.isfinite(inter)):
         raise ImageError(
             f"{path.name}: the scale {slope} x + {inter} is not finite",

@@ -18,7 +18,9 @@ def as_image(loaded: Loaded) -> MetaTensor:
         ImageError: `non_finite`.
     """
     with np.errstate(over="ignore"):
-        array = np.ascontiguousarray(loaded.array, dtype=np.float32)
+        array = np.asarray(loaded.array, dtype=np.float32)  # in the layout of the file: no copy
+    if min(array.strides, default=0) < 0:
+        array = np.ascontiguousarray(array)  # torch knows no steps backwards
     check_finite(array, loaded.source.paths[0])
     return _tensor(torch.from_numpy(array), loaded)
 

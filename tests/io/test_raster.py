@@ -1,0 +1,133 @@
+"""PNG, TIFF and JPEG: the stated rules, and damage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from segmed.errors import ImageError, UsageError
+from segmed.io import ReadLimits, grid_of, read_image, read_label, write_label
+
+RNG = np.random.default_rng(5)
+GREY = RNG.integers(0, 255, (5, 7), dtype=np.uint8)
+COLOUR = RNG.integers(0, 255, (5, 7, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_grey_gives_rows_and_columns_of_one_channel(tmp_path: Path, name: str, dtype: str) -> None:
+    values = GREY.astype(dtype) * (257 if dtype == "uint16" else 1)
+    Image.fromarray(values).save(tmp_path / name)
+    image = read_image(tmp_path / name)
+    assert image.shape == (1, 5, 7)
+    np.testing.assert_array_equal(image.numpy()[0], values)
+    assert grid_of(image).spacing_mm == (1.0, 1.0)
+
+
+def test_float_tiff_keeps_its_values(tmp_path: Path) -> None:
+    values = GREY.astype(np.float32) / 7
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif").numpy()[0], values)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_colour_gives_three_channels_and_opaque_alpha_is_dropped(tmp_path: Path, name: str) -> None:
+    opaque = np.dstack([COLOUR, np.full((5, 7), 255, np.uint8)])
+    for values in (COLOUR, opaque):
+        Image.fromarray(values).save(tmp_path / name)
+        image = read_image(tmp_path / name)
+        np.testing.assert_array_equal(image.numpy(), np.moveaxis(COLOUR, 2, 0))
+
+
+def test_transparency_is_refused(tmp_path: Path) -> None:
+    seen_through = np.dstack([COLOUR, GREY])
+    Image.fromarray(seen_through).save(tmp_path / "a.png")
+    with pytest.raises(ImageError) as caught:
+        read_image(tmp_path / "a.png")
+    assert caught.value.reason == "transparency"
+
+
+def test_a_palette_is_colours_for_an_image_and_indices_for_a_label(tmp_path: Path) -> None:
+    indices = (GREY % 3).astype(np.uint8)
+    image = Image.new("P", (7, 5))
+    image.putdata(indices.ravel().tolist())
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    image.save(tmp_path / "a.png")
+    colours = np.array([[10, 20, 30], [40, 50, 60], [70, 80, 90]])[indices]
+    expected = np.moveaxis(colours, 2, 0)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png").numpy(), expected)
+    np.testing.assert_array_equal(read_label(tmp_path / "a.png").numpy()[0], indices)
+
+
+def test_real_one_bit_masks_hold_zero_and_one(shared_data: Callable[[str], Path]) -> None:
+    folder = shared_data("chase_db1") / "images_and_labels"
+    label = read_label(folder / "Image_01L_1stHO.png")
+    assert label.shape == (1, 960, 999)
+    assert sorted(np.unique(label.numpy())) == [0, 1]
+    image = read_image(folder / "Image_01L.jpg")
+    assert image.shape == (3, 960, 999)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
+def test_truncated_files_are_refused(tmp_path: Path, name: str) -> None:
+    rng = np.random.default_rng(1)
+    noise = rng.integers(0, 255, (64, 64), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / name)
+    content = (tmp_path / name).read_bytes()
+    for keep in (12, len(content) // 2, len(content) - 20):
+        (tmp_path / name).write_bytes(content[:keep])
+        with pytest.raises(ImageError) as caught:
+            read_image(tmp_path / name)
+        assert caught.value.reason in {"truncated", "corrupt"}
+
+
+def test_a_flipped_bit_of_a_png_never_passes(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(RNG.integers(0, 255, (32, 32), dtype=np.uint8)).save(path)
+    sound = path.read_bytes()
+    for position in range(16, len(sound) - 12, 31):
+        damaged = bytearray(sound)
+        damaged[position] ^= 4
+        path.write_bytes(damaged)
+        with pytest.raises(ImageError):
+            read_image(path)
+
+
+def test_limits_pages_and_deep_colour_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(GREY).save(tmp_path / "a.png")
+    with pytest.raises(ImageError) as caught:
+        read_image(tmp_path / "a.png", limits=ReadLimits(max_voxels=10))
+    assert caught.value.reason == "too_large"
+    pages = [Image.fromarray(GREY) for _ in range(2)]
+    pages[0].save(tmp_path / "b.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(ImageError) as caught:
+        read_image(tmp_path / "b.tif")
+    assert caught.value.reason == "several_pages"
+    Image.new("CMYK", (3, 3)).save(tmp_path / "c.jpg")
+    with pytest.raises(ImageError) as caught:
+        read_image(tmp_path / "c.jpg")
+    assert caught.value.reason == "unsupported_pixels"
+
+
+def test_colour_is_no_label(tmp_path: Path) -> None:
+    Image.fromarray(COLOUR).save(tmp_path / "a.png")
+    with pytest.raises(ImageError) as caught:
+        read_label(tmp_path / "a.png")
+    assert caught.value.reason == "channels"
+
+
+@pytest.mark.parametrize("top", [7, 700])
+def test_png_labels_come_back(tmp_path: Path, top: int) -> None:
+    Image.fromarray(GREY).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
+    label = torch.randint(0, top, (5, 7))
+    label[0, 0] = top
+    back = read_label(write_label(tmp_path / "l.png", label, like=image))
+    assert torch.equal(back.as_tensor()[0], label.to(torch.int32))
+    with pytest.raises(UsageError):
+        write_label(tmp_path / "l.mha", label, like=image)
