@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import datetime
 import io
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ import jinja2
 import pandas as pd
 
 import segmed
+from segmed.io.atomic import whole_file
 from segmed.report import figures, tables
 from segmed.report.content import OverlayItem, ReportContent
 from segmed.report.overlay import PANEL_HEIGHT, overlay_picture
@@ -62,19 +61,9 @@ def write_report(path: Path | str, content: ReportContent) -> Path:
         GeometryError: An overlay's arrays do not fit each other.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     page = render(content)
-    handle, beside = tempfile.mkstemp(dir=target.parent, prefix=".report-", suffix=".html")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            out.write(page)
-            out.flush()
-            os.fsync(out.fileno())
-        Path(beside).chmod(0o644)
-        Path(beside).replace(target)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
+    with whole_file(target) as draft:
+        draft.write_text(page, encoding="utf-8")
     return target
 
 

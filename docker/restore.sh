@@ -1,0 +1,21 @@
+#!/bin/sh
+# Restores a folder that backup.sh wrote, into fresh volumes; never over a database that has tables.
+#
+#   sh docker/make-secrets.sh && sh docker/restore.sh /backup/2026-01-31
+set -eu
+folder="${1:?usage: sh docker/restore.sh FOLDER}"
+compose() { docker compose -f "$(dirname "$0")/compose.yaml" "$@"; }
+compose up -d --wait db
+for database in mlflow prefect; do
+    tables=$(compose exec -T db psql -U segmed -d "$database" -Atc \
+        "select count(*) from information_schema.tables where table_schema = 'public'")
+    if [ "$tables" != 0 ]; then
+        echo "restore: database $database has $tables tables; restore into fresh volumes" >&2
+        exit 1
+    fi
+    compose exec -T db pg_restore -U segmed --exit-on-error --clean --if-exists -d "$database" \
+        < "$folder/$database.dump"
+done
+compose run --rm --no-deps -T mlflow tar -C /data -xf - < "$folder/mlflow-data.tar"
+compose --profile cpu run --rm --no-deps -T segmed tar -C /data -xf - < "$folder/segmed-data.tar"
+echo "restored; start with: docker compose -f docker/compose.yaml --profile cpu up -d"

@@ -1,0 +1,179 @@
+"""Every `segmed` command in the documentation exists, with every option it is shown with."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAGES = sorted([*(REPOSITORY / "docs").rglob("*.md"), *REPOSITORY.glob("README.md")])
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`(segmed [^`]+)`")
+SHELLS = ("sh", "bash", "console", "shell")
+
+
+def lines_of(block: str) -> Iterator[str]:
+    """The lines of a shell block, continued ones joined, without prompts, comments and output."""
+    for line in block.replace("\\\n", " ").splitlines():
+        yield re.sub(r"(^|\s)#.*$", "", line).strip().removeprefix("$ ")
+
+
+def commands_in(text: str) -> Iterator[list[str]]:
+    """Every call of `segmed` in fenced shell blocks and in backticks, as words."""
+    fenced = [body for language, body in FENCE.findall(text) if language in SHELLS]
+    found = [line for body in fenced for line in lines_of(body)]
+    found += INLINE.findall(FENCE.sub("", text))
+    for line in found:
+        if re.search(r"\bsegmed\b", line):
+            yield from calls_in(line)
+
+
+def calls_in(line: str) -> Iterator[list[str]]:
+    """The words behind `segmed` in each part of a command line."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars="|;&")
+    lexer.whitespace_split = True
+    for is_operator, group in itertools.groupby(lexer, lambda word: set(word) <= set("|;&")):
+        words = list(group)
+        if not is_operator and "segmed" in words:
+            start = words.index("segmed")
+            if all(re.fullmatch(r"[A-Z_]+=.*", word) for word in words[:start]):
+                yield words[start + 1 :]
+
+
+def root_command() -> Any:
+    from pipelines.cli.app import app  # noqa: PLC0415 - the documentation of a broken CLI still parses
+
+    return typer.main.get_command(app)
+
+
+def check(words: list[str], command: Any) -> None:
+    """Fails unless `words` name a command, its options, and as many arguments as it takes."""
+    command, words = descend(words, command)
+    if hasattr(command, "commands") or "--help" in words or not words:
+        return  # a command that is only named
+    given, used = sorted_out(words, command)
+    for parameter in command.params:
+        if parameter.required and parameter.param_type_name == "option":
+            assert parameter.name in used, f"{command.name} needs {parameter.opts[0]}"
+    takes = [p for p in command.params if p.param_type_name == "argument"]
+    least = sum(1 for p in takes if p.required)
+    most = float("inf") if any(p.nargs == -1 for p in takes) else len(takes)
+    assert least <= len(given) <= most, f"{command.name} takes {least}..{most} arguments: {given}"
+
+
+def descend(words: list[str], command: Any) -> tuple[Any, list[str]]:
+    """The command that the first words name, and the words after it."""
+    while hasattr(command, "commands") and words:
+        options = {name for parameter in command.params for name in parameter.opts} | {"--help"}
+        if words[0].startswith("-"):
+            assert words[0] in options, f"unknown option {words[0]}"
+        else:
+            assert words[0] in command.commands, f"unknown command {words[0]!r}"
+            command = command.commands[words[0]]
+        words = words[1:]
+    return command, words
+
+
+def sorted_out(words: list[str], command: Any) -> tuple[list[str], set[str]]:
+    """The arguments among `words`, and the names of the options."""
+    options = {name: p for p in command.params if p.param_type_name == "option" for name in p.opts}
+    given: list[str] = []
+    used = set()
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("-"):
+            given.append(word)
+            continue
+        name, equals, _ = word.partition("=")
+        assert name in options, f"unknown option {name} of {command.name}"
+        used.add(options[name].name)
+        if not (options[name].is_flag or equals):
+            assert next(rest, None) is not None, f"option {name} without its value"
+    return given, used
+
+
+def all_calls() -> list[tuple[str, list[str]]]:
+    return [
+        (page.relative_to(REPOSITORY).as_posix(), words)
+        for page in PAGES
+        for words in commands_in(page.read_text(encoding="utf-8"))
+    ]
+
+
+def test_documentation_shows_every_command() -> None:
+    shown = {" ".join(words) for _, words in all_calls()}
+
+    def walk(command: Any, path: str) -> Iterator[str]:
+        for name, child in getattr(command, "commands", {}).items():
+            if hasattr(child, "commands"):
+                yield from walk(child, f"{path}{name} ")
+            else:
+                yield f"{path}{name}"
+
+    missing = [
+        name
+        for name in walk(root_command(), "")
+        if not any(call == name or call.startswith(f"{name} ") for call in shown)
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", sorted({page for page, _ in all_calls()}))
+def test_commands_of_a_page_exist_as_shown(page: str) -> None:
+    command = root_command()
+    faults = []
+    for name, words in all_calls():
+        if name == page:
+            try:
+                check(words, command)
+            except AssertionError as fault:
+                faults.append(f"segmed {shlex.join(words)}: {str(fault).splitlines()[0]}")
+    assert faults == []
+
+
+def test_a_command_that_does_not_exist_is_found() -> None:
+    for text in ("`segmed fly`", "```sh\nsegmed plan M.json --wings 2\n```", "`segmed train -o x`"):
+        (words,) = commands_in(text)
+        with pytest.raises(AssertionError):
+            check(words, root_command())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_of_a_page_lead_somewhere(page: Path) -> None:
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        place, _, anchor = target.partition("#")
+        if place.startswith(("http://", "https://", "mailto:")):
+            continue
+        found = (page.parent / place).resolve() if place else page
+        assert found.exists(), f"{page.name} links to {target}"
+        if anchor and found.suffix == ".md":
+            heads = re.findall(r"^#+ (.+)$", found.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+            assert anchor in slugs, f"{page.name} links to {target}"
+
+
+def test_reference_lists_every_option_of_every_command() -> None:
+    text = (REPOSITORY / "docs" / "reference.md").read_text(encoding="utf-8")
+    sections = dict(
+        re.findall(r"^## (segmed[^\n]*)\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+    )
+
+    def walk(command: Any, path: str) -> Iterator[str]:
+        for parameter in command.params:
+            if parameter.param_type_name == "option" and not parameter.hidden:
+                for name in parameter.opts:
+                    if name not in sections.get(path, ""):
+                        yield f"{path} {name}"
+        for name, child in getattr(command, "commands", {}).items():
+            yield from walk(child, f"{path} {name}")
+
+    missing = list(walk(root_command(), "segmed"))
+    assert missing == [], "run `python docs/make_reference.py` and commit the result"
