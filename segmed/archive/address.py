@@ -1,0 +1,80 @@
+"""Archives by address: `dicomweb://`, `dicomwebs://` (over TLS) and `dimse://`.
+
+```
+dicomweb://user@host:8042/dicom-web     http://host:8042/dicom-web
+dicomwebs://host/dicom-web              https://host/dicom-web
+dimse://PACS@host:104                   the node PACS; `?calling=SEGMED` says who we are
+```
+A password comes from the environment variable `SEGMED_DICOMWEB_PASSWORD`, never from the address,
+since addresses are seen in process lists and histories.
+"""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import parse_qs, urlsplit
+
+from segmed.archive.delivery import Delivery
+from segmed.archive.dicomweb import DicomWeb, DicomWebSource, StowDelivery
+from segmed.archive.dimse import Dimse, DimseSource, StoreDelivery
+from segmed.archive.remote import Query
+from segmed.archive.selection import Rules
+from segmed.archive.study import StudySource
+from segmed.errors import UsageError, unknown_name
+
+SCHEMES = {"dicomweb": "http", "dicomwebs": "https"}
+PASSWORD_VARIABLE = "SEGMED_DICOMWEB_PASSWORD"  # noqa: S105 - the variable's name
+DICOM_PORT = 104
+CALLING = "SEGMED"
+
+
+def open_address(address: str) -> DicomWeb | Dimse:
+    """The service that an address names; nothing is sent yet.
+
+    Raises:
+        UsageError: The address is incomplete, carries a password, or is of an unknown kind.
+    """
+    parts = urlsplit(address)
+    if parts.password is not None:
+        raise UsageError(
+            f"the address carries a password, which others could see; set {PASSWORD_VARIABLE}"
+        )
+    if parts.scheme not in {*SCHEMES, "dimse"}:
+        raise unknown_name("kind of archive", parts.scheme, [*SCHEMES, "dimse"])
+    if not parts.hostname:
+        raise UsageError(f"{address!r} names no host; write {parts.scheme}://HOST:PORT/...")
+    if parts.scheme == "dimse":
+        if not parts.username:
+            raise UsageError(f"{address!r} names no AE title; write dimse://TITLE@HOST:PORT")
+        calling = parse_qs(parts.query).get("calling", [CALLING])[0]
+        return Dimse(parts.hostname, parts.port or DICOM_PORT, parts.username, calling)
+    port = f":{parts.port}" if parts.port else ""
+    return DicomWeb(
+        f"{SCHEMES[parts.scheme]}://{parts.hostname}{port}{parts.path.rstrip('/')}",
+        user=parts.username or "",
+        password=os.environ.get(PASSWORD_VARIABLE, ""),
+    )
+
+
+def source_at(
+    address: str, *, query: Query, num_channels: int = 1, rules: Rules | None = None
+) -> StudySource:
+    """The studies of the archive at an address.
+
+    Raises:
+        UsageError: The address cannot be used.
+    """
+    service = open_address(address)
+    if isinstance(service, Dimse):
+        return DimseSource(service, query, num_channels, rules)
+    return DicomWebSource(service, query, num_channels, rules)
+
+
+def delivery_at(address: str) -> Delivery:
+    """What delivers segmentations to the archive at an address.
+
+    Raises:
+        UsageError: The address cannot be used.
+    """
+    service = open_address(address)
+    return StoreDelivery(service) if isinstance(service, Dimse) else StowDelivery(service)
