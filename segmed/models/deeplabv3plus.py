@@ -14,7 +14,8 @@ one voxel a case leaves a batch norm nothing to average at batch 1; parameters a
 The planned form differs: a residual encoder with the plan's levels, kernels and strides per axis,
 `dilated_levels` of which are dilated, and rates scaled to the feature size of the patch, since a
 rate beyond the map only ever sees zeros. In 3D kernels are inflated, rates are scaled per axis by
-size and spacing, and separable convolutions are advised.
+size and spacing (the paper's preset: for patches of 128³, unless `patch_size` is given), and the
+planned form is separable unless told otherwise.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class DeepLabOptions(LevelOptions):
         aspp_width: Features of ASPP and decoder; None takes the planned backbone's deepest width,
             or 256.
         low_level_width: Features of the reduced low-level map; None takes 3/16 of `aspp_width`.
-        separable: Depthwise separable convolutions in ASPP and decoder.
+        separable: Depthwise separable convolutions in ASPP and decoder; None means in 3D only.
         atrous_rates: Three rates, each one number or one per axis; None derives them.
         patch_size: Voxels per axis of the patches it will see; rates are scaled to it.
         spacing_mm: Voxel edges per axis, in mm; rates are smaller along coarser axes.
@@ -82,7 +83,7 @@ class DeepLabOptions(LevelOptions):
     blocks: int = 2
     aspp_width: int | None = None
     low_level_width: int | None = None
-    separable: bool = False
+    separable: bool | None = None
     atrous_rates: Sequence[int | Sequence[int]] | None = None
     patch_size: Sequence[int] | None = None
     spacing_mm: Sequence[float] | None = None
@@ -118,7 +119,9 @@ class DeepLabV3Plus(nn.Module):
         super().__init__()
         self.task, self.options = task, options
         dims = task.spatial_dims
+        is_separable = dims == 3 if options.separable is None else options.separable
         self.encoder = _make_encoder(task, options)
+        self.level_strides = self.encoder.strides
         is_planned = options.backbone == "planned"
         width = options.aspp_width or (self.encoder.channels[-1] if is_planned else 256)
         reduced = options.low_level_width or max(1, width * 3 // 16)
@@ -130,7 +133,7 @@ class DeepLabV3Plus(nn.Module):
             kernel=kernel,
             rates=self.rates,
             style=options.style,
-            is_separable=options.separable,
+            is_separable=is_separable,
             dropout=options.dropout,
         )
         low_level = self.encoder.low_level
@@ -138,7 +141,7 @@ class DeepLabV3Plus(nn.Module):
         low_kernel = options.levels(dims)[low_level].kernel if is_planned else kernel
         unit = partial(ConvUnit, dims, style=options.style)
         refine: Callable[..., nn.Module] = partial(unit, kernel=low_kernel)
-        if options.separable:
+        if is_separable:
             refine = partial(separable_conv, kernel=low_kernel, dilation=one, style=options.style)
         self.reduce = unit(self.encoder.channels[low_level], reduced, kernel=one)
         self.refine = nn.Sequential(refine(width + reduced, width), refine(width, width))
@@ -262,6 +265,8 @@ ARCHITECTURE = Architecture(
         "upsample": "linear",
         "aspp_width": 256,
         "low_level_width": 48,
+        "separable": False,
     },
+    paper_3d={"patch_size": (128, 128, 128)},
     reference="Chen et al. 2018",
 )

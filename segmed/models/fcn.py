@@ -103,6 +103,7 @@ class FCN(nn.Module):
             style=options.style,
             first_padding=(HUNDRED,) * dims if self.is_cropped else None,
         )
+        self.level_strides = self.encoder.strides
         width = options.head_width or self.levels[-1].width
         self.head = self._make_head(self.encoder.channels[-1], width)
         self.score = pointwise(dims, width, classes)

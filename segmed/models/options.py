@@ -212,6 +212,18 @@ def total_stride(levels: Sequence[Level]) -> Axes:
     return tuple(total)
 
 
+def level_strides(levels: Sequence[Level]) -> tuple[Axes, ...]:
+    """Distance of each level's voxels on the input grid.
+
+    Args:
+        levels: Levels, finest first.
+
+    Returns:
+        One tuple a level, per axis.
+    """
+    return tuple(total_stride(levels[: index + 1]) for index in range(len(levels)))
+
+
 @dataclass(frozen=True)
 class Architecture:
     """One entry of the registry.

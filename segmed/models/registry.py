@@ -49,6 +49,29 @@ def architecture(name: str) -> Architecture:
     return ARCHITECTURES[name]
 
 
+def resolve_options(name: str, *, preset: str | None, spatial_dims: int) -> dict[str, Any]:
+    """Options that a preset sets.
+
+    Args:
+        name: One of `list_models()`.
+        preset: `paper`, or None for no options.
+        spatial_dims: 2 or 3.
+
+    Returns:
+        Options by name.
+
+    Raises:
+        UsageError: The name is unknown.
+        ModelError: The preset is unknown.
+    """
+    entry = architecture(name)
+    if preset not in (None, "paper"):
+        raise ModelError(f"unknown preset {preset!r}: known are 'paper' and None")
+    if preset is None:
+        return {}
+    return {**entry.paper, **(entry.paper_3d if spatial_dims == 3 else {})}
+
+
 def build_model(
     name: str,
     *,
@@ -76,13 +99,10 @@ def build_model(
         ModelError: The options contradict each other.
     """
     entry = architecture(name)
-    if preset not in (None, "paper"):
-        raise ModelError(f"unknown preset {preset!r}: known are 'paper' and None")
     known = {field.name for field in fields(entry.options)}  # type: ignore[arg-type]
     for option in options:
         if option not in known:
             raise unknown_name(f"option of {name}", option, known)
     task = Task(spatial_dims, in_channels, num_classes)
-    paper = {**entry.paper, **(entry.paper_3d if spatial_dims == 3 else {})}
-    chosen = {**(paper if preset == "paper" else {}), **options}
+    chosen = {**resolve_options(name, preset=preset, spatial_dims=spatial_dims), **options}
     return entry.build(task, entry.options(**chosen))

@@ -37,6 +37,7 @@ from segmed.models.options import (
     LevelOptions,
     Task,
     check_choice,
+    level_strides,
     total_stride,
 )
 from segmed.models.resize import crop_to, pad_to_multiple, resize_linear
@@ -71,6 +72,7 @@ class UNet(nn.Module):
         super().__init__()
         self.task, self.options = task, options
         self.levels = options.levels(task.spatial_dims)
+        self.level_strides = level_strides(self.levels)
         widths = [level.width for level in self.levels]
         dims, depth = task.spatial_dims, len(self.levels)
         valid = (0,) * dims if options.padding == "valid" else None

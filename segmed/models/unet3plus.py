@@ -38,7 +38,14 @@ from segmed.models.blocks import (
     same_padding,
 )
 from segmed.models.gating import ClassHead, ScoredLogits
-from segmed.models.options import Architecture, Level, LevelOptions, Task, total_stride
+from segmed.models.options import (
+    Architecture,
+    Level,
+    LevelOptions,
+    Task,
+    level_strides,
+    total_stride,
+)
 from segmed.models.resize import crop_to, pad_to_multiple, resize_linear
 
 
@@ -120,6 +127,7 @@ class UNet3Plus(nn.Module):
         super().__init__()
         self.task, self.options = task, options
         self.levels = options.levels(task.spatial_dims)
+        self.level_strides = level_strides(self.levels)
         dims, depth = task.spatial_dims, len(self.levels)
         if depth < 2:
             raise ModelError("the UNet 3+ needs at least 2 levels, got 1")

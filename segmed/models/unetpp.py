@@ -35,7 +35,14 @@ from segmed.models.blocks import (
     make_pools,
     pointwise,
 )
-from segmed.models.options import Architecture, LevelOptions, Task, check_choice, total_stride
+from segmed.models.options import (
+    Architecture,
+    LevelOptions,
+    Task,
+    check_choice,
+    level_strides,
+    total_stride,
+)
 from segmed.models.resize import crop_to, pad_to_multiple, resize_linear
 
 
@@ -70,6 +77,7 @@ class UNetPP(nn.Module):
         super().__init__()
         self.task, self.options = task, options
         self.levels = options.levels(task.spatial_dims)
+        self.level_strides = level_strides(self.levels)
         depth, dims = len(self.levels), task.spatial_dims
         if depth < 2:
             raise ModelError("the U-Net++ needs at least 2 levels, got 1")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from segmed.models.blocks import ConvUnit, make_pools
-from segmed.models.options import Axes, ConvStyle, Level
+from segmed.models.options import Axes, ConvStyle, Level, level_strides
 
 CONVS_PER_STAGE = (2, 2, 3, 3, 3)
 """VGG16."""
@@ -61,10 +61,7 @@ class VGGEncoder(nn.Module):
         self.pools = make_pools(levels)
         widths = [level.width for level in levels[:-1]]
         self.channels: tuple[int, ...] = (*widths[:1], *widths)
-        strides = [levels[0].stride]
-        for level in levels[1:]:
-            strides.append(tuple(a * b for a, b in zip(strides[-1], level.stride, strict=True)))
-        self.strides: tuple[Axes, ...] = tuple(strides)
+        self.strides = level_strides(levels)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """The first stage's map, then the output of each pooling.

@@ -1,0 +1,56 @@
+"""The table of all models, as Markdown for the README."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from segmed.models.describe import ModelCard, describe_model
+from segmed.models.registry import list_models
+
+TITLES = {
+    "fcn32s": "FCN-32s",
+    "fcn16s": "FCN-16s",
+    "fcn8s": "FCN-8s",
+    "unet": "U-Net",
+    "unetpp": "U-Net++",
+    "unet3plus": "UNet 3+",
+    "deeplabv3plus": "DeepLabv3+ (ResNet-101)",
+}
+"""What the papers call them."""
+
+
+@cache
+def model_table() -> str:
+    """Every model in its paper's form and in its planned form, in 2D and 3D.
+
+    Returns:
+        Markdown; costs are for one channel and two classes, at the sizes that each row names.
+    """
+    rows = [
+        "| model | `build_model` | form | parameters | GMAC at input | sees | reference |",
+        "|---|---|---|---:|---:|---|---|",
+    ]
+    for name in list_models():
+        for preset in ("paper", None):
+            for spatial_dims in (2, 3):
+                card = describe_model(
+                    name, spatial_dims=spatial_dims, in_channels=1, num_classes=2, preset=preset
+                )
+                rows.append(_row(card))
+    return "\n".join(rows) + "\n"
+
+
+def _row(card: ModelCard) -> str:
+    form = "paper" if card.preset == "paper" else f"planned, {card.num_levels} levels"
+    size = f"{card.input_size[0]}{'²' if card.spatial_dims == 2 else '³'}"
+    field = card.receptive_field[0]
+    cells = (
+        TITLES[card.name],
+        f"`{card.name}`",
+        f"{form}, {card.spatial_dims}D",
+        f"{card.parameters:,}",
+        f"{card.macs / 1e9:,.1f} at {size}",
+        "the whole image" if field is None else f"{field} voxels",
+        card.reference,
+    )
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,82 @@
+"""UNet 3+: full-scale sources, deep supervision, the classification-guided module."""
+
+import pytest
+import torch
+
+from segmed.losses import make_loss
+from segmed.models import build_model
+from segmed.models.gating import ScoredLogits, gate_probabilities
+
+
+def net(dims=2, classes=2, **options):
+    torch.manual_seed(0)
+    return build_model(
+        "unet3plus",
+        spatial_dims=dims,
+        in_channels=1,
+        num_classes=classes,
+        **{"widths": (4, 5, 6, 7, 8), "norm": None, **options},
+    )
+
+
+def sources_of(model, stage):
+    """Which maps a decoder stage takes directly: encoder and decoder levels, from 1."""
+    encoded = [m.detach() for m in model.encode(torch.randn(1, 1, 32, 32))]
+    decoded = [m.detach() for m in model.decode(encoded)]
+    for tensor in [*encoded, *decoded]:
+        tensor.requires_grad_()
+    later = decoded[stage:-1] + [encoded[-1]]
+    model.decoder[stage - 1](encoded[:stage], later).square().sum().backward()
+    names = [f"E{n}" for n, m in enumerate(encoded, 1) if m.grad is not None and m.grad.any()]
+    return names + [f"D{n}" for n, m in enumerate(decoded, 1) if m.grad is not None]
+
+
+def test_direct_sources_of_the_finest_and_the_deepest_stage():
+    assert sorted(sources_of(net(), 1)) == ["D2", "D3", "D4", "E1", "E5"]
+    assert sorted(sources_of(net(), 4)) == ["E1", "E2", "E3", "E4", "E5"]
+    assert sorted(sources_of(net(), 2)) == ["D3", "D4", "E1", "E2", "E5"]
+
+
+def test_the_deepest_stage_depends_on_all_five_encoder_maps():
+    model = net()
+    encoded = [m.detach().requires_grad_() for m in model.encode(torch.randn(1, 1, 32, 32))]
+    model.decode(encoded)[3].square().sum().backward()
+    assert all(m.grad.abs().sum() > 0 for m in encoded)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_five_outputs_lie_on_the_input_grid(dims):
+    size = (33, 21, 18)[:dims]
+    heads = net(dims, deep_supervision=True).train()(torch.randn(1, 1, *size))
+    assert [head.shape for head in heads] == [(1, 2, *size)] * 5
+
+
+def test_class_scores_come_with_the_logits_in_training_and_their_layer_learns():
+    model = net(classes=3, cgm=True, deep_supervision=True).train()
+    target = torch.randint(0, 3, (2, 20, 20))
+    output = model(torch.randn(2, 1, 20, 20))
+    assert isinstance(output, ScoredLogits)
+    assert output.scores.shape == (2, 3)
+    assert len(output.logits) == 5
+    make_loss("unet3plus_hybrid", num_classes=3)(output, target).backward()
+    assert model.class_head.conv.weight.grad.abs().sum() > 0
+    assert isinstance(model.eval()(torch.randn(1, 1, 20, 20)), torch.Tensor)
+
+
+def test_an_absent_class_gets_probability_zero_and_the_background_what_it_had():
+    probs = torch.tensor([0.2, 0.5, 0.3]).view(1, 3, 1, 1)
+    gated = gate_probabilities(probs, torch.tensor([[4.0, -1.0, 2.0]]))
+    assert gated.flatten().tolist() == pytest.approx([0.7, 0.0, 0.3])
+    single = gate_probabilities(torch.full((2, 1, 2, 2), 0.4), torch.tensor([[-3.0], [3.0]]))
+    assert single[0].abs().max() == 0
+    assert torch.equal(single[1], torch.full((1, 2, 2), 0.4))
+
+
+def test_an_absent_background_score_changes_nothing():
+    probs = torch.tensor([0.2, 0.8]).view(1, 2, 1, 1)
+    assert torch.equal(gate_probabilities(probs, torch.tensor([[-9.0, 9.0]])), probs)
+
+
+def test_width_of_a_source_is_an_option():
+    model = net(cat_channels=2)
+    assert model.decoder[0].fuse[0].weight.shape[:2] == (10, 10)
