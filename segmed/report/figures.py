@@ -129,7 +129,7 @@ def _draw_curves(histories: Mapping[str, History], width: float, height: float) 
         if not epochs:
             continue
         colour = styles[model][0]
-        x = [_number(epoch.get("epoch", i)) + 1 for i, epoch in enumerate(epochs)]
+        x = [_number(epoch.get("epoch", i)) for i, epoch in enumerate(epochs, start=1)]
         train = [_number(epoch.get("train_loss")) for epoch in epochs]
         validation = [_number(epoch.get("val_loss")) for epoch in epochs]
         dice = [mean_dice(epoch) for epoch in epochs]
@@ -149,6 +149,8 @@ def _draw_curves(histories: Mapping[str, History], width: float, height: float) 
     )
     for axis in axes[1:]:
         axis.set_ylim(0, 1)
+    for axis in axes[:2]:
+        axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
     if named:
         figure.legend(loc="outside lower center", ncols=min(len(named), 7))
     return figure
@@ -201,6 +203,8 @@ def distributions_svg(scores: Mapping[str, pd.DataFrame], metric: str, title: st
     with mpl.rc_context(_STYLE):
         rows = 0.36 * len(scores) + 0.95
         figure, axes = _figure(11.5, max(rows, 1.9), len(labels))
+        for axis in axes[1:]:
+            axis.sharex(axes[0])
         for axis, label in zip(axes, labels, strict=True):
             for place, (model, table) in enumerate(scores.items()):
                 column = table.loc[table["label"] == label, metric].astype(float)
@@ -244,6 +248,14 @@ def _square_root_axis(axis: Any) -> None:
     axis.set_xlim(0, max(high, 1.0))
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_xlabel(f"{axis.get_xlabel()} (square-root axis)")
+
+
+def _logarithmic_axis(axis: Any) -> None:
+    """A logarithmic x axis with plain numbers at 1, 2 and 5."""
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
 
 
 def paired_svg(first: pd.Series, second: pd.Series, title: str) -> str:
@@ -320,11 +332,10 @@ def cost_svg(costs: Mapping[str, Cost], dice: Mapping[str, float]) -> str:
                 if name in dice:
                     colour, marker = styles[name]
                     axis.plot(x, dice[name], marker, ms=8, color=colour, label=name, ls="")
-            axis.set(xlabel=title, ylabel="mean Dice", xscale="log")
+            axis.set(xlabel=title, ylabel="mean Dice")
             axis.margins(0.12, 0.15)
-            axis.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
-            axis.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
-            axis.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+            if max(values.values()) > 5 * min(values.values()):
+                _logarithmic_axis(axis)
         handles, names = axes[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 7))
         return _svg(figure, "Mean Dice against parameters and time of each model")

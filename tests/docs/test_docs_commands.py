@@ -27,6 +27,7 @@ def lines_of(block: str) -> Iterator[str]:
 
 def commands_in(text: str) -> Iterator[list[str]]:
     """Every call of `segmed` in fenced shell blocks and in backticks, as words."""
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     fenced = [body for language, body in FENCE.findall(text) if language in SHELLS]
     found = [line for body in fenced for line in lines_of(body)]
     found += INLINE.findall(FENCE.sub("", text))
@@ -74,6 +75,8 @@ def descend(words: list[str], command: Any) -> tuple[Any, list[str]]:
         options = {name for parameter in command.params for name in parameter.opts} | {"--help"}
         if words[0].startswith("-"):
             assert words[0] in options, f"unknown option {words[0]}"
+        elif words[0] == "COMMAND":
+            return command, []  # stands for any of them
         else:
             assert words[0] in command.commands, f"unknown command {words[0]!r}"
             command = command.commands[words[0]]
