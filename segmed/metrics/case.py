@@ -9,6 +9,7 @@ from math import isfinite, nan, prod
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import ndimage
 
 from segmed.errors import MetricError
 from segmed.geometry import Grid
@@ -22,6 +23,9 @@ from segmed.metrics.score import MEAN_LABEL, CaseScore
 
 ML_PER_CUBIC_MM = 1e-3
 """Millilitres in a cubic millimetre."""
+
+MANY_LABELS = 8
+"""Above this, the boxes of all labels are found in one pass rather than one by one."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +98,14 @@ def evaluate_case(
     pair = prepare_pair(prediction, reference, spacing_mm, grids)
     values = sorted({value for structure in structures for value in structure.values})
     matrix = confusion_matrix(pair.prediction, pair.reference, values)
+    boxes = boxes_of(pair, values) if len(values) > MANY_LABELS else {}
     class_of = {value: number for number, value in enumerate(values, start=1)}
     scores = []
     for structure in structures:
         counts = counts_of(matrix, [class_of[value] for value in structure.values])
         bare = _voxel_scores(case_id, structure, counts, pair, tolerance_mm)
-        scores.append(_add_shape_scores(bare, structure, counts, pair))
+        box = None if bare.both_empty else structure_box(pair, structure.values, boxes)
+        scores.append(bare if box is None else _add_shape_scores(bare, structure.values, pair, box))
     return scores
 
 
@@ -176,22 +182,19 @@ def _voxel_scores(
 
 
 def _add_shape_scores(
-    bare: CaseScore, structure: Structure, counts: Counts, pair: LabelPair
+    bare: CaseScore, values: tuple[int, ...], pair: LabelPair, box: Box
 ) -> CaseScore:
     """The row with surfaces and components, measured in a tight box around the structure."""
-    if bare.both_empty:
-        return bare
-    box = structure_box(pair, structure.values)
     frame = frame_for(box, pair.spacing_mm, bare.tolerance_mm)
-    prediction = frame.mask(pair.prediction[box], structure.values)
+    prediction = frame.mask(pair.prediction[box], values)
     if bare.missed:
-        reference = frame.mask(pair.reference[box], structure.values)
+        reference = frame.mask(pair.reference[box], values)
         return replace(bare, lesions_reference=components_of(reference, frame).sizes.size)
     if bare.false_positive:
         return replace(bare, lesions_prediction=components_of(prediction, frame).sizes.size)
     predicted = _reduce(prediction, frame, bare.tolerance_mm)
     del prediction
-    true = _reduce(frame.mask(pair.reference[box], structure.values), frame, bare.tolerance_mm)
+    true = _reduce(frame.mask(pair.reference[box], values), frame, bare.tolerance_mm)
     distances = surface.surface_distances(predicted.surface, true.surface, frame)
     lesions = match_lesions(predicted.components, true.components)
     return replace(
@@ -218,10 +221,30 @@ def _reduce(mask: Mask, frame: Frame, width_mm: float) -> _Side:
     )
 
 
-def structure_box(pair: LabelPair, values: Sequence[int]) -> Box:
-    """The tightest box around a structure in prediction and reference together."""
+def structure_box(
+    pair: LabelPair, values: Sequence[int], known: Mapping[int, Box] | None = None
+) -> Box:
+    """The tightest box around a structure in prediction and reference together.
+
+    Args:
+        pair: Both label maps; at least one has the structure.
+        values: Its label values.
+        known: Boxes of single values, from `boxes_of`; looked for where empty.
+    """
+    if known:
+        return join_boxes([known[value] for value in values if value in known])
     boxes = []
     for labels in (pair.prediction, pair.reference):
         mask = np.isin(labels, values) if len(values) > 1 else labels == values[0]
         boxes += [box for box in [foreground_box(mask)] if box is not None]
     return join_boxes(boxes)
+
+
+def boxes_of(pair: LabelPair, values: Sequence[int]) -> dict[int, Box]:
+    """Box of each label value over prediction and reference, in one pass over each."""
+    found: dict[int, list[Box]] = {}
+    for labels in (pair.prediction, pair.reference):
+        for value, box in enumerate(ndimage.find_objects(labels, max(values)), start=1):
+            if box is not None:
+                found.setdefault(value, []).append(box)
+    return {value: join_boxes(boxes) for value, boxes in found.items()}

@@ -10,7 +10,7 @@ from math import floor, gamma, pi, prod
 import numpy as np
 import numpy.typing as npt
 
-from segmed.metrics.pair import PLANES_AT_ONCE_VOXELS, Box, Labels
+from segmed.metrics.pair import VOXELS_AT_ONCE, Box, Labels
 
 Mask = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.intp]
@@ -28,11 +28,13 @@ class Shells:
         offsets: Index steps along each axis, `[n, axes]`, the nearest first.
         distances_mm: Length of each, in mm, `[n]`; every offset up to the last length is there.
         reach: Largest index step along each axis.
+        ends: Where each group of equal distance ends, `[groups]`.
     """
 
     offsets: Places
     distances_mm: Distances
     reach: tuple[int, ...]
+    ends: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,8 @@ def surface_places(mask: Mask, frame: Frame) -> Places:
     """
     margin = frame.steps[0]
     parts = []
-    for start in range(margin, mask.size - margin, PLANES_AT_ONCE_VOXELS):
-        stop = min(start + PLANES_AT_ONCE_VOXELS, mask.size - margin)
+    for start in range(margin, mask.size - margin, VOXELS_AT_ONCE):
+        stop = min(start + VOXELS_AT_ONCE, mask.size - margin)
         inner = mask[start - margin : stop - margin] & mask[start + margin : stop + margin]
         for step in frame.steps[1:]:
             inner &= mask[start - step : stop - step]
@@ -115,6 +117,7 @@ def surface_places(mask: Mask, frame: Frame) -> Places:
     return np.concatenate(parts) if parts else np.empty(0, np.intp)
 
 
+@lru_cache(maxsize=256)
 def shells_within(spacing_mm: tuple[float, ...], radius_mm: float) -> Shells:
     """Every neighbour offset up to a radius, the zero offset first."""
     reach = tuple(floor(radius_mm / edge * (1 + 1e-12)) for edge in spacing_mm)
@@ -123,10 +126,11 @@ def shells_within(spacing_mm: tuple[float, ...], radius_mm: float) -> Shells:
     lengths = np.sqrt(((offsets * np.asarray(spacing_mm)) ** 2).sum(axis=1))
     inside = lengths <= radius_mm * (1 + 1e-12)
     order = np.argsort(lengths[inside], kind="stable")
-    return Shells(offsets[inside][order], lengths[inside][order], reach)
+    sorted_mm = lengths[inside][order]
+    ends = np.flatnonzero(np.append(np.diff(sorted_mm), np.inf)) + 1
+    return Shells(offsets[inside][order], sorted_mm, reach, tuple(ends.tolist()))
 
 
-@lru_cache(maxsize=64)
 def search_shells(spacing_mm: tuple[float, ...]) -> Shells:
     """The nearest `SHELL_VOXELS` neighbour offsets or so, for a voxel of this form."""
     return shells_within(spacing_mm, radius_of(SHELL_VOXELS, spacing_mm))

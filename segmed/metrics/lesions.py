@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components, maximum_bipartite_matchin
 
 from segmed.metrics.frame import Frame, Mask, Places
 from segmed.metrics.overlap import ratio
-from segmed.metrics.pair import PLANES_AT_ONCE_VOXELS
+from segmed.metrics.pair import VOXELS_AT_ONCE
 
 Counted = npt.NDArray[np.int64]
 
@@ -66,9 +66,9 @@ def components_of(mask: Mask, frame: Frame) -> Components:
         The runs of the mask and the component of each.
     """
     changes = [
-        np.flatnonzero(mask[a : a + PLANES_AT_ONCE_VOXELS] != mask[a - 1 : a - 1 + len_]) + a
-        for a in range(1, mask.size, PLANES_AT_ONCE_VOXELS)
-        for len_ in [min(PLANES_AT_ONCE_VOXELS, mask.size - a)]
+        np.flatnonzero(mask[a : a + VOXELS_AT_ONCE] != mask[a - 1 : a - 1 + len_]) + a
+        for a in range(1, mask.size, VOXELS_AT_ONCE)
+        for len_ in [min(VOXELS_AT_ONCE, mask.size - a)]
     ]
     turns = np.concatenate(changes)
     starts, stops = turns[0::2], turns[1::2]
@@ -80,8 +80,8 @@ def components_of(mask: Mask, frame: Frame) -> Components:
         firsts.append(first)
         seconds.append(second)
     rows, columns = np.concatenate(firsts), np.concatenate(seconds)
-    links = coo_matrix((np.ones(rows.size, bool), (rows, columns)), shape=(starts.size,) * 2)
-    count, component = connected_components(links, directed=False)
+    links = coo_matrix((np.ones(rows.size), (rows, columns)), shape=(starts.size,) * 2)
+    count, component = connected_components(links.tocsr(), directed=False)
     sizes = np.bincount(component, weights=stops - starts, minlength=count).astype(np.int64)
     return Components(starts, stops, component, sizes)
 
@@ -103,25 +103,33 @@ def match_lesions(prediction: Components, reference: Components) -> LesionScores
     low = np.searchsorted(reference.stops, prediction.starts, side="right")
     high = np.searchsorted(reference.starts, prediction.stops, side="left")
     p, r = _expand(low, high)
-    common = np.minimum(prediction.stops[p], reference.stops[r])
-    common -= np.maximum(prediction.starts[p], reference.starts[r])
-    shape = (prediction.sizes.size, reference.sizes.size)
-    table = coo_matrix((common, (prediction.component[p], reference.component[r])), shape=shape)
-    table.sum_duplicates()
-    rows, columns, common = table.row, table.col, table.data.astype(np.int64)
+    lengths = np.minimum(prediction.stops[p], reference.stops[r])
+    lengths -= np.maximum(prediction.starts[p], reference.starts[r])
+    count_p, count_r = prediction.sizes.size, reference.sizes.size
+    pair_of = prediction.component[p].astype(np.int64) * count_r + reference.component[r]
+    pairs, where = np.unique(pair_of, return_inverse=True)
+    common = np.bincount(where, weights=lengths, minlength=pairs.size).astype(np.int64)
+    rows, columns = np.divmod(pairs, max(count_r, 1))
     union = prediction.sizes[rows] + reference.sizes[columns] - common
     near = 10 * common >= DETECTION_IOU_TENTHS * union
-    graph = coo_matrix((np.ones(int(near.sum()), bool), (rows[near], columns[near])), shape=shape)
-    matched = int((maximum_bipartite_matching(graph.tocsr()) >= 0).sum()) if min(shape) else 0
+    matched = _most_pairs(rows[near], columns[near], (count_p, count_r))
     same = 2 * common > union
     overlap = float((common[same] / union[same]).sum())
     return LesionScores(
-        prediction=shape[0],
-        reference=shape[1],
+        prediction=count_p,
+        reference=count_r,
         matched=matched,
-        f1=ratio(2 * matched, sum(shape)),
-        panoptic_quality=ratio(2 * overlap, sum(shape)),
+        f1=ratio(2 * matched, count_p + count_r),
+        panoptic_quality=ratio(2 * overlap, count_p + count_r),
     )
+
+
+def _most_pairs(rows: Counted, columns: Counted, shape: tuple[int, int]) -> int:
+    """How many of the pairs can stand together if no row and no column is used twice."""
+    if rows.size == np.unique(rows).size == np.unique(columns).size:
+        return int(rows.size)
+    graph = coo_matrix((np.ones(rows.size, bool), (rows, columns)), shape=shape)
+    return int((maximum_bipartite_matching(graph.tocsr()) >= 0).sum())
 
 
 def _rows_before(frame: Frame) -> list[int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from segmed.metrics.pair import LARGEST_VALUE, PLANES_AT_ONCE_VOXELS, Labels
+from segmed.metrics.pair import LARGEST_VALUE, VOXELS_AT_ONCE, Labels
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def confusion_matrix(
     """Voxels for each pair of predicted and true class, in one pass for all labels.
 
     Args:
-        prediction: Label values, `[*spatial]`, uint8 or uint16, contiguous.
+        prediction: Label values, `[*spatial]`, uint8 or uint16.
         reference: Label values on the same grid.
         values: Label values of classes 1, 2, ...; every other value is class 0.
 
@@ -43,18 +43,19 @@ def confusion_matrix(
         Taha and Hanbury 2015, BMC Medical Imaging 15:29, section "Overlap based metrics".
     """
     num_classes = len(values) + 1
-    to_class = np.zeros(LARGEST_VALUE + 1, np.uint16)
+    to_class = np.zeros(LARGEST_VALUE + 1, np.uint16 if num_classes > 256 else np.uint8)
     to_class[list(values)] = np.arange(1, num_classes)
-    is_plain = list(values) == list(range(1, num_classes)) and num_classes <= 16
+    is_plain = list(values) == list(range(1, num_classes))
+    code = np.uint8 if num_classes**2 <= 256 else np.uint32
     total = np.zeros(num_classes**2, np.int64)
-    predicted, true = prediction.reshape(-1), reference.reshape(-1)
-    for start in range(0, predicted.size, PLANES_AT_ONCE_VOXELS):
-        part = slice(start, start + PLANES_AT_ONCE_VOXELS)
-        p, t = predicted[part], true[part]
+    planes = max(1, VOXELS_AT_ONCE // max(1, prediction[:1].size))
+    for start in range(0, len(prediction), planes):
+        p, t = prediction[start : start + planes], reference[start : start + planes]
         if not is_plain or max(p.max(), t.max()) >= num_classes:
             p, t = to_class[p], to_class[t]
-        pairs = p * np.intp(num_classes) + t
-        total += np.bincount(pairs, minlength=num_classes**2)
+        pairs = np.multiply(p, num_classes, dtype=code, casting="unsafe")
+        pairs += t.astype(code, copy=False)
+        total += np.bincount(pairs.reshape(-1), minlength=num_classes**2)
     return total.reshape(num_classes, num_classes)
 
 

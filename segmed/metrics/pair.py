@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -17,7 +18,7 @@ from segmed.geometry import Grid, require_same_grid
 Labels = npt.NDArray[Any]
 Box = tuple[slice, ...]
 
-PLANES_AT_ONCE_VOXELS = 1 << 20
+VOXELS_AT_ONCE = 1 << 20
 """Voxels handled at once where whole volumes would cost memory."""
 
 LARGEST_VALUE = 65535
@@ -160,9 +161,11 @@ def _check_grids(
 
 
 def _compact(labels: Labels) -> Labels:
-    """Values 0..65535 as uint8 or uint16, contiguous; anything else becomes background."""
+    """Values 0..65535 as uint8 or uint16 in the order of memory; any other is background."""
     if labels.dtype in (np.uint8, np.uint16):
-        return np.ascontiguousarray(labels)
+        in_order = all(a >= b > 0 for a, b in pairwise(labels.strides))
+        is_dense = labels.strides[-1] == labels.itemsize
+        return labels if in_order and is_dense else np.ascontiguousarray(labels)
     if prod(labels.shape) == 0:
         return np.zeros(labels.shape, np.uint8)
     low, high = int(labels.min()), int(labels.max())
