@@ -1,13 +1,18 @@
 """From packages and images to segmentations on the images' own grids."""
 
 from segmed.inference.files import Outcome, find_inputs, predict_files
+from segmed.inference.memory import MemoryEstimate, estimate_memory
+from segmed.inference.onnx_form import export_onnx
 from segmed.inference.predictor import Predictor, Segmentation
 from segmed.inference.sliding import sliding_window
 
 __all__ = [
+    "MemoryEstimate",
     "Outcome",
     "Predictor",
     "Segmentation",
+    "estimate_memory",
+    "export_onnx",
     "find_inputs",
     "predict_files",
     "sliding_window",

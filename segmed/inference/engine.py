@@ -14,23 +14,35 @@ class Engine(Protocol):
     """Runs one network; made once, called for every batch of windows.
 
     Attributes:
-        name: What it is, such as `torch`.
-        device: Where it wants its windows.
+        device: Where it runs.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is, such as `torch`."""
+        ...
+
     device: torch.device
 
     def __call__(self, windows: Tensor) -> Tensor:
-        """Class probabilities `[B, K, *window]` of windows `[B, C, *window]`, float32."""
+        """Class probabilities `[B, K, *window]` of windows `[B, C, *window]`, float32.
+
+        They are valid until the next call.
+        """
         ...
 
 
 class TorchEngine:
-    """Eager PyTorch: the reference that every other engine is compared with."""
+    """PyTorch as it is: eager, the reference that every other engine is compared with.
 
-    def __init__(self, network: nn.Module, device: torch.device) -> None:
-        self.name = "torch"
+    Args:
+        network: The network.
+        device: Where it runs.
+        name: What the engine is called.
+    """
+
+    def __init__(self, network: nn.Module, device: torch.device, name: str = "torch") -> None:
+        self.name = name
         self.device = device
         self.network = network.to(device).eval()
 

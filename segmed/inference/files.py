@@ -137,10 +137,28 @@ def _run(
 ) -> Iterator[Outcome]:
     out_dir.mkdir(parents=True, exist_ok=True)
     names = _Names(out_dir, output_format)
+    keep_probs = output_format == "probabilities"
+    writes: deque[Future[Outcome]] = deque()
+    with ThreadPoolExecutor(1, "write") as writer:
+        for job in _jobs(predictor, items, read):
+            result = _segment(predictor, job, keep_probs=keep_probs)
+            writes.append(writer.submit(_write, predictor, job, result, names))
+            while len(writes) > (WRITE_BEHIND if predictor.memory_gb is None else 0):
+                yield writes.popleft().result()
+        while writes:
+            yield writes.popleft().result()
+
+
+def _jobs(
+    predictor: Predictor, items: list[Input], read: Callable[[Path], MetaTensor]
+) -> Iterator[_Job | Outcome]:
+    """Prepared images in order; read ahead by a thread, unless memory is bounded."""
+    if predictor.memory_gb is not None:
+        yield from (_read(predictor, item, read) for item in items)
+        return
     waiting = iter(items)
     reads: deque[Future[_Job | Outcome]] = deque()
-    writes: deque[Future[Outcome]] = deque()
-    with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
+    with ThreadPoolExecutor(1, "read") as reader:
         try:
             for item in islice(waiting, READ_AHEAD):
                 reads.append(reader.submit(_read, predictor, item, read))
@@ -148,12 +166,7 @@ def _run(
                 job = reads.popleft().result()
                 for item in islice(waiting, 1):
                     reads.append(reader.submit(_read, predictor, item, read))
-                result = _segment(predictor, job, keep_probs=output_format == "probabilities")
-                writes.append(writer.submit(_write, predictor, job, result, names))
-                while len(writes) > WRITE_BEHIND:
-                    yield writes.popleft().result()
-            while writes:
-                yield writes.popleft().result()
+                yield job
         finally:
             for queued in reads:
                 queued.cancel()

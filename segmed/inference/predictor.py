@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
-from typing import Literal
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,15 +15,25 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
-from segmed.inference.engine import Engine, TorchEngine, resolve_device
+from segmed.errors import UsageError
+from segmed.geometry import Grid
+from segmed.inference.choice import EngineName, EngineRequest, MeasuredEngine, make_engine
+from segmed.inference.engine import Engine, resolve_device
 from segmed.inference.ensemble import averaged, mirrored, require_one_contract, slice_by_slice
-from segmed.inference.sliding import NetworkFn, WindowRecipe, sliding_slabs, zeros
+from segmed.inference.memory import (
+    MemoryEstimate,
+    Surroundings,
+    estimate_memory,
+    growth_of,
+    resident_bytes,
+)
+from segmed.inference.postprocessing import cleaned
+from segmed.inference.sliding import NetworkFn, WindowRecipe, first_windows, sliding_slabs, zeros
 from segmed.inference.way_back import Piece, restored_pieces
 from segmed.package import ModelPackage
 from segmed.plan import Plan
 from segmed.preprocessing import Prepared, class_values, prepare
-
-EngineName = Literal["auto", "torch"]
+from segmed.preprocessing.placement import resampled, turned
 
 BATCH_VOXELS = 2**18
 """Aim for the voxels of a batch of windows on the CPU; more gains nothing there."""
@@ -52,8 +63,16 @@ class Predictor:
     Args:
         packages: One package, or several that share one contract: their probabilities are averaged.
         device: `auto`, `cpu` or `cuda`.
-        engine: What runs the networks.
+        engine: `auto` (see `segmed.inference.choice`), `torch`, `compile` or `openvino`.
         tta: Average over the mirror images that the plan allows.
+        cache_dir: Folder that keeps converted models; None keeps nothing.
+        memory_gb: Resident set that must not be exceeded: windows go one at a time, images are not
+            read ahead, and an image that needs more is refused with the figure.
+
+    Attributes:
+        plan: The plan that all packages share.
+        packages: The packages.
+        engines: What runs each of them.
     """
 
     def __init__(
@@ -63,15 +82,21 @@ class Predictor:
         device: str = "auto",
         engine: EngineName = "auto",
         tta: bool = False,
+        cache_dir: Path | None = None,
+        memory_gb: float | None = None,
     ) -> None:
         members = [packages] if isinstance(packages, ModelPackage) else list(packages)
         self.plan: Plan = require_one_contract([member.plan for member in members])
         self.packages = tuple(members)
         self.device = resolve_device(device)
-        self.engines: list[Engine] = [
-            TorchEngine(member.build(), self.device) for member in members
-        ]
         self.tta = tta
+        self.memory_gb = memory_gb
+        window = self.plan.patch_size
+        self.batch = 1 if memory_gb is not None else max(1, BATCH_VOXELS // prod(window))
+        shape = (self.batch, self.plan.in_channels, *window)
+        request = EngineRequest(engine, self.device, shape, cache_dir)
+        self.engines: list[Engine] = [make_engine(member, request) for member in members]
+        self._base_bytes = resident_bytes()
         self._seconds = 0.0
 
     def predict(self, image: MetaTensor, *, probabilities: bool = False) -> Segmentation:
@@ -84,6 +109,7 @@ class Predictor:
         Raises:
             ImageError: The image has other channels than the plan.
             GeometryError: It has other axes than the plan.
+            UsageError: It needs more memory than is allowed.
         """
         start = time.perf_counter()
         prepared = prepare(image, self.plan)
@@ -98,8 +124,13 @@ class Predictor:
         Args:
             prepared: What `segmed.preprocessing.prepare` gave for this predictor's plan.
             probabilities: Keep the class probabilities too.
+
+        Raises:
+            UsageError: It needs more memory than is allowed.
         """
         start = time.perf_counter()
+        self._require_memory(prepared.grid_in, keeps_probs=probabilities)
+        self._settle_engines(prepared)
         self._seconds = 0.0
         grid = prepared.grid_in
         values = class_values(self.plan)
@@ -107,9 +138,10 @@ class Predictor:
         label = np.zeros(grid.shape, dtype=table.dtype)
         probs = _certain_background(len(values), grid.shape) if probabilities else None
         for piece in self.pieces(prepared):
-            label[piece.region] = table[_most_probable(piece.probs)]
+            label[piece.region] = table[most_probable(piece.probs)]
             if probs is not None:
-                probs[(slice(None), *piece.region)] = piece.probs
+                probs[(slice(None), *piece.region)] = piece.probs.cpu()
+        label = cleaned(label, self.plan.inference)
         whole = MetaTensor(torch.from_numpy(label)[None], affine=torch.from_numpy(grid.affine_ras))
         seconds = time.perf_counter() - start
         phases = {"network": self._seconds, "way_back": seconds - self._seconds}
@@ -124,11 +156,9 @@ class Predictor:
     def recipe(self, shape: tuple[int, ...]) -> WindowRecipe:
         """How a prepared volume of this shape is walked."""
         window = self.plan.patch_size
-        axis = self.plan.slice_axis
-        if len(shape) == 3 and self.plan.spatial_dims == 2:
-            axis = 0 if axis is None else axis
-            window = (*window[:axis], 1, *window[axis:])
-            sweep = axis
+        if self._is_thin(len(shape)):
+            sweep = self.plan.slice_axis or 0
+            window = (*window[:sweep], 1, *window[sweep:])
         else:
             sweep = shallowest_sweep(shape, window)
         rules = self.plan.inference
@@ -136,10 +166,49 @@ class Predictor:
             window=window,
             overlap=rules.overlap,
             blend=rules.blend,
-            batch=max(1, BATCH_VOXELS // prod(window)),
+            batch=self.batch,
             sweep=sweep,
             skip_empty=rules.skip_empty_windows,
         )
+
+    def estimate_memory(
+        self, grid: Grid, *, keeps_image: bool = True, keeps_probs: bool = False
+    ) -> MemoryEstimate:
+        """The peak memory of segmenting an image on this grid, beforehand.
+
+        Args:
+            grid: Grid of the image as stored.
+            keeps_image: Whether the caller keeps the image meanwhile; `predict_files` does not.
+            keeps_probs: Whether probabilities are asked for.
+        """
+        around = Surroundings(self._base_bytes, self._window_bytes, keeps_image, keeps_probs)
+        rules = self.plan.preprocessing
+        placement = resampled(turned(grid, rules.orientation), rules.spacing_mm)
+        return estimate_memory(self.plan, placement, self.recipe(placement.shape), around)
+
+    @cached_property
+    def _window_bytes(self) -> int:
+        """What one batch of windows takes inside the networks at its peak: tried out."""
+        windows = torch.zeros((self.batch, self.plan.in_channels, *self.plan.patch_size))
+        network = self._network()
+        return growth_of(lambda: network(windows))
+
+    def _require_memory(self, grid: Grid, *, keeps_probs: bool) -> None:
+        if self.memory_gb is None:
+            return
+        estimate = self.estimate_memory(grid, keeps_probs=keeps_probs)
+        if estimate.total_gb > self.memory_gb:
+            raise UsageError(
+                f"the image needs {estimate}, {self.memory_gb:g} GB are allowed: allow as much, or "
+                "use a model of a smaller window or a coarser spacing"
+            )
+
+    def _settle_engines(self, prepared: Prepared) -> None:
+        for engine in self.engines:
+            if isinstance(engine, MeasuredEngine):
+                recipe = self.recipe(tuple(prepared.tensor.shape[1:]))
+                sample = first_windows(prepared.tensor, recipe)
+                engine.settle(sample.reshape(*sample.shape[:2], *self.plan.patch_size))
 
     def _network(self) -> NetworkFn:
         network = averaged(self.engines)
@@ -147,13 +216,16 @@ class Predictor:
             network = mirrored(network, self.plan.inference.mirror_axes)
         return network
 
+    def _is_thin(self, axes: int) -> bool:
+        """Whether a 2D network walks a volume."""
+        return self.plan.spatial_dims == 2 and axes == 3
+
     def _timed(self, network: NetworkFn) -> NetworkFn:
+        thin = slice_by_slice(network, self.plan.slice_axis or 0)
+
         def apply(windows: Tensor) -> Tensor:
             start = time.perf_counter()
-            axis = self.plan.slice_axis
-            is_thin = self.plan.spatial_dims == 2 and windows.ndim == 5
-            run = slice_by_slice(network, axis or 0) if is_thin else network
-            maps = run(windows)
+            maps = thin(windows) if self._is_thin(windows.ndim - 2) else network(windows)
             self._seconds += time.perf_counter() - start
             return maps
 
@@ -169,11 +241,12 @@ def shallowest_sweep(shape: Sequence[int], window: Sequence[int]) -> int:
     return sizes.index(min(sizes))
 
 
-def _most_probable(probs: Tensor) -> npt.NDArray[np.int64]:
-    return np.asarray(probs.argmax(dim=0).numpy())
+def most_probable(probs: Tensor) -> npt.NDArray[np.int64]:
+    """Class index of the largest probability, the first of equals, `[*box]`."""
+    return np.asarray(probs.argmax(dim=0).cpu().numpy())
 
 
 def _certain_background(num_classes: int, shape: Sequence[int]) -> Tensor:
-    probs = zeros((num_classes, *shape))
+    probs = zeros((num_classes, *shape), torch.device("cpu"))
     probs[0] = 1.0
     return probs

@@ -91,10 +91,10 @@ def sliding_window(
     total: Tensor | None = None
     for corner, values in window_maps(network, padded, grid, recipe):
         if total is None:
-            total = zeros((num_classes or values.shape[0], *grid.shape))
+            total = zeros((num_classes or values.shape[0], *grid.shape), values.device)
         _add(total, values, grid.weight(corner), corner)
     assert total is not None  # a grid has at least one window
-    return total[(slice(None), *inside)]
+    return total[(slice(None), *inside)].cpu()
 
 
 def sliding_slabs(network: NetworkFn, tensor: Tensor, recipe: WindowRecipe) -> Iterator[Slab]:
@@ -113,7 +113,7 @@ def sliding_slabs(network: NetworkFn, tensor: Tensor, recipe: WindowRecipe) -> I
     buffer: _Buffer | None = None
     for corner, values in window_maps(network, padded, grid, recipe):
         if buffer is None:
-            buffer = _Buffer(values.shape[0], grid, inside)
+            buffer = _Buffer(values, grid, inside)
         yield from buffer.finished(before=corner[recipe.sweep])
         buffer.add(values, corner)
     assert buffer is not None  # a grid has at least one window
@@ -162,10 +162,17 @@ def window_maps(
             yield corner, values
 
 
+def first_windows(tensor: Tensor, recipe: WindowRecipe) -> Tensor:
+    """The first batch of windows of a volume, `[B, C, *window]`; a sample to measure with."""
+    padded, _ = pad_to_window(tensor, recipe.window)
+    chunk = list(islice(window_grid(padded, recipe).corners(), recipe.batch))
+    return torch.stack([padded[(slice(None), *_box(c, recipe.window))] for c in chunk])
+
+
 class _Buffer:
     """Sums of the windows in reach of the current row, one window deep along the sweep axis."""
 
-    def __init__(self, num_classes: int, grid: WindowGrid, inside: tuple[slice, ...]) -> None:
+    def __init__(self, first: Tensor, grid: WindowGrid, inside: tuple[slice, ...]) -> None:
         self.grid = grid
         self.axis = grid.sweep
         self.depth = grid.window[self.axis]
@@ -173,7 +180,7 @@ class _Buffer:
         self.inside = inside
         shape = [*grid.shape]
         shape[self.axis] = self.depth
-        self.sums = zeros((num_classes, *shape))
+        self.sums = zeros((first.shape[0], *shape), first.device)
 
     def add(self, values: Tensor, corner: tuple[int, ...]) -> None:
         """Blend one window in; it lies within the current row."""
@@ -203,14 +210,16 @@ class _Buffer:
         self.first += count
 
 
-def zeros(shape: Sequence[int]) -> Tensor:
-    """Float32 zeros in NumPy's memory, which asks for huge pages: a quarter of torch's time."""
+def zeros(shape: Sequence[int], device: torch.device) -> Tensor:
+    """Float32 zeros; on the CPU in NumPy's memory, whose huge pages take a quarter of the time."""
+    if device.type != "cpu":
+        return torch.zeros(tuple(shape), device=device)
     return torch.from_numpy(np.zeros(tuple(shape), dtype=np.float32))
 
 
 def _add(total: Tensor, values: Tensor, weight: Tensor, corner: tuple[int, ...]) -> None:
     place = total[(slice(None), *_box(corner, tuple(weight.shape)))]
-    place.addcmul_(values, weight)
+    place.addcmul_(values.to(total.device), weight.to(total.device))
 
 
 def _box(corner: tuple[int, ...], window: tuple[int, ...]) -> tuple[slice, ...]:
@@ -227,7 +236,7 @@ def _run(network: NetworkFn, views: list[Tensor]) -> Tensor:
             f"the network gave {tuple(maps.shape)} for windows {tuple(batch.shape)}; maps must lie "
             "on the windows' grid"
         )
-    return maps.to(device="cpu", dtype=torch.float32)
+    return maps.float()
 
 
 def _is_empty(view: Tensor) -> bool:

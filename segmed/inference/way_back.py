@@ -163,12 +163,12 @@ def neighbours(num_target: int, num_box: int) -> tuple[Index, Index, Weights]:
 def _between(image: Tensor, dim: int, below: Index, above: Index, weight: Weights) -> Tensor:
     if below is above or bool((below == above).all() and not weight.any()):
         whole = len(below) == image.shape[dim] and bool((np.diff(below) == 1).all())
-        return image if whole else image.index_select(dim, _index(below))
+        return image if whole else image.index_select(dim, _index(below, image))
     view = [1] * image.ndim
     view[dim] = len(below)
     share = torch.from_numpy(weight.copy()).to(image).view(view)
-    low = image.index_select(dim, _index(below)).mul_(1 - share)
-    return low.add_(image.index_select(dim, _index(above)).mul_(share))
+    low = image.index_select(dim, _index(below, image)).mul_(1 - share)
+    return low.add_(image.index_select(dim, _index(above, image)).mul_(share))
 
 
 def _input_span(placement: Placement, turned: int, sweep: int, span: tuple[int, int]) -> slice:
@@ -182,5 +182,6 @@ def _input_span(placement: Placement, turned: int, sweep: int, span: tuple[int, 
     return slice(first, last)
 
 
-def _index(values: Index) -> Tensor:
-    return torch.from_numpy(values.copy())  # a mirrored view has steps that torch refuses
+def _index(values: Index, image: Tensor) -> Tensor:
+    # A mirrored view has steps that torch refuses, hence the copy.
+    return torch.from_numpy(values.copy()).to(image.device)

@@ -60,8 +60,8 @@ def test_result_equals_window_loop_and_restoration_by_hand(make_plan, make_packa
 
 
 def test_stored_axes_and_flips_do_not_change_what_is_found(make_plan, make_package) -> None:
-    predictor = Predictor(make_package(make_plan(spacing_mm=(1.2, 1.0, 1.1))))
-    image = volume()
+    predictor = Predictor(make_package(make_plan(spacing_mm=(1.2, 1.0, 1.1), patch=(12, 16, 12))))
+    image = volume((12, 15, 11))
     expected = predictor.predict(image).label[0].numpy()
     assert len(np.unique(expected)) > 1
     for axes in itertools.permutations(range(3)):

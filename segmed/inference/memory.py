@@ -1,0 +1,187 @@
+"""How much memory a segmentation takes, said beforehand.
+
+Only three things grow with the image: the image itself, what the network sees of it, and the label
+map. The sums of the windows hold one window's depth of the volume, whatever its length.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from math import prod
+
+import numpy as np
+import psutil
+
+from segmed.inference.sliding import WindowRecipe
+from segmed.inference.way_back import PIECE_BYTES
+from segmed.plan import Plan
+from segmed.preprocessing import Placement, class_values
+
+FLOAT_BYTES = 4
+
+PIECES_ALIVE = 4
+"""Pieces of restored probabilities that exist at once: two operands, the sum, and its classes."""
+
+SAMPLE_SECONDS = 0.002
+"""Step at which a probe looks at the resident set."""
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes that a segmentation takes, part by part.
+
+    Attributes:
+        base: The process with its networks, before the image is read.
+        image: The image as read, float32.
+        prepare: Temporaries of preprocessing, gone before the first window.
+        tensor: What the network sees.
+        buffer: Sums of the windows in reach.
+        way_back: Rows held and pieces restored.
+        window: A batch of windows inside the network, at its peak.
+        label: The label map.
+        keeps_image: Whether the image stays while windows run.
+    """
+
+    base: int
+    image: int
+    prepare: int
+    tensor: int
+    buffer: int
+    way_back: int
+    window: int
+    label: int
+    keeps_image: bool = True
+
+    @property
+    def preparing(self) -> int:
+        """Peak while the image is prepared."""
+        return self.base + self.image + self.prepare + self.tensor
+
+    @property
+    def segmenting(self) -> int:
+        """Peak while windows run."""
+        image = self.image if self.keeps_image else 0
+        parts = self.tensor + self.buffer + self.way_back + self.window + self.label
+        return self.base + image + parts
+
+    @property
+    def total(self) -> int:
+        """Peak of the whole."""
+        return max(self.preparing, self.segmenting)
+
+    @property
+    def total_gb(self) -> float:
+        """Peak of the whole, in GB of 2^30 bytes."""
+        return self.total / 2**30
+
+    def __str__(self) -> str:
+        parts = [
+            f"{field.name} {getattr(self, field.name) / 2**20:.0f} MB"
+            for field in fields(self)
+            if field.name != "keeps_image"
+        ]
+        return f"{self.total_gb:.2f} GB ({', '.join(parts)})"
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What an estimate cannot know from the plan and the grid.
+
+    Attributes:
+        base: Resident set of the process with its networks, in bytes.
+        window: Peak of one batch of windows inside the network, in bytes; measured by a probe.
+        keeps_image: Whether the image stays while windows run.
+        keeps_probs: Whether all probabilities are kept.
+    """
+
+    base: int
+    window: int
+    keeps_image: bool = True
+    keeps_probs: bool = False
+
+
+def estimate_memory(
+    plan: Plan, placement: Placement, recipe: WindowRecipe, around: Surroundings
+) -> MemoryEstimate:
+    """The peak memory of one segmentation; with cropping by the plan, an upper bound.
+
+    Args:
+        plan: The plan of the network.
+        placement: How the prepared volume lies in the image as stored.
+        recipe: How the prepared volume is walked.
+        around: What was measured.
+    """
+    voxels, target = prod(placement.grid_in.shape), prod(placement.shape)
+    depth = recipe.window[recipe.sweep]
+    padded = [max(size, edge) for size, edge in zip(placement.shape, recipe.window, strict=True)]
+    padded[recipe.sweep] = depth
+    buffer = FLOAT_BYTES * plan.num_classes * prod(padded)
+    row = FLOAT_BYTES * plan.num_classes * prod(padded) // depth
+    piece = max(PIECE_BYTES, row * voxels // target)
+    label = voxels * (1 if max(class_values(plan)) <= 255 else 2)
+    if around.keeps_probs:
+        label += FLOAT_BYTES * plan.num_classes * voxels
+    return MemoryEstimate(
+        base=around.base,
+        image=FLOAT_BYTES * plan.in_channels * voxels,
+        prepare=FLOAT_BYTES * _temporary_voxels(placement, plan),
+        tensor=FLOAT_BYTES * plan.in_channels * target,
+        buffer=buffer,
+        way_back=PIECES_ALIVE * piece + 3 * row,
+        window=around.window,
+        label=label,
+        keeps_image=around.keeps_image,
+    )
+
+
+def _temporary_voxels(placement: Placement, plan: Plan) -> int:
+    """Largest number of temporary voxels while one channel is clipped and resampled."""
+    rules = plan.preprocessing
+    clips = any(rule.low is not None or rule.high is not None for rule in rules.intensity)
+    sizes = list(placement.cropped_shape)
+    growth = [new / old for new, old in zip(placement.shape, sizes, strict=True)]
+    held = prod(sizes) if clips or rules.bias_correction else 0
+    peak = held
+    for axis in sorted(range(len(sizes)), key=lambda axis: (growth[axis], axis)):
+        if sizes[axis] != placement.shape[axis]:
+            sizes[axis] = placement.shape[axis]
+            peak = max(peak, held + prod(sizes))
+            held = prod(sizes)
+    mirrored = prod(placement.shape) if any(placement.flips) else 0
+    return max(peak, held + mirrored)
+
+
+def resident_bytes() -> int:
+    """Resident set of this process, in bytes."""
+    return int(psutil.Process().memory_info().rss)
+
+
+@contextmanager
+def peak_memory() -> Iterator[Callable[[], int]]:
+    """Watch the resident set; gives a function for its peak so far, in bytes."""
+    peak = resident_bytes()
+    is_over = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not is_over.wait(SAMPLE_SECONDS):
+            peak = max(peak, resident_bytes())
+
+    watcher = threading.Thread(target=watch, name="memory", daemon=True)
+    watcher.start()
+    try:
+        yield lambda: max(peak, resident_bytes())
+    finally:
+        is_over.set()
+        watcher.join()
+
+
+def growth_of(action: Callable[[], object]) -> int:
+    """Bytes by which an action raises the resident set at its peak."""
+    before = resident_bytes()
+    with peak_memory() as peak:
+        action()
+    return int(np.maximum(peak() - before, 0))

@@ -1,0 +1,148 @@
+"""Engines give eager PyTorch's labels, and `auto` chooses by measurement."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from segmed.errors import UsageError
+from segmed.inference import Predictor, choice, export_onnx
+from segmed.inference.choice import MAX_LABELS_CHANGED, EngineRequest, MeasuredEngine, make_engine
+from segmed.inference.engine import TorchEngine
+from segmed.inference.openvino_engine import Conversion, OpenVinoEngine
+from segmed.models import build_model, list_models
+from segmed.plan import Topology, plan_networks
+
+CPU = torch.device("cpu")
+
+
+def smooth_windows(shape: tuple[int, ...]) -> torch.Tensor:
+    coarse = torch.rand(*shape[:2], *[6] * (len(shape) - 2))
+    mode = "trilinear" if len(shape) == 5 else "bilinear"
+    return torch.nn.functional.interpolate(coarse, shape[2:], mode=mode)
+
+
+@pytest.fixture(scope="module")
+def package(make_plan, make_package):
+    return make_package(make_plan(spatial_dims=2, patch=(16, 16), spacing_mm=(1.0, 1.0)))
+
+
+def test_openvino_gives_the_probabilities_of_eager_torch_for_full_and_short_batches(
+    package, tmp_path: Path
+) -> None:
+    eager = TorchEngine(package.build(), CPU)
+    request = EngineRequest("openvino", CPU, (3, 1, 16, 16), tmp_path)
+    first = make_engine(package, request)
+    again = make_engine(package, request)
+    assert list(tmp_path.rglob(f"{package.hash}-3x1x16x16.xml"))
+    for count in (3, 1):
+        windows = smooth_windows((count, 1, 16, 16))
+        for engine in (first, again):
+            torch.testing.assert_close(engine(windows), eager(windows), rtol=0, atol=1e-4)
+
+
+def test_auto_starts_eager_and_changes_between_images_once_eager_has_cost_a_conversion(
+    package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine(package, EngineRequest("auto", CPU, (1, 1, 16, 16)))
+    assert isinstance(engine, MeasuredEngine)
+    windows = smooth_windows((1, 1, 16, 16))
+    before = engine(windows).clone()
+    engine.settle(windows)
+    assert engine.name == "torch"
+    monkeypatch.setattr(choice, "CONVERSION_SECONDS", 0.0)
+    engine.settle(windows)
+    assert "labels differ" in engine.reason
+    assert engine.reason.startswith(engine.name)
+    torch.testing.assert_close(engine(windows), before, rtol=0, atol=1e-4)
+
+
+def test_auto_refuses_an_engine_that_changes_labels(package) -> None:
+    engine = make_engine(package, EngineRequest("auto", CPU, (1, 1, 16, 16)))
+    assert isinstance(engine, MeasuredEngine)
+    stranger = TorchEngine(
+        build_model("unet", spatial_dims=2, in_channels=1, num_classes=3, widths=[2, 2]).eval(),
+        CPU,
+    )
+    engine._convert = lambda: stranger
+    engine._is_cached = True
+    engine.settle(smooth_windows((1, 1, 16, 16)))
+    assert engine.name == "torch"
+    assert "labels differ" in engine.reason
+
+
+def test_conversion_in_the_cache_is_tried_at_the_first_image(package, tmp_path: Path) -> None:
+    conversion = Conversion(package.hash, (1, 1, 16, 16), tmp_path)
+    assert not conversion.is_cached
+    OpenVinoEngine(package.build(), conversion)
+    assert conversion.is_cached
+    engine = MeasuredEngine(package.build(), conversion)
+    engine.settle(smooth_windows((1, 1, 16, 16)))
+    assert "labels differ" in engine.reason
+
+
+def test_openvino_on_a_gpu_is_refused(package) -> None:
+    request = EngineRequest("openvino", torch.device("cuda"), (1, 1, 16, 16))
+    with pytest.raises(UsageError, match="CPU"):
+        make_engine(package, request)
+
+
+def test_predictor_labels_are_the_same_with_every_cpu_engine(
+    make_plan, make_package, tmp_path: Path
+) -> None:
+    package = make_package(make_plan(patch=(16, 16, 16)))
+    image = MetaTensor(smooth_windows((1, 1, 24, 20, 18))[0], affine=torch.eye(4).double())
+    eager = Predictor(package, engine="torch").predict(image).label.numpy()
+    fast = Predictor(package, engine="openvino", cache_dir=tmp_path).predict(image)
+    assert np.mean(fast.label.numpy() != eager) <= MAX_LABELS_CHANGED
+
+
+@pytest.mark.slow
+def test_onnx_file_gives_the_logits_of_the_package(package, tmp_path: Path) -> None:
+    path = export_onnx(package, tmp_path / "model.onnx")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.onnx"]
+    windows = smooth_windows((1, 1, 16, 16))
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(["logits"], {"windows": windows.numpy()})
+    np.testing.assert_allclose(logits, package.build()(windows).numpy(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("name", list_models())
+def test_openvino_changes_at_most_one_label_in_ten_thousand(name: str, dims: int) -> None:
+    levels = 4
+    strides = [(1,) * dims, *[(2,) * dims] * (levels - 1)]
+    topology = Topology(kernels=tuple([(3,) * dims] * levels), strides=tuple(strides))
+    options = plan_networks(topology, spatial_dims=dims, size="small")[name].options
+    torch.manual_seed(1)
+    network = build_model(name, spatial_dims=dims, in_channels=1, num_classes=3, **options)
+    network = network.eval().requires_grad_(False)
+    shape = (1, 1, *((256, 256) if dims == 2 else (48, 48, 48)))
+    windows = smooth_windows(shape)
+    fast = OpenVinoEngine(network, Conversion(name, shape))(windows).argmax(1)
+    changed = (fast != TorchEngine(network, CPU)(windows).argmax(1)).float().mean()
+    assert float(changed) <= MAX_LABELS_CHANGED
+
+
+@pytest.mark.slow
+def test_compiled_network_gives_the_labels_of_eager_torch(package) -> None:
+    windows = smooth_windows((1, 1, 16, 16))
+    compiled = make_engine(package, EngineRequest("compile", CPU, (1, 1, 16, 16)))
+    eager = TorchEngine(package.build(), CPU)
+    torch.testing.assert_close(compiled(windows), eager(windows), rtol=0, atol=1e-4)
+
+
+@pytest.mark.gpu
+def test_gpu_changes_at_most_five_labels_in_a_thousand(package) -> None:
+    windows = smooth_windows((4, 1, 16, 16))
+    fast = make_engine(package, EngineRequest("auto", torch.device("cuda"), (4, 1, 16, 16)))
+    eager = TorchEngine(package.build(), CPU)
+    for _ in range(2):
+        changed = fast(windows).argmax(1).cpu() != eager(windows).argmax(1)
+        assert float(changed.float().mean()) <= 5e-3

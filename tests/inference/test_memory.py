@@ -1,0 +1,92 @@
+"""Memory is said beforehand and kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from segmed.errors import UsageError
+from segmed.geometry import Grid, affine_from
+from segmed.inference import Predictor, predict_files
+from segmed.inference.memory import peak_memory, resident_bytes
+from segmed.inference.predictor import shallowest_sweep
+from segmed.io import write_label
+
+
+@pytest.fixture(scope="module")
+def predictor(make_plan, make_package) -> Predictor:
+    return Predictor(make_package(make_plan(patch=(16, 16, 16))), memory_gb=64.0)
+
+
+def grid(*shape: int) -> Grid:
+    return Grid(shape, affine_from((1.0, 1.0, 1.0)))
+
+
+def test_sums_of_windows_do_not_grow_with_the_length_of_the_volume(predictor: Predictor) -> None:
+    short, long = (predictor.estimate_memory(grid(64, 64, n)) for n in (128, 4096))
+    assert short.buffer == long.buffer == 4 * 3 * 64 * 64 * 16
+    assert long.image == 32 * short.image
+    assert long.way_back == short.way_back
+    assert long.label == 32 * short.label
+
+
+def test_sweep_runs_where_a_window_is_shallowest_against_the_volume() -> None:
+    assert shallowest_sweep((512, 512, 800), (96, 96, 96)) == 2
+    assert shallowest_sweep((512, 512, 100), (128, 128, 32)) == 0
+    assert shallowest_sweep((20, 512, 512), (20, 96, 96)) == 1
+
+
+def test_image_beyond_the_bound_is_refused_with_the_figure(make_plan, make_package) -> None:
+    bounded = Predictor(make_package(make_plan(patch=(16, 16, 16))), memory_gb=0.01)
+    image = MetaTensor(torch.rand(1, 16, 16, 16), affine=torch.eye(4, dtype=torch.float64))
+    with pytest.raises(UsageError, match=r"needs \d+\.\d+ GB .* 0\.01 GB are allowed"):
+        bounded.predict(image)
+
+
+def test_bounded_and_unbounded_runs_give_the_same_labels(
+    tmp_path: Path, make_plan, make_package, predictor: Predictor
+) -> None:
+    image = MetaTensor(torch.rand(1, 30, 20, 25), affine=torch.eye(4, dtype=torch.float64))
+    paths = [
+        write_label(tmp_path / f"{n}.nii.gz", torch.randint(0, 9, image.shape), like=image)
+        for n in range(3)
+    ]
+    free = Predictor(make_package(make_plan(patch=(16, 16, 16))))
+    outputs = [
+        [outcome.output for outcome in predict_files(each, paths, tmp_path / name)]
+        for each, name in ((predictor, "bounded"), (free, "free"))
+    ]
+    for first, second in zip(*outputs, strict=True):
+        assert first is not None
+        assert second is not None
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_peak_is_seen_though_the_memory_is_gone() -> None:
+    before = resident_bytes()
+    with peak_memory() as peak:
+        block = np.ones(64 * 2**20, dtype=np.uint8)
+        seen = peak()
+        del block
+    assert seen - before >= 60 * 2**20
+
+
+def test_estimate_names_its_parts(predictor: Predictor) -> None:
+    text = str(predictor.estimate_memory(grid(64, 64, 128)))
+    assert "image 2 MB" in text
+    assert "label 0 MB" in text
+    assert " GB (" in text
+
+
+@pytest.mark.slow
+def test_peak_stays_within_a_tenth_of_the_estimate(make_plan, make_package) -> None:
+    predictor = Predictor(make_package(make_plan(patch=(48, 48, 48))), engine="torch")
+    image = MetaTensor(torch.rand(1, 192, 192, 300), affine=torch.eye(4, dtype=torch.float64))
+    estimate = predictor.estimate_memory(grid(192, 192, 300))
+    with peak_memory() as peak:
+        predictor.predict(image)
+        assert peak() == pytest.approx(estimate.total, rel=0.1)
