@@ -75,7 +75,9 @@ def _facts(made: Mapping[str, Any]) -> list[str]:
         "created": "made",
         "commit": "commit",
     }
-    facts = [f"- {title}: {made[key]}" for key, title in names.items() if made.get(key) is not None]
+    facts = [
+        f"- {title}: {made[key]}" for key, title in names.items() if made.get(key) not in {None, ""}
+    ]
     return facts or ["- not stated"]
 
 

@@ -61,7 +61,7 @@ def deployments(schedules: Schedules) -> list[Any]:
                     "manifest": str(schedules.manifest),
                     "out_dir": str(schedules.out_dir.with_name("weekly-comparison")),
                     "hours": schedules.weekly_hours,
-                    "register": name,
+                    "model": name,
                     "folder": here,
                 },
                 concurrency_limit=1,

@@ -12,7 +12,7 @@ from segmed.training import Budget
 
 
 @flow(name="weekly")
-def weekly(manifest: str, out_dir: str, hours: float, register: str, folder: str = ".") -> str:
+def weekly(manifest: str, out_dir: str, hours: float, model: str, folder: str = ".") -> str:
     """Compare all models anew; returns the registered version."""
     request = Request.parse(
         Path(manifest),
@@ -21,7 +21,7 @@ def weekly(manifest: str, out_dir: str, hours: float, register: str, folder: str
         plan=None,
         budget=Budget(seconds=3600.0 * hours),
         resume=False,
-        register=register,
+        register=model,
         out_dir=Path(out_dir),
     )
     return str(compare(request.in_folder(Path(folder)))["registered"])

@@ -1,0 +1,100 @@
+"""A package as a MONAI bundle: its config builds the network and loads the safetensors."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import monai
+import numpy as np
+import torch
+
+from segmed.package import FILES, WEIGHTS_FILE, ModelPackage
+
+PACKAGE_IN_BUNDLE = "models"
+"""Folder of the bundle that is a package itself."""
+
+
+def write_bundle(source: Path, package: ModelPackage, out: Path) -> None:
+    """Write the bundle.
+
+    `monai.bundle.ConfigParser` on `configs/inference.json` gives the network with its weights under
+    `network`; nothing in the bundle is a pickle.
+
+    Args:
+        source: The package folder.
+        package: The same, loaded.
+        out: Folder to make.
+    """
+    (out / "configs").mkdir(parents=True)
+    (out / PACKAGE_IN_BUNDLE).mkdir()
+    for name in FILES:
+        shutil.copyfile(source / name, out / PACKAGE_IN_BUNDLE / name)
+    for name, content in (("metadata", _metadata(package)), ("inference", _inference(package))):
+        text = json.dumps(content, indent=2)
+        (out / "configs" / f"{name}.json").write_text(text, encoding="utf-8")
+
+
+def _inference(package: ModelPackage) -> dict[str, Any]:
+    plan = package.plan
+    return {
+        "bundle_root": ".",
+        "weights": f"$@bundle_root + '/{PACKAGE_IN_BUNDLE}/{WEIGHTS_FILE}'",
+        "network_def": {
+            "_target_": "segmed.models.build_model",
+            "name": package.architecture,
+            "spatial_dims": plan.spatial_dims,
+            "in_channels": plan.in_channels,
+            "num_classes": plan.num_classes,
+            **package.options,
+        },
+        "state": {"_target_": "safetensors.torch.load_file", "filename": "@weights"},
+        "load": "$@network_def.load_state_dict(@state)",
+        "network": "$(@load, @network_def.eval())[1]",
+        "inferer": {
+            "_target_": "SlidingWindowInferer",
+            "roi_size": list(plan.patch_size),
+            "overlap": plan.inference.overlap,
+            "mode": plan.inference.blend,
+        },
+    }
+
+
+def _metadata(package: ModelPackage) -> dict[str, Any]:
+    plan = package.plan
+    return {
+        "version": "1.0.0",
+        "changelog": {"1.0.0": "exported by segmed"},
+        "monai_version": monai.__version__,
+        "pytorch_version": str(torch.__version__),
+        "numpy_version": np.__version__,
+        "task": f"segmentation of {', '.join(label.name for label in plan.labels)}",
+        "description": f"{package.architecture} trained on {plan.name}",
+        "segmed_hash": package.hash,
+        "network_data_format": {
+            "inputs": {
+                "image": {
+                    "type": "image",
+                    "num_channels": plan.in_channels,
+                    "spatial_shape": list(plan.patch_size),
+                    "dtype": "float32",
+                    "channel_def": {str(i): c.name for i, c in enumerate(plan.channels)},
+                }
+            },
+            "outputs": {
+                "pred": {
+                    "type": "image",
+                    "format": "segmentation",
+                    "num_channels": plan.num_classes,
+                    "spatial_shape": list(plan.patch_size),
+                    "dtype": "float32",
+                    "channel_def": {
+                        str(i): name
+                        for i, name in enumerate(["background", *(x.name for x in plan.labels)])
+                    },
+                }
+            },
+        },
+    }

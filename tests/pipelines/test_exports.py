@@ -1,0 +1,91 @@
+"""Models carried away and back."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from tiny_data import tiny_plan
+
+from pipelines.exports import digest_of, export_model, import_model
+from segmed.errors import PackageError, UsageError
+from segmed.models import build_model
+from segmed.package import ModelPackage
+
+
+@pytest.fixture
+def package_dir(tmp_path: Path) -> Path:
+    plan = tiny_plan()
+    options = plan.networks["unet"].options
+    torch.manual_seed(0)
+    network = build_model("unet", spatial_dims=3, in_channels=1, num_classes=3, **options)
+    package = ModelPackage("unet", options, plan, network.state_dict(), {"data": "cubes"})
+    return package.save(tmp_path / "package")
+
+
+def test_zip_is_the_same_byte_for_byte_and_loads(package_dir: Path, tmp_path: Path) -> None:
+    records = [export_model(str(package_dir), tmp_path / f"{i}.zip", "zip") for i in (1, 2)]
+    assert records[0]["sha256"] == records[1]["sha256"]
+    assert ModelPackage.load(tmp_path / "1.zip").hash == records[0]["hash"]
+
+
+def test_bundle_gives_the_same_network_in_monai(package_dir: Path, tmp_path: Path) -> None:
+    export_model(str(package_dir), tmp_path / "bundle", "bundle")
+    parser = ConfigParser()
+    parser.read_config(str(tmp_path / "bundle/configs/inference.json"))
+    parser["bundle_root"] = str(tmp_path / "bundle")
+    network = parser.get_parsed_content("network")
+    image = torch.randn(1, 1, 16, 16, 16)
+    torch.testing.assert_close(network(image), ModelPackage.load(package_dir).build()(image))
+    assert not [p for p in (tmp_path / "bundle").rglob("*") if p.suffix in {".pt", ".pkl"}]
+
+
+def test_what_stands_there_is_not_overwritten(package_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "there.zip").write_text("mine")
+    with pytest.raises(UsageError, match="exists already"):
+        export_model(str(package_dir), tmp_path / "there.zip", "zip")
+    assert (tmp_path / "there.zip").read_text() == "mine"
+
+
+def test_file_changed_on_its_way_is_refused(package_dir: Path, tmp_path: Path) -> None:
+    record = export_model(str(package_dir), tmp_path / "a.zip", "zip")
+    with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive:
+        archive.comment = b"changed"
+    with pytest.raises(PackageError, match="carry it anew"):
+        import_model(tmp_path / "a.zip", "cubes", sha256=record["sha256"])
+
+
+def test_pickle_in_place_of_the_weights_is_never_loaded(package_dir: Path, tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(1)}, package_dir / "model.safetensors")
+    with pytest.raises(PackageError, match="sha256 differs"):
+        import_model(package_dir, "cubes")
+
+
+def test_digest_of_a_folder_sees_names_and_content(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("x")
+    assert digest_of(tmp_path / "a") == digest_of(tmp_path / "b")
+    (tmp_path / "b" / "file").rename(tmp_path / "b" / "other")
+    assert digest_of(tmp_path / "a") != digest_of(tmp_path / "b")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec.*:FutureWarning")
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_other_engines_give_the_same_logits(form: str, package_dir: Path, tmp_path: Path) -> None:
+    export_model(str(package_dir), tmp_path / form, form)
+    image = torch.randn(1, 1, 16, 16, 16)
+    if form == "onnx":
+        runtime = pytest.importorskip("onnxruntime")
+        session = runtime.InferenceSession(str(tmp_path / form / "model.onnx"))
+        logits = session.run(None, {"image": image.numpy()})[0]
+    else:
+        openvino = pytest.importorskip("openvino")
+        logits = openvino.compile_model(str(tmp_path / form / "model.xml"), "CPU")(image.numpy())[0]
+    expected = ModelPackage.load(package_dir).build()(image)
+    torch.testing.assert_close(torch.from_numpy(logits), expected, atol=1e-4, rtol=1e-4)

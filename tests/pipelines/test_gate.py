@@ -1,0 +1,139 @@
+"""The gate on scores that were made up, so that every verdict is known beforehand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipelines.gate import GateRules, Rule, judge, read_rules
+from pipelines.model_card import MAX_CARD_LENGTH, card_of
+from segmed.errors import UsageError
+from segmed.manifest import LabelClass
+from segmed.metrics import METRICS, summarise
+from segmed.package import ModelPackage
+from segmed.plan import Plan
+
+EQUAL_COST = {"champion": 1.0, "challenger": 1.0}
+
+
+def scores(dice: list[float], *, hd95: float = 2.0, missed: int = 0) -> pd.DataFrame:
+    rows = []
+    for index, value in enumerate(dice):
+        row = {metric.name: value for metric in METRICS}
+        row |= {m.name: hd95 for m in METRICS if m.name.endswith("_mm")}
+        flags = {"missed": index < missed, "false_positive": False, "both_empty": False}
+        rows.append(
+            {"case": f"case{index}", "label": "anterior", "is_region": False, **row, **flags}
+            | {"substituted": index < missed}
+        )
+    return pd.DataFrame(rows)
+
+
+def rules(test: str = "bootstrap", margin: float = 0.01) -> GateRules:
+    return GateRules(rules=(Rule(metric="dice", margin=margin, test=test),))
+
+
+BASE = list(np.linspace(0.80, 0.90, 10))
+
+
+@pytest.mark.parametrize("test", ["bootstrap", "wilcoxon"])
+@pytest.mark.parametrize(("gain", "passed"), [(0.02, True), (-0.005, True), (-0.03, False)])
+def test_better_and_slightly_worse_pass_and_clearly_worse_fails(
+    test: str, gain: float, passed: bool
+) -> None:
+    noise = np.tile([0.001, -0.001], 5)
+    verdict = judge(
+        scores(BASE),
+        scores(list(np.array(BASE) + gain + noise)),
+        rules(test),
+        seconds_per_case=EQUAL_COST,
+    )
+    assert verdict.passed is passed
+
+
+def test_better_mean_with_a_missed_structure_fails() -> None:
+    verdict = judge(
+        scores(BASE),
+        scores([value + 0.05 for value in BASE], missed=1),
+        rules(),
+        seconds_per_case=EQUAL_COST,
+    )
+    failed = [line.rule for line in verdict.lines if not line.passed]
+    assert failed == ["missed structures"]
+
+
+def test_larger_distance_counts_as_worse() -> None:
+    distance = GateRules(rules=(Rule(metric="hd95_mm", margin=1.0),))
+    for hd95, passed in ((2.9, True), (3.5, False)):
+        verdict = judge(
+            scores(BASE), scores(BASE, hd95=hd95), distance, seconds_per_case=EQUAL_COST
+        )
+        assert verdict.passed is passed
+
+
+def test_slow_challenger_fails() -> None:
+    verdict = judge(
+        scores(BASE), scores(BASE), rules(), seconds_per_case={"champion": 1.0, "challenger": 2.5}
+    )
+    assert [line.rule for line in verdict.lines if not line.passed] == ["seconds a case"]
+
+
+def test_few_cases_decide_nothing() -> None:
+    verdict = judge(scores(BASE[:3]), scores(BASE[:3]), rules(), seconds_per_case=EQUAL_COST)
+    assert not verdict.passed
+    assert not verdict.lines[0].passed
+
+
+def test_uncertain_gain_over_few_cases_is_not_shown() -> None:
+    wild = np.array([0.08, -0.09, 0.07, -0.08, 0.09, -0.09, 0.08, -0.08, 0.07, -0.07])
+    verdict = judge(
+        scores(BASE), scores(list(np.array(BASE) + wild)), rules(), seconds_per_case=EQUAL_COST
+    )
+    assert not verdict.passed
+
+
+def test_default_rules_can_be_read() -> None:
+    assert {rule.metric for rule in read_rules().rules} == {"dice", "hd95_mm"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rules: []", "field 'rules'"),
+        ("rules: [{metric: dice, margin: -1}]", r"field 'rules\.0\.margin'"),
+        ("rules: [{metric: dice, margin: 0, tests: x}]", r"field 'rules\.0\.tests'"),
+        ("rules: [", "no YAML"),
+    ],
+)
+def test_wrong_rules_name_the_field(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "gate.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_rules(path)
+
+
+def test_unknown_metric_lists_the_known_ones() -> None:
+    unknown = GateRules(rules=(Rule(metric="dise", margin=0.0),))
+    with pytest.raises(UsageError, match="known are dice"):
+        judge(scores(BASE), scores(BASE), unknown, seconds_per_case=EQUAL_COST)
+
+
+def test_card_names_labels_scores_and_hash(plan: Plan) -> None:
+    package = ModelPackage("unet", {}, plan, {}, {"data_licence": "CC-BY-SA 4.0"})
+    text = card_of(package, summarise(scores(BASE)))
+    assert "1 = anterior" in text
+    assert "CC-BY-SA 4.0" in text
+    assert "| anterior | 10 | 0 | 0 | 0.850 (" in text
+    assert package.hash in text
+
+
+def test_card_of_many_labels_fits_and_says_what_is_left_out(plan: Plan) -> None:
+    labels = tuple(LabelClass(name=f"structure{i:03d}", value=i) for i in range(1, 100))
+    rows = pd.concat([scores(BASE).assign(label=label.name) for label in labels])
+    few = plan.model_copy(update={"labels": labels[:2]})
+    text = card_of(ModelPackage("unet", {}, few, {}), summarise(rows))
+    assert len(text) <= MAX_CARD_LENGTH
+    assert " more |" in text
