@@ -14,11 +14,20 @@ summary.py     means beside their counts
 significance.py  signed-rank test, Holm's correction
 comparison.py  models on the same cases: differences, tests, ranks
 sentences.py   the outcome in words
+quality.py     flags without a reference
 ```
 """
 
 from segmed.metrics.case import evaluate_case
 from segmed.metrics.comparison import Comparison, ModelCost, compare_models
+from segmed.metrics.quality import (
+    QualityFlag,
+    Shape,
+    ShapeRange,
+    check_quality,
+    learn_ranges,
+    measure_shapes,
+)
 from segmed.metrics.score import FLAGS, METRICS, CaseScore, Metric
 from segmed.metrics.summary import summarise
 from segmed.metrics.table import read_table, scores_table, write_table
@@ -30,8 +39,14 @@ __all__ = [
     "Comparison",
     "Metric",
     "ModelCost",
+    "QualityFlag",
+    "Shape",
+    "ShapeRange",
+    "check_quality",
     "compare_models",
     "evaluate_case",
+    "learn_ranges",
+    "measure_shapes",
     "read_table",
     "scores_table",
     "summarise",

@@ -63,8 +63,13 @@ def prepare_pair(
         MetricError: Not integers, shapes or spacing that do not fit.
         GeometryError: The two lie on different grids.
     """
-    first, second = _as_array(prediction, "prediction"), _as_array(reference, "reference")
-    _check_shapes(first, second, spacing_mm)
+    first, second = as_labels(prediction, "prediction"), as_labels(reference, "reference")
+    if first.shape != second.shape:
+        raise MetricError(
+            f"prediction and reference have different shapes: {first.shape} and {second.shape}; "
+            "bring them to one grid first"
+        )
+    check_spacing(second, spacing_mm)
     _check_grids(grids or _own_grids(prediction, reference), first.shape, spacing_mm)
     order = np.argsort([-abs(step) for step in second.strides], kind="stable")
     first, second = first.transpose(order), second.transpose(order)
@@ -100,7 +105,16 @@ def join_boxes(boxes: Sequence[Box]) -> Box:
     )
 
 
-def _as_array(labels: npt.ArrayLike | torch.Tensor, name: str) -> Labels:
+def as_labels(labels: npt.ArrayLike | torch.Tensor, name: str) -> Labels:
+    """A label map as an integer array, without a copy where there is one.
+
+    Args:
+        labels: Array or tensor of integers or booleans.
+        name: What it is, for the message.
+
+    Raises:
+        MetricError: It holds anything but integers.
+    """
     if isinstance(labels, torch.Tensor):
         labels = labels.detach().cpu().numpy()
     array = np.asarray(labels)
@@ -114,15 +128,15 @@ def _as_array(labels: npt.ArrayLike | torch.Tensor, name: str) -> Labels:
     return array
 
 
-def _check_shapes(first: Labels, second: Labels, spacing_mm: Sequence[float]) -> None:
-    if first.shape != second.shape:
+def check_spacing(labels: Labels, spacing_mm: Sequence[float]) -> None:
+    """Refuse a spacing that does not belong to a 2D or 3D label map.
+
+    Raises:
+        MetricError: The number of axes differs, or an edge is not a positive number.
+    """
+    if labels.ndim not in (2, 3) or labels.ndim != len(spacing_mm):
         raise MetricError(
-            f"prediction and reference have different shapes: {first.shape} and {second.shape}; "
-            "bring them to one grid first"
-        )
-    if first.ndim not in (2, 3) or first.ndim != len(spacing_mm):
-        raise MetricError(
-            f"label maps have {first.ndim} axes and the spacing {len(spacing_mm)}; give 2 or 3 "
+            f"label maps have {labels.ndim} axes and the spacing {len(spacing_mm)}; give 2 or 3 "
             "spatial axes without a channel axis, and one spacing for each"
         )
     if not all(np.isfinite(edge) and edge > 0 for edge in spacing_mm):
