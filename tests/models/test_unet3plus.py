@@ -25,7 +25,7 @@ def sources_of(model, stage):
     decoded = [m.detach() for m in model.decode(encoded)]
     for tensor in [*encoded, *decoded]:
         tensor.requires_grad_()
-    later = decoded[stage:-1] + [encoded[-1]]
+    later = [*decoded[stage:-1], encoded[-1]]
     model.decoder[stage - 1](encoded[:stage], later).square().sum().backward()
     names = [f"E{n}" for n, m in enumerate(encoded, 1) if m.grad is not None and m.grad.any()]
     return names + [f"D{n}" for n, m in enumerate(decoded, 1) if m.grad is not None]
