@@ -114,6 +114,32 @@ def test_stages_hand_their_weights_on_and_answer_alike_at_first():
         transfer_stage(third, second)
 
 
+def pass_through(model):
+    """Every convolution hands its first channel on; only the finest score is read."""
+    with torch.no_grad():
+        for module in [*model.encoder.modules(), *model.head.modules()]:
+            if isinstance(module, torch.nn.Conv2d):
+                module.weight.zero_()
+                centre = tuple(n // 2 for n in module.kernel_size)
+                module.weight[(0, 0, *centre)] = 1.0
+        finest = [model.score, *model.score_taps][-1]
+        finest.weight[0, 0] = 1.0
+    return model
+
+
+@pytest.mark.parametrize("name", ["fcn32s", "fcn16s", "fcn8s"])
+def test_crops_put_every_score_where_it_was_taken(name):
+    # the maximum of a ramp over a cell is its middle plus half a cell: a falling ramp cancels that
+    model = pass_through(paper(name, classes=1))
+    n = 224
+    ramp = torch.arange(n, dtype=torch.float32).expand(1, 1, n, n)
+    with torch.no_grad():
+        rising, falling = model(ramp), model(n - ramp)
+    found = (rising - falling + n) / 2
+    inside = (..., slice(80, 144), slice(80, 144))
+    assert torch.allclose(found[inside], ramp[inside], atol=1e-3)
+
+
 def test_upsampling_can_be_frozen():
     model = paper("fcn8s", freeze_upsampling=True)
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}

@@ -67,6 +67,20 @@ def test_tiles_of_the_valid_unet_equal_the_mirrored_whole_image():
     assert (tiled - whole).abs().max() <= 1e-6 * whole.abs().max().clamp(min=1)
 
 
+def test_skips_of_the_valid_unet_are_cropped_about_the_centre():
+    model = valid_unet()
+    with torch.no_grad():
+        for up in model.ups:
+            up.weight.zero_()  # leaves the skip of the finest level alone
+        for parameter in model.parameters():
+            parameter.abs_()
+    image = torch.rand(1, 1, 188, 188, requires_grad=True)
+    model(image)[0, 0, 1, 2].backward()
+    rows, columns = (image.grad[0, 0] != 0).nonzero().unbind(1)
+    assert (rows.min(), rows.max()) == (1 + 92 - 4, 1 + 92 + 4)
+    assert (columns.min(), columns.max()) == (2 + 92 - 4, 2 + 92 + 4)
+
+
 def test_tiles_are_refused_where_they_make_no_sense():
     padded = build_model("unet", spatial_dims=2, in_channels=1, num_classes=2, widths=(4, 6))
     with pytest.raises(ModelError, match="valid"):
