@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -204,6 +205,7 @@ def _is_coloured(header: DicomHeader) -> bool:
     return header.photometric not in {"MONOCHROME1", "MONOCHROME2"}
 
 
+@cache
 def _decodable(transfer_syntax: str) -> bool:
     try:
         return bool(get_decoder(UID(transfer_syntax)).is_available)

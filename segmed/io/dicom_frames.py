@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -13,6 +13,16 @@ MAX_FRAMES = 100_000
 
 _TIMES = ("TemporalPositionIdentifier", "AcquisitionNumber", "AcquisitionTime", "TriggerTime",
           "ContentTime")  # fmt: skip
+
+
+class Elements(Protocol):
+    """Elements by keyword: a pydicom data set, or the dictionary of a quick read."""
+
+    def get(self, key: str, /) -> Any:
+        """The value, or None."""
+        ...
+
+    def __contains__(self, key: Any, /) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,7 @@ class Slice:
     thickness: float | None = None
 
 
-def numbers(dataset: Dataset, name: str, count: int) -> tuple[float, ...] | None:
+def numbers(dataset: Elements, name: str, count: int) -> tuple[float, ...] | None:
     """`count` finite numbers of an element, or None where it holds anything else."""
     try:
         value = dataset.get(name)
@@ -60,16 +70,20 @@ def numbers(dataset: Dataset, name: str, count: int) -> tuple[float, ...] | None
     return tuple(parts[:count]) if count == 1 or len(parts) == count else None
 
 
+def _word(value: Any) -> str:
+    return "" if value is None else str(value).strip()
+
+
 def _is_multi(value: Any) -> bool:
     return not isinstance(value, str | bytes | int | float) and hasattr(value, "__iter__")
 
 
-def _number(dataset: Dataset, name: str) -> float | None:
+def _number(dataset: Elements, name: str) -> float | None:
     found = numbers(dataset, name, 1)
     return None if found is None else found[0]
 
 
-def slices_of(dataset: Dataset) -> tuple[Slice, ...]:
+def slices_of(dataset: Elements) -> tuple[Slice, ...]:
     """The frames of one file, in file order.
 
     A multi-frame file without functional groups gives frames without positions.
@@ -92,17 +106,17 @@ def slices_of(dataset: Dataset) -> tuple[Slice, ...]:
             intercept=intercept or 0.0,
             echo=_number(dataset, "EchoTime"),
             b_value=_number(dataset, "DiffusionBValue"),
-            time=tuple(str(dataset.get(name, "")) for name in _TIMES),
+            time=tuple(_word(dataset.get(name)) for name in _TIMES),
             step=_number(dataset, "SpacingBetweenSlices"),
             thickness=_number(dataset, "SliceThickness"),
         ),
     )
 
 
-def _enhanced(dataset: Dataset) -> tuple[Slice, ...]:
+def _enhanced(dataset: Elements) -> tuple[Slice, ...]:
     shared = dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]
     frames = []
-    for index, group in enumerate(dataset.PerFrameFunctionalGroupsSequence[:MAX_FRAMES]):
+    for index, group in enumerate(dataset.get("PerFrameFunctionalGroupsSequence")[:MAX_FRAMES]):
         places = (group, shared[0])
         measures = _macro(places, "PixelMeasuresSequence")
         values = _macro(places, "PixelValueTransformationSequence")

@@ -11,37 +11,17 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import pydicom
-from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from segmed.io.dicom_frames import Slice, numbers, slices_of
+from segmed.io.dicom_frames import Elements, Slice, numbers, slices_of
+from segmed.io.dicom_quick import quick_header
 from segmed.io.uid import short_hash
-
-PARSE_ERRORS = (
-    AttributeError,
-    EOFError,
-    IndexError,
-    InvalidDicomError,
-    KeyError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,
-    OSError,
-    OverflowError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
-"""What pydicom raises, by what was seen under fuzzing, for a file that is not what it should be."""
 
 MAX_INFLATED_BYTES = 1 << 30
 """Largest deflated data set that is inflated."""
@@ -131,8 +111,11 @@ class DicomHeader:
 
 @contextmanager
 def tolerant_pydicom() -> Iterator[None]:
-    """Silence pydicom's remarks on odd values: every value used is checked by our own rules."""
-    with warnings.catch_warnings():
+    """Silence pydicom's remarks on odd values, in warnings and in its log.
+
+    Every value used is checked by our own rules, and the remarks quote values, which are personal.
+    """
+    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
         warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom(\..*)?")
         yield
 
@@ -150,11 +133,12 @@ def looks_like_dicom(start: bytes) -> bool:
     return explicit or struct.unpack("<I", start[4:8])[0] <= 256
 
 
-def read_header(path: Path) -> DicomHeader | None:
+def read_header(path: Path, *, quick: bool = True) -> DicomHeader | None:
     """Read one file's header.
 
     Args:
         path: Any file.
+        quick: Try the short way of `dicom_quick` first.
 
     Returns:
         The header, with its fault where it has one; None where the file is not DICOM at all.
@@ -170,8 +154,8 @@ def read_header(path: Path) -> DicomHeader | None:
             if not looks_like_dicom(start):
                 return None
             stream.seek(0)
-            return _read(path, stream)
-    except PARSE_ERRORS as error:
+            return _read(path, stream, quick=quick)
+    except Exception as error:  # noqa: BLE001 - isolation boundary: one file of a whole tree
         return DicomHeader(
             path, fault=Fault("unreadable", f"the header cannot be parsed ({_kind(error)})")
         )
@@ -182,30 +166,32 @@ def _kind(error: BaseException) -> str:
     return type(error).__name__
 
 
-def _read(path: Path, stream: IO[bytes]) -> DicomHeader:
+def _read(path: Path, stream: IO[bytes], *, quick: bool) -> DicomHeader:
     size = path.stat().st_size
-    dataset, encoding = _parse(stream, size)
-    if dataset is None:
+    plain = quick_header(stream, size, TAGS) if quick else None
+    if plain is not None:
+        header = _fields(plain.values, path, plain.transfer_syntax)
+        stream.seek(plain.end)
+        return _with_pixels(header, stream, size)
+    if _is_deflated_bomb(stream, size):
         return DicomHeader(path, fault=Fault("too_large", "the deflated content is too large"))
-    header, fault = _fields(dataset, path), None
+    stream.seek(0)
+    dataset = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=TAGS)
+    syntax = str(dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian))
+    return _with_pixels(_fields(dataset, path, syntax), stream, size)
+
+
+def _with_pixels(header: DicomHeader, stream: IO[bytes], size: int) -> DicomHeader:
+    """Add what the pixel data, at which the stream stands, say."""
+    fault = None
+    encoding = UID(header.transfer_syntax)
     if encoding == DeflatedExplicitVRLittleEndian:
         has_pixels = bool(header.rows and header.columns)  # its length is checked when decoded
     else:
         has_pixels, fault = _measure_pixels(stream, size, header, encoding)
         if not has_pixels and fault is None and not header.series_uid:
             fault = Fault("truncated", "the file ends inside its header")
-    values = {**header.__dict__, "has_pixels": has_pixels, "fault": header.fault or fault}
-    return DicomHeader(**values)
-
-
-def _parse(stream: IO[bytes], size: int) -> tuple[Dataset | None, UID]:
-    """The wanted elements and the transfer syntax; no data set where it would be too large."""
-    if _is_deflated_bomb(stream, size):
-        return None, DeflatedExplicitVRLittleEndian
-    stream.seek(0)
-    dataset = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=TAGS)
-    encoding = UID(str(dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)))
-    return dataset, encoding
+    return replace(header, has_pixels=has_pixels, fault=header.fault or fault)
 
 
 def _is_deflated_bomb(stream: IO[bytes], size: int) -> bool:
@@ -229,9 +215,9 @@ def _is_deflated_bomb(stream: IO[bytes], size: int) -> bool:
     return False
 
 
-def _fields(dataset: Dataset, path: Path) -> DicomHeader:
+def _fields(dataset: Elements, path: Path, transfer_syntax: str) -> DicomHeader:
     def text(name: str) -> str:
-        return str(dataset.get(name, "") or "")
+        return str(dataset.get(name) or "").strip("\0 ")
 
     def whole(name: str) -> int | None:
         value = numbers(dataset, name, 1)
@@ -240,7 +226,7 @@ def _fields(dataset: Dataset, path: Path) -> DicomHeader:
     fault = None
     try:
         slices = slices_of(dataset)
-    except PARSE_ERRORS as error:
+    except Exception as error:  # noqa: BLE001 - isolation boundary: pydicom raises what it likes
         slices, fault = (), Fault("unreadable", f"its geometry cannot be parsed ({_kind(error)})")
     return DicomHeader(
         path=path,
@@ -257,7 +243,7 @@ def _fields(dataset: Dataset, path: Path) -> DicomHeader:
         samples=whole("SamplesPerPixel") or 1,
         bits_allocated=whole("BitsAllocated") or 0,
         photometric=text("PhotometricInterpretation"),
-        transfer_syntax=str(dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)),
+        transfer_syntax=transfer_syntax,
         frame_of_reference=text("FrameOfReferenceUID"),
         instance_number=whole("InstanceNumber"),
         images_in_acquisition=whole("ImagesInAcquisition"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from segmed.errors import GeometryError, ImageError
 from segmed.io.dicom_audit import SeriesAudit
 from segmed.io.dicom_frames import Slice
-from segmed.io.dicom_header import PARSE_ERRORS, tolerant_pydicom
+from segmed.io.dicom_header import tolerant_pydicom
 from segmed.io.dicom_scan import scan
 from segmed.io.limits import ReadLimits, check_finite, check_size
 from segmed.io.source import Loaded, Source
@@ -25,8 +27,6 @@ GEOMETRY_REASONS = frozenset({
     "mixed_spacing", "missing_geometry", "no_frame_positions", "bad_orientation", "absurd_spacing",
 })  # fmt: skip
 """Refusals that are about the grid."""
-
-DECODE_ERRORS = (*PARSE_ERRORS, RuntimeError, ArithmeticError)
 
 
 def only_series(path: Path) -> SeriesAudit:
@@ -77,7 +77,8 @@ def load_series(
     with tolerant_pydicom():
         for index, (path, part) in enumerate(audit.slices):
             if opened is None or opened[0] != path:
-                opened = (path, _open(path))
+                with decoding(path):
+                    opened = (path, pydicom.dcmread(path, force=True))
             volume[:, :, index] = _frame(opened[1], part, path, audit.shape[:2]).T
     check_finite(volume, audit.files[0])
     source = Source(
@@ -109,19 +110,28 @@ def require_usable(audit: SeriesAudit) -> None:
     )
 
 
-def _open(path: Path) -> Dataset:
+@contextmanager
+def decoding(path: Path) -> Iterator[None]:
+    """The boundary around pydicom and its decoders, which raise anything for a damaged file.
+
+    The RLE decoder is written in Rust and its panics are no `Exception`s.
+
+    Raises:
+        ImageError: `undecodable`. Its text names the kind of error only: the error's own text may
+            quote the file.
+    """
     try:
-        return pydicom.dcmread(path, force=True)
-    except PARSE_ERRORS as error:
-        raise _undecodable(path, error) from error
-
-
-def _undecodable(path: Path, error: BaseException) -> ImageError:
-    return ImageError(
-        f"{path.name}: its pixels cannot be decoded ({type(error).__name__}); fetch it again",
-        reason="undecodable",
-        paths=[path],
-    )
+        yield
+    except (ImageError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
+            raise
+        raise ImageError(
+            f"{path.name}: its content cannot be decoded ({type(error).__name__}); fetch it again",
+            reason="undecodable",
+            paths=[path],
+        ) from error
 
 
 def _frame(
@@ -129,10 +139,8 @@ def _frame(
 ) -> npt.NDArray[np.float64]:
     """One frame in real values, `[rows, columns]`."""
     syntax = dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
-    try:
+    with decoding(path):
         stored, _ = get_decoder(syntax).as_array(dataset, index=part.frame, raw=True)
-    except DECODE_ERRORS as error:
-        raise _undecodable(path, error) from error
     if stored.shape != (shape[1], shape[0]):
         raise ImageError(
             f"{path.name}: the pixels have the shape {stored.shape}, the header states "

@@ -26,8 +26,8 @@ from segmed.errors import GeometryError, ImageError
 from segmed.geometry import Affine
 from segmed.io.dicom_audit import ORIENTATION_TOLERANCE
 from segmed.io.dicom_frames import Slice, slices_of
-from segmed.io.dicom_header import PARSE_ERRORS, tolerant_pydicom
-from segmed.io.dicom_read import DECODE_ERRORS
+from segmed.io.dicom_header import tolerant_pydicom
+from segmed.io.dicom_read import decoding
 from segmed.io.dicom_stack import LPS_TO_RAS
 from segmed.io.limits import DEFAULT_LIMITS, ReadLimits, check_affine, check_size
 from segmed.io.nrrd import refusal
@@ -75,15 +75,11 @@ def load_seg(
         ImageError: See the module.
     """
     with tolerant_pydicom():
-        try:
+        with decoding(path):
             dataset = pydicom.dcmread(path, force=True)
             known = str(dataset.get("SOPClassUID", "")) in SEG_CLASSES
             parts = slices_of(dataset) if known else ()
             placed = bool(parts) and all(p.position and p.orientation for p in parts)
-        except PARSE_ERRORS as error:
-            raise refusal(
-                path, "unreadable", f"its header cannot be parsed ({type(error).__name__})"
-            ) from error
         if not known:
             raise refusal(path, "not_seg", "no DICOM segmentation object")
         if not placed:
@@ -111,16 +107,12 @@ def _frames(
     if kind not in {"BINARY", "LABELMAP"}:
         raise refusal(path, "fractional", f"a segmentation of type {kind!r} holds no labels")
     check_size((len(parts), int(dataset.Rows), int(dataset.Columns)), limits, path)
-    try:
+    with decoding(path):
         count = int(dataset.get("NumberOfFrames", 1))
         syntax = dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
         pixels, _ = get_decoder(syntax).as_array(dataset, raw=True)
         values = _values(dataset, kind)
-    except DECODE_ERRORS as error:
-        raise refusal(
-            path, "undecodable", f"its pixels cannot be decoded ({type(error).__name__})"
-        ) from error
-    pixels = pixels.reshape(count, int(dataset.Rows), int(dataset.Columns))
+        pixels = pixels.reshape(count, int(dataset.Rows), int(dataset.Columns))
     if not count == len(parts) == len(values):
         raise refusal(path, "corrupt", f"{count} frames and {len(parts)} places")
     return SegFrames(pixels, parts, values)

@@ -173,8 +173,9 @@ def affine_of(header: Any, num_axes: int, path: Path) -> Affine:
             paths=[path],
         )
     scale = UNIT_MM.get(int(header["xyzt_units"]) & 7, 1.0)
-    sform = np.asarray(header.get_sform(), dtype=np.float64)
-    qform = _qform(header, path) if qform_code > 0 else None
+    with np.errstate(invalid="ignore", over="ignore"):  # numbers that are none are refused later
+        sform = np.asarray(header.get_sform(), dtype=np.float64)
+        qform = _qform(header, path) if qform_code > 0 else None
     if sform_code > 0 and qform is not None and sform_code == qform_code:
         _check_agreement(sform, qform, path)
     affine = sform if sform_code > 0 or qform is None else qform

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -58,7 +59,7 @@ def test_a_hang_is_stopped(tmp_path: Path) -> None:
 
 
 def test_a_child_without_memory_is_an_error_of_the_file(tmp_path: Path) -> None:
-    (tmp_path / "a.nii.gz").write_bytes(b"\x1f\x8b")
+    nib.save(nib.Nifti1Image(np.zeros((160,) * 3, np.uint8), np.eye(4)), tmp_path / "a.nii.gz")
     with pytest.raises(ImageError) as caught:
         read_image_isolated(tmp_path / "a.nii.gz", memory_gb=0.02)
-    assert caught.value.reason in {"decoder_crashed", "out_of_memory"}
+    assert caught.value.reason == "out_of_memory"
