@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import itertools
 import re
 import shlex
@@ -180,3 +182,20 @@ def test_reference_lists_every_option_of_every_command() -> None:
 
     missing = list(walk(root_command(), "segmed"))
     assert missing == [], "run `python docs/make_reference.py` and commit the result"
+
+
+def python_imports() -> list[tuple[str, str, str]]:
+    """Every `from MODULE import NAME` in the Python blocks of the pages."""
+    found = []
+    for page in PAGES:
+        for language, body in FENCE.findall(page.read_text(encoding="utf-8")):
+            if language == "python":
+                for node in ast.walk(ast.parse(body)):
+                    if isinstance(node, ast.ImportFrom):
+                        found += [(page.name, str(node.module), alias.name) for alias in node.names]
+    return found
+
+
+@pytest.mark.parametrize(("page", "module", "name"), python_imports())
+def test_python_of_the_pages_imports_what_exists(page: str, module: str, name: str) -> None:
+    assert hasattr(importlib.import_module(module), name), f"{page}: {module} has no {name}"
