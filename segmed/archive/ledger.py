@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from segmed.archive.ledger_tables import (
     FIELDS,
@@ -44,34 +44,36 @@ class Ledger:
 
     def __init__(self, path: Path, *, writer: bool = True) -> None:
         self.path = path
-        self._lock = None
+        self._lock: TextIO | None = None
         if writer:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = path.with_name(path.name + ".lock").open("a")
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                self._lock.close()
-                raise UsageError(
-                    f"another run is writing {path.name}; wait for it, or end it, and start again"
-                ) from error
+            self._lock = _locked(path)
         elif not path.exists():
             raise UsageError(f"no ledger {path}: has an archive been segmented into this folder?")
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare(writer)
+        except sqlite3.DatabaseError as error:
+            self.close()
+            raise ServiceError(
+                f"the ledger {path.name} cannot be opened ({error}); is the disk full, or is the "
+                "file no ledger?"
+            ) from error
+        except UsageError:
+            self.close()
+            raise
+
+    def _prepare(self, writer: bool) -> None:
         self._connection.execute("PRAGMA busy_timeout = 10000")
         if writer:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")
-        self._check_schema(writer)
-
-    def _check_schema(self, writer: bool) -> None:
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         if version == 0 and writer:
             self._connection.executescript(
                 f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
             )
         elif version != SCHEMA_VERSION:
-            self.close()
             raise UsageError(
                 f"{self.path.name} has schema version {version}, this segmed reads "
                 f"{SCHEMA_VERSION}; use the segmed that wrote it, or another output folder"
@@ -338,3 +340,16 @@ class Ledger:
             "SELECT count(*) FROM not_images WHERE run = ?", (run,)
         ).fetchone()[0]
         return int(in_studies), int(others)
+
+
+def _locked(path: Path) -> TextIO:
+    """The open lock file of a ledger; the system drops the lock when its holder dies."""
+    lock = path.with_name(path.name + ".lock").open("a", encoding="utf-8")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise UsageError(
+            f"another run is writing {path.name}; wait for it, or end it, and start again"
+        ) from error
+    return lock

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from monai.data import MetaTensor
+from scipy import ndimage
 
 from segmed.geometry import spacing_of
 from segmed.manifest.schema import LabelClass
@@ -15,9 +17,12 @@ PERCENTILES = (1, 50, 99)
 MAX_SAMPLES = 100_000
 """Voxels that intensity statistics are taken from, evenly spread over the image."""
 
+FRAGMENTED_SHARE = 0.9
+"""A structure whose largest piece holds less than this share of it is flagged `fragments`."""
+
 
 def measure(image: MetaTensor, label: MetaTensor, labels: Sequence[LabelClass]) -> dict[str, Any]:
-    """Volumes of the structures, spacing, and intensities of the image.
+    """Volumes of the structures, quality flags, spacing, and intensities of the image.
 
     Args:
         image: `[C, *spatial]`.
@@ -25,23 +30,49 @@ def measure(image: MetaTensor, label: MetaTensor, labels: Sequence[LabelClass]) 
         labels: The structures.
 
     Returns:
-        JSON values: `volumes_ml` by structure, `spacing_mm`, `shape`, and for each channel
+        JSON values: `volumes_ml` by structure, `flags`, `spacing_mm`, `shape`, and for each channel
         `intensity` with `mean`, `std` and percentiles.
     """
-    spatial = tuple(int(n) for n in label.shape[1:])
-    spacing = spacing_of(np.asarray(image.affine, dtype=np.float64))[: len(spatial)]
+    values = np.asarray(label)[0]
+    spacing = spacing_of(np.asarray(image.affine, dtype=np.float64))[: values.ndim]
     voxel_ml = float(np.prod(spacing)) / 1000.0
-    values = np.asarray(label).ravel()
-    counts = np.bincount(values, minlength=max(item.value for item in labels) + 1)
+    counts = np.bincount(values.ravel(), minlength=max(item.value for item in labels) + 1)
     return {
         "volumes_ml": {item.name: float(counts[item.value]) * voxel_ml for item in labels},
+        "flags": list(flags_of(values, labels)),
         "spacing_mm": [float(edge) for edge in spacing],
-        "shape": list(spatial),
+        "shape": list(values.shape),
         "intensity": [_intensity(np.asarray(channel)) for channel in image],
     }
 
 
-def _intensity(channel: np.ndarray) -> dict[str, float]:
+def flags_of(values: npt.NDArray[Any], labels: Sequence[LabelClass]) -> Iterator[str]:
+    """What makes a segmentation worth a look, without knowing the truth.
+
+    Args:
+        values: Label values, `[*spatial]`.
+        labels: The structures.
+
+    Yields:
+        `empty:NAME` (nothing found), `border:NAME` (it reaches the edge of the image, so it may be
+        cut off), `fragments:NAME` (no piece holds nine tenths of it; pieces are joined by faces).
+    """
+    places = ndimage.find_objects(values, max_label=max(item.value for item in labels))
+    for item in labels:
+        place = places[item.value - 1]
+        if place is None:
+            yield f"empty:{item.name}"
+            continue
+        edges = zip(place, values.shape, strict=True)
+        if any(part.start == 0 or part.stop == size for part, size in edges):
+            yield f"border:{item.name}"
+        pieces, number = ndimage.label(values[place] == item.value)
+        sizes = np.bincount(pieces.ravel(), minlength=number + 1)[1:]
+        if sizes.max() < FRAGMENTED_SHARE * sizes.sum():
+            yield f"fragments:{item.name}"
+
+
+def _intensity(channel: npt.NDArray[Any]) -> dict[str, float]:
     values = channel.ravel()[:: max(1, channel.size // MAX_SAMPLES)].astype(np.float64)
     low, median, high = np.percentile(values, PERCENTILES)
     return {

@@ -1,0 +1,236 @@
+"""Watch whether what an archive brings, and what comes out of it, still resembles the training.
+
+**Alarm rule.** A feature raises the alarm when all three hold:
+
+1. the night has at least `MIN_STUDIES` studies;
+2. the two-sided Kolmogorov-Smirnov test of night against training gives p < `ALPHA` divided by the
+   number of features (Bonferroni);
+3. the night's median lies more than `MIN_SHIFT` training interquartile ranges from the training
+   median, so that a large night does not raise the alarm over nothing.
+
+The share of flagged studies raises it when one has at least `MIN_STUDIES`, the one-sided binomial
+test against the training share gives p < `ALPHA` divided likewise, and the share is at least
+`MIN_RATE_STEP` higher. The share of refused studies is watched in the same way against the share
+that the caller expects.
+
+Source:
+    Massey 1951, JASA 46(253), for the Kolmogorov-Smirnov test.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from segmed.archive.ledger import Ledger
+from segmed.archive.measures import measure
+from segmed.errors import UsageError
+from segmed.io import read_images, read_label
+from segmed.io.atomic import whole_file
+from segmed.manifest.schema import Manifest
+
+SCHEMA_VERSION = 1
+MIN_STUDIES = 8
+ALPHA = 0.01
+MIN_SHIFT = 0.5
+MIN_RATE_STEP = 0.1
+FLAGGED, REFUSED = "flagged", "refused"
+
+Distributions = dict[str, list[float]]
+"""Values of each feature, one a study."""
+
+
+@dataclass(frozen=True)
+class DriftRow:
+    """One feature of a night beside the training.
+
+    Attributes:
+        feature: Such as `volume_ml:anterior`, `spacing_mm:2`, `intensity:0:median`, `flagged`.
+        num_training: Training values.
+        num_night: The night's values.
+        training: Training median, or share.
+        night: The night's median, or share.
+        shift: Distance of the medians in training interquartile ranges; for shares their
+            difference.
+        p_value: Of the test that the alarm rule names.
+        is_alarm: Whether the rule holds.
+    """
+
+    feature: str
+    num_training: int
+    num_night: int
+    training: float
+    night: float
+    shift: float
+    p_value: float
+    is_alarm: bool
+
+
+def training_distributions(manifest: Manifest) -> Distributions:
+    """The features of the training cases, their volumes taken from the reference labels.
+
+    Args:
+        manifest: The image set that the model was trained on.
+    """
+    found: Distributions = {}
+    for case in manifest.training:
+        label_path = manifest.label_path(case)
+        if label_path is not None:
+            image, label = read_images(manifest.image_paths(case)), read_label(label_path)
+            add_features(found, measure(image, label, manifest.labels))
+    return found
+
+
+def night_distributions(ledger: Ledger, run: int) -> tuple[Distributions, int, int]:
+    """The features of the studies that a run segmented.
+
+    Args:
+        ledger: The ledger.
+        run: Number of the run.
+
+    Returns:
+        The values, the number of studies it worked on or refused, and how many it refused.
+    """
+    found: Distributions = {}
+    num_met = num_refused = 0
+    for _, entry in ledger.met(run):
+        is_refused = entry.state == "quarantined"
+        num_refused += is_refused
+        if entry.state == "done" and entry.worked == run:
+            add_features(found, entry.measures)
+            num_met += 1
+        num_met += is_refused
+    return found, num_met, num_refused
+
+
+def add_features(found: Distributions, measures: Mapping[str, Any]) -> None:
+    """Add one study's measures to the distributions."""
+    for name, value in _features(measures):
+        found.setdefault(name, []).append(value)
+
+
+def _features(measures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for name, volume in measures["volumes_ml"].items():
+        yield f"volume_ml:{name}", float(volume)
+    for axis, edge in enumerate(sorted(measures["spacing_mm"])):
+        yield f"spacing_mm:{axis}", float(edge)
+    for channel, values in enumerate(measures["intensity"]):
+        yield f"intensity:{channel}:median", float(values["median"])
+        yield f"intensity:{channel}:range", float(values["p99"] - values["p01"])
+    yield FLAGGED, float(bool(measures["flags"]))
+
+
+def watch(
+    training: Distributions,
+    night: Distributions,
+    *,
+    refused: tuple[int, int] = (0, 0),
+    expected_refused: float = 0.05,
+) -> list[DriftRow]:
+    """Compare a night with the training by the alarm rule of this module.
+
+    Args:
+        training: From `training_distributions`.
+        night: From `night_distributions`.
+        refused: Studies refused, and studies met, in that night.
+        expected_refused: Share of refused studies that is normal for this archive.
+
+    Returns:
+        One row a feature, alarms first, then by shift.
+    """
+    names = sorted(training.keys() & night.keys())
+    num_tests = len(names) + 1
+    rows = [
+        _share_row(
+            name, training[name], night[name], num_tests, floor=1 / (len(training[name]) + 2)
+        )
+        if name == FLAGGED
+        else _value_row(name, training[name], night[name], num_tests)
+        for name in names
+    ]
+    num_refused, num_met = refused
+    values = [1.0] * num_refused + [0.0] * (num_met - num_refused)
+    rows.append(_share_row(REFUSED, [expected_refused], values, num_tests, floor=1e-3))
+    return sorted(rows, key=lambda row: (not row.is_alarm, -abs(row.shift), row.feature))
+
+
+def _value_row(
+    name: str, training: Sequence[float], night: Sequence[float], num_tests: int
+) -> DriftRow:
+    low, middle, high = np.percentile(training, [25, 50, 75])
+    median = float(np.median(night))
+    step = median - float(middle)
+    # A feature that never varied in training has no range: any step is a whole one.
+    shift = step / float(high - low) if high > low else float(np.sign(step))
+    p_value = float(stats.ks_2samp(training, night, method="asymp").pvalue)
+    is_alarm = len(night) >= MIN_STUDIES and p_value < ALPHA / num_tests and abs(shift) > MIN_SHIFT
+    return DriftRow(
+        name, len(training), len(night), float(middle), median, shift, p_value, is_alarm
+    )
+
+
+def _share_row(
+    name: str,
+    training: Sequence[float],
+    night: Sequence[float],
+    num_tests: int,
+    *,
+    floor: float,
+) -> DriftRow:
+    """A row of shares; `floor` stands for a training share of zero, which is never quite so."""
+    usual = float(np.mean(training))
+    share = float(np.mean(night)) if night else 0.0
+    p_value = 1.0
+    if night:
+        chance = min(max(usual, floor), 1.0)
+        found = stats.binomtest(round(sum(night)), len(night), chance, alternative="greater")
+        p_value = float(found.pvalue)
+    is_alarm = (
+        len(night) >= MIN_STUDIES and p_value < ALPHA / num_tests and share - usual >= MIN_RATE_STEP
+    )
+    return DriftRow(name, len(training), len(night), usual, share, share - usual, p_value, is_alarm)
+
+
+def drift_table(rows: Sequence[DriftRow]) -> pd.DataFrame:
+    """The rows as a table for a report."""
+    return pd.DataFrame([row.__dict__ for row in rows])
+
+
+def drift_metrics(rows: Sequence[DriftRow]) -> dict[str, float]:
+    """The rows as metrics for a tracker: `drift/FEATURE` is the shift, `drift/alarms` a count."""
+    metrics = {f"drift/{row.feature.replace(':', '.')}": row.shift for row in rows}
+    return {**metrics, "drift/alarms": float(sum(row.is_alarm for row in rows))}
+
+
+def write_distributions(distributions: Distributions, path: Path) -> Path:
+    """Keep the training's distributions beside a model, as JSON."""
+    content = {"schema_version": SCHEMA_VERSION, "distributions": distributions}
+    with whole_file(path) as draft:
+        draft.write_text(json.dumps(content, indent=1, sort_keys=True), encoding="utf-8")
+    return path
+
+
+def read_distributions(path: Path) -> Distributions:
+    """Read what `write_distributions` wrote.
+
+    Raises:
+        UsageError: The file is missing, or of another schema version.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content["schema_version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path.name} holds no distributions of a training") from error
+    if version != SCHEMA_VERSION:
+        raise UsageError(
+            f"{path.name} has schema version {version}, this segmed reads {SCHEMA_VERSION}"
+        )
+    distributions: Distributions = content["distributions"]
+    return distributions

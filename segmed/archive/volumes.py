@@ -1,0 +1,85 @@
+"""The volumes table of an archive: one row a segmented study, the doubtful ones first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pa_parquet
+
+from segmed.archive.ledger import Entry, Ledger
+from segmed.errors import unknown_name
+from segmed.io.atomic import whole_file
+from segmed.manifest.schema import LabelClass
+
+ROWS_AT_ONCE = 1000
+
+
+def write_volumes(ledger: Ledger, path: Path, labels: Sequence[LabelClass]) -> Path:
+    """Write the volumes table, a thousand rows in memory at a time.
+
+    Columns: study, key, package, form, output, `NAME_ml` for each structure, flags (separated by
+    blanks), num_flags, `spacing_mm_0` and so on, seconds. Rows with flags come first, then all in
+    the order of their keys. Studies that were refused or failed have no row.
+
+    Args:
+        ledger: The ledger.
+        path: `.csv` or `.parquet`.
+        labels: The structures.
+
+    Returns:
+        The file.
+
+    Raises:
+        UsageError: The suffix is another one.
+    """
+    if path.suffix not in {".csv", ".parquet"}:
+        raise unknown_name("kind of table", path.suffix, [".csv", ".parquet"])
+    schema = _schema(labels)
+    with whole_file(path) as draft:
+        if path.suffix == ".csv":
+            writer: Any = pa_csv.CSVWriter(draft, schema)
+        else:
+            writer = pa_parquet.ParquetWriter(draft, schema)
+        with writer:
+            rows = _rows(ledger, labels)
+            while batch := list(islice(rows, ROWS_AT_ONCE)):
+                writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+    return path
+
+
+def _schema(labels: Sequence[LabelClass]) -> pa.Schema:
+    texts = [(name, pa.string()) for name in ("study", "key", "package", "form", "output")]
+    volumes = [(f"{item.name}_ml", pa.float64()) for item in labels]
+    spacing = [(f"spacing_mm_{axis}", pa.float64()) for axis in range(3)]
+    flags = [("flags", pa.string()), ("num_flags", pa.int64())]
+    return pa.schema([*texts, *volumes, *flags, *spacing, ("seconds", pa.float64())])
+
+
+def _rows(ledger: Ledger, labels: Sequence[LabelClass]) -> Iterator[dict[str, Any]]:
+    for is_flagged in (True, False):
+        for entry in ledger.entries(state="done"):
+            if bool(entry.measures.get("flags")) is is_flagged:
+                yield _row(entry, labels)
+
+
+def _row(entry: Entry, labels: Sequence[LabelClass]) -> dict[str, Any]:
+    measures = entry.measures
+    spacing = measures.get("spacing_mm", [])
+    flags = measures.get("flags", [])
+    return {
+        "study": entry.study,
+        "key": entry.key,
+        "package": entry.package,
+        "form": entry.form,
+        "output": entry.output,
+        **{f"{item.name}_ml": measures.get("volumes_ml", {}).get(item.name) for item in labels},
+        "flags": " ".join(flags),
+        "num_flags": len(flags),
+        **{f"spacing_mm_{axis}": edge for axis, edge in enumerate(spacing)},
+        "seconds": entry.seconds,
+    }

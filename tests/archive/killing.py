@@ -1,0 +1,70 @@
+"""Archive runs in a process that is killed at random moments, and continued."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+from segmed.archive import Choices, FolderSource, Ledger, segment_archive
+from segmed.inference.predictor import Predictor
+
+FORK = multiprocessing.get_context("fork")
+"""The child has torch and the model already, so that many kills take little time."""
+
+
+def run_to_its_end(root: Path, predictor: Predictor, out: Path) -> None:
+    """One undisturbed run in a process of its own."""
+    child = FORK.Process(target=_run, args=(root, predictor, out))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+
+
+def run_and_kill(
+    root: Path, predictor: Predictor, out: Path, *, kills: int, longest_s: float, seed: int
+) -> int:
+    """Runs that are killed at random moments; returns how many died of it."""
+    moments = random.Random(seed)
+    died = 0
+    for _ in range(kills):
+        child = FORK.Process(target=_run, args=(root, predictor, out))
+        child.start()
+        time.sleep(moments.uniform(0.0, longest_s))
+        os.kill(child.pid or 0, signal.SIGKILL)
+        child.join()
+        died += child.exitcode == -signal.SIGKILL
+    return died
+
+
+def _run(root: Path, predictor: Predictor, out: Path) -> None:
+    for _ in segment_archive(
+        FolderSource(root), predictor=predictor, out_dir=out, choices=Choices(min_free_bytes=0)
+    ):
+        pass
+
+
+def ends(out: Path) -> dict[str, tuple[str, str, str | None]]:
+    """State, reason and output digest of every study, by key."""
+    with Ledger(out / "ledger.sqlite", writer=False) as ledger:
+        return {
+            entry.key: (entry.state, entry.reason, entry.output_sha256)
+            for entry in ledger.entries()
+        }
+
+
+def attempts(out: Path) -> int:
+    """How often work on a study was begun, all studies together."""
+    with Ledger(out / "ledger.sqlite", writer=False) as ledger:
+        return sum(entry.attempts for entry in ledger.entries())
+
+
+def files(out: Path) -> dict[str, bytes]:
+    """Every file among the segmentations, hidden ones too, with its bytes."""
+    root = out / "segmentations"
+    return {
+        str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()
+    }

@@ -1,0 +1,106 @@
+"""The volumes table, quality flags and the drift watch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from tiny_model import LABELS
+
+from segmed.archive import FolderSource, Ledger, segment_archive
+from segmed.archive.drift import (
+    drift_metrics,
+    night_distributions,
+    read_distributions,
+    watch,
+    write_distributions,
+)
+from segmed.archive.measures import flags_of
+from segmed.archive.volumes import write_volumes
+from segmed.errors import UsageError
+from segmed.inference.predictor import Predictor
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_volumes_table_holds_each_done_study_with_its_volumes(
+    tmp_path: Path, predictor: Predictor, write_nifti: Callable[..., Path], suffix: str
+) -> None:
+    for seed in range(3):
+        write_nifti(tmp_path / f"archive/{seed}.nii.gz", seed)
+    out = tmp_path / "out"
+    source = FolderSource(tmp_path / "archive")
+    outcomes = list(segment_archive(source, predictor=predictor, out_dir=out))
+    with Ledger(out / "ledger.sqlite", writer=False) as ledger:
+        path = write_volumes(ledger, out / f"volumes{suffix}", LABELS)
+    table = pd.read_csv(path) if suffix == ".csv" else pd.read_parquet(path)
+    assert sorted(table["key"]) == sorted(outcome.key for outcome in outcomes)
+    for row in table.itertuples():
+        label = np.asarray(nib.load(out / row.output).dataobj)
+        assert row.anterior_ml == pytest.approx((label == 1).sum() / 1000)
+    assert list(table["num_flags"] > 0) == sorted(table["num_flags"] > 0, reverse=True)
+
+
+def test_table_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "l.sqlite") as ledger, pytest.raises(UsageError, match=r"\.csv"):
+        write_volumes(ledger, tmp_path / "volumes.xlsx", LABELS)
+
+
+def test_flags_name_what_is_empty_cut_off_or_in_pieces() -> None:
+    values = np.zeros((8, 8, 8), dtype=np.uint8)
+    assert list(flags_of(values, LABELS)) == ["empty:anterior", "empty:posterior"]
+    values[0:3, 2:4, 2:4] = 1
+    values[5, 2, 2] = values[5, 5, 5] = 2
+    assert list(flags_of(values, LABELS)) == ["border:anterior", "fragments:posterior"]
+    values[:] = 0
+    values[2:4, 2:4, 2:4], values[4:6, 2:4, 2:4] = 1, 2
+    assert list(flags_of(values, LABELS)) == []
+
+
+def normal(seed: int, number: int, mean: float) -> list[float]:
+    return list(np.random.default_rng(seed).normal(mean, 1.0, number))
+
+
+def test_night_like_the_training_raises_no_alarm() -> None:
+    training = {"volume_ml:a": normal(1, 200, 10.0), "flagged": [0.0, 0.0, 0.0, 1.0] * 50}
+    night = {"volume_ml:a": normal(2, 60, 10.0), "flagged": [0.0, 0.0, 0.0, 1.0] * 15}
+    rows = watch(training, night, refused=(3, 63))
+    assert not any(row.is_alarm for row in rows)
+    assert drift_metrics(rows)["drift/alarms"] == 0
+
+
+def test_shifted_volumes_and_rising_shares_raise_the_alarm() -> None:
+    training = {"volume_ml:a": normal(1, 200, 10.0), "flagged": [0.0] * 190 + [1.0] * 10}
+    night = {"volume_ml:a": normal(2, 60, 12.0), "flagged": [0.0, 1.0] * 30}
+    alarms = {row.feature for row in watch(training, night, refused=(20, 80)) if row.is_alarm}
+    assert alarms == {"volume_ml:a", "flagged", "refused"}
+
+
+def test_small_night_and_small_shift_raise_no_alarm() -> None:
+    training = {"volume_ml:a": normal(1, 5000, 10.0)}
+    few, slight = {"volume_ml:a": normal(2, 5, 15.0)}, {"volume_ml:a": normal(2, 5000, 10.2)}
+    for night in (few, slight):
+        assert not any(row.is_alarm for row in watch(training, night))
+
+
+def test_a_night_is_read_from_its_run_alone(
+    tmp_path: Path, predictor: Predictor, write_nifti: Callable[..., Path]
+) -> None:
+    out, source = tmp_path / "out", FolderSource(tmp_path / "archive")
+    write_nifti(tmp_path / "archive/0.nii.gz", 0)
+    list(segment_archive(source, predictor=predictor, out_dir=out))
+    write_nifti(tmp_path / "archive/1.nii.gz", 1)
+    (tmp_path / "archive/2.nii.gz").write_bytes(b"")
+    list(segment_archive(source, predictor=predictor, out_dir=out))
+    with Ledger(out / "ledger.sqlite", writer=False) as ledger:
+        found, num_met, num_refused = night_distributions(ledger, ledger.last_run() or 0)
+    assert (num_met, num_refused) == (2, 1)
+    assert {len(values) for values in found.values()} == {1}
+    path = write_distributions(found, tmp_path / "training.json")
+    assert read_distributions(path) == found
+    path.write_text('{"schema_version": 7}')
+    with pytest.raises(UsageError, match="version 7"):
+        read_distributions(path)
