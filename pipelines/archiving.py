@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,11 @@ from segmed.archive import (
     read_rules,
     segment_archive,
 )
+from segmed.archive.address import delivery_at, source_at
+from segmed.archive.remote import Query
 from segmed.errors import UsageError
 from segmed.inference import Predictor
+from segmed.package import ModelPackage
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,11 @@ class ArchiveJob:
         rules: YAML that says which series is which channel.
         limit: Stop after this many studies.
         resegment: Also segment what another model has done.
+        since: Only studies of this day or later (of a folder: files changed since).
+        until: Only studies of this day or earlier; of a PACS.
+        modalities: Only series of these modalities; of a PACS.
+        send: Address that segmentations are sent to besides.
+        tta: Average over mirror images.
         folder: Working folder, for the embedded registry.
     """
 
@@ -50,6 +59,11 @@ class ArchiveJob:
     rules: Path | None = None
     limit: int | None = None
     resegment: bool = False
+    since: date | None = None
+    until: date | None = None
+    modalities: tuple[str, ...] = ()
+    send: str | None = None
+    tta: bool = False
     folder: Path = Path()
 
 
@@ -57,16 +71,18 @@ def open_source(job: ArchiveJob, num_channels: int) -> StudySource:
     """The source that a job names.
 
     Raises:
-        UsageError: There is no such folder, or the address is of an unknown kind.
+        UsageError: The address cannot be used, or a choice does not fit the kind of source.
     """
     rules = read_rules(job.rules) if job.rules else None
     if "://" in job.source:
-        kind = job.source.partition("://")[0]
-        raise UsageError(f"unknown kind of archive {kind!r}: give a folder")
-    place = Path(job.source)
-    if not place.is_dir():
-        raise UsageError(f"{job.source} is no folder; give a folder of NIfTI or DICOM files")
-    return FolderSource(place, rules=rules, num_channels=num_channels)
+        query = Query(since=job.since, until=job.until, modalities=job.modalities)
+        return source_at(job.source, query=query, num_channels=num_channels, rules=rules)
+    if job.until is not None or job.modalities:
+        raise UsageError("--until and --modality ask a PACS; a folder knows --since only")
+    since = datetime.combine(job.since, time.min) if job.since else None
+    return FolderSource(
+        Path(job.source), num_channels, rules, since=since, skip=(job.out_dir.resolve(),)
+    )
 
 
 def run_archive(
@@ -85,13 +101,14 @@ def run_archive(
     paths = tuple(entry.path for entry in resolved)
     packages = read_packages(paths)
     source = open_source(job, len(packages[0].plan.channels))
-    crew = Workers(paths, job.workers) if job.workers else Predictor(packages)
+    crew = _crew(job, paths, packages)
     outcomes = []
     for outcome in segment_archive(
         source,
         predictor=crew,
         out_dir=job.out_dir,
         format=job.format,
+        delivery=delivery_at(job.send) if job.send else None,
         choices=Choices(limit=job.limit, resegment=job.resegment),
     ):
         outcomes.append(asdict(outcome))
@@ -101,13 +118,25 @@ def run_archive(
     return {"models": [entry.record() for entry in resolved], "outcomes": outcomes}
 
 
+def _crew(
+    job: ArchiveJob, paths: tuple[Path, ...], packages: Sequence[ModelPackage]
+) -> Workers | Predictor:
+    if job.workers:
+        return Workers(paths, job.workers, {"tta": job.tta})
+    return Predictor(packages, tta=job.tta)
+
+
 def preview(job: ArchiveJob) -> Iterator[StudyOutcome]:
     """What `run_archive` would do; nothing is written."""
     resolved = [resolve_model(reference, folder=job.folder) for reference in job.models]
     packages = read_packages(tuple(entry.path for entry in resolved))
     source = open_source(job, len(packages[0].plan.channels))
     yield from preview_archive(
-        source, model=model_of(packages), out_dir=job.out_dir, format=job.format
+        source,
+        model=model_of(packages),
+        out_dir=job.out_dir,
+        format=job.format,
+        tta=job.tta,
     )
 
 

@@ -53,6 +53,8 @@ class GateRules(Frozen):
         max_more_missed: Structures missed, challenger minus champion.
         max_more_false_positives: Structures invented, likewise.
         max_slowdown: Seconds a case, challenger over champion.
+        evaluation: Manifest whose test cases are the frozen evaluation set, relative to the file
+            of rules; a manifest given on the command line stands above it.
     """
 
     min_cases: PositiveInt = 5
@@ -60,6 +62,7 @@ class GateRules(Frozen):
     max_more_missed: NonNegativeInt = 0
     max_more_false_positives: NonNegativeInt = 0
     max_slowdown: Annotated[float, Field(gt=0.0)] = 2.0
+    evaluation: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def read_rules(path: Path = DEFAULT_RULES) -> GateRules:
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return GateRules.model_validate(content)
+        rules = GateRules.model_validate(content)
     except FileNotFoundError as error:
         raise UsageError(f"there is no file of gate rules at {path}") from error
     except yaml.YAMLError as error:
@@ -123,6 +126,9 @@ def read_rules(path: Path = DEFAULT_RULES) -> GateRules:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UsageError(f"{path}: field {where!r}: {first['msg']}") from error
+    if rules.evaluation is None:
+        return rules
+    return rules.model_copy(update={"evaluation": path.parent / rules.evaluation})
 
 
 def judge(

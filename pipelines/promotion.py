@@ -153,16 +153,18 @@ def _compare(
     if champion is None:
         return None, None, {}
     _require_same_contract(registry, champion, challenger)
+    gate = read_rules(rules or DEFAULT_RULES)
+    manifest_path = manifest_path or gate.evaluation
     if manifest_path is None:
         if force is not None:
             return None, None, {}
         raise UsageError(
-            "the gate needs cases to compare on: give --manifest with labelled test cases"
+            "the gate needs cases to compare on: give --manifest with labelled test cases, or "
+            "write `evaluation: M.json` into the rules"
         )
     manifest = read_manifest(manifest_path)
     if not manifest.test or any(case.label is None for case in manifest.test):
         raise UsageError(f"{manifest_path} has no labelled test cases; the gate compares on those")
-    gate = read_rules(rules or DEFAULT_RULES)
     found = {
         CHAMPION: _scores(registry, champion, manifest),
         CHALLENGER: _scores(registry, challenger, manifest),

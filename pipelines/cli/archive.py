@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -42,6 +43,19 @@ def segment(
     resegment: Annotated[
         bool, typer.Option("--resegment", help="Also what another model has done.")
     ] = False,
+    since: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Studies of this day or later.")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Of a PACS: or earlier.")
+    ] = None,
+    modality: Annotated[
+        list[str] | None, typer.Option(help="Of a PACS: series of this modality; repeatable.")
+    ] = None,
+    send: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Also send outputs to this PACS.")
+    ] = None,
+    tta: Annotated[bool, typer.Option("--tta", help="Average over mirror images.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -60,6 +74,11 @@ def segment(
         rules=rules,
         limit=limit,
         resegment=resegment,
+        since=since.date() if since else None,
+        until=until.date() if until else None,
+        modalities=tuple(modality or ()),
+        send=send,
+        tta=tta,
     )
     if dry_run:
         outcomes = [asdict(outcome) for outcome in preview(job)]

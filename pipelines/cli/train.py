@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,7 @@ from pipelines.cli.console import (
 from pipelines.cli.data import ManifestArgument
 
 if TYPE_CHECKING:
+    from pipelines.jobs import TrainJob
     from segmed.training import Budget, EpochResult
 
 PlanOption = Annotated[
@@ -69,6 +71,9 @@ def train(
         settings=Settings(device=device, seed=seed, resume=resume),
     )
     check_job(job)
+    if int(os.environ.get("RANK", "0")) > 0:
+        _train_along(job)
+        return
     with continued_by("--resume"):
         contestant = steps.train_alone(job, on_epoch=lambda result: note(epoch_line(model, result)))
     mean = float(contestant.table["dice"].mean())
@@ -88,6 +93,24 @@ def train(
         ],
         as_json=as_json,
     )
+
+
+def _train_along(job: TrainJob) -> None:
+    """The part of every process of `torchrun` but the first, which tracks, scores and prints."""
+    from segmed.manifest import read_manifest
+    from segmed.plan import read_plan
+    from segmed.training import fit
+
+    for _ in fit(
+        read_manifest(job.manifest_path),
+        read_plan(job.plan_path),
+        architecture=job.architecture,
+        fold=job.fold,
+        budget=job.budget,
+        out_dir=job.run_dir,
+        settings=job.settings,
+    ):
+        pass
 
 
 def epoch_line(name: str, result: EpochResult) -> str:

@@ -1,0 +1,91 @@
+"""After a run on images whose headers hold a name, MLflow knows none of it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from tiny_data import tiny_plan
+
+from pipelines import steps
+from pipelines.jobs import TrainJob
+from pipelines.registry import Registry
+from segmed.io.dicom import read_series, scan
+from segmed.manifest import Case, Channel, LabelClass, Manifest, write_manifest
+from segmed.plan import write_plan
+from segmed.training import Budget
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+
+def personal_words(folder: Path) -> set[bytes]:
+    """Names, ids and dates of birth in the headers, and the parts of names."""
+    words: set[str] = set()
+    for path in folder.rglob("*"):
+        if path.is_file() and path.suffix in {".dcm", ""}:
+            header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+            for tag in ("PatientName", "PatientID", "PatientBirthDate"):
+                value = str(header.get(tag, ""))
+                words |= {value, *value.split("^")}
+    return {word.encode() for word in words if len(word) > 3}
+
+
+def test_no_patient_name_or_id_reaches_mlflow(
+    shared_data: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = shared_data("dicom_nifti_pairs/dcm_qa_12bit")
+    words = personal_words(source)
+    assert words, "the images are expected to hold a name"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    named = next(iter(sorted(words))).decode()
+    audit = next(entry for entry in scan(source) if entry.usable)
+    cases = []
+    for index in range(2):
+        folder = tmp_path / named / f"series{index}"
+        folder.mkdir(parents=True)
+        for number, path in enumerate(audit.files):
+            shutil.copy(path, folder / f"{number}.dcm")
+        image = read_series(folder)
+        label = np.zeros(image.shape[1:], np.uint8)
+        label[tuple(slice(n // 3, 2 * n // 3) for n in label.shape)] = 1
+        nib.save(nib.Nifti1Image(label, np.asarray(image.affine)), folder.with_suffix(".nii"))
+        cases.append(
+            Case(
+                id=f"case{index}",
+                group=f"g{index}",
+                image=(str(folder.relative_to(tmp_path)),),
+                label=str(folder.with_suffix(".nii").relative_to(tmp_path)),
+                fold=index,
+            )
+        )
+    manifest = Manifest(
+        name="named",
+        labels=(LabelClass(name="block", value=1),),
+        channels=(Channel(name="T1", modality="MR"),),
+        training=tuple(cases),
+        root=tmp_path,
+    )
+    write_manifest(manifest, tmp_path / "named.json")
+    plan = tiny_plan()
+    options = {**plan.networks["unet"].options}
+    networks = {"unet": plan.networks["unet"].model_copy(update={"options": options})}
+    changes = {"labels": manifest.labels, "networks": networks, "name": "named"}
+    coarse = plan.preprocessing.model_copy(update={"spacing_mm": (6.0, 6.0, 6.0)})
+    write_plan(plan.model_copy(update={**changes, "preprocessing": coarse}), tmp_path / "plan.yaml")
+    job = TrainJob(
+        tmp_path / "named.json", tmp_path / "plan.yaml", "unet", 0, Budget(epochs=1), tmp_path / "o"
+    )
+    contestant = steps.train_alone(job)
+    Registry(tmp_path).register(contestant.package_dir, "named", alias="champion")
+    kept = [tmp_path / "mlflow.db", *(tmp_path / "mlartifacts").rglob("*")]
+    for path in kept:
+        content = path.read_bytes() if path.is_file() else b""
+        for word in words:
+            assert word not in content, f"{word!r} in {path.name}"
+            assert word.decode() not in str(path.relative_to(tmp_path))
