@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - its documented name
 import torch
@@ -17,40 +20,69 @@ BIAS_SHRINK = 4
 """Factor by which N4 coarsens an image before it fits the bias field."""
 
 
-def scale_intensity(channel: Tensor, rule: Intensity) -> Tensor:
-    """One channel on the plan's scale.
+@dataclass(frozen=True)
+class Scaling:
+    """One channel's way to the common scale: clip, then `(x - shift) / divisor`.
+
+    Scaling and resampling commute, so it is applied after resampling, on fewer voxels; but clips,
+    and zeros that shall stay zeros, come before.
+
+    Attributes:
+        low: Lower clip, in the image's own units.
+        high: Upper clip, in the image's own units.
+        shift: What becomes 0.
+        divisor: What becomes 1 above it; infinite for a constant image.
+        keeps_zeros: Whether zeros stay 0 instead of becoming `-shift / divisor`.
+    """
+
+    low: float | None
+    high: float | None
+    shift: float
+    divisor: float
+    keeps_zeros: bool = False
+
+    def before(self, channel: Tensor) -> Tensor:
+        """The channel as it goes into resampling."""
+        clipped = clip(channel, self.low, self.high)
+        if not self.keeps_zeros:
+            return clipped
+        return ((clipped - self.shift) / self.divisor).masked_fill_(channel == 0, 0.0)
+
+    def after(self, channel: Tensor) -> Tensor:
+        """The resampled channel on the common scale; `channel` itself is changed."""
+        return channel if self.keeps_zeros else channel.sub_(self.shift).div_(self.divisor)
+
+
+def scaling_of(channel: Tensor, rule: Intensity) -> Scaling:
+    """How one channel of one image is scaled.
 
     Args:
-        channel: Voxels of one channel, `[*spatial]`, in the image's own units.
-        rule: How to scale; `low` and `high`, where given, clip first. Under `zscore` with
-            `nonzero`, zeros stay 0. Under `unit`, missing ends are the image's own.
-
-    Returns:
-        float32 of the same shape; 0 everywhere for a constant image.
+        channel: Voxels of one channel, in the image's own units.
+        rule: The plan's; `low` and `high`, where given, clip first. Under `zscore` with `nonzero`,
+            zeros stay 0. Under `unit`, missing ends are the image's own.
 
     Raises:
         UsageError: The scheme is `ct` and the rule has no mean or no standard deviation.
     """
-    voxels = channel.to(torch.float32)
-    outside = voxels == 0 if rule.nonzero else None
-    if rule.low is not None or rule.high is not None:
-        voxels = voxels.clamp(rule.low, rule.high)
+    low, high = rule.low, rule.high
     if rule.scheme == "ct":
         if rule.mean is None or rule.std is None:
             raise UsageError("intensity scheme 'ct' has no mean or std: make the plan again")
-        return (voxels - rule.mean) / rule.std
+        return Scaling(low, high, rule.mean, rule.std)
     if rule.scheme == "unit":
-        low = float(voxels.min()) if rule.low is None else rule.low
-        high = float(voxels.max()) if rule.high is None else rule.high
-        return (voxels - low) / max(high - low, CONSTANT_STD)
-    counted = voxels if outside is None else voxels[~outside]
+        bottom = float(channel.min()) if low is None else low
+        top = float(channel.max()) if high is None else high
+        return Scaling(low, high, bottom, top - bottom if top > bottom else math.inf)
+    counted = channel[channel != 0] if rule.nonzero else channel
     if counted.numel() == 0:
-        return torch.zeros_like(voxels)
-    std, mean = torch.std_mean(counted.double(), correction=0)
-    if float(std) < CONSTANT_STD:
-        return torch.zeros_like(voxels)
-    scaled = (voxels - float(mean)) / float(std)
-    return scaled if outside is None else scaled.masked_fill(outside, 0.0)
+        return Scaling(low, high, 0.0, math.inf, rule.nonzero)
+    std, mean = (float(one) for one in torch.std_mean(clip(counted, low, high), correction=0))
+    return Scaling(low, high, mean, std if std >= CONSTANT_STD else math.inf, rule.nonzero)
+
+
+def clip(channel: Tensor, low: float | None, high: float | None) -> Tensor:
+    """The channel between two ends, either of which may be missing."""
+    return channel if low is None and high is None else channel.clamp(low, high)
 
 
 def correct_bias(channel: Tensor) -> Tensor:

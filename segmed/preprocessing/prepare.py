@@ -12,9 +12,12 @@ from segmed.errors import ImageError
 from segmed.geometry import require_same_grid
 from segmed.io import grid_of
 from segmed.plan.schema import Plan
-from segmed.preprocessing.intensity import correct_bias, scale_intensity
+from segmed.preprocessing.intensity import correct_bias, scaling_of
 from segmed.preprocessing.placement import Placement, Prepared, resampled, turned
-from segmed.preprocessing.resampling import resample
+from segmed.preprocessing.resampling import in_memory_order, resample, resampled_view
+
+MAX_LABEL_VALUE = 1 << 16
+"""Label values below this are counted, which is quicker than sorting them."""
 
 
 def class_values(plan: Plan) -> list[int]:
@@ -50,12 +53,20 @@ def prepare(image: MetaTensor, plan: Plan) -> Prepared:
     if rules.crop_nonzero:
         placement = _cropped(placement, voxels)
     placement = resampled(placement, rules.spacing_mm)
-    scaled = _scaled(_turned_crop(voxels, placement), plan)
     orders = [
         1 if axis == rules.anisotropic_axis else rules.image_order
         for axis in range(len(placement.axes))
     ]
-    tensor = resample(scaled, placement.shape, order=orders, flips=placement.flips)
+    seen = _turned_crop(voxels, placement)
+    tensor = torch.empty((plan.in_channels, *placement.shape))
+    for number, rule in enumerate(rules.intensity):
+        channel = seen[number : number + 1]
+        scaling = scaling_of(channel, rule)
+        channel = resampled_view(
+            scaling.before(channel), placement.shape, order=orders, flips=placement.flips
+        )
+        tensor[number] = channel[0]
+        scaling.after(tensor[number])  # in place, and never on the image's own memory
     return Prepared(tensor, placement)
 
 
@@ -77,19 +88,25 @@ def prepare_label(label: MetaTensor, prepared_like: Prepared, plan: Plan) -> Ten
     placement = prepared_like.placement
     require_same_grid(placement.grid_in, grid_of(label), names=("the image", "the label"))
     values = class_values(plan)
-    voxels = label.as_tensor().to(torch.int64)
-    table = torch.full((max(values) + 1,), 255, dtype=torch.uint8)
-    table[torch.tensor(values)] = torch.arange(len(values), dtype=torch.uint8)
-    beyond = (voxels < 0) | (voxels > max(values))
-    classes = table[voxels.clamp(0, max(values))].masked_fill_(beyond, 255)
-    if bool((classes == 255).any()):
-        stray = sorted(set(torch.unique(voxels).tolist()) - set(values))
+    voxels = label.as_tensor()
+    flat = in_memory_order(voxels)[0].flatten()
+    low, high = (int(end) for end in torch.aminmax(flat))
+    counts = torch.bincount(flat) if low >= 0 and high < MAX_LABEL_VALUE else None
+    found = torch.unique(flat) if counts is None else counts.nonzero().flatten()
+    if stray := sorted(set(found.tolist()) - set(values)):
         raise ImageError(
             f"the label holds values {stray[:5]} that are no labels: known are {values}",
             reason="unknown_label",
         )
-    turned_classes = _turned_crop(classes, placement)
-    return resample(turned_classes, placement.shape, order=0, flips=placement.flips)[0]
+    small = voxels.to(torch.uint8) if low >= 0 and high < 256 else voxels  # moves fewer bytes
+    turned_label = _turned_crop(small, placement)
+    nearest = resample(turned_label, placement.shape, order=0, flips=placement.flips)[0]
+    if values == list(range(len(values))):
+        return nearest.to(torch.uint8)
+    classes = torch.zeros(nearest.shape, dtype=torch.uint8)
+    for index, value in enumerate(values):
+        classes.masked_fill_(nearest == value, index)
+    return classes
 
 
 def _turned_crop(voxels: Tensor, placement: Placement) -> Tensor:
@@ -119,9 +136,3 @@ def _cropped(placement: Placement, voxels: Tensor) -> Placement:
             start, stop = size - stop, size - start
         box.append((start, stop))
     return dataclasses.replace(placement, box=tuple(box))
-
-
-def _scaled(voxels: Tensor, plan: Plan) -> Tensor:
-    rules = plan.preprocessing.intensity
-    channels = [scale_intensity(one, rule) for one, rule in zip(voxels, rules, strict=True)]
-    return channels[0][None] if len(channels) == 1 else torch.stack(channels)

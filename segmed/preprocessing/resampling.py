@@ -23,6 +23,9 @@ from torch import Tensor
 NEGLIGIBLE_WEIGHT = 1e-9
 """Spline weights below this are taken as 0; it moves results by less than float32 rounding."""
 
+CACHED_ROWS = 1024
+"""Lines of voxels multiplied at once where the resampled axis is the innermost in memory."""
+
 BLOCK_ROWS = 48
 """Output voxels computed by one product, which needs only the input voxels near them."""
 
@@ -63,6 +66,17 @@ def resample(
     Source:
         Unser 1999, IEEE Signal Processing Magazine 16(6), for splines with a prefilter.
     """
+    return resampled_view(image, shape, order=order, flips=flips).contiguous()
+
+
+def resampled_view(
+    image: Tensor,
+    shape: Sequence[int],
+    *,
+    order: int | Sequence[int] = 3,
+    flips: Sequence[bool] | None = None,
+) -> Tensor:
+    """As `resample`, in the memory layout of `image`, of which it may be a view."""
     sizes = tuple(image.shape[1:])
     orders = [order] * len(sizes) if isinstance(order, int) else list(order)
     mirrored = [False] * len(sizes) if flips is None else list(flips)
@@ -72,40 +86,66 @@ def resample(
             continue
         if orders[axis] == 0:
             index = _nearest_index(sizes[axis], shape[axis], mirrored[axis])
-            image = image.index_select(axis + 1, index.to(image.device))
+            dense, layout = in_memory_order(image)
+            # numpy's take is twenty times quicker here than torch's index_select
+            taken = np.take(dense.numpy(), index, axis=layout.index(axis + 1))
+            image = torch.from_numpy(taken).permute(_inverse(layout))
         else:
             image = _product(image, axis + 1, shape[axis], orders[axis], mirrored[axis])
         mirrored[axis] = False
     if any(mirrored):
         image = image.flip([axis + 1 for axis, flip in enumerate(mirrored) if flip])
-    return image.contiguous()
+    return image
 
 
-def _nearest_index(num_in: int, num_out: int, flip: bool) -> Tensor:
+def _nearest_index(num_in: int, num_out: int, flip: bool) -> npt.NDArray[np.int64]:
     nearest = np.floor(coordinates(num_in, num_out) + 0.5).astype(np.int64).clip(0, num_in - 1)
-    return torch.from_numpy(nearest[::-1].copy() if flip else nearest)
+    return nearest[::-1] if flip else nearest
 
 
 def _product(image: Tensor, axis: int, num_out: int, order: int, flip: bool) -> Tensor:
     """The image with one axis multiplied by its resampling matrix, in the layout it came in."""
-    strides = list(image.stride())
-    layout = sorted(range(image.ndim), key=lambda dim: (-strides[dim], dim))
-    dense = image.permute(layout).contiguous()  # no copy for any permutation of a dense tensor
+    dense, layout = in_memory_order(image)
     place = layout.index(axis)
     sizes = list(dense.shape)
     before, after = prod(sizes[:place]), prod(sizes[place + 1 :])
     source = dense.reshape(before, sizes[place], after)
     result = source.new_empty((before, num_out, after))
-    for rows, columns, weights in _bands(sizes[place], num_out, order, flip):
-        block = weights.to(source)
-        if after == 1:
-            result[:, rows, 0] = source[:, columns, 0] @ block.T
-        elif before == 1:
+    bands = [(r, c, w.to(source)) for r, c, w in _bands(sizes[place], num_out, order, flip)]
+    if after == 1:
+        _last_axis_product(source[..., 0], bands, result[..., 0])
+    for rows, columns, block in bands if after > 1 else ():
+        if before == 1:
             torch.mm(block, source[0, columns], out=result[0, rows])
         else:
             result[:, rows] = torch.matmul(block, source[:, columns])
     sizes[place] = num_out
-    return result.reshape(sizes).permute([layout.index(dim) for dim in range(image.ndim)])
+    return result.reshape(sizes).permute(_inverse(layout))
+
+
+def _last_axis_product(
+    source: Tensor, bands: Sequence[tuple[slice, slice, Tensor]], result: Tensor
+) -> None:
+    """`result = source @ matrix.T`, a few rows at a time so that they stay in the cache."""
+    turned = [(rows, columns, block.T.contiguous()) for rows, columns, block in bands]
+    for first in range(0, len(source), CACHED_ROWS):
+        some = slice(first, first + CACHED_ROWS)
+        for rows, columns, block in turned:
+            torch.mm(source[some, columns], block, out=result[some, rows])
+
+
+def in_memory_order(image: Tensor) -> tuple[Tensor, list[int]]:
+    """A tensor with its axes as they lie in memory, and which axis each of them was.
+
+    Nothing is copied for any permutation of a dense tensor; others become contiguous.
+    """
+    strides = list(image.stride())
+    layout = sorted(range(image.ndim), key=lambda dim: (-strides[dim], dim))
+    return image.permute(layout).contiguous(), layout
+
+
+def _inverse(layout: list[int]) -> list[int]:
+    return [layout.index(dim) for dim in range(len(layout))]
 
 
 @lru_cache(maxsize=64)

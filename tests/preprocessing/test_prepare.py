@@ -234,6 +234,27 @@ def test_a_raster_goes_there_and_back(make_plan_for: PlanMaker, make_image: Imag
     assert restore_probs(torch.rand((2, 24, 10)), prepared).shape == (2, 12, 10)
 
 
+def test_the_image_itself_is_never_changed(
+    make_plan_for: PlanMaker, make_image: ImageMaker
+) -> None:
+    image = make_image((6, 5, 4))
+    before = image.as_tensor().clone()
+    prepare(image, make_plan_for(scheme=Intensity(scheme="zscore")))
+    prepare(image, make_plan_for(scheme=Intensity(scheme="unit", nonzero=True)))
+    assert torch.equal(image.as_tensor(), before)
+
+
+def test_any_memory_layout_is_prepared_alike(
+    make_plan_for: PlanMaker, make_image: ImageMaker
+) -> None:
+    image = make_image((9, 8, 7), spacing_mm=(0.8, 1.3, 2.0), orientation="ASL", channels=2)
+    stored = image.as_tensor().permute(0, 3, 2, 1).contiguous().permute(0, 3, 2, 1)
+    assert not stored.is_contiguous()
+    plan = make_plan_for(channels=2, scheme=Intensity(scheme="zscore"))
+    fortran = prepare(MetaTensor(stored, affine=image.affine), plan).tensor
+    torch.testing.assert_close(fortran, prepare(image, plan).tensor, atol=1e-5, rtol=0)
+
+
 def test_zscore_uses_the_whole_image_or_its_nonzero_voxels(
     make_plan_for: PlanMaker, make_image: ImageMaker
 ) -> None:
