@@ -7,7 +7,6 @@ from pathlib import Path
 
 from torch import nn
 
-
 log = logging.getLogger(__name__)
 
 
@@ -21,7 +20,7 @@ def start_from(path: Path, network: nn.Module) -> None:
     Raises:
         WeightsError: The file cannot be read safely, or too little of it fits.
     """
-    from segmed.models.weights import load_pretrained  # noqa: PLC0415
+    from segmed.models.weights import load_weights  # noqa: PLC0415
 
-    report = load_pretrained(network, path)
+    report = load_weights(network, path)
     log.info("%s", report)
