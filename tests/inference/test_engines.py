@@ -10,15 +10,18 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from segmed.errors import UsageError
+from segmed.errors import ModelError, UsageError
 from segmed.inference import Predictor, choice, export_onnx
 from segmed.inference.choice import MAX_LABELS_CHANGED, EngineRequest, MeasuredEngine, make_engine
-from segmed.inference.engine import TorchEngine
+from segmed.inference.engine import Engine, TorchEngine
 from segmed.inference.openvino_engine import Conversion, OpenVinoEngine
 from segmed.models import build_model, list_models
 from segmed.plan import Topology, plan_networks
 
 CPU = torch.device("cpu")
+
+CRASHES_OPENVINO = {("deeplabv3plus", 3)}
+"""Networks on which OpenVINO 2026.4's CPU compiler dies of a segmentation fault."""
 
 
 def smooth_windows(shape: tuple[int, ...]) -> torch.Tensor:
@@ -76,6 +79,7 @@ def test_auto_refuses_an_engine_that_changes_labels(package) -> None:
     assert "labels differ" in engine.reason
 
 
+@pytest.mark.slow
 def test_conversion_in_the_cache_is_tried_at_the_first_image(package, tmp_path: Path) -> None:
     conversion = Conversion(package.hash, (1, 1, 16, 16), tmp_path)
     assert not conversion.is_cached
@@ -86,12 +90,28 @@ def test_conversion_in_the_cache_is_tried_at_the_first_image(package, tmp_path: 
     assert "labels differ" in engine.reason
 
 
+def test_auto_stays_eager_where_openvino_cannot_run_the_network(package) -> None:
+    engine = make_engine(package, EngineRequest("auto", CPU, (1, 1, 16, 16)))
+    assert isinstance(engine, MeasuredEngine)
+
+    def die() -> Engine:
+        raise ModelError("OpenVINO cannot run the network")
+
+    engine._convert = die
+    engine._is_cached = True
+    windows = smooth_windows((1, 1, 16, 16))
+    engine.settle(windows)
+    assert engine.reason == "torch: OpenVINO cannot run the network"
+    assert engine(windows).shape == (1, 3, 16, 16)
+
+
 def test_openvino_on_a_gpu_is_refused(package) -> None:
     request = EngineRequest("openvino", torch.device("cuda"), (1, 1, 16, 16))
     with pytest.raises(UsageError, match="CPU"):
         make_engine(package, request)
 
 
+@pytest.mark.slow
 def test_predictor_labels_are_the_same_with_every_cpu_engine(
     make_plan, make_package, tmp_path: Path
 ) -> None:
@@ -125,6 +145,10 @@ def test_openvino_changes_at_most_one_label_in_ten_thousand(name: str, dims: int
     network = network.eval().requires_grad_(False)
     shape = (1, 1, *((256, 256) if dims == 2 else (48, 48, 48)))
     windows = smooth_windows(shape)
+    if (name, dims) in CRASHES_OPENVINO:
+        with pytest.raises(ModelError, match="trial"):
+            OpenVinoEngine(network, Conversion(name, shape))
+        return
     fast = OpenVinoEngine(network, Conversion(name, shape))(windows).argmax(1)
     changed = (fast != TorchEngine(network, CPU)(windows).argmax(1)).float().mean()
     assert float(changed) <= MAX_LABELS_CHANGED

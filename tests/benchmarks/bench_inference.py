@@ -1,0 +1,320 @@
+"""Inference beside MONAI and beside the bare forward pass.
+
+Run: `python -m tests.benchmarks.bench_inference [PART...]`; without a part the short ones run.
+Parts: `blend` (window bookkeeping on a stub network, against MONAI), `cases` (hippocampus cases end
+to end, against the summed time of their windows), `engines` (OpenVINO against eager, the seven
+names), `rasters` (2,000 PNGs, against one process a file), `big` (512x512x800 voxels, 20 classes:
+peak memory against the figure printed beforehand; takes long). Results join the JSON in `results`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from segmed.errors import ModelError
+from segmed.inference import Predictor, predict_files, sliding_window
+from segmed.inference.engine import TorchEngine
+from segmed.inference.memory import peak_memory
+from segmed.inference.openvino_engine import Conversion, OpenVinoEngine
+from segmed.manifest.schema import Channel, LabelClass
+from segmed.models import build_model, list_models
+from segmed.package import ModelPackage
+from segmed.plan import (
+    Augmentation,
+    Inference,
+    Intensity,
+    Plan,
+    Preprocessing,
+    Recipe,
+    Topology,
+    plan_networks,
+)
+
+RESULTS = Path(__file__).parent / "results" / "bench_inference.json"
+HIPPOCAMPUS = Path(__file__).resolve().parents[3] / "shared" / "data" / "hippocampus" / "imagesTr"
+SHORT = ("blend", "cases", "engines", "rasters")
+CPU = torch.device("cpu")
+
+Record = dict[str, Any]
+
+
+def a_plan(
+    dims: int, patch: tuple[int, ...], *, num_labels: int = 2, inference: Inference | None = None
+) -> Plan:
+    """A plan without resampling for images of 1 mm."""
+    return Plan(
+        name="bench",
+        spatial_dims=dims,  # type: ignore[arg-type]
+        channels=(Channel(name="T1", modality="MR"),),
+        labels=tuple(LabelClass(name=f"s{n}", value=n) for n in range(1, num_labels + 1)),
+        preprocessing=Preprocessing(
+            spacing_mm=(1.0,) * dims, intensity=(Intensity(scheme="zscore"),)
+        ),
+        patch_size=patch,
+        networks={},
+        recipe=Recipe(augmentation=Augmentation(rotation_deg=(0.0,))),
+        inference=inference or Inference(),
+    )
+
+
+def planned_options(name: str, dims: int) -> Record:
+    """The small planned form of an architecture with four levels."""
+    strides = ((1,) * dims, *((2,) * dims,) * 3)
+    topology = Topology(kernels=((3,) * dims,) * 4, strides=strides)
+    return plan_networks(topology, spatial_dims=dims, size="small")[name].options
+
+
+def a_package(plan: Plan, options: Record, name: str = "unet") -> ModelPackage:
+    """An untrained package; its cost is that of a trained one."""
+    torch.manual_seed(0)
+    network = build_model(
+        name,
+        spatial_dims=plan.spatial_dims,
+        in_channels=1,
+        num_classes=plan.num_classes,
+        **options,
+    )
+    return ModelPackage(name, options, plan, network.state_dict())
+
+
+class Stub:
+    """A network that only copies a stored map; it notes the time it takes."""
+
+    def __init__(self, num_classes: int, window: Sequence[int]) -> None:
+        self.map = torch.rand(1, num_classes, *window)
+        self.wall = self.cpu = 0.0
+
+    def __call__(self, windows: Tensor) -> Tensor:
+        """A fresh copy of the map, as a network would give."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        maps = self.map.expand(len(windows), *self.map.shape[1:]).clone()
+        self.wall += time.perf_counter() - wall
+        self.cpu += time.process_time() - cpu
+        return maps
+
+
+def bookkeeping_s(run: Callable[[Stub], object], num_classes: int, rounds: int = 3) -> Record:
+    """Least CPU and wall time of several rounds, the stub's own time taken off."""
+    seconds = []
+    for _ in range(rounds):
+        stub = Stub(num_classes, (96, 96, 96))
+        wall, cpu = time.perf_counter(), time.process_time()
+        run(stub)
+        cpu = time.process_time() - cpu - stub.cpu
+        seconds.append((cpu, time.perf_counter() - wall - stub.wall))
+    return {"cpu_s": min(one for one, _ in seconds), "wall_s": min(one for _, one in seconds)}
+
+
+def blend() -> Record:
+    """All but the network: 160^3 voxels, windows of 96^3, 3 and 50 classes; bar 0.4 of MONAI."""
+    from monai.inferers import sliding_window_inference  # noqa: PLC0415
+
+    volume, window = torch.zeros(1, 160, 160, 160), (96, 96, 96)
+    found: Record = {}
+    for classes in (3, 50):
+        ours = bookkeeping_s(lambda stub: sliding_window(stub, volume, window=window), classes)
+        monai = bookkeeping_s(
+            lambda stub: sliding_window_inference(
+                volume[None], window, 1, stub, overlap=0.5, mode="gaussian"
+            ),
+            classes,
+        )
+        found[f"{classes}_classes"] = {
+            "segmed": ours,
+            "monai": monai,
+            "cpu_ratio": ours["cpu_s"] / monai["cpu_s"],
+        }
+    if importlib.util.find_spec("nnunetv2") is None:
+        found["nnunet"] = "not installed in this environment, not measured"
+    return found
+
+
+def cases(count: int = 100) -> Record:
+    """Hippocampus files to label files; bar 1.25 of the summed forward time of the windows."""
+    paths = sorted(HIPPOCAMPUS.glob("*.nii.gz"))[:count]
+    if not paths:
+        return {"skipped": "../shared/data/hippocampus is not there"}
+    package = a_package(a_plan(3, (40, 56, 40)), planned_options("unet", 3))
+    found: Record = {"cases": len(paths)}
+    for engine in ("torch", "openvino"):
+        predictor = Predictor(package, engine=engine)  # type: ignore[arg-type]
+        window = torch.randn(1, 1, 40, 56, 40)
+        predictor.engines[0](window)
+        with tempfile.TemporaryDirectory() as folder:
+            start, cpu = time.perf_counter(), time.process_time()
+            outcomes = list(predict_files(predictor, paths, folder))
+            wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+        assert all(outcome.status == "done" for outcome in outcomes)
+        start, bare_cpu = time.perf_counter(), time.process_time()
+        for _ in paths:  # each case fits into one window
+            predictor.engines[0](window)
+        bare = time.perf_counter() - start
+        found[engine] = {
+            "wall_s": wall,
+            "cpu_s": cpu,
+            "bare_forward_wall_s": bare,
+            "bare_forward_cpu_s": time.process_time() - bare_cpu,
+            "wall_over_bare": wall / bare,
+        }
+    return found
+
+
+def engines(edge: int = 48) -> Record:
+    """One window through eager PyTorch and OpenVINO, for the planned form of each name."""
+    found: Record = {}
+    for name in list_models():
+        package = a_package(a_plan(3, (edge,) * 3), planned_options(name, 3), name)
+        network, shape = package.build(), (1, 1, edge, edge, edge)
+        start = time.perf_counter()
+        try:
+            fast = OpenVinoEngine(network, Conversion(package.hash, shape))
+        except ModelError as error:
+            found[name] = {"openvino": str(error)}
+            continue
+        converted = time.perf_counter() - start
+        eager = TorchEngine(network, CPU)
+        coarse = torch.rand(1, 1, 6, 6, 6)
+        window = torch.nn.functional.interpolate(coarse, shape[2:], mode="trilinear")
+        changed = (eager(window).argmax(1) != fast(window).argmax(1)).float().mean()
+        times = {engine.name: least_cpu_s(engine, window) for engine in (eager, fast)}
+        found[name] = {
+            "eager_cpu_s": times["torch"],
+            "openvino_cpu_s": times["openvino"],
+            "speed_up": times["torch"] / times["openvino"],
+            "conversion_wall_s": converted,
+            "labels_changed": float(changed),
+        }
+        print(name, found[name], flush=True)
+    return found
+
+
+def least_cpu_s(engine: Callable[[Tensor], Tensor], window: Tensor, rounds: int = 5) -> float:
+    """Least CPU time of one call."""
+    seconds = []
+    for _ in range(rounds):
+        start = time.process_time()
+        engine(window)
+        seconds.append(time.process_time() - start)
+    return min(seconds)
+
+
+def rasters(count: int = 2000, processes: int = 2) -> Record:
+    """PNGs of 256x256 through one predictor, and through a process each; bar ten times the rate."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "in").mkdir()
+        generator = np.random.default_rng(0)
+        for number in range(count):
+            pixels = generator.integers(0, 255, (256, 256), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "in" / f"{number:04}.png")
+        package = a_package(a_plan(2, (256, 256)), planned_options("unet", 2))
+        package.save(folder / "package")
+        start = time.perf_counter()
+        predictor = Predictor(ModelPackage.load(folder / "package"))
+        outcomes = list(predict_files(predictor, [folder / "in"], folder / "out"))
+        many = time.perf_counter() - start
+        assert sum(outcome.status == "done" for outcome in outcomes) == count
+        code = (
+            "import sys; from segmed.inference import *; from segmed.package import ModelPackage; "
+            "p = Predictor(ModelPackage.load(sys.argv[1])); "
+            "list(predict_files(p, [sys.argv[2]], sys.argv[3]))"
+        )
+        start = time.perf_counter()
+        for number in range(processes):
+            image = str(folder / "in" / f"{number:04}.png")
+            arguments = [str(folder / "package"), image, str(folder / "single")]
+            subprocess.run([sys.executable, "-c", code, *arguments], check=True)
+        single = (time.perf_counter() - start) / processes
+    engine = predictor.engines[0]
+    return {
+        "images": count,
+        "images_per_s": count / many,
+        "one_process_a_file_per_s": 1 / single,
+        "ratio": count / many * single,
+        "engine": getattr(engine, "reason", engine.name),
+    }
+
+
+def big(shape: tuple[int, int, int] = (512, 512, 800), num_classes: int = 20) -> Record:
+    """Peak memory of a large volume against the figure printed beforehand; bars 4 GB and 10 %."""
+    inference = Inference(overlap=0.25)
+    plan = a_plan(3, (64, 128, 128), num_labels=num_classes - 1, inference=inference)
+    package = a_package(plan, {"widths": [2, 4], "strides": [[1] * 3, [4] * 3]})
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "big.nii"
+        voxels = np.random.default_rng(0).integers(0, 999, shape, dtype=np.int16)
+        image = nib.Nifti1Image(voxels, np.eye(4))
+        image.to_filename(path)
+        grid = image.header.get_data_shape()
+        del voxels, image
+        predictor = Predictor(package, engine="torch", memory_gb=4.0)
+        from segmed.geometry import Grid  # noqa: PLC0415
+
+        estimate = predictor.estimate_memory(Grid(tuple(grid), np.eye(4)), keeps_image=False)
+        print("estimate", estimate, flush=True)
+        start = time.perf_counter()
+        with peak_memory() as peak:
+            (outcome,) = predict_files(predictor, [path], Path(name) / "out")
+            seen = peak()
+        assert outcome.status == "done", outcome.reason
+        return {
+            "shape": shape,
+            "classes": num_classes,
+            "window": plan.patch_size,
+            "estimate": str(estimate),
+            "estimate_gb": estimate.total_gb,
+            "peak_gb": seen / 2**30,
+            "peak_over_estimate": seen / estimate.total,
+            "wall_s": time.perf_counter() - start,
+        }
+
+
+PARTS: dict[str, Callable[[], Record]] = {
+    "blend": blend,
+    "cases": cases,
+    "engines": engines,
+    "rasters": rasters,
+    "big": big,
+}
+
+
+def main() -> None:
+    """Run the parts asked for and join their results to the file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--big", action="store_true", help="the large volume too")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    chosen = list(arguments.parts or SHORT) + (["big"] if arguments.big else [])
+    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for part in chosen:
+        result = PARTS[part]()
+        where = {
+            "machine": platform.processor() or platform.machine(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+        found[part] = {**result, "environment": where}
+        print(part, json.dumps(found[part], indent=2), flush=True)
+        RESULTS.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
