@@ -17,7 +17,7 @@ from segmed.archive.measures import measure
 from segmed.archive.study import Study
 from segmed.archive.writing import Writing
 from segmed.geometry import require_same_grid
-from segmed.inference.predictor import Predictor
+from segmed.inference import Predictor
 from segmed.io import grid_of, read_images
 from segmed.io.dicom import read_series
 from segmed.preprocessing import Prepared, prepare
@@ -148,7 +148,8 @@ class ThreadEngine:
     def _write(self, work: _Work) -> None:
         assert work.image is not None
         assert work.label is not None
-        work.measures = measure(work.image, work.label, self._writing.labels)
+        writing = self._writing
+        work.measures = measure(work.image, work.label, writing.labels, ranges=writing.ranges)
         work.digest = self._writing.write(work.job.output, work.label, like=work.image)
         work.image = work.label = None
 

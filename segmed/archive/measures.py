@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from segmed.geometry import spacing_of
 from segmed.manifest.schema import LabelClass
+from segmed.metrics.quality import ShapeRange, check_quality
 
 PERCENTILES = (1, 50, 99)
 MAX_SAMPLES = 100_000
@@ -21,13 +22,20 @@ FRAGMENTED_SHARE = 0.9
 """A structure whose largest piece holds less than this share of it is flagged `fragments`."""
 
 
-def measure(image: MetaTensor, label: MetaTensor, labels: Sequence[LabelClass]) -> dict[str, Any]:
+def measure(
+    image: MetaTensor,
+    label: MetaTensor,
+    labels: Sequence[LabelClass],
+    *,
+    ranges: Sequence[ShapeRange] = (),
+) -> dict[str, Any]:
     """Volumes of the structures, quality flags, spacing, and intensities of the image.
 
     Args:
         image: `[C, *spatial]`.
         label: `[1, *spatial]` label values.
         labels: The structures.
+        ranges: What they looked like in training; adds the flags of `segmed.metrics.quality`.
 
     Returns:
         JSON values: `volumes_ml` by structure, `flags`, `spacing_mm`, `shape`, and for each channel
@@ -36,10 +44,14 @@ def measure(image: MetaTensor, label: MetaTensor, labels: Sequence[LabelClass]) 
     values = np.asarray(label)[0]
     spacing = spacing_of(np.asarray(image.affine, dtype=np.float64))[: values.ndim]
     voxel_ml = float(np.prod(spacing)) / 1000.0
+    flags = list(flags_of(values, labels))
+    if ranges:
+        odd = check_quality(values, labels=labels, spacing_mm=spacing, ranges=ranges)
+        flags += [f"{flag.code}:{flag.label}" for flag in odd]
     counts = np.bincount(values.ravel(), minlength=max(item.value for item in labels) + 1)
     return {
         "volumes_ml": {item.name: float(counts[item.value]) * voxel_ml for item in labels},
-        "flags": list(flags_of(values, labels)),
+        "flags": flags,
         "spacing_mm": [float(edge) for edge in spacing],
         "shape": list(values.shape),
         "intensity": [_intensity(np.asarray(channel)) for channel in image],

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segmed.manifest.schema import LabelClass
+from segmed.metrics.quality import ShapeRange
 from segmed.package import ModelPackage
+
+RANGES = "shape_ranges"
+"""Key of a package's provenance under which training may leave the ranges of `learn_ranges`."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +24,14 @@ class Model:
         name: Architecture and image set, such as `unet hippocampus`.
         labels: The structures.
         num_channels: Input channels.
+        ranges: What the structures looked like in training, for quality flags; may be empty.
     """
 
     hash: str
     name: str
     labels: tuple[LabelClass, ...]
     num_channels: int
+    ranges: tuple[ShapeRange, ...] = ()
 
 
 def model_of(packages: Sequence[ModelPackage]) -> Model:
@@ -36,7 +42,10 @@ def model_of(packages: Sequence[ModelPackage]) -> Model:
     )
     plan = packages[0].plan
     names = sorted({package.architecture for package in packages})
-    return Model(whole, f"{'+'.join(names)} {plan.name}", plan.labels, plan.in_channels)
+    ranges = tuple(
+        ShapeRange.model_validate(item) for item in packages[0].provenance.get(RANGES, ())
+    )
+    return Model(whole, f"{'+'.join(names)} {plan.name}", plan.labels, plan.in_channels, ranges)
 
 
 def read_packages(paths: Path | Sequence[Path]) -> tuple[ModelPackage, ...]:

@@ -19,7 +19,7 @@ from segmed.archive.study import NotImage, StudyOutcome, StudySource, key_of
 from segmed.archive.worker_engine import WorkerEngine
 from segmed.archive.worker_setup import Setup
 from segmed.archive.writing import Writing, suffix_of
-from segmed.inference.predictor import Predictor
+from segmed.inference import Predictor
 
 LEDGER_FILE = "ledger.sqlite"
 DEFAULT_CHOICES = Choices()
@@ -78,7 +78,7 @@ def segment_archive(
     suffix = suffix_of(format)
     crew = predictor if isinstance(predictor, Predictor) else _crew(predictor)
     model, tta = _identify(crew)
-    writing = Writing(format, model.labels, model.name, model.hash)
+    writing = Writing(format, model.labels, model.name, model.hash, model.ranges)
     results: Results = queue.Queue()
     (out_dir / OUTPUTS).mkdir(parents=True, exist_ok=True)
     with Ledger(ledger_path or out_dir / LEDGER_FILE) as ledger:

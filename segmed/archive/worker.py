@@ -16,7 +16,7 @@ from segmed.archive.engine import Results, ThreadEngine
 from segmed.archive.model import read_packages
 from segmed.archive.worker_setup import Ready, Setup
 from segmed.errors import SegmedError
-from segmed.inference.predictor import Predictor
+from segmed.inference import Predictor
 
 
 def serve(connection: Connection) -> None:

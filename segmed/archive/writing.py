@@ -15,6 +15,7 @@ from segmed.errors import ImageError, unknown_name
 from segmed.io import write_label
 from segmed.io.atomic import flush
 from segmed.manifest.schema import LabelClass
+from segmed.metrics.quality import ShapeRange
 
 SUFFIXES: dict[str, str] = {
     "nifti": ".nii.gz",
@@ -33,12 +34,14 @@ class Writing:
         labels: The structures.
         model_name: Name of the model, for DICOM objects.
         model_version: Hash of the package, for DICOM objects and their identifiers.
+        ranges: What the structures looked like in training, for quality flags; may be empty.
     """
 
     format: str
     labels: tuple[LabelClass, ...]
     model_name: str
     model_version: str
+    ranges: tuple[ShapeRange, ...] = ()
 
     def write(self, path: Path, label: MetaTensor, *, like: MetaTensor) -> str:
         """Write one segmentation, whole or not at all.

@@ -12,7 +12,7 @@ import torch
 from monai.data import MetaTensor
 from tiny_model import tiny_package
 
-from segmed.inference.predictor import Predictor
+from segmed.inference import Predictor
 from segmed.io.dicom_write import Identity, write_series
 
 
@@ -20,7 +20,7 @@ from segmed.io.dicom_write import Identity, write_series
 def predictor() -> Predictor:
     """The tiny model, loaded in this process."""
     torch.set_num_threads(1)
-    return Predictor(tiny_package(), device="cpu")
+    return Predictor(tiny_package(), device="cpu", engine="torch")
 
 
 @pytest.fixture(scope="session")

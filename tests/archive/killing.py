@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from segmed.archive import Choices, FolderSource, Ledger, segment_archive
-from segmed.inference.predictor import Predictor
+from segmed.inference import Predictor
 
 FORK = multiprocessing.get_context("fork")
 """The child has torch and the model already, so that many kills take little time."""

@@ -10,7 +10,7 @@ import killing
 import pytest
 
 from segmed.archive import FolderSource, segment_archive
-from segmed.inference.predictor import Predictor
+from segmed.inference import Predictor
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pydicom
 import pytest
 
 from segmed.archive import FolderSource, NotImage, Study, archive_status, segment_archive
-from segmed.inference.predictor import Predictor
+from segmed.inference import Predictor
 from segmed.io.dicom_seg import read_dicom_seg
 
 

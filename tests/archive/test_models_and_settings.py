@@ -16,7 +16,7 @@ from segmed.archive import (
     segment_archive,
 )
 from segmed.errors import UsageError
-from segmed.inference.predictor import Predictor
+from segmed.inference import Predictor
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_new_model_segments_again_only_when_asked(
 ) -> None:
     out = tmp_path / "out"
     old = list(segment_archive(source, predictor=predictor, out_dir=out))
-    challenger = Predictor(tiny_package(seed=1), device="cpu")
+    challenger = Predictor(tiny_package(seed=1), device="cpu", engine="torch")
     kept = list(segment_archive(source, predictor=challenger, out_dir=out))
     assert [(o.key, o.fresh) for o in kept] == [(o.key, False) for o in old]
     asked = Choices(resegment=True)
@@ -88,7 +88,7 @@ def test_several_channels_come_from_files_named_by_channel(
     for channel in range(2):
         write_nifti(tmp_path / f"archive/case_{channel:04d}.nii.gz", channel)
     write_nifti(tmp_path / "archive/alone_0000.nii.gz", 7)
-    predictor = Predictor(tiny_package(channels=2), device="cpu")
+    predictor = Predictor(tiny_package(channels=2), device="cpu", engine="torch")
     source = FolderSource(tmp_path / "archive", num_channels=2)
     outcomes = list(segment_archive(source, predictor=predictor, out_dir=tmp_path / "out"))
     assert sorted(o.reason.split(":")[0] or o.status for o in outcomes) == [

@@ -20,7 +20,7 @@ from segmed.archive import (
     segment_archive,
 )
 from segmed.errors import UsageError
-from segmed.inference.predictor import Predictor
+from segmed.inference import Predictor
 
 
 @pytest.fixture

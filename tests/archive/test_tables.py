@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_model import LABELS
+from tiny_model import LABELS, tiny_package
 
 from segmed.archive import FolderSource, Ledger, segment_archive
 from segmed.archive.drift import (
@@ -22,7 +23,8 @@ from segmed.archive.drift import (
 from segmed.archive.measures import flags_of
 from segmed.archive.volumes import write_volumes
 from segmed.errors import UsageError
-from segmed.inference.predictor import Predictor
+from segmed.inference import Predictor
+from segmed.metrics.quality import learn_ranges, measure_shapes
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -58,6 +60,27 @@ def test_flags_name_what_is_empty_cut_off_or_in_pieces() -> None:
     values[:] = 0
     values[2:4, 2:4, 2:4], values[4:6, 2:4, 2:4] = 1, 2
     assert list(flags_of(values, LABELS)) == []
+
+
+def test_flags_of_the_training_ranges_stand_beside_the_others(
+    tmp_path: Path, write_nifti: Callable[..., Path]
+) -> None:
+    untrained = tiny_package()
+    small = np.zeros((12, 10, 8), dtype=np.uint8)
+    small[4:6, 4:6, 4:6], small[6:8, 4:6, 4:6] = 1, 2
+    shapes = measure_shapes(small, labels=LABELS, spacing_mm=(1.0, 1.0, 1.0))
+    ranges = [known.model_dump() for known in learn_ranges([shapes] * 6)]
+    package = replace(untrained, provenance={"shape_ranges": ranges})
+    write_nifti(tmp_path / "archive/0.nii.gz", 0)
+    predictor = Predictor(package, device="cpu", engine="torch")
+    list(
+        segment_archive(
+            FolderSource(tmp_path / "archive"), predictor=predictor, out_dir=tmp_path / "out"
+        )
+    )
+    with Ledger(tmp_path / "out" / "ledger.sqlite", writer=False) as ledger:
+        [entry] = ledger.entries()
+    assert "volume:posterior" in entry.measures["flags"]
 
 
 def normal(seed: int, number: int, mean: float) -> list[float]:

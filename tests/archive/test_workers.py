@@ -11,7 +11,7 @@ import pytest
 
 from segmed.archive import FolderSource, Workers, segment_archive
 from segmed.errors import ServiceError
-from segmed.inference.predictor import Predictor
+from segmed.inference import Predictor
 
 DEADLY = """
 import gzip, os, signal
@@ -45,7 +45,7 @@ def test_study_that_kills_its_process_twice_is_quarantined_and_the_rest_is_done(
     for seed, name in enumerate(["a", "deadly", "z"]):
         write_nifti(tmp_path / f"archive/{name}.nii.gz", seed)
     source = FolderSource(tmp_path / "archive")
-    workers = Workers((package_folder,), options={"device": "cpu"})
+    workers = Workers((package_folder,), options={"device": "cpu", "engine": "torch"})
     out = tmp_path / "out"
     outcomes = list(segment_archive(source, predictor=workers, out_dir=out))
     assert sorted(outcome.status for outcome in outcomes) == ["done", "done", "refused"]

@@ -32,7 +32,7 @@ NUM_NIFTI, NUM_DICOM, NUM_BROKEN, KILLS = 220, 50, 30, 50
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
     torch.set_num_threads(1)
-    return Predictor(tiny_package(patch=32, edge_mm=4.0), device="cpu")
+    return Predictor(tiny_package(patch=32, edge_mm=4.0), device="cpu", engine="torch")
 
 
 @pytest.fixture(scope="module")

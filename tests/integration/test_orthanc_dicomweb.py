@@ -23,7 +23,7 @@ from segmed.archive import Choices, FolderSource, Patience, segment_archive
 from segmed.archive.dicomweb import DicomWeb, DicomWebSource, StowDelivery
 from segmed.archive.remote import Query
 from segmed.errors import ServiceError
-from segmed.inference.predictor import Predictor
+from segmed.inference import Predictor
 from segmed.io.dicom import read_series, scan
 from segmed.io.dicom_seg import read_dicom_seg
 
@@ -36,7 +36,7 @@ QUERY = Query(modalities=("MR",), description="^(?!.*mask)")
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
     torch.set_num_threads(1)
-    return Predictor(tiny_package(patch=32, edge_mm=4.0), device="cpu")
+    return Predictor(tiny_package(patch=32, edge_mm=4.0), device="cpu", engine="torch")
 
 
 @pytest.fixture

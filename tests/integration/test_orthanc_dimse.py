@@ -18,7 +18,7 @@ from segmed.archive import Choices, Patience, StudyOutcome, segment_archive
 from segmed.archive.dimse import Dimse, DimseSource, StoreDelivery, find
 from segmed.archive.remote import Query
 from segmed.errors import ServiceError
-from segmed.inference.predictor import Predictor
+from segmed.inference import Predictor
 
 pytestmark = pytest.mark.integration
 
@@ -42,7 +42,7 @@ def test_studies_come_by_c_get_and_results_return_by_c_store(
 ) -> None:
     orthanc.upload(shared_data("hippocampus_dicom"))
     torch.set_num_threads(1)
-    predictor = Predictor(tiny_package(patch=32, edge_mm=4.0), device="cpu")
+    predictor = Predictor(tiny_package(patch=32, edge_mm=4.0), device="cpu", engine="torch")
     node = node_of(orthanc)
 
     def run() -> list[StudyOutcome]:
