@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segmed.errors import ImageError
+from segmed.geometry import Grid
 from segmed.io.bytestream import is_zipped, truncated, unzipped
 from segmed.io.dicom_header import looks_like_dicom
 from segmed.io.dicom_read import load_series, only_series
@@ -17,13 +18,16 @@ from segmed.io.raster import raster_format, read_raster
 from segmed.io.source import Loaded
 
 
-def load(path: Path | str, limits: ReadLimits, *, exact: bool = False) -> Loaded:
+def load(
+    path: Path | str, limits: ReadLimits, *, exact: bool = False, grid: Grid | None = None
+) -> Loaded:
     """Read one image as an array.
 
     Args:
         path: A file of any known format, or a folder with one DICOM series.
         limits: Bounds on its size and spacing.
         exact: Keep stored integers (or float64) instead of float32, as labels need it.
+        grid: Where to put a DICOM segmentation.
 
     Returns:
         The image.
@@ -33,7 +37,7 @@ def load(path: Path | str, limits: ReadLimits, *, exact: bool = False) -> Loaded
     """
     path = Path(path)
     if path.is_dir():
-        return _load_dicom(path, limits, exact=exact)
+        return _load_dicom(path, limits, exact=exact, grid=grid)
     if not path.is_file():
         raise ImageError(
             f"{path.name}: no such file or folder", reason="missing_file", paths=[path]
@@ -44,7 +48,7 @@ def load(path: Path | str, limits: ReadLimits, *, exact: bool = False) -> Loaded
     if is_zipped(path):
         raise unknown_format(path, start)
     if looks_like_dicom(start[:132]):
-        return _load_dicom(path, limits, exact=exact)
+        return _load_dicom(path, limits, exact=exact, grid=grid)
     if start.startswith(MAGIC):
         return read_nrrd(path, limits, exact=exact)
     if is_metaimage(start):
@@ -54,11 +58,11 @@ def load(path: Path | str, limits: ReadLimits, *, exact: bool = False) -> Loaded
     raise unknown_format(path, start)
 
 
-def _load_dicom(path: Path, limits: ReadLimits, *, exact: bool) -> Loaded:
+def _load_dicom(path: Path, limits: ReadLimits, *, exact: bool, grid: Grid | None) -> Loaded:
     """A series of images; or, where a label is wanted, a segmentation object."""
     audit = only_series(path)
     if exact and audit.reason == "not_image" and audit.modality == "SEG" and len(audit.files) == 1:
-        return load_seg(audit.files[0], limits=limits)
+        return load_seg(audit.files[0], grid=grid, limits=limits)
     return load_series(audit, limits, exact=exact)
 
 

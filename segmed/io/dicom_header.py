@@ -228,6 +228,8 @@ def _fields(dataset: Elements, path: Path, transfer_syntax: str) -> DicomHeader:
         slices = slices_of(dataset)
     except Exception as error:  # noqa: BLE001 - isolation boundary: pydicom raises what it likes
         slices, fault = (), Fault("unreadable", f"its geometry cannot be parsed ({_kind(error)})")
+    if fault is None and len(slices) != max(whole("NumberOfFrames") or 1, 1):
+        fault = Fault("unreadable", "the number of frames and of their places differ")
     return DicomHeader(
         path=path,
         sop_class=text("SOPClassUID"),

@@ -27,6 +27,12 @@ MAX_DEPTH = 16
 _LONG_VRS = frozenset(
     (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 )
+_SHORT_VRS = frozenset(
+    (b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN",
+     b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US")
+)  # fmt: skip
+_EXPLICIT = struct.Struct("<HH2sH").unpack_from
+_LENGTH = struct.Struct("<I").unpack_from
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _PIXELS = 0x7FE00008
@@ -105,67 +111,63 @@ def _walk(
     last: int,
 ) -> int:
     """Collect wanted elements up to tag `last`; the offset of the first element beyond it."""
-    end = len(buffer)
-    before = 0
+    end, before = len(buffer), 0
     while position < end:
-        tag, vr, value, length = _head(buffer, position, explicit=explicit)
+        tag, vr, value, length = _head(buffer, position, explicit)
         if tag > last:
             return position
         if tag <= before or tag in _GROUPS:
             raise _Irregular
         before = tag
+        position = value + length
         if length == _UNDEFINED:
             if vr not in {b"SQ", b"UN", b""}:
                 raise _Irregular
-            position = _behind_sequence(buffer, value, explicit=explicit and vr != b"UN", depth=0)
-        else:
-            position = value + length
-            if position > end:
-                raise _Irregular
+            position = _behind_sequence(buffer, value, explicit and vr != b"UN", depth=0)
+        elif position > end:
+            raise _Irregular
         if tag in wanted:
             found[tag] = buffer[value:position]
     return position
 
 
-def _head(buffer: bytes, position: int, *, explicit: bool) -> tuple[int, bytes, int, int]:
+def _head(buffer: bytes, position: int, explicit: bool) -> tuple[int, bytes, int, int]:
     """Tag, value representation, offset of the value, its length."""
-    group, element = struct.unpack_from("<HH", buffer, position)
-    tag = group << 16 | element
+    group, element, vr, length = _EXPLICIT(buffer, position)
     if not explicit or group == 0xFFFE:
-        return tag, b"", position + 8, struct.unpack_from("<I", buffer, position + 4)[0]
-    vr = buffer[position + 4 : position + 6]
+        return group << 16 | element, b"", position + 8, _LENGTH(buffer, position + 4)[0]
+    if vr in _SHORT_VRS:
+        return group << 16 | element, vr, position + 8, length
     if vr in _LONG_VRS:
-        return tag, vr, position + 12, struct.unpack_from("<I", buffer, position + 8)[0]
-    if not vr.isalpha():
-        raise _Irregular
-    return tag, vr, position + 8, struct.unpack_from("<H", buffer, position + 6)[0]
+        return group << 16 | element, vr, position + 12, _LENGTH(buffer, position + 8)[0]
+    raise _Irregular
 
 
-def _behind_sequence(buffer: bytes, position: int, *, explicit: bool, depth: int) -> int:
+def _behind_sequence(buffer: bytes, position: int, explicit: bool, *, depth: int) -> int:
     """Offset behind a sequence of undefined length."""
     if depth > MAX_DEPTH:
         raise _Irregular
     while True:
-        tag, _, value, length = _head(buffer, position, explicit=explicit)
+        tag, _, value, length = _head(buffer, position, explicit)
         if tag == _SEQUENCE_END:
             return value
         if tag != _ITEM:
             raise _Irregular
         if length == _UNDEFINED:
-            position = _behind_item(buffer, value, explicit=explicit, depth=depth)
+            position = _behind_item(buffer, value, explicit, depth=depth)
         else:
             position = value + length
 
 
-def _behind_item(buffer: bytes, position: int, *, explicit: bool, depth: int) -> int:
+def _behind_item(buffer: bytes, position: int, explicit: bool, *, depth: int) -> int:
     """Offset behind an item of undefined length."""
     while True:
-        tag, vr, value, length = _head(buffer, position, explicit=explicit)
+        tag, vr, value, length = _head(buffer, position, explicit)
         if tag == _ITEM_END:
             return value
         if length == _UNDEFINED:
             inner = explicit and vr != b"UN"
-            position = _behind_sequence(buffer, value, explicit=inner, depth=depth + 1)
+            position = _behind_sequence(buffer, value, inner, depth=depth + 1)
         else:
             position = value + length
 

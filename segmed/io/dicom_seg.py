@@ -26,6 +26,7 @@ from segmed.errors import UsageError
 from segmed.io.atomic import whole_file
 from segmed.io.dicom_references import References, label_slices, references_of
 from segmed.io.dicom_seg_read import VALUE_TEXT, load_seg
+from segmed.io.read import grid_of
 from segmed.io.tensors import as_label
 from segmed.io.uid import uid_from
 
@@ -156,7 +157,5 @@ def read_dicom_seg(path: Path | str, *, like: MetaTensor | None = None) -> MetaT
         ImageError: The object is refused; see `segmed.io.dicom_seg_read`.
         GeometryError: A frame lies on no slice of `like`.
     """
-    grid = None
-    if like is not None:
-        grid = (tuple(like.shape[1:]), np.asarray(like.affine, dtype=np.float64))
+    grid = None if like is None else grid_of(like)
     return as_label(load_seg(Path(path), grid=grid))

@@ -23,7 +23,7 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import ImplicitVRLittleEndian
 
 from segmed.errors import GeometryError, ImageError
-from segmed.geometry import Affine
+from segmed.geometry import Grid
 from segmed.io.dicom_audit import ORIENTATION_TOLERANCE
 from segmed.io.dicom_frames import Slice, slices_of
 from segmed.io.dicom_header import tolerant_pydicom
@@ -38,8 +38,6 @@ VALUE_TEXT = "label value {}"
 """How `write_dicom_seg` notes the label value of a segment in its description."""
 
 POSITION_TOLERANCE_MM = 1e-2
-
-TargetGrid = tuple[tuple[int, ...], Affine]
 
 
 @dataclass(frozen=True)
@@ -58,13 +56,13 @@ class SegFrames:
 
 
 def load_seg(
-    path: Path, *, grid: TargetGrid | None = None, limits: ReadLimits = DEFAULT_LIMITS
+    path: Path, *, grid: Grid | None = None, limits: ReadLimits = DEFAULT_LIMITS
 ) -> Loaded:
     """Read a segmentation object as a label map.
 
     Args:
         path: The file.
-        grid: Shape `[columns, rows, slices]` and affine of the grid to map it to; without it the
+        grid: The grid `[columns, rows, slices]` to map it to; without it the
             grid spans the object's own frames, with empty slices where it has none.
         limits: Bounds on its size.
 
@@ -86,8 +84,8 @@ def load_seg(
             raise refusal(path, "no_frame_positions", "its frames do not say where they lie")
         frames = _frames(dataset, parts, path, limits)
     target = grid or _own_grid(frames, path)
-    check_size(target[0], limits, path)
-    check_affine(target[1], limits, path)
+    check_size(target.shape, limits, path)
+    check_affine(target.affine_ras, limits, path)
     label = _placed(frames, target, path)
     source = Source(
         format="dicom-seg",
@@ -96,7 +94,7 @@ def load_seg(
         study_uid=str(dataset.get("StudyInstanceUID", "")),
         modality="SEG",
     )
-    return Loaded(label[None], target[1], source)
+    return Loaded(label[None], target.affine_ras, source)
 
 
 def _frames(
@@ -137,7 +135,7 @@ def _values(dataset: Dataset, kind: str) -> tuple[int, ...]:
     return tuple(noted[number] for number in numbers)
 
 
-def _own_grid(frames: SegFrames, path: Path) -> TargetGrid:
+def _own_grid(frames: SegFrames, path: Path) -> Grid:
     """The grid that spans the frames."""
     first = frames.parts[0]
     cosines = np.asarray([part.orientation for part in frames.parts], dtype=np.float64)
@@ -160,7 +158,7 @@ def _own_grid(frames: SegFrames, path: Path) -> TargetGrid:
     affine[:3, 2] = normal * step
     affine[:3, 3] = positions[int(np.argmin(heights))]
     count = int(np.rint((distinct[-1] - distinct[0]) / step)) + 1
-    return (columns, rows, count), LPS_TO_RAS @ affine
+    return Grid((columns, rows, count), LPS_TO_RAS @ affine)
 
 
 def _step(distinct: npt.NDArray[np.float64], first: Slice, path: Path) -> float:
@@ -180,9 +178,9 @@ def _step(distinct: npt.NDArray[np.float64], first: Slice, path: Path) -> float:
     )
 
 
-def _placed(frames: SegFrames, target: TargetGrid, path: Path) -> npt.NDArray[np.int32]:
+def _placed(frames: SegFrames, target: Grid, path: Path) -> npt.NDArray[np.int32]:
     """The label map, each frame on the slice of the grid that it lies on."""
-    shape, affine = target
+    shape, affine = target.shape, target.affine_ras
     label = np.zeros(shape, dtype=np.int32)
     rows, columns = frames.pixels.shape[1:]
     corners = np.array([[0, columns - 1, 0], [0, 0, rows - 1], [1, 1, 1]], dtype=np.float64)

@@ -63,20 +63,27 @@ def read_images(paths: Sequence[Path | str], *, limits: ReadLimits = DEFAULT_LIM
     return MetaTensor(values, affine=images[0].affine, meta={"source": source_of(images[0])})
 
 
-def read_label(path: Path | str, *, limits: ReadLimits = DEFAULT_LIMITS) -> MetaTensor:
+def read_label(
+    path: Path | str, *, limits: ReadLimits = DEFAULT_LIMITS, like: MetaTensor | None = None
+) -> MetaTensor:
     """Read a label map.
 
     Args:
-        path: As for `read_image`. A palette image gives its indices, not its colours.
+        path: As for `read_image`, or a DICOM segmentation. A palette image gives its indices, not
+            its colours.
         limits: Bounds on its size and spacing.
+        like: The image it belongs to. A DICOM segmentation, which may leave out empty slices, is
+            put on its grid; for other formats it plays no part.
 
     Returns:
         `[1, *spatial]` int32. Values within 1e-3 of an integer are rounded to it.
 
     Raises:
         ImageError: The file cannot be read correctly, or holds other values (`not_integer`).
+        GeometryError: A frame of a DICOM segmentation lies on no slice of `like`.
     """
-    return as_label(load(path, limits, exact=True))
+    grid = None if like is None else grid_of(like)
+    return as_label(load(path, limits, exact=True, grid=grid))
 
 
 def grid_of(image: MetaTensor) -> Grid:

@@ -26,7 +26,7 @@ from segmed.io.limits import check_affine
 from segmed.io.source import Loaded
 
 LIMITS = ReadLimits(max_voxels=1 << 22)
-ROUNDS = 150
+ROUNDS = 50
 
 
 def damaged(sound: bytes, seed: int, *, within: int) -> Iterator[bytes]:

@@ -62,4 +62,4 @@ def test_a_child_without_memory_is_an_error_of_the_file(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(np.zeros((160,) * 3, np.uint8), np.eye(4)), tmp_path / "a.nii.gz")
     with pytest.raises(ImageError) as caught:
         read_image_isolated(tmp_path / "a.nii.gz", memory_gb=0.02)
-    assert caught.value.reason == "out_of_memory"
+    assert caught.value.reason in {"out_of_memory", "decoder_crashed"}
