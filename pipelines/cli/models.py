@@ -194,16 +194,32 @@ def sync(as_json: JsonOption = False) -> None:
 
 
 def describe(
-    model: Annotated[str, typer.Argument(metavar="ARCHITECTURE", help="Such as unet3plus.")],
+    model: Annotated[
+        str, typer.Argument(metavar="ARCHITECTURE", help="Such as unet3plus; not with --all.")
+    ] = "",
     spatial_dims: Annotated[int, typer.Option(min=2, max=3, help="2 or 3.")] = 3,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="`paper` for the paper's form; the planned form if not given."),
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="The table of all architectures, as Markdown.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """What an architecture is: its paper, parameters and options.
+    """What an architecture is and costs: paper, parameters, operations, memory, levels.
 
-    Example: segmed model describe unet3plus
+    Example: segmed model describe unet3plus --preset paper
     """
     from segmed.models import describe_model
+    from segmed.models.table import all_cards, as_markdown
 
-    found = describe_model(model, spatial_dims=spatial_dims, in_channels=1, num_classes=3)
+    if every:
+        cards = all_cards()
+        emit([asdict(card) for card in cards], as_markdown(cards).splitlines(), as_json=as_json)
+        return
+    found = describe_model(
+        model, spatial_dims=spatial_dims, in_channels=1, num_classes=3, preset=preset
+    )
     facts = asdict(found)
     emit(facts, [f"{key}: {value}" for key, value in facts.items()], as_json=as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 from segmed.models.describe import ModelCard, describe_model
@@ -14,34 +15,47 @@ TITLES = {
     "unet": "U-Net",
     "unetpp": "U-Net++",
     "unet3plus": "UNet 3+",
-    "deeplabv3plus": "DeepLabv3+ (ResNet-101)",
+    "deeplabv3plus": "DeepLabv3+",
 }
 """What the papers call them."""
 
 
 @cache
-def model_table() -> str:
+def all_cards() -> tuple[ModelCard, ...]:
     """Every model in its paper's form and in its planned form, in 2D and 3D.
 
     Returns:
-        Markdown; costs are for one channel and two classes, at the sizes that each row names.
+        Cards for one channel and two classes.
+    """
+    return tuple(
+        describe_model(name, spatial_dims=spatial_dims, in_channels=1, num_classes=2, preset=preset)
+        for name in list_models()
+        for preset in ("paper", None)
+        for spatial_dims in (2, 3)
+    )
+
+
+def as_markdown(cards: Sequence[ModelCard]) -> str:
+    """A table of models.
+
+    Args:
+        cards: One a row.
+
+    Returns:
+        Markdown; operations are for one image of the size that the row names.
     """
     rows = [
         "| model | `build_model` | form | parameters | GMAC at input | sees | reference |",
         "|---|---|---|---:|---:|---|---|",
+        *(_row(card) for card in cards),
     ]
-    for name in list_models():
-        for preset in ("paper", None):
-            for spatial_dims in (2, 3):
-                card = describe_model(
-                    name, spatial_dims=spatial_dims, in_channels=1, num_classes=2, preset=preset
-                )
-                rows.append(_row(card))
     return "\n".join(rows) + "\n"
 
 
 def _row(card: ModelCard) -> str:
     form = "paper" if card.preset == "paper" else f"planned, {card.num_levels} levels"
+    if card.name == "deeplabv3plus" and card.preset == "paper":
+        form = "paper, ResNet-101"
     size = f"{card.input_size[0]}{'²' if card.spatial_dims == 2 else '³'}"
     field = card.receptive_field[0]
     cells = (
