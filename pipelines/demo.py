@@ -17,6 +17,7 @@ from pipelines.flows.runner import run_flow
 from pipelines.flows.segment_archive import segment_archive
 from pipelines.jobs import Request
 from pipelines.registry import Registry
+from pipelines.steps import is_done
 from segmed.errors import ManifestError
 from segmed.manifest import check_manifest, read_manifest
 from segmed.package import ModelPackage
@@ -141,7 +142,7 @@ def _without_repeated_registration(request: Request) -> Request:
     """Do not register again what an earlier call trained and registered."""
     record_path = request.out_dir / "comparison.json"
     jobs = request.jobs(request.plan_path)
-    if not record_path.exists() or not all((j.run_dir / "contestant.json").exists() for j in jobs):
+    if not record_path.exists() or not all(is_done(job) for job in jobs):
         return request
     winner = json.loads(record_path.read_text(encoding="utf-8"))["winner"]
     package_dir = next(job.run_dir for job in jobs if job.architecture == winner) / "package"

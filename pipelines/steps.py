@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ from segmed.comparison import Contest, Contestant, contest_record, hold_contest,
 from segmed.evaluation import Evaluated, score_cases
 from segmed.inference import Predictor
 from segmed.io import grid_of, read_images, read_label
-from segmed.manifest import Case, Manifest, read_manifest
+from segmed.manifest import Case, Manifest, data_hash, read_manifest
 from segmed.metrics import read_table, summarise, write_table
 from segmed.package import ModelPackage
-from segmed.plan import Plan, read_plan
+from segmed.plan import Plan, plan_hash, read_plan
 from segmed.report import overlay_png, write_report
 from segmed.training import EpochResult, fit
 
@@ -61,15 +62,35 @@ def job_params(job: TrainJob, plan: Plan) -> dict[str, Any]:
 def train_and_score(job: TrainJob, log: RunLog, on_epoch: OnEpoch | None = None) -> Contestant:
     """Train one job, segment its held-out cases, score them, and track it all.
 
-    With `settings.resume`, a job whose scores stand is not done again.
+    With `settings.resume`, a job whose scores stand is not done again, as long as plan, data,
+    budget and seed are what they were.
     """
-    done = job.run_dir / "contestant.json"
-    if not (job.settings.resume and done.exists()):
+    if not (job.settings.resume and is_done(job)):
         _train(job, log, on_epoch)
         _score(job)
     contestant = read_contestant(job.run_dir)
     _log_results(contestant, log, read_manifest(job.manifest_path))
     return contestant
+
+
+def is_done(job: TrainJob) -> bool:
+    """Whether scores of exactly this job stand."""
+    path = job.run_dir / "contestant.json"
+    if not path.exists():
+        return False
+    record = json.loads(path.read_text(encoding="utf-8"))
+    return bool(record.get("identity") == _identity(job))
+
+
+def _identity(job: TrainJob) -> dict[str, Any]:
+    """What the scores of a job depend on, beside the code."""
+    manifest = read_manifest(job.manifest_path)
+    return {
+        "plan_hash": plan_hash(read_plan(job.plan_path)),
+        "data_hash": data_hash(manifest, manifest.training),
+        "budget": asdict(job.budget),
+        "seed": job.settings.seed,
+    }
 
 
 def _train(job: TrainJob, log: RunLog, on_epoch: OnEpoch | None) -> None:
@@ -107,6 +128,7 @@ def _score(job: TrainJob) -> Evaluated:
         "seconds_per_case": evaluated.seconds_per_case,
         "peak_memory_mb": max((entry["peak_memory_mb"] for entry in history), default=0.0),
         "predictions": {case: path.name for case, path in evaluated.predictions.items()},
+        "identity": _identity(job),
     }
     beside = job.run_dir / ".contestant.json"
     beside.write_text(json.dumps(record, indent=2), encoding="utf-8")
@@ -124,6 +146,7 @@ def read_contestant(run_dir: Path) -> Contestant:
     """A contestant as a finished job left it."""
     record = json.loads((run_dir / "contestant.json").read_text(encoding="utf-8"))
     names: dict[str, str] = record.pop("predictions")
+    del record["identity"]
     return Contestant(
         **record,
         table=read_table(run_dir / "scores.parquet"),

@@ -114,7 +114,7 @@ def _look_at(manifest: Manifest, case: Case) -> CaseFacts:
         raise ManifestError(f"training case {case.id} has no label: name one, or move it to 'test'")
     try:
         image = read_images(manifest.image_paths(case))
-        label = read_label(label_path)
+        label = read_label(label_path, like=image)
     except SegmedError as error:
         raise ManifestError(f"case {case.id}: {error}") from error
     grid = grid_of(image)

@@ -202,9 +202,10 @@ class _Run:
         batches = one_ahead(self._make_batch, self.step)
         for batch in batches:
             self._take_step(batch)
-            self._foretell(length)
             ends_epoch = self.step % length == 0
             spent = self.crew.agree(self._progress()) >= 1.0
+            if self.step == TIMED_STEPS or (spent and self.step < TIMED_STEPS):
+                self._foretell(length)
             if ends_epoch or spent:
                 yield self._end_epoch(is_last=spent)
             if self.is_finished:
@@ -249,7 +250,7 @@ class _Run:
     def _foretell(self, length: int) -> None:
         """Refuse a budget in which not even one epoch fits, before it is spent."""
         seconds = self.job.budget.seconds
-        if seconds is None or self.history or self.step != TIMED_STEPS:
+        if seconds is None or self.history:
             return
         epoch_s = self.fastest_s * length
         if self.clock.elapsed_s() + epoch_s > seconds:
