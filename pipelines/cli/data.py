@@ -34,6 +34,12 @@ def build(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the set.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the folds.")] = 0,
+    label_names: Annotated[
+        str, typer.Option(help="Names of the structures by growing value, with commas.")
+    ] = "",
+    label_suffix: Annotated[
+        str | None, typer.Option(help="What a mask's name adds to its image's: _mask, _1stHO.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Build a manifest from a folder.
@@ -43,7 +49,14 @@ def build(
     from segmed.manifest import build_manifest, rebase, write_manifest
 
     manifest = build_manifest(
-        source, format=layout, name=name, num_folds=folds, seed=seed, group_by=group_by
+        source,
+        format=layout,
+        name=name,
+        num_folds=folds,
+        seed=seed,
+        group_by=group_by,
+        label_names=[one.strip() for one in label_names.split(",") if one.strip()],
+        label_suffix=label_suffix,
     )
     write_manifest(rebase(manifest, out.resolve().parent), out)
     counts = {"training": len(manifest.training), "test": len(manifest.test)}
@@ -61,7 +74,10 @@ def build(
 
 def check(
     manifest_path: ManifestArgument,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that read.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="Cases read at once.")] = 2,
+    write_clean: Annotated[
+        Path | None, typer.Option(help="Write the manifest without unfit cases, reasons beside it.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Audit every case and list each fault; status 1 where there is one.
@@ -69,6 +85,7 @@ def check(
     Example: segmed manifest check hippocampus.json
     """
     from segmed.manifest import check_manifest, read_manifest
+    from segmed.manifest import write_clean as write_clean_manifest
 
     manifest = read_manifest(manifest_path)
     faults = check_manifest(manifest, workers=workers, progress=counting("checked"))
@@ -76,6 +93,9 @@ def check(
     cases = len(manifest.training) + len(manifest.test)
     lines = [f"{f.severity}: {f.case_id}: {f.code}: {f.message}" for f in faults]
     lines.append(f"{cases} cases, {len(errors)} faults, {len(faults) - len(errors)} notes")
+    if write_clean is not None:
+        dropped = write_clean_manifest(manifest, faults, write_clean)
+        lines.append(f"{write_clean}: {cases - len(dropped)} fit cases, {len(dropped)} dropped")
     emit({"cases": cases, "faults": [asdict(fault) for fault in faults]}, lines, as_json=as_json)
     if errors:
         raise typer.Exit(DONE_WITH_FAILURES)

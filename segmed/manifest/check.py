@@ -110,7 +110,7 @@ def _check_image(manifest: Manifest, case: Case, record: CaseRecord) -> Grid | N
 
 def _check_label(manifest: Manifest, path: Path, grid: Grid | None, record: CaseRecord) -> None:
     try:
-        loaded = load(path, DEFAULT_LIMITS, exact=True)
+        loaded = load(path, DEFAULT_LIMITS, exact=True, grid=grid)
         label = as_label(loaded)
     except ImageError as error:
         record.error(error.reason, str(error))

@@ -15,7 +15,7 @@ from segmed.io.uid import short_hash
 from segmed.manifest.content import is_hidden
 from segmed.manifest.draft import Draft, case_id, relative
 from segmed.manifest.from_folders import label_values, named_labels
-from segmed.manifest.schema import Case, Channel
+from segmed.manifest.schema import Case, Channel, Code, LabelClass
 
 if TYPE_CHECKING:  # pydicom is needed only once a tree is scanned
     from segmed.io.dicom import SeriesAudit
@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 MASK_WORDS = re.compile(r"mask|label|segm|\bseg\b|\broi\b", re.IGNORECASE)
 """A series whose description holds one of these is a mask."""
+
+VALUE_NOTE = re.compile(r"\blabel value (\d+)")
+"""How our own DICOM-SEG objects note a segment's label value; others have segment numbers."""
 
 PROBED_FILES = 64
 """Files looked into before a tree counts as free of DICOM."""
@@ -71,7 +74,7 @@ def draft_from_dicom(folder: Path, *, label_names: Sequence[str] = ()) -> Draft:
         ManifestError: No study has a mask and a channel in common with the others, a study has
             several masks or several series of one description, or series share a folder.
     """
-    from segmed.io.dicom import scan  # noqa: PLC0415
+    from segmed.io.dicom import scan  # noqa: PLC0415 - pydicom is needed for such trees alone
 
     by_study: dict[str, list[SeriesAudit]] = defaultdict(list)
     for audit in scan(folder):
@@ -92,15 +95,54 @@ def draft_from_dicom(folder: Path, *, label_names: Sequence[str] = ()) -> Draft:
         )
     names = sorted(shared)
     cases = sorted((_case(folder, study, names) for study in labelled), key=lambda case: case.id)
-    values = label_values(folder, [case.label for case in cases if case.label])
     first = labelled[0].images
     return Draft(
         name=case_id(folder.resolve().name),
-        labels=named_labels(values, label_names),
+        labels=_labels(folder, cases, label_names),
         channels=tuple(Channel(name=name, modality=first[name].modality or "OT") for name in names),
         training=tuple(cases),
         groups={study.id: study.patient for study in labelled},
     )
+
+
+def _labels(folder: Path, cases: Sequence[Case], names: Sequence[str]) -> tuple[LabelClass, ...]:
+    """The structures: as DICOM-SEG objects call them, or as given, or by their values."""
+    files = [case.label for case in cases if case.label]
+    if names or not all((folder / name).is_file() for name in files):
+        return named_labels(label_values(folder, files), names)
+    found: dict[int, LabelClass] = {}
+    for name in files:
+        for label in segments_of(folder / name):
+            known = found.setdefault(label.value, label)
+            if known.name != label.name:
+                raise ManifestError(
+                    f"segment {label.value} is {known.name!r} in one DICOM-SEG and "
+                    f"{label.name!r} in another: give label names"
+                )
+    if not found:
+        return named_labels(label_values(folder, files), names)
+    return tuple(found[value] for value in sorted(found))
+
+
+def segments_of(path: Path) -> list[LabelClass]:
+    """The segments that a DICOM-SEG object describes; none for other files."""
+    import pydicom  # noqa: PLC0415 - as above
+
+    dataset = pydicom.dcmread(path, stop_before_pixels=True)
+    segments = []
+    for item in dataset.get("SegmentSequence", []):
+        noted = VALUE_NOTE.search(str(item.get("SegmentDescription", "")))
+        kind = next(iter(item.get("SegmentedPropertyTypeCodeSequence", [])), None)
+        code = None
+        if kind is not None and "CodeValue" in kind:
+            code = Code(
+                scheme=str(kind.CodingSchemeDesignator),
+                value=str(kind.CodeValue),
+                meaning=str(kind.CodeMeaning),
+            )
+        value = int(noted[1]) if noted else int(item.SegmentNumber)
+        segments.append(LabelClass(name=str(item.SegmentLabel), value=value, code=code))
+    return segments
 
 
 def _study(audits: Sequence[SeriesAudit]) -> Study:

@@ -61,11 +61,12 @@ def cached_case(
 
 def prepared_case(manifest: Manifest, case: Case, plan: Plan) -> tuple[Prepared, Tensor | None]:
     """Image and class indices of a case on the target grid, read and prepared anew."""
-    prepared = prepare(io.read_images(manifest.image_paths(case)), plan)
+    image = io.read_images(manifest.image_paths(case))
+    prepared = prepare(image, plan)
     label_path = manifest.label_path(case)
     if label_path is None:
         return prepared, None
-    return prepared, prepare_label(io.read_label(label_path), prepared, plan)
+    return prepared, prepare_label(io.read_label(label_path, like=image), prepared, plan)
 
 
 def cache_key(manifest: Manifest, case: Case, plan: Plan) -> str:

@@ -22,7 +22,7 @@ class LoadCase(Transform):  # type: ignore[misc] # MONAI is untyped
         paths = [Path(names)] if isinstance(names, str | Path) else [Path(name) for name in names]
         loaded = {**row, "image": read_images(paths)}
         if row.get("label") is not None:
-            loaded["label"] = read_label(row["label"])
+            loaded["label"] = read_label(row["label"], like=loaded["image"])
         return loaded
 
 

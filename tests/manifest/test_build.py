@@ -9,10 +9,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
+import torch
 
 from segmed.errors import ManifestError, SegmedError, UsageError
-from segmed.manifest import Manifest, build_manifest, check_manifest, read_manifest, write_manifest
+from segmed.io import read_image
+from segmed.io.dicom_seg import write_dicom_seg
+from segmed.manifest import (
+    Code,
+    LabelClass,
+    Manifest,
+    build_manifest,
+    check_manifest,
+    read_manifest,
+    write_manifest,
+)
 
 Shared = Callable[[str], Path]
 SaveNifti = Callable[..., Path]
@@ -216,3 +228,56 @@ def test_images_given_as_labels_are_refused(paired_set: Path, save_nifti: SaveNi
     save_nifti(paired_set / "labels" / "p0_s0.nii.gz")
     with pytest.raises(ManifestError, match=r"label labels/p0_s0.nii.gz: .*no integer"):
         build_manifest(paired_set)
+
+
+@pytest.fixture(scope="module")
+def segmented_tree(shared_data: Shared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two real DICOM series, each with a DICOM-SEG of two structures on a few slices."""
+    root = tmp_path_factory.mktemp("tree")
+    labels = (
+        LabelClass(name="head", value=3, code=Code(scheme="SCT", value="5366008", meaning="H")),
+        LabelClass(name="tail", value=1),
+    )
+    for number, source in enumerate(sorted(shared_data("hippocampus_dicom").glob("study*"))[:2]):
+        study = shutil.copytree(source, root / f"s{number}" / "images")
+        image = read_image(study)
+        label = np.zeros(tuple(image.shape[1:]), dtype=np.uint8)
+        label[5:9, 5:9, 4:6] = 3
+        label[10:12, 5:9, 5] = 1
+        write_dicom_seg(
+            study.parent / "seg" / "label.dcm",
+            torch.from_numpy(label),
+            like=image,
+            labels=labels,
+            model_name="hand",
+            model_version="1",
+        )
+    return root
+
+
+def test_dicom_seg_objects_bring_names_codes_and_values(segmented_tree: Path) -> None:
+    manifest = build_manifest(segmented_tree)
+    assert [(one.name, one.value) for one in manifest.labels] == [("tail", 1), ("head", 3)]
+    assert manifest.labels[1].code == Code(scheme="SCT", value="5366008", meaning="H")
+    assert len(manifest.training) == 2
+    assert all(str(case.label).endswith("seg/label.dcm") for case in manifest.training)
+    assert errors_of(manifest) == []
+
+
+def test_a_study_with_two_masks_is_refused(segmented_tree: Path, tmp_path: Path) -> None:
+    tree = shutil.copytree(segmented_tree, tmp_path / "tree")
+    shutil.copytree(tree / "s1" / "seg", tree / "s1" / "again")
+    segmentation = pydicom.dcmread(tree / "s1" / "again" / "label.dcm")
+    segmentation.SeriesInstanceUID += ".1"
+    segmentation.SOPInstanceUID += ".1"
+    segmentation.file_meta.MediaStorageSOPInstanceUID = segmentation.SOPInstanceUID
+    segmentation.save_as(tree / "s1" / "again" / "label.dcm")
+    with pytest.raises(ManifestError, match="has 2 masks"):
+        build_manifest(tree)
+
+
+def test_series_that_share_a_folder_are_refused(segmented_tree: Path, tmp_path: Path) -> None:
+    tree = shutil.copytree(segmented_tree, tmp_path / "tree")
+    shutil.move(tree / "s1" / "seg" / "label.dcm", tree / "s1" / "images" / "label.dcm")
+    with pytest.raises(ManifestError, match="folder of its own"):
+        build_manifest(tree)
