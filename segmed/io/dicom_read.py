@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.encaps import get_frame
 from pydicom.pixels import get_decoder
 from pydicom.uid import ImplicitVRLittleEndian
 
@@ -27,6 +28,13 @@ GEOMETRY_REASONS = frozenset({
     "mixed_spacing", "missing_geometry", "no_frame_positions", "bad_orientation", "absurd_spacing",
 })  # fmt: skip
 """Refusals that are about the grid."""
+
+
+JPEG_FAMILY = "1.2.840.10008.1.2.4."
+"""Start of the transfer syntaxes of JPEG, JPEG-LS and JPEG 2000."""
+
+JPEG_END = b"\xff\xd9"
+"""Marker that ends each of their code streams (EOI, EOC)."""
 
 
 def only_series(path: Path) -> SeriesAudit:
@@ -140,6 +148,8 @@ def _frame(
     """One frame in real values, `[rows, columns]`."""
     syntax = dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
     with decoding(path):
+        if syntax.startswith(JPEG_FAMILY):
+            _check_end(dataset, part, path)
         stored, _ = get_decoder(syntax).as_array(dataset, index=part.frame, raw=True)
     if stored.shape != (shape[1], shape[0]):
         raise ImageError(
@@ -152,6 +162,23 @@ def _frame(
         stored = meaningful_bits(stored, dataset)
     values: npt.NDArray[np.float64] = stored.astype(np.float64) * part.slope + part.intercept
     return values
+
+
+def _check_end(dataset: Dataset, part: Slice, path: Path) -> None:
+    """Refuse a code stream without its end marker: JPEG-LS decoders fill the rest in silence.
+
+    Raises:
+        ImageError: `truncated`.
+    """
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    stream = get_frame(dataset.PixelData, part.frame, number_of_frames=frames)
+    if JPEG_END not in stream[-16:]:
+        raise ImageError(
+            f"{path.name}: the compressed pixels of frame {part.frame + 1} end too early; "
+            "fetch it again",
+            reason="truncated",
+            paths=[path],
+        )
 
 
 def meaningful_bits(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[Any]:

@@ -83,17 +83,17 @@ def load_seg(
         if not placed:
             raise refusal(path, "no_frame_positions", "its frames do not say where they lie")
         frames = _frames(dataset, parts, path, limits)
+        source = Source(
+            format="dicom-seg",
+            paths=(path,),
+            series_uid=str(dataset.get("SeriesInstanceUID", "")),
+            study_uid=str(dataset.get("StudyInstanceUID", "")),
+            modality="SEG",
+        )
     target = grid or _own_grid(frames, path)
     check_size(target.shape, limits, path)
     check_affine(target.affine_ras, limits, path)
     label = _placed(frames, target, path)
-    source = Source(
-        format="dicom-seg",
-        paths=(path,),
-        series_uid=str(dataset.get("SeriesInstanceUID", "")),
-        study_uid=str(dataset.get("StudyInstanceUID", "")),
-        modality="SEG",
-    )
     return Loaded(label[None], target.affine_ras, source)
 
 

@@ -12,6 +12,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - its users know it by this name
 from pydicom.data import get_testdata_file
 from pydicom.dataset import FileDataset
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import (
     UID,
     JPEG2000Lossless,
@@ -190,6 +191,25 @@ def test_undecodable_fragments_are_named(
         read_image(tmp_path)
     assert caught.value.reason == "undecodable"
     assert caught.value.paths == (tmp_path / "4.dcm",)
+
+
+@pytest.mark.parametrize(
+    "syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless], ids=lambda uid: uid.name
+)
+@pytest.mark.parametrize("kept", [0.97, 0.6])
+def test_a_code_stream_that_ends_early_never_passes(
+    real_series: tuple[FileDataset, ...], tmp_path: Path, syntax: UID, kept: float
+) -> None:
+    series = [copy.deepcopy(dataset) for dataset in real_series[:3]]
+    for dataset in series:
+        dataset.compress(syntax, generate_instance_uid=False)
+    stream = get_frame(series[1].PixelData, 0, number_of_frames=1)
+    series[1].PixelData = encapsulate([stream[: int(len(stream) * kept)]])
+    _save(tmp_path, series)
+    with pytest.raises(ImageError) as caught:
+        read_image(tmp_path)
+    assert caught.value.reason in {"truncated", "undecodable"}
+    assert caught.value.paths == (tmp_path / "1.dcm",)
 
 
 def test_limits_hold_before_pixels_are_read(
