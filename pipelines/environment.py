@@ -17,6 +17,8 @@ DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    # Standard output belongs to our own results, above all to `--json`.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # Progress lines of artifact transfers are not for us to print.
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # Records of the library reach the flow's log (with the level set in flows/runner.py).
