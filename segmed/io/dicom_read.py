@@ -17,6 +17,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 
 from segmed.errors import GeometryError, ImageError
 from segmed.io.dicom_audit import SeriesAudit
+from segmed.io.dicom_codestream import JPEG_FAMILY, check_codestream
 from segmed.io.dicom_frames import Slice
 from segmed.io.dicom_header import tolerant_pydicom
 from segmed.io.dicom_scan import scan
@@ -28,13 +29,6 @@ GEOMETRY_REASONS = frozenset({
     "mixed_spacing", "missing_geometry", "no_frame_positions", "bad_orientation", "absurd_spacing",
 })  # fmt: skip
 """Refusals that are about the grid."""
-
-
-JPEG_FAMILY = "1.2.840.10008.1.2.4."
-"""Start of the transfer syntaxes of JPEG, JPEG-LS and JPEG 2000."""
-
-JPEG_END = b"\xff\xd9"
-"""Marker that ends each of their code streams (EOI, EOC)."""
 
 
 def only_series(path: Path) -> SeriesAudit:
@@ -149,7 +143,9 @@ def _frame(
     syntax = dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
     with decoding(path):
         if syntax.startswith(JPEG_FAMILY):
-            _check_end(dataset, part, path)
+            frames = int(dataset.get("NumberOfFrames") or 1)
+            stream = get_frame(dataset.PixelData, part.frame, number_of_frames=frames)
+            check_codestream(stream, shape[1], shape[0], path)
         stored, _ = get_decoder(syntax).as_array(dataset, index=part.frame, raw=True)
     if stored.shape != (shape[1], shape[0]):
         raise ImageError(
@@ -162,23 +158,6 @@ def _frame(
         stored = meaningful_bits(stored, dataset)
     values: npt.NDArray[np.float64] = stored.astype(np.float64) * part.slope + part.intercept
     return values
-
-
-def _check_end(dataset: Dataset, part: Slice, path: Path) -> None:
-    """Refuse a code stream without its end marker: JPEG-LS decoders fill the rest in silence.
-
-    Raises:
-        ImageError: `truncated`.
-    """
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    stream = get_frame(dataset.PixelData, part.frame, number_of_frames=frames)
-    if JPEG_END not in stream[-16:]:
-        raise ImageError(
-            f"{path.name}: the compressed pixels of frame {part.frame + 1} end too early; "
-            "fetch it again",
-            reason="truncated",
-            paths=[path],
-        )
 
 
 def meaningful_bits(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[Any]:

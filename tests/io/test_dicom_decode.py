@@ -23,6 +23,7 @@ from pydicom.uid import (
 from segmed.errors import ImageError
 from segmed.io import ReadLimits, read_image
 from segmed.io.dicom import read_series, scan
+from segmed.io.dicom_codestream import stated_size
 from segmed.io.dicom_read import meaningful_bits
 
 
@@ -210,6 +211,19 @@ def test_a_code_stream_that_ends_early_never_passes(
         read_image(tmp_path)
     assert caught.value.reason in {"truncated", "undecodable"}
     assert caught.value.paths == (tmp_path / "1.dcm",)
+
+
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless], ids=lambda uid: uid.name)
+def test_a_code_stream_of_another_size_is_refused_before_it_is_decoded(
+    real_series: tuple[FileDataset, ...], tmp_path: Path, syntax: UID
+) -> None:
+    dataset = copy.deepcopy(real_series[0])
+    dataset.compress(syntax, generate_instance_uid=False)
+    assert stated_size(get_frame(dataset.PixelData, 0, number_of_frames=1)) == (40, 36)
+    dataset.Rows += 1
+    _save(tmp_path, [dataset])
+    with pytest.raises(ImageError, match=r"\(40, 36\).*\(41, 36\)"):
+        read_image(tmp_path)
 
 
 def test_limits_hold_before_pixels_are_read(
