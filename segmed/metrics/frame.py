@@ -20,6 +20,10 @@ SHELL_VOXELS = 500
 """About how many neighbours the search by shells looks at before a tree takes over."""
 
 
+BAND_VOXELS = 1500
+"""Voxels in the largest ball that is stepped over from every surface voxel."""
+
+
 @dataclass(frozen=True)
 class Shells:
     """Neighbour offsets in the order of their distance.
@@ -143,17 +147,16 @@ def radius_of(num_voxels: int, spacing_mm: tuple[float, ...]) -> float:
     return float((num_voxels * prod(spacing_mm) / unit_ball) ** (1 / axes))
 
 
-def voxels_in_ball(radius_mm: float, spacing_mm: tuple[float, ...]) -> float:
-    """About how many voxels lie in a ball, from its volume."""
-    axes = len(spacing_mm)
-    return float(pi ** (axes / 2) / gamma(axes / 2 + 1) * radius_mm**axes / prod(spacing_mm))
+def steps_off(band_mm: float, spacing_mm: tuple[float, ...]) -> bool:
+    """Whether a band of this width is found by steps off the surface, and not by tiles."""
+    return radius_of(BAND_VOXELS, spacing_mm) >= band_mm
 
 
 def frame_for(box: Box, spacing_mm: tuple[float, ...], band_mm: float) -> Frame:
     """A frame whose rim lets the search and a band of `band_mm` step off the box."""
     size = tuple(axis.stop - axis.start for axis in box)
     reach = search_shells(spacing_mm).reach
-    if voxels_in_ball(band_mm, spacing_mm) <= SHELL_VOXELS:
+    if steps_off(band_mm, spacing_mm):
         band = shells_within(spacing_mm, band_mm).reach
         reach = tuple(max(pair) for pair in zip(reach, band, strict=True))
     return Frame(size, tuple(max(1, n) for n in reach), spacing_mm)

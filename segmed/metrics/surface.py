@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
+from math import floor
 
 import numpy as np
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from segmed.metrics.frame import (
-    SHELL_VOXELS,
     Distances,
     Frame,
     Mask,
     Places,
     search_shells,
     shells_within,
-    voxels_in_ball,
+    steps_off,
 )
 
 SHELL_OVERHEAD = 3000
@@ -32,6 +34,9 @@ TREE_LEAF_POINTS = 32
 
 FADING = 0.8
 """Weight of what earlier shells cost and settled against the latest."""
+
+TILE_VOXELS = 64
+"""Least side of the tiles in which wide bands are measured, in voxels."""
 
 TREE_POINTS_AT_ONCE = 1 << 18
 """Questions asked of a tree at once, so that coordinates cost little memory."""
@@ -172,13 +177,37 @@ def band_places(mask: Mask, surface: Places, frame: Frame, width_mm: float) -> P
     Returns:
         Sorted flat indices.
     """
-    if voxels_in_ball(width_mm, frame.spacing_mm) > SHELL_VOXELS:
-        inside = np.flatnonzero(mask)
-        return inside[_ask_tree(inside, surface, frame) <= width_mm * (1 + 1e-12)]
+    if not steps_off(width_mm, frame.spacing_mm):
+        return _deep_band_places(mask, surface, frame, width_mm)
     band = frame.blank()
     for step in frame.flat_steps(shells_within(frame.spacing_mm, width_mm).offsets):
         places = surface + step
         band[places[mask[places]]] = True
+    return np.flatnonzero(band)
+
+
+def _deep_band_places(mask: Mask, surface: Places, frame: Frame, width_mm: float) -> Places:
+    """The band by distance transforms of tiles with a halo as wide as the band."""
+    border = frame.blank()
+    border[surface] = True
+    solid, border = mask.reshape(frame.shape), border.reshape(frame.shape)
+    band = np.zeros(frame.shape, dtype=bool)
+    halo = [floor(width_mm / edge) + 1 for edge in frame.spacing_mm]
+    sides = [max(TILE_VOXELS, 2 * n) for n in halo]
+    grid = [range(0, n, side) for n, side in zip(frame.shape, sides, strict=True)]
+    for corner in product(*grid):
+        tile = tuple(slice(a, a + n) for a, n in zip(corner, sides, strict=True))
+        around = tuple(
+            slice(max(0, a - h), a + n + h) for a, n, h in zip(corner, sides, halo, strict=True)
+        )
+        if not (solid[tile].any() and border[around].any()):
+            continue
+        far_mm = ndimage.distance_transform_edt(~border[around], sampling=frame.spacing_mm)
+        inner = tuple(
+            slice(t.start - o.start, t.start - o.start + n)
+            for t, o, n in zip(tile, around, solid[tile].shape, strict=True)
+        )
+        band[tile] = solid[tile] & (far_mm[inner] <= width_mm * (1 + 1e-12))
     return np.flatnonzero(band)
 
 

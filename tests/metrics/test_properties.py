@@ -141,3 +141,14 @@ def test_wide_and_narrow_bands_equal_a_distance_transform(tolerance_mm):
     expected = [brute_force.band(m, tolerance_mm, (1.0, 1.0, 4.0)) for m in masks]
     wanted = len(expected[0] & expected[1]) / len(expected[0] | expected[1])
     assert got.boundary_iou == pytest.approx(wanted)
+
+
+def test_a_wide_band_is_the_same_over_many_tiles():
+    rng = np.random.default_rng(4)
+    masks = [np.pad(rng.random((92, 60)) < 0.997, 7) for _ in range(2)]
+    spacing, width = (0.5, 0.4), 12.0
+    got = evaluate(*(m.astype(np.uint8) for m in masks), spacing, width)[0]
+    expected = [brute_force.band(m, width, spacing) for m in masks]
+    wanted = len(expected[0] & expected[1]) / len(expected[0] | expected[1])
+    assert got.boundary_iou == pytest.approx(wanted)
+    assert 0.9 < wanted < 1.0
