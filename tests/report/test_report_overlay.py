@@ -116,3 +116,17 @@ def test_arrays_of_different_shapes_are_refused() -> None:
 def test_spacing_of_another_length_is_refused() -> None:
     with pytest.raises(GeometryError, match="does not fit 3 axes"):
         overlay_png(np.zeros((4, 4, 4)), None, np.zeros((4, 4, 4), int), (1.0, 1.0), "")
+
+
+def test_image_and_outlines_are_turned_together() -> None:
+    label = np.zeros((40, 40, 40), np.uint8)
+    label[28:36, 4:12, 30:38] = 1
+    ends = label.copy()
+    ends[0, 0, 0] = ends[-1, -1, -1] = 1  # keeps the picture from being cut
+    picture = overlay_picture(
+        label * 100.0, label, ends, (1.0, 1.0, 1.0), "", orientation="PLI", panel_height=200
+    )
+    axial = picture.crop((0, 0, picture.height, picture.height))
+    bright = np.argwhere(np.asarray(axial.convert("L")) > 250).mean(axis=0)
+    outline = np.argwhere(near(axial, REFERENCE_COLOUR)).mean(axis=0)
+    assert np.abs(bright - outline).max() < 10
