@@ -113,7 +113,12 @@ class DeepLabV3Plus(nn.Module):
 
     Raises:
         ModelError: The given rates reach beyond the feature map of the given patch.
+
+    Attributes:
+        pools_whole_image: Every logit depends on every voxel, by image pooling.
     """
+
+    pools_whole_image = True
 
     def __init__(self, task: Task, options: DeepLabOptions) -> None:
         super().__init__()

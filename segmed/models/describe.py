@@ -127,7 +127,9 @@ def describe_model(
         activation_bytes=count_activations(network, shape),
         level_strides=strides,
         output_stride=strides[-1],
-        receptive_field=measure_receptive_field(name, strides, preset=preset, options=options),
+        receptive_field=(None,) * spatial_dims
+        if getattr(network, "pools_whole_image", False)
+        else measure_receptive_field(name, strides, preset=preset, options=options),
     )
 
 

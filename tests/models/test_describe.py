@@ -134,6 +134,12 @@ def test_receptive_field_follows_anisotropic_plans():
 def test_deeplab_sees_the_whole_image():
     card = describe_model(DEEPLAB, spatial_dims=2, in_channels=1, num_classes=2)
     assert card.receptive_field == (None, None)
+    model = build_model(
+        DEEPLAB, spatial_dims=2, in_channels=1, num_classes=2, widths=(2, 2, 2, 2), norm=None
+    )
+    image = torch.rand(1, 1, 300, 20, requires_grad=True)
+    model.eval()(image)[0, 0, 0, 0].backward()
+    assert image.grad[0, 0, -20:].abs().sum() > 0
 
 
 def test_describing_refuses_what_building_refuses():

@@ -82,7 +82,7 @@ def test_two_epochs_on_real_images_lower_the_loss(name, set_name, shared_data):
         num_classes=num_classes,
         widths=(8, 16, 32, 64),
         deep_supervision=name in ("unetpp", "unet3plus"),
-        **({"aspp_width": 32} if name == "deeplabv3plus" else {}),
+        **{"deeplabv3plus": {"aspp_width": 32}, "unet3plus": {"cat_channels": 4}}.get(name, {}),
     ).train()
     loss_of = make_loss("dice_ce", num_classes=num_classes)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
