@@ -21,7 +21,7 @@ from monai.data import MetaTensor
 from segmed.errors import ImageError, SegmedError, UsageError, unknown_name
 from segmed.inference.predictor import Predictor, Segmentation
 from segmed.inference.writing import FORMATS, OutputFormat, suffix_for, write_result
-from segmed.io import read_image, read_images, source_of
+from segmed.io import grid_of, read_image, read_images, source_of
 from segmed.preprocessing import Prepared, prepare
 
 logger = logging.getLogger(__name__)
@@ -109,8 +109,8 @@ def predict_files(
         out_dir: Folder of the results; made if missing. A result takes its input's name; that of a
             DICOM series is a hash of its UID, since folders are often named after patients.
         format: `nifti` (PNG for raster images), `dicom-seg`, `rtstruct` or `probabilities`.
-        read: Reads one file or series; `segmed.io.isolated.read_image_isolated` reads each in a
-            process of its own, for files that nobody vouches for.
+        read: Reads one file or series; `segmed.io.isolated.read_image_isolated` does so in a
+            process of its own, for files that nobody vouches for. Tuples are read here.
 
     Yields:
         One outcome an input, in their order.
@@ -140,7 +140,7 @@ def _run(
     keep_probs = output_format == "probabilities"
     writes: deque[Future[Outcome]] = deque()
     with ThreadPoolExecutor(1, "write") as writer:
-        for job in _jobs(predictor, items, read):
+        for job in _jobs(predictor, items, read, keep_probs):
             result = _segment(predictor, job, keep_probs=keep_probs)
             writes.append(writer.submit(_write, predictor, job, result, names))
             while len(writes) > (WRITE_BEHIND if predictor.memory_gb is None else 0):
@@ -150,32 +150,38 @@ def _run(
 
 
 def _jobs(
-    predictor: Predictor, items: list[Input], read: Callable[[Path], MetaTensor]
+    predictor: Predictor,
+    items: list[Input],
+    read: Callable[[Path], MetaTensor],
+    keep_probs: bool,
 ) -> Iterator[_Job | Outcome]:
     """Prepared images in order; read ahead by a thread, unless memory is bounded."""
     if predictor.memory_gb is not None:
-        yield from (_read(predictor, item, read) for item in items)
+        yield from (_read(predictor, item, read, keep_probs) for item in items)
         return
     waiting = iter(items)
     reads: deque[Future[_Job | Outcome]] = deque()
     with ThreadPoolExecutor(1, "read") as reader:
         try:
             for item in islice(waiting, READ_AHEAD):
-                reads.append(reader.submit(_read, predictor, item, read))
+                reads.append(reader.submit(_read, predictor, item, read, keep_probs))
             while reads:
                 job = reads.popleft().result()
                 for item in islice(waiting, 1):
-                    reads.append(reader.submit(_read, predictor, item, read))
+                    reads.append(reader.submit(_read, predictor, item, read, keep_probs))
                 yield job
         finally:
             for queued in reads:
                 queued.cancel()
 
 
-def _read(predictor: Predictor, item: Input, read: Callable[[Path], MetaTensor]) -> _Job | Outcome:
+def _read(
+    predictor: Predictor, item: Input, read: Callable[[Path], MetaTensor], keep_probs: bool
+) -> _Job | Outcome:
     first = item if isinstance(item, Path) else Path(item[0])
     try:
         image = read(item) if isinstance(item, Path) else read_images(list(item))
+        predictor.require_memory(grid_of(image), keeps_image=False, keeps_probs=keep_probs)
         prepared = prepare(image, predictor.plan)
         return _Job(first, _without_voxels(image), prepared)
     except Exception as error:  # noqa: BLE001 - one bad image must not stop the rest

@@ -22,8 +22,11 @@ from segmed.preprocessing import Placement, class_values
 
 FLOAT_BYTES = 4
 
-PIECES_ALIVE = 4
-"""Pieces of restored probabilities that exist at once: two operands, the sum, and its classes."""
+INTERPOLATED_PIECES = 3
+"""Pieces of probabilities alive at once where the way back interpolates: two operands, the sum."""
+
+CLASS_BYTES = 12
+"""Bytes a voxel of a piece while its most probable class is found: largest value and its index."""
 
 SAMPLE_SECONDS = 0.002
 """Step at which a probe looks at the resident set."""
@@ -120,7 +123,11 @@ def estimate_memory(
     padded[recipe.sweep] = depth
     buffer = FLOAT_BYTES * plan.num_classes * prod(padded)
     row = FLOAT_BYTES * plan.num_classes * prod(padded) // depth
-    piece = max(PIECE_BYTES, row * voxels // target)
+    rows_back = placement.cropped_shape[recipe.sweep] / placement.shape[recipe.sweep]
+    row_back = row * voxels / target / rows_back
+    piece = min(max(PIECE_BYTES, row_back), row_back * depth * rows_back)
+    is_resampled = placement.cropped_shape != placement.shape
+    alive = INTERPOLATED_PIECES * is_resampled + CLASS_BYTES / (FLOAT_BYTES * plan.num_classes)
     label = voxels * (1 if max(class_values(plan)) <= 255 else 2)
     if around.keeps_probs:
         label += FLOAT_BYTES * plan.num_classes * voxels
@@ -130,7 +137,7 @@ def estimate_memory(
         prepare=FLOAT_BYTES * _temporary_voxels(placement, plan),
         tensor=FLOAT_BYTES * plan.in_channels * target,
         buffer=buffer,
-        way_back=PIECES_ALIVE * piece + 3 * row,
+        way_back=int(alive * piece) + 3 * row * is_resampled,
         window=around.window,
         label=label,
         keeps_image=around.keeps_image,

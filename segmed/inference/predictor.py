@@ -30,6 +30,7 @@ from segmed.inference.memory import (
 from segmed.inference.postprocessing import cleaned
 from segmed.inference.sliding import NetworkFn, WindowRecipe, first_windows, sliding_slabs, zeros
 from segmed.inference.way_back import Piece, restored_pieces
+from segmed.io import grid_of
 from segmed.package import ModelPackage
 from segmed.plan import Plan
 from segmed.preprocessing import Prepared, class_values, prepare
@@ -112,6 +113,7 @@ class Predictor:
             UsageError: It needs more memory than is allowed.
         """
         start = time.perf_counter()
+        self.require_memory(grid_of(image), keeps_probs=probabilities)
         prepared = prepare(image, self.plan)
         spent = time.perf_counter() - start
         found = self.segment(prepared, probabilities=probabilities)
@@ -124,12 +126,8 @@ class Predictor:
         Args:
             prepared: What `segmed.preprocessing.prepare` gave for this predictor's plan.
             probabilities: Keep the class probabilities too.
-
-        Raises:
-            UsageError: It needs more memory than is allowed.
         """
         start = time.perf_counter()
-        self._require_memory(prepared.grid_in, keeps_probs=probabilities)
         self._settle_engines(prepared)
         self._seconds = 0.0
         grid = prepared.grid_in
@@ -181,22 +179,38 @@ class Predictor:
             keeps_image: Whether the caller keeps the image meanwhile; `predict_files` does not.
             keeps_probs: Whether probabilities are asked for.
         """
-        around = Surroundings(self._base_bytes, self._window_bytes, keeps_image, keeps_probs)
+        retained, window = self._probe
+        around = Surroundings(self._base_bytes + retained, window, keeps_image, keeps_probs)
         rules = self.plan.preprocessing
         placement = resampled(turned(grid, rules.orientation), rules.spacing_mm)
         return estimate_memory(self.plan, placement, self.recipe(placement.shape), around)
 
     @cached_property
-    def _window_bytes(self) -> int:
-        """What one batch of windows takes inside the networks at its peak: tried out."""
+    def _probe(self) -> tuple[int, int]:
+        """Bytes kept after a first batch of windows, and those of each batch at its peak."""
         windows = torch.zeros((self.batch, self.plan.in_channels, *self.plan.patch_size))
         network = self._network()
-        return growth_of(lambda: network(windows))
+        before = resident_bytes()
+        network(windows)
+        retained = max(0, resident_bytes() - before)
+        return retained, growth_of(lambda: network(windows))
 
-    def _require_memory(self, grid: Grid, *, keeps_probs: bool) -> None:
+    def require_memory(
+        self, grid: Grid, *, keeps_image: bool = True, keeps_probs: bool = False
+    ) -> None:
+        """Refuse an image that needs more than `memory_gb`; call it before preparing the image.
+
+        Args:
+            grid: Grid of the image as stored.
+            keeps_image: Whether the caller keeps the image while it is segmented.
+            keeps_probs: Whether probabilities are asked for.
+
+        Raises:
+            UsageError: It needs more memory than is allowed.
+        """
         if self.memory_gb is None:
             return
-        estimate = self.estimate_memory(grid, keeps_probs=keeps_probs)
+        estimate = self.estimate_memory(grid, keeps_image=keeps_image, keeps_probs=keeps_probs)
         if estimate.total_gb > self.memory_gb:
             raise UsageError(
                 f"the image needs {estimate}, {self.memory_gb:g} GB are allowed: allow as much, or "
@@ -243,7 +257,8 @@ def shallowest_sweep(shape: Sequence[int], window: Sequence[int]) -> int:
 
 def most_probable(probs: Tensor) -> npt.NDArray[np.int64]:
     """Class index of the largest probability, the first of equals, `[*box]`."""
-    return np.asarray(probs.argmax(dim=0).cpu().numpy())
+    # `max` takes a tenth of the time of `argmax` over a leading axis on the CPU.
+    return np.asarray(probs.max(dim=0).indices.cpu().numpy())
 
 
 def _certain_background(num_classes: int, shape: Sequence[int]) -> Tensor:
