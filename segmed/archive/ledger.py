@@ -29,6 +29,9 @@ __all__ = ["Entry", "Ledger", "State"]
 ROWS_AT_ONCE = 256
 """Entries in memory at a time."""
 
+CHECKPOINT_PAGES = 4000
+"""Pages of the write-ahead log (16 MB) after which it is folded into the file, at a sync's cost."""
+
 
 class Ledger:
     """The ledger of one output folder. One process writes at a time; readers may look on.
@@ -68,6 +71,7 @@ class Ledger:
         if writer:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         if version == 0 and writer:
             self._connection.executescript(
@@ -200,9 +204,16 @@ class Ledger:
         self._set(key, "running", attempts="attempts + 1", worked=run, reason="", message="")
 
     def note_output(
-        self, key: str, output: str, sha256: str, *, seconds: float, measures: dict[str, Any]
+        self,
+        key: str,
+        output: str,
+        sha256: str,
+        *,
+        seconds: float,
+        measures: dict[str, Any],
+        is_final: bool,
     ) -> None:
-        """Note the file that work on a study left, before it is delivered.
+        """Note the file that work on a study left.
 
         Args:
             key: The study's key.
@@ -210,18 +221,21 @@ class Ledger:
             sha256: Its hex digest.
             seconds: Time it took, in s.
             measures: What was measured, JSON values.
+            is_final: This is the good end; else the output is still to be delivered.
         """
         self._set(
             key,
-            "running",
+            "done" if is_final else "running",
             output=output,
             output_sha256=sha256,
             seconds=seconds,
             measures=json.dumps(measures, sort_keys=True),
+            reason="",
+            message="",
         )
 
-    def finish(self, key: str, *, delivered: str | None = None) -> None:
-        """Note a good end, and the address that the output was delivered to, if it was."""
+    def finish(self, key: str, *, delivered: str) -> None:
+        """Note a good end, and the address that the output was delivered to."""
         self._set(key, "done", delivered=delivered, reason="", message="")
 
     def end_badly(self, key: str, reason: str, message: str, *, quarantine: bool) -> None:

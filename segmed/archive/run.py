@@ -219,7 +219,6 @@ class Run:
                 path = self.out_dir / str(self.ledger.entry(report.key).output)
                 self._transfers.submit(self._deliver, report.key, path)
                 return
-            self.ledger.finish(report.key)
         elif isinstance(report, Result):
             self.ledger.end_badly(
                 report.key, report.reason, report.message, quarantine=report.quarantine
@@ -244,4 +243,5 @@ class Run:
             result.output_sha256,
             seconds=result.seconds,
             measures=result.measures,
+            is_final=self.delivery is None,
         )

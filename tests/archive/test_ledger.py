@@ -29,7 +29,7 @@ def test_interrupted_work_is_pending_again_and_other_states_stay(tmp_path: Path)
         keys = [met(ledger, number, run) for number in range(4)]
         for key in keys[:3]:
             ledger.start(key, run=run)
-        ledger.finish(keys[1])
+        ledger.finish(keys[1], delivered="there")
         ledger.end_badly(keys[2], "truncated", "it ends early", quarantine=True)
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         ledger.begin_run("package")
@@ -91,7 +91,7 @@ def test_entries_may_be_written_while_they_are_walked(tmp_path: Path) -> None:
             met(ledger, number, run)
         walked = 0
         for entry in ledger.entries(state="pending"):
-            ledger.finish(entry.key)
+            ledger.finish(entry.key, delivered="there")
             walked += 1
         assert walked == 600
         assert ledger.counts()["done"] == 600
@@ -104,6 +104,5 @@ def test_ledger_costs_under_two_milliseconds_a_study(tmp_path: Path) -> None:
         for number in range(300):
             key = met(ledger, number, run)
             ledger.start(key, run=run)
-            ledger.note_output(key, "x.nii.gz", "0" * 64, seconds=1.0, measures={"flags": []})
-            ledger.finish(key)
+            ledger.note_output(key, "x.gz", "0" * 64, seconds=1.0, measures={}, is_final=True)
         assert (time.process_time() - start) / 300 < 2e-3
