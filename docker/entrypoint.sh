@@ -9,7 +9,7 @@ umask 027
 
 for name in DB_PASSWORD MLFLOW_TRACKING_PASSWORD MLFLOW_FLASK_SERVER_SECRET_KEY \
             MLFLOW_ADMIN_PASSWORD PREFECT_API_AUTH_STRING PREFECT_SERVER_API_AUTH_STRING \
-            SEGMED_DICOMWEB_TOKEN; do
+            SEGMED_DICOMWEB_PASSWORD; do
     eval "file=\${${name}_FILE:-}"
     if [ -n "$file" ]; then
         if [ ! -r "$file" ]; then
