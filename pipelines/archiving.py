@@ -123,7 +123,7 @@ def _crew(
 ) -> Workers | Predictor:
     if job.workers:
         return Workers(paths, job.workers, {"tta": job.tta})
-    return Predictor(packages, tta=job.tta)
+    return Predictor(packages, engine="torch", tta=job.tta)  # one engine: equal outputs in reruns
 
 
 def preview(job: ArchiveJob) -> Iterator[StudyOutcome]:

@@ -24,6 +24,10 @@ from segmed.inference import Predictor
 LEDGER_FILE = "ledger.sqlite"
 DEFAULT_CHOICES = Choices()
 
+FIXED_ENGINE = "torch"
+"""Engine of worker processes that are not told another. `auto` may change engines within a run, and
+then outputs would depend on where a run was interrupted, by a voxel at a tie."""
+
 
 @dataclass(frozen=True)
 class Workers:
@@ -32,7 +36,7 @@ class Workers:
     Attributes:
         packages: Folder of the package, or folders of an ensemble's.
         number: How many processes; each loads the model once.
-        options: Options of the predictor: `device`, `engine`, `tta`.
+        options: Options of the predictor: `device`, `engine` (`torch` unless named), `tta`.
         timeout_s: Longest time without a result while a worker holds a study, in s; None for ever.
     """
 
@@ -59,8 +63,9 @@ def segment_archive(
 
     Args:
         source: Where the studies come from.
-        predictor: The model, loaded, to be used in this process; or `Workers` (a package folder, or
-            several, stand for one worker), to be loaded by processes of their own.
+        predictor: The model, loaded with a named engine, to be used in this process; or `Workers`
+            (a package folder, or several, stand for one worker), to be loaded by processes of
+            their own.
         out_dir: Where segmentations, ledger and outcomes go.
         ledger_path: The ledger, if not `out_dir/ledger.sqlite`.
         format: `nifti`, `dicom-seg` or `rtstruct`.
@@ -166,7 +171,7 @@ def _identify(crew: Predictor | Workers) -> tuple[Model, bool]:
 def _engine(crew: Predictor | Workers, writing: Writing, results: Results) -> Engine:
     if isinstance(crew, Predictor):
         return ThreadEngine(crew, writing, results)
-    setup = Setup(crew.packages, writing, crew.options)
+    setup = Setup(crew.packages, writing, {"engine": FIXED_ENGINE, **crew.options})
     return WorkerEngine(setup, results, workers=crew.number, timeout_s=crew.timeout_s)
 
 
