@@ -33,6 +33,20 @@ ACTIVATION_BYTES_PER_VOXEL = 320
 """Training memory of one voxel for each feature of the finest level, in bytes: two encoder and two
 decoder convolutions with norm, activation and gradients, the coarser levels included."""
 
+SMALL_PATCH_VOXELS = {2: 160 * 160, 3: 40_000}
+"""Voxels of a patch for `small` networks, by spatial dimensions: more steps in the same time."""
+
+GENTLE = {
+    "p_spatial": 0.1,
+    "p_noise": 0.05,
+    "p_blur": 0.05,
+    "p_brightness": 0.1,
+    "p_contrast": 0.1,
+    "p_gamma": 0.1,
+    "p_low_resolution": 0.05,
+}
+"""Probabilities of changes in trainings of minutes."""
+
 DEFAULT_MEMORY_GB = 8.0
 """Memory a plan is made for when none is stated, in GB."""
 
@@ -88,12 +102,16 @@ def make_plan(
     ]
     batch_size = 2 if choice.spatial_dims == 3 else 8
     voxels = memory_gb * 1e9 / (batch_size * BASE_WIDTH[size] * ACTIVATION_BYTES_PER_VOXEL)
+    told = f"as much of it as {memory_gb:g} GB holds at batch {batch_size}"
+    if size == "small" and voxels > SMALL_PATCH_VOXELS[choice.spatial_dims]:
+        voxels = SMALL_PATCH_VOXELS[choice.spatial_dims]
+        told = f"about {voxels:,} voxels of it, so that a CPU takes many steps"
     patch_size = plan_patch(shape, spacing_mm, max_voxels=voxels)
     if min(patch_size) < 4 and min(shape) >= 8:
         raise UsageError(f"{memory_gb} GB is too little for a useful patch; give more memory")
     reasons["patch_size"] = (
-        f"the median image is {'x'.join(f'{n:.0f}' for n in shape)} voxels at this spacing; as "
-        f"much of it as {memory_gb:g} GB holds at batch {batch_size}, rounded to the strides"
+        f"the median image is {'x'.join(f'{n:.0f}' for n in shape)} voxels at this spacing; "
+        f"{told}, rounded to the strides"
     )
     topology = plan_topology(patch_size, spacing_mm)
     reasons["networks"] = (
@@ -110,13 +128,20 @@ def make_plan(
         patch_size=patch_size,
         slice_axis=choice.slice_axis,
         networks=plan_networks(topology, spatial_dims=choice.spatial_dims, size=size),
-        recipe=Recipe(
-            batch_size=batch_size,
-            augmentation=_plan_augmentation(spacing_mm, patch_size, flips),
-        ),
+        recipe=_plan_recipe(size, batch_size, _plan_augmentation(spacing_mm, patch_size, flips)),
         inference=Inference(mirror_axes=flips),
         fingerprint=facts.as_record(),
         reasons=reasons,
+    )
+
+
+def _plan_recipe(size: Size, batch_size: int, augmentation: Augmentation) -> Recipe:
+    """Short trainings of small networks see little twice: change less, average the weights."""
+    if size == "full":
+        return Recipe(batch_size=batch_size, iterations_per_epoch=100, augmentation=augmentation)
+    gentler = augmentation.model_copy(update=GENTLE)
+    return Recipe(
+        batch_size=batch_size, foreground_fraction=0.66, ema_decay=0.99, augmentation=gentler
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 SMALLEST_FEATURE = 4
 """An axis is pooled only while its feature map keeps at least this many voxels."""
@@ -81,8 +82,8 @@ def plan_patch(
 ) -> tuple[int, ...]:
     """The largest useful patch within a number of voxels.
 
-    Starts from the typical image, shortens the axis that is longest in mm until the patch fits,
-    and rounds each axis up to what the network's strides divide.
+    The typical image if it fits, each axis rounded up to what the network's strides divide;
+    otherwise the same shape made smaller, each axis rounded to the nearest such size.
 
     Args:
         shape: Typical image size along each axis, in voxels at the target spacing.
@@ -92,18 +93,12 @@ def plan_patch(
     Returns:
         Voxels along each axis.
     """
-    patch = [max(1.0, float(n)) for n in shape]
-    while _product(patch) > max_voxels:
-        lengths_mm = [n * edge for n, edge in zip(patch, spacing_mm, strict=True)]
-        longest = lengths_mm.index(max(lengths_mm))
-        patch[longest] = max(1.0, patch[longest] * 0.95)
-    whole = [max(1, round(n)) for n in patch]
-    divisors = plan_topology(whole, spacing_mm).total_stride
-    return tuple(-(-n // step) * step for n, step in zip(whole, divisors, strict=True))
-
-
-def _product(values: Sequence[float]) -> float:
-    product = 1.0
-    for value in values:
-        product *= value
-    return product
+    whole = [max(1, round(n)) for n in shape]
+    volume = prod(whole)
+    if volume <= max_voxels:
+        steps = plan_topology(whole, spacing_mm).total_stride
+        return tuple(-(-n // step) * step for n, step in zip(whole, steps, strict=True))
+    share = (max_voxels / volume) ** (1 / len(whole))
+    smaller = [max(1, round(n * share)) for n in whole]
+    steps = plan_topology(smaller, spacing_mm).total_stride
+    return tuple(max(1, round(n / step)) * step for n, step in zip(smaller, steps, strict=True))

@@ -21,7 +21,7 @@ def plan(sample_manifest_path: Path) -> Plan:
 def test_plan_of_the_sample_follows_its_facts(plan: Plan) -> None:
     assert plan.spatial_dims == 3
     assert plan.preprocessing.spacing_mm == (1.0, 1.0, 1.0)
-    assert plan.patch_size == (40, 56, 40)
+    assert plan.patch_size == (32, 40, 32)
     assert plan.num_classes == 3
     assert plan.recipe.augmentation.flip_axes == (0,)
     assert set(plan.networks) == {
