@@ -13,9 +13,9 @@ import pytest
 from tiny_data import tiny_plan
 
 from pipelines import steps
+from pipelines.archiving import ArchiveJob, run_archive
 from pipelines.jobs import TrainJob
 from pipelines.registry import Registry
-from segmed.io.dicom import read_series, scan
 from segmed.manifest import Case, Channel, LabelClass, Manifest, write_manifest
 from segmed.plan import write_plan
 from segmed.training import Budget
@@ -44,23 +44,21 @@ def test_no_patient_name_or_id_reaches_mlflow(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
     named = next(iter(sorted(words))).decode()
-    audit = next(entry for entry in scan(source) if entry.usable)
     cases = []
-    for index in range(2):
+    for index, volume in enumerate(sorted((source / "Ref").glob("*.nii"))[:2]):
         folder = tmp_path / named / f"series{index}"
         folder.mkdir(parents=True)
-        for number, path in enumerate(audit.files):
-            shutil.copy(path, folder / f"{number}.dcm")
-        image = read_series(folder)
-        label = np.zeros(image.shape[1:], np.uint8)
-        label[tuple(slice(n // 3, 2 * n // 3) for n in label.shape)] = 1
-        nib.save(nib.Nifti1Image(label, np.asarray(image.affine)), folder.with_suffix(".nii"))
+        shutil.copy(volume, folder / "image.nii")
+        image = nib.load(volume)
+        label = np.zeros(image.shape, np.uint8)
+        label[tuple(slice(n // 3, 2 * n // 3 + 1) for n in label.shape)] = 1
+        nib.save(nib.Nifti1Image(label, image.affine), folder / "label.nii")
         cases.append(
             Case(
                 id=f"case{index}",
                 group=f"g{index}",
-                image=(str(folder.relative_to(tmp_path)),),
-                label=str(folder.with_suffix(".nii").relative_to(tmp_path)),
+                image=(str((folder / "image.nii").relative_to(tmp_path)),),
+                label=str((folder / "label.nii").relative_to(tmp_path)),
                 fold=index,
             )
         )
@@ -83,6 +81,9 @@ def test_no_patient_name_or_id_reaches_mlflow(
     )
     contestant = steps.train_alone(job)
     Registry(tmp_path).register(contestant.package_dir, "named", alias="champion")
+    job_of_archive = ArchiveJob(str(source), ("models:/named@champion",), tmp_path / "archive")
+    outcomes = run_archive(job_of_archive)["outcomes"]
+    assert {entry["status"] for entry in outcomes} == {"done", "refused"}
     kept = [tmp_path / "mlflow.db", *(tmp_path / "mlartifacts").rglob("*")]
     for path in kept:
         content = path.read_bytes() if path.is_file() else b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -153,22 +154,20 @@ def test_evaluation_of_perfect_predictions_is_perfect(cubes: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_interruption_says_how_to_continue(
-    cubes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interruption_says_how_to_continue(cubes: Path, tmp_path: Path) -> None:
     words = ["train", str(cubes), "--model", "unet", "--epochs", "500"]
     words += ["--plan", str(cubes.parent / "plan.yaml")]
     code = "from pipelines.cli import main\nmain()\n"
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", code, *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "epoch 1" in line:
-            process.send_signal(2)
-            break
-    rest = process.stderr.read()
-    assert process.wait(timeout=60) == 130
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "epoch 1" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+        assert process.wait(timeout=60) == 130
     assert "segmed: interrupted; continue with: segmed train" in rest
     assert rest.strip().endswith("--resume")
     assert (tmp_path / "segmed-runs/runs/unet/fold0/last.ckpt").exists()
