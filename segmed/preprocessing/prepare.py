@@ -89,16 +89,8 @@ def prepare_label(label: MetaTensor, prepared_like: Prepared, plan: Plan) -> Ten
     require_same_grid(placement.grid_in, grid_of(label), names=("the image", "the label"))
     values = class_values(plan)
     voxels = label.as_tensor()
-    flat = in_memory_order(voxels)[0].flatten()
-    low, high = (int(end) for end in torch.aminmax(flat))
-    counts = torch.bincount(flat) if low >= 0 and high < MAX_LABEL_VALUE else None
-    found = torch.unique(flat) if counts is None else counts.nonzero().flatten()
-    if stray := sorted(set(found.tolist()) - set(values)):
-        raise ImageError(
-            f"the label holds values {stray[:5]} that are no labels: known are {values}",
-            reason="unknown_label",
-        )
-    small = voxels.to(torch.uint8) if low >= 0 and high < 256 else voxels  # moves fewer bytes
+    _, high = _require_known(voxels, values)
+    small = voxels.to(torch.uint8) if high < 256 else voxels  # moves fewer bytes
     turned_label = _turned_crop(small, placement)
     nearest = resample(turned_label, placement.shape, order=0, flips=placement.flips)[0]
     if values == list(range(len(values))):
@@ -107,6 +99,22 @@ def prepare_label(label: MetaTensor, prepared_like: Prepared, plan: Plan) -> Ten
     for index, value in enumerate(values):
         classes.masked_fill_(nearest == value, index)
     return classes
+
+
+def _require_known(voxels: Tensor, values: list[int]) -> tuple[int, int]:
+    """The ends of a label map's values; refuses any that are not among `values`."""
+    flat = in_memory_order(voxels)[0].flatten()
+    low, high = (int(end) for end in torch.aminmax(flat))
+    if low >= 0 and high < len(values) and sorted(values) == list(range(len(values))):
+        return low, high  # no gaps, no strays: nothing to count
+    counts = torch.bincount(flat) if low >= 0 and high < MAX_LABEL_VALUE else None
+    found = torch.unique(flat) if counts is None else counts.nonzero().flatten()
+    if stray := sorted(set(found.tolist()) - set(values)):
+        raise ImageError(
+            f"the label holds values {stray[:5]} that are no labels: known are {values}",
+            reason="unknown_label",
+        )
+    return low, high
 
 
 def _turned_crop(voxels: Tensor, placement: Placement) -> Tensor:
