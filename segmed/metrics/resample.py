@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -33,9 +34,14 @@ def bootstrap_means(values: Values, *, draws: int = DRAWS, seed: int = SEED) -> 
     Source:
         Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13 (percentiles).
     """
-    cases = len(values)
+    return np.asarray(_weights(len(values), draws, seed) @ values)
+
+
+@lru_cache(maxsize=4)
+def _weights(cases: int, draws: int, seed: int) -> Values:
+    """How often each case is drawn, as part of the sample, `[draws, cases]`."""
     times = np.random.default_rng(seed).multinomial(cases, np.full(cases, 1 / cases), size=draws)
-    return np.asarray(times @ values / cases)
+    return np.asarray(times / cases)
 
 
 def interval(samples: npt.NDArray[Any]) -> tuple[Values, Values]:
