@@ -25,7 +25,8 @@ class CudaEngine:
         self.name = "cuda"
         self.device = device
         self.network = network.to(device).eval()
-        self.precision = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        is_native = torch.cuda.is_bf16_supported(including_emulation=False)
+        self.precision = torch.bfloat16 if is_native else torch.float16
         self._graphs: dict[tuple[int, ...], tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
 
     def __call__(self, windows: Tensor) -> Tensor:

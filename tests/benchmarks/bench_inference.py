@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -168,13 +169,14 @@ def cases(count: int = 100) -> Record:
         start, bare_cpu = time.perf_counter(), time.process_time()
         for _ in paths:  # each case fits into one window
             predictor.engines[0](window)
-        bare = time.perf_counter() - start
+        bare, bare_cpu = time.perf_counter() - start, time.process_time() - bare_cpu
         found[engine] = {
             "wall_s": wall,
             "cpu_s": cpu,
             "bare_forward_wall_s": bare,
-            "bare_forward_cpu_s": time.process_time() - bare_cpu,
+            "bare_forward_cpu_s": bare_cpu,
             "wall_over_bare": wall / bare,
+            "cpu_over_bare": cpu / bare_cpu,
         }
     return found
 
@@ -317,6 +319,7 @@ def main() -> None:
         where = {
             "machine": platform.processor() or platform.machine(),
             "threads": torch.get_num_threads(),
+            "load_average": os.getloadavg()[0],
             "torch": torch.__version__,
         }
         found[part] = {**result, "environment": where}
