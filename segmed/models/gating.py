@@ -8,6 +8,7 @@ gave 0.5), and a whole case is gated at once, since a window need not hold the o
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,10 @@ from segmed.models.blocks import pointwise
 
 PRESENT = 0.5
 """A class whose probability of being there is lower is taken for absent."""
+
+
+SMALLEST = 1e-37
+"""Probability whose logarithm stands for that of 0."""
 
 
 class ScoredLogits(NamedTuple):
@@ -76,3 +81,22 @@ def gate_probabilities(probs: Tensor, scores: Tensor) -> Tensor:
         rest = probs.sum(1, keepdim=True) - gated.sum(1, keepdim=True)
         gated = torch.cat([gated[:, :1] + rest, gated[:, 1:]], dim=1)
     return gated
+
+
+def gate_logits(logits: Tensor, scores: Tensor) -> Tensor:
+    """Logits of gated probabilities.
+
+    Args:
+        logits: `[B, K, *spatial]` of whole cases.
+        scores: `[B, K]` before the sigmoid.
+
+    Returns:
+        `[B, K, *spatial]`, finite; their softmax (sigmoid for K = 1) is 0 for an absent class, to
+        the last bit of float32.
+    """
+    if logits.shape[1] == 1:
+        is_there = torch.sigmoid(scores) >= PRESENT
+        is_there = is_there.view(*is_there.shape, *[1] * (logits.ndim - 2))
+        return torch.where(is_there, logits.float(), math.log(SMALLEST))
+    probs = gate_probabilities(logits.float().softmax(1), scores)
+    return probs.clamp(min=SMALLEST).log()

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -37,12 +38,13 @@ from segmed.models.blocks import (
     make_pools,
     same_padding,
 )
-from segmed.models.gating import ClassHead, ScoredLogits
+from segmed.models.gating import ClassHead, ScoredLogits, gate_logits
 from segmed.models.options import (
     Architecture,
     Level,
     LevelOptions,
     Task,
+    check_choice,
     level_strides,
     total_stride,
 )
@@ -56,13 +58,19 @@ class UNet3PlusOptions(LevelOptions):
     Attributes:
         cat_channels: Features that each source is brought to; None takes the finest width.
         cgm: Add the classification-guided module.
+        gating: What the module does in eval mode: `case` gates each input as a whole case; `none`
+            leaves it to the caller, who may be looking through windows.
     """
 
     cat_channels: int | None = None
     cgm: bool = False
+    gating: Literal["none", "case"] = "none"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_choice("gating", self.gating, ("none", "case"))
+        if self.gating == "case" and not self.cgm:
+            raise ModelError("gating='case' needs cgm=True")
         if self.cat_channels is not None and self.cat_channels < 1:
             raise ModelError(f"cat_channels must be positive, got {self.cat_channels}")
 
@@ -162,14 +170,17 @@ class UNet3Plus(nn.Module):
 
         Returns:
             `[B, num_classes, *spatial]`; in training with deep supervision a list of them, finest
-            first, all on the input grid; in training with `cgm` those and the class scores.
+            first, all on the input grid; in training with `cgm` those and the class scores. With
+            `gating="case"` the logits of eval mode are those of gated probabilities.
 
         Raises:
             ModelError: The shape does not fit.
         """
         logits, scores = self.logits_and_scores(image)
         if not self.training:
-            return logits[0]
+            if scores is None or self.options.gating == "none":
+                return logits[0]
+            return gate_logits(logits[0], scores)
         if scores is not None:
             return ScoredLogits(logits, scores)
         return logits if self.options.deep_supervision else logits[0]

@@ -17,6 +17,7 @@ All of them are on the finest grid.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -78,6 +79,7 @@ class UNetPP(nn.Module):
         self.task, self.options = task, options
         self.levels = options.levels(task.spatial_dims)
         self.level_strides = level_strides(self.levels)
+        self.pad_multiple = total_stride(self.levels)  # a pruned net keeps that of its origin
         depth, dims = len(self.levels), task.spatial_dims
         if depth < 2:
             raise ModelError("the U-Net++ needs at least 2 levels, got 1")
@@ -138,7 +140,7 @@ class UNetPP(nn.Module):
         """
         check_input(image, spatial_dims=self.task.spatial_dims, in_channels=self.task.in_channels)
         size = image.shape[2:]
-        finest = self._finest_nodes(pad_to_multiple(image, total_stride(self.levels)))
+        finest = self._finest_nodes(pad_to_multiple(image, self.pad_multiple))
         return [
             crop_to(head(finest[int(j)]), size) for j, head in reversed(list(self.heads.items()))
         ]
@@ -187,6 +189,7 @@ class UNetPP(nn.Module):
             deep_supervision=False,
         )
         pruned = UNetPP(self.task, options)
+        pruned.pad_multiple = self.pad_multiple
         own = self.state_dict()
         pruned.load_state_dict({key: own[key] for key in pruned.state_dict()})
         return pruned.train(self.training)
@@ -202,9 +205,8 @@ def average_probabilities(logits: list[Tensor]) -> Tensor:
         `[B, K, *spatial]`, whose softmax (sigmoid) is the mean probability.
     """
     stacked = torch.stack(logits)
-    count = torch.tensor(float(len(logits))).log()
     if stacked.shape[2] > 1:
-        return torch.logsumexp(F.log_softmax(stacked, dim=2), dim=0) - count
+        return torch.logsumexp(F.log_softmax(stacked, dim=2), dim=0) - math.log(len(logits))
     present = torch.logsumexp(F.logsigmoid(stacked), dim=0)
     absent = torch.logsumexp(F.logsigmoid(-stacked), dim=0)
     return present - absent

@@ -1,11 +1,14 @@
 """Dice plus cross-entropy, against MONAI and by hand."""
 
+from typing import get_args
+
 import pytest
 import torch
 from monai.losses import DiceCELoss as MonaiDiceCELoss
 
 from segmed.errors import UsageError
-from segmed.losses import DiceCELoss, head_weights, make_loss
+from segmed.losses import DiceCELoss, head_weights, list_losses, make_loss
+from segmed.plan.schema import NetworkPlan
 
 
 @pytest.mark.parametrize("include_background", [True, False])
@@ -62,3 +65,8 @@ def test_as_many_weights_as_heads_are_needed():
 def test_an_unknown_loss_lists_the_known_ones():
     with pytest.raises(UsageError, match="dice_ce"):
         make_loss("focal", num_classes=2)
+
+
+def test_every_loss_of_a_plan_can_be_made():
+    named = get_args(NetworkPlan.model_fields["loss"].annotation)
+    assert set(named) == set(list_losses())

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from segmed.errors import ModelError
 from segmed.losses import make_loss
 from segmed.models import build_model
 from segmed.models.gating import ScoredLogits, gate_probabilities
@@ -80,3 +81,25 @@ def test_an_absent_background_score_changes_nothing():
 def test_width_of_a_source_is_an_option():
     model = net(cat_channels=2)
     assert model.decoder[0].fuse[0].weight.shape[:2] == (10, 10)
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_gating_of_whole_cases_takes_an_absent_class_out_of_the_answer(classes):
+    model = net(classes=classes, cgm=True, gating="case").eval()
+    open_gates = net(classes=classes, cgm=True).eval()
+    open_gates.load_state_dict(model.state_dict())
+    image = torch.randn(1, 1, 20, 20)
+    squash = torch.sigmoid if classes == 1 else (lambda x: x.softmax(1))
+    with torch.no_grad():
+        for bias, is_there in ((100.0, True), (-100.0, False)):
+            model.class_head.conv.bias[-1] = bias
+            probs = squash(model(image))
+            assert probs.isfinite().all()
+            assert bool((probs[:, -1] > 1e-30).any()) == is_there
+        model.class_head.conv.bias[:] = 100.0
+        assert torch.allclose(squash(model(image)), squash(open_gates(image)), atol=1e-6)
+
+
+def test_gating_without_the_module_is_refused():
+    with pytest.raises(ModelError, match="cgm=True"):
+        net(gating="case")
