@@ -192,3 +192,11 @@ def test_voxels_that_share_a_corner_are_one_component():
     assert got.lesions_reference == 1
     apart = volume((4, 4, 4), (0, 0, 0), (2, 2, 2), (0, 3, 3))
     assert score(apart, apart, (1.0, 1.0, 1.0)).lesions_reference == 3
+
+
+@pytest.mark.parametrize(("overlap", "matched"), [(1, 0), (2, 1)])
+def test_a_lesion_is_detected_from_a_tenth_of_the_union(overlap, matched):
+    """Ten voxels each: one in common is 1/19, two are 2/18."""
+    reference = volume((1, 22), (0, slice(0, 10)))
+    prediction = volume((1, 22), (0, slice(10 - overlap, 20 - overlap)))
+    assert score(prediction, reference, (1.0, 1.0)).lesions_matched == matched
