@@ -163,6 +163,8 @@ def _frame(
 def meaningful_bits(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[Any]:
     """Stored values without what lies in the unused bits (old overlays, dirt).
 
+    Some versions of pydicom clear these bits themselves; the result must not depend on that.
+
     Source:
         DICOM PS3.5 section 8.1.1: bits outside Bits Stored are not part of the sample.
     """
