@@ -53,8 +53,8 @@ class Comparison:
             difference (of the means, a minus b), ci_low, ci_high, p_value (Wilcoxon signed-rank),
             p_holm (over the whole table), win_rate, tie_rate, loss_rate (of cases, a against b),
             better (a model, or empty where no difference is shown).
-        overall: One row a model, the best first: model, mean_rank (over the metrics, for the mean
-            over labels), n_missed, n_false_positive, n_both_empty, parameters, seconds_per_case,
+        overall: One row a model, the best first: model, first_rank (on the first metric, for the
+            mean over labels), mean_rank (over all metrics, which settles ties), n_missed, n_false_positive, n_both_empty, parameters, seconds_per_case,
             peak_memory_mb.
         sentences: The outcome in words, the leader against each other model.
         warnings: What must stand above everything else.
@@ -255,12 +255,15 @@ def _overall(
     has_mean = (ranking["label"] == MEAN_LABEL).any()
     basis = ranking[ranking["label"] == MEAN_LABEL] if has_mean else ranking
     mean_rank = basis.groupby("model", sort=False)["rank"].mean()
+    leading = basis[basis["metric"] == basis["metric"].iloc[0]]
+    first_rank = leading.groupby("model", sort=False)["rank"].mean()
     rows = []
     for model, table in tables.items():
         labels = table[~table["is_region"].astype(bool)] if has_mean else table
         rows.append(
             {
                 "model": model,
+                "first_rank": first_rank[model],
                 "mean_rank": mean_rank[model],
                 "n_missed": int(labels["missed"].sum()),
                 "n_false_positive": int(labels["false_positive"].sum()),
@@ -268,4 +271,5 @@ def _overall(
                 **asdict(costs.get(model, ModelCost())),
             }
         )
-    return pd.DataFrame(rows).sort_values("mean_rank", kind="stable", ignore_index=True)
+    order = ["first_rank", "mean_rank"]
+    return pd.DataFrame(rows).sort_values(order, kind="stable", ignore_index=True)
