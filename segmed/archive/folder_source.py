@@ -76,11 +76,14 @@ class FolderSource:
             yield self._no_access(folder, error)
             return
         for path in entries:
+            if path.is_symlink() and folder.resolve().is_relative_to(path.resolve()):
+                yield NotImage(self._place(path), "a link to a folder that it lies in")
+                continue
             if path.is_dir():
                 folders.append(path)
                 continue
             try:
-                kind = "other" if path.name.startswith(".") else kind_of(path)
+                kind = "other" if self._is_hidden(path) else kind_of(path)
             except OSError as error:
                 yield self._no_access(path, error)
                 continue
@@ -160,6 +163,9 @@ class FolderSource:
         if self.since is None:
             return True
         return max(path.stat().st_mtime for path in paths) >= self.since.timestamp()
+
+    def _is_hidden(self, path: Path) -> bool:
+        return any(part.startswith(".") for part in path.relative_to(self.root).parts)
 
     def _place(self, path: Path) -> str:
         return str(path.relative_to(self.root))

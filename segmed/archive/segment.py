@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from segmed.archive.delivery import Delivery
 from segmed.archive.engine import Engine, Results, ThreadEngine
+from segmed.archive.folder_source import FolderSource
 from segmed.archive.ledger import Ledger
 from segmed.archive.model import Model, model_of, read_packages
 from segmed.archive.outcomes import OUTCOMES_FILE, outcome_of, write_outcomes
@@ -96,7 +97,7 @@ def segment_archive(
                 suffix=suffix,
                 settings=_settings(format, tta=tta),
                 model=model,
-                source=source,
+                source=_apart(source, out_dir),
                 engine=_engine(crew, writing, results),
                 results=results,
                 delivery=delivery,
@@ -132,7 +133,7 @@ def preview_archive(
     path = out_dir / LEDGER_FILE
     ledger = Ledger(path, writer=False) if path.exists() else None
     try:
-        for study in source.studies():
+        for study in _apart(source, out_dir).studies():
             if isinstance(study, NotImage):
                 continue
             key = key_of(study.content, model.hash, _settings(format, tta=tta))
@@ -159,6 +160,13 @@ def _crew(predictor: Workers | Path | Sequence[Path]) -> Workers:
     if isinstance(predictor, Workers):
         return predictor
     return Workers((predictor,) if isinstance(predictor, Path) else tuple(predictor))
+
+
+def _apart(source: StudySource, out_dir: Path) -> StudySource:
+    """The source without our own outputs, should these lie inside of it."""
+    if isinstance(source, FolderSource):
+        return replace(source, skip=(*source.skip, out_dir))
+    return source
 
 
 def _identify(crew: Predictor | Workers) -> tuple[Model, bool]:

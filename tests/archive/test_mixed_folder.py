@@ -98,3 +98,18 @@ def test_damaged_file_beside_one_series_is_held_against_it(
     assert isinstance(study, Study)
     assert study.fault is not None
     assert study.fault.reason == "empty_file"
+
+
+def test_own_outputs_hidden_files_and_circular_links_are_no_studies(
+    tmp_path: Path, predictor: Predictor, write_nifti: Callable[..., Path]
+) -> None:
+    root = tmp_path / "archive"
+    write_nifti(root / "a.nii.gz", 1)
+    write_nifti(root / ".trash/b.nii.gz", 2)
+    (root / "loop").symlink_to(root, target_is_directory=True)
+    out = root / "results"
+    for _ in range(2):
+        outcomes = list(segment_archive(FolderSource(root), predictor=predictor, out_dir=out))
+        assert [outcome.status for outcome in outcomes] == ["done"]
+    status = archive_status(out)
+    assert (status.files_in_studies, status.files_without_image) == (1, 2)
