@@ -40,9 +40,9 @@ def pair_sentences(pairs: pd.DataFrame, leader: str) -> list[str]:
     labels.sort(key=lambda label: label != MEAN_LABEL)
     rivals = list(dict.fromkeys([*about["model_a"], *about["model_b"]]))
     sentences = []
-    for rival in (name for name in rivals if name != leader):
-        between = about[(about["model_a"] == rival) | (about["model_b"] == rival)]
-        for label in labels:
+    for label in labels:
+        for rival in (name for name in rivals if name != leader):
+            between = about[(about["model_a"] == rival) | (about["model_b"] == rival)]
             sentences.append(_pair_sentence(between[between["label"] == label], leader, rival))
     return sentences
 
