@@ -180,7 +180,7 @@ def _overlay(contestant: Contestant, manifest: Manifest, case: Case) -> bytes:
     grid = grid_of(image)
     return overlay_png(
         np.asarray(image),
-        None if label_path is None else np.asarray(read_label(label_path))[0],
+        None if label_path is None else np.asarray(read_label(label_path, like=image))[0],
         np.asarray(read_label(contestant.predictions[case.id]))[0],
         grid.spacing_mm,
         f"worst held-out case, {contestant.architecture}",

@@ -236,7 +236,7 @@ def _overlay(
     grid = grid_of(image)
     return OverlayItem(
         image=np.asarray(image),
-        reference=None if label_path is None else np.asarray(read_label(label_path))[0],
+        reference=None if label_path is None else np.asarray(read_label(label_path, like=image))[0],
         prediction=np.asarray(read_label(prediction))[0],
         spacing_mm=grid.spacing_mm,
         caption=f"{case.id}, {model}: mean Dice {dice:.3f}",

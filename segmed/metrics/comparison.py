@@ -54,8 +54,8 @@ class Comparison:
             p_holm (over the whole table), win_rate, tie_rate, loss_rate (of cases, a against b),
             better (a model, or empty where no difference is shown).
         overall: One row a model, the best first: model, first_rank (on the first metric, for the
-            mean over labels), mean_rank (over all metrics, which settles ties), n_missed, n_false_positive, n_both_empty, parameters, seconds_per_case,
-            peak_memory_mb.
+            mean over labels), mean_rank (over all metrics, which settles ties), n_missed,
+            n_false_positive, n_both_empty, parameters, seconds_per_case, peak_memory_mb.
         sentences: The outcome in words, the leader against each other model.
         warnings: What must stand above everything else.
     """

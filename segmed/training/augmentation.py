@@ -249,7 +249,7 @@ def _per_patch(image: Tensor, values: Floats, rest: float, change: object) -> Te
     return torch.cat(
         [
             patch if value == rest else change(patch, float(value))
-            for patch, value in zip(image.split(1), values, strict=True)
+            for patch, value in zip(torch.split(image, 1), values, strict=True)
         ]
     )
 

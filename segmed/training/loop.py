@@ -46,6 +46,9 @@ log = logging.getLogger(__name__)
 TIMED_STEPS = 4
 """Steps after which the length of an epoch is foretold."""
 
+_TALLY = ("steps", "loss", "compute_s", "began")
+"""Running sums of the epoch under way."""
+
 LAST = "last.ckpt"
 BEST = "best.ckpt"
 HISTORY = "history.jsonl"
@@ -262,7 +265,8 @@ class _Run:
 
     def _end_epoch(self, *, is_last: bool) -> EpochResult:
         begin = time.monotonic()
-        val_loss, val_dice = None, {}
+        val_loss: float | None = None
+        val_dice: dict[str, float] = {}
         if self.held_out:
             network = self.trainer.evaluation_network()
             val_loss, val_dice = validate(network, self.held_out, self.plan, self.device)
@@ -335,9 +339,6 @@ class _Run:
             return False
         scores = [result.mean_dice for result in self.history]
         return scores.index(max(scores)) < len(scores) - patience
-
-
-_TALLY = ("steps", "loss", "compute_s", "began")
 
 
 def _check(manifest: Manifest, plan: Plan, architecture: str, fold: int) -> None:

@@ -44,7 +44,9 @@ class Trainer:
             in_channels=plan.in_channels,
             num_classes=plan.num_classes,
             **self.settings.options,
-        ).to(device.torch_device, memory_format=MEMORY_FORMAT[plan.spatial_dims])
+        )
+        self.network.to(device.torch_device)
+        self.network.to(memory_format=MEMORY_FORMAT[plan.spatial_dims])  # type: ignore[call-overload]  # missing from the stub
         self.loss = make_loss(self.settings.loss, num_classes=plan.num_classes)
         self.optimizer = make_optimizer(self.network, plan.recipe, self.settings.learning_rate)
         self.averaged = {
@@ -81,7 +83,7 @@ class Trainer:
         ):
             loss: Tensor = self.loss(self._forward(image), label)
         self.optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # PyTorch's own
         self._scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self._parameters, self.plan.recipe.gradient_clip)
         self._scaler.step(self.optimizer)
@@ -111,11 +113,13 @@ class Trainer:
     def evaluation_network(self) -> nn.Module:
         """A network with the weights to be used, in evaluation mode."""
         if not self.averaged:
-            return self.network.eval()
+            self.network.eval()
+            return self.network
         present = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
         self._set_aside = present
         self.network.load_state_dict(self.averaged)
-        return self.network.eval()
+        self.network.eval()
+        return self.network
 
     def restore_training_weights(self) -> None:
         """Undo what `evaluation_network` exchanged."""

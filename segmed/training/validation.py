@@ -54,7 +54,7 @@ def predict_logits(network: nn.Module, image: Tensor, plan: Plan, device: Device
     """Logits of one prepared case, `[classes, *spatial]`, float32 on the CPU."""
     if plan.slice_axis is not None and image.ndim == 4:
         slices = image.movedim(plan.slice_axis + 1, 0)  # [slices, C, h, w]
-        batches = [_forward(network, part, device) for part in slices.split(8)]
+        batches = [_forward(network, part, device) for part in torch.split(slices, 8)]
         return torch.cat(batches).movedim(0, plan.slice_axis + 1)
     patch = patch_in_volume(plan, image.ndim - 1)
     if image[0].numel() <= WHOLE_VOLUME_RATIO * np.prod(patch):

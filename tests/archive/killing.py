@@ -25,19 +25,43 @@ def run_to_its_end(root: Path, predictor: Predictor, out: Path) -> None:
 
 
 def run_and_kill(
-    root: Path, predictor: Predictor, out: Path, *, kills: int, longest_s: float, seed: int
+    root: Path,
+    predictor: Predictor,
+    out: Path,
+    *,
+    calm: Path,
+    kills: int,
+    longest_s: float,
+    seed: int,
 ) -> int:
-    """Runs that are killed at random moments; returns how many died of it."""
+    """Runs that are killed at random moments of their work; returns how many died of it.
+
+    After each kill every output that is there must be the undisturbed run's (`calm`), byte by byte.
+    """
     moments = random.Random(seed)
     died = 0
     for _ in range(kills):
+        before = len(visible(out))
         child = FORK.Process(target=_run, args=(root, predictor, out))
         child.start()
-        time.sleep(moments.uniform(0.0, longest_s))
+        deadline = time.monotonic() + longest_s
+        more = moments.randint(0, 2)
+        while child.is_alive() and len(visible(out)) < before + more:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0.0, 0.05))
         os.kill(child.pid or 0, signal.SIGKILL)
         child.join()
         died += child.exitcode == -signal.SIGKILL
+        whole = visible(calm)
+        assert all(whole[name] == content for name, content in visible(out).items())
     return died
+
+
+def visible(out: Path) -> dict[str, bytes]:
+    """The segmentations under their final names, with their bytes."""
+    return {path.name: path.read_bytes() for path in (out / "segmentations").glob("[!.]*")}
 
 
 def _run(root: Path, predictor: Predictor, out: Path) -> None:

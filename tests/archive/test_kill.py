@@ -48,7 +48,7 @@ def test_killed_and_continued_run_equals_the_undisturbed_one(
     root, _ = broken_archive
     calm, killed = tmp_path / "calm", tmp_path / "killed"
     killing.run_to_its_end(root, predictor, calm)
-    died = killing.run_and_kill(root, predictor, killed, kills=4, longest_s=0.6, seed=1)
+    died = killing.run_and_kill(root, predictor, killed, calm=calm, kills=4, longest_s=4.0, seed=1)
     killing.run_to_its_end(root, predictor, killed)
     assert died >= 1
     assert killing.ends(killed) == killing.ends(calm)

@@ -78,7 +78,9 @@ def test_archive_survives_fifty_kills(tmp_path: Path, archive: Path, predictor: 
     expected = {*breakages.NIFTI.values(), *breakages.DICOM.values()}
     assert {reason for _, reason, _ in ends.values() if reason} == expected
 
-    died = killing.run_and_kill(archive, predictor, killed, kills=KILLS, longest_s=8.0, seed=7)
+    died = killing.run_and_kill(
+        archive, predictor, killed, calm=calm, kills=KILLS, longest_s=8.0, seed=7
+    )
     assert died >= KILLS // 2
     killing.run_to_its_end(archive, predictor, killed)
     assert killing.ends(killed) == ends

@@ -24,8 +24,7 @@ Change = Callable[[Series], None]
 def save(folder: Path, series: Sequence[Dataset]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{(7 * index) % 31:03d}" for index in range(len(series))]  # no order
-    for path, dataset in zip(paths, series, strict=True):
-        dataset.save_as(path)
+    _ = [dataset.save_as(path) for path, dataset in zip(paths, series, strict=True)]
     return paths
 
 
