@@ -224,6 +224,14 @@ def test_a_file_that_matches_nothing_is_refused_and_changes_nothing():
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
+def test_a_file_of_which_little_matches_is_refused():
+    model = narrow_fcn()
+    state = torchvision_vgg16(1 / 32)
+    few = {key: state[key] for key in list(state)[:6]}
+    with pytest.raises(WeightsError, match="only 6 of the 30"):
+        load_weights(model, few)
+
+
 def test_a_file_of_another_width_is_refused():
     with pytest.raises(WeightsError, match="should fill"):
         load_weights(narrow_fcn(), torchvision_vgg16(1 / 64))
