@@ -127,7 +127,7 @@ def make_plan(
         preprocessing=preprocessing,
         patch_size=patch_size,
         slice_axis=choice.slice_axis,
-        networks=plan_networks(topology, spatial_dims=choice.spatial_dims, size=size),
+        networks=plan_networks(topology, patch_size=patch_size, spacing_mm=spacing_mm, size=size),
         recipe=_plan_recipe(size, batch_size, _plan_augmentation(spacing_mm, patch_size, flips)),
         inference=Inference(mirror_axes=flips),
         fingerprint=facts.as_record(),

@@ -6,6 +6,7 @@ stands in `tests/benchmarks/results`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -58,18 +59,22 @@ MAX_WIDTH: dict[int, int] = {2: 512, 3: 320}
 """Features at most, by spatial dimensions."""
 
 
-def plan_networks(topology: Topology, *, spatial_dims: int, size: Size) -> dict[str, NetworkPlan]:
+def plan_networks(
+    topology: Topology, *, patch_size: Sequence[int], spacing_mm: Sequence[float], size: Size
+) -> dict[str, NetworkPlan]:
     """The build options of every architecture for one topology.
 
     Args:
         topology: Kernels and strides of each level.
-        spatial_dims: 2 or 3.
+        patch_size: Voxels along each axis, for the rates of atrous convolutions.
+        spacing_mm: Voxel edge along each axis, in mm, likewise.
         size: `small` for a CPU or short budgets, `full` for a GPU.
 
     Returns:
         One entry for each model name.
     """
     base = BASE_WIDTH[size]
+    spatial_dims = len(patch_size)
 
     def levels(family: str) -> dict[str, Any]:
         return {
@@ -95,7 +100,13 @@ def plan_networks(topology: Topology, *, spatial_dims: int, size: Size) -> dict[
             learning_rate=3e-3,
         ),
         "deeplabv3plus": NetworkPlan(
-            options={**levels("deeplabv3plus"), "aspp_width": 4 * base, "separable": False},
+            options={
+                **levels("deeplabv3plus"),
+                "aspp_width": 4 * base,
+                "separable": False,
+                "patch_size": list(patch_size),
+                "spacing_mm": list(spacing_mm),
+            },
             learning_rate=3e-3,
         ),
     }
