@@ -79,7 +79,9 @@ def planned_options(name: str, dims: int) -> Record:
     """The small planned form of an architecture with four levels."""
     strides = ((1,) * dims, *((2,) * dims,) * 3)
     topology = Topology(kernels=((3,) * dims,) * 4, strides=strides)
-    return plan_networks(topology, spatial_dims=dims, size="small")[name].options
+    return plan_networks(topology, patch_size=(48,) * dims, spacing_mm=(1.0,) * dims, size="small")[
+        name
+    ].options
 
 
 def a_package(plan: Plan, options: Record, name: str = "unet") -> ModelPackage:

@@ -139,7 +139,9 @@ def test_openvino_changes_at_most_one_label_in_ten_thousand(name: str, dims: int
     levels = 4
     strides = [(1,) * dims, *[(2,) * dims] * (levels - 1)]
     topology = Topology(kernels=tuple([(3,) * dims] * levels), strides=tuple(strides))
-    options = plan_networks(topology, spatial_dims=dims, size="small")[name].options
+    options = plan_networks(
+        topology, patch_size=(48,) * dims, spacing_mm=(1.0,) * dims, size="small"
+    )[name].options
     torch.manual_seed(1)
     network = build_model(name, spatial_dims=dims, in_channels=1, num_classes=3, **options)
     network = network.eval().requires_grad_(False)
