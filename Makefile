@@ -43,9 +43,11 @@ $(VENV)/.pip:
 	touch $@
 
 $(VENV)/.core: $(VENV)/.pip pyproject.toml requirements.lock
+	@echo "installing into $(VENV): two or three minutes"
 	$(PIP) --editable .
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.pip pyproject.toml requirements.lock
+	@echo "installing into $(VENV): two or three minutes"
 	$(PIP) --editable ".[dev]"
 	touch $@ $(VENV)/.core

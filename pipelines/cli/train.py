@@ -21,7 +21,7 @@ from pipelines.cli.data import ManifestArgument
 
 if TYPE_CHECKING:
     from pipelines.jobs import TrainJob
-    from segmed.training import Budget, EpochResult
+    from segmed.training import Budget
 
 PlanOption = Annotated[
     Path | None, typer.Option("--plan", help="A plan; made from the data if left out.")
@@ -75,7 +75,9 @@ def train(
         _train_along(job)
         return
     with continued_by("--resume"):
-        contestant = steps.train_alone(job, on_epoch=lambda result: note(epoch_line(model, result)))
+        contestant = steps.train_alone(
+            job, on_epoch=lambda result: note(steps.epoch_line(model, result))
+        )
     mean = float(contestant.table["dice"].mean())
     emit(
         {
@@ -111,16 +113,6 @@ def _train_along(job: TrainJob) -> None:
         settings=job.settings,
     ):
         pass
-
-
-def epoch_line(name: str, result: EpochResult) -> str:
-    """One epoch in one line."""
-    loss = "" if result.val_loss is None else f"  val loss {result.val_loss:.3f}"
-    dice = " ".join(f"{label} {value:.3f}" for label, value in result.val_dice.items())
-    return (
-        f"{name}  epoch {result.epoch}  {result.seconds:.0f} s  "
-        f"loss {result.train_loss:.3f}{loss}  Dice {dice}"
-    )
 
 
 def compare(

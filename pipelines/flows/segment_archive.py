@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger, task
+from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from pipelines.archiving import ArchiveJob, run_archive
 from segmed.archive import StudyOutcome
+
+progress = logging.getLogger("segmed.progress")
+"""Reaches Prefect's log of the run, and the terminal of somebody who waits for it."""
 
 
 @flow(name="segment-archive")
@@ -35,10 +39,9 @@ def segment_archive(
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=60)
 def segment(job: ArchiveJob) -> dict[str, Any]:
     """The run itself: safe to repeat, since each study is segmented once."""
-    logger = get_run_logger()
 
     def show(outcome: StudyOutcome) -> None:
-        logger.info("study %s: %s %s", outcome.study, outcome.status, outcome.reason)
+        progress.info("study %s  %s  %s", outcome.study, outcome.status, outcome.reason)
 
     return run_archive(job, show)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
-from prefect import flow, get_run_logger, task
+from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from pipelines import steps
@@ -15,15 +16,16 @@ from segmed.manifest import read_manifest
 from segmed.plan import read_plan
 from segmed.training import EpochResult
 
+progress = logging.getLogger("segmed.progress")
+"""Reaches Prefect's log of the run, and the terminal of somebody who waits for it."""
+
 
 @task(cache_policy=NO_CACHE)
 def train_fold(job: TrainJob, parent: ParentLog) -> Contestant:
     """One child run: training, held-out scores, package."""
-    logger = get_run_logger()
 
     def show(result: EpochResult) -> None:
-        dice = " ".join(f"{label} {value:.3f}" for label, value in result.val_dice.items())
-        logger.info("%s epoch %d: Dice %s", job.architecture, result.epoch, dice)
+        progress.info("%s", steps.epoch_line(f"{job.architecture} fold {job.fold}", result))
 
     params = steps.job_params(job, read_plan(job.plan_path))
     with parent.child(job.architecture, job.fold, params=params) as log:
