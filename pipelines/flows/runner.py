@@ -25,21 +25,11 @@ def run_flow(flow: Flow[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         args: Its arguments.
         kwargs: Its named arguments.
     """
-    show_progress()
+    logging.getLogger(PROGRESS).setLevel(logging.INFO)
     logging.getLogger("segmed").setLevel(os.environ.get("PREFECT_LOGGING_LEVEL", "INFO"))
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(without_expected_tracebacks)
     return flow(*args, **kwargs)
-
-
-def show_progress() -> None:
-    """Print what flows report of their progress, one plain line each, on stderr."""
-    progress = logging.getLogger(PROGRESS)
-    if not progress.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        progress.addHandler(handler)
-        progress.setLevel(logging.INFO)
 
 
 def without_expected_tracebacks(record: logging.LogRecord) -> bool:
