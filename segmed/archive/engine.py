@@ -9,17 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import torch
 from monai.data import MetaTensor
 
 from segmed.archive.job import Job, Result, bad_end
 from segmed.archive.measures import measure
 from segmed.archive.study import Study
 from segmed.archive.writing import Writing
-from segmed.geometry import require_same_grid
 from segmed.inference import Predictor
-from segmed.io import grid_of, read_images
+from segmed.io import read_images
+from segmed.io.careful import read_images_carefully, read_series_carefully
 from segmed.io.dicom import read_series
+from segmed.io.read import as_channels
 from segmed.preprocessing import Prepared, prepare
 
 AHEAD = 2
@@ -70,14 +70,19 @@ class ThreadEngine:
         predictor: The model, loaded.
         writing: How outputs are written.
         results: Where results go.
+        carefully: Decode compressed DICOM and raster images in processes of their own; not needed
+            where this process is itself one that may die.
     """
 
     capacity = 3 + 2 * AHEAD
 
-    def __init__(self, predictor: Predictor, writing: Writing, results: Results) -> None:
+    def __init__(
+        self, predictor: Predictor, writing: Writing, results: Results, *, carefully: bool = True
+    ) -> None:
         self._predictor = predictor
         self._writing = writing
         self._results = results
+        self._carefully = carefully
         self._is_stopping = False
         self._to_read: queue.Queue[_Work | None] = queue.Queue()
         self._to_predict: queue.Queue[_Work | None] = queue.Queue(AHEAD)
@@ -137,7 +142,7 @@ class ThreadEngine:
             outbox.put(None)
 
     def _read(self, work: _Work) -> None:
-        work.image = read_study(work.job.study)
+        work.image = read_study(work.job.study, carefully=self._carefully)
         work.prepared = prepare(work.image, self._predictor.plan)
 
     def _predict(self, work: _Work) -> None:
@@ -154,18 +159,19 @@ class ThreadEngine:
         work.image = work.label = None
 
 
-def read_study(study: Study) -> MetaTensor:
+def read_study(study: Study, *, carefully: bool = True) -> MetaTensor:
     """The image of a study, `[C, *spatial]`.
+
+    Args:
+        study: The study, its files on this machine.
+        carefully: Decode compressed DICOM and raster images in processes of their own.
 
     Raises:
         ImageError: It cannot be read correctly.
     """
     if not study.audits:
-        return read_images([channel[0] for channel in study.channels])
-    channels = [read_series(audit) for audit in study.audits]
-    first = channels[0]
-    for number, other in enumerate(channels[1:], 2):
-        require_same_grid(grid_of(first), grid_of(other), names=("channel 1", f"channel {number}"))
-    if len(channels) == 1:
-        return first
-    return MetaTensor(torch.cat([channel.as_tensor() for channel in channels]), meta=first.meta)
+        paths = [channel[0] for channel in study.channels]
+        return read_images_carefully(paths) if carefully else read_images(paths)
+    read = read_series_carefully if carefully else read_series
+    names = [f"channel {number}" for number in range(1, len(study.audits) + 1)]
+    return as_channels([read(audit) for audit in study.audits], names)

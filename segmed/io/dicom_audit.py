@@ -60,6 +60,7 @@ class SeriesAudit:
         patient_key: Short hash of the patient identifier, for grouping.
         frame_of_reference: FrameOfReferenceUID.
         notes: What is odd, though usable.
+        is_encapsulated: Whether pixels of a file are compressed, and so need a decoder.
     """
 
     series_uid: str = field(repr=False)
@@ -78,6 +79,7 @@ class SeriesAudit:
     patient_key: str = ""
     frame_of_reference: str = field(default="", repr=False)
     notes: tuple[str, ...] = ()
+    is_encapsulated: bool = False
 
     @property
     def name(self) -> str:
@@ -140,7 +142,14 @@ def judge(headers: Sequence[DicomHeader]) -> SeriesAudit:
         patient_key=first.patient_key,
         frame_of_reference=first.frame_of_reference,
         notes=_notes(headers),
+        is_encapsulated=any(_is_encapsulated(header.transfer_syntax) for header in headers),
     )
+
+
+def _is_encapsulated(syntax: str) -> bool:
+    """Whether a transfer syntax compresses pixels; one that nobody knows may."""
+    uid = UID(syntax)
+    return bool(syntax) and (not uid.is_transfer_syntax or uid.is_encapsulated)
 
 
 def _own_faults(headers: Sequence[DicomHeader]) -> Verdict | None:

@@ -50,9 +50,25 @@ def read_images(paths: Sequence[Path | str], *, limits: ReadLimits = DEFAULT_LIM
         GeometryError: They lie on different grids.
         UsageError: No path was given.
     """
-    if not paths:
+    return as_channels([read_image(path, limits=limits) for path in paths], paths)
+
+
+def as_channels(images: Sequence[MetaTensor], paths: Sequence[Path | str]) -> MetaTensor:
+    """Images on one grid as the channels of one image.
+
+    Args:
+        images: `[C, *spatial]` each, at least one.
+        paths: Where each is from, for messages.
+
+    Returns:
+        `[C, *spatial]`; geometry and source are those of the first.
+
+    Raises:
+        GeometryError: They lie on different grids.
+        UsageError: There is none.
+    """
+    if not images:
         raise UsageError("an image needs at least one file, none was given")
-    images = [read_image(path, limits=limits) for path in paths]
     for path, image in zip(paths[1:], images[1:], strict=True):
         require_same_grid(
             grid_of(images[0]), grid_of(image), names=(Path(paths[0]).name, Path(path).name)
