@@ -21,7 +21,8 @@ from monai.data import MetaTensor
 from segmed.errors import ImageError, SegmedError, UsageError, unknown_name
 from segmed.inference.predictor import Predictor, Segmentation
 from segmed.inference.writing import FORMATS, OutputFormat, suffix_for, write_result
-from segmed.io import grid_of, read_image, read_images, source_of
+from segmed.io import grid_of, read_image, source_of
+from segmed.io.read import as_channels
 from segmed.preprocessing import Prepared, prepare
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,8 @@ logger = logging.getLogger(__name__)
 Input = Path | Sequence[Path]
 """One image: a file, a folder with one DICOM series, or one of these for each channel."""
 
-IMAGE_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".png", ".tif", ".tiff", ".jpg")
+IMAGE_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".png", ".tif", ".tiff", ".jpg",
+                  ".jpeg")  # fmt: skip
 """Suffixes by which images are found in a folder; single files are known by their content."""
 
 READ_AHEAD = 2
@@ -109,11 +111,20 @@ def predict_files(
         out_dir: Folder of the results; made if missing. A result takes its input's name; that of a
             DICOM series is a hash of its UID, since folders are often named after patients.
         format: `nifti` (PNG for raster images), `dicom-seg`, `rtstruct` or `probabilities`.
-        read: Reads one file or series; `segmed.io.isolated.read_image_isolated` does so in a
-            process of its own, for files that nobody vouches for. Tuples are read here.
+        read: Reads one file or series; `segmed.io.careful.read_image_carefully` is for files that
+            nobody vouches for.
 
     Yields:
         One outcome an input, in their order.
+
+    Raises:
+        UsageError: The format is unknown, or there is no input.
+    """
+    return _run(predictor, checked_inputs(inputs, format), Path(out_dir), format, read)
+
+
+def checked_inputs(inputs: Sequence[Input], format: str) -> list[Input]:
+    """All inputs, folders searched.
 
     Raises:
         UsageError: The format is unknown, or there is no input.
@@ -125,7 +136,7 @@ def predict_files(
         items.extend(find_inputs([Path(item)]) if isinstance(item, str | Path) else [tuple(item)])
     if not items:
         raise UsageError("there is nothing to segment: no image was found among the inputs")
-    return _run(predictor, items, Path(out_dir), format, read)
+    return items
 
 
 def _run(
@@ -178,14 +189,34 @@ def _jobs(
 def _read(
     predictor: Predictor, item: Input, read: Callable[[Path], MetaTensor], keep_probs: bool
 ) -> _Job | Outcome:
-    first = item if isinstance(item, Path) else Path(item[0])
+    first = first_of(item)
     try:
-        image = read(item) if isinstance(item, Path) else read_images(list(item))
+        image = read_input(item, read)
         predictor.require_memory(grid_of(image), keeps_image=False, keeps_probs=keep_probs)
         prepared = prepare(image, predictor.plan)
         return _Job(first, _without_voxels(image), prepared)
     except Exception as error:  # noqa: BLE001 - one bad image must not stop the rest
-        return _bad(first, error)
+        return bad_outcome(first, error)
+
+
+def first_of(item: Input) -> Path:
+    """The file or folder that stands for an input."""
+    return item if isinstance(item, Path) else Path(item[0])
+
+
+def read_input(item: Input, read: Callable[[Path], MetaTensor]) -> MetaTensor:
+    """The image of an input, its channels stacked.
+
+    Args:
+        item: The input.
+        read: Reads one file or series.
+
+    Raises:
+        ImageError: It cannot be read correctly.
+    """
+    if isinstance(item, Path):
+        return read(item)
+    return as_channels([read(Path(part)) for part in item], item)
 
 
 def _segment(
@@ -196,7 +227,7 @@ def _segment(
     try:
         return predictor.segment(job.prepared, probabilities=keep_probs)
     except Exception as error:  # noqa: BLE001 - one bad image must not stop the rest
-        return _bad(job.input, error)
+        return bad_outcome(job.input, error)
 
 
 def _write(
@@ -210,12 +241,17 @@ def _write(
         path = names.path_for(job.input, job.like)
         write_result(path, result, names.format, like=job.like, packages=predictor.packages)
     except Exception as error:  # noqa: BLE001 - one bad image must not stop the rest
-        return _bad(job.input, error)
+        return bad_outcome(job.input, error)
     return Outcome(job.input, "done", path, None, result.seconds)
 
 
-def _bad(path: Path, error: Exception) -> Outcome:
-    """The outcome of an input that did not come through; known reasons count as refusals."""
+def bad_outcome(path: Path, error: Exception) -> Outcome:
+    """The outcome of an input that did not come through; known reasons count as refusals.
+
+    Args:
+        path: The input.
+        error: What was raised on its way.
+    """
     message = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, ImageError):
         return Outcome(path, "refused", None, f"{error.reason}: {message}")

@@ -169,6 +169,15 @@ class Predictor:
             skip_empty=rules.skip_empty_windows,
         )
 
+    def describe_engines(self) -> list[str]:
+        """Which engine runs each network and where; and why, where that was chosen."""
+        return [
+            engine.reason
+            if isinstance(engine, MeasuredEngine)
+            else f"{engine.name} on {engine.device}"
+            for engine in self.engines
+        ]
+
     def estimate_memory(
         self, grid: Grid, *, keeps_image: bool = True, keeps_probs: bool = False
     ) -> MemoryEstimate:

@@ -33,6 +33,25 @@ def suffix_for(output_format: OutputFormat, like: MetaTensor) -> str:
     return FORMATS[output_format]
 
 
+def require_writable(output_format: OutputFormat, like: MetaTensor) -> None:
+    """Refuse a format that the source of an image does not allow.
+
+    Args:
+        output_format: One of `FORMATS`.
+        like: The image, or its shape, affine and source.
+
+    Raises:
+        ImageError: `no_dicom_source`: a DICOM object is asked for and the image is no DICOM series.
+    """
+    source = source_of(like)
+    if output_format in ("dicom-seg", "rtstruct") and (source is None or source.format != "dicom"):
+        raise ImageError(
+            f"{output_format} needs a DICOM series as input, got "
+            f"{'an image made in memory' if source is None else source.format}; choose nifti",
+            reason="no_dicom_source",
+        )
+
+
 def write_result(
     path: Path,
     result: Segmentation,
@@ -59,13 +78,7 @@ def write_result(
     if output_format == "probabilities":
         assert result.probs is not None
         return write_probabilities(path, result.probs, like=like)
-    source = source_of(like)
-    if source is None or source.format != "dicom":
-        raise ImageError(
-            f"{output_format} needs a DICOM series as input, got "
-            f"{'an image made in memory' if source is None else source.format}; choose nifti",
-            reason="no_dicom_source",
-        )
+    require_writable(output_format, like)
     name = "+".join(sorted({package.architecture for package in packages}))
     version = "+".join(package.hash[: 64 // len(packages)] for package in packages)
     if output_format == "dicom-seg":

@@ -40,12 +40,7 @@ def prepare(image: MetaTensor, plan: Plan) -> Prepared:
         GeometryError: It has another number of axes, or an affine without directions.
     """
     rules = plan.preprocessing
-    if image.shape[0] != plan.in_channels:
-        raise ImageError(
-            f"the image has {image.shape[0]} channels, the plan {plan.in_channels} "
-            f"({', '.join(channel.name for channel in plan.channels)}): give one a channel",
-            reason="channels",
-        )
+    require_channels(image, plan)
     voxels = image.as_tensor().to(torch.float32)
     if rules.bias_correction:
         voxels = torch.stack([correct_bias(channel) for channel in voxels])
@@ -68,6 +63,20 @@ def prepare(image: MetaTensor, plan: Plan) -> Prepared:
         tensor[number] = channel[0]
         scaling.after(tensor[number])  # in place, and never on the image's own memory
     return Prepared(tensor, placement)
+
+
+def require_channels(image: MetaTensor, plan: Plan) -> None:
+    """Refuse an image with other channels than the plan's.
+
+    Raises:
+        ImageError: `channels`.
+    """
+    if image.shape[0] != plan.in_channels:
+        raise ImageError(
+            f"the image has {image.shape[0]} channels, the plan {plan.in_channels} "
+            f"({', '.join(channel.name for channel in plan.channels)}): give one a channel",
+            reason="channels",
+        )
 
 
 def prepare_label(label: MetaTensor, prepared_like: Prepared, plan: Plan) -> Tensor:

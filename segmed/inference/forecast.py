@@ -1,0 +1,88 @@
+"""What segmenting files would take, said beforehand: images are read, none is segmented."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from monai.data import MetaTensor
+
+from segmed.inference.files import Input, bad_outcome, checked_inputs, first_of, read_input
+from segmed.inference.predictor import Predictor
+from segmed.inference.writing import OutputFormat, require_writable
+from segmed.io import grid_of, read_image, source_of
+from segmed.preprocessing.prepare import require_channels
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What one input would take.
+
+    Attributes:
+        input: The input; of several channels the first.
+        status: `ready`, or how it would end.
+        reason: Why it would be refused or fail; a code where there is one, then a sentence.
+        form: Form of its source, such as `nifti`.
+        shape: Voxels along each axis as stored.
+        spacing_mm: Voxel edge along each axis, in mm.
+        memory_gb: Peak memory of the process while it is segmented, in GB of 2^30 bytes.
+        memory: The same with its parts, in words.
+    """
+
+    input: Path
+    status: Literal["ready", "refused", "failed"]
+    reason: str | None = None
+    form: str = ""
+    shape: tuple[int, ...] = ()
+    spacing_mm: tuple[float, ...] = ()
+    memory_gb: float | None = None
+    memory: str = ""
+
+
+def foresee_files(
+    predictor: Predictor,
+    inputs: Sequence[Input],
+    format: OutputFormat = "nifti",
+    *,
+    read: Callable[[Path], MetaTensor] = read_image,
+) -> Iterator[Forecast]:
+    """What `predict_files` would do with the same arguments; nothing is written.
+
+    Yields:
+        One forecast an input, in their order. Its memory is that of one image; without a bound on
+        memory, `predict_files` holds up to three prepared images at once.
+
+    Raises:
+        UsageError: The format is unknown, or there is no input.
+    """
+    items = checked_inputs(inputs, format)
+    return (_forecast(predictor, item, format, read) for item in items)
+
+
+def _forecast(
+    predictor: Predictor, item: Input, format: OutputFormat, read: Callable[[Path], MetaTensor]
+) -> Forecast:
+    path = first_of(item)
+    try:
+        image = read_input(item, read)
+        require_channels(image, predictor.plan)
+        require_writable(format, image)
+        grid = grid_of(image)
+        source = source_of(image)
+        keeps_probs = format == "probabilities"
+        estimate = predictor.estimate_memory(grid, keeps_image=False, keeps_probs=keeps_probs)
+        predictor.require_memory(grid, keeps_image=False, keeps_probs=keeps_probs)
+    except Exception as error:  # noqa: BLE001 - one bad image must not hide what the others take
+        bad = bad_outcome(path, error)
+        return Forecast(path, "failed" if bad.status == "failed" else "refused", bad.reason)
+    return Forecast(
+        input=path,
+        status="ready",
+        form="" if source is None else source.format,
+        shape=grid.shape,
+        spacing_mm=grid.spacing_mm,
+        memory_gb=round(estimate.total_gb, 3),
+        memory=str(estimate),
+    )
