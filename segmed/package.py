@@ -13,13 +13,17 @@ rewrite its digests too.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import lzma
 import os
 import shutil
 import stat
+import struct
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,6 +53,19 @@ FILES = (WEIGHTS_FILE, PLAN_FILE, CARD_FILE)
 
 PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib", ".npy")
 """Files that may run code when they are loaded; a package holds none."""
+
+DAMAGED_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    RuntimeError,  # encrypted
+    NotImplementedError,  # an unknown compression
+    ValueError,  # names that are no text
+    OverflowError,
+)
+"""What Python's zip reader raises for a damaged archive."""
 
 MAX_TEXT_BYTES = 16 * 2**20
 """Largest plan or card that is read, in bytes."""
@@ -220,7 +237,7 @@ def _read_folder(folder: Path) -> ModelPackage:
     try:
         plan = read_plan(folder / PLAN_FILE)
         state = load_tensors(weights)
-    except (UsageError, SafetensorError) as error:
+    except (UsageError, SafetensorError, KeyError) as error:  # KeyError: an unknown number type
         raise PackageError(f"{folder} is damaged: {error}") from error
     package = ModelPackage(card.architecture, card.options, plan, state, card.provenance)
     if package.hash != card.hash:
@@ -243,7 +260,7 @@ def _read_card(folder: Path) -> Card:
         raise PackageError(f"{folder} is no package: {missing[0]} is missing")
     try:
         content = json.loads(_bounded_bytes(folder / CARD_FILE, MAX_TEXT_BYTES))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PackageError(f"{folder / CARD_FILE} is damaged: {error}") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
@@ -281,17 +298,33 @@ def _unzipped(path: Path) -> Iterator[Path]:
     """A temporary folder with the three files of a zipped package."""
     if not zipfile.is_zipfile(path):
         raise PackageError(f"{path.name} is neither a package folder nor a zip archive of one")
-    with (
-        zipfile.ZipFile(path) as archive,
-        tempfile.TemporaryDirectory(prefix="segmed-package-") as scratch,
-    ):
+    with tempfile.TemporaryDirectory(prefix="segmed-package-") as scratch:
+        try:
+            _unpack(path, Path(scratch))
+        except PackageError:
+            raise
+        except DAMAGED_ZIP as error:
+            raise _damaged_zip(path, error) from error
+        except OSError as error:
+            if error.errno not in {None, errno.EINVAL}:  # not bzip2's, nor an impossible offset
+                raise
+            raise _damaged_zip(path, error) from error
+        yield Path(scratch)
+
+
+def _damaged_zip(path: Path, error: Exception) -> PackageError:
+    detail = " ".join(str(error).split()) or type(error).__name__
+    return PackageError(f"the archive {path.name} is damaged: {detail}; fetch it anew")
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
         for name, member in _members(archive).items():
             limit = MAX_WEIGHTS_BYTES if name == WEIGHTS_FILE else MAX_TEXT_BYTES
             if member.file_size > limit:
                 raise PackageError(f"{name} in {path.name} unpacks to {member.file_size} bytes")
-            with archive.open(member) as source, (Path(scratch) / name).open("wb") as target:
+            with archive.open(member) as source, (folder / name).open("wb") as target:
                 shutil.copyfileobj(source, target)
-        yield Path(scratch)
 
 
 def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
@@ -304,7 +337,7 @@ def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
             raise PackageError(f"the archive's {member.filename!r} would lie outside of its folder")
         if stat.S_ISLNK(member.external_attr >> 16):
             raise PackageError(f"the archive's {member.filename!r} is a link; a package has none")
-        if member.is_dir():
+        if member.filename.endswith("/"):  # a folder
             continue
         if name.name not in FILES or name.name in found:
             raise PackageError(

@@ -28,7 +28,8 @@ def read_manifest(path: Path | str) -> Manifest:
         raise ManifestError(
             f"manifest {path} does not exist: `segmed manifest build` makes one"
         ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
+        # ValueError: no UTF-8, no JSON, or a number of thousands of digits.
         raise ManifestError(f"manifest {path} cannot be read as JSON: {error}") from error
     manifest = _parsed(path, content)
     _require_consistent(path, manifest)

@@ -12,9 +12,9 @@ SCHEMA_VERSION = 1
 
 
 class Frozen(BaseModel):
-    """A record that neither changes nor takes unknown keys."""
+    """A record that neither changes nor takes unknown keys or numbers that are none."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Code(Frozen):

@@ -18,6 +18,22 @@ from segmed.plan.schema import SCHEMA_VERSION, Plan
 
 COMMENT_COLUMNS = 92
 
+MAX_PLAN_BYTES = 2**20
+"""Largest plan file that is read, in bytes; a plan has a few thousand."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values only: no aliases, which can unfold without bound, and no explicit tags."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
+            raise yaml.composer.ComposerError(
+                None, None, "a plan has neither aliases nor tags", event.start_mark
+            )
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
+
 
 class _Dumper(yaml.SafeDumper):
     """Lists of numbers, and lists of such lists, on one line."""
@@ -91,9 +107,11 @@ def read_plan(path: Path | str) -> Plan:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
-        content = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = _bounded_text(path)
+        content = yaml.load(text, Loader=_Loader)  # noqa: S506 - a stricter SafeLoader
+        reasons = _comments(text)
+    except (OSError, ValueError, OverflowError, RecursionError, yaml.YAMLError) as error:
+        # ValueError: no UTF-8, or a number or date that YAML's form allows and Python does not.
         detail = " ".join(str(error).split())
         raise UsageError(f"cannot read the plan {path}: {detail}") from error
     if not isinstance(content, dict):
@@ -105,11 +123,19 @@ def read_plan(path: Path | str) -> Plan:
             "make the plan anew by `segmed plan`"
         )
     try:
-        return Plan.model_validate({**content, "reasons": _comments(text)})
+        return Plan.model_validate({**content, "reasons": reasons})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UsageError(f"{path}: field {where!r}: {first['msg']}") from error
+
+
+def _bounded_text(path: Path) -> str:
+    """The file's text; UsageError where it is too large to be a plan."""
+    size = path.stat().st_size
+    if size > MAX_PLAN_BYTES:
+        raise UsageError(f"it has {size} bytes; a plan has at most {MAX_PLAN_BYTES}")
+    return path.read_text(encoding="utf-8")
 
 
 def plan_hash(plan: Plan) -> str:
@@ -132,10 +158,9 @@ def _comments(text: str) -> dict[str, str]:
     """The comment above each key, by dotted name."""
     lines = text.splitlines()
     reasons = {}
-    for name, line in _key_lines(yaml.compose(text, Loader=yaml.SafeLoader)):
-        above = list(
-            takewhile(lambda text: text.startswith("#"), map(str.lstrip, lines[line - 1 :: -1]))
-        )
+    for name, line in _key_lines(yaml.compose(text, Loader=_Loader)):
+        upwards = (lines[number].lstrip() for number in range(line - 1, -1, -1))
+        above = list(takewhile(lambda text: text.startswith("#"), upwards))
         if line > 0 and above:
             reasons[name] = " ".join(part.lstrip("# ") for part in reversed(above))
     return reasons
