@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+FUZZ_EXAMPLES ?= 2000
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock
 
-.PHONY: demo test test-all check format bench lock clean
+.PHONY: demo test test-all fuzz check audit sbom format bench lock clean
 
 demo: $(VENV)/.core  ## The whole story on the bundled sample
 	$(BIN)/segmed demo
@@ -15,12 +16,25 @@ test: $(VENV)/.dev  ## The default tests
 test-all: $(VENV)/.dev  ## With the slow tests and those that start real servers
 	$(BIN)/python -m pytest -m "not gpu and not benchmark"
 
+fuzz: $(VENV)/.dev  ## Minutes of damaged manifests, plans and packages; FUZZ_EXAMPLES a test
+	SEGMED_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest tests/fuzz --timeout 3600
+	$(BIN)/python -m pytest tests/io/test_fuzz.py
+
 check: $(VENV)/.dev  ## Lint, types, import contracts, size budgets
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tests/house.py
+
+audit:  ## Ask the index for known weaknesses of the locked versions; needs the network
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	$(VENV)-audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
+
+sbom: $(VENV)/.dev  ## CycloneDX bill of materials of the lock, in dist/
+	mkdir -p dist
+	$(BIN)/python docker/make_sbom.py > dist/segmed.cdx.json
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
@@ -36,7 +50,7 @@ lock: $(VENV)/.dev  ## Write down the versions that are installed now
 	  | grep -v -i -E '^(pip|setuptools|wheel)==' | sed 's/+cpu//' > requirements.lock
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-audit build dist *.egg-info
 
 $(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)
