@@ -5,7 +5,9 @@ Only copies in memory are mended; the files stay as they are.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,17 @@ EMPTY_IF_MISSING = (
 
 GEOMETRY_TOLERANCE_MM = 1e-2
 
+DATED_BY = ("Series", "Study", "Content")
+"""Whose date and time a derived object takes, the first that is sound."""
+
+DATES = ("PatientBirthDate", "StudyDate")
+"""Copied dates; one that is none is left empty, since writers refuse it and quote it."""
+
+SOUND_TIME = re.compile(r"(([01][0-9]|2[0-3])([0-5][0-9]([0-5][0-9](\.[0-9]{1,6})?)?)?)?")
+
+UNKNOWN_MOMENT = ("19000101", "000000")
+"""Date and time of an object whose source images have none."""
+
 
 @dataclass(frozen=True)
 class References:
@@ -50,6 +63,41 @@ class References:
     def key(self) -> str:
         """What identifies the input: all its instance UIDs."""
         return " ".join(sorted(str(dataset.SOPInstanceUID) for dataset in self.datasets))
+
+    @property
+    def moment(self) -> tuple[str, str]:
+        """Date `YYYYMMDD` and time `HHMMSS` of the source images, for objects made from them.
+
+        The clock is not asked: equal input shall give equal bytes.
+
+        Source:
+            DICOM PS3.5 section 6.2 (DA and TM; the form with full stops is that of ACR-NEMA).
+        """
+        first = self.datasets[0]
+        for owner in DATED_BY:
+            day = _day(str(first.get(f"{owner}Date") or ""))
+            if day is not None:
+                return day, _clock_time(str(first.get(f"{owner}Time") or ""))
+        return UNKNOWN_MOMENT
+
+
+def _day(text: str) -> str | None:
+    """A date as `YYYYMMDD`, or None where the text is none."""
+    digits = text.strip().replace(".", "")
+    if not re.fullmatch(r"[0-9]{8}", digits):
+        return None
+    try:
+        date.fromisoformat(f"{digits[:4]}-{digits[4:6]}-{digits[6:]}")
+    except ValueError:
+        return None
+    return digits
+
+
+def _clock_time(text: str) -> str:
+    """A time as `HHMMSS`; midnight where the text is none."""
+    digits = text.strip().replace(":", "").split(".")[0].ljust(6, "0")
+    is_sound = re.fullmatch(r"([01][0-9]|2[0-3])[0-5][0-9][0-5][0-9]", digits)
+    return digits if is_sound else UNKNOWN_MOMENT[1]
 
 
 def references_of(like: MetaTensor) -> References:
@@ -98,6 +146,10 @@ def _mended(path: Path, audit: SeriesAudit) -> Dataset:
     for name in EMPTY_IF_MISSING:
         if name not in dataset:
             setattr(dataset, name, None if name.endswith("Number") else "")
+    for name in DATES:
+        setattr(dataset, name, _day(str(dataset.get(name) or "")) or "")
+    if not SOUND_TIME.fullmatch(str(dataset.StudyTime or "")):
+        dataset.StudyTime = ""
     if "ImageOrientationPatient" in dataset:
         first = audit.slices[0][1].orientation
         dataset.ImageOrientationPatient = list(first or ())

@@ -2,7 +2,8 @@
 
 Written as BINARY with all frames, because foreign readers mistake objects whose empty frames were
 left out. One segment a label, with coded concepts. Identifiers are functions of the source images
-and the model, so that a second delivery replaces the first.
+and the model, so that a second delivery replaces the first; dates and times are those of the source
+images, so that equal input and an equal model give equal bytes.
 
 Source:
     DICOM PS3.3 A.51 and C.8.20 (Segmentation IOD).
@@ -24,6 +25,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from segmed.errors import UsageError
 from segmed.io.atomic import whole_file
+from segmed.io.dicom_header import tolerant_pydicom
 from segmed.io.dicom_references import References, label_slices, references_of
 from segmed.io.dicom_seg_read import VALUE_TEXT, load_seg
 from segmed.io.read import grid_of
@@ -78,9 +80,9 @@ def write_dicom_seg(
     if len(references.datasets) == 1:  # highdicom wants the order of the file's frames
         planes = planes[np.argsort(references.frames)]
     identity = (references.key, model_name, model_version)
-    with warnings.catch_warnings():
+    with tolerant_pydicom():
         # Names of real patients break the recommended form; they are copied as they are.
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"(pydicom|highdicom)")
+        warnings.filterwarnings("ignore", category=UserWarning, module="highdicom")
         segmentation = hd.seg.Segmentation(
             source_images=list(references.datasets),
             pixel_array=planes,
@@ -133,7 +135,13 @@ def _segment(
 def _settle(
     segmentation: hd.seg.Segmentation, references: References, identity: tuple[str, ...]
 ) -> None:
-    """Replace what highdicom draws at random, so that equal input gives equal identifiers."""
+    """Replace what highdicom draws at random or from the clock: equal input gives equal bytes."""
+    day, time = references.moment
+    segmentation.InstanceCreationDate = segmentation.ContentDate = day
+    segmentation.InstanceCreationTime = segmentation.ContentTime = time
+    for item in segmentation.get("ContributingEquipmentSequence", ()):
+        if "ContributionDateTime" in item:
+            item.ContributionDateTime = day + time
     organisation = uid_from("seg dimensions", *identity)
     for item in segmentation.DimensionOrganizationSequence:
         item.DimensionOrganizationUID = organisation

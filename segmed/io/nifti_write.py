@@ -17,6 +17,12 @@ from segmed.io.source import Source
 GZIP_LEVEL = 4
 MAX_NIFTI1_EDGE = 32767
 
+KEPT = (
+    "dim_info", "pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c",
+    "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z",
+)  # fmt: skip
+"""Header fields that a result takes over from its image: geometry, and no text."""
+
 
 def write_nifti(
     path: Path, array: npt.NDArray[Any], *, affine_ras: Affine, source: Source | None
@@ -24,7 +30,9 @@ def write_nifti(
     """Write an array as NIfTI; whole or not at all.
 
     Where `source` is a NIfTI file, its shape, sform, qform, codes and units are kept byte for byte;
-    else both forms are set from the affine, in mm. Equal input gives equal bytes.
+    else both forms are set from the affine, in mm. Equal input gives equal bytes. Nothing else of
+    the image's header is taken over, since its free text (`descrip`, `aux_file`, `db_name`,
+    `intent_name`, extensions) may name a patient.
 
     Args:
         path: `.nii` or `.nii.gz`.
@@ -54,10 +62,13 @@ def write_nifti(
 
 
 def _header_like(array: npt.NDArray[Any], affine_ras: Affine, source: Source | None) -> Any:
-    """A little-endian header with the geometry of the source."""
+    """A little-endian header with the geometry of the source, its text fields empty."""
     if source is not None and source.format == "nifti":
-        header = parse_header(source.header, path=source.paths[0])
-        return header.as_byteswapped("<")
+        theirs = parse_header(source.header, path=source.paths[0])
+        header = type(theirs)(endianness="<")
+        for name in KEPT:
+            header[name] = theirs[name]
+        return header
     wide = max(array.shape) > MAX_NIFTI1_EDGE
     header = (nib.Nifti2Header if wide else nib.Nifti1Header)(endianness="<")
     header.set_data_shape(array.shape)

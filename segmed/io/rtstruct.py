@@ -3,7 +3,7 @@
 A contour runs half-way between voxels of the structure and its neighbours, so that every voxel
 centre lies on its right side: rasterising with the even-odd rule gives the label map back. Holes
 are contours of their own inside the outer one. Identifiers are functions of the source images and
-the model.
+the model; dates and times are those of the source images: equal input gives equal bytes.
 
 Source:
     DICOM PS3.3 A.19 and C.8.8.5 to C.8.8.8 (RT structure set).
@@ -12,7 +12,6 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +82,8 @@ def write_rtstruct(
         raise UsageError("a structure set needs at least one named label, none was given")
     references = references_of(like)
     slices = label_slices(label, like, tuple(entry.value for entry in labels), path)
-    dataset = _frame_of_structures(references, model_name, model_version)
+    with tolerant_pydicom():
+        dataset = _frame_of_structures(references, model_name, model_version)
     to_lps = LPS_TO_RAS @ np.asarray(like.affine, dtype=np.float64)
     dataset.StructureSetROISequence = []
     dataset.ROIContourSequence = []
@@ -107,7 +107,6 @@ def _frame_of_structures(references: References, model_name: str, model_version:
     for name in COPIED:
         if name in first:
             setattr(dataset, name, first.get(name))
-    now = datetime.now(UTC)
     dataset.SOPClassUID = RT_STRUCTURE_SET
     dataset.SOPInstanceUID = uid_from("rtstruct instance", *identity)
     dataset.SeriesInstanceUID = uid_from("rtstruct series", *identity)
@@ -121,8 +120,7 @@ def _frame_of_structures(references: References, model_name: str, model_version:
     dataset.SoftwareVersions = model_version[:64]
     dataset.DeviceSerialNumber = "0"
     dataset.StructureSetLabel = "SEGMED"
-    dataset.StructureSetDate = now.strftime("%Y%m%d")
-    dataset.StructureSetTime = now.strftime("%H%M%S")
+    dataset.StructureSetDate, dataset.StructureSetTime = references.moment
     dataset.ApprovalStatus = "UNAPPROVED"
     series = Dataset()
     series.SeriesInstanceUID = first.SeriesInstanceUID

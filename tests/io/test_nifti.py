@@ -212,6 +212,30 @@ def test_both_byte_orders_and_versions_keep_their_geometry(
     assert int(nib.load(written).header["sform_code"]) == 4
 
 
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_no_text_of_the_input_header_reaches_an_output(tmp_path: Path, kind: type) -> None:
+    image = kind(SMALL, np.diag([1.0, 2.0, 3.0, 1.0]))
+    image.set_sform(image.affine, code=1)
+    image.header["intent_code"] = 1001
+    for name in image.header:
+        if image.header[name].dtype.kind == "S" and name not in {"magic", "regular"}:
+            image.header[name] = b"MUSTER^ANNA"
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"MUSTER^ANNA 19700101"))
+    nib.save(image, tmp_path / "a.nii")
+    assert (tmp_path / "a.nii").read_bytes().count(b"MUSTER^") >= 4
+    read = read_image(tmp_path / "a.nii")
+    paths = [
+        write_label(tmp_path / "l.nii", torch.zeros(2, 3, 4), like=read),
+        write_probabilities(tmp_path / "p.nii", torch.zeros(2, 2, 3, 4), like=read),
+    ]
+    for path in paths:
+        assert b"MUSTER" not in path.read_bytes()
+        header = nib.load(path).header
+        assert int(header["intent_code"]) == 0
+        assert not header.extensions
+        np.testing.assert_array_equal(header["srow_z"], image.header["srow_z"])
+
+
 def test_two_dimensional_files_stay_two_dimensional(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(SMALL[:, :, 0], np.eye(4)), tmp_path / "a.nii")
     image = read_image(tmp_path / "a.nii")
