@@ -14,7 +14,9 @@ from segmed.manifest import LabelClass, Manifest, read_manifest
 from segmed.models import list_models
 from segmed.plan import read_plan, write_plan
 from segmed.plan.make import make_plan
-from segmed.training import Budget, Settings
+from segmed.plan.networks import BASE_WIDTH, Size
+from segmed.training import Budget
+from segmed.training.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Request:
         out_dir: Folder of the comparison.
         register: Name to register the winner under.
         settings: Device, seed, resume.
+        size: Size of the networks of a plan that is made; `small` if not given.
         folder: Working folder: holds the embedded tracking database.
     """
 
@@ -69,6 +72,7 @@ class Request:
     out_dir: Path
     register: str | None = None
     settings: Settings = field(default_factory=Settings)
+    size: str | None = None
     folder: Path = Path()
 
     @staticmethod
@@ -79,9 +83,9 @@ class Request:
         folds: str,
         plan: Path | None,
         budget: Budget,
-        resume: bool,
-        register: str | None,
         out_dir: Path,
+        register: str | None = None,
+        settings: Settings = Settings(),
     ) -> Request:
         """A request from the texts of a command line.
 
@@ -97,8 +101,25 @@ class Request:
             budget=budget,
             out_dir=out_dir,
             register=register,
-            settings=Settings(resume=resume),
+            settings=settings,
         )
+
+    def of_size(self, size: str | None) -> Request:
+        """The same request with another size of networks.
+
+        Raises:
+            UsageError: There is no such size; or a plan stands, which has its own, and the request
+                does not resume what was begun with this size.
+        """
+        size_named(size)
+        place = self.plan_path or self.out_dir / "plan.yaml"
+        is_begun = self.plan_path is None and place.exists()
+        if size and (self.plan_path or (is_begun and not self.settings.resume)):
+            raise UsageError(
+                f"--size {size} is for a plan to be made, and {place} is used: leave out --size, "
+                "or choose another --out and no --plan"
+            )
+        return replace(self, size=size)
 
     def in_folder(self, folder: Path) -> Request:
         """The same request with another working folder."""
@@ -116,8 +137,29 @@ class Request:
         ]
 
 
-def settle_plan(manifest_path: Path, plan_path: Path | None, out_dir: Path) -> Path:
+def size_named(text: str | None) -> Size:
+    """A size of networks by name; `small` where none is given.
+
+    Raises:
+        UsageError: There is no such size.
+    """
+    if text in (None, "small"):
+        return "small"
+    if text == "full":
+        return "full"
+    raise unknown_name("size", str(text), list(BASE_WIDTH))
+
+
+def settle_plan(
+    manifest_path: Path, plan_path: Path | None, out_dir: Path, *, size: str | None = None
+) -> Path:
     """The plan to use: the one that was named, the one in `out_dir`, or a new one there.
+
+    Args:
+        manifest_path: The manifest.
+        plan_path: The plan that was named, if one was.
+        out_dir: Folder of the comparison.
+        size: Size of the networks of a plan that is made.
 
     Raises:
         ManifestError: The manifest cannot be read.
@@ -126,7 +168,7 @@ def settle_plan(manifest_path: Path, plan_path: Path | None, out_dir: Path) -> P
     manifest = read_manifest(manifest_path)
     place = plan_path or out_dir / "plan.yaml"
     if plan_path is None and not place.exists():
-        plan = make_plan(manifest)
+        plan = make_plan(manifest, size=size_named(size))
         out_dir.mkdir(parents=True, exist_ok=True)
         write_plan(plan, place)
     plan = read_plan(place)
@@ -141,11 +183,14 @@ def settle_plan(manifest_path: Path, plan_path: Path | None, out_dir: Path) -> P
 
 
 def check_job(job: TrainJob) -> None:
-    """Refuse an unknown architecture or fold before anything is made.
+    """Refuse an unknown architecture or fold, or missing weights, before anything is made.
 
     Raises:
-        UsageError: The architecture or the fold is unknown.
+        UsageError: The architecture or the fold is unknown, or the weights are no file.
     """
+    weights = job.settings.weights
+    if weights is not None and not weights.is_file():
+        raise UsageError(f"--weights {weights}: no such file; give a .pth or .safetensors file")
     if job.architecture not in list_models():
         raise unknown_name("model", job.architecture, list_models())
     _folds_named(str(job.fold), read_manifest(job.manifest_path))

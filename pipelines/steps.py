@@ -21,6 +21,7 @@ from segmed.evaluation import Evaluated, score_cases
 from segmed.inference import Predictor
 from segmed.io import grid_of, read_images, read_label
 from segmed.manifest import Case, Manifest, data_hash, read_manifest
+from segmed.manifest.content import digest
 from segmed.metrics import read_table, summarise, write_table
 from segmed.package import ModelPackage
 from segmed.plan import Plan, plan_hash, read_plan
@@ -59,6 +60,7 @@ def job_params(job: TrainJob, plan: Plan) -> dict[str, Any]:
         "budget_epochs": job.budget.epochs,
         "seed": job.settings.seed,
         "device": job.settings.device,
+        **_unusual(job),
         "patch_size": list(plan.patch_size),
         "spacing_mm": list(plan.preprocessing.spacing_mm),
         "batch_size": plan.recipe.batch_size,
@@ -100,7 +102,19 @@ def _identity(job: TrainJob) -> dict[str, Any]:
         "data_hash": data_hash(manifest, manifest.training),
         "budget": asdict(job.budget),
         "seed": job.settings.seed,
+        **_unusual(job),
     }
+
+
+def _unusual(job: TrainJob) -> dict[str, Any]:
+    """Settings of a training that differ from the usual ones, and change what comes of it."""
+    settings = job.settings
+    found = {
+        "weights": digest(settings.weights) if settings.weights else None,
+        "patience": settings.patience,
+        "deterministic": settings.deterministic,
+    }
+    return {key: value for key, value in found.items() if value}
 
 
 def _train(job: TrainJob, log: RunLog, on_epoch: OnEpoch | None) -> None:

@@ -126,7 +126,7 @@ def score_folders(
         UsageError: A folder is missing or empty, or a reference has no prediction.
         ImageError: A file cannot be read correctly, or lies on another grid; the case is named.
     """
-    wanted, found = _label_files(references), _label_files(predictions)
+    wanted, found = label_files(references), label_files(predictions)
     missing = sorted(wanted.keys() - found.keys())
     if missing:
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
@@ -157,8 +157,15 @@ def score_folders(
     return scores_table(scores)
 
 
-def _label_files(folder: Path) -> dict[str, Path]:
-    """Label maps of a folder by case id; hidden files are left out."""
+def label_files(folder: Path) -> dict[str, Path]:
+    """Label maps of a folder by case id; hidden files are left out.
+
+    Args:
+        folder: The folder; its subfolders are not searched.
+
+    Raises:
+        UsageError: There is no such folder, or no label map in it.
+    """
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder of label maps")
     files = {}

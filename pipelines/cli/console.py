@@ -6,6 +6,7 @@ import json
 import math
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
@@ -69,11 +70,26 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def tracked(items: Iterable[T], describe: Callable[[T], str], *, total: int | None) -> Iterator[T]:
-    """Pass items on, with a bar on a terminal and a line each elsewhere, both on stderr."""
+def tracked(
+    items: Iterable[T], describe: Callable[[T], str], *, total: int, unit: str = "items"
+) -> Iterator[T]:
+    """Pass items on, with a bar on a terminal and a line each elsewhere, both on stderr.
+
+    Args:
+        items: What is waited for.
+        describe: What is said of each.
+        total: How many there will be.
+        unit: What they are, for the rate.
+    """
+    begun = time.perf_counter()
+
+    def standing(done: int) -> str:
+        rate = done / max(time.perf_counter() - begun, 1e-9)
+        return f"{done} of {total}, {rate:.2f} {unit}/s"
+
     if not sys.stderr.isatty():
-        for item in items:
-            note(describe(item))
+        for done, item in enumerate(items, 1):
+            note(f"{describe(item)} ({standing(done)})")
             yield item
         return
     from rich.console import Console
@@ -81,8 +97,9 @@ def tracked(items: Iterable[T], describe: Callable[[T], str], *, total: int | No
 
     with Progress(console=Console(stderr=True)) as bar:
         task = bar.add_task("starting", total=total)
-        for item in items:
-            bar.update(task, advance=1, description=describe(item))
+        for done, item in enumerate(items, 1):
+            bar.update(task, advance=1, description=standing(done))
+            bar.console.print(describe(item), markup=False, highlight=False)
             yield item
 
 

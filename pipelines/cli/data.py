@@ -109,13 +109,19 @@ def plan(
     spatial_dims: Annotated[
         int | None, typer.Option(min=2, max=3, help="2 or 3; found if left out.")
     ] = None,
-    memory_gb: Annotated[float | None, typer.Option(help="Memory that training may use.")] = None,
+    memory_gb: Annotated[
+        float | None, typer.Option(help="Memory that training may use, in GB; 8 if left out.")
+    ] = None,
+    size: Annotated[
+        str, typer.Option(help="Networks: small, for a CPU or minutes, or full, for a GPU.")
+    ] = "small",
     as_json: JsonOption = False,
 ) -> None:
     """Decide spacing, patch, networks and recipe from the data, with reasons.
 
     Example: segmed plan hippocampus.json -o plan.yaml
     """
+    from pipelines.jobs import size_named
     from segmed.manifest import read_manifest
     from segmed.plan import plan_hash, write_plan
     from segmed.plan.make import make_plan
@@ -125,6 +131,7 @@ def plan(
         read_manifest(manifest_path),
         spatial_dims=wish,
         memory_gb=memory_gb,
+        size=size_named(size),
         progress=counting("looked at"),
     )
     write_plan(made, out)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -16,6 +15,8 @@ from pipelines.cli.console import (
     emit,
     tracked,
 )
+
+T = TypeVar("T")
 
 ModelOption = Annotated[
     list[str],
@@ -33,44 +34,98 @@ def add_to(app: typer.Typer) -> None:
 
 def predict(
     inputs: Annotated[
-        list[Path], typer.Argument(metavar="INPUT...", help="Images, or DICOM series folders.")
+        list[Path],
+        typer.Argument(
+            metavar="INPUT...", help="Images, DICOM series folders, or folders of these."
+        ),
     ],
     model: ModelOption,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the segmentations.")],
     output_format: Annotated[
-        str, typer.Option("--format", help="nifti, dicom-seg or rtstruct.")
+        str, typer.Option("--format", help="nifti, dicom-seg, rtstruct or probabilities.")
     ] = "nifti",
-    engine: Annotated[str, typer.Option(help="auto, torch or openvino.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto, torch, compile or openvino.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     tta: Annotated[bool, typer.Option("--tta", help="Average over mirror images.")] = False,
+    memory_gb: Annotated[
+        float | None, typer.Option(help="Memory not to exceed; images that need more are refused.")
+    ] = None,
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Folder that keeps models converted for OpenVINO.")
+    ] = None,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust",
+            help="Decode compressed DICOM and raster images in this process: faster, but a bad "
+            "file can end the run.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read all, say engine and memory, segment nothing.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Segment images, each on its own grid; status 1 where one was refused.
+    """Segment images, each on its own grid; status 1 where one was refused or failed.
 
     Example: segmed predict scan.nii.gz --model models:/hippocampus@champion -o out
     """
-    from pipelines.loading import load_models
-    from segmed.inference import Predictor, predict_files
+    from pipelines import predicting
 
-    resolved, packages = load_models(model)
-    predictor = Predictor(packages, device=device, engine=engine, tta=tta)  # type: ignore[arg-type]
-    outcomes = predict_files(predictor, inputs, out, format=output_format)  # type: ignore[arg-type]
+    job = predicting.PredictJob(
+        inputs=tuple(inputs),
+        models=tuple(model),
+        out_dir=out,
+        format=output_format,
+        engine=engine,
+        device=device,
+        tta=tta,
+        memory_gb=memory_gb,
+        cache_dir=cache_dir,
+        trust=trust,
+    )
     with continued_by():
-        done = [
-            asdict(outcome)
-            for outcome in tracked(
-                outcomes, lambda o: f"{o.status}: {o.input} {o.reason or ''}", total=len(inputs)
-            )
-        ]
-    record = {"models": [entry.record() for entry in resolved], "outcomes": done}
-    out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(record, indent=2, default=str)
-    beside = out / ".predictions.json.new"
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(out / "predictions.json")
-    bad = [entry for entry in done if entry["status"] != "done"]
-    lines = [f"{len(done) - len(bad)} segmented, {len(bad)} refused, in {out}"]
+        if dry_run:
+            record = predicting.foresee(job, _progress)
+        else:
+            record = predicting.predict(job, _progress)
+    bad = [entry for entry in _entries(record) if entry["status"] in {"refused", "failed"}]
+    lines = _forecast_lines(record) if dry_run else _outcome_lines(record, len(bad), out)
     lines += [f"{entry['status']}: {entry['input']}: {entry['reason']}" for entry in bad]
     emit(record, lines, as_json=as_json)
     if bad:
         raise typer.Exit(DONE_WITH_FAILURES)
+
+
+def _progress(items: Iterator[T], total: int) -> Iterator[T]:
+    """Outcomes or forecasts, each shown as it comes."""
+    return tracked(items, _line, total=total, unit="images")
+
+
+def _line(item: Any) -> str:
+    return f"{item.status}: {item.input} {item.reason or ''}".rstrip()
+
+
+def _entries(record: dict[str, Any]) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = record.get("forecasts", record.get("outcomes", []))
+    return entries
+
+
+def _outcome_lines(record: dict[str, Any], bad: int, out: Path) -> list[str]:
+    done = len(record["outcomes"]) - bad
+    lines = [f"engine: {engine}" for engine in record["engines"]]
+    rate = f"{record['seconds']:.1f} s, {record['images_per_second']:.2f} images/s"
+    return [*lines, f"{done} segmented, {bad} not, in {out} ({rate})"]
+
+
+def _forecast_lines(record: dict[str, Any]) -> list[str]:
+    lines = [f"engine: {engine}" for engine in record["engines"]]
+    for entry in record["forecasts"]:
+        if entry["status"] == "ready":
+            shape = "x".join(map(str, entry["shape"]))
+            spacing = "x".join(f"{edge:.3g}" for edge in entry["spacing_mm"])
+            lines.append(
+                f"ready: {entry['input']}: {entry['form']}, {shape} voxels of {spacing} mm, "
+                f"memory {entry['memory']}"
+            )
+    return lines

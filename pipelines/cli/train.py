@@ -29,6 +29,11 @@ PlanOption = Annotated[
 BudgetOption = Annotated[str | None, typer.Option(help="Time, such as 90s, 10m or 1h30m.")]
 EpochsOption = Annotated[int | None, typer.Option(min=1, help="Epochs, instead of a time.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of weights, patches and augmentation.")]
+SizeOption = Annotated[
+    str | None,
+    typer.Option(help="Networks of the plan: small, for a CPU or minutes, or full, for a GPU."),
+]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue where it was stopped.")]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for everything.")]
 
@@ -49,7 +54,17 @@ def train(
     epochs: EpochsOption = None,
     resume: ResumeOption = False,
     device: DeviceOption = "auto",
-    seed: Annotated[int, typer.Option(help="Seed of weights, patches and augmentation.")] = 0,
+    seed: SeedOption = 0,
+    weights: Annotated[
+        Path | None, typer.Option(help="Pretrained weights to start from: .pth or .safetensors.")
+    ] = None,
+    patience: Annotated[
+        int,
+        typer.Option(min=0, help="Stop after this many epochs without a better Dice; 0: never."),
+    ] = 0,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="The same bits each time; slower on a GPU.")
+    ] = False,
     out: OutOption = Path("segmed-runs"),
     as_json: JsonOption = False,
 ) -> None:
@@ -68,7 +83,14 @@ def train(
         fold=fold,
         budget=_budget(budget, epochs),
         out_dir=out,
-        settings=Settings(device=device, seed=seed, resume=resume),
+        settings=Settings(
+            device=device,
+            seed=seed,
+            resume=resume,
+            weights=weights,
+            patience=patience,
+            deterministic=deterministic,
+        ),
     )
     check_job(job)
     if int(os.environ.get("RANK", "0")) > 0:
@@ -120,9 +142,12 @@ def compare(
     models: Annotated[str, typer.Option(help="Comma-separated names, or all.")] = "all",
     folds: Annotated[str, typer.Option(help="Comma-separated numbers, or all.")] = "all",
     plan: PlanOption = None,
+    size: SizeOption = None,
     budget: Annotated[str | None, typer.Option(help="Time for all trainings together.")] = None,
     epochs: EpochsOption = None,
     resume: ResumeOption = False,
+    device: DeviceOption = "auto",
+    seed: SeedOption = 0,
     register: Annotated[
         str | None, typer.Option(metavar="NAME", help="Register the winner under this name.")
     ] = None,
@@ -136,6 +161,7 @@ def compare(
     from pipelines.flows.compare import compare as compare_flow
     from pipelines.flows.runner import run_flow
     from pipelines.jobs import Request
+    from segmed.training import Settings
 
     request = Request.parse(
         manifest_path,
@@ -143,12 +169,12 @@ def compare(
         folds=folds,
         plan=plan,
         budget=_budget(budget, epochs),
-        resume=resume,
+        settings=Settings(device=device, seed=seed, resume=resume),
         register=register,
         out_dir=out,
     )
     with continued_by("--resume"):
-        record = run_flow(compare_flow, request)
+        record = run_flow(compare_flow, request.of_size(size))
     rows = [
         {
             "model": name,
@@ -177,6 +203,9 @@ def evaluate(
         Path | None, typer.Option(help="JSON of names and values; values found if left out.")
     ] = None,
     tolerance_mm: Annotated[float, typer.Option(min=0.0, help="Tolerance of NSD, in mm.")] = 1.0,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images: the report shows the worst cases.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score label maps against references of the same name; distances in mm.
@@ -184,14 +213,17 @@ def evaluate(
     Example: segmed evaluate --predictions out --references labelsTs -o scores
     """
     from pipelines.jobs import labels_of
-    from segmed.evaluation import score_folders
+    from pipelines.worst_cases import images_of, worst_overlays
+    from segmed.evaluation import label_files, score_folders
     from segmed.metrics import summarise, write_table
     from segmed.report import ReportContent, write_report
 
+    named = labels_of(labels, references)
+    shown = images_of(images, sorted(label_files(references))) if images else {}
     scores = score_folders(
         predictions,
         references,
-        labels=labels_of(labels, references),
+        labels=named,
         tolerance_mm=tolerance_mm,
         progress=counting("scored"),
     )
@@ -199,10 +231,15 @@ def evaluate(
     out.mkdir(parents=True, exist_ok=True)
     write_table(scores, out / "scores.csv")
     write_table(summary, out / "summary.csv")
-    content = ReportContent(title="Evaluation", scores={predictions.name: scores})
+    overlays = worst_overlays(scores, images=shown, predictions=predictions, references=references)
+    content = ReportContent(
+        title="Evaluation",
+        scores={predictions.name: scores},
+        overlays=overlays if images else (),
+    )
     write_report(out / "report.html", content)
-    shown = summary[summary["metric"].isin(["dice", "iou", "f1", "hd_mm", "hd95_mm"])]
-    rows = [{str(key): value for key, value in row.items()} for row in shown.to_dict("records")]
+    told = summary[summary["metric"].isin(["dice", "iou", "f1", "hd_mm", "hd95_mm"])]
+    rows = [{str(key): value for key, value in row.items()} for row in told.to_dict("records")]
     columns = [
         "label",
         "metric",

@@ -28,7 +28,9 @@ def compare(request: Request) -> dict[str, Any]:
     Returns:
         What `comparison.json` holds, and the registered version.
     """
-    plan_path = settle_plan(request.manifest_path, request.plan_path, request.out_dir)
+    plan_path = settle_plan(
+        request.manifest_path, request.plan_path, request.out_dir, size=request.size
+    )
     manifest, plan = read_manifest(request.manifest_path), read_plan(plan_path)
     with comparison("comparison", manifest, plan, folder=request.folder) as parent:
         contestants, failures = train_all(request, plan_path, parent)

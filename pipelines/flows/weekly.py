@@ -20,7 +20,6 @@ def weekly(manifest: str, out_dir: str, hours: float, model: str, folder: str = 
         folds="all",
         plan=None,
         budget=Budget(seconds=3600.0 * hours),
-        resume=False,
         register=model,
         out_dir=Path(out_dir),
     )

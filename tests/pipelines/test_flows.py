@@ -20,16 +20,17 @@ from pipelines.registry import Registry
 from segmed.errors import UsageError
 from segmed.manifest import read_manifest
 from segmed.plan import write_plan
-from segmed.training import Budget
+from segmed.training import Budget, Settings
 
 
 def request_for(manifest: Path, folder: Path, **changes: object) -> Request:
-    wishes = {"models": "unet,unetpp", "folds": "0", "resume": True, "register": "cubes"} | changes
+    wishes = {"models": "unet,unetpp", "folds": "0", "register": "cubes"} | changes
     return Request.parse(
         manifest,
         plan=manifest.parent / "plan.yaml",
         budget=Budget(epochs=1),
         out_dir=folder / "out",
+        settings=Settings(resume=True),
         **wishes,  # type: ignore[arg-type]
     ).in_folder(folder)
 
@@ -42,8 +43,6 @@ def test_time_is_shared_out_over_models_and_folds(tmp_path: Path) -> None:
         folds="all",
         plan=None,
         budget=Budget(seconds=100.0),
-        resume=False,
-        register=None,
         out_dir=tmp_path,
     )
     jobs = request.jobs(tmp_path / "plan.yaml")

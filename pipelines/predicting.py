@@ -1,0 +1,157 @@
+"""Segment some images, or say what that would take, as the command line asks for it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from monai.data import MetaTensor
+
+from pipelines.loading import load_models
+from pipelines.model_reference import Resolved
+from segmed.errors import UsageError, unknown_name
+from segmed.inference import (
+    Forecast,
+    Outcome,
+    Predictor,
+    find_inputs,
+    foresee_files,
+    predict_files,
+)
+from segmed.inference.choice import ENGINES
+from segmed.inference.writing import FORMATS
+from segmed.io import read_image
+from segmed.io.careful import read_image_carefully
+
+T = TypeVar("T")
+
+Shown = Callable[[Iterator[T], int], Iterable[T]]
+"""Passes items on and shows that they came; it is told how many there will be."""
+
+
+@dataclass(frozen=True)
+class PredictJob:
+    """What to segment, with what, and where to.
+
+    Attributes:
+        inputs: Files, series folders, and folders of these.
+        models: Model references; several are averaged.
+        out_dir: Folder of the segmentations.
+        format: One of `segmed.inference.writing.FORMATS`.
+        engine: One of `segmed.inference.choice.ENGINES`.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        tta: Average over mirror images.
+        memory_gb: Memory that must not be exceeded, in GB of 2^30 bytes.
+        cache_dir: Folder that keeps converted models.
+        trust: Decode everything in this process, also what may crash it.
+    """
+
+    inputs: tuple[Path, ...]
+    models: tuple[str, ...]
+    out_dir: Path
+    format: str = "nifti"
+    engine: str = "auto"
+    device: str = "auto"
+    tta: bool = False
+    memory_gb: float | None = None
+    cache_dir: Path | None = None
+    trust: bool = False
+
+    @property
+    def read(self) -> Callable[[Path], MetaTensor]:
+        """What reads one file or series."""
+        return read_image if self.trust else read_image_carefully
+
+    def images(self) -> list[tuple[Path, ...]]:
+        """The inputs, folders searched; each a tuple, so that none is searched again."""
+        return [(path,) for path in find_inputs(self.inputs)]
+
+
+def check_job(job: PredictJob) -> None:
+    """Refuse unknown names before models are loaded.
+
+    Raises:
+        UsageError: The format or the engine is unknown, or the memory is not positive.
+    """
+    if job.format not in FORMATS:
+        raise unknown_name("output format", job.format, FORMATS)
+    if job.engine not in ENGINES:
+        raise unknown_name("engine", job.engine, ENGINES)
+    if job.memory_gb is not None and job.memory_gb <= 0:
+        raise UsageError(f"--memory-gb must be positive, got {job.memory_gb:g}")
+
+
+def foresee(job: PredictJob, shown: Shown[Forecast]) -> dict[str, Any]:
+    """What `predict` would do; images are read, nothing is written.
+
+    Args:
+        job: What is asked.
+        shown: Shows progress.
+
+    Returns:
+        `models`, `engines` and `forecasts`, as plain values.
+    """
+    resolved, predictor = _open(job)
+    images = job.images()
+    forecasts = foresee_files(predictor, images, job.format, read=job.read)  # type: ignore[arg-type]
+    found = [asdict(forecast) for forecast in shown(forecasts, len(images))]
+    return {**_circumstances(resolved, predictor), "forecasts": found}
+
+
+def predict(job: PredictJob, shown: Shown[Outcome]) -> dict[str, Any]:
+    """Segment all inputs; writes `predictions.json` beside the results.
+
+    Args:
+        job: What is asked.
+        shown: Shows progress.
+
+    Returns:
+        `models`, `engines`, `seconds`, `images_per_second` and `outcomes`, as plain values.
+    """
+    resolved, predictor = _open(job)
+    images = job.images()
+    begun = time.perf_counter()
+    outcomes = predict_files(
+        predictor,
+        images,
+        job.out_dir,
+        format=job.format,  # type: ignore[arg-type]
+        read=job.read,
+    )
+    done = [asdict(outcome) for outcome in shown(outcomes, len(images))]
+    seconds = time.perf_counter() - begun
+    record = {
+        **_circumstances(resolved, predictor),
+        "seconds": round(seconds, 3),
+        "images_per_second": round(len(done) / seconds, 4),
+        "outcomes": done,
+    }
+    beside = job.out_dir / ".predictions.json.new"
+    beside.write_text(json.dumps(record, indent=2, default=str), encoding="utf-8")
+    beside.replace(job.out_dir / "predictions.json")
+    return record
+
+
+def _open(job: PredictJob) -> tuple[list[Resolved], Predictor]:
+    check_job(job)
+    resolved, packages = load_models(job.models)
+    predictor = Predictor(
+        packages,
+        device=job.device,
+        engine=job.engine,  # type: ignore[arg-type]
+        tta=job.tta,
+        cache_dir=job.cache_dir,
+        memory_gb=job.memory_gb,
+    )
+    return resolved, predictor
+
+
+def _circumstances(resolved: list[Resolved], predictor: Predictor) -> dict[str, Any]:
+    return {
+        "models": [entry.record() for entry in resolved],
+        "engines": predictor.describe_engines(),
+    }

@@ -1,0 +1,94 @@
+"""Pictures of the worst cases for the report of `segmed evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from segmed.errors import UsageError
+from segmed.evaluation import label_files
+from segmed.geometry import require_same_grid
+from segmed.inference.files import IMAGE_SUFFIXES
+from segmed.io import grid_of, read_image, read_label
+from segmed.report import OverlayItem
+
+SHOWN_CASES = 5
+"""Worst cases that are shown."""
+
+CHANNEL_ENDING = "_0000"
+"""What the first channel's name adds to its case's in a common naming of channels."""
+
+
+def images_of(folder: Path, cases: list[str]) -> dict[str, Path]:
+    """The image of each case: a file of its name, with or without `_0000`, or a series folder.
+
+    Args:
+        folder: Folder of images.
+        cases: Case ids.
+
+    Raises:
+        UsageError: The folder is missing, or a case has no image in it.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder of images")
+    by_name: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        suffix = max(
+            (end for end in IMAGE_SUFFIXES if path.name.lower().endswith(end)), key=len, default=""
+        )
+        if path.is_dir() or suffix:
+            by_name.setdefault(path.name[: len(path.name) - len(suffix)], path)
+    found = {case: by_name.get(case, by_name.get(case + CHANNEL_ENDING)) for case in cases}
+    missing = [case for case, path in found.items() if path is None]
+    if missing:
+        raise UsageError(
+            f"{len(missing)} of {len(cases)} cases have no image in {folder}, such as "
+            f"{missing[0]}: name images like their references, or leave out --images"
+        )
+    return {case: path for case, path in found.items() if path is not None}
+
+
+def worst_overlays(
+    scores: pd.DataFrame,
+    *,
+    images: dict[str, Path],
+    predictions: Path,
+    references: Path,
+    most: int = SHOWN_CASES,
+) -> Iterator[OverlayItem]:
+    """The cases with the lowest mean Dice, the worst first, read one at a time.
+
+    Args:
+        scores: Table of the evaluation.
+        images: The image of each case.
+        predictions: Folder of the label maps that were scored.
+        references: Folder of their references.
+        most: How many to show; cases without any Dice (nothing there, nothing found) are not.
+
+    Raises:
+        ImageError: An image cannot be read, or lies on another grid than its reference.
+    """
+    found, wanted = label_files(predictions), label_files(references)
+    means = scores.groupby("case")["dice"].mean().dropna().sort_values(kind="stable")
+    for number, (case, dice) in enumerate(means.head(most).items()):
+        case_id = str(case)
+        image = read_image(images[case_id])
+        reference = read_label(wanted[case_id], like=image)
+        prediction = read_label(found[case_id], like=image)
+        grid = grid_of(image)
+        names = (f"the image of {case_id}", "its reference")
+        require_same_grid(grid, grid_of(reference), names=names)
+        yield OverlayItem(
+            image=np.asarray(image),
+            reference=np.asarray(reference)[0],
+            prediction=np.asarray(prediction)[0],
+            spacing_mm=grid.spacing_mm,
+            caption=f"{case_id}: mean Dice {dice:.3f}",
+            orientation=grid.orientation if len(grid.shape) == 3 else "",
+            case=case_id,
+            model=predictions.name,
+            viewer=number == 0,
+        )

@@ -1,0 +1,94 @@
+"""What is asked for reaches the trainings: device, seed, size, weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny_data import write_set
+from typer.testing import CliRunner
+
+from pipelines.cli.app import app
+from pipelines.jobs import Request, TrainJob, settle_plan
+from pipelines.steps import job_params
+from segmed.errors import UsageError
+from segmed.plan import read_plan
+from segmed.training import Budget, Settings
+
+
+def request_for(manifest: Path, out_dir: Path, settings: Settings, plan: Path | None) -> Request:
+    return Request.parse(
+        manifest,
+        models="unet",
+        folds="0",
+        plan=plan,
+        budget=Budget(epochs=1),
+        settings=settings,
+        out_dir=out_dir,
+    )
+
+
+def test_settings_of_a_comparison_reach_every_job(tmp_path: Path) -> None:
+    manifest = write_set(tmp_path)
+    wanted = Settings(device="cpu", seed=7)
+    (job,) = request_for(manifest, tmp_path, wanted, None).jobs(tmp_path / "plan.yaml")
+    assert job.settings == wanted
+
+
+def test_size_decides_the_plan_that_is_made(tmp_path: Path) -> None:
+    manifest = write_set(tmp_path / "set")
+    small = read_plan(settle_plan(manifest, None, tmp_path / "small"))
+    full = read_plan(settle_plan(manifest, None, tmp_path / "full", size="full"))
+    assert max(full.networks["unet"].options["widths"]) > max(
+        small.networks["unet"].options["widths"]
+    )
+
+
+def test_size_beside_a_plan_is_refused_unless_resumed(tmp_path: Path) -> None:
+    manifest = write_set(tmp_path)  # writes a plan.yaml there
+    fresh = request_for(manifest, tmp_path, Settings(), None)
+    assert request_for(manifest, tmp_path / "new", Settings(), None).of_size("full").size == "full"
+    assert replace(fresh, settings=Settings(resume=True)).of_size("full").size == "full"
+    assert fresh.of_size(None).size is None
+    with pytest.raises(UsageError, match="leave out --size"):
+        fresh.of_size("full")
+    with pytest.raises(UsageError, match="leave out --size"):
+        request_for(manifest, tmp_path / "new", Settings(), tmp_path / "plan.yaml").of_size("full")
+    with pytest.raises(UsageError, match="unknown size 'huge': known are"):
+        fresh.of_size("huge")
+
+
+def test_start_and_patience_are_tracked_and_part_of_what_a_job_is(tmp_path: Path) -> None:
+    manifest = write_set(tmp_path)
+    plan = read_plan(tmp_path / "plan.yaml")
+    (tmp_path / "start.safetensors").write_bytes(b"weights")
+    usual = TrainJob(manifest, tmp_path / "plan.yaml", "unet", 0, Budget(epochs=1), tmp_path)
+    settings = Settings(weights=tmp_path / "start.safetensors", patience=3, deterministic=True)
+    params = job_params(replace(usual, settings=settings), plan)
+    assert params["patience"] == 3
+    assert params["deterministic"] is True
+    assert len(params["weights"]) == 64  # a digest: the name may be anybody's
+    assert not {"weights", "patience", "deterministic"} & job_params(usual, plan).keys()
+
+
+def test_weights_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    manifest = write_set(tmp_path)
+    words = ["train", str(manifest), "--model", "unet", "--epochs", "1", "--plan"]
+    words += [str(tmp_path / "plan.yaml"), "--weights", str(tmp_path / "absent.pth")]
+    words += ["--patience", "2", "--deterministic", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2
+    assert "absent.pth: no such file" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_plan_command_takes_size_memory_and_dimensions(tmp_path: Path) -> None:
+    manifest = write_set(tmp_path / "set")
+    words = ["plan", str(manifest), "-o", str(tmp_path / "p.yaml"), "--spatial-dims", "2"]
+    result = CliRunner().invoke(app, [*words, "--memory-gb", "4", "--size", "full"])
+    assert result.exit_code == 0, result.output
+    plan = read_plan(tmp_path / "p.yaml")
+    assert plan.spatial_dims == 2
+    assert "'full' widths" in plan.reasons["networks"]
+    assert CliRunner().invoke(app, [*words, "--size", "huge"]).exit_code == 2
