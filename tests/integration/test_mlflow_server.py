@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import os
@@ -17,16 +18,18 @@ import pandas as pd
 import pytest
 import torch
 from mlflow import MlflowClient
+from postgres import Postgres
 from servers import Server, mlflow_server, uri_of
-from tiny_data import tiny_plan, write_case, write_set
+from tiny_data import tiny_plan, write_set
+from typer.testing import CliRunner
 
 from pipelines import promotion, steps, tracking
 from pipelines.archiving import ArchiveJob, run_archive
+from pipelines.cli.app import app
 from pipelines.jobs import TrainJob
 from pipelines.registry import Registry
 from segmed.errors import PackageError, ServiceError, UsageError
-from segmed.inference import Predictor
-from segmed.io import read_image, read_label
+from segmed.io import read_label
 from segmed.manifest import read_manifest
 from segmed.models import build_model
 from segmed.package import ModelPackage
@@ -35,12 +38,38 @@ from segmed.training import Budget, EpochResult
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
+REPOSITORY = Path(__file__).resolve().parents[2]
+on_both_databases = pytest.mark.parametrize("server", ["sqlite", "postgresql"], indirect=True)
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def sqlite_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running = mlflow_server(tmp_path_factory.mktemp("server"))
     running.start()
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="module")
+def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    database = Postgres()
+    database.start()
+    backend = database.new_database("mlflow")
+    running = mlflow_server(tmp_path_factory.mktemp("server"), backend=backend)
+    running.start()
+    yield running
+    running.stop()
+    database.stop()
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest) -> Server:
+    """MLflow over the database that the test names, SQLite unless it names one."""
+    database = getattr(request, "param", "sqlite")
+    running: Server = request.getfixturevalue(f"{database}_server")
+    if not running.answers():  # a test that failed may have left it dead
+        running.start()
+    return running
 
 
 @pytest.fixture
@@ -62,6 +91,7 @@ def history(uri: str, run_id: str, metric: str) -> dict[int, float]:
     return {point.step: point.value for point in points}
 
 
+@on_both_databases
 def test_server_killed_and_started_again_has_every_value(
     server: Server, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +113,7 @@ def test_server_killed_and_started_again_has_every_value(
     assert MlflowClient(uri_of(server)).get_run(run_id).info.status == "FINISHED"
 
 
+@on_both_databases
 def test_server_gone_for_good_loses_nothing_and_sync_delivers(
     server: Server, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +149,7 @@ def trained(place: Path, manifest: Path, epochs: int, name: str) -> Path:
     return steps.train_alone(job).package_dir
 
 
+@on_both_databases
 def test_story_of_promotion_and_rollback(place: Path) -> None:
     manifest = write_set(place / "set", training=4, test=6)
     weak = trained(place, manifest, 1, "weak")
@@ -181,16 +213,28 @@ def package_at(place: Path, *, padding_mb: int = 0) -> Path:
     return ModelPackage("unet", options, plan, state).save(place / "package")
 
 
-def test_served_model_gives_what_the_predictor_gives(place: Path) -> None:
+def test_mlflow_predicts_what_segmed_predicts(place: Path) -> None:
     package_dir = package_at(place)
-    write_case(place, "scan", 7)
+    image = REPOSITORY / "data_manifests/hippocampus_sample/images/hippocampus_001.nii.gz"
     registry = Registry()
     registry.register(package_dir, "served", alias="champion")
     version = registry.version("served", "champion")
+    words = ["predict", str(image), "--model", "models:/served@champion", "-o", "ours"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    (ours,) = (place / "ours").glob("*.nii.gz")
+
     model = registry.client.download_artifacts(version.run_id, "model", str(place))
+    content = base64.b64encode(image.read_bytes()).decode()
+    rows = {
+        "columns": ["image", "name", "content"],
+        "data": [
+            [str(image), None, None],
+            [str(place / "none.nii"), None, None],
+            [None, "bytes.nii.gz", content],
+        ],
+    }
     table = place / "input.json"
-    image = str(place / "scan_image.nii")
-    rows = {"columns": ["image"], "data": [[image], [str(place / "none.nii")]]}
     table.write_text(json.dumps({"dataframe_split": rows}))
     command = [sys.executable, "-m", "mlflow", "models", "predict", "-m", model, "-i", str(table)]
     command += ["-o", str(place / "answer.json"), "--env-manager", "local"]
@@ -198,11 +242,19 @@ def test_served_model_gives_what_the_predictor_gives(place: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=place, env=env, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     answer = pd.DataFrame(json.loads((place / "answer.json").read_text())["predictions"])
-    assert list(answer["status"]) == ["done", "refused"]
-    ours = Predictor(ModelPackage.load(package_dir)).predict(read_image(Path(image))).label
-    theirs = read_label(place / answer["segmentation"][0])
-    assert np.array_equal(np.asarray(ours), np.asarray(theirs))
+    assert list(answer["status"]) == ["done", "refused", "done"], list(answer["reason"])
     assert answer["model_hash"][0] == version.hash
+    expected = read_label(ours)
+    assert len(np.unique(np.asarray(expected))) > 1
+    for row in (0, 2):
+        theirs = read_label(place / answer["segmentation"][row])
+        assert np.array_equal(np.asarray(expected), np.asarray(theirs))
+        assert np.array_equal(np.asarray(expected.affine), np.asarray(theirs.affine))
+    measured = json.loads(answer["volumes_ml"][0])
+    voxel_ml = float(np.prod(np.linalg.norm(np.asarray(expected.affine)[:3, :3], axis=0))) / 1000
+    for entry in tiny_plan().labels:
+        counted = float((np.asarray(expected) == entry.value).sum()) * voxel_ml
+        assert measured[entry.name] == pytest.approx(counted)
 
 
 def test_weights_changed_on_the_server_are_refused(server: Server, place: Path) -> None:
