@@ -11,6 +11,7 @@ Source:
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from collections.abc import Sequence
@@ -39,6 +40,8 @@ PRIVATE_SCHEME = "99SEGMED"
 ANATOMY = hd.sr.CodedConcept("123037004", "SCT", "Anatomical Structure")
 ARTIFICIAL_INTELLIGENCE = hd.sr.CodedConcept("123109", "DCM", "Artificial Intelligence")
 SERIES_NUMBER = 9000
+
+logging.getLogger("highdicom").setLevel(logging.WARNING)  # below, it quotes instance UIDs
 
 
 def write_dicom_seg(
