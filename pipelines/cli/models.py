@@ -61,6 +61,7 @@ def show(reference: ReferenceArgument, as_json: JsonOption = False) -> None:
     Example: segmed model show models:/hippocampus@champion
     """
     from pipelines.loading import resolve_model
+    from segmed.metrics.training_norms import DISTRIBUTIONS
 
     resolved = resolve_model(reference)
     package = resolved.load()
@@ -71,7 +72,9 @@ def show(reference: ReferenceArgument, as_json: JsonOption = False) -> None:
         "channels": [channel.name for channel in package.plan.channels],
         "spacing_mm": list(package.plan.preprocessing.spacing_mm),
         "path": str(resolved.path),
-        "provenance": dict(package.provenance),
+        "provenance": {
+            key: value for key, value in package.provenance.items() if key != DISTRIBUTIONS
+        },
     }
     emit(facts, [f"{key}: {value}" for key, value in facts.items()], as_json=as_json)
 

@@ -20,31 +20,27 @@ Source:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from segmed.archive.ledger import Ledger
-from segmed.archive.measures import measure
 from segmed.errors import UsageError
-from segmed.io import read_images, read_label
 from segmed.io.atomic import whole_file
-from segmed.manifest.schema import Manifest
+from segmed.metrics.measures import FLAGGED, Distributions, add_features
+from segmed.metrics.training_norms import DISTRIBUTIONS
+from segmed.package import ModelPackage
 
 SCHEMA_VERSION = 1
 MIN_STUDIES = 8
 ALPHA = 0.01
 MIN_SHIFT = 0.5
 MIN_RATE_STEP = 0.1
-FLAGGED, REFUSED = "flagged", "refused"
-
-Distributions = dict[str, list[float]]
-"""Values of each feature, one a study."""
+REFUSED = "refused"
 
 
 @dataclass(frozen=True)
@@ -73,19 +69,21 @@ class DriftRow:
     is_alarm: bool
 
 
-def training_distributions(manifest: Manifest) -> Distributions:
-    """The features of the training cases, their volumes taken from the reference labels.
+def training_distributions(package: ModelPackage) -> Distributions:
+    """The features of the cases that a model was trained on, as training left them in its package.
 
-    Args:
-        manifest: The image set that the model was trained on.
+    Volumes are those of the reference labels.
+
+    Raises:
+        UsageError: The package holds none.
     """
-    found: Distributions = {}
-    for case in manifest.training:
-        label_path = manifest.label_path(case)
-        if label_path is not None:
-            image, label = read_images(manifest.image_paths(case)), read_label(label_path)
-            add_features(found, measure(image, label, manifest.labels))
-    return found
+    if DISTRIBUTIONS not in package.provenance:
+        raise UsageError(
+            f"the package {package.hash[:12]} was trained without keeping what its cases looked "
+            "like, so drift cannot be watched; train it again"
+        )
+    found: Distributions = package.provenance[DISTRIBUTIONS]
+    return {name: list(values) for name, values in found.items()}
 
 
 def night_distributions(ledger: Ledger, run: int) -> tuple[Distributions, int, int]:
@@ -108,23 +106,6 @@ def night_distributions(ledger: Ledger, run: int) -> tuple[Distributions, int, i
             num_met += 1
         num_met += is_refused
     return found, num_met, num_refused
-
-
-def add_features(found: Distributions, measures: Mapping[str, Any]) -> None:
-    """Add one study's measures to the distributions."""
-    for name, value in _features(measures):
-        found.setdefault(name, []).append(value)
-
-
-def _features(measures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    for name, volume in measures["volumes_ml"].items():
-        yield f"volume_ml:{name}", float(volume)
-    for axis, edge in enumerate(sorted(measures["spacing_mm"])):
-        yield f"spacing_mm:{axis}", float(edge)
-    for channel, values in enumerate(measures["intensity"]):
-        yield f"intensity:{channel}:median", float(values["median"])
-        yield f"intensity:{channel}:range", float(values["p99"] - values["p01"])
-    yield FLAGGED, float(bool(measures["flags"]))
 
 
 def watch(

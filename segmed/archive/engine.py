@@ -12,7 +12,6 @@ from typing import Any, Protocol
 from monai.data import MetaTensor
 
 from segmed.archive.job import Job, Result, bad_end
-from segmed.archive.measures import measure
 from segmed.archive.study import Study
 from segmed.archive.writing import Writing
 from segmed.inference import Predictor
@@ -20,6 +19,7 @@ from segmed.io import read_images
 from segmed.io.careful import read_images_carefully, read_series_carefully
 from segmed.io.dicom import read_series
 from segmed.io.read import as_channels
+from segmed.metrics.measures import measure
 from segmed.preprocessing import Prepared, prepare
 
 AHEAD = 2

@@ -9,10 +9,8 @@ from pathlib import Path
 
 from segmed.manifest.schema import LabelClass
 from segmed.metrics.quality import ShapeRange
+from segmed.metrics.training_norms import RANGES
 from segmed.package import ModelPackage
-
-RANGES = "shape_ranges"
-"""Key of a package's provenance under which training may leave the ranges of `learn_ranges`."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ significance.py  signed-rank test, Holm's correction
 comparison.py  models on the same cases: differences, tests, ranks
 sentences.py   the outcome in words
 quality.py     flags without a reference
+measures.py    what is measured on every case of a training and of an archive
+training_norms.py  ranges and distributions of a training set, to travel with the model
 ```
 """
 
@@ -25,6 +27,7 @@ from segmed.metrics.quality import (
     Shape,
     ShapeRange,
     check_quality,
+    check_shapes,
     learn_ranges,
     measure_shapes,
 )
@@ -43,6 +46,7 @@ __all__ = [
     "Shape",
     "ShapeRange",
     "check_quality",
+    "check_shapes",
     "compare_models",
     "evaluate_case",
     "learn_ranges",

@@ -189,16 +189,19 @@ def check_quality(
         MetricError: Not integers, or shapes that do not fit.
     """
     array = as_labels(label_map, "label map")
-    range_of = {known.label: known for known in ranges}
-    flags = []
-    for shape in measure_shapes(array, labels=labels, spacing_mm=spacing_mm):
-        if shape.label in range_of:
-            flags += _against_range(shape, range_of[shape.label])
+    flags = check_shapes(measure_shapes(array, labels=labels, spacing_mm=spacing_mm), ranges)
     if probs is not None:
         flags += _unsure(array, labels, np.asarray(probs))
     if len(members) > 1:
         flags += _disagreeing(labels, [_like(array, member) for member in members])
     return flags
+
+
+def check_shapes(shapes: Sequence[Shape], ranges: Sequence[ShapeRange]) -> list[QualityFlag]:
+    """Reasons to look at a case, by its shapes alone; labels without a range give none."""
+    range_of = {known.label: known for known in ranges}
+    known_shapes = [shape for shape in shapes if shape.label in range_of]
+    return [flag for shape in known_shapes for flag in _against_range(shape, range_of[shape.label])]
 
 
 def _shape_of(mask: npt.NDArray[np.bool_], label: str, spacing_mm: tuple[float, ...]) -> Shape:

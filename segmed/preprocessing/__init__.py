@@ -1,6 +1,6 @@
 """Preprocessing: from images as stored to what the network sees, and exactly back."""
 
-from segmed.preprocessing.cache import cache_key, cached_case, prepared_case
+from segmed.preprocessing.cache import cache_key, cached_case, cached_measures, prepared_case
 from segmed.preprocessing.chain import preparation_chain
 from segmed.preprocessing.placement import Placement, Prepared
 from segmed.preprocessing.prepare import class_values, prepare, prepare_label
@@ -12,6 +12,7 @@ __all__ = [
     "Prepared",
     "cache_key",
     "cached_case",
+    "cached_measures",
     "class_values",
     "preparation_chain",
     "prepare",

@@ -13,17 +13,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from torch import Tensor
 
 from segmed import io
 from segmed.errors import ManifestError
 from segmed.geometry import Grid
 from segmed.manifest import Case, Manifest, digest
+from segmed.metrics.training_norms import measure_reference
 from segmed.plan.schema import Plan
 from segmed.preprocessing.placement import Placement, Prepared
 from segmed.preprocessing.prepare import prepare, prepare_label
 
-CACHE_FORM = 1
+CACHE_FORM = 2
 """Version of what `prepare` does and of how it is kept; raise it when either changes."""
 
 
@@ -50,23 +52,54 @@ def cached_case(
         ManifestError: A file is missing, or holds something else than the manifest says.
         ImageError: A file cannot be read correctly, or does not fit the plan.
     """
-    entry = Path(cache_dir) / cache_key(manifest, case, plan)
-    if not (entry / "placement.json").exists():
-        _write_entry(entry, *prepared_case(manifest, case, plan))
+    entry = _entry_of(manifest, case, plan, Path(cache_dir))
     placement = _placement_from(json.loads((entry / "placement.json").read_text("utf-8")))
     image = _mapped(entry / "image.npy")
     label = _mapped(entry / "label.npy") if (entry / "label.npy").exists() else None
     return image, label, Prepared(image, placement)
 
 
+def cached_measures(
+    manifest: Manifest, case: Case, plan: Plan, cache_dir: Path | str
+) -> dict[str, Any] | None:
+    """What `measure_reference` gives for a case, from its cache entry; None without a reference.
+
+    Args and Raises are those of `cached_case`.
+    """
+    path = _entry_of(manifest, case, plan, Path(cache_dir)) / "measures.json"
+    if not path.exists():
+        return None
+    measures: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return measures
+
+
+def _entry_of(manifest: Manifest, case: Case, plan: Plan, cache_dir: Path) -> Path:
+    """The folder of a case's entry, which is written if it is missing."""
+    entry = cache_dir / cache_key(manifest, case, plan)
+    if not (entry / "placement.json").exists():
+        image, label = _read(manifest, case)
+        prepared, indices = _prepare(image, label, plan)
+        measures = None if label is None else measure_reference(image, label, plan.labels)
+        _write_entry(entry, prepared, indices, measures)
+    return entry
+
+
 def prepared_case(manifest: Manifest, case: Case, plan: Plan) -> tuple[Prepared, Tensor | None]:
     """Image and class indices of a case on the target grid, read and prepared anew."""
+    return _prepare(*_read(manifest, case), plan)
+
+
+def _read(manifest: Manifest, case: Case) -> tuple[MetaTensor, MetaTensor | None]:
     image = io.read_images(manifest.image_paths(case))
+    path = manifest.label_path(case)
+    return image, None if path is None else io.read_label(path, like=image)
+
+
+def _prepare(
+    image: MetaTensor, label: MetaTensor | None, plan: Plan
+) -> tuple[Prepared, Tensor | None]:
     prepared = prepare(image, plan)
-    label_path = manifest.label_path(case)
-    if label_path is None:
-        return prepared, None
-    return prepared, prepare_label(io.read_label(label_path, like=image), prepared, plan)
+    return prepared, None if label is None else prepare_label(label, prepared, plan)
 
 
 def cache_key(manifest: Manifest, case: Case, plan: Plan) -> str:
@@ -80,7 +113,7 @@ def cache_key(manifest: Manifest, case: Case, plan: Plan) -> str:
         "form": CACHE_FORM,
         "files": [_checked_digest(manifest, case, name) for name in files],
         "label": case.label is not None,
-        "labels": [label.value for label in plan.labels],
+        "labels": [(label.value, label.name) for label in plan.labels],
         "preprocessing": plan.preprocessing.model_dump(mode="json"),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
@@ -115,7 +148,9 @@ def _digest_once(path: Path, stamp: tuple[tuple[str, int, int], ...]) -> str:
     return digest(path)
 
 
-def _write_entry(entry: Path, prepared: Prepared, label: Tensor | None) -> None:
+def _write_entry(
+    entry: Path, prepared: Prepared, label: Tensor | None, measures: dict[str, Any] | None
+) -> None:
     entry.parent.mkdir(parents=True, exist_ok=True)
     beside = entry.with_name(f".{entry.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.part")
     beside.mkdir()
@@ -123,6 +158,8 @@ def _write_entry(entry: Path, prepared: Prepared, label: Tensor | None) -> None:
         np.save(beside / "image.npy", prepared.tensor.numpy())
         if label is not None:
             np.save(beside / "label.npy", label.numpy())
+        if measures is not None:
+            (beside / "measures.json").write_text(json.dumps(measures), encoding="utf-8")
         text = json.dumps(_placement_as(prepared.placement))
         (beside / "placement.json").write_text(text, encoding="utf-8")
         for file in beside.iterdir():

@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from segmed.errors import ManifestError, SegmedError
 from segmed.manifest.schema import Case, Manifest
+from segmed.metrics.training_norms import training_norms
 from segmed.plan.schema import Plan
-from segmed.preprocessing import cached_case
+from segmed.preprocessing import cached_case, cached_measures
 from segmed.training.augmentation import (
     AugmentationDraw,
     apply_augmentation,
@@ -78,6 +80,17 @@ def load_cases(
 
     with ThreadPoolExecutor(max_workers=2) as pool:
         return list(pool.map(load, cases))
+
+
+def norms_of(
+    manifest: Manifest, cases: Sequence[Case], plan: Plan, cache_dir: Path
+) -> dict[str, Any]:
+    """What the cases looked like, for the model's package; see `segmed.metrics.training_norms`.
+
+    It was measured when the cases were prepared: here a small file a case is read.
+    """
+    measured = (cached_measures(manifest, case, plan, cache_dir) for case in cases)
+    return training_norms([measures for measures in measured if measures is not None])
 
 
 def place_cases(cases: Sequence[TrainingCase], device: Device) -> list[TrainingCase]:

@@ -31,7 +31,8 @@ def save_package(
         trainer: Holds the weights.
         manifest: The image set, for its name and licence.
         history: One result an epoch.
-        identity: Architecture, fold, seed, plan and data hash.
+        identity: Architecture, fold, seed, plan and data hash; and what the training cases looked
+            like, from `norms_of`, which quality flags and the drift watch read.
         folder: Where the package goes.
 
     Returns:

@@ -17,13 +17,14 @@ from segmed.archive.drift import (
     drift_metrics,
     night_distributions,
     read_distributions,
+    training_distributions,
     watch,
     write_distributions,
 )
-from segmed.archive.measures import flags_of
 from segmed.archive.volumes import write_volumes
 from segmed.errors import UsageError
 from segmed.inference import Predictor
+from segmed.metrics.measures import flags_of
 from segmed.metrics.quality import learn_ranges, measure_shapes
 
 
@@ -107,6 +108,13 @@ def test_small_night_and_small_shift_raise_no_alarm() -> None:
     few, slight = {"volume_ml:a": normal(2, 5, 15.0)}, {"volume_ml:a": normal(2, 5000, 10.2)}
     for night in (few, slight):
         assert not any(row.is_alarm for row in watch(training, night))
+
+
+def test_drift_of_a_package_that_kept_nothing_is_refused() -> None:
+    with pytest.raises(UsageError, match="train it again"):
+        training_distributions(tiny_package())
+    kept = replace(tiny_package(), provenance={"training_distributions": {"flagged": [0.0, 1.0]}})
+    assert training_distributions(kept) == {"flagged": [0.0, 1.0]}
 
 
 def test_a_night_is_read_from_its_run_alone(

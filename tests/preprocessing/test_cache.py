@@ -17,6 +17,7 @@ from segmed.plan.schema import Intensity, Plan
 from segmed.preprocessing import (
     cache_key,
     cached_case,
+    cached_measures,
     preparation_chain,
     prepared_case,
     restore_probs,
@@ -84,6 +85,20 @@ def test_a_case_without_label_has_none(manifest: Manifest, plan: Plan, tmp_path:
     case = manifest.test[0].model_copy(update={"label": None})
     assert cached_case(manifest, case, plan, tmp_path)[1] is None
     assert cached_case(manifest, case, plan, tmp_path)[1] is None
+
+
+def test_measures_of_the_reference_are_kept_with_the_entry(
+    manifest: Manifest, plan: Plan, tmp_path: Path
+) -> None:
+    case = manifest.training[0]
+    first = cached_measures(manifest, case, plan, tmp_path)
+    before = entries(tmp_path)
+    assert first is not None
+    assert first == cached_measures(manifest, case, plan, tmp_path)
+    assert entries(tmp_path) == before
+    assert set(first["volumes_ml"]) == {label.name for label in plan.labels}
+    without = manifest.test[0].model_copy(update={"label": None})
+    assert cached_measures(manifest, without, plan, tmp_path) is None
 
 
 def test_writing_to_a_mapped_tensor_changes_no_file(

@@ -1,8 +1,8 @@
-"""What is measured on every segmented study, for tables, quality flags and the drift watch."""
+"""What is measured on every case of a training and of an archive, so that they can be compared."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,12 @@ from scipy import ndimage
 from segmed.geometry import spacing_of
 from segmed.manifest.schema import LabelClass
 from segmed.metrics.quality import ShapeRange, check_quality
+
+Distributions = dict[str, list[float]]
+"""Values of each feature, one a case."""
+
+FLAGGED = "flagged"
+"""Feature that is 1 where a case has any flag, else 0."""
 
 PERCENTILES = (1, 50, 99)
 MAX_SAMPLES = 100_000
@@ -56,6 +62,27 @@ def measure(
         "shape": list(values.shape),
         "intensity": [_intensity(np.asarray(channel)) for channel in image],
     }
+
+
+def add_features(found: Distributions, measures: Mapping[str, Any]) -> None:
+    """Add one case's measures to the distributions.
+
+    Features are `volume_ml:NAME`, `spacing_mm:N` (in order of size), `intensity:CHANNEL:median`,
+    `intensity:CHANNEL:range` (1st to 99th percentile) and `flagged`.
+    """
+    for name, value in _features(measures):
+        found.setdefault(name, []).append(value)
+
+
+def _features(measures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for name, volume in measures["volumes_ml"].items():
+        yield f"volume_ml:{name}", float(volume)
+    for axis, edge in enumerate(sorted(measures["spacing_mm"])):
+        yield f"spacing_mm:{axis}", float(edge)
+    for channel, values in enumerate(measures["intensity"]):
+        yield f"intensity:{channel}:median", float(values["median"])
+        yield f"intensity:{channel}:range", float(values["p99"] - values["p01"])
+    yield FLAGGED, float(bool(measures["flags"]))
 
 
 def flags_of(values: npt.NDArray[Any], labels: Sequence[LabelClass]) -> Iterator[str]:

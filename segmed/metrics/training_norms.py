@@ -1,0 +1,82 @@
+"""What a training set looked like, in a form that travels with the model.
+
+An archive holds what it segments against it: ranges of shapes give quality flags, distributions of
+volumes, spacings and intensities give the drift watch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from monai.data import MetaTensor
+
+from segmed.geometry import spacing_of
+from segmed.manifest.schema import LabelClass
+from segmed.metrics.measures import Distributions, add_features, measure
+from segmed.metrics.quality import Shape, check_shapes, learn_ranges, measure_shapes
+
+RANGES = "shape_ranges"
+"""Key of a package's provenance that holds the ranges of `learn_ranges`, as JSON values."""
+
+DISTRIBUTIONS = "training_distributions"
+"""Key of a package's provenance that holds the values of each feature over the training cases."""
+
+MAX_VALUES = 500
+"""Of a larger training set, so many evenly spaced order statistics of each feature are kept."""
+
+DIGITS = 6
+"""Significant digits of a value that is kept."""
+
+
+def measure_reference(
+    image: MetaTensor, label: MetaTensor, labels: Sequence[LabelClass]
+) -> dict[str, Any]:
+    """What is kept of one training case.
+
+    Args:
+        image: `[C, *spatial]`, as read.
+        label: `[1, *spatial]` label values, the reference, on the image's grid.
+        labels: The structures.
+
+    Returns:
+        JSON values: those of `measure`, and `shapes`, one a structure.
+    """
+    values = np.asarray(label)[0]
+    spacing = spacing_of(np.asarray(image.affine, dtype=np.float64))[: values.ndim]
+    shapes = measure_shapes(values, labels=labels, spacing_mm=spacing)
+    return {**measure(image, label, labels), "shapes": [asdict(shape) for shape in shapes]}
+
+
+def training_norms(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Ranges and distributions of a training set.
+
+    Args:
+        cases: From `measure_reference`, one a case.
+
+    Returns:
+        JSON values under `RANGES` and `DISTRIBUTIONS`; the values of a feature are sorted, so that
+        no row of them belongs to one case. Empty without any case.
+    """
+    if not cases:
+        return {}
+    shapes = [[Shape(**shape) for shape in case["shapes"]] for case in cases]
+    ranges = learn_ranges(shapes)
+    found: Distributions = {}
+    for case, its_shapes in zip(cases, shapes, strict=True):
+        odd = [flag.code for flag in check_shapes(its_shapes, ranges)]
+        add_features(found, {**case, "flags": [*case["flags"], *odd]})
+    return {
+        RANGES: [known.model_dump(mode="json") for known in ranges],
+        DISTRIBUTIONS: {name: _kept(values) for name, values in found.items()},
+    }
+
+
+def _kept(values: Sequence[float]) -> list[float]:
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    if len(ordered) > MAX_VALUES:
+        places = np.linspace(0, len(ordered) - 1, MAX_VALUES)
+        ordered = ordered[np.rint(places).astype(int)]
+    return [float(f"{value:.{DIGITS}g}") for value in ordered]
