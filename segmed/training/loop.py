@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -25,7 +26,14 @@ from segmed.training.checkpoint import (
     save_checkpoint,
     write_history,
 )
-from segmed.training.data import Batch, load_cases, make_batch, one_ahead, place_cases
+from segmed.training.data import (
+    Batch,
+    load_cases,
+    make_batch,
+    norms_of,
+    one_ahead,
+    place_cases,
+)
 from segmed.training.device import Device, choose_device
 from segmed.training.distributed import Crew, join_crew
 from segmed.training.finish import save_package
@@ -107,7 +115,8 @@ def fit(
         )
         yield from run.epochs(wish)
         if crew.leads and not (run.is_reused and (out_dir / "package").is_dir()):
-            save_package(run.trainer, manifest, run.history, run.identity, out_dir / "package")
+            made = {**run.identity, **run.norms}
+            save_package(run.trainer, manifest, run.history, made, out_dir / "package")
 
 
 @dataclass(frozen=True)
@@ -153,6 +162,7 @@ class _Run:
     fastest_s: float = math.inf
     is_finished: bool = False
     is_reused: bool = False
+    norms: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def start(
@@ -187,6 +197,7 @@ class _Run:
             device=device,
             crew=crew,
             clock=clock,
+            norms=norms_of(manifest, inside, plan, cache_dir) if crew.leads else {},
         )
         log.info("training %s fold %d on %s", job.architecture, job.fold, device.why)
         if settings.resume and (job.out_dir / LAST).exists():
