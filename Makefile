@@ -30,7 +30,7 @@ check: $(VENV)/.dev  ## Lint, types, import contracts, size budgets
 audit:  ## Ask the index for known weaknesses of the locked versions; needs the network
 	$(PYTHON) -m venv $(VENV)-audit
 	$(VENV)-audit/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1
-	$(VENV)-audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
+	$(VENV)-audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip --strict
 
 sbom: $(VENV)/.dev  ## CycloneDX bill of materials of the lock, in dist/
 	mkdir -p dist
