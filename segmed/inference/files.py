@@ -22,6 +22,7 @@ from segmed.errors import ImageError, SegmedError, UsageError, unknown_name
 from segmed.inference.predictor import Predictor, Segmentation
 from segmed.inference.writing import FORMATS, OutputFormat, suffix_for, write_result
 from segmed.io import grid_of, read_image, source_of
+from segmed.io.dicom_header import looks_like_dicom
 from segmed.io.read import as_channels
 from segmed.preprocessing import Prepared, prepare
 
@@ -75,7 +76,8 @@ def find_inputs(paths: Sequence[Path]) -> list[Path]:
 
     Args:
         paths: Files are taken as they are. Of a folder come the images in it, by suffix; a folder
-            without any, but with other files, is taken as a DICOM series; subfolders likewise.
+            without any, but with DICOM files, is taken as a series, and so is one with other files
+            and no subfolders, to be refused by name; subfolders likewise.
 
     Returns:
         Files and series folders, in order of the paths, sorted within each folder.
@@ -89,10 +91,22 @@ def find_inputs(paths: Sequence[Path]) -> list[Path]:
         images = [e for e in entries if e.is_file() and e.name.lower().endswith(IMAGE_SUFFIXES)]
         if images:
             found.extend(images)
-        elif any(entry.is_file() for entry in entries):
+        elif _may_be_series(entries):
             found.append(path)
         found.extend(find_inputs([entry for entry in entries if entry.is_dir()]))
     return found
+
+
+def _may_be_series(entries: Sequence[Path]) -> bool:
+    """Whether a folder without images is to be read as a DICOM series."""
+    files = [entry for entry in entries if entry.is_file()]
+    if len(files) == len(entries):
+        return bool(files)
+    for path in files:  # a list of contents beside the folders of the series is no series
+        with path.open("rb") as stream:
+            if looks_like_dicom(stream.read(132)):
+                return True
+    return False
 
 
 def predict_files(

@@ -153,6 +153,16 @@ def test_folders_give_their_images_and_their_series(tmp_path: Path) -> None:
     assert [path.name for path in found] == ["a.nii", "b.nii.gz", "one"]
 
 
+def test_text_beside_series_folders_is_no_series(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "IM1").write_bytes(b"\0" * 128 + b"DICM")
+    (tmp_path / "README.md").write_text("where these are from")
+    assert [path.name for path in find_inputs([tmp_path])] == ["one", "two"]
+    (tmp_path / "IM2").write_bytes(b"\0" * 128 + b"DICM")
+    assert find_inputs([tmp_path])[0] == tmp_path
+
+
 def test_unknown_format_and_no_input_are_refused(tmp_path: Path, predictor: Predictor) -> None:
     with pytest.raises(UsageError, match="known are"):
         predict_files(predictor, [tmp_path], tmp_path / "out", format="jpeg")  # type: ignore[arg-type]
