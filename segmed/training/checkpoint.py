@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,15 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> Path:
             "and continue with --resume"
         ) from error
     return path
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed left half written."""
+    for beside in [*folder.glob(".*.part"), *folder.glob(".package.*.old")]:
+        if beside.is_file():
+            beside.unlink(missing_ok=True)
+        else:
+            shutil.rmtree(beside, ignore_errors=True)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> Path:

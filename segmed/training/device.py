@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 
 import torch
@@ -42,7 +43,7 @@ def choose_device(name: str = "auto") -> Device:
     Raises:
         UsageError: The name is unknown, or names a GPU that is not there.
     """
-    if name not in {"auto", "cpu", "cuda"} and not name.startswith("cuda:"):
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise UsageError(f"unknown device {name!r}: known are auto, cpu, cuda, cuda:N")
     if name == "cpu":
         return Device(torch.device("cpu"), None, "cpu, as asked for")

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -13,6 +14,9 @@ from torch import nn
 
 from segmed.errors import UsageError
 from segmed.training.device import Device
+
+PATIENCE = timedelta(hours=2)
+"""How long a process waits for the others: the first one validates and writes alone."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,28 @@ class Crew:
 
     def agree(self, value: float) -> float:
         """The leading process's value, in every process."""
+        return self._total(value if self.leads else 0.0)
+
+    def mean(self, value: float) -> float:
+        """The mean over the processes; NaN in all of them if it is NaN in one."""
+        return self._total(value) / self.size
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so, in every process."""
+        return self._total(float(flag)) > 0
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        self._total(0.0)
+
+    def _total(self, value: float) -> float:
+        """The sum over the processes; each of them must come here, in the same order."""
         if self.size == 1:
             return value
         box = torch.tensor([value], dtype=torch.float64)
         if dist.get_backend() == "nccl":
             box = box.cuda()
-        dist.broadcast(box, src=0)
+        dist.all_reduce(box)
         return float(box.item())
 
     def wrap(self, network: nn.Module, device: Device) -> nn.Module:
@@ -73,7 +93,7 @@ def join_crew(device: Device) -> Iterator[Crew]:
         return
     if device.is_cuda:
         torch.cuda.set_device(device.torch_device)
-    dist.init_process_group("nccl" if device.is_cuda else "gloo")
+    dist.init_process_group("nccl" if device.is_cuda else "gloo", timeout=PATIENCE)
     try:
         yield Crew(rank=dist.get_rank(), size=size)
     finally:

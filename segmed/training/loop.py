@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,19 @@ from typing import Any
 import psutil
 import torch
 
-from segmed.errors import TrainingError, UsageError, unknown_name
+from segmed.errors import TrainingError, UsageError
 from segmed.manifest import data_hash
 from segmed.manifest.schema import Manifest
-from segmed.models import list_models
 from segmed.plan import Plan, plan_hash
 from segmed.training.budget import Budget
 from segmed.training.checkpoint import (
     Checkpoint,
     load_checkpoint,
     save_checkpoint,
+    sweep,
     write_history,
 )
+from segmed.training.conditions import check_request, same_bits
 from segmed.training.data import (
     Batch,
     load_cases,
@@ -54,7 +55,7 @@ log = logging.getLogger(__name__)
 TIMED_STEPS = 4
 """Steps after which the length of an epoch is foretold."""
 
-_TALLY = ("steps", "loss", "compute_s", "began")
+_TALLY = ("steps", "loss", "compute_s", "data_s", "checkpoint_s")
 """Running sums of the epoch under way."""
 
 LAST = "last.ckpt"
@@ -98,11 +99,11 @@ def fit(
         KeyboardInterrupt: Stopped by Ctrl-C or SIGTERM, after saving.
     """
     clock = _Clock(time.monotonic())
-    _check(manifest, plan, architecture, fold)
+    check_request(manifest, plan, architecture, fold)
     device = choose_device(settings.device)
     with ExitStack() as stack:
         crew = stack.enter_context(join_crew(device))
-        stack.enter_context(_deterministic(settings.deterministic))
+        stack.enter_context(same_bits(settings.deterministic))
         wish = stack.enter_context(stop_on_signals())
         stack.enter_context(explained_memory_errors(plan, batch_size=plan.recipe.batch_size))
         run = _Run.start(
@@ -117,6 +118,7 @@ def fit(
         if crew.leads and not (run.is_reused and (out_dir / "package").is_dir()):
             made = {**run.identity, **run.norms}
             save_package(run.trainer, manifest, run.history, made, out_dir / "package")
+        crew.wait()  # the package is there for all
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,8 @@ class _Run:
             norms=norms_of(manifest, inside, plan, cache_dir) if crew.leads else {},
         )
         log.info("training %s fold %d on %s", job.architecture, job.fold, device.why)
+        if crew.leads:
+            sweep(job.out_dir)
         if settings.resume and (job.out_dir / LAST).exists():
             run._resume()
         elif settings.weights is not None:
@@ -208,13 +212,15 @@ class _Run:
 
     def epochs(self, wish: StopWish) -> Iterator[EpochResult]:
         """Train until the budget is spent."""
-        if self.is_finished or self._progress() >= 1.0:
+        if self.is_finished or self.crew.agree(self._progress()) >= 1.0:
             log.info("the budget is already spent: nothing left to train")
             self.is_reused = True
             return
         length = self.plan.recipe.iterations_per_epoch
         batches = one_ahead(self._make_batch, self.step)
+        waits_since = time.monotonic()
         for batch in batches:
+            self.tally["data_s"] += time.monotonic() - waits_since
             self._take_step(batch)
             ends_epoch = self.step % length == 0
             spent = self.crew.agree(self._progress()) >= 1.0
@@ -224,11 +230,14 @@ class _Run:
                 yield self._end_epoch(is_last=spent)
             if self.is_finished:
                 break
-            if wish:
+            if self.crew.any(bool(wish)):
                 self._save(LAST)
-                raise KeyboardInterrupt(f"stopped by {wish.signal_name} after step {self.step}")
+                self.crew.wait()  # torchrun ends all processes as soon as one of them has ended
+                who = wish.signal_name or "a signal to another process"
+                raise KeyboardInterrupt(f"stopped by {who} after step {self.step}")
             if not ends_epoch and self._checkpoint_is_due():
                 self._save(LAST)
+            waits_since = time.monotonic()
         batches.close()  # type: ignore[attr-defined]
 
     def _make_batch(self, step: int) -> Batch:
@@ -249,7 +258,7 @@ class _Run:
         begin = time.monotonic()
         torch.manual_seed(self.job.settings.seed * 1_000_003 + self.step)  # dropout, by step
         progress = self.crew.agree(self._progress())
-        loss = float(self.trainer.step(batch, step=self.step, progress=progress))
+        loss = self.crew.mean(float(self.trainer.step(batch, step=self.step, progress=progress)))
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss is {loss} at step {self.step} with cases {', '.join(batch.case_ids)}; "
@@ -266,12 +275,13 @@ class _Run:
         seconds = self.job.budget.seconds
         if seconds is None or self.history:
             return
-        epoch_s = self.fastest_s * length
-        if self.clock.elapsed_s() + epoch_s > seconds:
+        epoch_s = self.crew.agree(self.fastest_s * length)
+        spent_s = self.crew.agree(self.clock.elapsed_s())
+        if spent_s + epoch_s > seconds:
             raise UsageError(
                 f"a budget of {seconds:.0f} s is too short: one epoch of {length} steps of "
                 f"{self.job.architecture} takes about {epoch_s:.0f} s here; give at least "
-                f"--budget {math.ceil(1.2 * (self.clock.elapsed_s() + epoch_s))}s"
+                f"--budget {math.ceil(1.2 * (spent_s + epoch_s))}s"
             )
 
     def _end_epoch(self, *, is_last: bool) -> EpochResult:
@@ -294,29 +304,27 @@ class _Run:
             learning_rate=float(self.trainer.optimizer.param_groups[0]["lr"]),
             seconds=self.clock.elapsed_s(),
             phases_s={
+                "data": self.tally["data_s"],
                 "compute": self.tally["compute_s"],
                 "validation": validated - begin,
-                "data": max(0.0, begin - self.tally["began"] - self.tally["compute_s"])
-                if self.tally["began"]
-                else 0.0,
+                "checkpoint": self.tally["checkpoint_s"],
             },
             peak_memory_mb=_peak_memory_mb(self.device),
         )
         is_best = not self.history or result.mean_dice > max(r.mean_dice for r in self.history)
         self.history.append(result)
-        self.is_finished = is_last or self._is_patience_over()
+        self.is_finished = self.crew.any(is_last or self._is_patience_over())
         self.tally = dict.fromkeys(_TALLY, 0.0)
         self._save(LAST)
         if is_best:
             self._save(BEST)
-        self.tally["began"] = time.monotonic()
         return result
 
     def _save(self, name: str) -> None:
         if not self.crew.leads:
             return
+        begin = time.monotonic()
         records = [result.as_record() for result in self.history]
-        tally = {**self.tally, "began": 0.0}
         checkpoint = Checkpoint(
             run=dict(self.identity),
             step=self.step,
@@ -324,19 +332,20 @@ class _Run:
             budget=asdict(self.job.budget),
             is_finished=self.is_finished,
             history=records,
-            tally=tally,
+            tally=dict(self.tally),
             **self.trainer.state(),
         )
         save_checkpoint(checkpoint, self.job.out_dir / name)
         write_history(records, self.job.out_dir / HISTORY)
         self.saved_at = time.monotonic()
+        self.tally["checkpoint_s"] += self.saved_at - begin
 
     def _resume(self) -> None:
         checkpoint = load_checkpoint(self.job.out_dir / LAST, run=self.identity)
         self.trainer.load_state(vars(checkpoint))
         self.step = checkpoint.step
         self.history = [EpochResult(**record) for record in checkpoint.history]
-        self.tally = dict(checkpoint.tally)
+        self.tally |= checkpoint.tally
         self.clock.before_s = checkpoint.elapsed_s
         self.is_finished = checkpoint.is_finished and checkpoint.budget == asdict(self.job.budget)
         log.info("resumed after step %d, %.0f s into the budget", self.step, checkpoint.elapsed_s)
@@ -350,39 +359,6 @@ class _Run:
             return False
         scores = [result.mean_dice for result in self.history]
         return scores.index(max(scores)) < len(scores) - patience
-
-
-def _check(manifest: Manifest, plan: Plan, architecture: str, fold: int) -> None:
-    if architecture not in list_models():
-        raise unknown_name("model", architecture, list_models())
-    if architecture not in plan.networks:
-        raise unknown_name("network of this plan", architecture, plan.networks)
-    if fold not in manifest.folds:
-        known = ", ".join(map(str, manifest.folds)) or "none"
-        raise UsageError(f"fold {fold} is not in manifest {manifest.name!r}: its folds are {known}")
-    if [item.value for item in plan.labels] != [item.value for item in manifest.labels]:
-        raise UsageError(
-            f"the plan has labels {[item.name for item in plan.labels]}, the manifest "
-            f"{[item.name for item in manifest.labels]}; make the plan from this manifest"
-        )
-    if len(plan.channels) != len(manifest.channels):
-        raise UsageError(
-            f"the plan has {len(plan.channels)} channels, the manifest {len(manifest.channels)}"
-        )
-
-
-@contextmanager
-def _deterministic(wanted: bool) -> Iterator[None]:
-    """Only algorithms that give the same bits each time, for as long as this lasts."""
-    if not wanted:
-        yield
-        return
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
 
 
 def _peak_memory_mb(device: Device) -> float:

@@ -46,7 +46,8 @@ class EpochResult:
         val_dice: Mean Dice of each label over the held-out cases.
         learning_rate: Learning rate of the epoch's last step.
         seconds: Seconds of the budget spent so far.
-        phases_s: Seconds of this epoch in `data`, `compute`, `validation` and `checkpoint`.
+        phases_s: Seconds of this epoch spent waiting for `data`, in `compute`, in `validation`, and
+            in `checkpoint` (those written since the last result).
         peak_memory_mb: Largest memory of the process (on a GPU: of the device) so far, in MB.
     """
 

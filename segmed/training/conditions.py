@@ -1,0 +1,51 @@
+"""What must hold before and while a training runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from segmed.errors import UsageError, unknown_name
+from segmed.manifest.schema import Manifest
+from segmed.models import list_models
+from segmed.plan.schema import Plan
+
+
+def check_request(manifest: Manifest, plan: Plan, architecture: str, fold: int) -> None:
+    """Refuse a training that cannot be meant.
+
+    Raises:
+        UsageError: Architecture or fold is unknown, or the plan was made for another image set.
+    """
+    if architecture not in list_models():
+        raise unknown_name("model", architecture, list_models())
+    if architecture not in plan.networks:
+        raise unknown_name("network of this plan", architecture, plan.networks)
+    if fold not in manifest.folds:
+        known = ", ".join(map(str, manifest.folds)) or "none"
+        raise UsageError(f"fold {fold} is not in manifest {manifest.name!r}: its folds are {known}")
+    if [item.value for item in plan.labels] != [item.value for item in manifest.labels]:
+        raise UsageError(
+            f"the plan has labels {[item.name for item in plan.labels]}, the manifest "
+            f"{[item.name for item in manifest.labels]}; make the plan from this manifest"
+        )
+    if len(plan.channels) != len(manifest.channels):
+        raise UsageError(
+            f"the plan has {len(plan.channels)} channels, the manifest {len(manifest.channels)}"
+        )
+
+
+@contextmanager
+def same_bits(wanted: bool) -> Iterator[None]:
+    """Only algorithms that give the same bits each time, for as long as this lasts."""
+    if not wanted:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
