@@ -10,37 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from narrow_training import assert_equal, start, weights
 
 from segmed.errors import TrainingError, UsageError
-from segmed.manifest import Manifest, read_manifest
+from segmed.manifest import Manifest
 from segmed.package import ModelPackage
-from segmed.plan import NetworkPlan, Plan
-from segmed.plan.make import make_plan
-from segmed.training import Budget, EpochResult, Settings, fit
+from segmed.plan import Plan
+from segmed.training import Budget
 from segmed.training.checkpoint import load_checkpoint, write_whole
-
-
-@pytest.fixture(scope="module")
-def manifest(sample_manifest_path: Path) -> Manifest:
-    """Five cases of the sample, two of them held out."""
-    whole = read_manifest(sample_manifest_path)
-    inside, held_out = whole.split(0)
-    return whole.model_copy(update={"training": (*inside[:3], *held_out[:2]), "test": ()})
-
-
-@pytest.fixture(scope="module")
-def plan(manifest: Manifest) -> Plan:
-    """The sample's plan with a narrow U-Net, small patches and epochs of four steps."""
-    plan = make_plan(manifest)
-    options = {**plan.networks["unet"].options, "widths": [4, 8, 8, 8]}
-    recipe = plan.recipe.model_copy(update={"iterations_per_epoch": 4, "ema_decay": 0.9})
-    return plan.model_copy(
-        update={
-            "networks": {"unet": NetworkPlan(options=options, learning_rate=3e-3)},
-            "recipe": recipe,
-            "patch_size": (16, 24, 16),
-        }
-    )
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,38 +27,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-def start(
-    manifest: Manifest, plan: Plan, out_dir: Path, cache_dir: Path, **choices: Any
-) -> Iterator[EpochResult]:
-    budget = choices.pop("budget", Budget(epochs=2))
-    fold = choices.pop("fold", 0)
-    settings = Settings(device="cpu", deterministic=True, cache_dir=cache_dir, **choices)
-    return fit(
-        manifest,
-        plan,
-        architecture="unet",
-        fold=fold,
-        budget=budget,
-        out_dir=out_dir,
-        settings=settings,
-    )
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return dict(ModelPackage.load(folder / "package").state)
-
-
-def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
-    assert first.keys() == second.keys()
-    for name, tensor in first.items():
-        assert torch.equal(tensor, second[name]), name
 
 
 @pytest.fixture(scope="module")

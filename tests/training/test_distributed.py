@@ -1,0 +1,139 @@
+"""Two processes under `torchrun` (gloo, CPU) train one network, as one process would."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from narrow_training import weights
+
+from segmed.errors import UsageError
+from segmed.package import ModelPackage
+from segmed.plan import Plan, write_plan
+from segmed.training.distributed import Crew
+
+HERE = Path(__file__).resolve().parent
+SCRIPT = HERE / "train_in_crew.py"
+SAMPLE = HERE.parents[1] / "data_manifests" / "hippocampus_sample.json"
+
+
+@pytest.fixture
+def evenly_weighted(plan: Plan) -> Plan:
+    """A loss that is a mean over patches, so that two halves average to the whole."""
+    network = plan.networks["unet"].model_copy(update={"loss": "unet_weighted_ce"})
+    return plan.model_copy(update={"networks": {"unet": network}})
+
+
+def prepare(folder: Path, plan: Plan) -> Path:
+    folder.mkdir()
+    write_plan(plan, folder / "plan.yaml")
+    return folder
+
+
+def launch(folder: Path, budget: str, *, processes: int) -> subprocess.Popen[str]:
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    paths = [str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*command, str(SCRIPT), str(folder), str(SAMPLE), budget],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def train(folder: Path, budget: str, *, processes: int) -> list[dict[str, Any]]:
+    """What each process wrote, by rank."""
+    child = launch(folder, budget, processes=processes)
+    output, _ = child.communicate(timeout=200)
+    assert child.returncode == 0, output
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(processes)]
+
+
+def test_a_crew_of_one_agrees_with_itself() -> None:
+    crew = Crew()
+    assert (crew.agree(0.3), crew.mean(2.0), crew.any(True), crew.any(False)) == (
+        0.3,
+        2.0,
+        True,
+        False,
+    )
+    assert crew.share(3) == slice(0, 3)
+
+
+def test_a_batch_that_cannot_be_shared_evenly_is_refused() -> None:
+    assert Crew(rank=1, size=2).share(4) == slice(2, 4)
+    with pytest.raises(UsageError, match="batch of 3 cannot be shared by 2 processes"):
+        Crew(rank=0, size=2).share(3)
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_network_of_one(evenly_weighted: Plan, tmp_path: Path) -> None:
+    alone = prepare(tmp_path / "alone", evenly_weighted)
+    crew = prepare(tmp_path / "crew", evenly_weighted)
+    (one,) = train(alone, "epochs=2", processes=1)
+    first, second = train(crew, "epochs=2", processes=2)
+    losses = [result["train_loss"] for result in one["results"]]
+    assert [result["train_loss"] for result in first["results"]] == pytest.approx(losses, rel=1e-4)
+    assert [result["train_loss"] for result in second["results"]] == pytest.approx(losses, rel=1e-4)
+    apart = torch.cat([value.flatten() for value in weights(crew / "run").values()])
+    expected = torch.cat([value.flatten() for value in weights(alone / "run").values()])
+    assert float((apart - expected).norm() / expected.norm()) < 5e-3
+    assert all(result["val_dice"] for result in first["results"])
+    assert not any(result["val_dice"] for result in second["results"])
+    assert first["has_package"]
+    assert second["has_package"]
+
+
+@pytest.mark.slow
+def test_the_planned_loss_of_two_processes_is_near_that_of_one(plan: Plan, tmp_path: Path) -> None:
+    """Dice counts a batch as one volume; each of two processes sees half of the batch."""
+    (one,) = train(prepare(tmp_path / "alone", plan), "epochs=2", processes=1)
+    crew, _ = train(prepare(tmp_path / "crew", plan), "epochs=2", processes=2)
+    losses = [result["train_loss"] for result in one["results"]]
+    assert [result["train_loss"] for result in crew["results"]] == pytest.approx(losses, rel=0.05)
+
+
+@pytest.mark.slow
+def test_a_time_budget_ends_both_processes_at_the_same_step(plan: Plan, tmp_path: Path) -> None:
+    crew = prepare(tmp_path / "crew", plan)
+    first, second = train(crew, "seconds=25", processes=2)
+    assert len(first["results"]) > 1
+    steps = [[result["step"] for result in record["results"]] for record in (first, second)]
+    assert steps[0] == steps[1]
+    losses = [[result["train_loss"] for result in record["results"]] for record in (first, second)]
+    assert losses[0] == losses[1]
+    assert first["results"][-1]["seconds"] == pytest.approx(25, abs=5)
+    package = ModelPackage.load(crew / "run" / "package")
+    assert package.provenance["steps"] == steps[0][-1]
+
+
+@pytest.mark.slow
+def test_sigterm_to_a_crew_saves_and_resume_goes_on(plan: Plan, tmp_path: Path) -> None:
+    folder = prepare(tmp_path / "crew", plan)
+    child = launch(folder, "epochs=5000", processes=2)
+    deadline = time.monotonic() + 120
+    while not (folder / "epoch2.rank1").exists():
+        assert child.poll() is None, child.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    child.send_signal(signal.SIGTERM)
+    child.communicate(timeout=60)
+    assert (folder / "run" / "last.ckpt").exists()
+    records = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+    assert all(record["stopped"] for record in records)
+    done = len(records[0]["results"])
+    first, second = train(folder, f"epochs={done + 1}", processes=2)
+    assert first["results"][-1]["epoch"] == done + 1
+    assert len(second["results"]) == len(first["results"])
