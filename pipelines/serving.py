@@ -61,7 +61,11 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]
             `refused` and its reason.
         """
         folder = Path((params or {}).get("output_dir") or OUTPUT_FOLDER)
-        rows = [self._row(row, folder) for row in model_input.to_dict("records")]
+        given = [  # a cell without a value is NaN where another row has one
+            {name: cell for name, cell in row.items() if isinstance(cell, str)}
+            for row in model_input.to_dict("records")
+        ]
+        rows = [self._row(row, folder) for row in given]
         return pd.DataFrame(rows, columns=list(COLUMNS))
 
     def _row(self, row: Mapping[Hashable, Any], folder: Path) -> dict[str, Any]:
