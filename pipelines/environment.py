@@ -23,6 +23,8 @@ DEFAULTS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # Records of the library reach the flow's log (with the level set in flows/runner.py).
     "PREFECT_LOGGING_EXTRA_LOGGERS": "segmed",
+    # The same code also runs outside of flows, where there is no run whose log it could reach.
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     # The temporary server needs seconds to start on a loaded machine.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
 }
