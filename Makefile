@@ -41,11 +41,9 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.dev  ## Ratios against named peers; writes tests/benchmarks/results
-	$(PIP) --editable ".[dev,peers]"
 	$(BIN)/python -m tests.benchmarks
 
 lock: $(VENV)/.dev  ## Write down the versions that are installed now
-	$(PIP) --editable ".[dev,peers]"
 	$(BIN)/pip list --format=freeze --exclude-editable \
 	  | grep -v -i -E '^(pip|setuptools|wheel)==' | sed 's/+cpu//' > requirements.lock
 
