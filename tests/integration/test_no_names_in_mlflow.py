@@ -20,7 +20,12 @@ from segmed.manifest import Case, Channel, LabelClass, Manifest, write_manifest
 from segmed.plan import write_plan
 from segmed.training import Budget
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(600),
+    # Prefect's handler, once another test has set it up, wants a flow around every log line.
+    pytest.mark.filterwarnings("ignore:Logger 'segmed.*without a flow run id:UserWarning"),
+]
 
 
 def personal_words(folder: Path) -> set[bytes]:

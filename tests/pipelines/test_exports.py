@@ -75,6 +75,7 @@ def test_digest_of_a_folder_sees_names_and_content(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.+ is deprecated:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec.*:FutureWarning")
 @pytest.mark.parametrize("form", ["onnx", "openvino"])
 def test_other_engines_give_the_same_logits(form: str, package_dir: Path, tmp_path: Path) -> None:
