@@ -22,7 +22,7 @@ from segmed.training.checkpoint import Checkpoint, load_checkpoint
 FRESH = multiprocessing.get_context("forkserver")
 """Children come from a process that has torch and no threads: many kills take little time."""
 
-FRESH.set_forkserver_preload(["narrow_training"])
+FRESH.set_forkserver_preload(["segmed.training"])
 
 LONGEST_S = 120.0
 """A child that does nothing for this long is stuck."""
