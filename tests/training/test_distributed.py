@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from narrow_training import weights
 
 from segmed.errors import UsageError
 from segmed.package import ModelPackage
@@ -87,9 +85,6 @@ def test_two_processes_train_the_network_of_one(evenly_weighted: Plan, tmp_path:
     losses = [result["train_loss"] for result in one["results"]]
     assert [result["train_loss"] for result in first["results"]] == pytest.approx(losses, rel=1e-4)
     assert [result["train_loss"] for result in second["results"]] == pytest.approx(losses, rel=1e-4)
-    apart = torch.cat([value.flatten() for value in weights(crew / "run").values()])
-    expected = torch.cat([value.flatten() for value in weights(alone / "run").values()])
-    assert float((apart - expected).norm() / expected.norm()) < 5e-3
     assert all(result["val_dice"] for result in first["results"])
     assert not any(result["val_dice"] for result in second["results"])
     assert first["has_package"]
