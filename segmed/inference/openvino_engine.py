@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
 from segmed.errors import ModelError, UsageError
+from segmed.inference.signal_stack import unchanged_signal_stack
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -107,7 +108,8 @@ class OpenVinoEngine:
             model = _convert(network, self.shape)
             _keep_if_sound(model, path)
         hints = {**HINTS, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-        self._request = core.compile_model(model, "CPU", hints).create_infer_request()
+        with unchanged_signal_stack():
+            self._request = core.compile_model(model, "CPU", hints).create_infer_request()
 
     def __call__(self, windows: Tensor) -> Tensor:
         """Class probabilities `[B, K, *window]`; valid until the next call."""
