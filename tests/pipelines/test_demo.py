@@ -103,7 +103,7 @@ def test_nifti_affine_is_the_input_s_to_the_bit(demo: Path) -> None:
 
 
 def test_report_is_one_page_that_asks_for_nothing(demo: Path) -> None:
-    page = (demo / "report.html").read_text()
+    page = (demo / "report.html").read_text(encoding="utf-8")
     assert "fcn8s" in page
     assert "missing_slice" in page
     assert 'src="http' not in page

@@ -64,7 +64,7 @@ def test_worst_cases_come_first_with_their_image(folders: Path) -> None:
 def test_report_shows_pictures_of_the_images(folders: Path) -> None:
     result = evaluate(folders, "--images", str(folders / "images"))
     assert result.exit_code == 0, result.output
-    page = (folders / "out/report.html").read_text()
+    page = (folders / "out/report.html").read_text(encoding="utf-8")
     assert "b: mean Dice 0.500" in page
 
 

@@ -37,7 +37,8 @@ def test_resampling_equals_scipy(old: tuple[int, ...], new: tuple[int, ...], ord
 
 @settings(max_examples=40, deadline=None)
 @given(
-    old=st.lists(st.integers(1, 70), min_size=2, max_size=3),
+    # scipy's own reflecting filter is inexact on axes of fewer voxels, by about 0.27 ** (2 n).
+    old=st.lists(st.integers(6, 70), min_size=2, max_size=3),
     new=st.lists(st.integers(1, 70), min_size=3, max_size=3),
     order=st.sampled_from([1, 3]),
     seed=st.integers(0, 9),
