@@ -40,7 +40,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev  ## Ratios against named peers; writes tests/benchmarks/results
+bench: $(VENV)/.peers  ## Ratios against named peers; writes tests/benchmarks/results
 	$(BIN)/python -m tests.benchmarks
 
 lock: $(VENV)/.dev  ## Write down the versions that are installed now
@@ -57,6 +57,10 @@ $(VENV)/.pip:
 $(VENV)/.core: $(VENV)/.pip pyproject.toml requirements.lock
 	@echo "installing into $(VENV): two or three minutes"
 	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.peers: $(VENV)/.dev tests/benchmarks/nnunet.txt
+	$(PIP) --no-deps --requirement tests/benchmarks/nnunet.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.pip pyproject.toml requirements.lock
