@@ -63,7 +63,7 @@ def load_series(
     Args:
         series: An audit, or the folder or file of one series.
         limits: Bounds on its size.
-        exact: float64 instead of float32.
+        exact: int32 where the values are whole and no scale is stored, else float64.
 
     Returns:
         `[1, columns, rows, slices]`, rescaled slice by slice; MONOCHROME1 keeps its stored values.
@@ -83,6 +83,8 @@ def load_series(
                     opened = (path, pydicom.dcmread(path, force=True))
             volume[:, :, index] = _frame(opened[1], part, path, audit.shape[:2]).T
     check_finite(volume, audit.files[0])
+    if exact and all((part.slope, part.intercept) == (1, 0) for _, part in audit.slices):
+        volume = _as_whole(volume)
     source = Source(
         format="dicom",
         paths=audit.files,
@@ -94,6 +96,15 @@ def load_series(
     if audit.affine_ras is None:  # a usable audit has one
         raise GeometryError("the audit has no affine; scan the series again", reason="stale_audit")
     return Loaded(np.ascontiguousarray(volume)[None], audit.affine_ras, source)
+
+
+def _as_whole(volume: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The volume as int32 where nothing is lost by that."""
+    limit = np.iinfo(np.int32).max
+    if volume.min() < -limit or volume.max() > limit:
+        return volume
+    whole = volume.astype(np.int32)
+    return whole if np.array_equal(whole, volume) else volume
 
 
 def require_usable(audit: SeriesAudit) -> None:
