@@ -3,9 +3,9 @@
 Rules. Grey gives one channel, colour three. An alpha channel must be opaque and is dropped, else
 `transparency`; so too where an image names a see-through grey or colour that occurs in it. A
 palette is expanded to its colours for an image; a label keeps its indices. One bit gives 0 and 1.
-Refused: several pages (`several_pages`), 16-bit colour and CMYK (`unsupported_pixels`), and pixels that are
-to be turned before they are shown (`turned`), for a mask drawn on what is shown would not fit. The
-affine is the identity: 1 mm pixels, rows then columns.
+Refused: several pages (`several_pages`), 16-bit colour and CMYK (`unsupported_pixels`), and pixels
+that are to be turned before they are shown (`turned`), for a mask drawn on what is shown would not
+fit. The affine is the identity: 1 mm pixels, rows then columns.
 """
 
 from __future__ import annotations
