@@ -181,7 +181,7 @@ def _plain_bytes(
     kept[: len(begun)] = np.frombuffer(begun, dtype=np.uint8)
     filled = len(begun)
     while filled < wanted:
-        count = stream.readinto(kept[filled : filled + _CHUNK])
+        count = stream.readinto(kept.data[filled : filled + _CHUNK])
         if not count:  # cut while it was read
             raise _ends_early(path, filled, wanted)
         filled += count

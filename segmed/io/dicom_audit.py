@@ -204,7 +204,7 @@ def _kinds(headers: Sequence[DicomHeader]) -> Verdict | None:
         return Verdict("colour", f"{len(bad)} images are in colour, a volume holds one value", bad)
     if bad := _where(headers, lambda h: h.has_lut):
         return Verdict("modality_lut", "values go through a look-up table, not a slope", bad)
-    if bad := _where(headers, lambda h: not _decodable(h.transfer_syntax)):
+    if bad := _where(headers, lambda h: not is_decodable(h.transfer_syntax)):
         syntax = next(h.transfer_syntax for h in headers if h.path == bad[0])
         return Verdict(
             "transfer_syntax", f"pixels are encoded in {syntax}, which cannot be decoded", bad
@@ -217,7 +217,8 @@ def _is_coloured(header: DicomHeader) -> bool:
 
 
 @cache
-def _decodable(transfer_syntax: str) -> bool:
+def is_decodable(transfer_syntax: str) -> bool:
+    """Whether a decoder for the pixels of a transfer syntax is installed."""
     try:
         return bool(get_decoder(UID(transfer_syntax)).is_available)
     except NotImplementedError:

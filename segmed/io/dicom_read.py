@@ -21,7 +21,7 @@ from segmed.io.dicom_codestream import JPEG_FAMILY, check_codestream
 from segmed.io.dicom_frames import Slice
 from segmed.io.dicom_header import tolerant_pydicom
 from segmed.io.dicom_scan import scan
-from segmed.io.limits import ReadLimits, check_finite, check_size
+from segmed.io.limits import ReadLimits, check_finite, check_size, out_of_memory
 from segmed.io.source import Loaded, Source
 
 GEOMETRY_REASONS = frozenset({
@@ -130,13 +130,15 @@ def decoding(path: Path) -> Iterator[None]:
     The RLE decoder is written in Rust and its panics are no `Exception`s.
 
     Raises:
-        ImageError: `undecodable`. Its text names the kind of error only: the error's own text may
-            quote the file.
+        ImageError: `out_of_memory`, or `undecodable`. Its text names the kind of error only: the
+            error's own text may quote the file.
     """
     try:
         yield
     except (ImageError, KeyboardInterrupt, SystemExit):
         raise
+    except MemoryError as error:
+        raise out_of_memory(path) from error
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
             raise

@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from segmed.errors import ImageError
 from segmed.io.atomic import whole_file
-from segmed.io.limits import ReadLimits, check_size
+from segmed.io.limits import ReadLimits, check_size, out_of_memory
 from segmed.io.nrrd import refusal
 from segmed.io.source import Loaded, Source
 
@@ -35,7 +35,7 @@ CHANNELS = {"1": 1, "L": 1, "P": 1, "I": 1, "F": 1, "I;16": 1, "I;16B": 1, "I;16
             "RGB": 3, "RGBA": 4}  # fmt: skip
 ORIENTATION_TAG = 0x0112
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError,
-           OverflowError, MemoryError, AttributeError, struct.error)  # fmt: skip
+           OverflowError, AttributeError, struct.error)  # fmt: skip
 
 
 def raster_format(start: bytes) -> str | None:
@@ -85,6 +85,8 @@ def _pixels(path: Path, kind: str, limits: ReadLimits, *, as_label: bool) -> npt
             raise
         except Image.DecompressionBombError as error:
             raise refusal(path, "too_large", "the header asks for too many pixels") from error
+        except MemoryError as error:
+            raise out_of_memory(path) from error
         except UnidentifiedImageError as error:
             raise refusal(path, "corrupt", f"begins as {kind} and is none") from error
         except _DAMAGE as error:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from segmed.errors import ManifestError, SegmedError
 from segmed.geometry import reorientation, spacing_of
-from segmed.io import grid_of, read_images, read_label
+from segmed.io import grid_of
+from segmed.io.careful import read_images_carefully, read_label_carefully
 from segmed.manifest.schema import Case, Manifest
 
 FOREGROUND_SAMPLES = 10_000
@@ -113,8 +114,8 @@ def _look_at(manifest: Manifest, case: Case) -> CaseFacts:
     if label_path is None:
         raise ManifestError(f"training case {case.id} has no label: name one, or move it to 'test'")
     try:
-        image = read_images(manifest.image_paths(case))
-        label = read_label(label_path, like=image)
+        image = read_images_carefully(manifest.image_paths(case))
+        label = read_label_carefully(label_path, like=image)
     except SegmedError as error:
         raise ManifestError(f"case {case.id}: {error}") from error
     grid = grid_of(image)
