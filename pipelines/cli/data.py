@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipelines.cli.console import DONE_WITH_FAILURES, JsonOption, counting, emit
+from pipelines.cli.console import DONE_WITH_FAILURES, JsonOption, counting, emit, table
 
 ManifestArgument = Annotated[Path, typer.Argument(metavar="M.json", help="The manifest.")]
 
@@ -91,7 +91,10 @@ def check(
     faults = check_manifest(manifest, workers=workers, progress=counting("checked"))
     errors = [fault for fault in faults if fault.severity == "error"]
     cases = len(manifest.training) + len(manifest.test)
-    lines = [f"{f.severity}: {f.case_id}: {f.code}: {f.message}" for f in faults]
+    rows = [
+        {"": f.severity, "case": f.case_id, "fault": f.code, "found": f.message} for f in faults
+    ]
+    lines = table(rows, ["", "case", "fault", "found"]) if rows else []
     lines.append(f"{cases} cases, {len(errors)} faults, {len(faults) - len(errors)} notes")
     if write_clean is not None:
         dropped = write_clean_manifest(manifest, faults, write_clean)
@@ -115,6 +118,9 @@ def plan(
     size: Annotated[
         str, typer.Option(help="Networks: small, for a CPU or minutes, or full, for a GPU.")
     ] = "small",
+    bias_correction: Annotated[
+        bool, typer.Option("--bias-correction", help="Clear MR channels of bias fields (N4) first.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Decide spacing, patch, networks and recipe from the data, with reasons.
@@ -132,6 +138,7 @@ def plan(
         spatial_dims=wish,
         memory_gb=memory_gb,
         size=size_named(size),
+        bias_correction=bias_correction,
         progress=counting("looked at"),
     )
     write_plan(made, out)
