@@ -18,6 +18,8 @@ T = TypeVar("T")
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document, for machines.")]
 """The option that every command has."""
 
+BAR_COLUMNS = 30
+
 DONE, DONE_WITH_FAILURES, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses."""
 
@@ -104,15 +106,19 @@ def tracked(
 
 
 def counting(title: str) -> Callable[[int, int], None]:
-    """A progress callback (done, total) that writes a line at each tenth."""
+    """A progress callback (done, total): a bar on a terminal, a line at each tenth elsewhere."""
     last = -1
 
     def show(done: int, total: int) -> None:
         nonlocal last
         tenth = 10 * done // max(total, 1)
-        if tenth != last:
-            last = tenth
+        if sys.stderr.isatty():
+            end = done >= total
+            bar = "#" * (BAR_COLUMNS * done // max(total, 1))
+            typer.echo(f"\r{title}: [{bar:<{BAR_COLUMNS}}] {done} of {total}", err=True, nl=end)
+        elif tenth != last:
             note(f"{title}: {done} of {total}")
+        last = tenth
 
     return show
 

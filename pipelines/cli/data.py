@@ -1,4 +1,4 @@
-"""`segmed manifest build|check` and `segmed plan`."""
+"""`segmed manifest scan|build|check` and `segmed plan`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipelines.cli.console import DONE_WITH_FAILURES, JsonOption, counting, emit
+from pipelines.cli.console import DONE_WITH_FAILURES, JsonOption, counting, emit, table
 
 ManifestArgument = Annotated[Path, typer.Argument(metavar="M.json", help="The manifest.")]
 
@@ -16,10 +16,54 @@ ManifestArgument = Annotated[Path, typer.Argument(metavar="M.json", help="The ma
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     group = typer.Typer(no_args_is_help=True, help="Which images, labels and folds there are.")
+    group.command("scan")(scan)
     group.command("build")(build)
     group.command("check")(check)
     app.add_typer(group, name="manifest")
     app.command("plan")(plan)
+
+
+def scan(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Any tree of files.")],
+    sort_into: Annotated[
+        Path | None,
+        typer.Option(help="Give each usable series a folder of its own here, as links or copies."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Audit every DICOM series of a tree by its headers; status 1 where one is refused.
+
+    Example: segmed manifest scan incoming --sort-into sorted
+    """
+    from segmed.io.dicom_scan import scan as scan_tree
+    from segmed.io.dicom_sort import sort_series
+
+    audits = scan_tree(source)
+    rows = [
+        {
+            "series": audit.name,
+            "patient": audit.patient_key,
+            "modality": audit.modality,
+            "files": len(audit.files),
+            "shape": "x".join(map(str, audit.shape)),
+            "spacing": "x".join(f"{edge:.4g}" for edge in audit.spacing_mm),
+            "verdict": audit.reason or "usable",
+            "found": "; ".join([audit.message] if audit.message else audit.notes),
+        }
+        for audit in audits
+    ]
+    refused = [audit for audit in audits if audit.reason not in {None, "not_image"}]
+    usable = sum(audit.usable for audit in audits)
+    lines = table(rows, list(rows[0])) if rows else []
+    lines.append(f"{len(audits)} series: {usable} usable, {len(refused)} refused")
+    if sort_into is not None:
+        placed = sort_series(audits, sort_into)
+        lines.append(f"{sort_into}: {len(placed)} series; next: segmed manifest build {sort_into}")
+    for row, audit in zip(rows, audits, strict=True):
+        row["offending"] = [str(path) for path in audit.offending]
+    emit(rows, lines, as_json=as_json)
+    if refused:
+        raise typer.Exit(DONE_WITH_FAILURES)
 
 
 def build(
@@ -91,7 +135,10 @@ def check(
     faults = check_manifest(manifest, workers=workers, progress=counting("checked"))
     errors = [fault for fault in faults if fault.severity == "error"]
     cases = len(manifest.training) + len(manifest.test)
-    lines = [f"{f.severity}: {f.case_id}: {f.code}: {f.message}" for f in faults]
+    rows = [
+        {"": f.severity, "case": f.case_id, "fault": f.code, "found": f.message} for f in faults
+    ]
+    lines = table(rows, ["", "case", "fault", "found"]) if rows else []
     lines.append(f"{cases} cases, {len(errors)} faults, {len(faults) - len(errors)} notes")
     if write_clean is not None:
         dropped = write_clean_manifest(manifest, faults, write_clean)
@@ -115,6 +162,9 @@ def plan(
     size: Annotated[
         str, typer.Option(help="Networks: small, for a CPU or minutes, or full, for a GPU.")
     ] = "small",
+    bias_correction: Annotated[
+        bool, typer.Option("--bias-correction", help="Clear MR channels of bias fields (N4) first.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Decide spacing, patch, networks and recipe from the data, with reasons.
@@ -132,6 +182,7 @@ def plan(
         spatial_dims=wish,
         memory_gb=memory_gb,
         size=size_named(size),
+        bias_correction=bias_correction,
         progress=counting("looked at"),
     )
     write_plan(made, out)

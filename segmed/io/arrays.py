@@ -36,6 +36,19 @@ def load(
         ImageError: The file is refused; `reason` says why.
     """
     path = Path(path)
+    try:
+        return _load(path, limits, exact=exact, grid=grid)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ImageError(
+            f"{path.name}: the system cannot read it ({reason}); see to the disk or its rights",
+            reason="unreadable",
+            paths=[path],
+        ) from error
+
+
+def _load(path: Path, limits: ReadLimits, *, exact: bool, grid: Grid | None) -> Loaded:
+    """As `load`; what the system says against reading comes out as it is."""
     if path.is_dir():
         return _load_dicom(path, limits, exact=exact, grid=grid)
     if not path.is_file():

@@ -6,9 +6,11 @@ A compressed stream is read to its end, so that its checksum is verified.
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -19,8 +21,9 @@ from segmed.errors import ImageError
 
 GZIP_MAGIC = b"\x1f\x8b"
 
-MAX_TRAILING_BYTES = 1 << 20
-"""Bytes after the last voxel that are passed over; more is no padding."""
+MAX_PADDING_BYTES = 512
+"""Zero bytes after the last voxel that are passed over, as block devices leave them. Anything else
+means that the header states fewer voxels than there are."""
 
 _CHUNK = 1 << 20
 
@@ -138,21 +141,59 @@ def read_voxels(
         ImageError: `truncated` or `trailing_data`.
     """
     wanted = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if isinstance(stream, BufferedReader):
+        kept: bytearray | npt.NDArray[np.uint8] = _plain_bytes(stream, wanted, path, begun)
+    else:
+        kept = _grown_bytes(stream, wanted, path, begun)
+    _check_padding(stream, begun[wanted:], path)
+    flat = np.frombuffer(kept, dtype=dtype, count=wanted // dtype.itemsize)
+    return flat.reshape(shape, order="F")
+
+
+def _check_padding(stream: Readable, begun: bytes, path: Path) -> None:
+    """Read a stream to its end, where nothing but padding may be."""
+    piece, length = begun or stream.read(_CHUNK), 0
+    while piece:
+        length += len(piece)
+        if length > MAX_PADDING_BYTES or any(piece):
+            raise ImageError(
+                f"{path.name}: more bytes follow the last voxel that the header states; the header "
+                "does not describe this file: restore it from its source",
+                reason="trailing_data",
+                paths=[path],
+            )
+        piece = stream.read(_CHUNK)
+
+
+def _ends_early(path: Path, there: int, wanted: int) -> ImageError:
+    return truncated(path, f"the file ends after {there} of {wanted} bytes of voxels")
+
+
+def _plain_bytes(
+    stream: BufferedReader, wanted: int, path: Path, begun: bytes
+) -> npt.NDArray[np.uint8]:
+    """The wanted bytes of a plain file, whose length is known before memory is taken."""
+    begun = begun[:wanted]
+    there = len(begun) + os.fstat(stream.fileno()).st_size - stream.tell()
+    if there < wanted:
+        raise _ends_early(path, max(there, 0), wanted)
+    kept = np.empty(wanted, dtype=np.uint8)
+    kept[: len(begun)] = np.frombuffer(begun, dtype=np.uint8)
+    filled = len(begun)
+    while filled < wanted:
+        count = stream.readinto(kept.data[filled : filled + _CHUNK])
+        if not count:  # cut while it was read
+            raise _ends_early(path, filled, wanted)
+        filled += count
+    return kept
+
+
+def _grown_bytes(stream: Readable, wanted: int, path: Path, begun: bytes) -> bytearray:
+    """The wanted bytes of a stream of unknown length: memory grows as they come."""
     kept = bytearray(begun)
     while len(kept) < wanted:
         piece = stream.read(min(wanted - len(kept), _CHUNK))
         if not piece:
-            raise truncated(path, f"the file ends after {len(kept)} of {wanted} bytes of voxels")
+            raise _ends_early(path, len(kept), wanted)
         kept += piece
-    trailing = len(kept) - wanted
-    while piece := stream.read(_CHUNK):
-        trailing += len(piece)
-        if trailing > MAX_TRAILING_BYTES:
-            raise ImageError(
-                f"{path.name}: more than {MAX_TRAILING_BYTES} bytes follow the last voxel; "
-                "the header does not describe this file",
-                reason="trailing_data",
-                paths=[path],
-            )
-    flat = np.frombuffer(kept, dtype=dtype, count=wanted // dtype.itemsize)
-    return flat.reshape(shape, order="F")
+    return kept

@@ -12,14 +12,19 @@ from pathlib import Path
 
 from monai.data import MetaTensor
 
+from segmed.geometry import Grid
+from segmed.io.arrays import load
 from segmed.io.dicom import read_series
 from segmed.io.dicom_audit import SeriesAudit
 from segmed.io.dicom_header import looks_like_dicom
 from segmed.io.dicom_read import only_series
-from segmed.io.isolated import read_image_isolated, read_series_isolated
+from segmed.io.isolated import load_isolated, read_image_isolated, read_series_isolated
+from segmed.io.limits import DEFAULT_LIMITS
 from segmed.io.nifti import is_nifti
 from segmed.io.raster import raster_format
-from segmed.io.read import as_channels, read_image
+from segmed.io.read import as_channels, grid_of, read_image
+from segmed.io.source import Loaded
+from segmed.io.tensors import as_label
 
 
 def read_image_carefully(path: Path | str) -> MetaTensor:
@@ -36,10 +41,7 @@ def read_image_carefully(path: Path | str) -> MetaTensor:
             `out_of_memory`.
     """
     path = Path(path)
-    start = b""
-    if path.is_file():
-        with path.open("rb") as stream:
-            start = stream.read(540)
+    start = _start(path)
     if is_nifti(start):
         return read_image(path)
     if path.is_dir() or looks_like_dicom(start[:132]):
@@ -47,7 +49,55 @@ def read_image_carefully(path: Path | str) -> MetaTensor:
     return read_image_isolated(path) if raster_format(start) else read_image(path)
 
 
-def read_images_carefully(paths: Sequence[Path]) -> MetaTensor:
+def _start(path: Path) -> bytes:
+    """The first bytes of a file; none of anything else, which its reader will refuse."""
+    if not path.is_file():
+        return b""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(540)
+    except OSError:
+        return b""
+
+
+def load_label_carefully(path: Path | str, *, grid: Grid | None = None) -> Loaded:
+    """The stored values of a label map, in a process of its own where a decoder is needed.
+
+    Args:
+        path: As for `read_label`.
+        grid: Where to put a DICOM segmentation.
+
+    Returns:
+        The label as an array, not yet rounded.
+
+    Raises:
+        ImageError: As from `read_image_carefully`.
+    """
+    path = Path(path)
+    start = _start(path)
+    is_dicom = not is_nifti(start) and (path.is_dir() or looks_like_dicom(start[:132]))
+    if raster_format(start) or (is_dicom and only_series(path).is_encapsulated):
+        return load_isolated(path, exact=True, grid=grid)
+    return load(path, DEFAULT_LIMITS, exact=True, grid=grid)
+
+
+def read_label_carefully(path: Path | str, *, like: MetaTensor | None = None) -> MetaTensor:
+    """`read_label`, in a process of its own where a compiled decoder is needed.
+
+    Args:
+        path: As for `read_label`.
+        like: The image it belongs to.
+
+    Returns:
+        The same label map as from `read_label`.
+
+    Raises:
+        ImageError: As from `read_image_carefully`, and `not_integer`.
+    """
+    return as_label(load_label_carefully(path, grid=None if like is None else grid_of(like)))
+
+
+def read_images_carefully(paths: Sequence[Path | str]) -> MetaTensor:
     """`read_images`, each of them by `read_image_carefully`."""
     return as_channels([read_image_carefully(path) for path in paths], paths)
 

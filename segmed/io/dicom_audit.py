@@ -2,10 +2,10 @@
 
 Reasons: `missing_slice`, `duplicate_slice`, `uneven_slices`, `tilt`, `shifted_slices`,
 `mixed_orientation`, `mixed_size`, `mixed_spacing`, `mixed_patient`, `mixed_study`,
-`mixed_modality`, `mixed_frame_of_reference`, `several_time_points`, `several_echoes`,
-`several_b_values`, `localiser`, `mosaic`, `no_frame_positions`, `secondary_capture`, `colour`,
-`transfer_syntax`, `truncated`, `empty_file`, `unreadable`, `missing_geometry`, `modality_lut`,
-`absurd_spacing`, `bad_orientation`, `not_image`, `too_large`.
+`mixed_modality`, `mixed_frame_of_reference`, `mixed_photometric`, `several_time_points`,
+`several_echoes`, `several_b_values`, `localiser`, `mosaic`, `no_frame_positions`,
+`secondary_capture`, `colour`, `transfer_syntax`, `truncated`, `empty_file`, `unreadable`,
+`missing_geometry`, `modality_lut`, `absurd_spacing`, `bad_orientation`, `not_image`, `too_large`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pydicom.uid import UID
 from segmed.geometry import Affine
 from segmed.io.dicom_frames import Slice
 from segmed.io.dicom_header import DicomHeader, Fault
-from segmed.io.dicom_stack import StackFault, stack
+from segmed.io.dicom_stack import STEP_TOLERANCE, StackFault, stack
 from segmed.io.uid import short_hash
 
 NO_IMAGES = frozenset({"SEG", "PR", "SR", "KO", "RTDOSE", "RTSTRUCT", "RTPLAN", "REG"})
@@ -122,6 +122,8 @@ def judge(headers: Sequence[DicomHeader]) -> SeriesAudit:
             files = dict.fromkeys(path for path, _ in ordered)
         except StackFault as fault:
             verdict = Verdict(fault.reason, str(fault), fault.offending)
+    if verdict is None:
+        verdict = _thinned(headers, ordered, spacing)
     if verdict is None and not all(MIN_SPACING_MM <= e <= MAX_SPACING_MM for e in spacing):
         edges = tuple(float(f"{e:.6g}") for e in spacing)
         verdict = Verdict("absurd_spacing", f"the voxel edges are {edges} mm")
@@ -202,7 +204,7 @@ def _kinds(headers: Sequence[DicomHeader]) -> Verdict | None:
         return Verdict("colour", f"{len(bad)} images are in colour, a volume holds one value", bad)
     if bad := _where(headers, lambda h: h.has_lut):
         return Verdict("modality_lut", "values go through a look-up table, not a slope", bad)
-    if bad := _where(headers, lambda h: not _decodable(h.transfer_syntax)):
+    if bad := _where(headers, lambda h: not is_decodable(h.transfer_syntax)):
         syntax = next(h.transfer_syntax for h in headers if h.path == bad[0])
         return Verdict(
             "transfer_syntax", f"pixels are encoded in {syntax}, which cannot be decoded", bad
@@ -215,7 +217,8 @@ def _is_coloured(header: DicomHeader) -> bool:
 
 
 @cache
-def _decodable(transfer_syntax: str) -> bool:
+def is_decodable(transfer_syntax: str) -> bool:
+    """Whether a decoder for the pixels of a transfer syntax is installed."""
     try:
         return bool(get_decoder(UID(transfer_syntax)).is_available)
     except NotImplementedError:
@@ -269,6 +272,7 @@ def _one_of_each(headers: Sequence[DicomHeader]) -> Verdict | None:
         ("mixed_modality", "modalities", lambda h: h.modality),
         ("mixed_size", "image sizes", lambda h: (h.rows, h.columns)),
         ("mixed_frame_of_reference", "frames of reference", lambda h: h.frame_of_reference),
+        ("mixed_photometric", "photometric interpretations", lambda h: h.photometric),
     ):
         counted = Counter(value(header) for header in headers)
         if len(counted) > 1:
@@ -303,6 +307,35 @@ def _one_grid(headers: Sequence[DicomHeader]) -> Verdict | None:
     return None
 
 
+def _thinned(
+    headers: Sequence[DicomHeader],
+    ordered: Sequence[tuple[Path, Slice]],
+    spacing: tuple[float, ...],
+) -> Verdict | None:
+    """Refuse an even stack of every second (third, ...) slice of what was acquired.
+
+    Its distance alone looks sound. It is a multiple of the stated one, and the instance numbers
+    leave as many out.
+    """
+    stated = ordered[0][1].step if len(ordered) > 1 else None
+    number_of = {header.path: header.instance_number for header in headers}
+    numbers = [number_of[path] for path, _ in ordered]
+    if not stated or len(headers) != len(ordered) or None in numbers:
+        return None
+    times = round(spacing[2] / abs(stated))
+    leaps = np.abs(np.diff(np.asarray(numbers, dtype=np.int64)))
+    if times < 2 or abs(spacing[2] / abs(stated) - times) > STEP_TOLERANCE * times:
+        return None
+    if (leaps < times).any():
+        return None
+    missing = (times - 1) * (len(ordered) - 1)
+    return Verdict(
+        "missing_slice",
+        f"slices lie {spacing[2]:.2f} mm apart, the header states {abs(stated):.2f} mm, and the "
+        f"instance numbers leap: {missing} {'slices are' if missing > 1 else 'slice is'} missing",
+    )
+
+
 def _copies(headers: Sequence[DicomHeader]) -> Verdict | None:
     """Refuse images that are stored twice."""
     counted = Counter(header.sop_uid for header in headers if header.sop_uid)
@@ -325,6 +358,8 @@ def _notes(headers: Sequence[DicomHeader]) -> tuple[str, ...]:
         notes.append("stored as secondary capture, though with geometry")
     if any(header.photometric == "MONOCHROME1" for header in headers):
         notes.append("MONOCHROME1: stored values are kept, low is bright")
+    if any(header.is_lossy for header in headers):
+        notes.append("compressed with loss: values are near those of the scanner")
     made = max((header.images_in_acquisition or 0 for header in headers), default=0)
     if len(headers) < made:
         notes.append(f"the scanner made {made} images, {len(headers)} are here")

@@ -35,6 +35,7 @@ TAGS = [
     "SliceThickness", "SpacingBetweenSlices", "Rows", "Columns", "SamplesPerPixel",
     "PhotometricInterpretation", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit",
     "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
+    "LossyImageCompression",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
 _PIXEL_TAGS = {(0x7FE0, 0x0008): 4, (0x7FE0, 0x0009): 8, (0x7FE0, 0x0010): 0}
@@ -81,6 +82,7 @@ class DicomHeader:
         images_in_acquisition: How many images the scanner made, if stated.
         has_pixels: Whether there is pixel data.
         has_lut: Whether values need a look-up table instead of a slope.
+        is_lossy: Whether the pixels were ever compressed with loss.
         slices: One per frame.
         fault: What is wrong with this file by itself.
     """
@@ -105,6 +107,7 @@ class DicomHeader:
     images_in_acquisition: int | None = None
     has_pixels: bool = False
     has_lut: bool = False
+    is_lossy: bool = False
     slices: tuple[Slice, ...] = ()
     fault: Fault | None = None
 
@@ -250,6 +253,7 @@ def _fields(dataset: Elements, path: Path, transfer_syntax: str) -> DicomHeader:
         instance_number=whole("InstanceNumber"),
         images_in_acquisition=whole("ImagesInAcquisition"),
         has_lut="ModalityLUTSequence" in dataset,
+        is_lossy=text("LossyImageCompression") == "01",
         slices=slices,
         fault=fault,
     )

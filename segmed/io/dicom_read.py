@@ -21,7 +21,7 @@ from segmed.io.dicom_codestream import JPEG_FAMILY, check_codestream
 from segmed.io.dicom_frames import Slice
 from segmed.io.dicom_header import tolerant_pydicom
 from segmed.io.dicom_scan import scan
-from segmed.io.limits import ReadLimits, check_finite, check_size
+from segmed.io.limits import ReadLimits, check_finite, check_size, out_of_memory
 from segmed.io.source import Loaded, Source
 
 GEOMETRY_REASONS = frozenset({
@@ -63,7 +63,7 @@ def load_series(
     Args:
         series: An audit, or the folder or file of one series.
         limits: Bounds on its size.
-        exact: float64 instead of float32.
+        exact: int32 where the values are whole and no scale is stored, else float64.
 
     Returns:
         `[1, columns, rows, slices]`, rescaled slice by slice; MONOCHROME1 keeps its stored values.
@@ -83,6 +83,8 @@ def load_series(
                     opened = (path, pydicom.dcmread(path, force=True))
             volume[:, :, index] = _frame(opened[1], part, path, audit.shape[:2]).T
     check_finite(volume, audit.files[0])
+    if exact and all((part.slope, part.intercept) == (1, 0) for _, part in audit.slices):
+        volume = _as_whole(volume)
     source = Source(
         format="dicom",
         paths=audit.files,
@@ -94,6 +96,15 @@ def load_series(
     if audit.affine_ras is None:  # a usable audit has one
         raise GeometryError("the audit has no affine; scan the series again", reason="stale_audit")
     return Loaded(np.ascontiguousarray(volume)[None], audit.affine_ras, source)
+
+
+def _as_whole(volume: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The volume as int32 where nothing is lost by that."""
+    limit = np.iinfo(np.int32).max
+    if volume.min() < -limit or volume.max() > limit:
+        return volume
+    whole = volume.astype(np.int32)
+    return whole if np.array_equal(whole, volume) else volume
 
 
 def require_usable(audit: SeriesAudit) -> None:
@@ -119,13 +130,15 @@ def decoding(path: Path) -> Iterator[None]:
     The RLE decoder is written in Rust and its panics are no `Exception`s.
 
     Raises:
-        ImageError: `undecodable`. Its text names the kind of error only: the error's own text may
-            quote the file.
+        ImageError: `out_of_memory`, or `undecodable`. Its text names the kind of error only: the
+            error's own text may quote the file.
     """
     try:
         yield
     except (ImageError, KeyboardInterrupt, SystemExit):
         raise
+    except MemoryError as error:
+        raise out_of_memory(path) from error
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
             raise

@@ -1,14 +1,13 @@
 """Read an untrusted file in a process of its own, which may crash or hang without harm.
 
-The child knows neither torch nor MONAI, so it starts in a fraction of a second. It hands its result
-back as a plain `.npy` file and JSON in a temporary folder; nothing is unpickled.
+The child is forked for this one file from a server that knows neither torch nor MONAI. It hands its
+result back as a plain `.npy` file and JSON in a temporary folder; nothing is unpickled.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import math
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -18,23 +17,13 @@ import numpy as np
 from monai.data import MetaTensor
 
 from segmed.errors import GeometryError, ImageError
+from segmed.geometry import Grid
 from segmed.io.dicom_audit import SeriesAudit
 from segmed.io.dicom_read import require_usable
+from segmed.io.fork_server import run_isolated
 from segmed.io.limits import DEFAULT_LIMITS, ReadLimits
 from segmed.io.source import Loaded, Source
-from segmed.io.tensors import as_image, as_label
-
-_START = """
-import pathlib, sys, types
-root = pathlib.Path(sys.argv[1])
-sys.path.insert(0, str(root))
-# A stand-in for the package: its real __init__ imports MONAI, which takes seconds.
-package = types.ModuleType("segmed.io")
-package.__path__ = [str(root / "segmed" / "io")]
-sys.modules["segmed.io"] = package
-from segmed.io.isolated_child import main
-main(sys.argv[2])
-"""
+from segmed.io.tensors import as_image
 
 
 def read_image_isolated(
@@ -59,7 +48,7 @@ def read_image_isolated(
         ImageError: As `read_image` raises it; besides, `decoder_hung`, `decoder_crashed` and
             `out_of_memory`.
     """
-    return as_image(_load({"path": _absolute(path), "exact": False}, timeout_s, memory_gb, limits))
+    return as_image(load_isolated(path, timeout_s=timeout_s, memory_gb=memory_gb, limits=limits))
 
 
 def read_series_isolated(
@@ -84,14 +73,14 @@ def read_series_isolated(
         ImageError: The series is refused, or as from `read_image_isolated`.
     """
     require_usable(audit)
-    assert audit.affine_ras is not None
+    affine = np.asarray(audit.affine_ras, dtype=np.float64)  # a usable audit has one
     series = {
         "series_uid": audit.series_uid,
         "study_uid": audit.study_uid,
         "files": [_absolute(path) for path in audit.files],
         "modality": audit.modality,
         "shape": audit.shape,
-        "affine_ras": audit.affine_ras.tolist(),
+        "affine_ras": affine.tolist(),
         "slices": [(_absolute(path), asdict(part)) for path, part in audit.slices],
         "notes": audit.notes,
     }
@@ -103,15 +92,20 @@ def _absolute(path: Path | str) -> str:
     return str(Path(path).absolute())
 
 
-def read_label_isolated(
+def load_isolated(
     path: Path | str,
     *,
+    exact: bool = False,
+    grid: Grid | None = None,
     timeout_s: float = 300.0,
     memory_gb: float = 8.0,
     limits: ReadLimits = DEFAULT_LIMITS,
-) -> MetaTensor:
-    """`read_label` in a process of its own; see `read_image_isolated`."""
-    return as_label(_load({"path": _absolute(path), "exact": True}, timeout_s, memory_gb, limits))
+) -> Loaded:
+    """`arrays.load` in a process of its own; see `read_image_isolated`."""
+    wish: dict[str, Any] = {"path": _absolute(path), "exact": exact}
+    if grid is not None:
+        wish["grid"] = {"shape": grid.shape, "affine_ras": grid.affine_ras.tolist()}
+    return _load(wish, timeout_s, memory_gb, limits)
 
 
 def _load(wish: dict[str, Any], timeout_s: float, memory_gb: float, limits: ReadLimits) -> Loaded:
@@ -121,21 +115,19 @@ def _load(wish: dict[str, Any], timeout_s: float, memory_gb: float, limits: Read
         request = {
             **wish,
             "memory_bytes": int(memory_gb * 2**30),
-            "limits": limits.__dict__,
+            "cpu_s": math.ceil(timeout_s) + 1,
+            "limits": asdict(limits),
         }
-        # A file, since the names of a long series are more than a command line may hold.
+        # A file, since the names of a long series are more than a pipe holds at once.
         (folder / "request.json").write_text(json.dumps(request))
-        root = Path(__file__).resolve().parents[2]
-        command = [sys.executable, "-I", "-c", _START, str(root), name]
-        try:
-            done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False)
-        except subprocess.TimeoutExpired as error:
+        status = run_isolated(folder, timeout_s)
+        if status is None:
             raise ImageError(
                 f"{path.name}: its decoder did not end within {timeout_s:g} s and was stopped",
                 reason="decoder_hung",
                 paths=[path],
-            ) from error
-        return _result(path, folder, done.returncode)
+            )
+        return _result(path, folder, status)
 
 
 def _result(path: Path, folder: Path, status: int) -> Loaded:

@@ -1,51 +1,94 @@
-"""What runs in the child process of `isolated`: read one file, leave an array or a refusal."""
+"""What runs in the processes of `isolated`: fork a child a file; leave an array or a refusal."""
 
 from __future__ import annotations
 
 import json
+import os
 import resource
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
+from PIL import Image
+from pydicom.uid import AllTransferSyntaxes
 
 from segmed.errors import GeometryError, ImageError
+from segmed.geometry import Grid
 from segmed.io.arrays import load
-from segmed.io.dicom_audit import SeriesAudit
+from segmed.io.dicom_audit import SeriesAudit, is_decodable
 from segmed.io.dicom_frames import Slice
 from segmed.io.dicom_read import load_series
-from segmed.io.limits import ReadLimits
+from segmed.io.limits import ReadLimits, out_of_memory
+
+
+def serve() -> None:
+    """Fork a child for each folder that a line of stdin names, until stdin ends.
+
+    The exit status of each goes to stdout as a line. Children have no way to write there.
+    """
+    answers = os.dup(1)
+    silence = os.open(os.devnull, os.O_RDWR)
+    os.dup2(silence, 1)
+    _import_decoders()
+    for line in sys.stdin.buffer:
+        folder = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            os.close(answers)
+            os.dup2(silence, 0)
+            _serve_one(folder)
+        _, status = os.waitpid(child, 0)
+        os.write(answers, f"{os.waitstatus_to_exitcode(status)}\n".encode())
+
+
+def _import_decoders() -> None:
+    """What the first use of each decoder would import, once for all children."""
+    Image.init()
+    for syntax in AllTransferSyntaxes:
+        if syntax.is_encapsulated:
+            is_decodable(syntax)
+
+
+def _serve_one(folder: str) -> NoReturn:
+    """Serve a request in this child, and end."""
+    status = 1
+    try:
+        main(folder)
+        status = 0
+    finally:
+        os._exit(status)
 
 
 def main(folder_name: str) -> None:
     """Serve one request.
 
     Args:
-        folder_name: Folder that holds `request.json` (`memory_bytes`, `limits`, `path`, and either
-            `exact` or `series`), and where the answer goes.
+        folder_name: Folder that holds `request.json` (`memory_bytes`, `cpu_s`, `limits`, `path`,
+            and either `exact` or `series`), and where the answer goes.
     """
     folder = Path(folder_name)
     request = json.loads((folder / "request.json").read_text())
     bound = request["memory_bytes"]
     resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
+    # Were the parent killed, nobody else would stop a decoder that hangs.
+    resource.setrlimit(resource.RLIMIT_CPU, (request["cpu_s"],) * 2)
     try:
         answer = _answer(request, folder)
     except ImageError as error:
-        answer = {
-            "reason": error.reason,
-            "message": str(error),
-            "geometry": isinstance(error, GeometryError),
-            "paths": [str(path) for path in error.paths],
-        }
+        answer = _refusal(error)
     except MemoryError:
-        name = Path(request["path"]).name
-        answer = {
-            "reason": "out_of_memory",
-            "message": f"{name}: reading it needs more than {bound / 2**30:g} GiB of memory",
-            "geometry": False,
-            "paths": [request["path"]],
-        }
+        answer = _refusal(out_of_memory(Path(request["path"])))
     (folder / "answer.json").write_text(json.dumps(answer))
+
+
+def _refusal(error: ImageError) -> dict[str, Any]:
+    return {
+        "reason": error.reason,
+        "message": str(error),
+        "geometry": isinstance(error, GeometryError),
+        "paths": [str(path) for path in error.paths],
+    }
 
 
 def _answer(request: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -53,9 +96,16 @@ def _answer(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     if "series" in request:
         loaded = load_series(_audit(request["series"]), limits)
     else:
-        loaded = load(request["path"], limits, exact=request["exact"])
+        loaded = load(request["path"], limits, exact=request["exact"], grid=_grid(request))
     np.save(folder / "array.npy", loaded.array, allow_pickle=False)
     return {"affine": loaded.affine_ras.tolist(), "source": loaded.source.as_json()}
+
+
+def _grid(request: dict[str, Any]) -> Grid | None:
+    if "grid" not in request:
+        return None
+    affine = np.asarray(request["grid"]["affine_ras"], dtype=np.float64)
+    return Grid(tuple(request["grid"]["shape"]), affine)
 
 
 def _audit(series: dict[str, Any]) -> SeriesAudit:

@@ -40,6 +40,8 @@ def as_integers(array: npt.NDArray[Any], path: Path) -> npt.NDArray[np.int32]:
             )
         array = rounded
     limits = np.iinfo(np.int32)
+    if np.can_cast(array.dtype, np.int32):
+        return array.astype(np.int32)
     if array.size and (array.min() < limits.min or array.max() > limits.max):
         raise ImageError(
             f"{path.name}: label values up to {array.max()} do not fit 32 bits",

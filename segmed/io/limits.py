@@ -69,6 +69,15 @@ def check_size(shape: Sequence[int], limits: ReadLimits, path: Path) -> int:
     return voxels
 
 
+def out_of_memory(path: Path) -> ImageError:
+    """The error for a file within the limits that needs more memory than there is."""
+    return ImageError(
+        f"{path.name}: reading it needs more memory than there is; free some, or allow more",
+        reason="out_of_memory",
+        paths=[path],
+    )
+
+
 def check_affine(affine_ras: Affine, limits: ReadLimits, path: Path) -> None:
     """Refuse an affine that is no placement of a rectangular grid in millimetres.
 

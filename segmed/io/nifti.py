@@ -4,7 +4,8 @@ The header is checked before a voxel is read; a gzip stream is read to its end, 
 is verified. Rules, each with its reason code: `four_dimensional`, `vector`, `complex`,
 `unsupported_pixels`, `one_dimensional`, `no_geometry` (sform and qform code both zero),
 `ambiguous_geometry`, `shear`, `absurd_spacing`, `truncated`, `corrupt`, `trailing_data`.
-The sform is used where its code is set, else the qform. Metres and micrometres are honoured.
+The sform is used where its code is set, else the qform; where both claim one space they must agree
+to half a voxel. Metres and micrometres are honoured.
 
 Source:
     NIfTI-1.1 and NIfTI-2 standards, nifti1.h and nifti2.h (NIfTI Data Format Working Group).
@@ -22,7 +23,7 @@ import numpy.typing as npt
 from nibabel.spatialimages import HeaderDataError
 
 from segmed.errors import GeometryError, ImageError
-from segmed.geometry import Affine
+from segmed.geometry import Affine, Grid, grid_difference_mm
 from segmed.io.bytestream import read_voxels, skip, truncated, unzipped
 from segmed.io.limits import ReadLimits, check_affine, check_size
 from segmed.io.source import Loaded, Source
@@ -60,6 +61,7 @@ def read_nifti(path: Path, limits: ReadLimits, *, exact: bool = False) -> Loaded
         check_size(shape, limits, path)
         affine = affine_of(header, len(shape), header_path)
         check_affine(affine, limits, path)
+        _check_agreement(header, shape, header_path)
         dtype = _voxel_type(header, header_path)
         if voxel_path == header_path:
             offset = _offset(header, header_path, smallest=len(header.binaryblock) + 4)
@@ -162,7 +164,7 @@ def affine_of(header: Any, num_axes: int, path: Path) -> Affine:
     """The affine to RAS+ mm that the header states: the sform if coded, else the qform.
 
     Raises:
-        GeometryError: `no_geometry`, `ambiguous_geometry` or `bad_affine`.
+        GeometryError: `no_geometry` or `bad_affine`.
     """
     sform_code, qform_code = int(header["sform_code"]), int(header["qform_code"])
     if sform_code <= 0 and qform_code <= 0:
@@ -176,8 +178,6 @@ def affine_of(header: Any, num_axes: int, path: Path) -> Affine:
     with np.errstate(invalid="ignore", over="ignore"):  # numbers that are none are refused later
         sform = np.asarray(header.get_sform(), dtype=np.float64)
         qform = _qform(header, path) if qform_code > 0 else None
-    if sform_code > 0 and qform is not None and sform_code == qform_code:
-        _check_agreement(sform, qform, path)
     affine = sform if sform_code > 0 or qform is None else qform
     affine = affine.copy()
     affine[:3] *= scale
@@ -198,14 +198,21 @@ def _qform(header: Any, path: Path) -> Affine:
         ) from error
 
 
-def _check_agreement(sform: Affine, qform: Affine, path: Path) -> None:
-    """Two forms that claim one space must not point into opposite directions."""
-    if not (np.isfinite(sform).all() and np.isfinite(qform).all()):
+def _check_agreement(header: Any, shape: tuple[int, ...], path: Path) -> None:
+    """Two forms that claim one space must put every corner within half a voxel of one place.
+
+    Raises:
+        GeometryError: `ambiguous_geometry`.
+    """
+    if not 0 < int(header["sform_code"]) == int(header["qform_code"]):
         return
-    if any(float(sform[:3, axis] @ qform[:3, axis]) < 0 for axis in range(3)):
+    first = Grid(shape, np.asarray(header.get_sform(), dtype=np.float64))
+    second = Grid(shape, _qform(header, path))
+    apart = grid_difference_mm(first, second)
+    if not apart <= 0.5 * min(first.spacing_mm + second.spacing_mm):
         raise GeometryError(
-            f"{path.name}: sform and qform claim the same space and point into opposite "
-            "directions; correct one of them",
+            f"{path.name}: sform and qform claim the same space and lie up to {apart:.3g} mm "
+            "apart; correct one of them",
             reason="ambiguous_geometry",
             paths=[path],
         )

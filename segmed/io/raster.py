@@ -1,13 +1,16 @@
 """Read and write PNG, TIFF and JPEG: two-dimensional images without a place in a patient.
 
 Rules. Grey gives one channel, colour three. An alpha channel must be opaque and is dropped, else
-`transparency`. A palette is expanded to its colours for an image; a label keeps its indices. One
-bit gives 0 and 1. Refused: several pages (`several_pages`), 16-bit colour and CMYK
-(`unsupported_pixels`). The affine is the identity: 1 mm pixels, rows then columns.
+`transparency`; so too where an image names a see-through grey or colour that occurs in it. A
+palette is expanded to its colours for an image; a label keeps its indices. One bit gives 0 and 1.
+Refused: several pages (`several_pages`), 16-bit colour and CMYK (`unsupported_pixels`), and pixels
+that are to be turned before they are shown (`turned`), for a mask drawn on what is shown would not
+fit. The affine is the identity: 1 mm pixels, rows then columns.
 """
 
 from __future__ import annotations
 
+import struct
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from segmed.errors import ImageError
 from segmed.io.atomic import whole_file
-from segmed.io.limits import ReadLimits, check_size
+from segmed.io.limits import ReadLimits, check_size, out_of_memory
 from segmed.io.nrrd import refusal
 from segmed.io.source import Loaded, Source
 
@@ -30,8 +33,9 @@ MAGICS = {
 }
 CHANNELS = {"1": 1, "L": 1, "P": 1, "I": 1, "F": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "LA": 2,
             "RGB": 3, "RGBA": 4}  # fmt: skip
+ORIENTATION_TAG = 0x0112
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError,
-           OverflowError, MemoryError, AttributeError)  # fmt: skip
+           OverflowError, AttributeError, struct.error)  # fmt: skip
 
 
 def raster_format(start: bytes) -> str | None:
@@ -74,11 +78,15 @@ def _pixels(path: Path, kind: str, limits: ReadLimits, *, as_label: bool) -> npt
             with Image.open(path, formats=[kind.upper()]) as image:
                 _check_header(image, path, kind, limits)
                 image.load()
+                if not as_label:
+                    _check_key(image, path)
                 array = np.asarray(image if as_label else _without_palette(image))
         except ImageError:
             raise
         except Image.DecompressionBombError as error:
             raise refusal(path, "too_large", "the header asks for too many pixels") from error
+        except MemoryError as error:
+            raise out_of_memory(path) from error
         except UnidentifiedImageError as error:
             raise refusal(path, "corrupt", f"begins as {kind} and is none") from error
         except _DAMAGE as error:
@@ -110,11 +118,29 @@ def _check_header(image: Image.Image, path: Path, kind: str, limits: ReadLimits)
     if channels is None:
         raise refusal(path, "unsupported_pixels", f"pixels of mode {image.mode}; use grey or RGB")
     check_size((image.height, image.width, channels), limits, path)
+    if (turn := image.getexif().get(ORIENTATION_TAG, 1)) != 1:
+        raise refusal(
+            path, "turned", f"to be turned before it is shown (orientation {turn}); save it turned"
+        )
     pages = int(getattr(image, "n_frames", 1))
     if pages > 1:
         raise refusal(path, "several_pages", f"{pages} pages; split them into files")
     if channels > 1 and _bits(image, path, kind) > 8:
         raise refusal(path, "unsupported_pixels", "colour of more than 8 bits; use grey or 8 bits")
+
+
+def _check_key(image: Image.Image, path: Path) -> None:
+    """Refuse pixels of the one grey or colour that the file names as see-through."""
+    key = image.info.get("transparency")
+    if key is None or image.mode == "P":
+        return
+    seen = np.atleast_3d(np.asarray(image)) == np.asarray(key)
+    if bool(seen.all(axis=2).any()):
+        raise _transparent(path)
+
+
+def _transparent(path: Path) -> ImageError:
+    return refusal(path, "transparency", "some pixels are transparent; flatten the image first")
 
 
 def _bits(image: Image.Image, path: Path, kind: str) -> int:
@@ -133,7 +159,7 @@ def _opaque(array: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
     if array.shape[2] not in {2, 4}:
         return array
     if int(array[:, :, -1].min()) != np.iinfo(array.dtype).max:
-        raise refusal(path, "transparency", "some pixels are transparent; flatten the image first")
+        raise _transparent(path)
     return array[:, :, :-1]
 
 

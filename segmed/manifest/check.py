@@ -13,9 +13,8 @@ import torch
 
 from segmed.errors import ImageError
 from segmed.geometry import Grid, grid_difference_mm, same_grid
-from segmed.io import grid_of, read_images
-from segmed.io.arrays import load
-from segmed.io.limits import DEFAULT_LIMITS
+from segmed.io import grid_of
+from segmed.io.careful import load_label_carefully, read_images_carefully
 from segmed.io.tensors import as_label
 from segmed.manifest.content import digest
 from segmed.manifest.faults import CaseRecord, Fault, note, order_of
@@ -72,13 +71,7 @@ def check_case(manifest: Manifest, case: Case) -> CaseRecord:
     if missing:
         return record
     for name in names:
-        expected = case.sha256.get(name)
-        if expected and (found := digest(manifest.root / name)) != expected:
-            record.error(
-                "wrong_hash",
-                f"{name} is not the file that was listed (sha256 {found[:12]}, expected "
-                f"{expected[:12]})",
-            )
+        _check_digest(manifest, case, name, record)
     grid = _check_image(manifest, case, record)
     label = manifest.label_path(case)
     if label is not None:
@@ -86,9 +79,26 @@ def check_case(manifest: Manifest, case: Case) -> CaseRecord:
     return record
 
 
+def _check_digest(manifest: Manifest, case: Case, name: str, record: CaseRecord) -> None:
+    expected = case.sha256.get(name)
+    if expected is None:
+        return
+    try:
+        found = digest(manifest.root / name)
+    except OSError as error:
+        record.error("unreadable", f"{name} cannot be read ({error.strerror})")
+        return
+    if found != expected:
+        record.error(
+            "wrong_hash",
+            f"{name} is not the file that was listed (sha256 {found[:12]}, expected "
+            f"{expected[:12]})",
+        )
+
+
 def _check_image(manifest: Manifest, case: Case, record: CaseRecord) -> Grid | None:
     try:
-        image = read_images(manifest.image_paths(case))
+        image = read_images_carefully(manifest.image_paths(case))
     except ImageError as error:
         record.error(error.reason, str(error))
         return None
@@ -110,7 +120,7 @@ def _check_image(manifest: Manifest, case: Case, record: CaseRecord) -> Grid | N
 
 def _check_label(manifest: Manifest, path: Path, grid: Grid | None, record: CaseRecord) -> None:
     try:
-        loaded = load(path, DEFAULT_LIMITS, exact=True, grid=grid)
+        loaded = load_label_carefully(path, grid=grid)
         label = as_label(loaded)
     except ImageError as error:
         record.error(error.reason, str(error))

@@ -182,6 +182,7 @@ def _own_path(audit: SeriesAudit) -> Path:
     inside = {path for path in folder.iterdir() if path.is_file() and not is_hidden(path)}
     if inside != set(audit.files):
         raise ManifestError(
-            f"{audit.name} does not have a folder of its own: sort the files into one a series"
+            f"{audit.name} does not have a folder of its own: "
+            "`segmed manifest scan SRC --sort-into FOLDER` makes one a series"
         )
     return folder

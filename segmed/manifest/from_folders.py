@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from segmed.errors import ImageError, ManifestError
-from segmed.io import read_image, read_label
+from segmed.io.careful import read_image_carefully, read_label_carefully
 from segmed.manifest.draft import Draft, by_stem, case_id, image_files, relative, stem_of
 from segmed.manifest.from_dataset_json import channel_files
 from segmed.manifest.schema import Case, Channel, LabelClass
@@ -145,7 +145,7 @@ def _channels(folder: Path, case: Case) -> tuple[Channel, ...]:
     if len(case.image) > 1:
         return tuple(Channel(name=f"channel_{n}") for n in range(len(case.image)))
     try:
-        count = int(read_image(folder / case.image[0]).shape[0])
+        count = int(read_image_carefully(folder / case.image[0]).shape[0])
     except ImageError as error:
         raise ManifestError(f"case {case.id!r}: {error}") from error
     names = COLOURS.get(count, tuple(f"channel_{n}" for n in range(count)))
@@ -166,7 +166,7 @@ def label_values(folder: Path, names: list[str]) -> list[int]:
 
     def values_of(name: str) -> set[int]:
         try:
-            return values_in(read_label(folder / name).as_tensor())
+            return values_in(read_label_carefully(folder / name).as_tensor())
         except ImageError as error:
             raise ManifestError(f"label {name}: {error}") from error
 

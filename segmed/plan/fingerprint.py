@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from segmed.errors import ManifestError, SegmedError
 from segmed.geometry import reorientation, spacing_of
-from segmed.io import grid_of, read_images, read_label
+from segmed.io import grid_of
+from segmed.io.careful import read_images_carefully, read_label_carefully
 from segmed.manifest.schema import Case, Manifest
 
 FOREGROUND_SAMPLES = 10_000
@@ -26,6 +27,7 @@ class CaseFacts:
 
     Attributes:
         shape: Voxels along each axis, after reorientation.
+        filled_shape: The same of the bounding box of voxels that are not zero in some channel.
         spacing_mm: Voxel edge along each axis, after reorientation.
         orientation: Axis codes as stored.
         class_voxels: Voxels of each label, in the manifest's order.
@@ -34,6 +36,7 @@ class CaseFacts:
     """
 
     shape: tuple[int, ...]
+    filled_shape: tuple[int, ...]
     spacing_mm: tuple[float, ...]
     orientation: str
     class_voxels: tuple[int, ...]
@@ -50,6 +53,7 @@ class Fingerprint:
         is_raster: Whether the images are two-dimensional.
         median_spacing_mm: Median voxel edge along each axis.
         median_shape: Median size along each axis, in voxels as stored.
+        median_filled_shape: The same after cropping to voxels that are not zero.
         min_shape: Smallest size along each axis.
         max_shape: Largest size along each axis.
         orientations: How many cases are stored in which orientation.
@@ -62,6 +66,7 @@ class Fingerprint:
     is_raster: bool
     median_spacing_mm: tuple[float, ...]
     median_shape: tuple[float, ...]
+    median_filled_shape: tuple[float, ...]
     min_shape: tuple[int, ...]
     max_shape: tuple[int, ...]
     orientations: dict[str, int]
@@ -113,8 +118,8 @@ def _look_at(manifest: Manifest, case: Case) -> CaseFacts:
     if label_path is None:
         raise ManifestError(f"training case {case.id} has no label: name one, or move it to 'test'")
     try:
-        image = read_images(manifest.image_paths(case))
-        label = read_label(label_path, like=image)
+        image = read_images_carefully(manifest.image_paths(case))
+        label = read_label_carefully(label_path, like=image)
     except SegmedError as error:
         raise ManifestError(f"case {case.id}: {error}") from error
     grid = grid_of(image)
@@ -130,16 +135,29 @@ def _look_at(manifest: Manifest, case: Case) -> CaseFacts:
     step = max(1, inside.shape[1] // FOREGROUND_SAMPLES)
     order = _axis_order(grid.affine_ras, len(grid.shape))
     spacing_mm = spacing_of(grid.affine_ras)
+    filled = (voxels != 0).any(axis=0)
+    filled_shape = _box_of(filled)
     return CaseFacts(
         shape=tuple(grid.shape[axis] for axis in order),
+        filled_shape=tuple(filled_shape[axis] for axis in order),
         spacing_mm=tuple(spacing_mm[axis] for axis in order),
         orientation=grid.orientation,
         class_voxels=tuple(
             int(counts[item.value]) if item.value < len(counts) else 0 for item in manifest.labels
         ),
         foreground=inside[:, ::step].astype(np.float32),
-        background_zero=float((voxels == 0).all(axis=0).mean()),
+        background_zero=1.0 - float(filled.mean()),
     )
+
+
+def _box_of(filled: npt.NDArray[np.bool_]) -> tuple[int, ...]:
+    """Size of the bounding box of a mask; of an empty one, the whole."""
+    sizes = []
+    for axis, size in enumerate(filled.shape):
+        others = tuple(other for other in range(filled.ndim) if other != axis)
+        used = np.flatnonzero(filled.any(axis=others))
+        sizes.append(int(used[-1] - used[0]) + 1 if used.size else size)
+    return tuple(sizes)
 
 
 def _axis_order(affine_ras: npt.NDArray[np.float64], axes: int) -> Sequence[int]:
@@ -151,6 +169,7 @@ def _axis_order(affine_ras: npt.NDArray[np.float64], axes: int) -> Sequence[int]
 
 def _gather(facts: Sequence[CaseFacts]) -> Fingerprint:
     shapes = np.array([fact.shape for fact in facts])
+    filled = np.array([fact.filled_shape for fact in facts])
     spacings = np.array([fact.spacing_mm for fact in facts])
     voxels = shapes.prod(axis=1).sum()
     orientations: dict[str, int] = {}
@@ -162,6 +181,7 @@ def _gather(facts: Sequence[CaseFacts]) -> Fingerprint:
         is_raster=shapes.shape[1] == 2,
         median_spacing_mm=tuple(round(float(x), 5) for x in np.median(spacings, axis=0)),
         median_shape=tuple(float(x) for x in np.median(shapes, axis=0)),
+        median_filled_shape=tuple(float(x) for x in np.median(filled, axis=0)),
         min_shape=tuple(int(x) for x in shapes.min(axis=0)),
         max_shape=tuple(int(x) for x in shapes.max(axis=0)),
         orientations=orientations,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 from segmed.errors import UsageError
@@ -32,6 +33,15 @@ SLICEWISE_SLICES = 16
 ACTIVATION_BYTES_PER_VOXEL = 320
 """Training memory of one voxel for each feature of the finest level, in bytes: two encoder and two
 decoder convolutions with norm, activation and gradients, the coarser levels included."""
+
+BATCH_SIZE = {2: 8, 3: 2}
+"""Patches a step, by spatial dimensions; `full` networks take more where memory allows."""
+
+MAX_BATCH_SHARE = 0.05
+"""Largest share of all training voxels in one batch of a `full` network."""
+
+CROP_SHARE = 0.25
+"""Volumes of which more is exactly zero are cropped."""
 
 SMALL_PATCH_VOXELS = {2: 160 * 160, 3: 40_000}
 """Voxels of a patch for `small` networks, by spatial dimensions: more steps in the same time."""
@@ -69,6 +79,7 @@ def make_plan(
     spatial_dims: Literal[2, 3] | None = None,
     memory_gb: float | None = None,
     size: Size = "small",
+    bias_correction: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Plan:
     """Decide spacing, patch, intensities, networks and recipe from the training cases.
@@ -78,13 +89,15 @@ def make_plan(
         spatial_dims: 2 or 3 to insist; otherwise decided from the images.
         memory_gb: Memory that a training step may take, in GB.
         size: `small` networks for a CPU or short budgets, `full` ones for a GPU.
+        bias_correction: Clear MR channels of their bias field (N4) before anything else.
         progress: Called with cases looked at and cases in all.
 
     Returns:
         The plan, with reasons.
 
     Raises:
-        UsageError: The wish contradicts the images (3D of rasters), or the memory is too little.
+        UsageError: The wish contradicts the images (3D of rasters, bias correction without an MR
+            channel), or the memory is too little.
         ManifestError: A training case cannot be read.
     """
     memory_gb = DEFAULT_MEMORY_GB if memory_gb is None else memory_gb
@@ -94,14 +107,56 @@ def make_plan(
     choice = _choose_dimensions(facts, spatial_dims)
     reasons = {"spatial_dims": choice.why}
     preprocessing = _plan_preprocessing(manifest, facts, choice, reasons)
+    if bias_correction:
+        preprocessing = _with_bias_correction(preprocessing, manifest, reasons)
     axes = _network_axes(facts, choice)
     spacing_mm = [preprocessing.spacing_mm[axis] for axis in axes]
+    stored = facts.median_filled_shape if preprocessing.crop_nonzero else facts.median_shape
     shape = [
-        facts.median_shape[axis] * facts.median_spacing_mm[axis] / preprocessing.spacing_mm[axis]
+        stored[axis] * facts.median_spacing_mm[axis] / preprocessing.spacing_mm[axis]
         for axis in axes
     ]
-    batch_size = 2 if choice.spatial_dims == 3 else 8
-    voxels = memory_gb * 1e9 / (batch_size * BASE_WIDTH[size] * ACTIVATION_BYTES_PER_VOXEL)
+    patch_size = _plan_patch(choice, size, memory_gb, shape, spacing_mm, reasons)
+    batch_size = _plan_batch(choice, size, memory_gb, patch_size, facts, reasons)
+    topology = plan_topology(patch_size, spacing_mm)
+    reasons["networks"] = (
+        f"{len(topology.strides)} levels: an axis is halved while it is not much coarser than the "
+        f"others and keeps 4 voxels; {size!r} widths start at {BASE_WIDTH[size]} features"
+    )
+    flips = _plan_flips(manifest, choice, reasons)
+    augmentation = _plan_augmentation(spacing_mm, patch_size, flips, reasons)
+    return Plan(
+        name=manifest.name,
+        spatial_dims=choice.spatial_dims,
+        channels=manifest.channels,
+        labels=manifest.labels,
+        preprocessing=preprocessing,
+        patch_size=patch_size,
+        slice_axis=choice.slice_axis,
+        networks=plan_networks(topology, patch_size=patch_size, spacing_mm=spacing_mm, size=size),
+        recipe=_plan_recipe(size, batch_size, augmentation, facts, reasons),
+        inference=Inference(mirror_axes=flips),
+        fingerprint=facts.as_record(),
+        reasons=reasons,
+    )
+
+
+def _memory_voxels(size: Size, memory_gb: float) -> float:
+    """Voxels of all patches of one step that a memory holds."""
+    return memory_gb * 1e9 / (BASE_WIDTH[size] * ACTIVATION_BYTES_PER_VOXEL)
+
+
+def _plan_patch(
+    choice: _Choice,
+    size: Size,
+    memory_gb: float,
+    shape: Sequence[float],
+    spacing_mm: Sequence[float],
+    reasons: dict[str, str],
+) -> tuple[int, ...]:
+    """The largest patch of the typical image that memory (or the small networks' time) allows."""
+    batch_size = BATCH_SIZE[choice.spatial_dims]
+    voxels = _memory_voxels(size, memory_gb) / batch_size
     told = f"as much of it as {memory_gb:g} GB holds at batch {batch_size}"
     if size == "small" and voxels > SMALL_PATCH_VOXELS[choice.spatial_dims]:
         voxels = SMALL_PATCH_VOXELS[choice.spatial_dims]
@@ -113,30 +168,50 @@ def make_plan(
         f"the median image is {'x'.join(f'{n:.0f}' for n in shape)} voxels at this spacing; "
         f"{told}, rounded to the strides"
     )
-    topology = plan_topology(patch_size, spacing_mm)
-    reasons["networks"] = (
-        f"{len(topology.strides)} levels: an axis is halved while it is not much coarser than the "
-        f"others and keeps 4 voxels; {size!r} widths start at {BASE_WIDTH[size]} features"
-    )
-    flips = _plan_flips(manifest, choice, reasons)
-    return Plan(
-        name=manifest.name,
-        spatial_dims=choice.spatial_dims,
-        channels=manifest.channels,
-        labels=manifest.labels,
-        preprocessing=preprocessing,
-        patch_size=patch_size,
-        slice_axis=choice.slice_axis,
-        networks=plan_networks(topology, patch_size=patch_size, spacing_mm=spacing_mm, size=size),
-        recipe=_plan_recipe(size, batch_size, _plan_augmentation(spacing_mm, patch_size, flips)),
-        inference=Inference(mirror_axes=flips),
-        fingerprint=facts.as_record(),
-        reasons=reasons,
-    )
+    return patch_size
 
 
-def _plan_recipe(size: Size, batch_size: int, augmentation: Augmentation) -> Recipe:
+def _plan_batch(
+    choice: _Choice,
+    size: Size,
+    memory_gb: float,
+    patch_size: Sequence[int],
+    facts: Fingerprint,
+    reasons: dict[str, str],
+) -> int:
+    """Patches a step: few for small networks; else what memory leaves once patches are whole."""
+    least = BATCH_SIZE[choice.spatial_dims]
+    field = "recipe.batch_size"
+    if size == "small":
+        reasons[field] = "few patches a step: more steps in the same time"
+        return least
+    held = int(_memory_voxels(size, memory_gb) / prod(patch_size))
+    of_all = int(MAX_BATCH_SHARE * facts.num_cases * prod(facts.median_shape) / prod(patch_size))
+    chosen = max(least, min(held, of_all))
+    reasons[field] = (
+        f"{memory_gb:g} GB hold {held} such patches; a batch is at least {least}, and at most "
+        f"{MAX_BATCH_SHARE:.0%} of all training voxels ({of_all})"
+    )
+    return chosen
+
+
+def _plan_recipe(
+    size: Size,
+    batch_size: int,
+    augmentation: Augmentation,
+    facts: Fingerprint,
+    reasons: dict[str, str],
+) -> Recipe:
     """Short trainings of small networks see little twice: change less, average the weights."""
+    reasons["recipe.foreground_fraction"] = (
+        "this share of patches is centred on a label, for labels take up "
+        f"{sum(facts.class_share):.2%} of the voxels"
+    )
+    reasons["recipe.ema_decay"] = (
+        "averaged weights steady a short training"
+        if size == "small"
+        else "none: a long training ends at a small learning rate, which averages by itself"
+    )
     if size == "full":
         return Recipe(batch_size=batch_size, iterations_per_epoch=100, augmentation=augmentation)
     gentler = augmentation.model_copy(update=GENTLE)
@@ -179,19 +254,29 @@ def _plan_preprocessing(
             f"voxels are more than {COARSE_AXIS_RATIO:g} times longer along this axis: it is "
             "resampled apart, without cubic overshoot between far slices"
         )
+    crop = facts.background_zero > CROP_SHARE and not facts.is_raster
     intensity = tuple(
-        _plan_intensity(channel.modality, statistics)
+        _plan_intensity(channel.modality, statistics, nonzero=crop)
         for channel, statistics in zip(manifest.channels, facts.intensity, strict=True)
     )
     reasons["preprocessing.intensity"] = (
         "CT is clipped to the 0.5 and 99.5 percentiles of the training foreground and scaled by "
         "its mean and deviation; everything else by each image's own mean and deviation"
+        + (" of voxels that are not zero" if crop else "")
     )
-    crop = facts.background_zero > 0.25 and not facts.is_raster
-    if crop:
+    if not facts.is_raster:
         reasons["preprocessing.crop_nonzero"] = (
-            f"{facts.background_zero:.0%} of a typical volume is exactly zero"
+            f"{facts.background_zero:.0%} of a typical volume is exactly zero; cropped is what has "
+            f"more than {CROP_SHARE:.0%}"
         )
+        stored = ", ".join(f"{count} {code}" for code, count in sorted(facts.orientations.items()))
+        reasons["preprocessing.orientation"] = f"one frame for all images, stored as {stored}"
+    reasons["preprocessing.image_order"] = (
+        "cubic B-spline for images; labels always by nearest neighbour, without new values"
+    )
+    reasons["preprocessing.bias_correction"] = (
+        "N4 is slow and helps MR only: asked for by --bias-correction"
+    )
     return Preprocessing(
         orientation="" if facts.is_raster else "RAS",
         spacing_mm=spacing_mm,
@@ -201,7 +286,19 @@ def _plan_preprocessing(
     )
 
 
-def _plan_intensity(modality: str, statistics: dict[str, float]) -> Intensity:
+def _with_bias_correction(
+    preprocessing: Preprocessing, manifest: Manifest, reasons: dict[str, str]
+) -> Preprocessing:
+    names = [channel.name for channel in manifest.channels if channel.modality == "MR"]
+    if not names:
+        raise UsageError(
+            "bias correction asked for, but no channel of the manifest has the modality MR"
+        )
+    reasons["preprocessing.bias_correction"] = f"N4 as asked for, on {', '.join(names)}"
+    return preprocessing.model_copy(update={"bias_correction": True})
+
+
+def _plan_intensity(modality: str, statistics: dict[str, float], *, nonzero: bool) -> Intensity:
     if modality == "CT":
         return Intensity(
             scheme="ct",
@@ -210,7 +307,7 @@ def _plan_intensity(modality: str, statistics: dict[str, float]) -> Intensity:
             mean=statistics["mean"],
             std=max(statistics["std"], 1e-3),
         )
-    return Intensity(scheme="zscore")
+    return Intensity(scheme="zscore", nonzero=nonzero)
 
 
 def _plan_flips(manifest: Manifest, choice: _Choice, reasons: dict[str, str]) -> tuple[int, ...]:
@@ -235,9 +332,15 @@ def _plan_flips(manifest: Manifest, choice: _Choice, reasons: dict[str, str]) ->
 
 
 def _plan_augmentation(
-    spacing_mm: Sequence[float], patch_size: Sequence[int], flips: tuple[int, ...]
+    spacing_mm: Sequence[float],
+    patch_size: Sequence[int],
+    flips: tuple[int, ...],
+    reasons: dict[str, str],
 ) -> Augmentation:
     """Rotation is small about axes that would mix coarse and fine directions."""
+    reasons["recipe.augmentation.rotation_deg"] = (
+        "small about axes that would mix directions of very different voxel edges"
+    )
     if len(patch_size) == 2:
         return Augmentation(flip_axes=flips, rotation_deg=(30.0,))
     anisotropic = max(spacing_mm) > COARSE_AXIS_RATIO * min(spacing_mm)

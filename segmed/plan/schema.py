@@ -46,7 +46,7 @@ class Preprocessing(Frozen):
         image_order: Spline order for images: 3, or 1.
         anisotropic_axis: Axis resampled apart with order 0 or 1, where one is much coarser.
         crop_nonzero: Crop to the bounding box of non-zero voxels first.
-        bias_correction: N4 before anything else.
+        bias_correction: N4 before anything else, on all channels but CT.
         intensity: One entry a channel.
     """
 

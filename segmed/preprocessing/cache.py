@@ -16,9 +16,9 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
-from segmed import io
 from segmed.errors import ManifestError
 from segmed.geometry import Grid
+from segmed.io.careful import read_images_carefully, read_label_carefully
 from segmed.manifest import Case, Manifest, digest
 from segmed.metrics.training_norms import measure_reference
 from segmed.plan.schema import Plan
@@ -90,9 +90,9 @@ def prepared_case(manifest: Manifest, case: Case, plan: Plan) -> tuple[Prepared,
 
 
 def _read(manifest: Manifest, case: Case) -> tuple[MetaTensor, MetaTensor | None]:
-    image = io.read_images(manifest.image_paths(case))
+    image = read_images_carefully(manifest.image_paths(case))
     path = manifest.label_path(case)
-    return image, None if path is None else io.read_label(path, like=image)
+    return image, None if path is None else read_label_carefully(path, like=image)
 
 
 def _prepare(

@@ -8,7 +8,7 @@ from typing import Any
 
 from monai.transforms import Compose, Transform
 
-from segmed.io import read_images, read_label
+from segmed.io.careful import read_images_carefully, read_label_carefully
 from segmed.plan.schema import Plan
 from segmed.preprocessing.prepare import prepare, prepare_label
 
@@ -20,9 +20,9 @@ class LoadCase(Transform):  # type: ignore[misc] # MONAI is untyped
         """The row with `image` and `label` (where it has one) as MetaTensors."""
         names = row["image"]
         paths = [Path(names)] if isinstance(names, str | Path) else [Path(name) for name in names]
-        loaded = {**row, "image": read_images(paths)}
+        loaded = {**row, "image": read_images_carefully(paths)}
         if row.get("label") is not None:
-            loaded["label"] = read_label(row["label"], like=loaded["image"])
+            loaded["label"] = read_label_carefully(row["label"], like=loaded["image"])
         return loaded
 
 

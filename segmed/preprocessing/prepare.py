@@ -43,7 +43,12 @@ def prepare(image: MetaTensor, plan: Plan) -> Prepared:
     require_channels(image, plan)
     voxels = image.as_tensor().to(torch.float32)
     if rules.bias_correction:
-        voxels = torch.stack([correct_bias(channel) for channel in voxels])
+        voxels = torch.stack(
+            [
+                channel if about.modality == "CT" else correct_bias(channel)
+                for channel, about in zip(voxels, plan.channels, strict=True)
+            ]
+        )
     placement = turned(grid_of(image), rules.orientation)
     if rules.crop_nonzero:
         placement = _cropped(placement, voxels)

@@ -54,6 +54,20 @@ def two_missing(series: Series) -> None:
     del series[3:5]
 
 
+def every_second_missing(series: Series) -> None:
+    for number, dataset in enumerate(series):
+        dataset.InstanceNumber = number + 1
+        dataset.SpacingBetweenSlices = 6.5
+    del series[1::2]
+
+
+def all_but_two_missing(series: Series) -> None:
+    for number, dataset in enumerate(series):
+        dataset.InstanceNumber = number + 1
+        dataset.SpacingBetweenSlices = 6.5
+    del series[1:5], series[2:]
+
+
 def duplicate_position(series: Series) -> None:
     series.append(another(series[2]))
 
@@ -196,6 +210,10 @@ def other_modality(series: Series) -> None:
     series[5].Modality = "CT"
 
 
+def one_inverted(series: Series) -> None:
+    series[5].PhotometricInterpretation = "MONOCHROME1"
+
+
 def huge_pixels(series: Series) -> None:
     for dataset in series:
         dataset.PixelSpacing = [900, 900]
@@ -208,6 +226,8 @@ def pixels_cut_short(series: Series) -> None:
 FAULTS: dict[str, tuple[Change, str]] = {
     "missing": (missing, "missing_slice"),
     "two missing": (two_missing, "missing_slice"),
+    "every second missing": (every_second_missing, "missing_slice"),
+    "all but two missing": (all_but_two_missing, "missing_slice"),
     "duplicate position": (duplicate_position, "duplicate_slice"),
     "duplicate instance": (duplicate_instance, "duplicate_slice"),
     "uneven": (uneven, "uneven_slices"),
@@ -238,6 +258,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "other patient": (other_patient, "mixed_patient"),
     "other study": (other_study, "mixed_study"),
     "other modality": (other_modality, "mixed_modality"),
+    "one inverted": (one_inverted, "mixed_photometric"),
     "huge pixels": (huge_pixels, "absurd_spacing"),
     "pixels cut short": (pixels_cut_short, "truncated"),
 }
@@ -269,6 +290,17 @@ def varied_echo_times_at_distinct_places(series: Series) -> None:
         dataset.EchoTime = 8.9 + 0.001 * index
 
 
+def stated_gap_instead_of_distance(series: Series) -> None:
+    for number, dataset in enumerate(series):
+        dataset.InstanceNumber = number + 1
+        dataset.SpacingBetweenSlices = 3.25
+
+
+def numbers_of_interleaved_echoes(series: Series) -> None:
+    for number, dataset in enumerate(series):
+        dataset.InstanceNumber = 2 * number + 1
+
+
 def without_thickness(series: Series) -> None:
     for dataset in series:
         del dataset.SliceThickness, dataset.SpacingBetweenSlices
@@ -284,5 +316,6 @@ def one_slice(series: Series) -> None:
 
 SOUND: tuple[Change, ...] = (
     shuffled_numbers, no_numbers, last_digit_of_orientation, positions_of_two_decimals,
-    varied_echo_times_at_distinct_places, without_thickness, two_slices, one_slice,
+    varied_echo_times_at_distinct_places, stated_gap_instead_of_distance,
+    numbers_of_interleaved_echoes, without_thickness, two_slices, one_slice,
 )  # fmt: skip

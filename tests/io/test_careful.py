@@ -15,10 +15,18 @@ from pydicom.uid import JPEGLSLossless
 from volumes_in_space import volume
 
 from segmed.errors import ImageError
-from segmed.io import read_image, source_of, write_label
-from segmed.io.careful import read_image_carefully, read_images_carefully
+from segmed.io import grid_of, read_image, read_label, source_of, write_label
+from segmed.io.careful import (
+    load_label_carefully,
+    read_image_carefully,
+    read_images_carefully,
+    read_label_carefully,
+)
 from segmed.io.dicom import scan
+from segmed.io.dicom_seg import write_dicom_seg
 from segmed.io.dicom_write import write_series
+from segmed.io.isolated import load_isolated
+from segmed.manifest.schema import LabelClass
 
 
 @pytest.fixture
@@ -80,6 +88,33 @@ def test_plain_files_start_no_process(tmp_path: Path, oblique_volume: MetaTensor
     with pytest.raises(ImageError) as caught:
         read_image_carefully(first.with_name("absent"))
     assert caught.value.reason == "missing_file"
+
+
+def test_labels_are_read_carefully_too(
+    tmp_path: Path, two_labels: tuple[LabelClass, LabelClass]
+) -> None:
+    write_series(tmp_path / "series", volume(np.eye(3)))
+    image = read_image(tmp_path / "series")
+    label = torch.zeros(image.shape[1:], dtype=torch.int32)
+    label[2:5, 2:5, 2:4] = 5
+    path = write_dicom_seg(
+        tmp_path / "seg.dcm",
+        label,
+        like=image,
+        labels=two_labels,
+        model_name="a",
+        model_version="1",
+    )
+    for loaded in (
+        load_label_carefully(path, grid=grid_of(image)),
+        load_isolated(path, exact=True, grid=grid_of(image)),
+    ):
+        np.testing.assert_array_equal(loaded.array[0], label.numpy())
+        np.testing.assert_array_equal(loaded.affine_ras, np.asarray(image.affine))
+    packed = compressed_series(tmp_path / "packed")
+    assert torch.equal(read_label_carefully(packed).as_tensor(), read_label(packed).as_tensor())
+    Image.fromarray(np.full((8, 9), 3, np.uint8)).save(tmp_path / "a.png")
+    assert read_label_carefully(tmp_path / "a.png").unique().tolist() == [3]
 
 
 def test_channels_are_read_carefully_too(tmp_path: Path) -> None:

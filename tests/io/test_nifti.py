@@ -137,6 +137,9 @@ SMALL = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
         (SMALL, {"srow_x": [5000, 0, 0, 0], "qform_code": 0}, "absurd_spacing"),
         (SMALL, {"srow_y": [0.5, 2, 0, 0], "qform_code": 0}, "shear"),
         (SMALL, {"srow_x": [-1, 0, 0, 0]}, "ambiguous_geometry"),
+        (SMALL, {"srow_x": [2, 0, 0, 0]}, "ambiguous_geometry"),
+        (SMALL, {"srow_z": [0, 0, 3, 9]}, "ambiguous_geometry"),
+        (SMALL, {"dim": [3, 2, 3, 3, 1, 1, 1, 1]}, "trailing_data"),
         (SMALL, {"scl_slope": np.inf}, "bad_scaling"),
         (SMALL, {"vox_offset": -5}, "corrupt"),
         (np.full((2, 3, 4), np.nan, dtype=np.float32), {}, "non_finite"),
@@ -176,6 +179,12 @@ def test_a_bomb_is_refused_without_filling_memory(tmp_path: Path) -> None:
     with pytest.raises(ImageError) as caught:
         read_image(bomb, limits=ReadLimits(max_voxels=1000))
     assert caught.value.reason == "too_large"
+
+
+def test_padding_of_a_block_device_is_passed_over(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.nii", SMALL)
+    path.write_bytes(path.read_bytes() + bytes(400))
+    np.testing.assert_array_equal(read_image(path).numpy()[0], SMALL)
 
 
 def test_units_of_metres_and_micrometres_are_honoured(tmp_path: Path) -> None:

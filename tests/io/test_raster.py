@@ -52,6 +52,33 @@ def test_transparency_is_refused(tmp_path: Path) -> None:
     assert caught.value.reason == "transparency"
 
 
+def test_a_see_through_grey_or_colour_is_refused_where_it_occurs(tmp_path: Path) -> None:
+    present = (int(GREY[0, 0]), tuple(map(int, COLOUR[0, 0])))
+    for values, key, other in zip((GREY, COLOUR), present, (255, (255, 255, 255)), strict=True):
+        Image.fromarray(values).save(tmp_path / "a.png", transparency=key)
+        with pytest.raises(ImageError) as caught:
+            read_image(tmp_path / "a.png")
+        assert caught.value.reason == "transparency"
+        Image.fromarray(values).save(tmp_path / "a.png", transparency=other)
+        assert read_image(tmp_path / "a.png").shape[1:] == (5, 7)
+    Image.fromarray(GREY).save(tmp_path / "a.png", transparency=present[0])
+    np.testing.assert_array_equal(read_label(tmp_path / "a.png").numpy()[0], GREY)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
+def test_an_image_to_be_turned_before_it_is_shown_is_refused(tmp_path: Path, name: str) -> None:
+    exif = Image.Exif()
+    for orientation in (1, 6):
+        exif[0x0112] = orientation
+        Image.fromarray(GREY).save(tmp_path / name, exif=exif)
+        if orientation == 1:
+            assert read_image(tmp_path / name).shape == (1, 5, 7)
+            continue
+        with pytest.raises(ImageError) as caught:
+            read_image(tmp_path / name)
+        assert caught.value.reason == "turned"
+
+
 def test_a_palette_is_colours_for_an_image_and_indices_for_a_label(tmp_path: Path) -> None:
     indices = (GREY % 3).astype(np.uint8)
     image = Image.new("P", (7, 5))
