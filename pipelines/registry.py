@@ -38,6 +38,7 @@ from pipelines.pyfunc_form import MODEL_FOLDER, PACKAGE_INSIDE, package_hash, sa
 from pipelines.tracking import connect_quietly, open_registration_run
 from segmed.errors import ServiceError, UsageError
 from segmed.package import ModelPackage
+from segmed.package_check import check_package
 from segmed.plan import Plan
 
 logger = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ class Registry:
             UsageError: Its labels, channels or spacing differ from the model's earlier versions.
         """
         check_name(name)
-        package = ModelPackage.load(package_dir)
+        package = check_package(package_dir)
         known = [entry for entry in self.versions(name) if entry.hash == package.hash]
         if known:
             version = known[-1]
