@@ -27,6 +27,9 @@ from segmed.errors import ServiceError, UsageError
 KEY_TAG = "segmed.key"
 """Tag that names a run's outbox; a run is created once for each key."""
 
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""MLflow's pages open an experiment of this kind with its runs and charts, not with chat traces."""
+
 BATCH_METRICS = 1000
 """MLflow takes at most this many metrics a request."""
 
@@ -109,7 +112,8 @@ def experiment_id(client: MlflowClient, uri: str, name: str, folder: Path) -> st
             beside = Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts"
             place = (beside / name).resolve().as_uri()
         try:
-            return str(client.create_experiment(name, artifact_location=place))
+            made = client.create_experiment(name, artifact_location=place, tags=EXPERIMENT_TAGS)
+            return str(made)
         except MlflowException:
             other: Experiment | None = client.get_experiment_by_name(name)
             if other is None:

@@ -126,7 +126,7 @@ def _write_onnx(source: Path, package: ModelPackage, out: Path) -> None:
     )
     assert program is not None
     program.save(str(out / "model.onnx"))
-    _describe(source, out)
+    _describe(source, package, out)
 
 
 def _write_openvino(source: Path, package: ModelPackage, out: Path) -> None:
@@ -140,11 +140,42 @@ def _write_openvino(source: Path, package: ModelPackage, out: Path) -> None:
     out.mkdir()
     model = openvino.convert_model(package.build(), example_input=example_input(package))
     openvino.save_model(model, str(out / "model.xml"), compress_to_fp16=False)
-    _describe(source, out)
+    _describe(source, package, out)
 
 
-def _describe(source: Path, out: Path) -> None:
-    """Plan and card beside a network, for whoever prepares its input."""
+READ_ME = """# {architecture} on {data}
+
+Input `image`: float32 [batch, {channels}, {patch}], a window of an image that is prepared as
+`preprocessing` in plan.yaml says. Output `logits`: [batch, {classes}, {patch}], background first.
+sha256.json holds the digest of each file; package hash {hash}.
+
+{hint}"""
+"""What lies beside a network for whoever runs it."""
+
+HINTS = {
+    "model.onnx": 'onnxruntime.InferenceSession("model.onnx").run(None, {"image": window})\n',
+    "model.xml": """openvino.compile_model("model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+Without the hint some processors compute in bfloat16 and give slightly other logits.
+""",
+}
+"""How each network file is run."""
+
+
+def _describe(source: Path, package: ModelPackage, out: Path) -> None:
+    """Plan, card and a page to read beside a network, for whoever prepares its input."""
+    plan = package.plan
+    hint = next(text for name, text in HINTS.items() if (out / name).exists())
+    text = READ_ME.format(
+        architecture=package.architecture,
+        data=plan.name,
+        channels=plan.in_channels,
+        patch=", ".join(map(str, plan.patch_size)),
+        classes=plan.num_classes,
+        hash=package.hash,
+        hint=hint,
+    )
+    (out / "README.md").write_text(text, encoding="utf-8")
     for name in (PLAN_FILE, CARD_FILE):
         shutil.copyfile(source / name, out / name)
     listing = {

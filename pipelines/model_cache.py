@@ -12,6 +12,7 @@ from pathlib import Path
 
 from segmed.errors import PackageError
 from segmed.package import ModelPackage
+from segmed.package_check import check_package
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def cached_package(package_hash: str, fetch: Callable[[Path], Path]) -> Path:
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".fetch-") as scratch:
         package = fetch(Path(scratch))
-        found = ModelPackage.load(package).hash
+        found = check_package(package).hash
         if found != package_hash:
             raise PackageError(
                 f"the package has hash {found[:12]}, the registry says {package_hash[:12]}; "
@@ -95,9 +96,21 @@ def recall(uri: str, reference: str) -> Known | None:
     return None if entry is None else Known(**entry)
 
 
-def forget(package_hash: str) -> None:
-    """Remove a package from the cache."""
-    shutil.rmtree(cache_folder() / "packages" / package_hash, ignore_errors=True)
+def load_cached(place: Path) -> ModelPackage:
+    """Load a package; a damaged one in the cache is removed, so that the next use fetches it.
+
+    Raises:
+        PackageError: It is damaged.
+    """
+    try:
+        return ModelPackage.load(place)
+    except PackageError as error:
+        if place.parent != cache_folder() / "packages":
+            raise
+        shutil.rmtree(place, ignore_errors=True)
+        raise PackageError(
+            f"{error}: the copy in the cache was removed, the same command again fetches it"
+        ) from error
 
 
 def _references_path() -> Path:

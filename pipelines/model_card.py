@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
-
+from pipelines.held_out import HELD_OUT
 from segmed.package import ModelPackage
 
 MAX_CARD_LENGTH = 5000
@@ -17,17 +15,18 @@ SHOWN_METRICS = (("dice", "Dice"), ("hd95_mm", "HD95 (mm)"), ("nsd", "NSD"))
 """Metrics in the table of scores."""
 
 
-def card_of(package: ModelPackage, summary: pd.DataFrame | None = None) -> str:
+def card_of(package: ModelPackage, scores: Mapping[str, Any] | None = None) -> str:
     """The card as Markdown.
 
     Args:
         package: The model.
-        summary: Scores on cases kept out of training, as from `segmed.metrics.summarise`.
+        scores: From `held_out_scores`; those that the package carries if left out.
 
     Returns:
         At most `MAX_CARD_LENGTH` characters; rows of the table that do not fit are counted.
     """
     plan, made = package.plan, package.provenance
+    scores = scores or made.get(HELD_OUT)
     head = [
         f"# {plan.name}: {package.architecture}, {plan.spatial_dims}D",
         "",
@@ -49,6 +48,7 @@ def card_of(package: ModelPackage, summary: pd.DataFrame | None = None) -> str:
     ]
     tail = [
         "",
+        *_failures(scores),
         "## Limits",
         "- Images of other scanners, sequences, ages or pathologies than the training set's are "
         "untested; score some of your own first.",
@@ -56,7 +56,7 @@ def card_of(package: ModelPackage, summary: pd.DataFrame | None = None) -> str:
         "",
         f"Package hash `{package.hash}`",
     ]
-    return _fitted(head, _scores(summary), tail)
+    return _fitted(head, _scores(scores, made.get("fold")), tail)
 
 
 def _label(name: str, value: int, code: Any) -> str:
@@ -81,35 +81,72 @@ def _facts(made: Mapping[str, Any]) -> list[str]:
     return facts or ["- not stated"]
 
 
-def _scores(summary: pd.DataFrame | None) -> list[str]:
-    if summary is None:
+def _scores(scores: Mapping[str, Any] | None, fold: Any) -> list[str]:
+    if scores is None:
         return ["## Scores", "None are kept with this version."]
-    known = {(row["label"], row["metric"]): row for row in summary.to_dict("records")}
-    metrics = [entry for entry in SHOWN_METRICS if entry[0] in set(summary["metric"])]
+    structures: Mapping[str, Mapping[str, Any]] = scores["structures"]
+    metrics = [e for e in SHOWN_METRICS if any(e[0] in found for found in structures.values())]
     lines = [
         "## Scores on cases kept out of training",
-        "Mean (95 % interval); a missed structure counts as 0 and the image diagonal.",
+        _held_out(scores, fold) + " Mean (95 % interval); a missed structure counts as 0 and the "
+        "image diagonal.",
         "",
         "| structure | n | missed | invented | " + " | ".join(title for _, title in metrics) + " |",
-        "|---|---|---|---|" + "---|" * len(metrics),
+        "|:---|---:|---:|---:|" + ":---:|" * len(metrics),
     ]
-    for label in dict.fromkeys(summary["label"]):
-        row = known[label, metrics[0][0]]
-        cells = [_cell(known[label, metric]) for metric, _ in metrics]
-        lines.append(
-            f"| {label} | {row['n']} | {row['n_missed']} | {row['n_false_positive']} | "
-            + " | ".join(cells)
-            + " |"
-        )
+    for label, found in structures.items():
+        shown = [
+            _cell(found.get(name, {}), digits=2 if name.endswith("_mm") else 3)
+            for name, _ in metrics
+        ]
+        counts = [str(found[name]) for name in ("n", "n_missed", "n_false_positive")]
+        lines.append(f"| {' | '.join([label, *counts, *shown])} |")
     return lines
 
 
-def _cell(row: Mapping[Any, Any]) -> str:
-    if not math.isfinite(row["mean"]):
+def _held_out(scores: Mapping[str, Any], fold: Any) -> str:
+    """Which cases they are, in a sentence."""
+    cases = f"{scores['cases']} case{'s' if scores['cases'] > 1 else ''}"
+    folds = scores["folds"]
+    if len(folds) < 2:
+        return f"{cases}."
+    text = ", ".join(map(str, folds))
+    return (
+        f"{cases} of folds {text}, each by a model that did not see it; this one is fold {fold}'s."
+    )
+
+
+def _cell(found: Mapping[str, float | None], *, digits: int) -> str:
+    mean, low, high = (found.get(name) for name in ("mean", "ci_low", "ci_high"))
+    if mean is None:
         return "not scored"
-    if not math.isfinite(row["ci_low"]):
-        return f"{row['mean']:.3f}"
-    return f"{row['mean']:.3f} ({row['ci_low']:.3f} to {row['ci_high']:.3f})"
+    if low is None or high is None:
+        return f"{mean:.{digits}f}"
+    return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def _failures(scores: Mapping[str, Any] | None) -> list[str]:
+    """The worst held-out results, cases unnamed."""
+    if not scores or not scores["failures"]:
+        return []
+    return [
+        "## Failure cases",
+        "The worst of the held-out cases, one a line:",
+        *(f"- {_failure(entry)}" for entry in scores["failures"]),
+        "",
+    ]
+
+
+def _failure(entry: Mapping[str, Any]) -> str:
+    found, true = entry["volume_prediction_ml"], entry["volume_reference_ml"]
+    if entry["what"] == "missed":
+        return f"{entry['structure']} missed altogether" + (f" ({true:.3g} ml)" if true else "")
+    if entry["what"] == "invented":
+        return f"{entry['structure']} invented" + (f" ({found:.3g} ml)" if found else "")
+    volumes = f", {found:.3g} ml for {true:.3g} ml" if found and true else ""
+    return (
+        f"{entry['structure']}: Dice {entry['dice']:.3f}, HD95 {entry['hd95_mm']:.2f} mm{volumes}"
+    )
 
 
 def _fitted(head: list[str], scores: list[str], tail: list[str]) -> str:

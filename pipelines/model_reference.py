@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.model_cache import keep_package
+from pipelines.model_cache import keep_package, load_cached
 from segmed.errors import UsageError
 from segmed.package import ModelPackage
+from segmed.package_check import check_package
 from segmed.plan import Plan
 
 HASH_TAG = "segmed.package_hash"
@@ -43,7 +44,7 @@ class Resolved:
 
     def load(self) -> ModelPackage:
         """The package, checked against its hash."""
-        return ModelPackage.load(self.path)
+        return load_cached(self.path)
 
     def record(self) -> dict[str, str | None]:
         """What every output writes down about its model."""
@@ -99,9 +100,10 @@ def parse_reference(reference: str) -> tuple[str, str]:
 
 def resolve_path(path: Path) -> Resolved:
     """A package folder or zip as a resolved reference; a zip is unpacked into the cache."""
+    if path.is_dir():
+        return Resolved(str(path), path.resolve(), check_package(path).hash)
     package = ModelPackage.load(path)
-    place = path.resolve() if path.is_dir() else keep_package(package)
-    return Resolved(str(path), place, package.hash)
+    return Resolved(str(path), keep_package(package), package.hash)
 
 
 def contract(plan: Plan) -> dict[str, Any]:

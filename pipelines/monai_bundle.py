@@ -21,7 +21,8 @@ def write_bundle(source: Path, package: ModelPackage, out: Path) -> None:
     """Write the bundle.
 
     `monai.bundle.ConfigParser` on `configs/inference.json` gives the network with its weights under
-    `network`; nothing in the bundle is a pickle.
+    `network`; `monai.bundle run` on it segments the images of `dataset_dir` into `output_dir`, as
+    `segmed predict` would. Nothing in the bundle is a pickle.
 
     Args:
         source: The package folder.
@@ -40,7 +41,11 @@ def write_bundle(source: Path, package: ModelPackage, out: Path) -> None:
 def _inference(package: ModelPackage) -> dict[str, Any]:
     plan = package.plan
     return {
+        "imports": ["$import pathlib"],
         "bundle_root": ".",
+        "dataset_dir": "$@bundle_root + '/data'",
+        "output_dir": "$@bundle_root + '/eval'",
+        "device": "cpu",
         "weights": f"$@bundle_root + '/{PACKAGE_IN_BUNDLE}/{WEIGHTS_FILE}'",
         "network_def": {
             "_target_": "segmed.models.build_model",
@@ -59,6 +64,22 @@ def _inference(package: ModelPackage) -> dict[str, Any]:
             "overlap": plan.inference.overlap,
             "mode": plan.inference.blend,
         },
+        "package": {
+            "_target_": "segmed.package.ModelPackage.load",
+            "path": f"$@bundle_root + '/{PACKAGE_IN_BUNDLE}'",
+        },
+        "predictor": {
+            "_target_": "segmed.inference.Predictor",
+            "packages": "@package",
+            "device": "@device",
+        },
+        "outcomes": {
+            "_target_": "segmed.inference.predict_files",
+            "predictor": "@predictor",
+            "inputs": "$[pathlib.Path(@dataset_dir)]",
+            "out_dir": "$pathlib.Path(@output_dir)",
+        },
+        "run": ["$list(@outcomes)"],
     }
 
 

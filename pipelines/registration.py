@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipelines.held_out import held_out_scores
 from pipelines.model_card import card_of
 from pipelines.model_reference import Version, resolve_path
 from pipelines.registry import CHALLENGER, CHAMPION, Registry
 from pipelines.tracking import RunLog
 from segmed.comparison import Contest
-from segmed.metrics import summarise
 
 
 def register_winner(contest: Contest, name: str, log: RunLog, *, folder: Path = Path()) -> Version:
@@ -18,7 +18,8 @@ def register_winner(contest: Contest, name: str, log: RunLog, *, folder: Path = 
     Args:
         contest: The comparison.
         name: Registered name.
-        log: Run that the version belongs to.
+        log: Run of the comparison; the version belongs to the run that trained the package, or to
+            this one where the server does not know that.
         folder: Working folder, for the embedded registry.
 
     Returns:
@@ -26,12 +27,14 @@ def register_winner(contest: Contest, name: str, log: RunLog, *, folder: Path = 
     """
     registry = Registry(folder)
     package = resolve_path(contest.winning_package).load()
+    folds = [entry.fold for entry in contest.contestants if entry.architecture == contest.winner]
+    scores = held_out_scores(contest.tables[contest.winner], folds)
     return registry.register(
         contest.winning_package,
         name,
         log.run_id(),
         _alias_for(registry, name, package.hash),
-        description=card_of(package, summarise(contest.tables[contest.winner])),
+        description=card_of(package, scores),
     )
 
 

@@ -38,6 +38,7 @@ from pipelines.pyfunc_form import MODEL_FOLDER, PACKAGE_INSIDE, package_hash, sa
 from pipelines.tracking import connect_quietly, open_registration_run
 from segmed.errors import ServiceError, UsageError
 from segmed.package import ModelPackage
+from segmed.package_check import check_package
 from segmed.plan import Plan
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,8 @@ class Registry:
         Args:
             package_dir: The package folder.
             name: Name of the model.
-            run_id: Run that trained or chose it; one is made for a package from elsewhere.
+            run_id: Run that chose it, for a package that no run of this server has logged; one is
+                made if left out.
             alias: Alias to give the version.
             tags: More tags for the version.
             description: Model card, as Markdown; made from the package if left out.
@@ -90,7 +92,7 @@ class Registry:
             UsageError: Its labels, channels or spacing differ from the model's earlier versions.
         """
         check_name(name)
-        package = ModelPackage.load(package_dir)
+        package = check_package(package_dir)
         known = [entry for entry in self.versions(name) if entry.hash == package.hash]
         if known:
             version = known[-1]
@@ -112,7 +114,9 @@ class Registry:
         tags: Mapping[str, str],
         description: str,
     ) -> Version:
-        run_id = run_id or open_registration_run(self.client, self.uri, name, self.folder)
+        run_id = self._run_with(package.hash) or run_id
+        if run_id is None:
+            run_id = open_registration_run(self.client, self.uri, name, self.folder)
         self._log_model(package_dir, run_id)
         all_tags = {
             HASH_TAG: package.hash,
@@ -154,6 +158,20 @@ class Registry:
             translated(
                 self.uri, lambda: self.client.log_artifacts(run_id, str(target), MODEL_FOLDER)
             )
+            translated(self.uri, lambda: self.client.set_tag(run_id, HASH_TAG, wanted))
+
+    def _run_with(self, wanted: str) -> str | None:
+        """The run that logged this package already, as its training did."""
+        everywhere = translated(self.uri, self.client.search_experiments)
+        found = translated(
+            self.uri,
+            lambda: self.client.search_runs(
+                [entry.experiment_id for entry in everywhere],
+                filter_string=f"tags.`{HASH_TAG}` = '{wanted}'",
+                max_results=1,
+            ),
+        )
+        return str(found[0].info.run_id) if found else None
 
     def _has_artifact(self, run_id: str, path: str) -> bool:
         folder = path.rpartition("/")[0]

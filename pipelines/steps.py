@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.held_out import held_out_scores, keep_scores
 from pipelines.jobs import Request, TrainJob
 from pipelines.tracking import RunLog, comparison
 from segmed.comparison import Contest, Contestant, contest_record, hold_contest, report_content
@@ -22,7 +23,7 @@ from segmed.inference import Predictor
 from segmed.io import grid_of, read_images, read_label
 from segmed.manifest import Case, Manifest, data_hash, read_manifest
 from segmed.manifest.content import digest
-from segmed.metrics import read_table, summarise, write_table
+from segmed.metrics import read_table, write_table
 from segmed.package import ModelPackage
 from segmed.plan import Plan, plan_hash, read_plan
 from segmed.report import overlay_png, write_report
@@ -143,6 +144,7 @@ def _score(job: TrainJob) -> Evaluated:
         out_dir=job.run_dir / "predictions",
     )
     write_table(evaluated.table, job.run_dir / "scores.parquet")
+    keep_scores(job.run_dir / "package", held_out_scores(evaluated.table, [job.fold]))
     history = read_history(job.run_dir)
     record = {
         "architecture": job.architecture,
@@ -181,7 +183,11 @@ def read_contestant(run_dir: Path) -> Contestant:
 
 
 def _log_results(contestant: Contestant, log: RunLog, manifest: Manifest) -> None:
-    log.summary(summarise(contestant.table))
+    training, held_out = manifest.split(contestant.fold)
+    log.dataset(manifest, data_hash(manifest, training), len(training), context="training")
+    log.dataset(manifest, data_hash(manifest, held_out), len(held_out), context="validation")
+    last = contestant.history[-1]["epoch"] if contestant.history else 0
+    log.scores(contestant.table, step=last + 1)
     log.metrics(
         {
             "cost/parameters": contestant.parameters,
@@ -217,6 +223,37 @@ def write_record(record: Mapping[str, Any], request: Request) -> None:
     beside = request.out_dir / ".comparison.json"
     beside.write_text(json.dumps(record, indent=2), encoding="utf-8")
     beside.replace(request.out_dir / "comparison.json")
+
+
+def log_comparison(record: Mapping[str, Any], log: RunLog) -> None:
+    """What a comparison found: a page to read, and a chart a metric with a bar a model."""
+    found = {name: entry["labels"]["mean"] for name, entry in record["architectures"].items()}
+    for metric in ("dice", "hd95_mm"):
+        means = {f"{metric}/{name}": entry[metric]["mean"] for name, entry in found.items()}
+        log.metrics({name: value for name, value in means.items() if value is not None})
+    lines = [
+        f"**{record['winner']} comes first.**",
+        "",
+        "| model | Dice | HD95 (mm) | n |",
+        "|:---|---:|---:|---:|",
+        *(
+            f"| {name} | {_shown(entry['dice'], 3)} | {_shown(entry['hd95_mm'], 2)} "
+            f"| {entry['dice']['n']} |"
+            for name, entry in found.items()
+        ),
+        "",
+        *(f"- {text}" for text in (*record["warnings"], *record["sentences"])),
+        *(f"- failed: {text}" for text in record["failures"]),
+    ]
+    if record.get("registered"):
+        lines += ["", f"Registered as `{record['registered']}`."]
+    log.tags({"winner": str(record["winner"])})
+    log.note("\n".join(lines))
+
+
+def _shown(entry: Mapping[str, Any], digits: int) -> str:
+    mean = entry["mean"]
+    return "not scored" if mean is None else f"{mean:.{digits}f}"
 
 
 def conclude(

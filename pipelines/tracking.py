@@ -5,7 +5,7 @@ with comparison("hippocampus", manifest, plan, folder=out) as parent:
     with parent.child("unet", fold=0) as run:
         for result in fit(...):
             run.epoch(result)
-        run.summary(summarise(table))
+        run.scores(table, step=101)
         run.artifact(out / "curves.png", "plots")
 ```
 A parent run for a comparison, a child for each model and fold. Values go to a local outbox first
@@ -35,10 +35,13 @@ from pipelines.delivery import (
     translated,
     without_password,
 )
+from pipelines.held_out import held_out_scores, metric_values
+from pipelines.model_reference import HASH_TAG
 from pipelines.outbox import Courier, Outbox, deliver, outboxes
-from pipelines.pyfunc_form import MODEL_FOLDER, save_pyfunc
+from pipelines.pyfunc_form import MODEL_FOLDER, package_hash, save_pyfunc
 from segmed.errors import ServiceError
 from segmed.manifest import Manifest, data_hash
+from segmed.metrics import summarise
 from segmed.plan import Plan, plan_hash, to_yaml
 from segmed.report import curves_png
 
@@ -135,9 +138,25 @@ class RunLog:
             {name: value for name, value in known.items() if value is not None}, step=result.epoch
         )
 
-    def summary(self, table: pd.DataFrame) -> None:
-        """Log the scores of a summary, named `test/dice/anterior/mean`, `.../std`, `.../n`."""
-        self.metrics(summary_values(table))
+    def scores(self, table: pd.DataFrame, *, step: int) -> None:
+        """Log the scores of the finished model on held-out cases, on the images' own grids.
+
+        Their means continue the curves of the epochs (`val/dice/anterior`, `val/hd95_mm/anterior`)
+        as the last point; all statistics are the artifact `scores/summary.csv`.
+
+        Args:
+            table: One row a case and structure; no case is named in what is logged.
+            step: Step of the values, one behind the last epoch.
+        """
+        self.metrics(dict(metric_values(held_out_scores(table))), step=step)
+        path = self._outbox.files / "scores" / "summary.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        summarise(table).to_csv(path, index=False, float_format="%.6g")
+        self._append("artifact", file="scores/summary.csv", folder="scores")
+
+    def note(self, markdown: str) -> None:
+        """Set the description of the run, which MLflow's page of it shows."""
+        self.tags({"mlflow.note.content": markdown[:MAX_PARAM_LENGTH]})
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log parameters."""
@@ -171,19 +190,22 @@ class RunLog:
         self._append("artifact", file=f"plots/{name}", folder="plots")
 
     def package(self, folder: Path) -> None:
-        """Log a model package, once, in the form that MLflow serves (`model/`)."""
+        """Log a model package, once, in the form that MLflow serves (`model/`).
+
+        The tag with its hash lets a registration find the run and use what lies there.
+        """
         save_pyfunc(folder, self._outbox.files / MODEL_FOLDER)
         self._append("artifact", file=MODEL_FOLDER, folder=MODEL_FOLDER)
+        self.tags({HASH_TAG: package_hash(folder)})
 
-    def dataset(self, manifest: Manifest, digest: str, *, context: str = "training") -> None:
-        """Log the data set as an input: name, digest, counts; never paths or case ids."""
-        counts = f'{{"training": {len(manifest.training)}, "test": {len(manifest.test)}}}'
+    def dataset(self, manifest: Manifest, digest: str, cases: int, *, context: str) -> None:
+        """Log cases of a data set as an input: name, digest, count; never paths or case ids."""
         self._append(
             "dataset",
             name=manifest.name,
             digest=digest[:DIGEST_LENGTH],
             source=f'{{"manifest": "{digest}"}}',
-            profile=counts,
+            profile=f'{{"cases": {cases}}}',
             context=context,
         )
 
@@ -284,7 +306,7 @@ def comparison(
     tags = {"data_hash": digest, "plan_hash": plan_hash(plan), **version_tags()}
     run = ParentLog(place, name, tags)
     with _ended(run):
-        run.dataset(manifest, digest)
+        run.dataset(manifest, digest, len(manifest.training) + len(manifest.test), context="all")
         run.text(to_yaml(plan), "plan.yaml")
         yield run
 
@@ -310,7 +332,11 @@ def connect_quietly(uri: str) -> Any:
 @functools.cache
 def version_tags() -> dict[str, str]:
     """Version of segmed, and the git commit where it runs from a checkout."""
-    tags = {"segmed.version": segmed.__version__}
+    tags = {
+        "segmed.version": segmed.__version__,
+        "mlflow.source.name": f"segmed {segmed.__version__}",
+        "mlflow.source.type": "LOCAL",
+    }
     here = Path(__file__).resolve().parent.parent
     if (here / ".git").exists():
         try:
@@ -323,26 +349,8 @@ def version_tags() -> dict[str, str]:
             )
         except (OSError, subprocess.SubprocessError):
             return tags
-        tags["commit"] = done.stdout.strip()
+        tags["commit"] = tags["mlflow.source.git.commit"] = done.stdout.strip()
     return tags
-
-
-def summary_values(table: pd.DataFrame) -> dict[str, float]:
-    """The finite values of a summary, by metric name.
-
-    Args:
-        table: A row for each label and metric, as `segmed.metrics.summarise` gives it.
-
-    Returns:
-        `test/<metric>/<label>/<statistic>` to value.
-    """
-    values = {}
-    for row in table.to_dict("records"):
-        prefix = f"test/{row['metric']}/{row['label']}"
-        for statistic, value in row.items():
-            if isinstance(value, int | float) and math.isfinite(value):
-                values[f"{prefix}/{statistic}"] = float(value)
-    return values
 
 
 def sync(folder: Path = Path(), *, uri: str | None = None) -> tuple[int, int]:

@@ -13,22 +13,16 @@ rewrite its digests too.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import lzma
 import os
 import shutil
-import stat
-import struct
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,6 +35,7 @@ from torch import Tensor, nn
 from segmed.errors import PackageError, UsageError, WeightsError
 from segmed.manifest.schema import Channel, Frozen, LabelClass
 from segmed.models import build_model
+from segmed.package_zip import unpack
 from segmed.plan import Plan, plan_hash, read_plan, write_plan
 
 SCHEMA_VERSION = 1
@@ -53,19 +48,6 @@ FILES = (WEIGHTS_FILE, PLAN_FILE, CARD_FILE)
 
 PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib", ".npy")
 """Files that may run code when they are loaded; a package holds none."""
-
-DAMAGED_ZIP = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    EOFError,
-    RuntimeError,  # encrypted
-    NotImplementedError,  # an unknown compression
-    ValueError,  # names that are no text
-    OverflowError,
-)
-"""What Python's zip reader raises for a damaged archive."""
 
 MAX_TEXT_BYTES = 16 * 2**20
 """Largest plan or card that is read, in bytes."""
@@ -231,7 +213,7 @@ class ModelPackage:
 
 
 def _read_folder(folder: Path) -> ModelPackage:
-    card = _read_card(folder)
+    card = read_card(folder)
     weights = _checked_bytes(folder, WEIGHTS_FILE, card, MAX_WEIGHTS_BYTES)
     _checked_bytes(folder, PLAN_FILE, card, MAX_TEXT_BYTES)
     try:
@@ -241,14 +223,20 @@ def _read_folder(folder: Path) -> ModelPackage:
         raise PackageError(f"{folder} is damaged: {error}") from error
     package = ModelPackage(card.architecture, card.options, plan, state, card.provenance)
     if package.hash != card.hash:
-        raise PackageError(
-            f"{folder / CARD_FILE} was changed after it was written: its hash is "
-            f"{card.hash[:12]}, the content's is {package.hash[:12]}; fetch the package anew"
-        )
+        raise hash_differs(folder, card, package)
     return package
 
 
-def _read_card(folder: Path) -> Card:
+def hash_differs(folder: Path, card: Card, package: ModelPackage) -> PackageError:
+    """The error for a card whose hash is not that of its package."""
+    return PackageError(
+        f"{folder / CARD_FILE} was changed after it was written: its hash is "
+        f"{card.hash[:12]}, the content's is {package.hash[:12]}; fetch the package anew"
+    )
+
+
+def read_card(folder: Path) -> Card:
+    """The card of a package folder, once it is sure that no file in it is missing or a pickle."""
     pickles = [p.name for p in folder.iterdir() if p.suffix.lower() in PICKLE_SUFFIXES]
     if pickles:
         raise PackageError(
@@ -279,11 +267,16 @@ def _read_card(folder: Path) -> Card:
 def _checked_bytes(folder: Path, name: str, card: Card, limit: int) -> bytes:
     content = _bounded_bytes(folder / name, limit)
     if hashlib.sha256(content).hexdigest() != card.files.get(name):
-        raise PackageError(
-            f"{folder / name} is not the file that was written (its sha256 differs from that in "
-            f"{CARD_FILE}); fetch the package anew"
-        )
+        raise sha256_differs(folder / name)
     return content
+
+
+def sha256_differs(path: Path) -> PackageError:
+    """The error for a file that is not the one that its card names."""
+    return PackageError(
+        f"{path} is not the file that was written (its sha256 differs from that in {CARD_FILE}); "
+        "fetch the package anew"
+    )
 
 
 def _bounded_bytes(path: Path, limit: int) -> bytes:
@@ -296,58 +289,10 @@ def _bounded_bytes(path: Path, limit: int) -> bytes:
 @contextmanager
 def _unzipped(path: Path) -> Iterator[Path]:
     """A temporary folder with the three files of a zipped package."""
-    if not zipfile.is_zipfile(path):
-        raise PackageError(f"{path.name} is neither a package folder nor a zip archive of one")
     with tempfile.TemporaryDirectory(prefix="segmed-package-") as scratch:
-        try:
-            _unpack(path, Path(scratch))
-        except PackageError:
-            raise
-        except DAMAGED_ZIP as error:
-            raise _damaged_zip(path, error) from error
-        except OSError as error:
-            if error.errno not in {None, errno.EINVAL}:  # not bzip2's, nor an impossible offset
-                raise
-            raise _damaged_zip(path, error) from error
+        limits = dict.fromkeys(FILES, MAX_TEXT_BYTES) | {WEIGHTS_FILE: MAX_WEIGHTS_BYTES}
+        unpack(path, Path(scratch), limits)
         yield Path(scratch)
-
-
-def _damaged_zip(path: Path, error: Exception) -> PackageError:
-    detail = " ".join(str(error).split()) or type(error).__name__
-    return PackageError(f"the archive {path.name} is damaged: {detail}; fetch it anew")
-
-
-def _unpack(path: Path, folder: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
-        for name, member in _members(archive).items():
-            limit = MAX_WEIGHTS_BYTES if name == WEIGHTS_FILE else MAX_TEXT_BYTES
-            if member.file_size > limit:
-                raise PackageError(f"{name} in {path.name} unpacks to {member.file_size} bytes")
-            with archive.open(member) as source, (folder / name).open("wb") as target:
-                shutil.copyfileobj(source, target)
-
-
-def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """The package's files in an archive, at its root or in one folder; anything odd is refused."""
-    found: dict[str, zipfile.ZipInfo] = {}
-    folders = set()
-    for member in archive.infolist():
-        name = PurePosixPath(member.filename.replace("\\", "/"))
-        if name.is_absolute() or ".." in name.parts or ":" in member.filename:
-            raise PackageError(f"the archive's {member.filename!r} would lie outside of its folder")
-        if stat.S_ISLNK(member.external_attr >> 16):
-            raise PackageError(f"the archive's {member.filename!r} is a link; a package has none")
-        if member.filename.endswith("/"):  # a folder
-            continue
-        if name.name not in FILES or name.name in found:
-            raise PackageError(
-                f"the archive holds {member.filename!r}; a package holds only {', '.join(FILES)}"
-            )
-        found[name.name] = member
-        folders.add(name.parent)
-    if len(folders) > 1:
-        raise PackageError("the archive's files lie in several folders; zip one package folder")
-    return found
 
 
 def _is_replaceable(folder: Path) -> bool:

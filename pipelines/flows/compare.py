@@ -32,13 +32,14 @@ def compare(request: Request) -> dict[str, Any]:
         request.manifest_path, request.plan_path, request.out_dir, size=request.size
     )
     manifest, plan = read_manifest(request.manifest_path), read_plan(plan_path)
-    with comparison("comparison", manifest, plan, folder=request.folder) as parent:
+    title = f"{len(request.architectures)} models, {len(request.folds)} folds"
+    with comparison(title, manifest, plan, folder=request.folder) as parent:
         contestants, failures = train_all(request, plan_path, parent)
         contest, record = conclude(contestants, request, failures)
         if request.register:
             record["registered"] = register(contest, request, parent)
             steps.write_record(record, request)
-        log_comparison(request, parent)
+        log_comparison(record, request, parent)
     return record
 
 
@@ -67,8 +68,9 @@ def conclude(
 
 
 @task(cache_policy=NO_CACHE)
-def log_comparison(request: Request, parent: ParentLog) -> None:
-    """The report and the record into the parent run, without the pages that name cases."""
+def log_comparison(record: dict[str, Any], request: Request, parent: ParentLog) -> None:
+    """The record and its sentences into the parent run, without the pages that name cases."""
+    steps.log_comparison(record, parent)
     parent.artifact(request.out_dir / "comparison.json")
 
 

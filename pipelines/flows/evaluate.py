@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from prefect import flow, task
@@ -23,10 +24,12 @@ def evaluate(manifest_path: Path, model: str, out_dir: Path, fold: int | None = 
 
 @task(cache_policy=NO_CACHE)
 def score(manifest_path: Path, model: str, out_dir: Path, fold: int | None) -> Path:
-    """Scores of each case, as a table on disk."""
+    """Scores of each case, as a table on disk, and which model made them, in `model.json`."""
     manifest = read_manifest(manifest_path)
     cases = manifest.test if fold is None else manifest.split(fold)[1]
-    _, packages = load_models([model])
+    resolved, packages = load_models([model])
+    out_dir.mkdir(parents=True, exist_ok=True)
+    (out_dir / "model.json").write_text(json.dumps(resolved[0].record(), indent=2))
     evaluated = score_cases(Predictor(packages), manifest, cases, out_dir=out_dir / "predictions")
     return write_table(evaluated.table, out_dir / "scores.parquet")
 

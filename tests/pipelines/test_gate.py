@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from pipelines.gate import GateRules, Rule, judge, read_rules
+from pipelines.held_out import held_out_scores, keep_scores
 from pipelines.model_card import MAX_CARD_LENGTH, card_of
 from segmed.errors import UsageError
 from segmed.manifest import LabelClass
-from segmed.metrics import METRICS, summarise
+from segmed.metrics import METRICS
 from segmed.package import ModelPackage
 from segmed.plan import Plan
 
@@ -123,10 +125,10 @@ def test_unknown_metric_lists_the_known_ones() -> None:
 
 def test_card_names_labels_scores_and_hash(plan: Plan) -> None:
     package = ModelPackage("unet", {}, plan, {}, {"data_licence": "CC-BY-SA 4.0"})
-    text = card_of(package, summarise(scores(BASE)))
+    text = card_of(package, held_out_scores(scores(BASE, missed=1)))
     assert "1 = anterior" in text
     assert "CC-BY-SA 4.0" in text
-    assert "| anterior | 10 | 0 | 0 | 0.850 (" in text
+    assert "| anterior | 10 | 1 | 0 | 0.850 (" in text
     assert package.hash in text
 
 
@@ -134,6 +136,22 @@ def test_card_of_many_labels_fits_and_says_what_is_left_out(plan: Plan) -> None:
     labels = tuple(LabelClass(name=f"structure{i:03d}", value=i) for i in range(1, 100))
     rows = pd.concat([scores(BASE).assign(label=label.name) for label in labels])
     few = plan.model_copy(update={"labels": labels[:2]})
-    text = card_of(ModelPackage("unet", {}, few, {}), summarise(rows))
+    text = card_of(ModelPackage("unet", {}, few, {}), held_out_scores(rows))
     assert len(text) <= MAX_CARD_LENGTH
     assert " more |" in text
+
+
+def test_card_tells_failures_without_naming_a_case(plan: Plan) -> None:
+    text = card_of(ModelPackage("unet", {}, plan, {}), held_out_scores(scores(BASE, missed=1)))
+    assert "- anterior missed altogether" in text
+    assert "- anterior: Dice 0.811, HD95 2.00 mm" in text
+    assert "case0" not in text
+
+
+def test_scores_kept_in_a_package_come_back_in_its_card(plan: Plan, tmp_path: Path) -> None:
+    package = ModelPackage("unet", {}, plan, {"w": torch.zeros(1)})
+    package.save(tmp_path / "package")
+    kept = keep_scores(tmp_path / "package", held_out_scores(scores(BASE), [0]))
+    again = ModelPackage.load(tmp_path / "package")
+    assert again.hash == kept.hash == package.hash
+    assert "| anterior | 10 | 0 | 0 | 0.850 (" in card_of(again)

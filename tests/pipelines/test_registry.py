@@ -151,3 +151,24 @@ def test_run_that_logged_the_package_lends_it_to_the_version(
     again = registry.register(folder, "other", once.run_id)
     assert again.run_id == once.run_id
     assert len(list((tmp_path / "mlartifacts").rglob("model.safetensors"))) == 1
+
+
+def test_damaged_copy_in_the_cache_is_refused_once_and_fetched_anew(
+    registry: Registry, tmp_path: Path, plan: Plan, cache: Path
+) -> None:
+    registry.register(saved(tmp_path, plan, 1.0), "hippo")
+    registry.resolve("models:/hippo/1")
+    (weights,) = (cache / "packages").rglob("model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(PackageError, match="the same command again fetches it"):
+        registry.resolve("models:/hippo/1").load()
+    assert registry.resolve("models:/hippo/1").load().hash == registry.version("hippo", "1").hash
+
+
+def test_versions_belong_to_the_run_that_logged_the_package(
+    registry: Registry, tmp_path: Path, plan: Plan
+) -> None:
+    folder = saved(tmp_path, plan, 1.0)
+    once = registry.register(folder, "hippo")
+    assert registry.register(folder, "other").run_id == once.run_id
+    assert len(list((tmp_path / "mlartifacts").rglob("model.safetensors"))) == 1

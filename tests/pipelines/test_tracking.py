@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pandas as pd
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 
@@ -17,6 +17,7 @@ from pipelines import tracking
 from pipelines.outbox import Outbox, outboxes
 from segmed.errors import ServiceError
 from segmed.manifest import Manifest
+from segmed.metrics import evaluate_case, scores_table
 from segmed.plan import Plan
 
 
@@ -158,14 +159,31 @@ def test_sync_leaves_a_living_run_alone(
     assert client_of(working_folder).get_run(run_id).data.metrics == {"after": 1.0}
 
 
-def test_summary_is_logged_by_metric_label_and_statistic() -> None:
-    table = pd.DataFrame(
-        [{"label": "anterior", "metric": "dice", "mean": 0.9, "std": math.nan, "n": 4}]
-    )
-    assert tracking.summary_values(table) == {
-        "test/dice/anterior/mean": 0.9,
-        "test/dice/anterior/n": 4.0,
-    }
+def test_held_out_scores_are_logged_by_metric_and_structure_with_units(
+    working_folder: Path, manifest: Manifest, plan: Plan
+) -> None:
+    mask = np.zeros((8, 8, 8), np.uint8)
+    mask[2:5, 2:5, 2:5] = 1
+    labels = plan.labels
+    rows = [
+        evaluate_case(found, mask, labels=labels, spacing_mm=(1.0, 1.0, 1.0), case_id=name)
+        for name, found in (("Mueller", mask), ("Meier", 0 * mask))
+    ]
+    with tracking.comparison("first", manifest, plan) as parent, parent.child("unet", 0) as run:
+        run.epoch(Epoch(1))
+        run.scores(scores_table([score for row in rows for score in row]), step=2)
+        run_id = run.run_id()
+    client = client_of(working_folder)
+    points = client.get_metric_history(run_id, "val/dice/anterior")
+    assert [(point.step, point.value) for point in points] == [(1, 0.8), (2, 0.5)]
+    logged = client.get_run(run_id).data.metrics
+    assert logged["val/hd95_mm/anterior"] == pytest.approx(np.sqrt(3 * 64) / 2, rel=1e-5)
+    assert logged["val/missed/anterior"] == 1
+    assert "val/dice/posterior" not in logged  # in no case, so there is no mean
+    path = client.download_artifacts(run_id, "scores/summary.csv", str(working_folder))
+    text = Path(path).read_text()
+    assert "anterior,hd95_mm" in text
+    assert "Meier" not in text
 
 
 def test_outbox_refuses_what_json_cannot_hold(tmp_path: Path) -> None:
