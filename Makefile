@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 FUZZ_EXAMPLES ?= 2000
+AUDIT_SERVICE ?= pypi
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock
 
 .PHONY: demo test test-all fuzz check audit sbom format bench lock clean
@@ -27,10 +28,11 @@ check: $(VENV)/.dev  ## Lint, types, import contracts, size budgets
 	$(BIN)/lint-imports
 	$(BIN)/python tests/house.py
 
-audit:  ## Ask the index for known weaknesses of the locked versions; needs the network
+audit:  ## Ask for known weaknesses of the locked versions; AUDIT_SERVICE is pypi or osv; network
 	$(PYTHON) -m venv $(VENV)-audit
 	$(VENV)-audit/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1
-	$(VENV)-audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip --strict
+	$(VENV)-audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip --strict \
+	  --vulnerability-service $(AUDIT_SERVICE)
 
 sbom: $(VENV)/.dev  ## CycloneDX bill of materials of the lock, in dist/
 	mkdir -p dist

@@ -3,14 +3,14 @@
 #
 #   sh docker/backup.sh /backup/2026-01-31
 #
-# Runs while everything runs. The databases come first: an artifact that is written meanwhile is in
+# COMPOSE names the command where it is not `docker compose`. Runs while everything runs. The databases come first: an artifact that is written meanwhile is in
 # the copy without its row, which does no harm; a row without its artifact would.
 set -eu
 folder="${1:?usage: sh docker/backup.sh FOLDER}"
 umask 077
 mkdir -p "$folder"
-compose() { docker compose -f "$(dirname "$0")/compose.yaml" "$@"; }
-for database in mlflow prefect; do
+compose() { ${COMPOSE:-docker compose} -f "$(dirname "$0")/compose.yaml" "$@"; }
+for database in mlflow mlflow_auth prefect; do
     compose exec -T db pg_dump -U segmed --format=custom "$database" > "$folder/$database.dump"
 done
 compose exec -T mlflow tar -C /data -cf - . > "$folder/mlflow-data.tar"

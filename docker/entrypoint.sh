@@ -26,6 +26,7 @@ if [ -n "${DB_NAME:-}" ]; then
     place="${DB_USER:-segmed}:${DB_PASSWORD:?DB_NAME needs DB_PASSWORD or DB_PASSWORD_FILE}@${DB_HOST:-db}/$DB_NAME"
     export MLFLOW_BACKEND_STORE_URI="postgresql://$place"
     export PREFECT_SERVER_DATABASE_CONNECTION_URL="postgresql+asyncpg://$place"
+    logins="postgresql://${place}_auth"  # MLflow's users, beside its runs
     unset DB_PASSWORD
 fi
 
@@ -37,7 +38,7 @@ if [ -n "${MLFLOW_ADMIN_PASSWORD:-}" ]; then
     cat > "$MLFLOW_AUTH_CONFIG_PATH" <<END
 [mlflow]
 default_permission = NO_PERMISSIONS
-database_uri = ${MLFLOW_AUTH_DATABASE_URI:-sqlite:////data/mlflow-auth.db}
+database_uri = ${MLFLOW_AUTH_DATABASE_URI:-${logins:-sqlite:////data/mlflow-auth.db}}
 admin_username = ${MLFLOW_ADMIN_USERNAME:-admin}
 admin_password = $MLFLOW_ADMIN_PASSWORD
 authorization_function = mlflow.server.auth:authenticate_request_basic_auth

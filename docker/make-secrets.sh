@@ -12,6 +12,10 @@ write() {
     if [ "$(id -u)" = 0 ]; then chown 1000:1000 "$folder/$1"; fi
     echo "written $folder/$1"
 }
+if [ "$(id -u)" != 0 ] && [ "$(id -u)" != 1000 ]; then
+    echo "make-secrets: the containers read as user 1000, you are $(id -u):" \
+         "run 'sudo chown 1000 $folder/*' afterwards" >&2
+fi
 write db_password "$(random)"
 write mlflow_password "$(random)"
 write mlflow_secret_key "$(random)"

@@ -4,9 +4,15 @@
 #   sh docker/make-secrets.sh && sh docker/restore.sh /backup/2026-01-31
 set -eu
 folder="${1:?usage: sh docker/restore.sh FOLDER}"
-compose() { docker compose -f "$(dirname "$0")/compose.yaml" "$@"; }
-compose up -d --wait db
-for database in mlflow prefect; do
+compose() { ${COMPOSE:-docker compose} -f "$(dirname "$0")/compose.yaml" "$@"; }
+compose up -d db
+tries=60
+until compose exec -T db pg_isready -q -h 127.0.0.1 -U segmed -d prefect; do
+    tries=$((tries - 1))
+    if [ "$tries" = 0 ]; then echo "restore: the database does not start" >&2; exit 1; fi
+    sleep 1
+done
+for database in mlflow mlflow_auth prefect; do
     tables=$(compose exec -T db psql -U segmed -d "$database" -Atc \
         "select count(*) from information_schema.tables where table_schema = 'public'")
     if [ "$tables" != 0 ]; then

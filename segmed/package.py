@@ -32,14 +32,16 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from segmed import __version__
 from segmed.errors import PackageError, UsageError, WeightsError
 from segmed.manifest.schema import Channel, Frozen, LabelClass
 from segmed.models import build_model
+from segmed.package_upgrade import SCHEMA_VERSION, upgraded
 from segmed.package_zip import unpack
 from segmed.plan import Plan, plan_hash, read_plan, write_plan
 
-SCHEMA_VERSION = 1
-"""Version of the package's form; a reader that meets another one says so."""
+HASH_FORM = 1
+"""Version of what enters the hash; another one would make every package a stranger."""
 
 WEIGHTS_FILE = "model.safetensors"
 PLAN_FILE = "plan.yaml"
@@ -69,6 +71,7 @@ class Card(Frozen):
         provenance: Training data hash, commit, versions, seed, metrics.
         files: Hex sha256 of each other file.
         hash: Identity of what the package computes, see `ModelPackage.hash`.
+        segmed: Version of segmed that wrote the package; empty where that is not known.
     """
 
     schema_version: int
@@ -80,6 +83,7 @@ class Card(Frozen):
     provenance: dict[str, Any]
     files: dict[str, str]
     hash: str
+    segmed: str
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ class ModelPackage:
         Provenance does not enter: the same network trained by another clock is the same network.
         """
         digest = hashlib.sha256()
-        head = [SCHEMA_VERSION, self.architecture, _plain(self.options), plan_hash(self.plan)]
+        head = [HASH_FORM, self.architecture, _plain(self.options), plan_hash(self.plan)]
         digest.update(json.dumps(head, sort_keys=True).encode())
         for name in sorted(self.state):
             tensor = self.state[name].detach().cpu().contiguous()
@@ -182,6 +186,7 @@ class ModelPackage:
             provenance=_plain(self.provenance),
             files={name: _sha256(folder / name) for name in (WEIGHTS_FILE, PLAN_FILE)},
             hash=self.hash,
+            segmed=__version__,
         )
         text = json.dumps(card.model_dump(mode="json"), indent=2, sort_keys=True)
         _write_bytes(folder / CARD_FILE, text.encode())
@@ -250,14 +255,8 @@ def read_card(folder: Path) -> Card:
         content = json.loads(_bounded_bytes(folder / CARD_FILE, MAX_TEXT_BYTES))
     except (ValueError, RecursionError) as error:
         raise PackageError(f"{folder / CARD_FILE} is damaged: {error}") from error
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if version != SCHEMA_VERSION:
-        raise PackageError(
-            f"{folder} has package schema version {version!r}, this segmed reads "
-            f"{SCHEMA_VERSION}; export the model anew"
-        )
     try:
-        return Card.model_validate(content)
+        return Card.model_validate(upgraded(content, str(folder)))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -12,11 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
+from segmed import __version__
+from segmed.archive.ledger_migrations import settle_schema
 from segmed.archive.ledger_tables import (
     FIELDS,
-    SCHEMA_VERSION,
     STATES,
-    TABLES,
     Entry,
     State,
     entry_of,
@@ -72,16 +72,7 @@ class Ledger:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0 and writer:
-            self._connection.executescript(
-                f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-            )
-        elif version != SCHEMA_VERSION:
-            raise UsageError(
-                f"{self.path.name} has schema version {version}, this segmed reads "
-                f"{SCHEMA_VERSION}; use the segmed that wrote it, or another output folder"
-            )
+        settle_schema(self._connection, self.path, writer=writer)
 
     def __enter__(self) -> Self:
         return self
@@ -128,7 +119,8 @@ class Ledger:
         with self._transaction() as connection:
             connection.execute("UPDATE studies SET state = 'pending' WHERE state = 'running'")
             cursor = connection.execute(
-                "INSERT INTO runs (package, started) VALUES (?, ?)", (package, time.time())
+                "INSERT INTO runs (package, started, segmed) VALUES (?, ?, ?)",
+                (package, time.time(), __version__),
             )
             return int(cursor.lastrowid or 0)
 

@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-SCHEMA_VERSION = 1
-"""Version of the tables; a reader that meets another one says so."""
+SCHEMA_VERSION = 2
+"""Version of the tables; `ledger_migrations` brings older ones here."""
 
 State = Literal["pending", "running", "done", "failed", "quarantined"]
 STATES: tuple[State, ...] = ("pending", "running", "done", "failed", "quarantined")
@@ -30,7 +30,7 @@ CREATE INDEX places_by_key ON places (key);
 CREATE TABLE not_images (place TEXT PRIMARY KEY, why TEXT NOT NULL, run INTEGER NOT NULL)
     WITHOUT ROWID;
 CREATE TABLE runs (run INTEGER PRIMARY KEY, package TEXT NOT NULL, started REAL NOT NULL,
-    ended REAL);
+    ended REAL, segmed TEXT NOT NULL DEFAULT '');
 """
 
 

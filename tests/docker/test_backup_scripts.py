@@ -110,6 +110,7 @@ def start_site(folder: Path) -> Site:
     }
     site = Site(environment, folder / "data")
     site.sql("postgres", "create database mlflow")
+    site.sql("postgres", "create database mlflow_auth")
     site.sql("postgres", "create database prefect")
     site.sql("prefect", "create extension pg_trgm")
     return site
@@ -142,6 +143,8 @@ def test_what_is_backed_up_comes_back_on_a_fresh_site_and_only_there(
     old, new = sites
     old.sql("mlflow", "create table registered_models (name text primary key)")
     old.sql("mlflow", "insert into registered_models values ('hippocampus')")
+    old.sql("mlflow_auth", "create table users (username text)")
+    old.sql("mlflow_auth", "insert into users values ('admin')")
     old.sql("prefect", "create table flow_run (name text)")
     old.sql("prefect", "create index on flow_run using gin (name gin_trgm_ops)")
     (old.data / "mlflow" / "artifacts").mkdir()
@@ -162,6 +165,7 @@ def test_what_is_backed_up_comes_back_on_a_fresh_site_and_only_there(
     assert done.returncode == 0, done.stderr
 
     assert new.sql("mlflow", "select name from registered_models") == "hippocampus"
+    assert new.sql("mlflow_auth", "select username from users") == "admin"
     assert new.sql("prefect", "select count(*) from flow_run") == "0"
     assert (new.data / "mlflow" / "artifacts" / "weights").read_bytes() == b"weights"
     assert (new.data / "segmed" / "segmentations" / "a.nii.gz").read_bytes() == b"label"

@@ -85,7 +85,7 @@ def test_changed_options_are_refused(folder: Path) -> None:
         ModelPackage.load(folder)
 
 
-@pytest.mark.parametrize("version", [0, 2, None, "1"])
+@pytest.mark.parametrize("version", [0, 99, None, "1", True])
 def test_other_schema_version_says_so(folder: Path, version: object) -> None:
     rewrite(folder, schema_version=version)
     with pytest.raises(PackageError, match="schema version"):
