@@ -133,10 +133,15 @@ class Run:
             return None
         if study.fault is not None:
             fault = study.fault
+            is_known = entry.state == "quarantined"
             self.ledger.end_badly(
-                key, fault.reason, fault.message, quarantine=not study.environment
+                key,
+                fault.reason,
+                fault.message,
+                quarantine=not study.environment,
+                run=None if is_known else self.number,
             )
-            return outcome_of(self.ledger.entry(key), fresh=entry.state != "quarantined")
+            return outcome_of(self.ledger.entry(key), fresh=not is_known)
         if entry.state == "done" or (entry.state == "quarantined" and entry.attempts > 0):
             return outcome_of(entry, fresh=False)
         if free_bytes(self.out_dir) < self.choices.min_free_bytes:
@@ -210,6 +215,8 @@ class Run:
 
     def _settle(self) -> Iterator[StudyOutcome]:
         """Wait for one report and book it."""
+        if self.results.empty():
+            self.ledger.commit()
         report = self.results.get()
         if isinstance(report, Exception):
             raise report
