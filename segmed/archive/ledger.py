@@ -278,6 +278,11 @@ class Ledger(LedgerFile):
         ).fetchone()
         return int(row[0]) + 1
 
+    def started(self, run: int) -> float:
+        """When a run began, in s since 1970; 0 for a run that there was not."""
+        row = self._connection.execute("SELECT started FROM runs WHERE run = ?", (run,)).fetchone()
+        return 0.0 if row is None else float(row[0])
+
     def counts(self) -> dict[State, int]:
         """How many studies are in each state."""
         found = dict(

@@ -126,7 +126,9 @@ class Run:
 
     def _take(self, study: Study) -> StudyOutcome | None:
         """Decide about one study: its outcome if it is settled, else None and work begun."""
-        key, package = self._key(study)
+        key, package = key_in(
+            self.ledger, study, self.model, self.settings, resegment=self.choices.resegment
+        )
         entry = self.ledger.meet(study, key, package, settings=self.settings, run=self.number)
         if key in self._in_hand:
             self._in_hand[key] += 1
@@ -151,19 +153,11 @@ class Run:
                 f"less than {self.choices.min_free_bytes >> 20} MiB are free on the output disk; "
                 "free some and run again",
                 quarantine=False,
+                run=self.number,
             )
             return outcome_of(self.ledger.entry(key), fresh=True)
         self._begin(study, entry)
         return None
-
-    def _key(self, study: Study) -> tuple[str, str]:
-        """Key and package under which a study is booked: another model's work stands unasked."""
-        key = key_of(study.content, self.model.hash, self.settings)
-        if not self.choices.resegment and not self.ledger.knows(key):
-            other = self.ledger.done_by_another(study.content, self.model.hash, self.settings)
-            if other is not None:
-                return other.key, other.package
-        return key, self.model.hash
 
     def _begin(self, study: Study, entry: Entry) -> None:
         self._in_hand[entry.key] = 1
@@ -252,3 +246,15 @@ class Run:
             measures=result.measures,
             is_final=self.delivery is None,
         )
+
+
+def key_in(
+    ledger: Ledger, study: Study, model: Model, settings: str, *, resegment: bool
+) -> tuple[str, str]:
+    """Key and package under which a study is booked: another model's work stands unasked."""
+    key = key_of(study.content, model.hash, settings)
+    if not resegment and not ledger.knows(key):
+        other = ledger.done_by_another(study.content, model.hash, settings)
+        if other is not None:
+            return other.key, other.package
+    return key, model.hash

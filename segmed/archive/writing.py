@@ -35,6 +35,7 @@ class Writing:
         model_name: Name of the model, for DICOM objects.
         model_version: Hash of the package, for DICOM objects and their identifiers.
         ranges: What the structures looked like in training, for quality flags; may be empty.
+        pictures: Folder for small pictures of the worst segmentations; None for none.
     """
 
     format: str
@@ -42,6 +43,7 @@ class Writing:
     model_name: str
     model_version: str
     ranges: tuple[ShapeRange, ...] = ()
+    pictures: Path | None = None
 
     def write(self, path: Path, label: MetaTensor, *, like: MetaTensor) -> str:
         """Write one segmentation, whole or not at all.
