@@ -51,6 +51,7 @@ class ArchiveJob:
         not_segmented: Only DICOM studies without a segmentation, whoever made it.
         send: Address that segmentations are sent to besides.
         tta: Average over mirror images.
+        table: Kind of the volumes table, `csv` or `parquet`.
         folder: Working folder, for the embedded registry.
     """
 
@@ -70,6 +71,7 @@ class ArchiveJob:
     not_segmented: bool = False
     send: str | None = None
     tta: bool = False
+    table: str = "csv"
     folder: Path = Path()
 
 
@@ -125,7 +127,7 @@ def run_archive(
         out_dir=job.out_dir,
         format=job.format,
         delivery=delivery_at(job.send) if job.send else None,
-        choices=Choices(limit=job.limit, resegment=job.resegment),
+        choices=Choices(limit=job.limit, resegment=job.resegment, table=job.table),
     ):
         outcomes.append(asdict(outcome))
         if on_outcome is not None:

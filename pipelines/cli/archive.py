@@ -73,6 +73,7 @@ def segment(
         str | None, typer.Option(metavar="ADDRESS", help="Also send outputs to this PACS.")
     ] = None,
     tta: Annotated[bool, typer.Option("--tta", help="Average over mirror images.")] = False,
+    table: Annotated[str, typer.Option(help="Kind of the volumes table: csv or parquet.")] = "csv",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -99,6 +100,7 @@ def segment(
         not_segmented=unsegmented,
         send=send,
         tta=tta,
+        table=table,
     )
     if dry_run:
         outcomes = [asdict(outcome) for outcome in preview(job)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tempfile
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from segmed.archive.file_index import FileIndex
 from segmed.archive.query import SeriesQuery
+from segmed.archive.scratch import scratch_folder
 from segmed.archive.selection import Rules, choose_series
 from segmed.archive.sniff import form_of_volume, kind_of
 from segmed.archive.study import Fault, NotImage, Study, content_hash, sha256_of_file
@@ -64,14 +65,15 @@ class FolderSource:
         """
         if not self.root.is_dir():
             raise UsageError(f"{self.root} is no folder; give the folder that holds the archive")
-        with tempfile.TemporaryDirectory(prefix="segmed-index-") as scratch:
-            index = FileIndex(Path(scratch) / "index.sqlite")
-            try:
-                yield from self._walk(self.root, index)
-                for audits in index.studies():
-                    yield from self._dicom_studies(audits)
-            finally:
-                index.close()
+        scratch = scratch_folder()
+        index = FileIndex(scratch / "index.sqlite")
+        try:
+            yield from self._walk(self.root, index)
+            for audits in index.studies():
+                yield from self._dicom_studies(audits)
+        finally:
+            index.close()
+            shutil.rmtree(scratch, ignore_errors=True)
 
     def _walk(self, folder: Path, index: FileIndex) -> Iterator[Study | NotImage]:
         volumes: list[Path] = []

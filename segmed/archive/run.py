@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from segmed.archive.ledger import Entry, Ledger
 from segmed.archive.model import Model
 from segmed.archive.outcomes import outcome_of
 from segmed.archive.reconcile import is_intact
+from segmed.archive.scratch import scratch_folder
 from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource, key_of
 from segmed.archive.writing import free_bytes
 from segmed.errors import SegmedError
@@ -41,12 +41,14 @@ class Choices:
         resegment: Also segment studies that another model package has done.
         min_free_bytes: Studies fail with `disk_full` rather than leave less space than this.
         patience: How long networks are waited for.
+        table: Kind of the volumes table, `csv` or `parquet`.
     """
 
     limit: int | None = None
     resegment: bool = False
     min_free_bytes: int = MIN_FREE_BYTES
     patience: Patience = field(default_factory=Patience)
+    table: str = "csv"
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ class Run:
         if study.channels:
             self.engine.submit(job)
         else:
-            spool = Path(tempfile.mkdtemp(prefix="segmed-fetch-"))
+            spool = scratch_folder()
             self._spools[entry.key] = spool
             self._transfers.submit(self._fetch, job, spool)
 

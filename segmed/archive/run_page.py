@@ -20,7 +20,7 @@ from segmed.archive.worst import in_words, worst_first
 from segmed.report.archive_page import ArchivePage, BadEnd, ShownStudy, write_archive_page
 
 PAGE_FILE = "report.html"
-VOLUMES_FILE = "volumes.csv"
+VOLUMES_NAME = "volumes"
 PICTURES = "pictures"
 PAGES = "reports"
 SHOWN_STUDIES = 500
@@ -58,7 +58,7 @@ class _Night:
                     self.bad_ends.append(BadEnd(entry.study, status, entry.reason, entry.message))
 
 
-def write_run_page(ledger: Ledger, out_dir: Path, model: Model) -> Path:
+def write_run_page(ledger: Ledger, out_dir: Path, model: Model, *, table: str = "csv") -> Path:
     """Write the page of the last run and the volumes table; memory does not grow with the archive.
 
     The page is `report.html`, and stays as `reports/run-NUMBER.html` when the next run writes its
@@ -69,6 +69,7 @@ def write_run_page(ledger: Ledger, out_dir: Path, model: Model) -> Path:
         ledger: The ledger.
         out_dir: The output folder.
         model: The model of the run.
+        table: Kind of the volumes table, `csv` or `parquet`.
 
     Returns:
         `report.html`.
@@ -89,7 +90,7 @@ def write_run_page(ledger: Ledger, out_dir: Path, model: Model) -> Path:
         warnings=_drift_alarms(ledger, run, model),
         provenance={"model hash": model.hash, "outputs": str(night.counts["done"])},
     )
-    write_volumes(ledger, out_dir / VOLUMES_FILE, model.labels)
+    write_volumes(ledger, out_dir / f"{VOLUMES_NAME}.{table}", model.labels)
     write_archive_page(out_dir / PAGES / f"run-{run:04d}.html", content)
     path = write_archive_page(out_dir / PAGE_FILE, content)
     shutil.rmtree(out_dir / PICTURES, ignore_errors=True)  # the page has taken them in

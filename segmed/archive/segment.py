@@ -19,6 +19,7 @@ from segmed.archive.reconcile import reconcile
 from segmed.archive.run import OUTPUTS, Choices, Run, key_in
 from segmed.archive.run_page import PICTURES, write_run_page
 from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource, key_of
+from segmed.archive.volumes import check_kind
 from segmed.archive.worker_engine import WorkerEngine
 from segmed.archive.worker_setup import Setup
 from segmed.archive.writing import Writing, suffix_of
@@ -84,6 +85,7 @@ def segment_archive(
         ServiceError: The ledger cannot be written, or source or delivery do not answer.
     """
     suffix = suffix_of(format)
+    check_kind(choices.table)
     crew = predictor if isinstance(predictor, Predictor) else _crew(predictor)
     model, tta = _identify(crew)
     writing = Writing(
@@ -111,7 +113,7 @@ def segment_archive(
             ledger.end_run(number)
         finally:
             write_outcomes(ledger, number, out_dir / OUTCOMES_FILE)
-            write_run_page(ledger, out_dir, model)
+            write_run_page(ledger, out_dir, model, table=choices.table)
 
 
 def preview_archive(

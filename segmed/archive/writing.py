@@ -10,6 +10,7 @@ from pathlib import Path
 
 from monai.data import MetaTensor
 
+from segmed.archive.scratch import is_alive
 from segmed.archive.study import sha256_of_file
 from segmed.errors import ImageError, unknown_name
 from segmed.io import write_label
@@ -129,7 +130,7 @@ def sweep(outputs: Path) -> int:
 
 def _is_alive(draft: str) -> bool:
     number = draft.split("-", maxsplit=1)[0]
-    return number.isdigit() and int(number) != os.getpid() and Path(f"/proc/{number}").exists()
+    return is_alive(number) and int(number) != os.getpid()
 
 
 def free_bytes(folder: Path) -> int:
