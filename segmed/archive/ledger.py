@@ -266,6 +266,11 @@ class Ledger(LedgerFile):
         for place, why in rows:
             yield NotImage(place, why)
 
+    def started(self, run: int) -> float:
+        """When a run began, in s since 1970; 0 for a run that there was not."""
+        row = self._connection.execute("SELECT started FROM runs WHERE run = ?", (run,)).fetchone()
+        return 0.0 if row is None else float(row[0])
+
     def last_run(self) -> int | None:
         """Number of the newest run."""
         row = self._connection.execute("SELECT max(run) FROM runs").fetchone()
@@ -277,11 +282,6 @@ class Ledger(LedgerFile):
             "SELECT coalesce(max(run), 0) FROM runs WHERE run < ? AND ended IS NOT NULL", (run,)
         ).fetchone()
         return int(row[0]) + 1
-
-    def started(self, run: int) -> float:
-        """When a run began, in s since 1970; 0 for a run that there was not."""
-        row = self._connection.execute("SELECT started FROM runs WHERE run = ?", (run,)).fetchone()
-        return 0.0 if row is None else float(row[0])
 
     def counts(self) -> dict[State, int]:
         """How many studies are in each state."""
