@@ -5,12 +5,21 @@ from __future__ import annotations
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.console import DONE_WITH_FAILURES, JsonOption, continued_by, emit
+from pipelines.cli.console import (
+    DONE_WITH_FAILURES,
+    JsonOption,
+    continued_by,
+    counting_up,
+    emit,
+)
 from pipelines.cli.predict import ModelOption
+
+if TYPE_CHECKING:
+    from segmed.archive import StudyOutcome
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of the run.")]
 
@@ -44,18 +53,27 @@ def segment(
         bool, typer.Option("--resegment", help="Also what another model has done.")
     ] = False,
     since: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Studies of this day or later.")
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Of this day or later (folder: files changed)."),
     ] = None,
     until: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Of a PACS: or earlier.")
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Of this day or earlier.")
     ] = None,
     modality: Annotated[
-        list[str] | None, typer.Option(help="Of a PACS: series of this modality; repeatable.")
+        list[str] | None, typer.Option(help="DICOM series of this modality; repeatable.")
     ] = None,
+    description: Annotated[
+        str | None, typer.Option(metavar="REGEX", help="DICOM series described so.")
+    ] = None,
+    body_part: Annotated[str | None, typer.Option(help="DICOM series of this body part.")] = None,
+    unsegmented: Annotated[
+        bool, typer.Option("--unsegmented", help="DICOM studies without any segmentation.")
+    ] = False,
     send: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Also send outputs to this PACS.")
     ] = None,
     tta: Annotated[bool, typer.Option("--tta", help="Average over mirror images.")] = False,
+    table: Annotated[str, typer.Option(help="Kind of the volumes table: csv or parquet.")] = "csv",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -77,20 +95,30 @@ def segment(
         since=since.date() if since else None,
         until=until.date() if until else None,
         modalities=tuple(modality or ()),
+        description=description,
+        body_part=body_part,
+        not_segmented=unsegmented,
         send=send,
         tta=tta,
+        table=table,
     )
     if dry_run:
         outcomes = [asdict(outcome) for outcome in preview(job)]
         emit(outcomes, _lines(outcomes), as_json=as_json)
         return
-    with continued_by():
-        record = run_archive(job)
-    emit(
-        record, [*_lines(record["outcomes"]), f"outcomes: {out / 'outcomes.json'}"], as_json=as_json
-    )
+    with continued_by(), counting_up(_told) as show:
+        record = run_archive(job, show)
+    emit(record, [*_lines(record["outcomes"]), f"report: {out / 'report.html'}"], as_json=as_json)
     if any(entry["status"] != "done" for entry in record["outcomes"]):
         raise typer.Exit(DONE_WITH_FAILURES)
+
+
+def _told(outcome: StudyOutcome) -> str:
+    """A study that was worked on, in a line; nothing about those that were settled before."""
+    if not outcome.fresh:
+        return ""
+    ending = outcome.reason or f"{outcome.seconds:.1f} s"
+    return f"study {outcome.study}: {outcome.status}, {ending}"
 
 
 def _lines(outcomes: list[dict[str, object]]) -> list[str]:

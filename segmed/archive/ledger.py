@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any
 
 from segmed import __version__
-from segmed.archive.ledger_migrations import settle_schema
-from segmed.archive.ledger_tables import (
-    FIELDS,
-    STATES,
-    Entry,
-    State,
-    entry_of,
-)
+from segmed.archive.ledger_file import LedgerFile
+from segmed.archive.ledger_tables import FIELDS, STATES, Entry, State, entry_of
 from segmed.archive.study import NotImage, Study
-from segmed.errors import ServiceError, UsageError
 
 __all__ = ["Entry", "Ledger", "State"]
 
 ROWS_AT_ONCE = 256
 """Entries in memory at a time."""
 
-CHECKPOINT_PAGES = 4000
-"""Pages of the write-ahead log (16 MB) after which it is folded into the file, at a sync's cost."""
 
-
-class Ledger:
+class Ledger(LedgerFile):
     """The ledger of one output folder. One process writes at a time; readers may look on.
+
+    How a study ended is on disk when the call returns. That it was met, and that work on it began,
+    joins the next such write: whoever is killed in between would begin it again in any case.
 
     Args:
         path: The SQLite file; made if absent.
@@ -44,68 +32,6 @@ class Ledger:
         UsageError: Another run writes this ledger, the file is of another schema version, or a
             reader finds no ledger.
     """
-
-    def __init__(self, path: Path, *, writer: bool = True) -> None:
-        self.path = path
-        self._lock: TextIO | None = None
-        if writer:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(path)
-        elif not path.exists():
-            raise UsageError(f"no ledger {path}: has an archive been segmented into this folder?")
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        try:
-            self._prepare(writer)
-        except sqlite3.DatabaseError as error:
-            self.close()
-            raise ServiceError(
-                f"the ledger {path.name} cannot be opened ({error}); is the disk full, or is the "
-                "file no ledger?"
-            ) from error
-        except UsageError:
-            self.close()
-            raise
-
-    def _prepare(self, writer: bool) -> None:
-        self._connection.execute("PRAGMA busy_timeout = 10000")
-        if writer:
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = NORMAL")
-            self._connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-        settle_schema(self._connection, self.path, writer=writer)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file and give the lock back."""
-        self._connection.close()
-        if self._lock is not None:
-            self._lock.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            raise ServiceError(
-                f"the ledger {self.path.name} cannot be written ({error}); mend that and start "
-                "again: nothing that is done is lost"
-            ) from error
 
     def begin_run(self, package: str) -> int:
         """Open a run: what a killed run left `running` is `pending` again.
@@ -142,7 +68,7 @@ class Ledger:
         Returns:
             The study's entry as it stands.
         """
-        with self._transaction() as connection:
+        with self._transaction(can_wait=True) as connection:
             connection.execute(
                 "INSERT INTO studies (key, content, package, settings, study, form, state, run, "
                 "updated) VALUES (?, ?, ?, ?, ?, ?, 'pending', ?, ?) "
@@ -158,7 +84,7 @@ class Ledger:
 
     def note_not_image(self, item: NotImage, *, run: int) -> None:
         """Note a file that holds no image."""
-        with self._transaction() as connection:
+        with self._transaction(can_wait=True) as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO not_images VALUES (?, ?, ?)", (item.place, item.why, run)
             )
@@ -185,15 +111,24 @@ class Ledger:
     def done_by_another(self, content: str, package: str, settings: str) -> Entry | None:
         """The newest good end of the same input under another model package, if there is one."""
         row = self._connection.execute(
-            f"SELECT {FIELDS} FROM studies WHERE content = ? AND settings = ? AND "  # noqa: S608
-            "package <> ? AND state = 'done' ORDER BY updated DESC LIMIT 1",
+            f"SELECT {FIELDS} FROM studies INDEXED BY studies_by_content "  # noqa: S608
+            "WHERE content = ? AND settings = ? AND package <> ? AND state = 'done' "
+            "ORDER BY updated DESC LIMIT 1",
             (content, settings, package),
         ).fetchone()
         return None if row is None else entry_of(row)
 
     def start(self, key: str, *, run: int) -> None:
         """Note that work on a study begins."""
-        self._set(key, "running", attempts="attempts + 1", worked=run, reason="", message="")
+        self._set(
+            key,
+            "running",
+            attempts="attempts + 1",
+            can_wait=True,
+            worked=run,
+            reason="",
+            message="",
+        )
 
     def note_output(
         self,
@@ -230,7 +165,9 @@ class Ledger:
         """Note a good end, and the address that the output was delivered to."""
         self._set(key, "done", delivered=delivered, reason="", message="")
 
-    def end_badly(self, key: str, reason: str, message: str, *, quarantine: bool) -> None:
+    def end_badly(
+        self, key: str, reason: str, message: str, *, quarantine: bool, run: int | None = None
+    ) -> None:
         """Note a bad end.
 
         Args:
@@ -239,9 +176,11 @@ class Ledger:
             message: One line.
             quarantine: The data are bad, and the study is not tried again unless asked; else the
                 surroundings are, and the next run tries again.
+            run: The run that found it out, where no work had begun.
         """
         state: State = "quarantined" if quarantine else "failed"
-        self._set(key, state, reason=reason, message=message)
+        worked = {} if run is None else {"worked": run}
+        self._set(key, state, reason=reason, message=message, **worked)
 
     def reopen(self, key: str) -> None:
         """Make one study pending."""
@@ -261,10 +200,16 @@ class Ledger:
             return sum(cursor.rowcount for cursor in cursors)
 
     def _set(
-        self, key: str, state: State, *, attempts: str = "attempts", **columns: object
+        self,
+        key: str,
+        state: State,
+        *,
+        attempts: str = "attempts",
+        can_wait: bool = False,
+        **columns: object,
     ) -> None:
         names = "".join(f", {name} = ?" for name in columns)
-        with self._transaction() as connection:
+        with self._transaction(can_wait=can_wait) as connection:
             connection.execute(
                 f"UPDATE studies SET state = ?, updated = ?, attempts = {attempts}{names} "  # noqa: S608
                 "WHERE key = ?",
@@ -323,10 +268,22 @@ class Ledger:
         for place, why in rows:
             yield NotImage(place, why)
 
+    def started(self, run: int) -> float:
+        """When a run began, in s since 1970; 0 for a run that there was not."""
+        row = self._connection.execute("SELECT started FROM runs WHERE run = ?", (run,)).fetchone()
+        return 0.0 if row is None else float(row[0])
+
     def last_run(self) -> int | None:
         """Number of the newest run."""
         row = self._connection.execute("SELECT max(run) FROM runs").fetchone()
         return None if row[0] is None else int(row[0])
+
+    def night_of(self, run: int) -> int:
+        """First of the runs that were cut off before this one and that it continued, or itself."""
+        row = self._connection.execute(
+            "SELECT coalesce(max(run), 0) FROM runs WHERE run < ? AND ended IS NOT NULL", (run,)
+        ).fetchone()
+        return int(row[0]) + 1
 
     def counts(self) -> dict[State, int]:
         """How many studies are in each state."""
@@ -346,16 +303,3 @@ class Ledger:
             "SELECT count(*) FROM not_images WHERE run = ?", (run,)
         ).fetchone()[0]
         return int(in_studies), int(others)
-
-
-def _locked(path: Path) -> TextIO:
-    """The open lock file of a ledger; the system drops the lock when its holder dies."""
-    lock = path.with_name(path.name + ".lock").open("a", encoding="utf-8")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.close()
-        raise UsageError(
-            f"another run is writing {path.name}; wait for it, or end it, and start again"
-        ) from error
-    return lock

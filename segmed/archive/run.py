@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from segmed.archive.ledger import Entry, Ledger
 from segmed.archive.model import Model
 from segmed.archive.outcomes import outcome_of
 from segmed.archive.reconcile import is_intact
+from segmed.archive.scratch import scratch_folder
 from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource, key_of
 from segmed.archive.writing import free_bytes
 from segmed.errors import SegmedError
@@ -41,12 +41,14 @@ class Choices:
         resegment: Also segment studies that another model package has done.
         min_free_bytes: Studies fail with `disk_full` rather than leave less space than this.
         patience: How long networks are waited for.
+        table: Kind of the volumes table, `csv` or `parquet`.
     """
 
     limit: int | None = None
     resegment: bool = False
     min_free_bytes: int = MIN_FREE_BYTES
     patience: Patience = field(default_factory=Patience)
+    table: str = "csv"
 
 
 @dataclass(frozen=True)
@@ -126,17 +128,24 @@ class Run:
 
     def _take(self, study: Study) -> StudyOutcome | None:
         """Decide about one study: its outcome if it is settled, else None and work begun."""
-        key, package = self._key(study)
+        key, package = key_in(
+            self.ledger, study, self.model, self.settings, resegment=self.choices.resegment
+        )
         entry = self.ledger.meet(study, key, package, settings=self.settings, run=self.number)
         if key in self._in_hand:
             self._in_hand[key] += 1
             return None
         if study.fault is not None:
             fault = study.fault
+            is_known = entry.state == "quarantined"
             self.ledger.end_badly(
-                key, fault.reason, fault.message, quarantine=not study.environment
+                key,
+                fault.reason,
+                fault.message,
+                quarantine=not study.environment,
+                run=None if is_known else self.number,
             )
-            return outcome_of(self.ledger.entry(key), fresh=entry.state != "quarantined")
+            return outcome_of(self.ledger.entry(key), fresh=not is_known)
         if entry.state == "done" or (entry.state == "quarantined" and entry.attempts > 0):
             return outcome_of(entry, fresh=False)
         if free_bytes(self.out_dir) < self.choices.min_free_bytes:
@@ -146,19 +155,11 @@ class Run:
                 f"less than {self.choices.min_free_bytes >> 20} MiB are free on the output disk; "
                 "free some and run again",
                 quarantine=False,
+                run=self.number,
             )
             return outcome_of(self.ledger.entry(key), fresh=True)
         self._begin(study, entry)
         return None
-
-    def _key(self, study: Study) -> tuple[str, str]:
-        """Key and package under which a study is booked: another model's work stands unasked."""
-        key = key_of(study.content, self.model.hash, self.settings)
-        if not self.choices.resegment and not self.ledger.knows(key):
-            other = self.ledger.done_by_another(study.content, self.model.hash, self.settings)
-            if other is not None:
-                return other.key, other.package
-        return key, self.model.hash
 
     def _begin(self, study: Study, entry: Entry) -> None:
         self._in_hand[entry.key] = 1
@@ -172,7 +173,7 @@ class Run:
         if study.channels:
             self.engine.submit(job)
         else:
-            spool = Path(tempfile.mkdtemp(prefix="segmed-fetch-"))
+            spool = scratch_folder()
             self._spools[entry.key] = spool
             self._transfers.submit(self._fetch, job, spool)
 
@@ -210,6 +211,8 @@ class Run:
 
     def _settle(self) -> Iterator[StudyOutcome]:
         """Wait for one report and book it."""
+        if self.results.empty():
+            self.ledger.commit()
         report = self.results.get()
         if isinstance(report, Exception):
             raise report
@@ -245,3 +248,15 @@ class Run:
             measures=result.measures,
             is_final=self.delivery is None,
         )
+
+
+def key_in(
+    ledger: Ledger, study: Study, model: Model, settings: str, *, resegment: bool
+) -> tuple[str, str]:
+    """Key and package under which a study is booked: another model's work stands unasked."""
+    key = key_of(study.content, model.hash, settings)
+    if not resegment and not ledger.knows(key):
+        other = ledger.done_by_another(study.content, model.hash, settings)
+        if other is not None:
+            return other.key, other.package
+    return key, model.hash
