@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pipelines.loading import resolve_model
 from pipelines.model_reference import Resolved
 from segmed.archive import (
     Choices,
+    Crew,
     FolderSource,
     StudyOutcome,
     StudySource,
@@ -24,6 +26,7 @@ from segmed.archive import (
     segment_archive,
 )
 from segmed.archive.address import delivery_at, source_at
+from segmed.archive.drift import watch_night
 from segmed.archive.remote import Query
 from segmed.errors import UsageError
 from segmed.inference import Predictor
@@ -49,6 +52,9 @@ class ArchiveJob:
         send: Address that segmentations are sent to besides.
         tta: Average over mirror images.
         folder: Working folder, for the embedded registry.
+        devices: Devices that worker processes take in turn, such as `cuda:0` and `cuda:1`; without
+            any, `workers` share the one that is there.
+        cluster: Address of a Dask scheduler whose workers segment; paths are shared with them.
     """
 
     source: str
@@ -65,23 +71,30 @@ class ArchiveJob:
     send: str | None = None
     tta: bool = False
     folder: Path = Path()
+    devices: tuple[str, ...] = ()
+    cluster: str | None = None
 
 
-def open_source(job: ArchiveJob, num_channels: int) -> StudySource:
-    """The source that a job names.
+def source_of(job: ArchiveJob, num_channels: int) -> Callable[[], StudySource]:
+    """What opens the source that a job names, here or on another machine.
 
     Raises:
-        UsageError: The address cannot be used, or a choice does not fit the kind of source.
+        UsageError: A choice does not fit the kind of source.
     """
     rules = read_rules(job.rules) if job.rules else None
     if "://" in job.source:
         query = Query(since=job.since, until=job.until, modalities=job.modalities)
-        return source_at(job.source, query=query, num_channels=num_channels, rules=rules)
+        return partial(source_at, job.source, query=query, num_channels=num_channels, rules=rules)
     if job.until is not None or job.modalities:
         raise UsageError("--until and --modality ask a PACS; a folder knows --since only")
     since = datetime.combine(job.since, time.min) if job.since else None
-    return FolderSource(
-        Path(job.source), num_channels, rules, since=since, skip=(job.out_dir.resolve(),)
+    return partial(
+        FolderSource,
+        Path(job.source),
+        num_channels,
+        rules,
+        since=since,
+        skip=(job.out_dir.resolve(),),
     )
 
 
@@ -95,13 +108,17 @@ def run_archive(
         on_outcome: Called with each outcome as it comes.
 
     Returns:
-        The models, with version and hash, and every outcome.
+        The models, with version and hash, every outcome, and the drift watch's rows.
     """
+    if job.cluster is not None:  # paths are the same on every machine, its working folder is not
+        place = job.source if "://" in job.source else str(Path(job.source).resolve())
+        job = replace(job, source=place, out_dir=job.out_dir.resolve())
     resolved = [resolve_model(reference, folder=job.folder) for reference in job.models]
     paths = tuple(entry.path for entry in resolved)
     packages = read_packages(paths)
-    source = open_source(job, len(packages[0].plan.channels))
-    crew = _crew(job, paths, packages)
+    opens = source_of(job, len(packages[0].plan.channels))
+    source = opens()
+    crew = _crew(job, paths, packages, opens)
     outcomes = []
     for outcome in segment_archive(
         source,
@@ -115,22 +132,42 @@ def run_archive(
         if on_outcome is not None:
             on_outcome(outcome)
     _write_models(resolved, job.out_dir)
-    return {"models": [entry.record() for entry in resolved], "outcomes": outcomes}
+    return {
+        "models": [entry.record() for entry in resolved],
+        "outcomes": outcomes,
+        "drift": [asdict(row) for row in watch_night(job.out_dir, packages[0])],
+    }
 
 
 def _crew(
-    job: ArchiveJob, paths: tuple[Path, ...], packages: Sequence[ModelPackage]
-) -> Workers | Predictor:
-    if job.workers:
-        return Workers(paths, job.workers, {"tta": job.tta})
+    job: ArchiveJob,
+    paths: tuple[Path, ...],
+    packages: Sequence[ModelPackage],
+    opens: Callable[[], StudySource],
+) -> Crew | Predictor:
+    options = {"tta": job.tta}
+    if job.cluster is not None:
+        from pipelines.cluster import Cluster, shared_packages  # noqa: PLC0415 - needs Dask
+
+        shared = shared_packages(paths, [package.hash for package in packages], shared_folder(job))
+        is_remote = "://" in job.source
+        return Cluster(shared, options, opens if is_remote else None, max(1, job.workers))
+    if job.workers or job.devices:
+        number = job.workers or len(job.devices)
+        return Workers(paths, number, options, devices=job.devices)
     return Predictor(packages, engine="torch", tta=job.tta)  # one engine: equal outputs in reruns
+
+
+def shared_folder(job: ArchiveJob) -> Path:
+    """Where the machines of a cluster find the models of a run."""
+    return job.out_dir.resolve() / ".models"
 
 
 def preview(job: ArchiveJob) -> Iterator[StudyOutcome]:
     """What `run_archive` would do; nothing is written."""
     resolved = [resolve_model(reference, folder=job.folder) for reference in job.models]
     packages = read_packages(tuple(entry.path for entry in resolved))
-    source = open_source(job, len(packages[0].plan.channels))
+    source = source_of(job, len(packages[0].plan.channels))()
     yield from preview_archive(
         source,
         model=model_of(packages),

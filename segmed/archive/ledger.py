@@ -238,7 +238,9 @@ class Ledger:
         """Note a good end, and the address that the output was delivered to."""
         self._set(key, "done", delivered=delivered, reason="", message="")
 
-    def end_badly(self, key: str, reason: str, message: str, *, quarantine: bool) -> None:
+    def end_badly(
+        self, key: str, reason: str, message: str, *, quarantine: bool, run: int | None = None
+    ) -> None:
         """Note a bad end.
 
         Args:
@@ -247,9 +249,11 @@ class Ledger:
             message: One line.
             quarantine: The data are bad, and the study is not tried again unless asked; else the
                 surroundings are, and the next run tries again.
+            run: The run that found it out, where no work had begun.
         """
         state: State = "quarantined" if quarantine else "failed"
-        self._set(key, state, reason=reason, message=message)
+        worked = {} if run is None else {"worked": run}
+        self._set(key, state, reason=reason, message=message, **worked)
 
     def reopen(self, key: str) -> None:
         """Make one study pending."""
@@ -335,6 +339,13 @@ class Ledger:
         """Number of the newest run."""
         row = self._connection.execute("SELECT max(run) FROM runs").fetchone()
         return None if row[0] is None else int(row[0])
+
+    def night_of(self, run: int) -> int:
+        """First of the runs that were cut off before this one and that it continued, or itself."""
+        row = self._connection.execute(
+            "SELECT coalesce(max(run), 0) FROM runs WHERE run < ? AND ended IS NOT NULL", (run,)
+        ).fetchone()
+        return int(row[0]) + 1
 
     def counts(self) -> dict[State, int]:
         """How many studies are in each state."""
