@@ -34,12 +34,17 @@ SUMMARY_KEY, STUDIES_KEY, DRIFT_KEY, BAR_KEY = (
 
 
 def name_of_run() -> str:
-    """Name of a flow run: what, with what, and when; `nightly hippocampus@champion 25 Nov 02:00`."""
-    job = flow_run.parameters.get("job")
-    models = job.models if hasattr(job, "models") else (job or {}).get("models", ())
+    """Name of a flow run, such as `nightly hippocampus@champion 25 Nov 02:00`."""
+    models = shown_parameter("job", "models") or ()
     shown = "+".join(str(name).removeprefix("models:/").rsplit("/", 1)[-1] for name in models)
     when = flow_run.scheduled_start_time or datetime.now(UTC)
     return f"{flow_run.flow_name} {shown} {when:%d %b %H:%M}"
+
+
+def shown_parameter(name: str, field: str) -> Any:
+    """A field of a parameter of the flow that runs here, given as a record or as JSON."""
+    given = flow_run.parameters.get(name)
+    return given.get(field) if isinstance(given, dict) else getattr(given, field, None)
 
 
 class Bar:

@@ -1,7 +1,7 @@
 """Tell people how a run ended: through blocks of the Prefect server, or one address by HTTP.
 
-Nothing is sent unless asked for. A notice is named by the block that sends it (`custom-webhook/NAME`,
-`segmed-mail/NAME`, `slack-webhook/NAME`, any notification block), or by an `http(s)://` address,
+Nothing is sent unless asked for. A notice is named by the block that sends it (`segmed-mail/NAME`,
+`custom-webhook/NAME`, `slack-webhook/NAME`, any notification block), or by an `http(s)://` address,
 which gets `{"subject": ..., "body": ...}` as JSON. Bodies hold counts, hashes and reasons, never
 names of patients or files.
 """

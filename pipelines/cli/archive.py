@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipelines.cli.console import DONE_WITH_FAILURES, JsonOption, continued_by, emit
 from pipelines.cli.predict import ModelOption
+
+if TYPE_CHECKING:
+    from pipelines.archiving import ArchiveJob
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of the run.")]
 
@@ -56,6 +60,14 @@ def segment(
         str | None, typer.Option(metavar="ADDRESS", help="Also send outputs to this PACS.")
     ] = None,
     tta: Annotated[bool, typer.Option("--tta", help="Average over mirror images.")] = False,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="Device of a worker process, such as cuda:1; repeat it for each."),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="tcp://HOST:8786", help="Dask scheduler whose workers segment."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -79,18 +91,32 @@ def segment(
         modalities=tuple(modality or ()),
         send=send,
         tta=tta,
+        devices=tuple(device or ()),
+        cluster=cluster,
     )
     if dry_run:
         outcomes = [asdict(outcome) for outcome in preview(job)]
         emit(outcomes, _lines(outcomes), as_json=as_json)
         return
     with continued_by():
-        record = run_archive(job)
+        record = _on_cluster(job) if cluster else run_archive(job)
     emit(
         record, [*_lines(record["outcomes"]), f"outcomes: {out / 'outcomes.json'}"], as_json=as_json
     )
     if any(entry["status"] != "done" for entry in record["outcomes"]):
         raise typer.Exit(DONE_WITH_FAILURES)
+
+
+def _on_cluster(job: ArchiveJob) -> dict[str, Any]:
+    """Run the archive's flow, whose tasks go to the cluster; what it came to is on disk."""
+    from pipelines.flows.runner import run_flow
+    from pipelines.flows.segment_archive import archive_flow
+
+    run_flow(archive_flow(job), job)
+    return {
+        "models": list(json.loads((job.out_dir / "model.json").read_text()).values()),
+        "outcomes": json.loads((job.out_dir / "outcomes.json").read_text()),
+    }
 
 
 def _lines(outcomes: list[dict[str, object]]) -> list[str]:

@@ -57,7 +57,7 @@ def archive_flow(job: ArchiveJob) -> Flow[..., dict[str, int]]:
     return segment_archive.with_options(task_runner=DaskTaskRunner(address=job.cluster))
 
 
-def is_of_the_network(task: Any, run: Any, state: Any) -> bool:  # noqa: ARG001 - Prefect's form
+def is_of_the_network(task: Any, run: Any, state: Any) -> bool:
     """Whether a failed task is worth another try: services come back, bad settings stay."""
     try:
         state.result()
