@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,8 +154,11 @@ _crews: dict[str, ResidentCrew] = {}
 
 
 def _crew_for(piece: Piece) -> ResidentCrew:
-    """The crew with this model, begun if there is none; one with another model ends when free."""
-    name = repr((piece.setup, piece.workers))
+    """The crew with this model, begun if there is none; one with another model ends when free.
+
+    A model is known by its hash, which `writing` holds, wherever its package lies.
+    """
+    name = repr((replace(piece.setup, packages=()), piece.workers))
     with _LOCK:
         idle = [other for other, crew in _crews.items() if other != name and crew.pieces == 0]
         dismissed = [_crews.pop(other) for other in idle]

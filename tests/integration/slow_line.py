@@ -8,6 +8,9 @@ import threading
 import time
 
 BLOCK = 4096
+BYTES_PER_S = 60_000
+STUDIES = 16
+"""So many hippocampus series keep two connections busy for half a minute."""
 
 
 class SlowLine:

@@ -12,25 +12,18 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import pytest
-import torch
 from dask_cluster import DaskCluster, Watch
-from monai.data import MetaTensor
-from orthanc_server import PASSWORD, USER, Orthanc
+from orthanc_server import PASSWORD
 from servers import Server, prefect_server
-from slow_line import SlowLine
+from slow_line import STUDIES
 from tiny_data import hippocampus_package
 
 from segmed.archive import Ledger
-from segmed.io.dicom_write import Identity, write_series
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
-STUDIES = 16
-BYTES_PER_S = 60_000
 
 
 @pytest.fixture(scope="module")
@@ -58,31 +51,6 @@ def env(server: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return hippocampus_package().save(tmp_path_factory.mktemp("model") / "package")
-
-
-@pytest.fixture(scope="module")
-def images(shared_data: Callable[[str], Path]) -> list[Path]:
-    return sorted((shared_data("hippocampus") / "imagesTr").glob("*.nii.gz"))[:STUDIES]
-
-
-@pytest.fixture(scope="module")
-def pacs(images: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a real Orthanc behind a slow line, with a series of each hippocampus image."""
-    folder = tmp_path_factory.mktemp("pacs")
-    for number, path in enumerate(images):
-        image = nib.load(path)
-        voxels = np.asarray(image.dataobj, np.float32)[None]
-        volume = MetaTensor(torch.from_numpy(voxels), affine=torch.from_numpy(image.affine))
-        write_series(
-            folder / f"{number}", volume, identity=Identity(patient_id=f"SEGMED-{number:04d}")
-        )
-    server = Orthanc(folder / "orthanc")
-    server.start()
-    server.upload(folder)
-    line = SlowLine(server.http_port, BYTES_PER_S)
-    yield f"dicomweb://{USER}@127.0.0.1:{line.port}/dicom-web"
-    line.close()
-    server.stop()
 
 
 def segment(
