@@ -27,7 +27,7 @@ IDLE_S = 300.0
 """How long a crew without work keeps the model in memory, in s."""
 
 FETCHES = 2
-"""Studies of a piece that are fetched at once."""
+"""Studies that a machine fetches at once, over all the pieces it has."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,9 @@ def _run(piece: Piece, crew: ResidentCrew, spool: Path) -> list[Result]:
         else:
             inbox.put(got)
 
-    with ThreadPoolExecutor(FETCHES, "segmed-fetch") as pool:
-        for number, job in enumerate(piece.jobs):
-            pool.submit(begin, number, job)
-        return [_result(inbox.get()) for _ in piece.jobs]
+    for number, job in enumerate(piece.jobs):
+        crew.fetches.submit(begin, number, job)
+    return [_result(inbox.get()) for _ in piece.jobs]
 
 
 def _result(report: Any) -> Result:
@@ -100,6 +99,7 @@ class ResidentCrew:
 
     def __init__(self, setup: Setup, workers: int) -> None:
         self.pieces = 0
+        self.fetches = ThreadPoolExecutor(FETCHES, "segmed-fetch")
         self._timer: threading.Timer | None = None
         self._inboxes: dict[str, queue.Queue[Any]] = {}
         self._lock = threading.Lock()
@@ -131,6 +131,7 @@ class ResidentCrew:
 
     def close(self) -> None:
         """End the workers."""
+        self.fetches.shutdown(wait=False, cancel_futures=True)
         self._engine.close()
         self._results.put(None)
 

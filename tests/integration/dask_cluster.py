@@ -42,7 +42,7 @@ class DaskCluster:
 
     def add_worker(self) -> None:
         number = len(self.workers)
-        words = ["worker", self.address, "--nthreads", "1", "--no-dashboard"]
+        words = ["worker", self.address, "--nthreads", "2", "--no-dashboard"]
         words += ["--local-directory", str(self.folder / f"worker-{number}")]
         self.workers.append(self._begin(words, f"worker-{number}.log"))
 
