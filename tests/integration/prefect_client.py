@@ -33,7 +33,7 @@ class Api:
 
     def artifacts(self) -> dict[str, dict[str, Any]]:
         """The newest artifact of each key."""
-        found = self.post("/artifacts/latest/filter", sort="CREATED_ASC")
+        found = self.post("/artifacts/latest/filter")
         return {entry["key"]: entry for entry in found if entry["key"]}
 
 

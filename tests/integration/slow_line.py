@@ -8,8 +8,8 @@ import threading
 import time
 
 BLOCK = 4096
-BYTES_PER_S = 90_000
-STUDIES = 24
+BYTES_PER_S = 45_000
+STUDIES = 16
 """So many hippocampus series keep two connections busy for half a minute."""
 
 
