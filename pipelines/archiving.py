@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ from segmed.archive import (
 )
 from segmed.archive.address import delivery_at, source_at
 from segmed.archive.drift import watch_night
+from segmed.archive.query import SeriesQuery
 from segmed.archive.remote import Query
-from segmed.errors import UsageError
 from segmed.inference import Predictor
 from segmed.package import ModelPackage
 
@@ -47,10 +47,14 @@ class ArchiveJob:
         limit: Stop after this many studies.
         resegment: Also segment what another model has done.
         since: Only studies of this day or later (of a folder: files changed since).
-        until: Only studies of this day or earlier; of a PACS.
-        modalities: Only series of these modalities; of a PACS.
+        until: Only studies of this day or earlier (of a folder: files not changed later).
+        modalities: Only DICOM series of these modalities.
+        description: Only DICOM series with this expression in their description.
+        body_part: Only DICOM series of this BodyPartExamined.
+        not_segmented: Only DICOM studies without a segmentation, whoever made it.
         send: Address that segmentations are sent to besides.
         tta: Average over mirror images.
+        table: Kind of the volumes table, `csv` or `parquet`.
         folder: Working folder, for the embedded registry.
         devices: Devices that worker processes take in turn, such as `cuda:0` and `cuda:1`; without
             any, `workers` share the one that is there.
@@ -68,8 +72,12 @@ class ArchiveJob:
     since: date | None = None
     until: date | None = None
     modalities: tuple[str, ...] = ()
+    description: str | None = None
+    body_part: str | None = None
+    not_segmented: bool = False
     send: str | None = None
     tta: bool = False
+    table: str = "csv"
     folder: Path = Path()
     devices: tuple[str, ...] = ()
     cluster: str | None = None
@@ -79,15 +87,14 @@ def source_of(job: ArchiveJob, num_channels: int) -> Callable[[], StudySource]:
     """What opens the source that a job names, here or on another machine.
 
     Raises:
-        UsageError: A choice does not fit the kind of source.
+        UsageError: The file of rules cannot be used.
     """
     rules = read_rules(job.rules) if job.rules else None
     if "://" in job.source:
-        query = Query(since=job.since, until=job.until, modalities=job.modalities)
+        query = Query(*_asked(job), since=job.since, until=job.until)
         return partial(source_at, job.source, query=query, num_channels=num_channels, rules=rules)
-    if job.until is not None or job.modalities:
-        raise UsageError("--until and --modality ask a PACS; a folder knows --since only")
     since = datetime.combine(job.since, time.min) if job.since else None
+    until = datetime.combine(job.until + timedelta(days=1), time.min) if job.until else None
     return partial(
         FolderSource,
         Path(job.source),
@@ -95,7 +102,14 @@ def source_of(job: ArchiveJob, num_channels: int) -> Callable[[], StudySource]:
         rules,
         since=since,
         skip=(job.out_dir.resolve(),),
+        until=until,
+        query=SeriesQuery(*_asked(job)),
     )
+
+
+def _asked(job: ArchiveJob) -> tuple[tuple[str, ...], str | None, str | None, bool]:
+    """What is asked of series: the fields of `SeriesQuery`."""
+    return job.modalities, job.description, job.body_part, job.not_segmented
 
 
 def run_archive(
@@ -126,7 +140,7 @@ def run_archive(
         out_dir=job.out_dir,
         format=job.format,
         delivery=delivery_at(job.send) if job.send else None,
-        choices=Choices(limit=job.limit, resegment=job.resegment),
+        choices=Choices(limit=job.limit, resegment=job.resegment, table=job.table),
     ):
         outcomes.append(asdict(outcome))
         if on_outcome is not None:
@@ -174,6 +188,7 @@ def preview(job: ArchiveJob) -> Iterator[StudyOutcome]:
         out_dir=job.out_dir,
         format=job.format,
         tta=job.tta,
+        choices=Choices(limit=job.limit, resegment=job.resegment),
     )
 
 

@@ -10,11 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli.console import DONE_WITH_FAILURES, JsonOption, continued_by, emit
+from pipelines.cli.console import (
+    DONE_WITH_FAILURES,
+    JsonOption,
+    continued_by,
+    counting_up,
+    emit,
+)
 from pipelines.cli.predict import ModelOption
 
 if TYPE_CHECKING:
     from pipelines.archiving import ArchiveJob
+    from segmed.archive import StudyOutcome
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of the run.")]
 
@@ -48,14 +55,22 @@ def segment(
         bool, typer.Option("--resegment", help="Also what another model has done.")
     ] = False,
     since: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Studies of this day or later.")
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Of this day or later (folder: files changed)."),
     ] = None,
     until: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Of a PACS: or earlier.")
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Of this day or earlier.")
     ] = None,
     modality: Annotated[
-        list[str] | None, typer.Option(help="Of a PACS: series of this modality; repeatable.")
+        list[str] | None, typer.Option(help="DICOM series of this modality; repeatable.")
     ] = None,
+    description: Annotated[
+        str | None, typer.Option(metavar="REGEX", help="DICOM series described so.")
+    ] = None,
+    body_part: Annotated[str | None, typer.Option(help="DICOM series of this body part.")] = None,
+    unsegmented: Annotated[
+        bool, typer.Option("--unsegmented", help="DICOM studies without any segmentation.")
+    ] = False,
     send: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Also send outputs to this PACS.")
     ] = None,
@@ -68,6 +83,7 @@ def segment(
         str | None,
         typer.Option(metavar="tcp://HOST:8786", help="Dask scheduler whose workers segment."),
     ] = None,
+    table: Annotated[str, typer.Option(help="Kind of the volumes table: csv or parquet.")] = "csv",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -89,34 +105,56 @@ def segment(
         since=since.date() if since else None,
         until=until.date() if until else None,
         modalities=tuple(modality or ()),
+        description=description,
+        body_part=body_part,
+        not_segmented=unsegmented,
         send=send,
         tta=tta,
         devices=tuple(device or ()),
         cluster=cluster,
+        table=table,
     )
     if dry_run:
         outcomes = [asdict(outcome) for outcome in preview(job)]
         emit(outcomes, _lines(outcomes), as_json=as_json)
         return
-    with continued_by():
-        record = _on_cluster(job) if cluster else run_archive(job)
-    emit(
-        record, [*_lines(record["outcomes"]), f"outcomes: {out / 'outcomes.json'}"], as_json=as_json
-    )
+    with continued_by(), counting_up(_told) as show:
+        record = _on_cluster(job) if cluster else run_archive(job, show)
+    lines = [*_lines(record["outcomes"]), *_alarms(record), f"report: {out / 'report.html'}"]
+    emit(record, lines, as_json=as_json)
     if any(entry["status"] != "done" for entry in record["outcomes"]):
         raise typer.Exit(DONE_WITH_FAILURES)
+
+
+def _alarms(record: dict[str, Any]) -> list[str]:
+    """A line for each alarm of the drift watch."""
+    from pipelines.night import told
+    from segmed.archive.drift import DriftRow
+
+    rows = [DriftRow(**row) for row in record["drift"]]
+    return [f"drift alarm: {told(row)}" for row in rows if row.is_alarm]
 
 
 def _on_cluster(job: ArchiveJob) -> dict[str, Any]:
     """Run the archive's flow, whose tasks go to the cluster; what it came to is on disk."""
     from pipelines.flows.runner import run_flow
     from pipelines.flows.segment_archive import archive_flow
+    from segmed.archive.drift import read_drift
 
     run_flow(archive_flow(job), job)
     return {
         "models": list(json.loads((job.out_dir / "model.json").read_text()).values()),
         "outcomes": json.loads((job.out_dir / "outcomes.json").read_text()),
+        "drift": [asdict(row) for row in read_drift(job.out_dir)],
     }
+
+
+def _told(outcome: StudyOutcome) -> str:
+    """A study that was worked on, in a line; nothing about those that were settled before."""
+    if not outcome.fresh:
+        return ""
+    ending = outcome.reason or f"{outcome.seconds:.1f} s"
+    return f"study {outcome.study}: {outcome.status}, {ending}"
 
 
 def _lines(outcomes: list[dict[str, object]]) -> list[str]:

@@ -103,6 +103,42 @@ def tracked(
             yield item
 
 
+@contextmanager
+def counting_up(describe: Callable[[Any], str]) -> Iterator[Callable[[Any], None]]:
+    """What shows items whose number nobody knows: a count on a terminal, a line each elsewhere.
+
+    Args:
+        describe: What is said of an item; empty for those that are only counted.
+    """
+    begun, met = time.perf_counter(), 0
+    if not sys.stderr.isatty():
+
+        def tell(item: Any) -> None:
+            nonlocal met
+            met += 1
+            if line := describe(item):
+                note(f"{line} ({met} met, {met / (time.perf_counter() - begun):.2f} a second)")
+
+        yield tell
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def show(item: Any) -> None:
+            nonlocal met
+            met += 1
+            rate = met / (time.perf_counter() - begun)
+            bar.update(task, description=f"{met} met, {rate:.2f} a second")
+            if line := describe(item):
+                bar.console.print(line, markup=False, highlight=False)
+
+        yield show
+
+
 def counting(title: str) -> Callable[[int, int], None]:
     """A progress callback (done, total) that writes a line at each tenth."""
     last = -1

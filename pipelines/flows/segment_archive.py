@@ -40,8 +40,8 @@ def segment_archive(job: ArchiveJob, notify: tuple[str, ...] = ()) -> dict[str, 
         check_notices(notify)
         with nullcontext() if job.cluster else gpu_slot():
             night = segment(job)
-        log_night(night, job)
         show_night(night)
+        log_night(night, job)
         tell(notify, f"segmed: {night.headline()}", "\n".join(night.lines()))
     return dict(night.counts)
 

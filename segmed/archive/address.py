@@ -4,6 +4,7 @@
 dicomweb://user@host:8042/dicom-web     http://host:8042/dicom-web
 dicomwebs://host/dicom-web              https://host/dicom-web
 dimse://PACS@host:104                   the node PACS; `?calling=SEGMED` says who we are
+dimse://PACS@host:104?move=11112        C-MOVE to port 11112 here, where C-GET is not offered
 ```
 A password comes from the environment variable `SEGMED_DICOMWEB_PASSWORD`, never from the address,
 since addresses are seen in process lists and histories.
@@ -26,6 +27,8 @@ SCHEMES = {"dicomweb": "http", "dicomwebs": "https"}
 PASSWORD_VARIABLE = "SEGMED_DICOMWEB_PASSWORD"  # noqa: S105 - the variable's name
 DICOM_PORT = 104
 CALLING = "SEGMED"
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - a PACS sends from another machine
+NODE_OPTIONS = frozenset({"calling", "move"})
 
 
 def open_address(address: str) -> DicomWeb | Dimse:
@@ -46,13 +49,34 @@ def open_address(address: str) -> DicomWeb | Dimse:
     if parts.scheme == "dimse":
         if not parts.username:
             raise UsageError(f"{address!r} names no AE title; write dimse://TITLE@HOST:PORT")
-        calling = parse_qs(parts.query).get("calling", [CALLING])[0]
-        return Dimse(parts.hostname, parts.port or DICOM_PORT, parts.username, calling)
+        return _node(address)
     port = f":{parts.port}" if parts.port else ""
     return DicomWeb(
         f"{SCHEMES[parts.scheme]}://{parts.hostname}{port}{parts.path.rstrip('/')}",
         user=parts.username or "",
         password=os.environ.get(PASSWORD_VARIABLE, ""),
+    )
+
+
+def _node(address: str) -> Dimse:
+    """The DICOM node that an address names."""
+    parts = urlsplit(address)
+    options = parse_qs(parts.query)
+    unknown = sorted(options.keys() - NODE_OPTIONS)
+    if unknown:
+        raise unknown_name("option of a dimse:// address", unknown[0], sorted(NODE_OPTIONS))
+    host, _, port = options.get("move", [""])[0].rpartition(":")
+    if "move" in options and not port.isdigit():
+        raise UsageError(
+            f"{address!r}: move={options['move'][0]} is no port; write move=PORT or "
+            "move=HOST:PORT, the address that the PACS has on file for our AE title"
+        )
+    return Dimse(
+        str(parts.hostname),
+        parts.port or DICOM_PORT,
+        str(parts.username),
+        options.get("calling", [CALLING])[0],
+        listen=(host or EVERYWHERE, int(port)) if port else None,
     )
 
 

@@ -18,7 +18,13 @@ import requests
 from dicomweb_client.api import DICOMwebClient
 
 from segmed.archive.delivery import Patience
-from segmed.archive.remote import Query, RemoteSeries, local_study, remote_studies
+from segmed.archive.remote import (
+    Query,
+    RemoteSeries,
+    empty_folder,
+    local_study,
+    remote_studies,
+)
 from segmed.archive.selection import Rules
 from segmed.archive.study import NotImage, Study
 from segmed.errors import ServiceError
@@ -103,7 +109,7 @@ class DicomWebSource:
             ServiceError: The service does not answer, or refuses.
         """
         for study_uid in self._study_uids():
-            series = [self._complete(item) for item in self._series(study_uid)]
+            series = [self._complete(item) for item in self.query.select(self._series(study_uid))]
             yield from remote_studies(series, self.rules, self.num_channels)
 
     def fetch(self, study: Study, folder: Path) -> Study:
@@ -114,8 +120,7 @@ class DicomWebSource:
         """
         with self.service.talking("send a series") as client:
             for number, series_uid in enumerate(study.remote["series"]):
-                place = folder / str(number)
-                place.mkdir(exist_ok=True)
+                place = empty_folder(folder / str(number))
                 datasets = client.iter_series(study.remote["study"], series_uid)
                 for index, dataset in enumerate(datasets):
                     dataset.save_as(place / f"{index:05d}.dcm")
@@ -150,7 +155,7 @@ class DicomWebSource:
             )
             for answer in answers
         ]
-        return sorted(filter(self.query.wants, found), key=lambda series: series.series_uid)
+        return sorted(found, key=lambda series: series.series_uid)
 
     def _complete(self, series: RemoteSeries) -> RemoteSeries:
         answers = self._search(

@@ -1,4 +1,4 @@
-"""A PACS by the classic DICOM network: list by C-FIND, fetch by C-GET, deliver by C-STORE.
+"""A PACS by the classic DICOM network: C-FIND lists, C-GET or C-MOVE fetches, C-STORE delivers.
 
 Every status is checked: a PACS that does not know the calling AE title answers with an empty
 status, not with an error.
@@ -9,11 +9,10 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pydicom
 from pydicom.dataset import Dataset
@@ -23,34 +22,27 @@ from pynetdicom.association import Association
 from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
+    StudyRootQueryRetrieveInformationModelMove,
 )
 
 from segmed.archive.delivery import Patience
-from segmed.archive.remote import Query, RemoteSeries, local_study, remote_studies
+from segmed.archive.dimse_inbox import IMAGE_CLASSES, SUCCESS, SYNTAXES, keep, receiver_at
+from segmed.archive.remote import (
+    Query,
+    RemoteSeries,
+    empty_folder,
+    local_study,
+    remote_studies,
+)
 from segmed.archive.selection import Rules
 from segmed.archive.study import NotImage, Study
 from segmed.errors import ServiceError
 
 PENDING = frozenset({0xFF00, 0xFF01})
-SUCCESS = 0x0000
 STORED = frozenset({0x0000, 0xB000, 0xB006, 0xB007})
 """Kept, possibly with a remark (DICOM PS3.4, B.2.3)."""
 
 TIMEOUT_S = 60.0
-IMAGE_CLASSES = (
-    "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.4",
-    "1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.128", "1.2.840.10008.5.1.4.1.1.130",
-    "1.2.840.10008.5.1.4.1.1.20", "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.6.1",
-    "1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1",
-)  # fmt: skip
-"""Image objects that are fetched: CT, MR, PET, NM, their enhanced forms, and plain pictures."""
-
-SYNTAXES = (
-    "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.4.70",
-    "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90",
-    "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.5",
-)  # fmt: skip
-"""Encodings that intake can decode, the plain ones first."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +55,8 @@ class Dimse:
         called: Its AE title.
         calling: Our AE title, which it must know.
         patience: How long it is waited for when it does not answer.
+        listen: Host and port that it has on file for our AE title. Images are then fetched by
+            C-MOVE, and taken in there; without it by C-GET.
     """
 
     host: str
@@ -70,6 +64,7 @@ class Dimse:
     called: str
     calling: str = "SEGMED"
     patience: Patience = field(default_factory=Patience)
+    listen: tuple[str, int] | None = None
 
     @contextmanager
     def association(
@@ -94,7 +89,7 @@ class Dimse:
             for sop_class in IMAGE_CLASSES:
                 entity.add_requested_context(sop_class, list(SYNTAXES))
                 roles.append(build_role(sop_class, scp_role=True))
-            handlers.append((evt.EVT_C_STORE, _keep, [inbox]))
+            handlers.append((evt.EVT_C_STORE, keep, [inbox]))
         found = entity.associate(
             self.host,
             self.port,
@@ -117,7 +112,7 @@ class Dimse:
 
 @dataclass(frozen=True)
 class DimseSource:
-    """Studies of a PACS, by C-FIND and C-GET.
+    """Studies of a PACS, by C-FIND and C-GET or C-MOVE.
 
     Attributes:
         node: The PACS.
@@ -139,36 +134,46 @@ class DimseSource:
         """
         for answer in self._find("STUDY", StudyDate=self.query.study_dates or ""):
             study_uid = str(answer.StudyInstanceUID)
-            series = [
-                self._complete(item)
-                for item in sorted(self._series(study_uid), key=lambda item: item.series_uid)
-                if self.query.wants(item)
-            ]
+            series = [self._complete(item) for item in self.query.select(self._series(study_uid))]
             yield from remote_studies(series, self.rules, self.num_channels)
 
     def fetch(self, study: Study, folder: Path) -> Study:
-        """Fetch a study's series by C-GET and audit them.
+        """Fetch a study's series and audit them.
 
         Raises:
             ServiceError: The node does not answer, refuses, or sends only a part.
         """
         for number, series_uid in enumerate(study.remote["series"]):
-            place = folder / str(number)
-            place.mkdir(exist_ok=True)
             identifier = _dataset(
                 QueryRetrieveLevel="SERIES",
                 StudyInstanceUID=study.remote["study"],
                 SeriesInstanceUID=series_uid,
             )
-            model = StudyRootQueryRetrieveInformationModelGet
-            with self.node.association([(model, SYNTAXES[:2])], inbox=place) as association:
-                status: Dataset = Dataset()
-                for status, _ in association.send_c_get(identifier, model):
-                    if status.get("Status") not in PENDING:
-                        break
+            place = empty_folder(folder / str(number))
+            if self.node.listen is None:
+                status = self._get(identifier, place)
+            else:
+                status = self._move(identifier, place, self.node.listen)
             if status.get("Status") != SUCCESS:
                 raise ServiceError(f"the DICOM node did not send a series: {_told(status)}")
         return local_study(study, folder, self.rules, self.num_channels)
+
+    def _get(self, identifier: Dataset, place: Path) -> Dataset:
+        """Have a series sent by the connection that asks for it; the last status."""
+        model = StudyRootQueryRetrieveInformationModelGet
+        with self.node.association([(model, SYNTAXES[:2])], inbox=place) as association:
+            return _last(association.send_c_get(identifier, model))
+
+    def _move(self, identifier: Dataset, place: Path, listen: tuple[str, int]) -> Dataset:
+        """Have a series sent to where we listen; the last status."""
+        model = StudyRootQueryRetrieveInformationModelMove
+        title = self.node.calling
+        receiver = receiver_at(*listen, title)
+        with (
+            receiver.expecting(identifier.SeriesInstanceUID, place),
+            self.node.association([(model, SYNTAXES[:2])]) as association,
+        ):
+            return _last(association.send_c_move(identifier, title, model))
 
     def _series(self, study_uid: str) -> list[RemoteSeries]:
         answers = self._find(
@@ -179,7 +184,7 @@ class DimseSource:
             SeriesDescription="",
             BodyPartExamined="",
         )
-        return [
+        found = [
             RemoteSeries(
                 study_uid=study_uid,
                 series_uid=str(answer.SeriesInstanceUID),
@@ -189,6 +194,7 @@ class DimseSource:
             )
             for answer in answers
         ]
+        return sorted(found, key=lambda series: series.series_uid)
 
     def _complete(self, series: RemoteSeries) -> RemoteSeries:
         answers = self._find(
@@ -276,13 +282,13 @@ def find(node: Dimse, level: str, **keys: str) -> list[Dataset]:
     return answers
 
 
-def _keep(event: Any, inbox: Path) -> int:
-    """Write one image that the node sends; answers with the DICOM status."""
-    number = sum(1 for _ in inbox.iterdir())
-    dataset = event.dataset
-    dataset.file_meta = event.file_meta
-    dataset.save_as(inbox / f"{number:06d}.dcm", enforce_file_format=True)
-    return SUCCESS
+def _last(answers: Iterable[tuple[Dataset, Dataset | None]]) -> Dataset:
+    """The status that ends a retrieval; empty where the connection broke."""
+    status = Dataset()
+    for status, _ in answers:
+        if status.get("Status") not in PENDING:
+            break
+    return status
 
 
 def _dataset(**values: str) -> Dataset:

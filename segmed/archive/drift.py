@@ -135,11 +135,20 @@ def watch_night(out_dir: Path, package: ModelPackage) -> list[DriftRow]:
         run = ledger.last_run()
         night, num_new, num_refused = night_distributions(ledger, run or 0)
     if not num_new:
+        (out_dir / DRIFT_FILE).unlink(missing_ok=True)
         return []
     rows = watch(training_distributions(package), night, refused=(num_refused, num_new))
     with whole_file(out_dir / DRIFT_FILE) as draft:
         drift_table(rows).to_csv(draft, index=False)
     return rows
+
+
+def read_drift(out_dir: Path) -> list[DriftRow]:
+    """The rows that `watch_night` kept of the last night; none where it kept none."""
+    path = out_dir / DRIFT_FILE
+    if not path.exists():
+        return []
+    return [DriftRow(**row) for row in pd.read_csv(path).to_dict("records")]
 
 
 def watch(

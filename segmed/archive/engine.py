@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from monai.data import MetaTensor
 
+from segmed.archive.gallery import Gallery
 from segmed.archive.job import Job, Result, bad_end
 from segmed.archive.study import Study
 from segmed.archive.writing import Writing
@@ -87,6 +88,7 @@ class ThreadEngine:
     ) -> None:
         self._predictor = predictor
         self._writing = writing
+        self._gallery = None if writing.pictures is None else Gallery(writing.pictures)
         self._results = results
         self._carefully = carefully
         self._is_stopping = False
@@ -162,6 +164,9 @@ class ThreadEngine:
         writing = self._writing
         work.measures = measure(work.image, work.label, writing.labels, ranges=writing.ranges)
         work.digest = self._writing.write(work.job.output, work.label, like=work.image)
+        if self._gallery is not None:
+            flags = work.measures["flags"]
+            self._gallery.offer(work.job.output.name, flags, work.image, work.label)
         work.image = work.label = None
 
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tempfile
+import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from segmed.archive.file_index import FileIndex
+from segmed.archive.query import SeriesQuery
+from segmed.archive.scratch import scratch_folder
 from segmed.archive.selection import Rules, choose_series
 from segmed.archive.sniff import form_of_volume, kind_of
 from segmed.archive.study import Fault, NotImage, Study, content_hash, sha256_of_file
@@ -37,6 +39,9 @@ class FolderSource:
         num_channels: Input channels of the model.
         rules: Which series of a DICOM study fit the model.
         since: Only studies with a file changed at or after this time.
+        until: Only studies without a file changed at or after this time.
+        query: Which series are wanted. Volume files say neither modality nor description nor body
+            part: where one of these is asked for, they are left out.
         skip: Folders to leave out, such as an output folder below `root`.
     """
 
@@ -44,6 +49,8 @@ class FolderSource:
     num_channels: int = 1
     rules: Rules | None = None
     since: datetime | None = None
+    until: datetime | None = None
+    query: SeriesQuery = field(default_factory=SeriesQuery)
     skip: tuple[Path, ...] = ()
 
     def fetch(self, study: Study, folder: Path) -> Study:
@@ -58,14 +65,15 @@ class FolderSource:
         """
         if not self.root.is_dir():
             raise UsageError(f"{self.root} is no folder; give the folder that holds the archive")
-        with tempfile.TemporaryDirectory(prefix="segmed-index-") as scratch:
-            index = FileIndex(Path(scratch) / "index.sqlite")
-            try:
-                yield from self._walk(self.root, index)
-                for audits in index.studies():
-                    yield from self._dicom_studies(audits)
-            finally:
-                index.close()
+        scratch = scratch_folder()
+        index = FileIndex(scratch / "index.sqlite")
+        try:
+            yield from self._walk(self.root, index)
+            for audits in index.studies():
+                yield from self._dicom_studies(audits)
+        finally:
+            index.close()
+            shutil.rmtree(scratch, ignore_errors=True)
 
     def _walk(self, folder: Path, index: FileIndex) -> Iterator[Study | NotImage]:
         volumes: list[Path] = []
@@ -97,6 +105,8 @@ class FolderSource:
                 yield from self._walk(path, index)
 
     def _volume_studies(self, volumes: Sequence[Path]) -> Iterator[Study]:
+        if self.query.asks_of_headers:
+            return
         groups: dict[str, list[Path]] = {}
         for path in volumes:
             match = CHANNEL_SUFFIX.match(path.name) if self.num_channels > 1 else None
@@ -126,17 +136,22 @@ class FolderSource:
         )
 
     def _dicom_studies(self, audits: Sequence[SeriesAudit]) -> Iterator[Study | NotImage]:
+        wanted = {audit.series_uid for audit in self.query.select(audits)}
         images = []
         for audit in audits:
             if audit.reason == "not_image" and set(audit.offending) == set(audit.files):
                 for path in audit.files:
                     yield NotImage(self._place(path), f"DICOM without an image ({audit.modality})")
-            elif self._is_recent(audit.files):
+            elif self._is_wanted(audit, wanted) and self._is_recent(audit.files):
                 images.append(audit)
         for choice in choose_series(images, self.rules, num_channels=self.num_channels):
             for path, why in choice.left_out:
                 yield NotImage(self._place(path), why)
             yield self._dicom_study(choice.audits, choice.fault)
+
+    def _is_wanted(self, audit: SeriesAudit, wanted: set[str]) -> bool:
+        """What is too damaged to say what it is may be wanted, and is refused by name."""
+        return not audit.series_uid or audit.series_uid in wanted
 
     def _dicom_study(self, audits: tuple[SeriesAudit, ...], fault: Fault | None) -> Study:
         files = tuple(tuple(audit.files) for audit in audits)
@@ -160,9 +175,11 @@ class FolderSource:
         return Study(content, "unknown", place, ((path,),), fault=fault, environment=True)
 
     def _is_recent(self, paths: Sequence[Path]) -> bool:
-        if self.since is None:
+        if self.since is None and self.until is None:
             return True
-        return max(path.stat().st_mtime for path in paths) >= self.since.timestamp()
+        changed = max(path.stat().st_mtime for path in paths)
+        is_late = self.since is None or changed >= self.since.timestamp()
+        return is_late and (self.until is None or changed < self.until.timestamp())
 
     def _is_hidden(self, path: Path) -> bool:
         return any(part.startswith(".") for part in path.relative_to(self.root).parts)

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any
 
-from segmed.archive.ledger_tables import (
-    FIELDS,
-    SCHEMA_VERSION,
-    STATES,
-    TABLES,
-    Entry,
-    State,
-    entry_of,
-)
+from segmed.archive.ledger_file import LedgerFile
+from segmed.archive.ledger_tables import FIELDS, STATES, Entry, State, entry_of
 from segmed.archive.study import NotImage, Study
-from segmed.errors import ServiceError, UsageError
 
 __all__ = ["Entry", "Ledger", "State"]
 
 ROWS_AT_ONCE = 256
 """Entries in memory at a time."""
 
-CHECKPOINT_PAGES = 4000
-"""Pages of the write-ahead log (16 MB) after which it is folded into the file, at a sync's cost."""
 
-
-class Ledger:
+class Ledger(LedgerFile):
     """The ledger of one output folder. One process writes at a time; readers may look on.
+
+    How a study ended is on disk when the call returns. That it was met, and that work on it began,
+    joins the next such write: whoever is killed in between would begin it again in any case.
 
     Args:
         path: The SQLite file; made if absent.
@@ -44,77 +31,6 @@ class Ledger:
         UsageError: Another run writes this ledger, the file is of another schema version, or a
             reader finds no ledger.
     """
-
-    def __init__(self, path: Path, *, writer: bool = True) -> None:
-        self.path = path
-        self._lock: TextIO | None = None
-        if writer:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(path)
-        elif not path.exists():
-            raise UsageError(f"no ledger {path}: has an archive been segmented into this folder?")
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        try:
-            self._prepare(writer)
-        except sqlite3.DatabaseError as error:
-            self.close()
-            raise ServiceError(
-                f"the ledger {path.name} cannot be opened ({error}); is the disk full, or is the "
-                "file no ledger?"
-            ) from error
-        except UsageError:
-            self.close()
-            raise
-
-    def _prepare(self, writer: bool) -> None:
-        self._connection.execute("PRAGMA busy_timeout = 10000")
-        if writer:
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = NORMAL")
-            self._connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0 and writer:
-            self._connection.executescript(
-                f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-            )
-        elif version != SCHEMA_VERSION:
-            raise UsageError(
-                f"{self.path.name} has schema version {version}, this segmed reads "
-                f"{SCHEMA_VERSION}; use the segmed that wrote it, or another output folder"
-            )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file and give the lock back."""
-        self._connection.close()
-        if self._lock is not None:
-            self._lock.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            raise ServiceError(
-                f"the ledger {self.path.name} cannot be written ({error}); mend that and start "
-                "again: nothing that is done is lost"
-            ) from error
 
     def begin_run(self, package: str) -> int:
         """Open a run: what a killed run left `running` is `pending` again.
@@ -150,7 +66,7 @@ class Ledger:
         Returns:
             The study's entry as it stands.
         """
-        with self._transaction() as connection:
+        with self._transaction(can_wait=True) as connection:
             connection.execute(
                 "INSERT INTO studies (key, content, package, settings, study, form, state, run, "
                 "updated) VALUES (?, ?, ?, ?, ?, ?, 'pending', ?, ?) "
@@ -166,7 +82,7 @@ class Ledger:
 
     def note_not_image(self, item: NotImage, *, run: int) -> None:
         """Note a file that holds no image."""
-        with self._transaction() as connection:
+        with self._transaction(can_wait=True) as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO not_images VALUES (?, ?, ?)", (item.place, item.why, run)
             )
@@ -193,15 +109,24 @@ class Ledger:
     def done_by_another(self, content: str, package: str, settings: str) -> Entry | None:
         """The newest good end of the same input under another model package, if there is one."""
         row = self._connection.execute(
-            f"SELECT {FIELDS} FROM studies WHERE content = ? AND settings = ? AND "  # noqa: S608
-            "package <> ? AND state = 'done' ORDER BY updated DESC LIMIT 1",
+            f"SELECT {FIELDS} FROM studies INDEXED BY studies_by_content "  # noqa: S608
+            "WHERE content = ? AND settings = ? AND package <> ? AND state = 'done' "
+            "ORDER BY updated DESC LIMIT 1",
             (content, settings, package),
         ).fetchone()
         return None if row is None else entry_of(row)
 
     def start(self, key: str, *, run: int) -> None:
         """Note that work on a study begins."""
-        self._set(key, "running", attempts="attempts + 1", worked=run, reason="", message="")
+        self._set(
+            key,
+            "running",
+            attempts="attempts + 1",
+            can_wait=True,
+            worked=run,
+            reason="",
+            message="",
+        )
 
     def note_output(
         self,
@@ -273,10 +198,16 @@ class Ledger:
             return sum(cursor.rowcount for cursor in cursors)
 
     def _set(
-        self, key: str, state: State, *, attempts: str = "attempts", **columns: object
+        self,
+        key: str,
+        state: State,
+        *,
+        attempts: str = "attempts",
+        can_wait: bool = False,
+        **columns: object,
     ) -> None:
         names = "".join(f", {name} = ?" for name in columns)
-        with self._transaction() as connection:
+        with self._transaction(can_wait=can_wait) as connection:
             connection.execute(
                 f"UPDATE studies SET state = ?, updated = ?, attempts = {attempts}{names} "  # noqa: S608
                 "WHERE key = ?",
@@ -335,6 +266,11 @@ class Ledger:
         for place, why in rows:
             yield NotImage(place, why)
 
+    def started(self, run: int) -> float:
+        """When a run began, in s since 1970; 0 for a run that there was not."""
+        row = self._connection.execute("SELECT started FROM runs WHERE run = ?", (run,)).fetchone()
+        return 0.0 if row is None else float(row[0])
+
     def last_run(self) -> int | None:
         """Number of the newest run."""
         row = self._connection.execute("SELECT max(run) FROM runs").fetchone()
@@ -365,16 +301,3 @@ class Ledger:
             "SELECT count(*) FROM not_images WHERE run = ?", (run,)
         ).fetchone()[0]
         return int(in_studies), int(others)
-
-
-def _locked(path: Path) -> TextIO:
-    """The open lock file of a ledger; the system drops the lock when its holder dies."""
-    lock = path.with_name(path.name + ".lock").open("a", encoding="utf-8")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.close()
-        raise UsageError(
-            f"another run is writing {path.name}; wait for it, or end it, and start again"
-        ) from error
-    return lock

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from segmed.manifest.schema import LabelClass
+from segmed.metrics.measures import Distributions
 from segmed.metrics.quality import ShapeRange
-from segmed.metrics.training_norms import RANGES
+from segmed.metrics.training_norms import DISTRIBUTIONS, RANGES
 from segmed.package import ModelPackage
 
 
@@ -23,6 +24,7 @@ class Model:
         labels: The structures.
         num_channels: Input channels.
         ranges: What the structures looked like in training, for quality flags; may be empty.
+        norms: What the training cases looked like, for the drift watch; empty when not kept.
     """
 
     hash: str
@@ -30,6 +32,7 @@ class Model:
     labels: tuple[LabelClass, ...]
     num_channels: int
     ranges: tuple[ShapeRange, ...] = ()
+    norms: Distributions = field(default_factory=dict)
 
 
 def model_of(packages: Sequence[ModelPackage]) -> Model:
@@ -43,7 +46,14 @@ def model_of(packages: Sequence[ModelPackage]) -> Model:
     ranges = tuple(
         ShapeRange.model_validate(item) for item in packages[0].provenance.get(RANGES, ())
     )
-    return Model(whole, f"{'+'.join(names)} {plan.name}", plan.labels, plan.in_channels, ranges)
+    return Model(
+        whole,
+        f"{'+'.join(names)} {plan.name}",
+        plan.labels,
+        plan.in_channels,
+        ranges,
+        packages[0].provenance.get(DISTRIBUTIONS, {}),
+    )
 
 
 def read_packages(paths: Path | Sequence[Path]) -> tuple[ModelPackage, ...]:

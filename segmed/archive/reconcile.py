@@ -7,6 +7,7 @@ from pathlib import Path
 
 from segmed.archive.delivery import Delivery
 from segmed.archive.ledger import Entry, Ledger
+from segmed.archive.scratch import sweep_scratch
 from segmed.archive.study import sha256_of_file
 from segmed.archive.writing import sweep
 
@@ -31,6 +32,7 @@ def reconcile(ledger: Ledger, out_dir: Path, outputs: Path, delivery: Delivery |
         ServiceError: The place of delivery does not answer.
     """
     sweep(outputs)
+    sweep_scratch()
     reopened = 0
     for entry in ledger.entries(state="done"):
         if is_intact(entry, out_dir) and _is_delivered(entry, delivery):

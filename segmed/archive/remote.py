@@ -3,41 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import re
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
+from segmed.archive.query import SeriesQuery
 from segmed.archive.selection import Rules, choose_series
 from segmed.archive.study import Fault, Study
+from segmed.errors import ServiceError
 from segmed.io.dicom import SeriesAudit
 from segmed.io.dicom_audit import judge
 from segmed.io.dicom_header import read_header, tolerant_pydicom
 
-NOT_IMAGES = frozenset({
-    "SEG", "SR", "PR", "KO", "DOC", "REG", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTIMAGE", "ECG", "AU",
-})  # fmt: skip
-"""Modalities that are never segmented, above all our own results."""
-
 
 @dataclass(frozen=True)
-class Query:
+class Query(SeriesQuery):
     """Which series of a PACS are wanted.
 
     Attributes:
         since: Studies of this day or later.
         until: Studies of this day or earlier.
-        modalities: Modalities of the series; empty for all images.
-        description: Regular expression searched in SeriesDescription, whatever the case.
-        body_part: BodyPartExamined, whatever the case.
     """
 
     since: date | None = None
     until: date | None = None
-    modalities: tuple[str, ...] = ()
-    description: str | None = None
-    body_part: str | None = None
 
     @property
     def study_dates(self) -> str | None:
@@ -46,20 +37,6 @@ class Query:
             return None
         start, end = (day.strftime("%Y%m%d") if day else "" for day in (self.since, self.until))
         return f"{start}-{end}"
-
-    def wants(self, series: RemoteSeries) -> bool:
-        """Whether a series is asked for.
-
-        This is decided here rather than by the server, since servers differ in what they match.
-        """
-        if series.modality in NOT_IMAGES:
-            return False
-        if self.modalities and series.modality not in self.modalities:
-            return False
-        if self.body_part is not None and series.body_part.upper() != self.body_part.upper():
-            return False
-        expression = self.description
-        return expression is None or bool(re.search(expression, series.description, re.IGNORECASE))
 
 
 @dataclass(frozen=True)
@@ -114,6 +91,13 @@ def remote_studies(
         )
 
 
+def empty_folder(path: Path) -> Path:
+    """A folder with nothing in it: what an earlier attempt left there is removed."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    return path
+
+
 def local_study(study: Study, folder: Path, rules: Rules | None, num_channels: int) -> Study:
     """A fetched study, audited and with its series chosen.
 
@@ -125,13 +109,16 @@ def local_study(study: Study, folder: Path, rules: Rules | None, num_channels: i
 
     Returns:
         The study with its files, or with the fault that intake found.
+
+    Raises:
+        ServiceError: The PACS listed more than it sent.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     if len(files) < study.remote["instances"]:
-        fault = Fault(
-            "incomplete", f"{len(files)} of {study.remote['instances']} instances were to be had"
+        raise ServiceError(
+            f"{len(files)} of {study.remote['instances']} instances of a series were to be had; "
+            "does it still arrive there?"
         )
-        return replace(study, fault=fault)
     audits = audits_of(files)
     if not audits:
         return replace(study, fault=Fault("not_image", "none of its objects is an image"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from segmed.archive.ledger import Entry, Ledger
 from segmed.archive.model import Model
 from segmed.archive.outcomes import outcome_of
 from segmed.archive.reconcile import is_intact
+from segmed.archive.scratch import scratch_folder
 from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource, key_of
 from segmed.archive.writing import free_bytes
 from segmed.errors import SegmedError
@@ -42,12 +42,14 @@ class Choices:
         resegment: Also segment studies that another model package has done.
         min_free_bytes: Studies fail with `disk_full` rather than leave less space than this.
         patience: How long networks are waited for.
+        table: Kind of the volumes table, `csv` or `parquet`.
     """
 
     limit: int | None = None
     resegment: bool = False
     min_free_bytes: int = MIN_FREE_BYTES
     patience: Patience = field(default_factory=Patience)
+    table: str = "csv"
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,9 @@ class Run:
 
     def _take(self, study: Study) -> StudyOutcome | None:
         """Decide about one study: its outcome if it is settled, else None and work begun."""
-        key, package = self._key(study)
+        key, package = key_in(
+            self.ledger, study, self.model, self.settings, resegment=self.choices.resegment
+        )
         entry = self.ledger.meet(study, key, package, settings=self.settings, run=self.number)
         if key in self._in_hand:
             self._in_hand[key] += 1
@@ -152,19 +156,11 @@ class Run:
                 f"less than {self.choices.min_free_bytes >> 20} MiB are free on the output disk; "
                 "free some and run again",
                 quarantine=False,
+                run=self.number,
             )
             return outcome_of(self.ledger.entry(key), fresh=True)
         self._begin(study, entry)
         return None
-
-    def _key(self, study: Study) -> tuple[str, str]:
-        """Key and package under which a study is booked: another model's work stands unasked."""
-        key = key_of(study.content, self.model.hash, self.settings)
-        if not self.choices.resegment and not self.ledger.knows(key):
-            other = self.ledger.done_by_another(study.content, self.model.hash, self.settings)
-            if other is not None:
-                return other.key, other.package
-        return key, self.model.hash
 
     def _begin(self, study: Study, entry: Entry) -> None:
         self._in_hand[entry.key] = 1
@@ -178,7 +174,7 @@ class Run:
         if study.channels or self.engine.fetches:
             self.engine.submit(job)
         else:
-            spool = Path(tempfile.mkdtemp(prefix="segmed-fetch-"))
+            spool = scratch_folder()
             self._spools[entry.key] = spool
             self._transfers.submit(self._fetch, job, spool)
 
@@ -210,6 +206,8 @@ class Run:
 
     def _settle(self) -> Iterator[StudyOutcome]:
         """Wait for one report and book it."""
+        if self.results.empty():
+            self.ledger.commit()
         report = self.results.get()
         if isinstance(report, Exception):
             raise report
@@ -245,3 +243,15 @@ class Run:
             measures=result.measures,
             is_final=self.delivery is None,
         )
+
+
+def key_in(
+    ledger: Ledger, study: Study, model: Model, settings: str, *, resegment: bool
+) -> tuple[str, str]:
+    """Key and package under which a study is booked: another model's work stands unasked."""
+    key = key_of(study.content, model.hash, settings)
+    if not resegment and not ledger.knows(key):
+        other = ledger.done_by_another(study.content, model.hash, settings)
+        if other is not None:
+            return other.key, other.package
+    return key, model.hash

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,8 +16,10 @@ from segmed.archive.ledger import Ledger
 from segmed.archive.model import Model, model_of, read_packages
 from segmed.archive.outcomes import OUTCOMES_FILE, outcome_of, write_outcomes
 from segmed.archive.reconcile import reconcile
-from segmed.archive.run import OUTPUTS, Choices, Run
-from segmed.archive.study import NotImage, StudyOutcome, StudySource, key_of
+from segmed.archive.run import OUTPUTS, Choices, Run, key_in
+from segmed.archive.run_page import PICTURES, write_run_page
+from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource, key_of
+from segmed.archive.volumes import check_kind
 from segmed.archive.worker_engine import WorkerEngine
 from segmed.archive.worker_setup import Setup
 from segmed.archive.writing import Writing, suffix_of
@@ -114,9 +117,12 @@ def segment_archive(
         ServiceError: The ledger cannot be written, or source or delivery do not answer.
     """
     suffix = suffix_of(format)
+    check_kind(choices.table)
     crew = predictor if isinstance(predictor, Predictor) else _crew(predictor)
     model, tta = _identify(crew)
-    writing = Writing(format, model.labels, model.name, model.hash, model.ranges)
+    writing = Writing(
+        format, model.labels, model.name, model.hash, model.ranges, out_dir / PICTURES
+    )
     results: Results = queue.Queue()
     (out_dir / OUTPUTS).mkdir(parents=True, exist_ok=True)
     with Ledger(ledger_path or out_dir / LEDGER_FILE) as ledger:
@@ -139,6 +145,7 @@ def segment_archive(
             ledger.end_run(number)
         finally:
             write_outcomes(ledger, number, out_dir / OUTCOMES_FILE)
+            write_run_page(ledger, out_dir, model, table=choices.table)
 
 
 def preview_archive(
@@ -148,6 +155,7 @@ def preview_archive(
     out_dir: Path,
     format: str = "nifti",
     tta: bool = False,
+    choices: Choices = DEFAULT_CHOICES,
 ) -> Iterator[StudyOutcome]:
     """Say what `segment_archive` would do, and write nothing.
 
@@ -157,35 +165,48 @@ def preview_archive(
         out_dir: Where a ledger may be.
         format: `nifti`, `dicom-seg` or `rtstruct`.
         tta: Whether test-time augmentation would be used.
+        choices: Limits and manners of the run.
 
     Yields:
         An outcome for each study: as the ledger has it, `refused` by intake, or `pending`.
     """
     suffix_of(format)
+    settings = _settings(format, tta=tta)
     path = out_dir / LEDGER_FILE
-    ledger = Ledger(path, writer=False) if path.exists() else None
-    try:
+    with ExitStack() as stack:
+        ledger = stack.enter_context(Ledger(path, writer=False)) if path.exists() else None
+        left = choices.limit
         for study in _apart(source, out_dir).studies():
             if isinstance(study, NotImage):
                 continue
-            key = key_of(study.content, model.hash, _settings(format, tta=tta))
-            if ledger is not None and ledger.knows(key):
-                yield outcome_of(ledger.entry(key), fresh=False)
-                continue
-            fault = study.fault
-            yield StudyOutcome(
-                key=key,
-                study=study.name,
-                status="refused" if fault else "pending",
-                reason=f"{fault.reason}: {fault.message}" if fault else "",
-                output=None,
-                form=study.form,
-                seconds=0.0,
-                package=model.hash,
-            )
-    finally:
-        if ledger is not None:
-            ledger.close()
+            outcome = _foreseen(study, ledger, model, settings, resegment=choices.resegment)
+            yield outcome
+            if outcome.status == "pending" and left is not None:
+                left -= 1
+                if left == 0:
+                    return
+
+
+def _foreseen(
+    study: Study, ledger: Ledger | None, model: Model, settings: str, *, resegment: bool
+) -> StudyOutcome:
+    """How a study stands, or would fare."""
+    key, package = key_of(study.content, model.hash, settings), model.hash
+    if ledger is not None:
+        key, package = key_in(ledger, study, model, settings, resegment=resegment)
+        if ledger.knows(key):
+            return outcome_of(ledger.entry(key), fresh=False)
+    fault = study.fault
+    return StudyOutcome(
+        key=key,
+        study=study.name,
+        status="refused" if fault else "pending",
+        reason=f"{fault.reason}: {fault.message}" if fault else "",
+        output=None,
+        form=study.form,
+        seconds=0.0,
+        package=package,
+    )
 
 
 def _crew(predictor: Crew | Path | Sequence[Path]) -> Crew:

@@ -6,6 +6,8 @@ channels:
     modality: MR
     description: "t1.*post"     # regular expression, case does not matter
     orientation: axial          # plane of the slices: axial, coronal, sagittal
+    body_part: BRAIN            # BodyPartExamined
+    contrast: true              # whether ContrastBolusAgent names one
     max_spacing_mm: 7.0         # largest voxel edge
     min_slices: 10
     prefer: most_slices         # among several that fit: most_slices or finest_spacing
@@ -42,6 +44,8 @@ class ChannelRule(Frozen):
         modality: DICOM modality.
         description: Regular expression searched in SeriesDescription, whatever the case.
         orientation: Plane of the slices.
+        body_part: BodyPartExamined, whatever the case.
+        contrast: Whether a contrast agent must, or must not, be named.
         max_spacing_mm: Largest voxel edge along any axis, in mm.
         min_slices: Fewest slices.
         prefer: What decides among several that fit; without it they are a tie, and refused.
@@ -51,6 +55,8 @@ class ChannelRule(Frozen):
     modality: str | None = None
     description: str | None = None
     orientation: Literal["axial", "coronal", "sagittal"] | None = None
+    body_part: str | None = None
+    contrast: bool | None = None
     max_spacing_mm: PositiveFloat | None = None
     min_slices: PositiveInt | None = None
     prefer: Literal["most_slices", "finest_spacing"] | None = None
@@ -171,14 +177,28 @@ def _by_rules(audits: Sequence[SeriesAudit], rules: Rules) -> Choice:
 
 
 def _misfit(audit: SeriesAudit, rule: ChannelRule) -> str | None:
-    """Why a series does not fit a rule; descriptions are not quoted, since they may be personal.
+    """Why a series does not fit a rule; free text is not quoted, since it may be personal.
 
     What an unsound series cannot tell (its spacing, say) is not held against it.
     """
+    return _other_words(audit, rule) or _other_grid(audit, rule)
+
+
+def _other_words(audit: SeriesAudit, rule: ChannelRule) -> str | None:
+    """What a series says of itself that a rule does not want."""
     if rule.modality is not None and audit.modality != rule.modality:
         return f"modality {audit.modality or 'unknown'} instead of {rule.modality}"
     if rule.description is not None and not re.search(rule.description, audit.description, re.I):
         return "another description"
+    if rule.body_part is not None and audit.body_part.upper() != rule.body_part.upper():
+        return f"another body part than {rule.body_part}"
+    if rule.contrast is not None and audit.has_contrast != rule.contrast:
+        return "no contrast agent" if rule.contrast else "a contrast agent"
+    return None
+
+
+def _other_grid(audit: SeriesAudit, rule: ChannelRule) -> str | None:
+    """What of the grid of a series a rule does not want."""
     plane = None if audit.affine_ras is None else plane_of(audit.affine_ras)
     if rule.orientation is not None and plane not in {None, rule.orientation}:
         return f"slices {plane} instead of {rule.orientation}"

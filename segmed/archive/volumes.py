@@ -17,6 +17,7 @@ from segmed.io.atomic import whole_file
 from segmed.manifest.schema import LabelClass
 
 ROWS_AT_ONCE = 1000
+KINDS = ("csv", "parquet")
 
 
 def write_volumes(ledger: Ledger, path: Path, labels: Sequence[LabelClass]) -> Path:
@@ -37,8 +38,7 @@ def write_volumes(ledger: Ledger, path: Path, labels: Sequence[LabelClass]) -> P
     Raises:
         UsageError: The suffix is another one.
     """
-    if path.suffix not in {".csv", ".parquet"}:
-        raise unknown_name("kind of table", path.suffix, [".csv", ".parquet"])
+    check_kind(path.suffix.removeprefix("."))
     schema = _schema(labels)
     with whole_file(path) as draft:
         if path.suffix == ".csv":
@@ -50,6 +50,16 @@ def write_volumes(ledger: Ledger, path: Path, labels: Sequence[LabelClass]) -> P
             while batch := list(islice(rows, ROWS_AT_ONCE)):
                 writer.write_table(pa.Table.from_pylist(batch, schema=schema))
     return path
+
+
+def check_kind(kind: str) -> None:
+    """Refuse a kind of table that there is not.
+
+    Raises:
+        UsageError: It is neither `csv` nor `parquet`.
+    """
+    if kind not in KINDS:
+        raise unknown_name("kind of table", kind, KINDS)
 
 
 def _schema(labels: Sequence[LabelClass]) -> pa.Schema:

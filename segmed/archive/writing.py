@@ -10,6 +10,7 @@ from pathlib import Path
 
 from monai.data import MetaTensor
 
+from segmed.archive.scratch import is_alive
 from segmed.archive.study import sha256_of_file
 from segmed.errors import ImageError, unknown_name
 from segmed.io import write_label
@@ -35,6 +36,7 @@ class Writing:
         model_name: Name of the model, for DICOM objects.
         model_version: Hash of the package, for DICOM objects and their identifiers.
         ranges: What the structures looked like in training, for quality flags; may be empty.
+        pictures: Folder for small pictures of the worst segmentations; None for none.
     """
 
     format: str
@@ -42,6 +44,7 @@ class Writing:
     model_name: str
     model_version: str
     ranges: tuple[ShapeRange, ...] = ()
+    pictures: Path | None = None
 
     def write(self, path: Path, label: MetaTensor, *, like: MetaTensor) -> str:
         """Write one segmentation, whole or not at all.
@@ -127,7 +130,7 @@ def sweep(outputs: Path) -> int:
 
 def _is_alive(draft: str) -> bool:
     number = draft.split("-", maxsplit=1)[0]
-    return number.isdigit() and int(number) != os.getpid() and Path(f"/proc/{number}").exists()
+    return is_alive(number) and int(number) != os.getpid()
 
 
 def free_bytes(folder: Path) -> int:

@@ -53,6 +53,8 @@ class SeriesAudit:
         offending: The files at fault, where they are known.
         modality: Such as `MR`.
         description: SeriesDescription; may be personal: never log it.
+        body_part: BodyPartExamined.
+        has_contrast: Whether an image names a contrast agent.
         shape: Columns, rows, slices.
         spacing_mm: Voxel edge along each axis of `shape`.
         affine_ras: 4x4, indices (column, row, slice) to RAS+ mm; None where refused.
@@ -72,6 +74,8 @@ class SeriesAudit:
     offending: tuple[Path, ...] = ()
     modality: str = ""
     description: str = field(default="", repr=False)
+    body_part: str = ""
+    has_contrast: bool = False
     shape: tuple[int, ...] = ()
     spacing_mm: tuple[float, ...] = ()
     affine_ras: Affine | None = field(default=None, compare=False)
@@ -135,6 +139,8 @@ def judge(headers: Sequence[DicomHeader]) -> SeriesAudit:
         offending=() if verdict is None else verdict.offending,
         modality=first.modality,
         description=first.description,
+        body_part=first.body_part,
+        has_contrast=any(_names_agent(header.contrast_agent) for header in headers),
         shape=shape,
         spacing_mm=spacing,
         affine_ras=affine if verdict is None else None,
@@ -144,6 +150,11 @@ def judge(headers: Sequence[DicomHeader]) -> SeriesAudit:
         notes=_notes(headers),
         is_encapsulated=any(_is_encapsulated(header.transfer_syntax) for header in headers),
     )
+
+
+def _names_agent(text: str) -> bool:
+    """Whether ContrastBolusAgent names one, rather than says that there was none."""
+    return text.strip().upper() not in {"", "NO", "NONE", "N", "0", "NO CONTRAST"}
 
 
 def _is_encapsulated(syntax: str) -> bool:

@@ -29,8 +29,9 @@ MAX_INFLATED_BYTES = 1 << 30
 TAGS = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID",
     "Modality", "ImageType", "SeriesDescription", "SeriesNumber", "InstanceNumber",
-    "ImagesInAcquisition", "AcquisitionNumber", "AcquisitionTime", "ContentTime", "EchoTime",
-    "EchoNumbers", "TemporalPositionIdentifier", "TriggerTime", "DiffusionBValue",
+    "BodyPartExamined", "ContrastBolusAgent", "ImagesInAcquisition", "AcquisitionNumber",
+    "AcquisitionTime", "ContentTime", "EchoTime", "EchoNumbers",
+    "TemporalPositionIdentifier", "TriggerTime", "DiffusionBValue",
     "ImagePositionPatient", "ImageOrientationPatient", "FrameOfReferenceUID", "PixelSpacing",
     "SliceThickness", "SpacingBetweenSlices", "Rows", "Columns", "SamplesPerPixel",
     "PhotometricInterpretation", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit",
@@ -70,6 +71,8 @@ class DicomHeader:
         modality: Such as `MR`.
         image_type: Values of ImageType.
         description: SeriesDescription; personal, never logged.
+        body_part: BodyPartExamined.
+        contrast_agent: ContrastBolusAgent; free text, never logged.
         rows: Pixels down.
         columns: Pixels across.
         samples: Values a pixel.
@@ -94,6 +97,8 @@ class DicomHeader:
     modality: str = ""
     image_type: tuple[str, ...] = ()
     description: str = field(default="", repr=False)
+    body_part: str = ""
+    contrast_agent: str = field(default="", repr=False)
     rows: int = 0
     columns: int = 0
     samples: int = 1
@@ -240,6 +245,8 @@ def _fields(dataset: Elements, path: Path, transfer_syntax: str) -> DicomHeader:
         modality=text("Modality"),
         image_type=_strings(dataset.get("ImageType")),
         description=text("SeriesDescription"),
+        body_part=text("BodyPartExamined"),
+        contrast_agent=text("ContrastBolusAgent"),
         rows=whole("Rows") or 0,
         columns=whole("Columns") or 0,
         samples=whole("SamplesPerPixel") or 1,

@@ -28,6 +28,12 @@ def test_dimse_address_names_both_titles() -> None:
     assert (node.host, node.port, node.called, node.calling) == ("host", 11112, "PACS", "NIGHT")
 
 
+def test_dimse_address_may_ask_for_c_move_to_a_port_here() -> None:
+    assert open_address("dimse://PACS@host").listen is None
+    assert open_address("dimse://PACS@host?move=11112").listen == ("0.0.0.0", 11112)
+    assert open_address("dimse://PACS@host?move=10.0.0.2:104").listen == ("10.0.0.2", 104)
+
+
 def test_source_and_delivery_are_of_the_address_kind() -> None:
     assert isinstance(source_at("dicomwebs://h/x", query=Query()), DicomWebSource)
     assert isinstance(source_at("dimse://P@h", query=Query()), DimseSource)
@@ -42,6 +48,8 @@ def test_source_and_delivery_are_of_the_address_kind() -> None:
         ("dicomweb://u:secret@host", "SEGMED_DICOMWEB_PASSWORD"),
         ("dimse://host:104", "names no AE title"),
         ("dicomweb:///x", "names no host"),
+        ("dimse://P@host?move=here", "write move=PORT"),
+        ("dimse://P@host?moves=104", "calling, move"),
     ],
 )
 def test_useless_addresses_are_refused_with_what_would_do(address: str, told: str) -> None:

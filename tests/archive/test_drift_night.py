@@ -12,7 +12,7 @@ import pytest
 from tiny_model import LABELS, tiny_package
 
 from segmed.archive import FolderSource, Ledger, segment_archive
-from segmed.archive.drift import night_distributions, watch_night
+from segmed.archive.drift import night_distributions, read_drift, watch_night
 from segmed.inference import Predictor
 from segmed.io import read_image
 from segmed.metrics.training_norms import measure_reference, training_norms
@@ -83,8 +83,9 @@ def test_drifted_night_raises_the_alarm_of_what_drifted(
 ) -> None:
     write_night(images, tmp_path / "night", change, edge_mm)
     run(tmp_path / "night", package, tmp_path / "out")
-    alarms = {row.feature for row in watch_night(tmp_path / "out", package) if row.is_alarm}
-    assert features <= alarms
+    rows = watch_night(tmp_path / "out", package)
+    assert features <= {row.feature for row in rows if row.is_alarm}
+    assert [row.feature for row in read_drift(tmp_path / "out")] == [row.feature for row in rows]
 
 
 def test_what_was_refused_in_other_nights_counts_in_none(
@@ -125,4 +126,5 @@ def test_night_without_anything_new_is_not_judged(
     run(tmp_path / "night", package, tmp_path / "out")
     run(tmp_path / "night", package, tmp_path / "out")
     assert watch_night(tmp_path / "out", package) == []
+    assert read_drift(tmp_path / "out") == []
     assert watch_night(tmp_path / "out", tiny_package()) == []

@@ -54,6 +54,7 @@ def test_one_writer_and_any_number_of_readers(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     with Ledger(path) as writer:
         met(writer, 1, writer.begin_run("package"))
+        writer.commit()
         with pytest.raises(UsageError, match="another run"):
             Ledger(path)
         with Ledger(path, writer=False) as reader:
@@ -106,3 +107,40 @@ def test_ledger_costs_under_two_milliseconds_a_study(tmp_path: Path) -> None:
             ledger.start(key, run=run)
             ledger.note_output(key, "x.gz", "0" * 64, seconds=1.0, measures={}, is_final=True)
         assert (time.process_time() - start) / 300 < 2e-3
+
+
+def test_what_is_in_hand_is_told_to_readers_soon_and_ends_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as ledger, Ledger(path, writer=False) as reader:
+        run = ledger.begin_run("p")
+        for number in range(2):
+            ledger.meet(study(number), f"key{number}", "p", settings="nifti", run=run)
+            ledger.start(f"key{number}", run=run)
+        assert sum(reader.counts().values()) == 0
+        ledger.commit()
+        assert reader.counts()["running"] == 2
+        ledger.note_output("key0", "a", "0", seconds=1.0, measures={}, is_final=True)
+        assert reader.counts()["done"] == 1
+
+
+def test_night_is_a_run_with_those_that_were_cut_off_before_it(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        first, second, third = (ledger.begin_run("p") for _ in range(3))
+        assert ledger.night_of(third) == first
+        ledger.end_run(first)
+        assert (ledger.night_of(third), ledger.night_of(first)) == (second, first)
+
+
+def test_cost_of_a_study_does_not_grow_with_the_ledger(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        run = ledger.begin_run("package")
+        seconds = []
+        for part in range(8):
+            start = time.process_time()
+            for number in range(500 * part, 500 * (part + 1)):
+                key = met(ledger, number, run)
+                ledger.done_by_another(study(number).content, "package", "nifti")
+                ledger.start(key, run=run)
+                ledger.note_output(key, "a", "0", seconds=1.0, measures={}, is_final=True)
+            seconds.append(time.process_time() - start)
+    assert seconds[-1] < 3 * min(seconds)

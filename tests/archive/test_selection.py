@@ -60,6 +60,8 @@ def test_channels_come_in_the_order_of_the_rules_and_the_rest_is_listed() -> Non
         ({"max_spacing_mm": 2.0}, "voxel edge 3 mm over 2 mm"),
         ({"min_slices": 30}, "20 slices, fewer than 30"),
         ({"description": "flair"}, "another description"),
+        ({"body_part": "KNEE"}, "another body part than KNEE"),
+        ({"contrast": True}, "no contrast agent"),
     ],
 )
 def test_misses_are_explained(rule: dict[str, Any], told: str) -> None:

@@ -48,7 +48,7 @@ def test_volumes_table_holds_each_done_study_with_its_volumes(
 
 
 def test_table_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
-    with Ledger(tmp_path / "l.sqlite") as ledger, pytest.raises(UsageError, match=r"\.csv"):
+    with Ledger(tmp_path / "l.sqlite") as ledger, pytest.raises(UsageError, match="csv, parquet"):
         write_volumes(ledger, tmp_path / "volumes.xlsx", LABELS)
 
 

@@ -33,6 +33,8 @@ class Orthanc:
     folder: Path
     http_port: int = field(default_factory=free_port)
     dicom_port: int = field(default_factory=free_port)
+    scp_port: int = field(default_factory=free_port)
+    """Where we listen for what it sends by C-MOVE."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -59,7 +61,7 @@ class Orthanc:
             "StableAge": 2,
             "DicomModalities": {
                 "segmed": {
-                    "AET": "SEGMED", "Host": "127.0.0.1", "Port": free_port(),
+                    "AET": "SEGMED", "Host": "127.0.0.1", "Port": self.scp_port,
                     "AllowFind": True, "AllowGet": True, "AllowMove": True, "AllowStore": True,
                 }
             },

@@ -103,10 +103,10 @@ def test_two_workers_give_what_one_gives_at_near_twice_the_rate_over_a_slow_line
         try:
             cluster.start(number)
             with Watch(cluster) as watch:
-                warm = tmp_path / f"warm{number}"  # every worker has the model after this
-                words = ("--cluster", cluster.address)
-                done(segment(str(tmp_path / "few"), package, warm, env, *words), warm)
                 out = tmp_path / f"out{number}"
+                words = ("--cluster", cluster.address)
+                few = str(tmp_path / "few")  # every worker has the model after this
+                done(segment(few, package, out, env, *words), out)
                 done(segment(pacs, package, out, env, *words), out)
         finally:
             cluster.stop()
@@ -114,9 +114,10 @@ def test_two_workers_give_what_one_gives_at_near_twice_the_rate_over_a_slow_line
         assert not watch.ledgers, "a worker opened the ledger"
         seconds[number] = run_seconds(out)
     alone = tmp_path / "alone"
-    done(segment(pacs, package, alone, env), alone)
+    for source in (str(tmp_path / "few"), pacs):
+        done(segment(source, package, alone, env), alone)
     assert {state for state, _, _ in ends(alone).values()} == {"done"}
-    assert len(ends(alone)) == STUDIES
+    assert len(ends(alone)) == STUDIES + 4
     assert ends(tmp_path / "out1") == ends(tmp_path / "out2") == ends(alone)
     assert files(tmp_path / "out1") == files(tmp_path / "out2") == files(alone)
     ratio = seconds[1] / seconds[2]

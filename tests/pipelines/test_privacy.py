@@ -7,7 +7,6 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -23,7 +22,6 @@ from segmed.io.dicom_header import tolerant_pydicom
 from segmed.io.dicom_write import write_series
 from segmed.models import build_model
 from segmed.package import ModelPackage
-from segmed.report import ArchiveItem, ReportContent, write_report
 
 PLANTED = {
     "PatientName": "Muster^Anneliese",
@@ -191,15 +189,6 @@ def leaks(content: bytes) -> list[bytes]:
     return [word for word in WORDS if word in content]
 
 
-def write_page(outcomes: list[dict[str, Any]], path: Path) -> Path:
-    """The report over an archive run."""
-    items = [
-        ArchiveItem(entry["study"], entry["status"], entry["reason"] or "", entry["output"] or "")
-        for entry in outcomes
-    ]
-    return write_report(path, ReportContent(title="archive", archive=items))
-
-
 @pytest.mark.parametrize(
     ("output_format", "num_done"), [("nifti", 4), ("dicom-seg", 3), ("rtstruct", 3)]
 )
@@ -219,7 +208,7 @@ def test_archive_run_tells_no_identifier(
     outcomes = json.loads((out / "outcomes.json").read_text())
     assert sum(entry["status"] == "done" for entry in outcomes) == num_done
     assert sum(entry["status"] == "refused" for entry in outcomes) >= 7
-    write_page(outcomes, out / "report.html")
+    assert (out / "report.html").exists()
     assert not leaks(told)
     assert FOLDER_WORD not in told
     # A derived DICOM object belongs to its patient, by purpose; its file's name does not.

@@ -1,0 +1,91 @@
+"""Small pictures of the segmentations most worth a look, made while image and label are at hand.
+
+At most a few dozen a run are kept, and what is not worse than these is not drawn: a run over tens
+of thousands of studies spends next to nothing on them.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from monai.data import MetaTensor
+
+from segmed.archive.worst import badness
+from segmed.errors import GeometryError
+from segmed.geometry import Grid
+from segmed.report.overlay import overlay_picture
+
+logger = logging.getLogger(__name__)
+
+KEPT = 24
+"""Pictures that one engine keeps."""
+
+HEIGHT = 170
+"""Height of the planes, in pixels."""
+
+QUALITY = 70
+
+
+class Gallery:
+    """The pictures of one engine, by the badness of what they show.
+
+    Args:
+        folder: Where they are kept until the run's page takes them in.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._held: list[tuple[float, int, Path]] = []
+        self._seen = 0
+
+    def offer(self, name: str, flags: Sequence[str], image: MetaTensor, label: MetaTensor) -> None:
+        """Keep a picture if it shows something worse than the least of those that are kept.
+
+        A picture that cannot be drawn or written is left out: the segmentation stands without it.
+
+        Args:
+            name: Name of the output.
+            flags: Its quality flags.
+            image: `[C, *spatial]`.
+            label: `[1, *spatial]` on the same grid.
+        """
+        worth = badness(flags)
+        self._seen += 1
+        if len(self._held) >= KEPT and worth <= self._held[0][0]:
+            return
+        path = picture_of(self._folder, name)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            _draw(path, image, label)
+        except (OSError, GeometryError) as error:
+            logger.info("a picture was left out: %s", type(error).__name__)
+            return
+        heapq.heappush(self._held, (worth, -self._seen, path))
+        if len(self._held) > KEPT:
+            heapq.heappop(self._held)[2].unlink(missing_ok=True)
+
+
+def picture_of(folder: Path, name: str) -> Path:
+    """The picture of an output."""
+    return folder / f"{name}.webp"
+
+
+def _draw(path: Path, image: MetaTensor, label: MetaTensor) -> None:
+    values = np.asarray(label)[0]
+    grid = Grid(values.shape, np.asarray(label.affine, dtype=np.float64))
+    picture = overlay_picture(
+        np.asarray(image),
+        None,
+        values,
+        grid.spacing_mm[: values.ndim],
+        "",
+        orientation=grid.orientation if values.ndim == 3 else "",
+        panel_height=HEIGHT,
+    )
+    draft = path.with_name(f".{path.name}")
+    picture.save(draft, "WEBP", quality=QUALITY, method=2)
+    draft.replace(path)

@@ -1,0 +1,94 @@
+"""Which series of a DICOM study are asked for, in a folder as in a PACS."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from segmed.errors import UsageError
+
+NOT_IMAGES = frozenset({
+    "SEG", "SR", "PR", "KO", "DOC", "REG", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTIMAGE", "ECG", "AU",
+})  # fmt: skip
+"""Modalities that are never segmented, above all our own results."""
+
+SEGMENTATIONS = frozenset({"SEG", "RTSTRUCT"})
+"""Modalities that say that somebody, or some model, has segmented a study."""
+
+
+class Described(Protocol):
+    """What a series says of itself."""
+
+    @property
+    def modality(self) -> str:
+        """Such as `MR`."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """SeriesDescription; never logged."""
+        ...
+
+    @property
+    def body_part(self) -> str:
+        """BodyPartExamined."""
+        ...
+
+
+S = TypeVar("S", bound=Described)
+
+
+@dataclass(frozen=True)
+class SeriesQuery:
+    """Which series are wanted, by what they say of themselves.
+
+    Attributes:
+        modalities: Modalities of the series; empty for all images.
+        description: Regular expression searched in SeriesDescription, whatever the case.
+        body_part: BodyPartExamined, whatever the case.
+        not_segmented: Only studies that hold no segmentation yet, whoever made it.
+
+    Raises:
+        UsageError: `description` is no regular expression.
+    """
+
+    modalities: tuple[str, ...] = ()
+    description: str | None = None
+    body_part: str | None = None
+    not_segmented: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the expression."""
+        try:
+            re.compile(self.description or "")
+        except re.error as error:
+            raise UsageError(
+                f"the description {self.description!r} is no regular expression ({error}); "
+                r"write a dot for any character, \( for a bracket"
+            ) from error
+
+    @property
+    def asks_of_headers(self) -> bool:
+        """Whether only DICOM series can answer; volume files say none of it."""
+        return bool(self.modalities or self.description or self.body_part)
+
+    def select(self, study: Sequence[S]) -> list[S]:
+        """The wanted image series among all series of one study.
+
+        This is decided here rather than by a server, since servers differ in what they match.
+        """
+        if self.not_segmented and any(item.modality in SEGMENTATIONS for item in study):
+            return []
+        return [item for item in study if self._wants(item)]
+
+    def _wants(self, series: Described) -> bool:
+        if series.modality in NOT_IMAGES:
+            return False
+        if self.modalities and series.modality not in self.modalities:
+            return False
+        if self.body_part is not None and series.body_part.upper() != self.body_part.upper():
+            return False
+        expression = self.description
+        return expression is None or bool(re.search(expression, series.description, re.IGNORECASE))

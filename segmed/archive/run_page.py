@@ -1,0 +1,133 @@
+"""What a run leaves for people: its page, and the volumes table."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from segmed.archive.drift import night_distributions, watch
+from segmed.archive.gallery import picture_of
+from segmed.archive.ledger import Entry, Ledger
+from segmed.archive.model import Model
+from segmed.archive.outcomes import STATUS
+from segmed.archive.volumes import write_volumes
+from segmed.archive.worst import in_words, worst_first
+from segmed.report.archive_page import ArchivePage, BadEnd, ShownStudy, write_archive_page
+
+PAGE_FILE = "report.html"
+VOLUMES_NAME = "volumes"
+PICTURES = "pictures"
+PAGES = "reports"
+SHOWN_STUDIES = 500
+SHOWN_BAD_ENDS = 1000
+SHOWN_PICTURES = 48
+
+
+@dataclass
+class _Night:
+    """A run with those that were cut off before it, counted while its entries pass."""
+
+    first: int
+    run: int
+    counts: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    bad_ends: list[BadEnd] = field(default_factory=list)
+    settled: int = 0
+
+    def segmented(self, ledger: Ledger) -> Iterator[Entry]:
+        """The studies that this night segmented; the others are counted on the way."""
+        for _, entry in ledger.met(self.run):
+            status = STATUS[entry.state]
+            if status == "pending":
+                self.counts["pending"] += 1
+            elif not self.first <= entry.worked <= self.run:
+                self.settled += 1
+            elif status == "done":
+                self.counts["done"] += 1
+                self.counts["flagged"] += bool(entry.measures.get("flags"))
+                yield entry
+            else:
+                self.counts[status] += 1
+                self.reasons[entry.reason] += 1
+                if len(self.bad_ends) < SHOWN_BAD_ENDS:
+                    self.bad_ends.append(BadEnd(entry.study, status, entry.reason, entry.message))
+
+
+def write_run_page(ledger: Ledger, out_dir: Path, model: Model, *, table: str = "csv") -> Path:
+    """Write the page of the last run and the volumes table; memory does not grow with the archive.
+
+    The page is `report.html`, and stays as `reports/run-NUMBER.html` when the next run writes its
+    own. It tells of what this run worked on, and of the runs cut off before it that it continued;
+    alarms of the drift watch stand at its top.
+
+    Args:
+        ledger: The ledger.
+        out_dir: The output folder.
+        model: The model of the run.
+        table: Kind of the volumes table, `csv` or `parquet`.
+
+    Returns:
+        `report.html`.
+    """
+    run = ledger.last_run() or 0
+    night = _Night(ledger.night_of(run), run)
+    studies = worst_first(night.segmented(ledger), SHOWN_STUDIES)
+    content = ArchivePage(
+        run=run,
+        model=model.name,
+        started=datetime.fromtimestamp(ledger.started(run), UTC),
+        counts={key: night.counts[key] for key in ("done", "flagged", *set(STATUS.values()))},
+        settled=night.settled,
+        reasons=dict(night.reasons.most_common()),
+        bad_ends=sorted(night.bad_ends, key=lambda item: (item.status, item.reason, item.study)),
+        studies=list(_shown(studies, out_dir / PICTURES)),
+        structures=[label.name for label in model.labels],
+        warnings=_drift_alarms(ledger, run, model),
+        provenance={"model hash": model.hash, "outputs": str(night.counts["done"])},
+    )
+    write_volumes(ledger, out_dir / f"{VOLUMES_NAME}.{table}", model.labels)
+    write_archive_page(out_dir / PAGES / f"run-{run:04d}.html", content)
+    path = write_archive_page(out_dir / PAGE_FILE, content)
+    shutil.rmtree(out_dir / PICTURES, ignore_errors=True)  # the page has taken them in
+    return path
+
+
+def _shown(entries: Sequence[Entry], pictures: Path) -> Iterator[ShownStudy]:
+    left = SHOWN_PICTURES
+    for entry in entries:
+        name = Path(str(entry.output)).name
+        picture = picture_of(pictures, name)
+        has_picture = left > 0 and picture.is_file()
+        left -= has_picture
+        yield ShownStudy(
+            study=entry.study,
+            output=name,
+            flags=in_words(entry.measures.get("flags", ())),
+            volumes_ml=entry.measures.get("volumes_ml", {}),
+            seconds=entry.seconds,
+            picture=_embedded(picture) if has_picture else "",
+        )
+
+
+def _embedded(picture: Path) -> str:
+    return "data:image/webp;base64," + base64.b64encode(picture.read_bytes()).decode("ascii")
+
+
+def _drift_alarms(ledger: Ledger, run: int, model: Model) -> list[str]:
+    """What of this run no longer resembles the training, in sentences."""
+    if not model.norms:
+        return []
+    night, num_new, num_refused = night_distributions(ledger, run)
+    if not num_new:
+        return []
+    return [
+        f"Drift alarm: {row.feature} is {row.night:.4g} in this run and {row.training:.4g} in "
+        f"training ({row.num_night} studies)."
+        for row in watch(model.norms, night, refused=(num_refused, num_new))
+        if row.is_alarm
+    ]

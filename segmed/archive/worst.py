@@ -1,0 +1,64 @@
+"""Which studies a person should look at first: quality flags weighed against each other."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+
+from segmed.archive.ledger_tables import Entry
+
+WEIGHTS = {
+    "missing": 4.0,
+    "empty": 4.0,
+    "volume": 3.0,
+    "disagreement": 3.0,
+    "entropy": 3.0,
+    "fragments": 2.0,
+    "components": 2.0,
+    "shape": 2.0,
+    "cut": 1.0,
+    "border": 1.0,
+}
+"""What a flag weighs: nothing where something was due is worst, a cut edge is often the scan's."""
+
+OTHER = 1.0
+
+WORDS = {
+    "missing": "absent, though usual in training",
+    "empty": "nothing found",
+    "volume": "volume unlike training",
+    "disagreement": "folds disagree",
+    "entropy": "network unsure",
+    "fragments": "in pieces",
+    "components": "more parts than in training",
+    "shape": "shape unlike training",
+    "cut": "cut by the field of view",
+    "border": "reaches the edge of the image",
+}
+
+
+def badness(flags: Sequence[str]) -> float:
+    """How much a segmentation is worth a look; 0 without flags.
+
+    Args:
+        flags: Such as `empty:anterior`.
+    """
+    return sum(WEIGHTS.get(flag.split(":", 1)[0], OTHER) for flag in flags)
+
+
+def in_words(flags: Sequence[str]) -> str:
+    """Flags by structure, for people: `anterior: nothing found; posterior: in pieces`."""
+    by_label: dict[str, list[str]] = {}
+    for flag in flags:
+        code, _, label = flag.partition(":")
+        word = WORDS.get(code, code)
+        if word not in by_label.setdefault(label, []):
+            by_label[label].append(word)
+    return "; ".join(f"{label}: {', '.join(words)}" for label, words in by_label.items())
+
+
+def worst_first(entries: Iterable[Entry], number: int) -> list[Entry]:
+    """The worst of the segmented studies, at most `number` of them in memory."""
+    return heapq.nsmallest(
+        number, entries, key=lambda entry: (-badness(entry.measures.get("flags", ())), entry.key)
+    )

@@ -1,0 +1,115 @@
+"""The page of one archive run: what ended badly, and which results to look at first."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jinja2
+
+import segmed
+from segmed.io.atomic import whole_file
+
+ASSETS = Path(__file__).parent / "assets"
+
+
+@dataclass(frozen=True)
+class ShownStudy:
+    """A segmented study.
+
+    Attributes:
+        study: Its name, without patient identifiers.
+        output: File name of the segmentation.
+        flags: Quality flags in words; empty where nothing is odd.
+        volumes_ml: Volume of each structure, in ml.
+        seconds: Time that it took, in s.
+        picture: `data:` address of its picture; empty without one.
+    """
+
+    study: str
+    output: str
+    flags: str
+    volumes_ml: Mapping[str, float]
+    seconds: float
+    picture: str = ""
+
+
+@dataclass(frozen=True)
+class BadEnd:
+    """A study that was refused, or that failed.
+
+    Attributes:
+        study: Its name, without patient identifiers.
+        status: `refused` or `failed`.
+        reason: Stable code.
+        message: One line.
+    """
+
+    study: str
+    status: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class ArchivePage:
+    """Everything on the page of an archive run.
+
+    Attributes:
+        run: Number of the run.
+        model: Name of the model.
+        started: When the run began.
+        counts: Studies of this run by `done`, `flagged`, `refused`, `failed` and `pending`.
+        settled: Studies that earlier runs had settled.
+        reasons: Bad ends of this run by reason, the most frequent first.
+        bad_ends: Some or all of them.
+        studies: Segmented studies, the worst first, some or all of them.
+        structures: Names of the structures, in order.
+        warnings: Sentences for the very top, such as drift alarms.
+        provenance: Hashes and the like, by label.
+    """
+
+    run: int
+    model: str
+    started: datetime.datetime
+    counts: Mapping[str, int]
+    settled: int
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    bad_ends: Sequence[BadEnd] = ()
+    studies: Sequence[ShownStudy] = ()
+    structures: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_archive_page(path: Path, content: ArchivePage) -> Path:
+    """Write the page as one self-contained HTML file, whole or not at all.
+
+    Args:
+        path: The file; its folder is made.
+        content: What to show.
+
+    Returns:
+        The file.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(ASSETS),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    page = environment.get_template("archive.html.j2").render(
+        content=content,
+        pictured=[study for study in content.studies if study.picture],
+        style=(ASSETS / "report.css").read_text(encoding="utf-8"),
+        script=(ASSETS / "archive.js").read_text(encoding="utf-8"),
+        started=content.started.astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        version=segmed.__version__,
+    )
+    with whole_file(path) as draft:
+        draft.write_text(page, encoding="utf-8")
+    return path

@@ -1,0 +1,100 @@
+"""`segmed archive` at the command line: what is asked for is done, and what cannot be is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from monai.data import MetaTensor
+from tiny_data import tiny_plan
+from typer.testing import CliRunner, Result
+
+from pipelines.cli.app import app
+from segmed.io.dicom_write import Identity, write_series
+from segmed.models import build_model
+from segmed.package import ModelPackage
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Two NIfTI images, one MR series, and a truncated image."""
+    root = tmp_path / "archive"
+    root.mkdir()
+    for seed in range(3):
+        voxels = np.random.default_rng(seed).integers(0, 900, (12, 12, 8)).astype(np.float32)
+        nib.save(nib.Nifti1Image(voxels, np.eye(4)), root / f"{seed}.nii.gz")
+    broken = root / "2.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:-40])
+    voxels = np.random.default_rng(9).integers(0, 900, (1, 12, 12, 8)).astype(np.float32)
+    volume = MetaTensor(torch.from_numpy(voxels), affine=torch.eye(4, dtype=torch.float64))
+    write_series(root / "series", volume, identity=Identity(description="T1 of the head"))
+    return root
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    plan = tiny_plan()
+    options = plan.networks["unet"].options
+    network = build_model("unet", spatial_dims=3, in_channels=1, num_classes=3, **options)
+    return ModelPackage("unet", options, plan, network.state_dict()).save(tmp_path / "package")
+
+
+def segment(archive: Path, package: Path, out: Path, *more: str) -> Result:
+    words = ["archive", "segment", str(archive), "--model", str(package), "--out", str(out)]
+    return CliRunner().invoke(app, [*words, *more])
+
+
+def test_run_shows_its_progress_and_leaves_table_and_page(
+    archive: Path, package: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    ended = segment(archive, package, out, "--table", "parquet")
+    assert ended.exit_code == 1, ended.output
+    assert ended.stderr.count(": done, ") == 3
+    assert "refused: study" in ended.stdout
+    assert f"report: {out / 'report.html'}" in ended.stdout
+    assert len(pd.read_parquet(out / "volumes.parquet")) == 3
+    again = segment(archive, package, out)
+    assert again.exit_code == 1
+    assert ": done, " not in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("query", "statuses"),
+    [
+        (["--modality", "MR"], ["pending"]),
+        (["--description", "t1.*HEAD"], ["pending"]),
+        (["--body-part", "KNEE"], []),
+        (["--unsegmented", "--limit", "1"], ["pending"]),
+        (["--until", "1999-12-31"], []),
+    ],
+)
+def test_dry_run_of_a_query_names_what_would_be_done_and_writes_nothing(
+    archive: Path, package: Path, tmp_path: Path, query: list[str], statuses: list[str]
+) -> None:
+    out = tmp_path / "out"
+    ended = segment(archive, package, out, "--dry-run", "--json", *query)
+    assert ended.exit_code == 0, ended.output
+    assert [entry["status"] for entry in json.loads(ended.stdout)] == statuses
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (["--description", "("], "no regular expression"),
+        (["--table", "xlsx"], "csv, parquet"),
+        (["--rules", "absent.yaml"], "absent.yaml"),
+    ],
+)
+def test_wrong_choices_are_refused_with_what_would_do(
+    archive: Path, package: Path, tmp_path: Path, wrong: list[str], told: str
+) -> None:
+    ended = segment(archive, package, tmp_path / "out", *wrong)
+    assert ended.exit_code != 0
+    assert told in f"{ended.output} {ended.exception}"
