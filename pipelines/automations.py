@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 from prefect.automations import Automation
 from prefect.client.schemas.objects import StateType
@@ -34,10 +33,15 @@ BEGIN_S = 600
 ENDED = frozenset(
     f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")
 )
-OURS = {"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"}
-SCHEDULED = {"prefect.resource.id": "prefect.tag.auto-scheduled", "prefect.resource.role": "tag"}
+Labels = dict[str, str | list[str]]
+"""Labels of a resource that an event is about, or related to."""
 
-EVERY_RUN = {"prefect.resource.id": "prefect.flow-run.*"}
+OURS: Labels = {"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"}
+SCHEDULED: Labels = {
+    "prefect.resource.id": "prefect.tag.auto-scheduled",
+    "prefect.resource.role": "tag",
+}
+EVERY_RUN: Labels = {"prefect.resource.id": "prefect.flow-run.*"}
 
 
 def automations(notify: Sequence[str] = ()) -> list[Automation]:
@@ -118,7 +122,7 @@ def _crashed(message: str) -> ChangeFlowRunState:
     return ChangeFlowRunState(state=StateType.CRASHED, message=message)
 
 
-def _when(state: str, related: list[dict[str, Any]]) -> EventTrigger:
+def _when(state: str, related: list[Labels]) -> EventTrigger:
     return EventTrigger(
         match=EVERY_RUN,
         match_related=related,
