@@ -72,7 +72,7 @@ def automations(notify: Sequence[str] = ()) -> list[Automation]:
     )
     found = [
         Automation(
-            name="segmed: no heartbeat",
+            name="crashed-without-heartbeat",  # as docker/heartbeat.yaml calls it
             description=f"Marks a run as crashed that is silent for {SILENCE_S} seconds.",
             trigger=silent,
             actions=[_crashed(f"No heartbeat for {SILENCE_S} seconds.")],

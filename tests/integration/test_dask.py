@@ -17,6 +17,7 @@ from dask_cluster import DaskCluster, Watch
 from orthanc_server import PASSWORD
 from servers import Server, prefect_server
 from slow_line import STUDIES
+from slow_pacs import images_for_pacs, slow_pacs
 from tiny_data import hippocampus_package
 
 from segmed.archive import Ledger
@@ -51,6 +52,17 @@ def env(server: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return hippocampus_package().save(tmp_path_factory.mktemp("model") / "package")
+
+
+@pytest.fixture(scope="module")
+def images(shared_data: Callable[[str], Path]) -> list[Path]:
+    return images_for_pacs(shared_data("hippocampus"))
+
+
+@pytest.fixture(scope="module")
+def pacs(images: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with slow_pacs(images, tmp_path_factory.mktemp("pacs")) as address:
+        yield address
 
 
 def segment(

@@ -19,6 +19,7 @@ from listener import WebHook, listening
 from prefect_client import Api, wait_for
 from servers import Server, prefect_server
 from slow_line import STUDIES
+from slow_pacs import images_for_pacs, slow_pacs
 from tiny_data import hippocampus_package
 
 from segmed.archive import Ledger
@@ -56,6 +57,15 @@ def archive(tmp_path: Path, shared_data: Callable[[str], Path]) -> Path:
     (tmp_path / "scans/sound.nii.gz").write_bytes(image.read_bytes())
     (tmp_path / "scans/broken.nii.gz").write_bytes(image.read_bytes()[:2000])
     return tmp_path
+
+
+@pytest.fixture
+def pacs(
+    shared_data: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    images = images_for_pacs(shared_data("hippocampus"))
+    with slow_pacs(images, tmp_path_factory.mktemp("pacs")) as address:
+        yield address
 
 
 def environment(api: Api, folder: Path) -> dict[str, str]:

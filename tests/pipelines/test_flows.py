@@ -181,7 +181,7 @@ def test_work_pool_gets_the_heartbeat_into_each_run(tmp_path: Path) -> None:
 
 def test_automations_find_dead_runs_and_continue_scheduled_ones_once() -> None:
     found = {automation.name: automation for automation in automations()}
-    silent = found["segmed: no heartbeat"].trigger
+    silent = found["crashed-without-heartbeat"].trigger
     assert silent.within.total_seconds() > HEARTBEAT_S
     assert {"prefect.flow-run.heartbeat", "prefect.flow-run.Completed"} <= silent.expect
     continued = found["segmed: continue a crashed run"]

@@ -1,13 +1,13 @@
-"""A PACS over a slow line: a run that lasts while nobody computes."""
+"""A real PACS over a slow line: a run that lasts while nobody computes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import pytest
 import torch
 from monai.data import MetaTensor
 from orthanc_server import USER, Orthanc
@@ -16,15 +16,14 @@ from slow_line import BYTES_PER_S, STUDIES, SlowLine
 from segmed.io.dicom_write import Identity, write_series
 
 
-@pytest.fixture(scope="module")
-def images(shared_data: Callable[[str], Path]) -> list[Path]:
-    return sorted((shared_data("hippocampus") / "imagesTr").glob("*.nii.gz"))[:STUDIES]
+def images_for_pacs(hippocampus: Path) -> list[Path]:
+    """As many real images as the PACS gets studies."""
+    return sorted((hippocampus / "imagesTr").glob("*.nii.gz"))[:STUDIES]
 
 
-@pytest.fixture(scope="module")
-def pacs(images: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+@contextmanager
+def slow_pacs(images: list[Path], folder: Path) -> Iterator[str]:
     """Address of a real Orthanc behind a slow line, with a series of each hippocampus image."""
-    folder = tmp_path_factory.mktemp("pacs")
     for number, path in enumerate(images):
         image = nib.load(path)
         voxels = np.asarray(image.dataobj, np.float32)[None]
