@@ -9,9 +9,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 import yaml
@@ -87,7 +88,7 @@ def serve_command(source: str, folder: Path, *words: str) -> list[str]:
 
 @contextmanager
 def running(command: list[str], folder: Path, env: dict[str, str], log: str) -> Iterator[Path]:
-    """A process in a group of its own, killed with it at the end; gives its log."""
+    """A process, killed with all that it started at the end; gives its log."""
     path = folder / log
     with path.open("ab") as stream:
         process = subprocess.Popen(
@@ -96,8 +97,11 @@ def running(command: list[str], folder: Path, env: dict[str, str], log: str) -> 
     try:
         yield path
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+        with suppress(psutil.NoSuchProcess):
+            whole = psutil.Process(process.pid)
+            for each in [whole, *whole.children(recursive=True)]:
+                with suppress(psutil.NoSuchProcess):
+                    each.send_signal(signal.SIGKILL)
         process.wait()
 
 
@@ -187,6 +191,16 @@ def test_deployments_of_the_file_are_accepted_and_run_on_demand(api: Api, archiv
     assert len(statuses(archive / "out")) == 1, log.read_text()[-3000:]
 
 
+def continued(api: Api) -> list[str]:
+    """The completed runs that an automation started."""
+    return [
+        run["id"]
+        for run in api.runs("nightly")
+        if run["state_name"] == "Completed"
+        and (run["created_by"] or {}).get("type") == "AUTOMATION"
+    ]
+
+
 def test_killed_worker_frees_the_gpu_slot_and_its_run_is_continued(
     api: Api, pacs: str, tmp_path: Path
 ) -> None:
@@ -214,11 +228,8 @@ def test_killed_worker_frees_the_gpu_slot_and_its_run_is_continued(
             lambda: api.get(f"/flow_runs/{cut['id']}")["state_name"] == "Crashed", 180
         )
         assert crashed, "the dead run was not found"
-        ended = wait_for(
-            lambda: [r for r in api.runs("nightly") if r["state_name"] == "Completed"], 200
-        )
+        ended = wait_for(lambda: continued(api), 200)
     assert ended, log.read_text()[-3000:]
-    assert ended[0]["created_by"]["type"] == "AUTOMATION"
     assert before < len(statuses(out)) == STUDIES
     assert set(statuses(out)) == {"done"}
     with Ledger(out / "ledger.sqlite", writer=False) as ledger:
