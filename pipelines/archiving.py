@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, time, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pipelines.loading import resolve_model
 from pipelines.model_reference import Resolved
 from segmed.archive import (
     Choices,
+    Crew,
     FolderSource,
     StudyOutcome,
     StudySource,
@@ -24,6 +26,7 @@ from segmed.archive import (
     segment_archive,
 )
 from segmed.archive.address import delivery_at, source_at
+from segmed.archive.drift import watch_night
 from segmed.archive.query import SeriesQuery
 from segmed.archive.remote import Query
 from segmed.inference import Predictor
@@ -53,6 +56,9 @@ class ArchiveJob:
         tta: Average over mirror images.
         table: Kind of the volumes table, `csv` or `parquet`.
         folder: Working folder, for the embedded registry.
+        devices: Devices that worker processes take in turn, such as `cuda:0` and `cuda:1`; without
+            any, `workers` share the one that is there.
+        cluster: Address of a Dask scheduler whose workers segment; paths are shared with them.
     """
 
     source: str
@@ -73,21 +79,24 @@ class ArchiveJob:
     tta: bool = False
     table: str = "csv"
     folder: Path = Path()
+    devices: tuple[str, ...] = ()
+    cluster: str | None = None
 
 
-def open_source(job: ArchiveJob, num_channels: int) -> StudySource:
-    """The source that a job names.
+def source_of(job: ArchiveJob, num_channels: int) -> Callable[[], StudySource]:
+    """What opens the source that a job names, here or on another machine.
 
     Raises:
-        UsageError: The address cannot be used, or a choice does not fit the kind of source.
+        UsageError: The file of rules cannot be used.
     """
     rules = read_rules(job.rules) if job.rules else None
     if "://" in job.source:
         query = Query(*_asked(job), since=job.since, until=job.until)
-        return source_at(job.source, query=query, num_channels=num_channels, rules=rules)
+        return partial(source_at, job.source, query=query, num_channels=num_channels, rules=rules)
     since = datetime.combine(job.since, time.min) if job.since else None
     until = datetime.combine(job.until + timedelta(days=1), time.min) if job.until else None
-    return FolderSource(
+    return partial(
+        FolderSource,
         Path(job.source),
         num_channels,
         rules,
@@ -113,13 +122,17 @@ def run_archive(
         on_outcome: Called with each outcome as it comes.
 
     Returns:
-        The models, with version and hash, and every outcome.
+        The models, with version and hash, every outcome, and the drift watch's rows.
     """
+    if job.cluster is not None:  # paths are the same on every machine, its working folder is not
+        place = job.source if "://" in job.source else str(Path(job.source).resolve())
+        job = replace(job, source=place, out_dir=job.out_dir.resolve())
     resolved = [resolve_model(reference, folder=job.folder) for reference in job.models]
     paths = tuple(entry.path for entry in resolved)
     packages = read_packages(paths)
-    source = open_source(job, len(packages[0].plan.channels))
-    crew = _crew(job, paths, packages)
+    opens = source_of(job, len(packages[0].plan.channels))
+    source = opens()
+    crew = _crew(job, paths, packages, opens)
     outcomes = []
     for outcome in segment_archive(
         source,
@@ -133,22 +146,42 @@ def run_archive(
         if on_outcome is not None:
             on_outcome(outcome)
     _write_models(resolved, job.out_dir)
-    return {"models": [entry.record() for entry in resolved], "outcomes": outcomes}
+    return {
+        "models": [entry.record() for entry in resolved],
+        "outcomes": outcomes,
+        "drift": [asdict(row) for row in watch_night(job.out_dir, packages[0])],
+    }
 
 
 def _crew(
-    job: ArchiveJob, paths: tuple[Path, ...], packages: Sequence[ModelPackage]
-) -> Workers | Predictor:
-    if job.workers:
-        return Workers(paths, job.workers, {"tta": job.tta})
+    job: ArchiveJob,
+    paths: tuple[Path, ...],
+    packages: Sequence[ModelPackage],
+    opens: Callable[[], StudySource],
+) -> Crew | Predictor:
+    options = {"tta": job.tta}
+    if job.cluster is not None:
+        from pipelines.cluster import Cluster, shared_packages  # noqa: PLC0415 - needs Dask
+
+        shared = shared_packages(paths, [package.hash for package in packages], shared_folder(job))
+        is_remote = "://" in job.source
+        return Cluster(shared, options, opens if is_remote else None, max(1, job.workers))
+    if job.workers or job.devices:
+        number = job.workers or len(job.devices)
+        return Workers(paths, number, options, devices=job.devices)
     return Predictor(packages, engine="torch", tta=job.tta)  # one engine: equal outputs in reruns
+
+
+def shared_folder(job: ArchiveJob) -> Path:
+    """Where the machines of a cluster find the models of a run."""
+    return job.out_dir.resolve() / ".models"
 
 
 def preview(job: ArchiveJob) -> Iterator[StudyOutcome]:
     """What `run_archive` would do; nothing is written."""
     resolved = [resolve_model(reference, folder=job.folder) for reference in job.models]
     packages = read_packages(tuple(entry.path for entry in resolved))
-    source = open_source(job, len(packages[0].plan.channels))
+    source = source_of(job, len(packages[0].plan.channels))()
     yield from preview_archive(
         source,
         model=model_of(packages),

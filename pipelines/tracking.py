@@ -311,6 +311,24 @@ def comparison(
         yield run
 
 
+@contextmanager
+def single_run(
+    experiment: str, name: str, tags: Mapping[str, str], *, folder: Path = Path()
+) -> Iterator[RunLog]:
+    """A run that stands alone, such as that of one night of an archive.
+
+    Raises:
+        ServiceError: The server does not answer at the start.
+    """
+    uri = tracking_uri(folder)
+    number = experiment_id(connect_quietly(uri), uri, experiment, folder)
+    wait_s = float(os.environ.get("SEGMED_TRACKING_WAIT_S", WAIT_SECONDS))
+    place = _Place(uri, number, folder / OUTBOX_FOLDER, wait_s)
+    run = RunLog(place, name, {**tags, **version_tags()})
+    with _ended(run):
+        yield run
+
+
 def open_registration_run(client: Any, uri: str, name: str, folder: Path) -> str:
     """A finished run that holds a package which no run of this server has trained."""
     experiment = experiment_id(client, uri, name, folder)

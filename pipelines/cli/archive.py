@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +20,7 @@ from pipelines.cli.console import (
 from pipelines.cli.predict import ModelOption
 
 if TYPE_CHECKING:
+    from pipelines.archiving import ArchiveJob
     from segmed.archive import StudyOutcome
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of the run.")]
@@ -73,6 +75,14 @@ def segment(
         str | None, typer.Option(metavar="ADDRESS", help="Also send outputs to this PACS.")
     ] = None,
     tta: Annotated[bool, typer.Option("--tta", help="Average over mirror images.")] = False,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="Device of a worker process, such as cuda:1; repeat it for each."),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="tcp://HOST:8786", help="Dask scheduler whose workers segment."),
+    ] = None,
     table: Annotated[str, typer.Option(help="Kind of the volumes table: csv or parquet.")] = "csv",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
     as_json: JsonOption = False,
@@ -100,6 +110,8 @@ def segment(
         not_segmented=unsegmented,
         send=send,
         tta=tta,
+        devices=tuple(device or ()),
+        cluster=cluster,
         table=table,
     )
     if dry_run:
@@ -107,10 +119,34 @@ def segment(
         emit(outcomes, _lines(outcomes), as_json=as_json)
         return
     with continued_by(), counting_up(_told) as show:
-        record = run_archive(job, show)
-    emit(record, [*_lines(record["outcomes"]), f"report: {out / 'report.html'}"], as_json=as_json)
+        record = _on_cluster(job) if cluster else run_archive(job, show)
+    lines = [*_lines(record["outcomes"]), *_alarms(record), f"report: {out / 'report.html'}"]
+    emit(record, lines, as_json=as_json)
     if any(entry["status"] != "done" for entry in record["outcomes"]):
         raise typer.Exit(DONE_WITH_FAILURES)
+
+
+def _alarms(record: dict[str, Any]) -> list[str]:
+    """A line for each alarm of the drift watch."""
+    from pipelines.night import told
+    from segmed.archive.drift import DriftRow
+
+    rows = [DriftRow(**row) for row in record["drift"]]
+    return [f"drift alarm: {told(row)}" for row in rows if row.is_alarm]
+
+
+def _on_cluster(job: ArchiveJob) -> dict[str, Any]:
+    """Run the archive's flow, whose tasks go to the cluster; what it came to is on disk."""
+    from pipelines.flows.runner import run_flow
+    from pipelines.flows.segment_archive import archive_flow
+    from segmed.archive.drift import read_drift
+
+    run_flow(archive_flow(job), job)
+    return {
+        "models": list(json.loads((job.out_dir / "model.json").read_text()).values()),
+        "outcomes": json.loads((job.out_dir / "outcomes.json").read_text()),
+        "drift": [asdict(row) for row in read_drift(job.out_dir)],
+    }
 
 
 def _told(outcome: StudyOutcome) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.console import note
+from pipelines.cli.console import note, say
 
 
 def add_to(app: typer.Typer) -> None:
@@ -16,31 +16,112 @@ def add_to(app: typer.Typer) -> None:
 
 
 def serve(
-    archive: Annotated[Path, typer.Option(help="Folder that is segmented every night.")],
-    model: Annotated[str, typer.Option(help="Model reference, such as models:/NAME@champion.")],
+    archive: Annotated[
+        str, typer.Option(help="Folder, dicomweb://... or dimse://..., segmented every night.")
+    ],
+    model: Annotated[
+        list[str],
+        typer.Option(help="Model reference, such as models:/NAME@champion; several: an ensemble."),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the segmentations.")],
+    output_format: Annotated[
+        str, typer.Option("--format", help="nifti, dicom-seg or rtstruct.")
+    ] = "nifti",
+    send: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Also send outputs to this PACS.")
+    ] = None,
+    rules: Annotated[
+        Path | None, typer.Option(help="YAML that says which series is which channel.")
+    ] = None,
+    modality: Annotated[
+        list[str] | None, typer.Option(help="Of a PACS: series of this modality; repeatable.")
+    ] = None,
+    days: Annotated[
+        int | None, typer.Option(min=1, help="Of a PACS: ask for the last DAYS days every night.")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Worker processes; 0 segments in the run's own.")
+    ] = 0,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="Device of a worker process, such as cuda:1; repeat it for each."),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="tcp://HOST:8786", help="Dask scheduler whose workers segment."),
+    ] = None,
     manifest: Annotated[
         Path | None, typer.Option(help="Also compare all models on this manifest every week.")
     ] = None,
+    weekly_hours: Annotated[float, typer.Option(min=0.0, help="Budget of a comparison.")] = 8.0,
+    promote: Annotated[
+        bool, typer.Option("--promote/--no-promote", help="The winner meets the champion's gate.")
+    ] = True,
     nightly_cron: Annotated[str, typer.Option(help="When the archive runs.")] = "0 2 * * *",
     weekly_cron: Annotated[str, typer.Option(help="When the comparison runs.")] = "0 4 * * 0",
+    notify: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="BLOCK|URL",
+            help="Who is told: a notification block (custom-webhook/NAME) or an address.",
+        ),
+    ] = None,
+    work_pool: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Deploy for the workers of this pool, and return."),
+    ] = None,
 ) -> None:
-    """Serve the schedules until stopped: nightly archive run, weekly comparison.
+    """Keep the schedules: nightly archive run, weekly comparison, runs on demand.
 
-    Needs a Prefect server that outlives this command (PREFECT_API_URL).
+    Serves until stopped, or deploys to a work pool (--work-pool) whose workers do the rest. Needs a
+    Prefect server that outlives this command (PREFECT_API_URL).
 
     Example: segmed serve --archive scans --model models:/hippocampus@champion -o segmentations
     """
+    from pipelines.archiving import ArchiveJob
     from pipelines.flows.schedules import Schedules, serve_schedules
+    from pipelines.flows.weekly import WeeklyJob
 
-    note("serving; stop with Ctrl-C")
-    serve_schedules(
+    here = Path.cwd()
+    job = ArchiveJob(
+        source=archive if "://" in archive else str(Path(archive).resolve()),
+        models=tuple(
+            name if name.startswith("models:") else str(Path(name).resolve()) for name in model
+        ),
+        out_dir=out.resolve(),
+        format=output_format,
+        workers=workers,
+        rules=rules.resolve() if rules else None,
+        modalities=tuple(modality or ()),
+        send=send,
+        folder=here,
+        devices=tuple(device or ()),
+        cluster=cluster,
+    )
+    comparison = None
+    if manifest is not None:
+        comparison = WeeklyJob(
+            manifest=manifest.resolve(),
+            model=model[0].removeprefix("models:/").partition("@")[0].partition("/")[0],
+            out_dir=out.resolve().with_name("weekly-comparison"),
+            hours=weekly_hours,
+            folder=here,
+            promotes=promote,
+        )
+    if work_pool is None:
+        note("serving; stop with Ctrl-C")
+    found = serve_schedules(
         Schedules(
-            archive=archive.resolve(),
-            model=model,
-            out_dir=out.resolve(),
-            manifest=manifest.resolve() if manifest else None,
+            archive=job,
+            weekly=comparison,
             nightly_cron=nightly_cron,
             weekly_cron=weekly_cron,
+            days=days,
+            notify=tuple(notify or ()),
+            work_pool=work_pool,
         )
     )
+    for name in found:
+        say(f"deployed: {name}")
+    if found:
+        say(f"start a worker on each machine: prefect worker start --pool {work_pool}")

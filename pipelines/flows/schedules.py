@@ -1,17 +1,27 @@
-"""The schedules that `segmed serve` keeps."""
+"""The schedules that `segmed serve` keeps, in one process or by the workers of a work pool."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from prefect import serve
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.exceptions import ObjectNotFound
+from prefect.flows import EntrypointType
+from pydantic import TypeAdapter
 
+from pipelines.archiving import ArchiveJob
+from pipelines.automations import HEARTBEAT_S, HEARTBEAT_VARIABLE, TAG, install
 from pipelines.flows.nightly import nightly
-from pipelines.flows.weekly import weekly
+from pipelines.flows.on_demand import on_demand
+from pipelines.flows.weekly import WeeklyJob, weekly
+from pipelines.notices import MailBlock, check_notices
 from segmed.errors import UsageError
+
+POOL_KIND = "process"
 
 
 @dataclass(frozen=True)
@@ -19,66 +29,95 @@ class Schedules:
     """What runs when.
 
     Attributes:
-        archive: Folder that is segmented every night.
-        model: Model reference that it is segmented with.
-        out_dir: Folder of the segmentations.
-        manifest: Manifest to compare all models on every week, if any.
+        archive: What is segmented every night, and on demand.
+        weekly: What is compared every week, if anything.
         nightly_cron: When the archive runs.
         weekly_cron: When the comparison runs.
-        weekly_hours: Budget of the comparison.
+        days: Every night, ask a PACS for the studies of so many days only.
+        notify: Notification blocks, or addresses, that are told how runs end.
+        work_pool: Work pool whose workers run it all; None serves in this process.
     """
 
-    archive: Path
-    model: str
-    out_dir: Path
-    manifest: Path | None = None
+    archive: ArchiveJob
+    weekly: WeeklyJob | None = None
     nightly_cron: str = "0 2 * * *"
     weekly_cron: str = "0 4 * * 0"
-    weekly_hours: float = 8.0
+    days: int | None = None
+    notify: tuple[str, ...] = ()
+    work_pool: str | None = None
 
 
 def deployments(schedules: Schedules) -> list[Any]:
-    """One deployment a schedule."""
-    here = str(Path.cwd())
-    parameters = {
-        "source": str(schedules.archive),
-        "model": schedules.model,
-        "out_dir": str(schedules.out_dir),
-        "folder": here,
-    }
+    """One deployment a schedule, and one for runs on demand."""
+    job = TypeAdapter(ArchiveJob).dump_python(schedules.archive, mode="json")
+    notify = list(schedules.notify)
+    archive = {"job": job, "notify": notify}
     found = [
         nightly.to_deployment(
-            name="nightly", cron=schedules.nightly_cron, parameters=parameters, concurrency_limit=1
-        )
+            name="nightly",
+            cron=schedules.nightly_cron,
+            parameters={**archive, "days": schedules.days},
+            **_manner(schedules),
+        ),
+        on_demand.to_deployment(name="on-demand", parameters=archive, **_manner(schedules)),
     ]
-    if schedules.manifest is not None:
-        name = schedules.model.removeprefix("models:/").partition("@")[0].partition("/")[0]
+    if schedules.weekly is not None:
+        comparison = TypeAdapter(WeeklyJob).dump_python(schedules.weekly, mode="json")
         found.append(
             weekly.to_deployment(
                 name="weekly",
                 cron=schedules.weekly_cron,
-                parameters={
-                    "manifest": str(schedules.manifest),
-                    "out_dir": str(schedules.out_dir.with_name("weekly-comparison")),
-                    "hours": schedules.weekly_hours,
-                    "model": name,
-                    "folder": here,
-                },
-                concurrency_limit=1,
+                parameters={"job": comparison, "notify": notify},
+                **_manner(schedules),
             )
         )
     return found
 
 
-def serve_schedules(schedules: Schedules) -> None:
-    """Serve until stopped.
+def _manner(schedules: Schedules) -> dict[str, Any]:
+    manner: dict[str, Any] = {"concurrency_limit": 1, "tags": [TAG]}
+    if schedules.work_pool is not None:
+        manner |= {
+            "work_pool_name": schedules.work_pool,
+            "job_variables": {"env": {HEARTBEAT_VARIABLE: str(HEARTBEAT_S)}},
+            "entrypoint_type": EntrypointType.MODULE_PATH,
+        }
+    return manner
+
+
+def serve_schedules(schedules: Schedules) -> list[str]:
+    """Serve until stopped, or deploy to a work pool; its automations are made in either case.
+
+    Returns:
+        The deployments of a work pool.
 
     Raises:
-        UsageError: No Prefect server is named: a temporary one would forget its schedules.
+        UsageError: No Prefect server is named: a temporary one would forget its schedules; or a
+            notice cannot be sent.
     """
     if not os.environ.get("PREFECT_API_URL"):
         raise UsageError(
             "schedules need a Prefect server that stays: start `prefect server start` and set "
             "PREFECT_API_URL, such as http://127.0.0.1:4200/api"
         )
-    serve(*deployments(schedules))
+    MailBlock.register_type_and_schema()
+    check_notices(schedules.notify)
+    install(schedules.notify)
+    if schedules.work_pool is None:
+        os.environ.setdefault(HEARTBEAT_VARIABLE, str(HEARTBEAT_S))
+        serve(*deployments(schedules))
+        return []
+    make_pool(schedules.work_pool)
+    found = deployments(schedules)
+    for deployment in found:
+        deployment.apply()
+    return [f"{deployment.flow_name}/{deployment.name}" for deployment in found]
+
+
+def make_pool(name: str) -> None:
+    """Make a process work pool unless the server has one of that name."""
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_work_pool(name)
+        except ObjectNotFound:
+            client.create_work_pool(WorkPoolCreate(name=name, type=POOL_KIND))

@@ -3,50 +3,96 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
+import time
+from contextlib import nullcontext
 from typing import Any
 
-from prefect import flow, task
+from prefect import Flow, flow, task
 from prefect.cache_policies import NO_CACHE
 
 from pipelines.archiving import ArchiveJob, run_archive
-from segmed.archive import StudyOutcome
+from pipelines.gpu_slot import gpu_slot
+from pipelines.night import Night, night_of
+from pipelines.night_page import Bar, expected_studies, name_of_run, show_night
+from pipelines.notices import check_notices, tell, told_of_failure
+from pipelines.tracking import single_run
+from segmed.errors import ServiceError, UsageError
 
 progress = logging.getLogger("segmed.progress")
 """Reaches Prefect's log of the run, and the terminal of somebody who waits for it."""
 
+EXPERIMENT = "archive"
+"""MLflow experiment of the nights."""
 
-@flow(name="segment-archive")
-def segment_archive(
-    source: str, model: str, out_dir: str, format: str = "nifti", folder: str = "."
-) -> dict[str, int]:
-    """Segment every study that is not done yet.
+
+@flow(name="segment-archive", flow_run_name=name_of_run)
+def segment_archive(job: ArchiveJob, notify: tuple[str, ...] = ()) -> dict[str, int]:
+    """Segment every study that is not done yet, and tell how it went.
 
     Args:
-        source: Folder, or address of an archive.
-        model: Model reference, such as `models:/hippocampus@champion`.
-        out_dir: Outputs, ledger and outcomes.
-        format: `nifti`, `dicom-seg` or `rtstruct`.
-        folder: Working folder, for the embedded registry.
+        job: What to segment, with what, and where to.
+        notify: Notification blocks, or addresses, that are told.
 
     Returns:
         Studies by status.
     """
-    job = ArchiveJob(source, (model,), Path(out_dir), format=format, folder=Path(folder))
-    return count(segment(job))
+    with told_of_failure(notify, "archive run"):
+        check_notices(notify)
+        with nullcontext() if job.cluster else gpu_slot():
+            night = segment(job)
+        show_night(night)
+        log_night(night, job)
+        tell(notify, f"segmed: {night.headline()}", "\n".join(night.lines()))
+    return dict(night.counts)
 
 
-@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=60)
-def segment(job: ArchiveJob) -> dict[str, Any]:
+def archive_flow(job: ArchiveJob) -> Flow[..., dict[str, int]]:
+    """The flow for a job: its tasks go to the Dask cluster that the job names, if it names one."""
+    if job.cluster is None:
+        return segment_archive
+    try:
+        from prefect_dask import DaskTaskRunner  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise UsageError("a cluster needs Dask: pip install 'segmed[dask]'") from error
+    return segment_archive.with_options(task_runner=DaskTaskRunner(address=job.cluster))
+
+
+def is_of_the_network(task: Any, run: Any, state: Any) -> bool:
+    """Whether a failed task is worth another try: services come back, bad settings stay."""
+    try:
+        state.result()
+    except ServiceError:
+        return True
+    except Exception:  # noqa: BLE001 - only asked which kind it is
+        return False
+    return False
+
+
+@task(
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=60,
+    retry_condition_fn=is_of_the_network,
+)
+def segment(job: ArchiveJob) -> Night:
     """The run itself: safe to repeat, since each study is segmented once."""
+    begun = time.monotonic()
+    bar = Bar(expected_studies(job.out_dir))
+    record = run_archive(job, bar.show)
+    bar.end()
+    return night_of(record, time.monotonic() - begun)
 
-    def show(outcome: StudyOutcome) -> None:
-        progress.info("study %s  %s  %s", outcome.study, outcome.status, outcome.reason)
 
-    return run_archive(job, show)
-
-
-def count(record: dict[str, Any]) -> dict[str, int]:
-    """Studies by status."""
-    statuses = [str(entry["status"]) for entry in record["outcomes"]]
-    return {status: statuses.count(status) for status in sorted(set(statuses))}
+@task(cache_policy=NO_CACHE)
+def log_night(night: Night, job: ArchiveJob) -> None:
+    """One run of MLflow: counts and drift as metrics; never names or paths of studies."""
+    tags = {
+        "segmed.role": "archive",
+        "segmed.drift_alarm": str(bool(night.alarms)).lower(),
+        **{f"segmed.model_hash.{n}": str(m["hash"]) for n, m in enumerate(night.models)},
+    }
+    with single_run(EXPERIMENT, f"night {time.strftime('%F')}", tags, folder=job.folder) as run:
+        run.metrics(night.metrics())
+        drift = job.out_dir / "drift.csv"
+        if night.drift and drift.exists():
+            run.artifact(drift)

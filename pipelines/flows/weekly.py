@@ -1,26 +1,118 @@
-"""What runs every week: all models on all folds, the winner registered as challenger."""
+"""What runs every week: all models on all folds; the winner meets the champion at the gate."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-from prefect import flow
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
 
 from pipelines.flows.compare import compare
+from pipelines.gpu_slot import gpu_slot
 from pipelines.jobs import Request
-from segmed.training import Budget
+from pipelines.night_page import shown_parameter
+from pipelines.notices import check_notices, tell, told_of_failure
+from pipelines.promotion import Decision, promote
+from pipelines.registry import Registry
+from segmed.training import Budget, Settings
+
+GATE_KEY = "gate-verdict"
 
 
-@flow(name="weekly")
-def weekly(manifest: str, out_dir: str, hours: float, model: str, folder: str = ".") -> str:
-    """Compare all models anew; returns the registered version."""
-    request = Request.parse(
-        Path(manifest),
-        models="all",
-        folds="all",
-        plan=None,
-        budget=Budget(seconds=3600.0 * hours),
-        register=model,
-        out_dir=Path(out_dir),
-    )
-    return str(compare(request.in_folder(Path(folder)))["registered"])
+def name_of_week() -> str:
+    """Name of a flow run, such as `weekly hippocampus 2026-W48`."""
+    model = shown_parameter("job", "model")
+    return f"{flow_run.flow_name} {model} {week_of(_scheduled())}"
+
+
+def week_of(day: datetime) -> str:
+    """The ISO week of a day, such as `2026-W48`."""
+    year, week, _ = day.isocalendar()
+    return f"{year}-W{week:02d}"
+
+
+def _scheduled() -> datetime:
+    """When this run was due: one that is continued later belongs to the same week."""
+    return flow_run.scheduled_start_time or datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class WeeklyJob:
+    """What to compare every week.
+
+    Attributes:
+        manifest: Manifest to compare on; its test cases are the gate's evaluation set.
+        model: Registered model.
+        out_dir: Folder of the comparisons, one below it for each week.
+        hours: Budget of the trainings.
+        folder: Working folder, for the embedded registry.
+        models: Architectures, separated by commas, or `all`.
+        folds: Folds, likewise.
+        promotes: Whether the gate decides; else the winner stays challenger.
+    """
+
+    manifest: Path
+    model: str
+    out_dir: Path
+    hours: float = 8.0
+    folder: Path = Path()
+    models: str = "all"
+    folds: str = "all"
+    promotes: bool = True
+
+
+@flow(name="weekly", flow_run_name=name_of_week)
+def weekly(job: WeeklyJob, notify: tuple[str, ...] = ()) -> str:
+    """Compare all models anew; the winner is promoted if the gate lets it through.
+
+    Args:
+        job: What to compare.
+        notify: Notification blocks, or addresses, that are told how it ended.
+
+    Returns:
+        The registered version.
+    """
+    with told_of_failure(notify, "weekly comparison"):
+        check_notices(notify)
+        request = Request.parse(
+            job.manifest,
+            models=job.models,
+            folds=job.folds,
+            plan=None,
+            budget=Budget(seconds=3600.0 * job.hours),
+            register=job.model,
+            out_dir=job.out_dir / week_of(_scheduled()),
+            settings=Settings(resume=True),
+        )
+        with gpu_slot():
+            record = compare(request.in_folder(job.folder))
+            reference = str(record["registered"])
+            verdict = decide(reference, job) if job.promotes else None
+        subject, body = tell_of(reference, record["failures"], verdict)
+        create_markdown_artifact(f"## {subject}\n\n{body}\n", key=GATE_KEY, description=subject)
+        tell(notify, f"segmed: {subject}", body)
+    return reference
+
+
+@task(cache_policy=NO_CACHE)
+def decide(reference: str, job: WeeklyJob) -> Decision | None:
+    """The gate; None for a version that is champion already, as the first one is."""
+    name, _, version = reference.removeprefix("models:/").partition("/")
+    if "champion" in Registry(job.folder).version(name, version).aliases:
+        return None
+    return promote(reference, manifest=job.manifest, folder=job.folder)
+
+
+def tell_of(reference: str, failures: list[str], verdict: Decision | None) -> tuple[str, str]:
+    """Subject and body of the notice."""
+    name = reference.removeprefix("models:/")
+    if verdict is None:
+        subject = f"weekly comparison: {name} is registered"
+    else:
+        subject = f"weekly comparison: {name} {'promoted' if verdict.promoted else 'not promoted'}"
+    lines = [*(verdict.lines() if verdict else []), *failures]
+    return subject, "\n".join(f"- {line}" for line in lines) or "- no gate was needed"

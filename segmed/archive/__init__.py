@@ -11,7 +11,7 @@ from segmed.archive.folder_source import FolderSource
 from segmed.archive.ledger import Entry, Ledger
 from segmed.archive.model import Model, model_of, read_packages
 from segmed.archive.run import Choices
-from segmed.archive.segment import Workers, preview_archive, segment_archive
+from segmed.archive.segment import Crew, Workers, preview_archive, segment_archive
 from segmed.archive.selection import Rules, read_rules
 from segmed.archive.status import ArchiveStatus, archive_status, places_of, retry_archive
 from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource
@@ -19,6 +19,7 @@ from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource
 __all__ = [
     "ArchiveStatus",
     "Choices",
+    "Crew",
     "Delivery",
     "Entry",
     "FolderSource",

@@ -41,6 +41,7 @@ ALPHA = 0.01
 MIN_SHIFT = 0.5
 MIN_RATE_STEP = 0.1
 REFUSED = "refused"
+DRIFT_FILE = "drift.csv"
 
 
 @dataclass(frozen=True)
@@ -87,25 +88,67 @@ def training_distributions(package: ModelPackage) -> Distributions:
 
 
 def night_distributions(ledger: Ledger, run: int) -> tuple[Distributions, int, int]:
-    """The features of the studies that a run segmented.
+    """The features of the studies that a night segmented.
+
+    A night is a run with the runs before it that were cut off and that it continued.
 
     Args:
         ledger: The ledger.
         run: Number of the run.
 
     Returns:
-        The values, the number of studies it worked on or refused, and how many it refused.
+        The values, the number of studies that were new and were segmented or refused, and how many
+        of them were refused.
     """
     found: Distributions = {}
-    num_met = num_refused = 0
+    num_new = num_refused = 0
+    first = ledger.night_of(run)
     for _, entry in ledger.met(run):
-        is_refused = entry.state == "quarantined"
-        num_refused += is_refused
-        if entry.state == "done" and entry.worked == run:
+        if not first <= entry.worked <= run:
+            continue
+        if entry.state == "quarantined":
+            num_refused += 1
+        elif entry.state == "done":
             add_features(found, entry.measures)
-            num_met += 1
-        num_met += is_refused
-    return found, num_met, num_refused
+        else:
+            continue
+        num_new += 1
+    return found, num_new, num_refused
+
+
+def watch_night(out_dir: Path, package: ModelPackage) -> list[DriftRow]:
+    """Hold the last run of an output folder against the training of its model, and keep the rows.
+
+    They are written to `drift.csv`, alarms first.
+
+    Args:
+        out_dir: Output folder of the archive.
+        package: The model.
+
+    Returns:
+        One row a feature; none for a package that kept nothing of its training, and none after a
+        night without anything new.
+    """
+    if DISTRIBUTIONS not in package.provenance:
+        return []
+    with Ledger(out_dir / "ledger.sqlite", writer=False) as ledger:
+        run = ledger.last_run()
+        night, num_new, num_refused = night_distributions(ledger, run or 0)
+    if not num_new:
+        (out_dir / DRIFT_FILE).unlink(missing_ok=True)
+        return []
+    rows = watch(training_distributions(package), night, refused=(num_refused, num_new))
+    with whole_file(out_dir / DRIFT_FILE) as draft:
+        drift_table(rows).to_csv(draft, index=False)
+    return rows
+
+
+def read_drift(out_dir: Path) -> list[DriftRow]:
+    """The rows that `watch_night` kept of the last night; none where it kept none."""
+    path = out_dir / DRIFT_FILE
+    if not path.exists():
+        return []
+    return [DriftRow(**row) for row in pd.read_csv(path).to_dict("records")]
 
 
 def watch(

@@ -38,6 +38,11 @@ class Engine(Protocol):
         """Jobs worth having in hand at once."""
         ...
 
+    @property
+    def fetches(self) -> bool:
+        """Whether it brings studies here itself, so that jobs may come without files."""
+        ...
+
     def submit(self, job: Job) -> None:
         """Take a job in hand; any thread may call."""
         ...
@@ -76,6 +81,7 @@ class ThreadEngine:
     """
 
     capacity = 3 + 2 * AHEAD
+    fetches = False
 
     def __init__(
         self, predictor: Predictor, writing: Writing, results: Results, *, carefully: bool = True

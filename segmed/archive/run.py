@@ -6,11 +6,12 @@ import logging
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from segmed.archive.delivery import Delivery, Patience
 from segmed.archive.engine import Engine, Results
+from segmed.archive.fetching import fetched
 from segmed.archive.job import Job, Result, bad_end
 from segmed.archive.ledger import Entry, Ledger
 from segmed.archive.model import Model
@@ -170,7 +171,7 @@ class Run:
         self.ledger.start(entry.key, run=self.number)
         name = f"{study.name}-{self.model.hash[:PACKAGE_NAME_LENGTH]}{self.suffix}"
         job = Job(entry.key, study, self.out_dir / OUTPUTS / name)
-        if study.channels:
+        if study.channels or self.engine.fetches:
             self.engine.submit(job)
         else:
             spool = scratch_folder()
@@ -179,17 +180,11 @@ class Run:
 
     def _fetch(self, job: Job, spool: Path) -> None:
         """In a thread: bring a study's files here, then hand it to the engine."""
-        try:
-            study = self.choices.patience.insist(lambda: self.source.fetch(job.study, spool))
-        except Exception as error:  # noqa: BLE001 - one study ends badly, the rest go on
-            self.results.put(bad_end(job.key, error, ()))
-            return
-        if study.fault is None:
-            self.engine.submit(replace(job, study=study))
+        got = fetched(job, self.source, spool, self.choices.patience)
+        if isinstance(got, Job):
+            self.engine.submit(got)
         else:
-            self.results.put(
-                Result(job.key, study.fault.reason, study.fault.message, quarantine=True)
-            )
+            self.results.put(got)
 
     def _deliver(self, key: str, path: Path) -> None:
         """In a thread: send an output on."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from segmed.archive.delivery import Delivery
 from segmed.archive.engine import Engine, Results, ThreadEngine
@@ -33,6 +33,25 @@ FIXED_ENGINE = "torch"
 then outputs would depend on where a run was interrupted, by a voxel at a tie."""
 
 
+class Crew(Protocol):
+    """A model to be loaded elsewhere, and who loads it.
+
+    Attributes:
+        packages: Folder of the package, or folders of an ensemble's.
+        options: Options of the predictor: `device`, `engine` (`torch` unless named), `tta`.
+    """
+
+    @property
+    def packages(self) -> tuple[Path, ...]: ...  # noqa: D102 - see above
+
+    @property
+    def options(self) -> dict[str, Any]: ...  # noqa: D102 - see above
+
+    def engine(self, setup: Setup, results: Results) -> Engine:
+        """Who segments: told at its start what `setup` says, reports to `results`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Workers:
     """A model to be loaded by worker processes, which a deadly study cannot take the run with.
@@ -42,18 +61,31 @@ class Workers:
         number: How many processes; each loads the model once.
         options: Options of the predictor: `device`, `engine` (`torch` unless named), `tta`.
         timeout_s: Longest time without a result while a worker holds a study, in s; None for ever.
+        devices: Devices that the processes take in turn, such as `("cuda:0", "cuda:1")`, instead
+            of the one device that `options` name.
     """
 
     packages: tuple[Path, ...]
     number: int = 1
     options: dict[str, Any] = field(default_factory=dict)
     timeout_s: float | None = None
+    devices: tuple[str, ...] = ()
+
+    def engine(self, setup: Setup, results: Results) -> Engine:
+        """Processes on this machine."""
+        return WorkerEngine(
+            setup,
+            results,
+            workers=self.number,
+            timeout_s=self.timeout_s,
+            devices=self.devices,
+        )
 
 
 def segment_archive(
     source: StudySource,
     *,
-    predictor: Predictor | Workers | Path | Sequence[Path],
+    predictor: Predictor | Crew | Path | Sequence[Path],
     out_dir: Path,
     ledger_path: Path | None = None,
     format: str = "nifti",
@@ -68,8 +100,8 @@ def segment_archive(
     Args:
         source: Where the studies come from.
         predictor: The model, loaded with a named engine, to be used in this process; or `Workers`
-            (a package folder, or several, stand for one worker), to be loaded by processes of
-            their own.
+            (a package folder, or several, stand for one worker) or another crew, to be loaded by
+            processes of their own.
         out_dir: Where segmentations, ledger and outcomes go.
         ledger_path: The ledger, if not `out_dir/ledger.sqlite`.
         format: `nifti`, `dicom-seg` or `rtstruct`.
@@ -177,10 +209,10 @@ def _foreseen(
     )
 
 
-def _crew(predictor: Workers | Path | Sequence[Path]) -> Workers:
-    if isinstance(predictor, Workers):
-        return predictor
-    return Workers((predictor,) if isinstance(predictor, Path) else tuple(predictor))
+def _crew(predictor: Crew | Path | Sequence[Path]) -> Crew:
+    if isinstance(predictor, Path):
+        return Workers((predictor,))
+    return Workers(tuple(predictor)) if isinstance(predictor, Sequence) else predictor
 
 
 def _apart(source: StudySource, out_dir: Path) -> StudySource:
@@ -190,18 +222,19 @@ def _apart(source: StudySource, out_dir: Path) -> StudySource:
     return source
 
 
-def _identify(crew: Predictor | Workers) -> tuple[Model, bool]:
+def _identify(crew: Predictor | Crew) -> tuple[Model, bool]:
     """The model, and whether it is used with test-time augmentation."""
-    if isinstance(crew, Workers):
-        return model_of(read_packages(crew.packages)), bool(crew.options.get("tta", False))
-    return model_of(crew.packages), crew.tta
+    if isinstance(crew, Predictor):
+        return model_of(crew.packages), crew.tta
+    return model_of(read_packages(crew.packages)), bool(crew.options.get("tta", False))
 
 
-def _engine(crew: Predictor | Workers, writing: Writing, results: Results) -> Engine:
+def _engine(crew: Predictor | Crew, writing: Writing, results: Results) -> Engine:
     if isinstance(crew, Predictor):
         return ThreadEngine(crew, writing, results)
-    setup = Setup(crew.packages, writing, {"engine": FIXED_ENGINE, **crew.options})
-    return WorkerEngine(setup, results, workers=crew.number, timeout_s=crew.timeout_s)
+    return crew.engine(
+        Setup(crew.packages, writing, {"engine": FIXED_ENGINE, **crew.options}), results
+    )
 
 
 def _settings(format_name: str, *, tta: bool) -> str:

@@ -8,13 +8,14 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import segmed
 from segmed.archive.engine import AHEAD, Results
 from segmed.archive.job import Job, Result
-from segmed.archive.worker_setup import Ready, Setup
+from segmed.archive.worker_setup import Ready, Setup, on_device
 from segmed.errors import ServiceError
 
 IN_HAND = 3 + AHEAD
@@ -120,7 +121,10 @@ class WorkerEngine:
         results: Where results go.
         workers: How many processes.
         timeout_s: Longest time without a result while a worker holds a job, in s; None for ever.
+        devices: Devices that the workers take in turn, instead of the one that `setup` names.
     """
+
+    fetches = False
 
     def __init__(
         self,
@@ -129,15 +133,20 @@ class WorkerEngine:
         *,
         workers: int = 1,
         timeout_s: float | None = None,
+        devices: Sequence[str] = (),
     ) -> None:
         self.capacity = workers * IN_HAND
-        self._setup = setup
         self._results = results
         self._timeout_s = timeout_s
         self._is_stopping = False
         self._jobs: queue.Queue[Job | None] = queue.Queue()
         self._threads = [
-            threading.Thread(target=self._slot, name=f"segmed-worker-{number}", daemon=True)
+            threading.Thread(
+                target=self._slot,
+                args=(on_device(setup, devices[number % len(devices)]) if devices else setup,),
+                name=f"segmed-worker-{number}",
+                daemon=True,
+            )
             for number in range(workers)
         ]
         for thread in self._threads:
@@ -155,7 +164,7 @@ class WorkerEngine:
         for thread in self._threads:
             thread.join()
 
-    def _slot(self) -> None:
+    def _slot(self, setup: Setup) -> None:
         worker: Worker | None = None
         held: dict[str, Job] = {}
         try:
@@ -164,7 +173,7 @@ class WorkerEngine:
                     if not self._top_up(worker, held):
                         return
                     if worker is None:
-                        worker = Worker(self._setup, self._timeout_s)
+                        worker = Worker(setup, self._timeout_s)
                         self._send_all(worker, held)
                     result = worker.result()
                     held.pop(result.key)
@@ -173,7 +182,7 @@ class WorkerEngine:
                     assert worker is not None
                     worker.end()
                     worker = None
-                    self._try_alone(list(held.values()))
+                    self._try_alone(setup, list(held.values()))
                     held.clear()
         except ServiceError as error:
             self._results.put(error)
@@ -199,12 +208,12 @@ class WorkerEngine:
         for job in held.values():
             worker.send(job)
 
-    def _try_alone(self, suspects: list[Job]) -> None:
+    def _try_alone(self, setup: Setup, suspects: list[Job]) -> None:
         """Give each study that a dead worker held one more chance, alone."""
         worker: Worker | None = None
         for job in suspects:
             try:
-                worker = worker or Worker(self._setup, self._timeout_s)
+                worker = worker or Worker(setup, self._timeout_s)
                 worker.send(job)
                 self._results.put(worker.result())
             except WorkerDied:

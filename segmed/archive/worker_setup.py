@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,3 +29,8 @@ class Ready:
     """A worker's first word: why it cannot work, or nothing."""
 
     fault: str = ""
+
+
+def on_device(setup: Setup, device: str) -> Setup:
+    """The same for a worker of a device, such as `cuda:1`."""
+    return replace(setup, options={**setup.options, "device": device})

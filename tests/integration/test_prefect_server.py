@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import shutil
 import signal
+import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
+import psutil
 import pytest
-import torch
+import requests
 import yaml
-from prefect.client.orchestration import PrefectClient
+from listener import WebHook, listening
+from prefect_client import Api, wait_for
 from servers import Server, prefect_server
-from tiny_data import tiny_plan, write_case
+from slow_line import STUDIES
+from slow_pacs import images_for_pacs, slow_pacs
+from tiny_data import hippocampus_package
 
-from segmed.models import build_model
-from segmed.package import ModelPackage
+from segmed.archive import Ledger
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 EVERY_MINUTE = "* * * * *"
+NEVER = "0 0 29 2 *"
 
 
 @pytest.fixture(scope="module")
@@ -39,107 +41,198 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def archive(tmp_path: Path) -> Path:
-    """A folder with an archive of one image, and a package."""
-    plan = tiny_plan()
-    options = dict(plan.networks["unet"].options)
-    torch.manual_seed(0)
-    network = build_model("unet", spatial_dims=3, in_channels=1, num_classes=3, **options)
-    ModelPackage("unet", options, plan, network.state_dict()).save(tmp_path / "package")
+def api(server: Server) -> Iterator[Api]:
+    """The server, without what an earlier test left on it."""
+    found = Api(server.health.removesuffix("/health"))
+    yield found
+    for deployment in found.post("/deployments/filter"):
+        requests.delete(f"{found.url}/deployments/{deployment['id']}", timeout=30)
+
+
+@pytest.fixture
+def archive(tmp_path: Path, shared_data: Callable[[str], Path]) -> Path:
+    """A folder with an archive of one real image and one broken file, and a package."""
+    hippocampus_package().save(tmp_path / "package")
     (tmp_path / "scans").mkdir()
-    write_case(tmp_path, "case", 0)
-    shutil.move(tmp_path / "case_image.nii", tmp_path / "scans")
+    image = min((shared_data("hippocampus") / "imagesTr").glob("*.nii.gz"))
+    (tmp_path / "scans/sound.nii.gz").write_bytes(image.read_bytes())
+    (tmp_path / "scans/broken.nii.gz").write_bytes(image.read_bytes()[:2000])
     return tmp_path
 
 
-def environment(server: Server, folder: Path) -> dict[str, str]:
+@pytest.fixture
+def pacs(
+    shared_data: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    images = images_for_pacs(shared_data("hippocampus"))
+    with slow_pacs(images, tmp_path_factory.mktemp("pacs")) as address:
+        yield address
+
+
+def environment(api: Api, folder: Path) -> dict[str, str]:
     return {
         **os.environ,
-        "PREFECT_API_URL": server.health.removesuffix("/health"),
+        "PREFECT_API_URL": api.url,
         "PREFECT_HOME": str(folder / "prefect-home"),
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
         "PYTHONPATH": str(REPOSITORY),
+        "OMP_NUM_THREADS": "1",
     }
 
 
-def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(1)
-    return False
-
-
-def states(server: Server) -> list[str]:
-    async def read() -> list[Any]:
-        async with PrefectClient(server.health.removesuffix("/health")) as client:
-            return await client.read_flow_runs()
-
-    return [str(run.state_name) for run in asyncio.run(read())]
-
-
-def segmented(out: Path) -> bool:
-    path = out / "outcomes.json"
-    return path.exists() and [o["status"] for o in json.loads(path.read_text())] == ["done"]
-
-
-def test_served_schedule_really_segments_the_archive(server: Server, archive: Path) -> None:
+def serve_command(source: str, folder: Path, *words: str) -> list[str]:
     code = "from pipelines.cli import main; main()"
-    command = [sys.executable, "-c", code, "serve", "--archive", str(archive / "scans")]
-    command += ["--model", str(archive / "package"), "-o", str(archive / "out")]
-    command += ["--nightly-cron", EVERY_MINUTE]
-    with (archive / "serve.log").open("wb") as log:
-        serving = subprocess.Popen(
-            command,
-            env=environment(server, archive),
-            cwd=archive,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
+    command = [sys.executable, "-c", code, "serve", "--archive", source]
+    return [*command, "--model", str(folder / "package"), "-o", str(folder / "out"), *words]
+
+
+@contextmanager
+def running(command: list[str], folder: Path, env: dict[str, str], log: str) -> Iterator[Path]:
+    """A process, killed with all that it started at the end; gives its log."""
+    path = folder / log
+    with path.open("ab") as stream:
+        process = subprocess.Popen(
+            command, env=env, cwd=folder, stdout=stream, stderr=stream, start_new_session=True
         )
-        try:
-            done = wait_for(lambda: segmented(archive / "out"), 300)
-        finally:
-            os.killpg(serving.pid, signal.SIGKILL)
-            serving.wait()
-    assert done, (archive / "serve.log").read_text()[-3000:]
+    try:
+        yield path
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            whole = psutil.Process(process.pid)
+            for each in [whole, *whole.children(recursive=True)]:
+                with suppress(psutil.NoSuchProcess):
+                    each.send_signal(signal.SIGKILL)
+        process.wait()
 
 
-def test_deployment_of_a_work_pool_fires_on_its_schedule(server: Server, archive: Path) -> None:
-    env = environment(server, archive)
+def run_quietly(command: list[str], folder: Path, env: dict[str, str]) -> str:
+    done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def worker(pool: str) -> list[str]:
+    return [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
+
+
+def statuses(out: Path) -> list[str]:
+    path = out / "outcomes.json"
+    return sorted(o["status"] for o in json.loads(path.read_text())) if path.exists() else []
+
+
+def test_scheduler_of_the_server_makes_runs_for_a_cron_deployment(api: Api, archive: Path) -> None:
+    command = serve_command(str(archive / "scans"), archive, "--work-pool", "cron-only")
+    told = run_quietly(command, archive, environment(api, archive))
+    assert "nightly/nightly" in told
+    runs = wait_for(lambda: api.runs("nightly"), 120)  # no worker: only the server makes them
+    assert runs
+    assert all(run["auto_scheduled"] and run["state_name"] == "Scheduled" for run in runs)
+    assert {"auto-scheduled", "segmed"} <= set(runs[0]["tags"])
+    assert runs[0]["next_scheduled_start_time"].endswith(("02:00:00Z", "02:00:00+00:00"))
+
+
+def test_served_schedule_really_segments_the_archive(api: Api, archive: Path) -> None:
+    env = environment(api, archive)
+    command = serve_command(str(archive / "scans"), archive, "--nightly-cron", EVERY_MINUTE)
+    with running(command, archive, env, "serve.log") as log:
+        found = wait_for(lambda: statuses(archive / "out"), 300)
+    assert found == ["done", "refused"], log.read_text()[-3000:]
+
+
+def test_worker_runs_the_schedule_and_the_page_tells_the_story(api: Api, archive: Path) -> None:
+    env = environment(api, archive)
+    with listening(WebHook()) as hook:
+        words = ["--work-pool", "segmed", "--nightly-cron", EVERY_MINUTE, "--notify", hook.url]
+        run_quietly(serve_command(str(archive / "scans"), archive, *words), archive, env)
+        with running(worker("segmed"), archive, env, "worker.log") as log:
+            wait_for(lambda: hook.got, 300)
+            ended = wait_for(
+                lambda: [r for r in api.runs("nightly") if r["state_name"] == "Completed"], 60
+            )
+    assert statuses(archive / "out") == ["done", "refused"], log.read_text()[-3000:]
+    assert ended, log.read_text()[-3000:]
+    assert ended[0]["name"].startswith("nightly package ")
+    assert hook.got[0]["subject"] == "segmed: 1 done, 1 refused"
+    assert "study" in hook.got[0]["body"]
+    assert "broken" not in hook.got[0]["body"], "a file name left the house"
+    artifacts = api.artifacts()
+    assert artifacts["archive-progress"]["data"] == 100.0
+    assert "1 done, 1 refused" in artifacts["archive-summary"]["data"]
+    assert "archive-bad-ends" in artifacts
+
+
+def test_deployments_of_the_file_are_accepted_and_run_on_demand(api: Api, archive: Path) -> None:
+    env = environment(api, archive)
     content = yaml.safe_load((REPOSITORY / "pipelines/prefect.yaml").read_text())
-    nightly = next(entry for entry in content["deployments"] if entry["name"] == "nightly")
-    nightly["schedules"][0]["cron"] = EVERY_MINUTE
-    nightly["parameters"] = {
-        "source": str(archive / "scans"),
-        "model": str(archive / "package"),
-        "out_dir": str(archive / "out"),
-        "folder": str(archive),
-    }
+    content["definitions"].clear()
+    for entry in content["deployments"]:
+        if "models" in entry["parameters"]["job"]:
+            entry["parameters"]["job"] = {
+                "source": str(archive / "scans"),
+                "models": [str(archive / "package")],
+                "out_dir": str(archive / "out"),
+                "folder": str(archive),
+            }
     (archive / "prefect.yaml").write_text(yaml.safe_dump(content))
     prefect = [sys.executable, "-m", "prefect"]
-    for words in (
-        ["work-pool", "create", "segmed", "--type", "process"],
-        ["--no-prompt", "deploy", "--name", "nightly", "--prefect-file", "prefect.yaml"],
-    ):
-        done = subprocess.run(
-            [*prefect, *words], env=env, cwd=archive, capture_output=True, text=True, check=False
+    run_quietly(
+        [*prefect, "work-pool", "create", "segmed", "--overwrite", "--type", "process"],
+        archive,
+        env,
+    )
+    deploy = ["--no-prompt", "deploy", "--all", "--prefect-file", "prefect.yaml"]
+    run_quietly([*prefect, *deploy], archive, env)
+    names = {automation["name"] for automation in api.post("/automations/filter")}
+    assert "segmed nightly continues a crashed run" in names
+    ask = ["deployment", "run", "on-demand/on-demand", "-p", "limit=1"]
+    run_quietly([*prefect, *ask], archive, env)
+    with running(worker("segmed"), archive, env, "worker.log") as log:
+        wait_for(lambda: statuses(archive / "out"), 200)
+    assert len(statuses(archive / "out")) == 1, log.read_text()[-3000:]
+
+
+def continued(api: Api) -> list[str]:
+    """The completed runs that an automation started."""
+    return [
+        run["id"]
+        for run in api.runs("nightly")
+        if run["state_name"] == "Completed"
+        and (run["created_by"] or {}).get("type") == "AUTOMATION"
+    ]
+
+
+def test_killed_worker_frees_the_gpu_slot_and_its_run_is_continued(
+    api: Api, pacs: str, tmp_path: Path
+) -> None:
+    hippocampus_package().save(tmp_path / "package")
+    out, env = tmp_path / "out", environment(api, tmp_path)
+    env["SEGMED_DICOMWEB_PASSWORD"] = "tried"
+    slot = f"/v2/concurrency_limits/segmed-gpu-{socket.gethostname()}"
+    words = ["--work-pool", "killed", "--nightly-cron", EVERY_MINUTE]
+    run_quietly(serve_command(pacs, tmp_path, *words), tmp_path, env)
+
+    def outputs() -> int:
+        return len(list((out / "segmentations").glob("[!.]*")))
+
+    with running(worker("killed"), tmp_path, env, "first.log") as log:
+        assert wait_for(lambda: outputs() >= 3, 200), log.read_text()[-3000:]
+        assert api.get(slot)["active_slots"] == 1
+    # Leaving the block killed worker and run with SIGKILL.
+    [cut] = [run for run in api.runs("nightly") if run["state_name"] == "Running"]
+    before = outputs()
+    # From here on nothing is due but what is already late: what continues is the automation's.
+    [deployment] = [d for d in api.post("/deployments/filter") if d["name"] == "nightly"]
+    api.post(f"/deployments/{deployment['id']}/pause_deployment")
+    with running(worker("killed"), tmp_path, env, "second.log") as log:
+        crashed = wait_for(
+            lambda: api.get(f"/flow_runs/{cut['id']}")["state_name"] == "Crashed", 180
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-    with (archive / "worker.log").open("wb") as log:
-        worker = subprocess.Popen(
-            [*prefect, "worker", "start", "--pool", "segmed"],
-            env=env,
-            cwd=archive,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        try:
-            ran = wait_for(lambda: segmented(archive / "out"), 300)
-        finally:
-            os.killpg(worker.pid, signal.SIGKILL)
-            worker.wait()
-    assert ran, (archive / "worker.log").read_text()[-3000:]
-    assert set(states(server)) >= {"Scheduled"}
+        assert crashed, "the dead run was not found"
+        ended = wait_for(lambda: continued(api), 200)
+    assert ended, log.read_text()[-3000:]
+    assert before < len(statuses(out)) == STUDIES
+    assert set(statuses(out)) == {"done"}
+    with Ledger(out / "ledger.sqlite", writer=False) as ledger:
+        attempts = [entry.attempts for entry in ledger.entries()]
+    assert sum(attempts) - STUDIES <= 9, "more was repeated than was in hand"
+    assert api.get(slot)["active_slots"] == 0

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import sys
 from collections.abc import Iterator
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from prefect.testing.utilities import prefect_test_harness
 from tiny_data import tiny_plan, write_set
 
+sys.path.append(str(Path(__file__).parents[1] / "integration"))
+
+from listener import WebHook, listening
+
+from pipelines.archiving import ArchiveJob
+from pipelines.automations import HEARTBEAT_S, automations
+from pipelines.delivery import tracking_uri
 from pipelines.flows.compare import compare
 from pipelines.flows.preprocess import preprocess
 from pipelines.flows.runner import run_flow, without_expected_tracebacks
 from pipelines.flows.schedules import Schedules, deployments, serve_schedules
-from pipelines.flows.segment_archive import count
+from pipelines.flows.segment_archive import log_night
+from pipelines.flows.weekly import WeeklyJob, week_of, weekly
 from pipelines.jobs import Request, labels_of, settle_plan
+from pipelines.night import Night, night_of
 from pipelines.registry import Registry
+from pipelines.tracking import connect_quietly
+from segmed.archive.drift import DriftRow, drift_table
 from segmed.errors import UsageError
 from segmed.manifest import read_manifest
 from segmed.plan import write_plan
@@ -77,9 +92,51 @@ def test_labels_are_found_in_references_or_read_from_json(tmp_path: Path) -> Non
         labels_of(tmp_path / "names.json", tmp_path)
 
 
-def test_studies_are_counted_by_status() -> None:
-    outcomes = [{"status": "done"}, {"status": "refused"}, {"status": "done"}]
-    assert count({"outcomes": outcomes}) == {"done": 2, "refused": 1}
+def test_night_is_told_in_counts_and_metrics() -> None:
+    def outcome(status: str, *, fresh: bool) -> dict[str, object]:
+        return {"status": status, "fresh": fresh, "study": "1a2b", "reason": "missing_slice: one"}
+
+    alarm = DriftRow("spacing_mm:0", 100, 12, 1.0, 1.5, 1.0, 1e-9, is_alarm=True)
+    record = {
+        "models": [{"model": "models:/a@champion", "hash": "f" * 64}],
+        "outcomes": [
+            outcome("done", fresh=True),
+            outcome("refused", fresh=True),
+            outcome("done", fresh=False),
+        ],
+        "drift": [asdict(alarm)],
+    }
+    night = night_of(record, 61.0)
+    assert night.headline() == "1 done, 1 refused; drift alarm"
+    assert night.counts == {"done": 2, "refused": 1}
+    told = "\n".join(night.lines())
+    assert "study 1a2b: missing_slice: one" in told
+    assert "spacing_mm:0: 1 in training, 1.5 this night" in told
+    assert night.metrics() == {
+        "studies/done": 1.0,
+        "studies/refused": 1.0,
+        "studies/met": 3.0,
+        "seconds": 61.0,
+        "drift/spacing_mm.0": 1.0,
+        "drift/alarms": 1.0,
+    }
+
+
+def test_night_becomes_a_run_of_the_tracker(working_folder: Path) -> None:
+    alarm = DriftRow("spacing_mm:0", 100, 12, 1.0, 1.5, 1.0, 1e-9, is_alarm=True)
+    night = Night({"done": 12}, {"done": 12}, (), 0, (alarm,), ({"hash": "f" * 64},), 5.0)
+    out = working_folder / "out"
+    out.mkdir()
+    drift_table([alarm]).to_csv(out / "drift.csv")
+    log_night.fn(night, ArchiveJob("scans", ("a",), out, folder=working_folder))
+    client = connect_quietly(tracking_uri(working_folder))
+    experiment = client.get_experiment_by_name("archive")
+    [run] = client.search_runs([experiment.experiment_id])
+    assert run.data.metrics["drift/spacing_mm.0"] == 1.0
+    assert run.data.metrics["drift/alarms"] == 1.0
+    assert run.data.metrics["studies/done"] == 12.0
+    assert run.data.tags["segmed.drift_alarm"] == "true"
+    assert [entry.path for entry in client.list_artifacts(run.info.run_id)] == ["drift.csv"]
 
 
 def test_expected_errors_lose_their_traceback_in_the_log() -> None:
@@ -97,16 +154,47 @@ def test_expected_errors_lose_their_traceback_in_the_log() -> None:
 def test_schedules_need_a_lasting_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     with pytest.raises(UsageError, match="prefect server start"):
-        serve_schedules(Schedules(tmp_path, "models:/a@champion", tmp_path))
+        serve_schedules(Schedules(ArchiveJob("scans", ("models:/a@champion",), tmp_path)))
 
 
 def test_schedules_run_every_night_and_every_week(tmp_path: Path) -> None:
-    found = deployments(
-        Schedules(tmp_path, "models:/a@champion", tmp_path, manifest=tmp_path / "m.json")
-    )
-    assert [entry.name for entry in found] == ["nightly", "weekly"]
-    assert [entry.schedules[0].schedule.cron for entry in found] == ["0 2 * * *", "0 4 * * 0"]
-    assert found[1].parameters["model"] == "a"
+    job = ArchiveJob("dicomweb://pacs/dicom-web", ("models:/a@champion",), tmp_path)
+    comparison = WeeklyJob(tmp_path / "m.json", "a", tmp_path)
+    found = deployments(Schedules(job, comparison, days=3, notify=("custom-webhook/night",)))
+    assert [entry.name for entry in found] == ["nightly", "on-demand", "weekly"]
+    crons = [[each.schedule.cron for each in entry.schedules] for entry in found]
+    assert crons == [["0 2 * * *"], [], ["0 4 * * 0"]]
+    assert {tuple(entry.tags) for entry in found} == {("segmed",)}
+    assert found[0].parameters["job"]["models"] == ["models:/a@champion"]
+    assert found[0].parameters["days"] == 3
+    assert found[2].parameters["notify"] == ["custom-webhook/night"]
+    json.dumps([entry.parameters for entry in found])
+
+
+def test_work_pool_gets_the_heartbeat_into_each_run(tmp_path: Path) -> None:
+    job = ArchiveJob("scans", ("models:/a@champion",), tmp_path)
+    for entry in deployments(Schedules(job, work_pool="night")):
+        assert entry.work_pool_name == "night"
+        assert entry.job_variables == {"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}}
+        assert entry.entrypoint.startswith("pipelines.flows.")
+
+
+def test_automations_find_dead_runs_and_continue_scheduled_ones_once() -> None:
+    found = {automation.name: automation for automation in automations()}
+    silent = found["crashed-without-heartbeat"].trigger
+    assert silent.within.total_seconds() > HEARTBEAT_S
+    assert {"prefect.flow-run.heartbeat", "prefect.flow-run.Completed"} <= silent.expect
+    continued = found["segmed: continue a crashed run"]
+    assert continued.actions[0].source == "inferred"
+    tags = [dict(each.root)["prefect.resource.id"] for each in continued.trigger.match_related]
+    assert "prefect.tag.auto-scheduled" in str(tags), "its own run would be continued again"
+    assert not any(name.startswith("segmed: tell") for name in found)
+
+
+def test_week_has_one_name_whatever_its_day() -> None:
+    assert week_of(datetime(2026, 11, 23, tzinfo=UTC)) == "2026-W48"
+    assert week_of(datetime(2026, 11, 29, tzinfo=UTC)) == "2026-W48"
+    assert week_of(datetime(2027, 1, 1, tzinfo=UTC)) == "2026-W53"
 
 
 @pytest.fixture(scope="module")
@@ -138,3 +226,24 @@ def test_preprocessing_fills_the_cache(temporary_server: None, tmp_path: Path) -
     cache = tmp_path / "cache"
     assert preprocess(manifest, tmp_path / "plan.yaml", cache) == 4
     assert len(list(cache.iterdir())) >= 4
+
+
+@pytest.mark.slow
+def test_weekly_winner_meets_the_champion_at_the_gate(
+    temporary_server: None, working_folder: Path
+) -> None:
+    manifest = write_set(working_folder / "set", test=6)
+    job = WeeklyJob(
+        manifest, "cubes", working_folder / "weekly", 0.002, working_folder, "unet", "0"
+    )
+    with listening(WebHook()) as hook:
+        first = weekly(job, (hook.url,))
+        assert Registry(working_folder).version("cubes", "champion").reference == first
+        again = replace(job, out_dir=working_folder / "next", models="unetpp")
+        second = weekly(again, (hook.url,))
+    assert second != first
+    assert hook.got[0]["subject"] == f"segmed: weekly comparison: {first[8:]} is registered"
+    assert hook.got[1]["subject"].startswith(f"segmed: weekly comparison: {second[8:]} ")
+    assert "needed:" in hook.got[1]["body"], "no evidence of the gate"
+    champion = Registry(working_folder).version("cubes", "champion").reference
+    assert champion == (first if "not promoted" in hook.got[1]["subject"] else second)

@@ -1,0 +1,43 @@
+"""The archive when somebody asks for it, with choices for this one time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+
+from prefect import flow
+
+from pipelines.archiving import ArchiveJob
+from pipelines.flows.segment_archive import archive_flow
+from pipelines.night_page import name_of_run
+from segmed.archive import retry_archive
+
+
+@flow(name="on-demand", flow_run_name=name_of_run)
+def on_demand(
+    job: ArchiveJob,
+    notify: tuple[str, ...] = (),
+    limit: int | None = None,
+    since: date | None = None,
+    resegment: bool = False,
+    retry: bool = False,
+) -> dict[str, int]:
+    """Segment an archive now; returns studies by status.
+
+    Args:
+        job: What to segment, with what, and where to; the deployment knows it.
+        notify: Notification blocks, or addresses, that are told how it went.
+        limit: Stop after this many studies.
+        since: Only studies of this day or later.
+        resegment: Also what another model has done.
+        retry: Give refused and failed studies another chance first.
+    """
+    if retry:
+        retry_archive(job.out_dir)
+    job = replace(
+        job,
+        limit=job.limit if limit is None else limit,
+        since=job.since if since is None else since,
+        resegment=job.resegment or resegment,
+    )
+    return archive_flow(job)(job, notify)

@@ -1,0 +1,96 @@
+"""What one run of an archive came to: as one record, a few lines of text, and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from segmed.archive.drift import DriftRow, drift_metrics
+
+SHOWN = 25
+"""Bad ends that a table or a notice lists; the rest is in `outcomes.json`."""
+
+
+@dataclass(frozen=True)
+class Night:
+    """One run of an archive.
+
+    Attributes:
+        counts: Studies by status, of all that the run met.
+        fresh: Studies by status, of those that the run worked on.
+        bad_ends: Study and reason of those that ended badly in this run.
+        num_bad: How many these are in all.
+        drift: Rows of the drift watch, alarms first; empty when the model kept no norms or nothing
+            was new.
+        models: What was segmented with, as `model.json` has it.
+        seconds: Time the run took, in s.
+    """
+
+    counts: Mapping[str, int]
+    fresh: Mapping[str, int]
+    bad_ends: tuple[tuple[str, str], ...]
+    num_bad: int
+    drift: tuple[DriftRow, ...]
+    models: tuple[Mapping[str, Any], ...]
+    seconds: float
+
+    @property
+    def alarms(self) -> tuple[DriftRow, ...]:
+        """Rows that raise the drift alarm."""
+        return tuple(row for row in self.drift if row.is_alarm)
+
+    def headline(self) -> str:
+        """The night in a few words, such as `12 done, 1 refused; drift alarm`."""
+        parts = [f"{number} {status}" for status, number in sorted(self.fresh.items())]
+        text = ", ".join(parts) or "nothing new"
+        return f"{text}; drift alarm" if self.alarms else text
+
+    def lines(self) -> list[str]:
+        """The night in plain lines: counts, alarms, bad ends; no names of patients or files."""
+        settled = sum(self.counts.values()) - sum(self.fresh.values())
+        lines = [f"{self.headline()} in {self.seconds:.0f} s; {settled} were settled before"]
+        lines += [f"model: {entry['model']} ({entry['hash'][:12]})" for entry in self.models]
+        lines += [f"drift alarm: {told(row)}" for row in self.alarms]
+        lines += [f"study {study}: {reason}" for study, reason in self.bad_ends]
+        if self.num_bad > len(self.bad_ends):
+            lines.append(f"and {self.num_bad - len(self.bad_ends)} more, see outcomes.json")
+        return lines
+
+    def metrics(self) -> dict[str, float]:
+        """Metrics for a tracker: counts, seconds, and the drift watch's."""
+        values = {f"studies/{status}": float(number) for status, number in self.fresh.items()}
+        values["studies/met"] = float(sum(self.counts.values()))
+        values["seconds"] = self.seconds
+        return {**values, **(drift_metrics(self.drift) if self.drift else {})}
+
+
+def told(row: DriftRow) -> str:
+    """A row of the drift watch in words."""
+    unit = "" if row.feature in {"flagged", "refused"} else " interquartile ranges"
+    return (
+        f"{row.feature}: {row.training:.4g} in training, {row.night:.4g} this night "
+        f"({row.shift:+.2f}{unit}, p {row.p_value:.1e}, n {row.num_night})"
+    )
+
+
+def night_of(record: Mapping[str, Any], seconds: float) -> Night:
+    """The night that a record of `run_archive` tells of."""
+    outcomes: Sequence[Mapping[str, Any]] = record["outcomes"]
+    fresh = [entry for entry in outcomes if entry["fresh"]]
+    bad = [entry for entry in fresh if entry["status"] in {"refused", "failed"}]
+    return Night(
+        counts=count(outcomes),
+        fresh=count(fresh),
+        bad_ends=tuple((str(e["study"]), str(e["reason"])) for e in bad[:SHOWN]),
+        num_bad=len(bad),
+        drift=tuple(DriftRow(**row) for row in record["drift"]),
+        models=tuple(record["models"]),
+        seconds=seconds,
+    )
+
+
+def count(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Studies by status."""
+    statuses = [str(entry["status"]) for entry in outcomes]
+    return {status: statuses.count(status) for status in sorted(set(statuses))}

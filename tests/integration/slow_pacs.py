@@ -1,0 +1,40 @@
+"""A real PACS over a slow line: a run that lasts while nobody computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from orthanc_server import USER, Orthanc
+from slow_line import BYTES_PER_S, STUDIES, SlowLine
+
+from segmed.io.dicom_write import Identity, write_series
+
+
+def images_for_pacs(hippocampus: Path) -> list[Path]:
+    """As many real images as the PACS gets studies."""
+    return sorted((hippocampus / "imagesTr").glob("*.nii.gz"))[:STUDIES]
+
+
+@contextmanager
+def slow_pacs(images: list[Path], folder: Path) -> Iterator[str]:
+    """Address of a real Orthanc behind a slow line, with a series of each hippocampus image."""
+    for number, path in enumerate(images):
+        image = nib.load(path)
+        voxels = np.asarray(image.dataobj, np.float32)[None]
+        volume = MetaTensor(torch.from_numpy(voxels), affine=torch.from_numpy(image.affine))
+        write_series(
+            folder / f"{number}", volume, identity=Identity(patient_id=f"SEGMED-{number:04d}")
+        )
+    server = Orthanc(folder / "orthanc")
+    server.start()
+    server.upload(folder)
+    line = SlowLine(server.http_port, BYTES_PER_S)
+    yield f"dicomweb://{USER}@127.0.0.1:{line.port}/dicom-web"
+    line.close()
+    server.stop()
