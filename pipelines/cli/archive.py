@@ -86,11 +86,16 @@ def segment(
         return
     with continued_by():
         record = run_archive(job)
-    emit(
-        record, [*_lines(record["outcomes"]), f"outcomes: {out / 'outcomes.json'}"], as_json=as_json
-    )
+    lines = [*_lines(record["outcomes"]), *map(_model_line, record["models"])]
+    emit(record, [*lines, f"outcomes: {out / 'outcomes.json'}"], as_json=as_json)
     if any(entry["status"] != "done" for entry in record["outcomes"]):
         raise typer.Exit(DONE_WITH_FAILURES)
+
+
+def _model_line(model: dict[str, str | None]) -> str:
+    """Which model an output is from."""
+    version = f", version {model['version']}" if model["version"] else ""
+    return f"model: {model['model']}{version}, hash {str(model['hash'])[:12]}"
 
 
 def _lines(outcomes: list[dict[str, object]]) -> list[str]:
