@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.model_cache import keep_package, load_cached
-from segmed.errors import UsageError
+from segmed.errors import PackageError, UsageError
 from segmed.package import ModelPackage
 from segmed.package_check import check_package
 from segmed.plan import Plan
@@ -106,6 +106,11 @@ def parse_reference(reference: str) -> tuple[str, str]:
 
 def resolve_path(path: Path) -> Resolved:
     """A package folder or zip as a resolved reference; a zip is unpacked into the cache."""
+    if not path.exists():
+        raise PackageError(
+            f"{path} does not exist; give a package folder, a zip of one, or a registered model as "
+            "models:/NAME@champion"
+        )
     if path.is_dir():
         return Resolved(str(path), path.resolve(), check_package(path).hash)
     package = ModelPackage.load(path)
