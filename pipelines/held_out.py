@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipelines.model_reference import DICE_TAG
 from segmed.metrics import summarise
 from segmed.package import ModelPackage
 
@@ -88,6 +89,13 @@ def keep_scores(package_dir: Path, scores: Mapping[str, Any]) -> ModelPackage:
     scored = replace(package, provenance={**package.provenance, HELD_OUT: dict(scores)})
     scored.save(package_dir)
     return scored
+
+
+def dice_tag(package: ModelPackage) -> dict[str, str]:
+    """The mean Dice that a package carries, as a tag of its version."""
+    structures = package.provenance.get(HELD_OUT, {}).get("structures", {})
+    mean = structures.get("mean", {}).get("dice", {}).get("mean")
+    return {} if mean is None else {DICE_TAG: f"{mean:.3f}"}
 
 
 def metric_values(scores: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

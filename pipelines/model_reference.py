@@ -6,11 +6,12 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pipelines.model_cache import keep_package, load_cached
-from segmed.errors import UsageError
+from segmed.errors import PackageError, UsageError
 from segmed.package import ModelPackage
 from segmed.package_check import check_package
 from segmed.plan import Plan
@@ -20,6 +21,9 @@ HASH_TAG = "segmed.package_hash"
 
 CONTRACT_TAG = "segmed.contract"
 """Tag of a version that holds its contract, as JSON."""
+
+DICE_TAG = "segmed.held_out_dice"
+"""Tag of a version that holds its mean Dice on held-out cases, where the package carries it."""
 
 _NAMED = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 
@@ -68,6 +72,7 @@ class Version:
         run_id: The run that made it.
         tags: All tags of the version.
         description: Its model card, as Markdown.
+        registered: When, to the minute, UTC.
     """
 
     name: str
@@ -77,6 +82,7 @@ class Version:
     run_id: str
     tags: Mapping[str, str]
     description: str = ""
+    registered: str = ""
 
     @property
     def reference(self) -> str:
@@ -100,6 +106,11 @@ def parse_reference(reference: str) -> tuple[str, str]:
 
 def resolve_path(path: Path) -> Resolved:
     """A package folder or zip as a resolved reference; a zip is unpacked into the cache."""
+    if not path.exists():
+        raise PackageError(
+            f"{path} does not exist; give a package folder, a zip of one, or a registered model as "
+            "models:/NAME@champion"
+        )
     if path.is_dir():
         return Resolved(str(path), path.resolve(), check_package(path).hash)
     package = ModelPackage.load(path)
@@ -142,4 +153,11 @@ def version_record(entry: Any, aliases: Mapping[str, str] | None = None) -> Vers
         str(entry.run_id or ""),
         dict(entry.tags),
         str(entry.description or ""),
+        _minute(entry.creation_timestamp),
     )
+
+
+def _minute(milliseconds: int | None) -> str:
+    if milliseconds is None:
+        return ""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M")

@@ -68,15 +68,26 @@ class Decision:
         }
 
     def lines(self) -> list[str]:
-        """The evidence as text, the decision last."""
+        """The evidence as an aligned table, the decision last."""
         rows = self.verdict.lines if self.verdict else ()
-        shown = [
-            f"{'pass' if row.passed else 'FAIL'}  {row.rule}: champion {row.champion:.4g}, "
-            f"challenger {row.challenger:.4g}, improvement {row.improvement:+.4g}"
-            + (f", bound {row.bound:+.4g}" if row.bound is not None else "")
-            + (f", p {row.p_value:.3g}" if row.p_value is not None else "")
-            + f"; needed: {row.needed}"
+        cells = [("", "rule", "champion", "challenger", "improvement", "needed")] if rows else []
+        cells += [
+            (
+                "pass" if row.passed else "FAIL",
+                row.rule,
+                f"{row.champion:.4g}",
+                f"{row.challenger:.4g}",
+                f"{row.improvement:+.4g}"
+                + (f" (at least {row.bound:+.4g})" if row.bound is not None else "")
+                + (f" (p {row.p_value:.3g})" if row.p_value is not None else ""),
+                row.needed,
+            )
             for row in rows
+        ]
+        widths = [max(len(row[i]) for row in cells) for i in range(6)] if cells else []
+        shown = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in cells
         ]
         against = f"version {self.champion}" if self.champion else "no champion"
         state = "promoted" if self.promoted else "refused"

@@ -36,16 +36,45 @@ def promotion_lock(client: MlflowClient, uri: str, name: str) -> Iterator[None]:
     """
     lock = PREFIX + name
     if not _take(client, uri, lock):
-        model = translated(uri, lambda: client.get_registered_model(lock))
-        if time.time() - model.creation_timestamp / 1000 < STALE_SECONDS:
-            raise UsageError(f"another promotion of {name!r} is going on; try again in a moment")
-        client.delete_registered_model(lock)
-        if not _take(client, uri, lock):
+        free = _is_stale(client, uri, lock) and _break(client, uri, lock)
+        if not (free and _take(client, uri, lock)):
             raise UsageError(f"another promotion of {name!r} is going on; try again in a moment")
     try:
         yield
     finally:
-        client.delete_registered_model(lock)
+        translated(uri, lambda: client.delete_registered_model(lock))
+
+
+def _created(client: MlflowClient, uri: str, lock: str) -> int | None:
+    """When a lock was taken, in ms; None where it is free by now."""
+    try:
+        model = translated(uri, lambda: client.get_registered_model(lock))
+    except UsageError:
+        return None
+    return int(model.creation_timestamp)
+
+
+def _is_stale(client: MlflowClient, uri: str, lock: str) -> bool:
+    created = _created(client, uri, lock)
+    return created is not None and time.time() - created / 1000 >= STALE_SECONDS
+
+
+def _break(client: MlflowClient, uri: str, lock: str) -> bool:
+    """Remove a stale lock; of several that try, one does, and none removes a fresh one.
+
+    The right to remove this very lock is a lock itself, named by the time when it was taken.
+    """
+    created = _created(client, uri, lock)
+    right = f"{lock}--{created}"
+    if not _take(client, uri, right):
+        if _is_stale(client, uri, right):  # whoever had it died as well
+            translated(uri, lambda: client.delete_registered_model(right))
+        return False
+    is_same = _created(client, uri, lock) == created
+    if is_same:
+        translated(uri, lambda: client.delete_registered_model(lock))
+    translated(uri, lambda: client.delete_registered_model(right))
+    return is_same
 
 
 def _take(client: MlflowClient, uri: str, lock: str) -> bool:

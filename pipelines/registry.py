@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from pipelines.delivery import tracking_uri, translated, without_password
+from pipelines.held_out import dice_tag
 from pipelines.model_cache import Known, cached_package, recall, remember
 from pipelines.model_card import card_of
 from pipelines.model_reference import (
@@ -122,6 +123,7 @@ class Registry:
             HASH_TAG: package.hash,
             "segmed.architecture": package.architecture,
             CONTRACT_TAG: contract_text(package.plan),
+            **dice_tag(package),
             **tags,
         }
 

@@ -341,9 +341,10 @@ def open_registration_run(client: Any, uri: str, name: str, folder: Path) -> str
 
 
 def connect_quietly(uri: str) -> Any:
-    """A client, without the database notices that MLflow prints for a new file."""
+    """A client, without MLflow's notices of a new database and of each attempt to connect."""
     for name in ("mlflow.store.db.utils", "mlflow.pyfunc", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # retries are our affair
     return connect(uri)
 
 

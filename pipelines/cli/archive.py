@@ -120,10 +120,22 @@ def segment(
         return
     with continued_by(), counting_up(_told) as show:
         record = _on_cluster(job) if cluster else run_archive(job, show)
-    lines = [*_lines(record["outcomes"]), *_alarms(record), f"report: {out / 'report.html'}"]
+    models = map(_model_line, record["models"])
+    lines = [
+        *_lines(record["outcomes"]),
+        *_alarms(record),
+        *models,
+        f"report: {out / 'report.html'}",
+    ]
     emit(record, lines, as_json=as_json)
     if any(entry["status"] != "done" for entry in record["outcomes"]):
         raise typer.Exit(DONE_WITH_FAILURES)
+
+
+def _model_line(model: dict[str, str | None]) -> str:
+    """Which model an output is from."""
+    version = f", version {model['version']}" if model["version"] else ""
+    return f"model: {model['model']}{version}, hash {str(model['hash'])[:12]}"
 
 
 def _alarms(record: dict[str, Any]) -> list[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +15,10 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Registered mo
 ReferenceArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="models:/NAME@alias, models:/NAME/3, folder or zip.")
 ]
+
+
+LONG_FACTS = ("training_distributions", "shape_ranges")
+"""Tables in a package's provenance that nobody reads as a line."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -37,6 +42,7 @@ def list_(as_json: JsonOption = False) -> None:
 
     Example: segmed model list
     """
+    from pipelines.model_reference import DICE_TAG
     from pipelines.registry import Registry
 
     registry = Registry()
@@ -46,13 +52,18 @@ def list_(as_json: JsonOption = False) -> None:
             "version": entry.version,
             "aliases": list(entry.aliases),
             "architecture": entry.tags.get("segmed.architecture", ""),
+            "dice": entry.tags.get(DICE_TAG, ""),
+            "registered": entry.registered,
+            "decision": entry.tags.get("segmed.decision", "").partition(" ")[0],
             "hash": entry.hash[:12],
         }
         for name in registry.names()
         for entry in registry.versions(name)
     ]
-    columns = ["name", "version", "aliases", "architecture", "hash"]
-    emit(rows, table(rows, columns) if rows else ["no model is registered"], as_json=as_json)
+    nothing = [
+        "no model is registered: segmed compare M.json --register NAME, or segmed model register"
+    ]
+    emit(rows, table(rows, list(rows[0])) if rows else nothing, as_json=as_json)
 
 
 def show(reference: ReferenceArgument, as_json: JsonOption = False) -> None:
@@ -60,23 +71,59 @@ def show(reference: ReferenceArgument, as_json: JsonOption = False) -> None:
 
     Example: segmed model show models:/hippocampus@champion
     """
+    from pipelines.held_out import HELD_OUT
     from pipelines.loading import resolve_model
-    from segmed.metrics.training_norms import DISTRIBUTIONS
 
     resolved = resolve_model(reference)
     package = resolved.load()
     facts = {
         **resolved.record(),
         "architecture": package.architecture,
+        "spatial_dims": package.plan.spatial_dims,
         "labels": {label.name: label.value for label in package.plan.labels},
         "channels": [channel.name for channel in package.plan.channels],
         "spacing_mm": list(package.plan.preprocessing.spacing_mm),
         "path": str(resolved.path),
         "provenance": {
-            key: value for key, value in package.provenance.items() if key != DISTRIBUTIONS
+            key: value for key, value in package.provenance.items() if key not in LONG_FACTS
         },
     }
-    emit(facts, [f"{key}: {value}" for key, value in facts.items()], as_json=as_json)
+    emit(facts, _facts(facts, package.provenance.get(HELD_OUT)), as_json=as_json)
+
+
+def _facts(facts: Mapping[str, Any], scores: Mapping[str, Any] | None) -> list[str]:
+    """What a person asks of a model, one fact a line."""
+    made = facts["provenance"]
+    version = f"version {facts['version']}" if facts["version"] else ""
+    steps = f"{made['steps']} steps" if "steps" in made else ""
+    fold = f"fold {made['fold']} held out" if "fold" in made else ""
+    mean = (scores or {}).get("structures", {}).get("mean", {})
+    rows = {
+        "model": _joined(facts["model"], version),
+        "hash": facts["hash"],
+        "network": f"{facts['architecture']}, {facts['spatial_dims']}D",
+        "segments": ", ".join(f"{value} {name}" for name, value in facts["labels"].items()),
+        "reads": ", ".join(facts["channels"]),
+        "spacing": " x ".join(f"{edge:g}" for edge in facts["spacing_mm"]) + " mm",
+        "trained on": _joined(made.get("data"), fold, steps, made.get("created")),
+        "data hash": made.get("data_hash"),
+        "licence": made.get("data_licence"),
+        "commit": made.get("commit"),
+        "held out": _joined(
+            *(
+                f"{title} {mean[name]['mean']:.3g}{unit}"
+                for name, title, unit in (("dice", "Dice", ""), ("hd95_mm", "HD95", " mm"))
+                if mean.get(name, {}).get("mean") is not None
+            ),
+            f"{scores['cases']} cases" if scores else "no scores kept",
+        ),
+        "lies at": facts["path"],
+    }
+    return [f"{name:<12}{value}" for name, value in rows.items() if value]
+
+
+def _joined(*parts: Any) -> str:
+    return ", ".join(str(part) for part in parts if part)
 
 
 def card(reference: ReferenceArgument) -> None:
@@ -124,7 +171,8 @@ def promote(
     ] = None,
     rules: Annotated[Path | None, typer.Option(help="YAML of the gate.")] = None,
     force: Annotated[
-        str | None, typer.Option(metavar="REASON", help="Promote whatever the gate says.")
+        str | None,
+        typer.Option(metavar="REASON", help="Promote against the gate; the reason is kept."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -141,7 +189,7 @@ def promote(
 
 
 def rollback(name: NameArgument, as_json: JsonOption = False) -> None:
-    """Make the previous champion champion again.
+    """Make the previous champion champion again; the two change places.
 
     Example: segmed model rollback hippocampus
     """

@@ -7,10 +7,11 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,22 +19,21 @@ import pandas as pd
 import pytest
 import torch
 from mlflow import MlflowClient
-from postgres import Postgres
+from mlflow.server import get_app_client
 from servers import Server, mlflow_server, uri_of
 from tiny_data import tiny_plan, write_set
 from typer.testing import CliRunner
 
-from pipelines import promotion, steps, tracking
-from pipelines.archiving import ArchiveJob, run_archive
+from pipelines import steps, tracking
 from pipelines.cli.app import app
 from pipelines.jobs import TrainJob
 from pipelines.registry import Registry
-from segmed.errors import PackageError, ServiceError, UsageError
+from segmed.errors import PackageError
 from segmed.io import read_label
 from segmed.manifest import read_manifest
 from segmed.models import build_model
 from segmed.package import ModelPackage
-from segmed.training import Budget, EpochResult
+from segmed.training import Budget
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -42,175 +42,88 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 on_both_databases = pytest.mark.parametrize("server", ["sqlite", "postgresql"], indirect=True)
 
 
-@pytest.fixture(scope="module")
-def sqlite_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    running = mlflow_server(tmp_path_factory.mktemp("server"))
-    running.start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
-def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    database = Postgres()
-    database.start()
-    backend = database.new_database("mlflow")
-    running = mlflow_server(tmp_path_factory.mktemp("server"), backend=backend)
-    running.start()
-    yield running
-    running.stop()
-    database.stop()
-
-
-@pytest.fixture
-def server(request: pytest.FixtureRequest) -> Server:
-    """MLflow over the database that the test names, SQLite unless it names one."""
-    database = getattr(request, "param", "sqlite")
-    running: Server = request.getfixturevalue(f"{database}_server")
-    if not running.answers():  # a test that failed may have left it dead
-        running.start()
-    return running
-
-
-@pytest.fixture
-def place(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder whose tracking goes to the server."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri_of(server))
-    monkeypatch.setenv("SEGMED_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def epoch(number: int) -> EpochResult:
-    dice = {"anterior": number / 100, "posterior": number / 200}
-    return EpochResult(number, number, 1.0 / number, 2.0 / number, dice, 1e-3, float(number))
-
-
 def history(uri: str, run_id: str, metric: str) -> dict[int, float]:
     points = MlflowClient(uri).get_metric_history(run_id, metric)
     return {point.step: point.value for point in points}
 
 
+def train(place: Path, epochs: int, on_epoch: Callable[[int], None]) -> tuple[Path, list]:
+    """Really train a small network on cubes; the run folder and its history, epoch by epoch."""
+    manifest = write_set(place / "set")
+    plan = place / "set/plan.yaml"
+    job = TrainJob(manifest, plan, "unet", 0, Budget(epochs=epochs), place / "run")
+    steps.train_alone(job, lambda result: on_epoch(result.epoch))
+    return job.run_dir, steps.read_history(job.run_dir)
+
+
+def assert_complete(uri: str, written: list) -> None:
+    """The training run has every value of every epoch, as the training itself wrote them down."""
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("cubes")
+    newest = client.search_runs(
+        [experiment.experiment_id], "tags.`segmed.role` = 'training'", order_by=["start_time DESC"]
+    )[0]
+    assert newest.info.status == "FINISHED"
+    for metric, of in (
+        ("val/dice/anterior", lambda entry: entry["val_dice"]["anterior"]),
+        ("train/loss", lambda entry: entry["train_loss"]),
+        ("val/loss", lambda entry: entry["val_loss"]),
+    ):
+        known = history(uri, newest.info.run_id, metric)
+        assert {e["epoch"]: of(e) for e in written} == {
+            step: value for step, value in known.items() if step <= len(written)
+        }
+    assert client.list_artifacts(newest.info.run_id, "model")
+
+
 @on_both_databases
-def test_server_killed_and_started_again_has_every_value(
+def test_server_killed_in_mid_training_and_started_again_has_every_value(
     server: Server, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manifest = read_manifest(write_set(place / "set"))
     monkeypatch.setenv("SEGMED_TRACKING_WAIT_S", "120")
-    with (
-        tracking.comparison("killed", manifest, tiny_plan()) as parent,
-        parent.child("unet", 0) as run,
-    ):
-        run_id = run.run_id()
-        for number in range(1, 21):
-            run.epoch(epoch(number))
-            if number == 5:
-                server.stop()
-            if number == 15:
-                server.start()
-    for metric in ("val/dice/anterior", "train/loss", "val/loss"):
-        assert sorted(history(uri_of(server), run_id, metric)) == list(range(1, 21))
-    assert MlflowClient(uri_of(server)).get_run(run_id).info.status == "FINISHED"
+
+    def on_epoch(number: int) -> None:
+        if number == 5:
+            server.stop(signal.SIGKILL)
+        if number == 12:
+            server.start()
+
+    _, written = train(place, 20, on_epoch)
+    assert len(written) == 20
+    assert_complete(uri_of(server), written)
+    assert not list((place / tracking.OUTBOX_FOLDER).glob("*.jsonl"))
 
 
 @on_both_databases
-def test_server_gone_for_good_loses_nothing_and_sync_delivers(
+def test_training_ends_without_its_server_and_sync_delivers(
     server: Server, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manifest = read_manifest(write_set(place / "set"))
     monkeypatch.setenv("SEGMED_TRACKING_WAIT_S", "2")
-    with (
-        tracking.comparison("gone", manifest, tiny_plan()) as parent,
-        parent.child("unet", 0) as run,
-    ):
-        run_id = run.run_id()
-        run.epoch(epoch(1))
-        server.stop()
-        for number in range(2, 11):
-            run.epoch(epoch(number))
+    _, written = train(place, 10, lambda n: server.stop(signal.SIGKILL) if n == 3 else None)
+    assert len(written) == 10
+    assert (place / "run/package/model.safetensors").is_file()
     started = time.monotonic()
-    with pytest.raises(ServiceError, match="does not answer"):
-        tracking.sync(place)
+    away = CliRunner().invoke(app, ["model", "sync"])
+    assert away.exit_code == 2
+    assert "does not answer" in away.output
     assert time.monotonic() - started < 30
     server.start()
-    records, runs = tracking.sync(place)
-    assert records > 9
-    assert runs == 2
-    values = history(uri_of(server), run_id, "val/dice/anterior")
-    assert values == {number: number / 100 for number in range(1, 11)}
-    client = MlflowClient(uri_of(server))
-    assert client.get_run(run_id).info.status == "FINISHED"
+    delivered = CliRunner().invoke(app, ["model", "sync"])
+    assert delivered.exit_code == 0, delivered.output
+    assert "of 2 runs" in delivered.output
+    assert_complete(uri_of(server), written)
     assert tracking.sync(place) == (0, 0)
 
 
-def trained(place: Path, manifest: Path, epochs: int, name: str) -> Path:
-    plan = manifest.parent / "plan.yaml"
-    job = TrainJob(manifest, plan, "unet", 0, Budget(epochs=epochs), place / name)
-    return steps.train_alone(job).package_dir
-
-
-@on_both_databases
-def test_story_of_promotion_and_rollback(place: Path) -> None:
-    manifest = write_set(place / "set", training=4, test=6)
-    weak = trained(place, manifest, 1, "weak")
-    good = trained(place, manifest, 40, "good")
-    registry = Registry()
-    registry.register(weak, "cubes", alias="champion")
-    registry.register(good, "cubes", alias="challenger")
-    rules = place / "gate.yaml"
-    rules.write_text(
-        "rules: [{metric: dice, margin: 0.01}]\nmax_more_missed: 100\n"
-        "max_more_false_positives: 100\nmax_slowdown: 100\n"
-    )
-    accepted = promotion.promote("cubes@challenger", manifest=manifest, rules=rules)
-    assert accepted.promoted, accepted.lines()
-    assert archive_hash(place, "new") == ModelPackage.load(good).hash
-
-    registry.set_alias("cubes", "challenger", "1")
-    refused = promotion.promote("cubes@challenger", manifest=manifest, rules=rules)
-    assert not refused.promoted
-    assert any(line.startswith("FAIL  dice of mean") for line in refused.lines())
-    assert registry.version("cubes", "champion").version == "2"
-    tags = registry.version("cubes", "1").tags
-    assert tags["segmed.decision"].startswith("refused at")
-    evidence = registry.client.list_artifacts(
-        registry.version("cubes", "1").run_id, tags["segmed.evidence"]
-    )
-    assert {Path(entry.path).name for entry in evidence} >= {"decision.json", "report.html"}
-
-    with pytest.raises(UsageError, match="needs a reason"):
-        promotion.promote("cubes@challenger", force="  ")
-    registry.rollback("cubes")
-    assert archive_hash(place, "old") == ModelPackage.load(weak).hash
-    forced = promotion.promote("cubes/2", force="better on the new scanner")
-    assert forced.promoted
-    assert registry.version("cubes", "2").tags["segmed.forced"] == "better on the new scanner"
-
-
-def archive_hash(place: Path, out: str) -> str:
-    """Segment two images with the champion; the hash that the outputs name."""
-    source = place / "archive"
-    source.mkdir(exist_ok=True)
-    for index in (0, 1):
-        shutil.copy(place / f"set/case{index}_image.nii", source)
-    record = run_archive(ArchiveJob(str(source), ("models:/cubes@champion",), place / out))
-    assert [entry["status"] for entry in record["outcomes"]] == ["done", "done"]
-    (written,) = json.loads((place / out / "model.json").read_text()).values()
-    outcomes = json.loads((place / out / "outcomes.json").read_text())
-    assert {entry["package"] for entry in outcomes} == {written["hash"]}
-    assert written["version"] == Registry().version("cubes", "champion").version
-    return str(written["hash"])
-
-
-def package_at(place: Path, *, padding_mb: int = 0) -> Path:
+def package_at(place: Path, *, padding_mb: int = 0, seed: int = 0) -> Path:
     plan = tiny_plan()
     options = dict(plan.networks["unet"].options)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     network = build_model("unet", spatial_dims=3, in_channels=1, num_classes=3, **options)
     state = dict(network.state_dict())
     if padding_mb:
         state["padding"] = torch.zeros(padding_mb * 2**18)
-    return ModelPackage("unet", options, plan, state).save(place / "package")
+    return ModelPackage("unet", options, plan, state).save(place / f"package{seed}")
 
 
 def test_mlflow_predicts_what_segmed_predicts(place: Path) -> None:
@@ -317,21 +230,53 @@ def test_logging_costs_little(place: Path) -> None:
     assert waited < 0.6
 
 
-def test_basic_auth_by_environment_alone(
+def test_basic_auth_end_to_end_by_environment_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    secrets = {"admin": "long-test-password-1", "reader": "long-test-password-2"}
     guarded = mlflow_server(tmp_path / "guarded", auth=True)
     guarded.start()
+    said = []
+
+    def run(*words: str | Path, user: str | None, status: int = 0) -> str:
+        for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+            monkeypatch.delenv(name, raising=False)
+        if user is not None:
+            monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", user)
+            monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", secrets[user])
+        result = CliRunner().invoke(app, ["--verbose", *map(str, words)])
+        said.append(result.output)
+        assert result.exit_code == status, result.output
+        return result.output
+
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri_of(guarded))
+    monkeypatch.setenv("SEGMED_CACHE", str(work / "cache"))
     try:
-        monkeypatch.setenv("SEGMED_CACHE", str(tmp_path / "cache"))
-        uri = uri_of(guarded)
-        with pytest.raises(UsageError, match=r"refuses access.*MLFLOW_TRACKING_USERNAME"):
-            tracking.connect_quietly(uri)
-        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
-        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "long-test-password-1")
-        registry = Registry(tmp_path, uri=uri)
-        registry.register(package_at(tmp_path), "guarded", alias="champion")
-        assert registry.resolve("models:/guarded@champion").version == "1"
-        assert "long-test-password" not in caplog.text
+        manifest = write_set(work / "set")
+        train = ("train", manifest, "--model", "unet", "--plan", work / "set/plan.yaml")
+        train = (*train, "--epochs", "2", "-o", work / "out")
+        refused = run(*train, user=None, status=2)
+        assert "refuses access (401): set MLFLOW_TRACKING_USERNAME" in refused
+        run(*train, user="admin")
+        (package,) = (work / "out").rglob("package")
+        run("model", "register", package, "--name", "cubes", "--alias", "champion", user="admin")
+        get_app_client("basic-auth", uri_of(guarded)).create_user("reader", secrets["reader"])
+        (work / "archive").mkdir()
+        shutil.copy(work / "set/case0_image.nii", work / "archive")
+        archive = ("archive", "segment", work / "archive", "--model", "models:/cubes@champion")
+        assert "version 1" in run(*archive, "-o", work / "done", user="reader")
+        denied = run("model", "rollback", "cubes", user="reader", status=2)
+        assert "no 'previous'" in denied
+        other = package_at(work, seed=7)
+        denied = run("model", "register", other, "--name", "cubes", user="reader", status=2)
+        assert "refuses access (403)" in denied
     finally:
         guarded.stop()
+    told = "".join(said) + caplog.text + guarded.log.read_text()
+    files = [path.read_bytes() for path in work.rglob("*") if path.is_file()]
+    for secret in secrets.values():
+        assert secret not in told
+        assert not any(secret.encode() in content for content in files)

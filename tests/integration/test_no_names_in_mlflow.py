@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -15,8 +16,10 @@ from tiny_data import tiny_plan
 from pipelines import steps
 from pipelines.archiving import ArchiveJob, run_archive
 from pipelines.jobs import TrainJob
+from pipelines.promotion import promote
 from pipelines.registry import Registry
 from segmed.manifest import Case, Channel, LabelClass, Manifest, write_manifest
+from segmed.package import ModelPackage
 from segmed.plan import write_plan
 from segmed.training import Budget
 
@@ -60,8 +63,8 @@ def test_no_patient_name_or_id_reaches_mlflow(
         nib.save(nib.Nifti1Image(label, image.affine), folder / "label.nii")
         cases.append(
             Case(
-                id=f"case{index}",
-                group=f"g{index}",
+                id=f"{named}_{index}",
+                group=f"{named}_{index}",
                 image=(str((folder / "image.nii").relative_to(tmp_path)),),
                 label=str((folder / "label.nii").relative_to(tmp_path)),
                 fold=index,
@@ -72,6 +75,9 @@ def test_no_patient_name_or_id_reaches_mlflow(
         labels=(LabelClass(name="block", value=1),),
         channels=(Channel(name="T1", modality="MR"),),
         training=tuple(cases),
+        test=tuple(
+            case.model_copy(update={"id": f"{case.id}_test", "fold": None}) for case in cases
+        ),
         root=tmp_path,
     )
     write_manifest(manifest, tmp_path / "named.json")
@@ -89,6 +95,16 @@ def test_no_patient_name_or_id_reaches_mlflow(
     job_of_archive = ArchiveJob(str(source), ("models:/named@champion",), tmp_path / "archive")
     outcomes = run_archive(job_of_archive)["outcomes"]
     assert {entry["status"] for entry in outcomes} == {"done", "refused"}
+    other = ModelPackage.load(contestant.package_dir)
+    state = {name: value + 0.0 for name, value in other.state.items()}
+    first = sorted(state)[0]
+    state[first] = state[first] + 1e-3
+    again = replace(other, state=state).save(tmp_path / "again")
+    Registry(tmp_path).register(again, "named", alias="challenger")
+    rules = tmp_path / "gate.yaml"
+    rules.write_text("rules: [{metric: dice, margin: 0.5}]\nmin_cases: 2\nmax_slowdown: 10\n")
+    promote("named@challenger", manifest=tmp_path / "named.json", rules=rules, folder=tmp_path)
+    assert list((tmp_path / "mlartifacts").rglob("report.html"))
     kept = [tmp_path / "mlflow.db", *(tmp_path / "mlartifacts").rglob("*")]
     for path in kept:
         content = path.read_bytes() if path.is_file() else b""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipelines import promotion_lock as promotion_module
 from pipelines.promotion_lock import promotion_lock
 from pipelines.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
 from segmed.errors import PackageError, UsageError
@@ -91,11 +92,32 @@ def test_second_promotion_at_the_same_time_is_refused(
     assert registry.names() == ["hippo"]
 
 
-def test_other_labels_are_another_model(registry: Registry, tmp_path: Path, plan: Plan) -> None:
+def test_lock_of_a_process_that_died_is_removed_after_a_while(
+    registry: Registry, tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
     registry.register(saved(tmp_path, plan, 1.0), "hippo")
-    other = plan.model_copy(update={"labels": plan.labels[:1]})
-    with pytest.raises(UsageError, match=r"labels differ.*another name"):
-        registry.register(saved(tmp_path, other, 3.0), "hippo")
+    registry.client.create_registered_model("segmed-lock--hippo")
+    with pytest.raises(UsageError, match="another promotion"):
+        registry.promote("hippo", "1", expected_champion=None)
+    monkeypatch.setattr(promotion_module, "STALE_SECONDS", 0.0)
+    registry.promote("hippo", "1", expected_champion=None)
+    assert registry.version("hippo", CHAMPION).version == "1"
+    assert [model.name for model in registry.client.search_registered_models()] == ["hippo"]
+
+
+@pytest.mark.parametrize("part", ["labels", "channels", "spacing_mm"])
+def test_other_labels_channels_or_spacing_are_another_model(
+    registry: Registry, tmp_path: Path, plan: Plan, part: str
+) -> None:
+    registry.register(saved(tmp_path, plan, 1.0), "hippo")
+    coarse = plan.preprocessing.model_copy(update={"spacing_mm": (2.0, 1.0, 1.0)})
+    changes = {
+        "labels": {"labels": plan.labels[:1]},
+        "channels": {"channels": (plan.channels[0].model_copy(update={"modality": "CT"}),)},
+        "spacing_mm": {"preprocessing": coarse},
+    }
+    with pytest.raises(UsageError, match=rf"its {part} differ from version 1.*another name"):
+        registry.register(saved(tmp_path, plan.model_copy(update=changes[part]), 3.0), "hippo")
 
 
 def test_unknown_names_list_the_known_ones(registry: Registry, tmp_path: Path, plan: Plan) -> None:
