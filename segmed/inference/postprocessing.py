@@ -35,8 +35,37 @@ class Cleaning:
 
 
 def cleaned(label: Labels, rules: Inference) -> Labels:
-    """A label map cleaned as the plan says; without such rules, the label map itself."""
-    return clean(label, [Cleaning("keep_largest", value) for value in rules.keep_largest])
+    """A label map cleaned as the plan says; without such rules, the label map itself.
+
+    Largest components come first, then small components, then holes; within each the labels come in
+    the order of the plan.
+    """
+    return clean(label, steps_of(rules))
+
+
+def steps_of(rules: Inference) -> list[Cleaning]:
+    """The steps that a plan asks for, in the order in which they run."""
+    return [
+        *(Cleaning("keep_largest", value) for value in rules.keep_largest),
+        *(Cleaning("remove_small", value, size) for value, size in rules.remove_small.items()),
+        *(Cleaning("fill_holes", value) for value in rules.fill_holes),
+    ]
+
+
+def with_helpful(rules: Inference, verdicts: Iterable[Verdict]) -> Inference:
+    """Rules whose cleaning is what helped on out-of-fold predictions, and nothing else.
+
+    Args:
+        rules: The plan's rules; all but the cleaning stays.
+        verdicts: From `validate`, its candidates in the order in which `cleaned` runs them.
+    """
+    steps = [verdict.cleaning for verdict in verdicts if verdict.helps]
+    kept = {
+        "keep_largest": tuple(s.value for s in steps if s.step == "keep_largest"),
+        "remove_small": {s.value: s.min_voxels for s in steps if s.step == "remove_small"},
+        "fill_holes": tuple(s.value for s in steps if s.step == "fill_holes"),
+    }
+    return rules.model_copy(update=kept)
 
 
 def clean(label: Labels, steps: Iterable[Cleaning]) -> Labels:

@@ -20,6 +20,9 @@ NetworkFn = Callable[[Tensor], Tensor]
 EMPTY_RANGE = 1e-3
 """A window whose scaled intensities vary by no more than this, in every channel, shows no body."""
 
+SLAB_VOXELS = 2**17
+"""Voxels of a window blended at once: their weights stay in a core's cache for all classes."""
+
 
 @dataclass(frozen=True)
 class WindowRecipe:
@@ -219,7 +222,12 @@ def zeros(shape: Sequence[int], device: torch.device) -> Tensor:
 
 def _add(total: Tensor, values: Tensor, weight: Tensor, corner: tuple[int, ...]) -> None:
     place = total[(slice(None), *_box(corner, tuple(weight.shape)))]
-    place.addcmul_(values.to(total.device), weight.to(total.device))
+    values, weight = values.to(total.device), weight.to(total.device)
+    depth = len(weight)
+    step = depth if total.is_cuda else max(1, depth * SLAB_VOXELS // weight.numel())
+    for low in range(0, depth, step):
+        rows = slice(low, low + step)
+        place[:, rows].addcmul_(values[:, rows], weight[rows])
 
 
 def _box(corner: tuple[int, ...], window: tuple[int, ...]) -> tuple[slice, ...]:

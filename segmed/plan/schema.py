@@ -151,6 +151,8 @@ class Inference(Frozen):
         blend: Weight of a window's voxels: Gaussian (sigma an eighth of the window) or constant.
         mirror_axes: Axes of test-time flips, used only when asked for.
         keep_largest: Label values of which only the largest component is kept.
+        remove_small: By label value, the voxels that a component needs to stay.
+        fill_holes: Label values that take the background they enclose.
         skip_empty_windows: Skip windows without a body in them.
     """
 
@@ -158,6 +160,8 @@ class Inference(Frozen):
     blend: Literal["gaussian", "constant"] = "gaussian"
     mirror_axes: tuple[NonNegativeInt, ...] = ()
     keep_largest: tuple[PositiveInt, ...] = ()
+    remove_small: dict[PositiveInt, PositiveInt] = Field(default_factory=dict)
+    fill_holes: tuple[PositiveInt, ...] = ()
     skip_empty_windows: bool = False
 
 

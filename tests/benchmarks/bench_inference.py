@@ -1,10 +1,11 @@
 """Inference beside MONAI and beside the bare forward pass.
 
 Run: `python -m tests.benchmarks.bench_inference [PART...]`; without a part the short ones run.
-Parts: `blend` (window bookkeeping on a stub network, against MONAI), `cases` (hippocampus cases end
-to end, against the summed time of their windows), `engines` (OpenVINO against eager, the seven
-names), `rasters` (2,000 PNGs, against one process a file), `big` (512x512x800 voxels, 20 classes:
-peak memory against the figure printed beforehand; takes long). Results join the JSON in `results`.
+Parts: `blend` (window bookkeeping on a stub network, against MONAI and nnU-Net), `cases` (hippocampus
+cases end to end, against the summed time of their windows), `engines` (OpenVINO against eager, the
+seven names), `rasters` (2,000 PNGs, against one process a file), `big` (512x512x800 voxels, 20
+classes: peak memory against the figure printed beforehand; takes long). Results join the JSON in
+`results`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ from torch import Tensor
 from segmed.errors import ModelError
 from segmed.inference import Predictor, predict_files, sliding_window
 from segmed.inference.engine import TorchEngine
-from segmed.inference.memory import peak_memory
 from segmed.inference.openvino_engine import Conversion, OpenVinoEngine
 from segmed.manifest.schema import Channel, LabelClass
 from segmed.models import build_model, list_models
@@ -147,9 +147,47 @@ def blend() -> Record:
             "monai": monai,
             "cpu_ratio": ours["cpu_s"] / monai["cpu_s"],
         }
-    if importlib.util.find_spec("nnunetv2") is None:
-        found["nnunet"] = "not installed in this environment, not measured"
+        found[f"{classes}_classes"] |= against_nnunet(volume, window, classes, rounds, ours)
     return found
+
+
+def against_nnunet(
+    volume: Tensor, window: tuple[int, ...], classes: int, rounds: int, ours: Record
+) -> Record:
+    """The same stub through nnU-Net's predictor, where it is installed."""
+    if importlib.util.find_spec("nnunetv2") is None:
+        return {"nnunet": "not installed in this environment, not measured"}
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor  # noqa: PLC0415
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager  # noqa: PLC0415
+    from nnunetv2.utilities.plans_handling.plans_handler import (  # noqa: PLC0415
+        ConfigurationManager,
+    )
+
+    predictor = nnUNetPredictor(use_mirroring=False, device=CPU, allow_tqdm=False)
+    predictor.configuration_manager = ConfigurationManager(
+        {"patch_size": list(window), "architecture": {}}
+    )
+    names = {"background": 0, **{f"s{value}": value for value in range(1, classes)}}
+    predictor.label_manager = LabelManager(names, None)
+
+    def run(stub: Stub) -> None:
+        predictor.network = _AsModule(stub)
+        predictor.predict_sliding_window_return_logits(volume)
+
+    nnunet = bookkeeping_s(run, classes, rounds)
+    return {"nnunet": nnunet, "cpu_ratio_nnunet": ours["cpu_s"] / nnunet["cpu_s"]}
+
+
+class _AsModule(torch.nn.Module):
+    """A stub as nnU-Net wants its networks."""
+
+    def __init__(self, stub: Stub) -> None:
+        super().__init__()
+        self.stub = stub
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """The stub's map."""
+        return self.stub(windows)
 
 
 def cases(count: int = 100) -> Record:
@@ -260,37 +298,43 @@ def rasters(count: int = 2000, processes: int = 2) -> Record:
 
 
 def big(shape: tuple[int, int, int] = (512, 512, 800), num_classes: int = 20) -> Record:
-    """Peak memory of a large volume against the figure printed beforehand; bars 4 GB and 10 %."""
+    """`segmed predict` on a large volume: its peak against `--dry-run`; bars 4 GB and 10 %."""
     inference = Inference(overlap=0.25)
     plan = a_plan(3, (128, 128, 64), num_labels=num_classes - 1, inference=inference)
     package = a_package(plan, {"widths": [2, 4], "strides": [[1] * 3, [4] * 3]})
     with tempfile.TemporaryDirectory() as name:
-        path = Path(name) / "big.nii"
+        folder = Path(name)
+        package.save(folder / "package")
         voxels = np.random.default_rng(0).integers(0, 999, shape, dtype=np.int16)
-        image = nib.Nifti1Image(voxels, np.eye(4))
-        image.to_filename(path)
-        grid = image.header.get_data_shape()
-        del voxels, image
-        predictor = Predictor(package, engine="torch", memory_gb=4.0)
-        from segmed.geometry import Grid  # noqa: PLC0415
-
-        estimate = predictor.estimate_memory(Grid(tuple(grid), np.eye(4)), keeps_image=False)
-        print("estimate", estimate, flush=True)
+        nib.Nifti1Image(voxels, np.eye(4)).to_filename(folder / "big.nii")
+        del voxels
+        command = [str(Path(sys.executable).with_name("segmed")), "predict", folder / "big.nii"]
+        command += ["--model", folder / "package", "-o", folder / "out"]
+        command += ["--engine", "torch", "--memory-gb", "4", "--json"]
+        said = subprocess.run([*command, "--dry-run"], check=True, capture_output=True, text=True)
+        forecast = json.loads(said.stdout)["forecasts"][0]
         start = time.perf_counter()
-        with peak_memory() as peak:
-            (outcome,) = predict_files(predictor, [path], Path(name) / "out")
-            seen = peak()
-        assert outcome.status == "done", outcome.reason
+        seen = peak_of(command)
         return {
             "shape": shape,
             "classes": num_classes,
             "window": plan.patch_size,
-            "estimate": str(estimate),
-            "estimate_gb": estimate.total_gb,
+            "forecast": forecast["memory"],
+            "forecast_gb": forecast["memory_gb"],
             "peak_gb": seen / 2**30,
-            "peak_over_estimate": seen / estimate.total,
+            "peak_over_forecast": seen / 2**30 / forecast["memory_gb"],
             "wall_s": time.perf_counter() - start,
         }
+
+
+def peak_of(command: Sequence[str | Path]) -> int:
+    """Largest resident set of a child process, in bytes, as the kernel counted it."""
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise subprocess.CalledProcessError(child.returncode, command)
+    return usage.ru_maxrss * 1024
 
 
 PARTS: dict[str, Callable[[], Record]] = {

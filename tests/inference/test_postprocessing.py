@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segmed.inference.postprocessing import Cleaning, clean, cleaned, dice_of, validate
+from segmed.inference.postprocessing import (
+    Cleaning,
+    clean,
+    cleaned,
+    dice_of,
+    steps_of,
+    validate,
+    with_helpful,
+)
 from segmed.plan import Inference
 
 MAP = np.array(
@@ -78,3 +86,22 @@ def test_step_that_spoils_one_case_in_five_is_not_kept() -> None:
     assert verdict.after > verdict.before
     assert verdict.worse == 1
     assert not verdict.helps
+
+
+def test_plan_asks_for_small_components_and_holes_too() -> None:
+    rules = Inference(remove_small={2: 2}, fill_holes=(1,))
+    again = Inference.model_validate_json(rules.model_dump_json())
+    assert steps_of(again) == [Cleaning("remove_small", 2, 2), Cleaning("fill_holes", 1)]
+    found = cleaned(np.pad(MAP, 1), again)
+    assert found[1, 5] == 0
+    assert found[2, 2] == 1
+    assert (found[3, 5:7] == 2).all()
+
+
+def test_rules_keep_exactly_the_steps_that_helped_out_of_fold() -> None:
+    truth = MAP.copy()
+    truth[0, 6] = 0
+    before = Inference(overlap=0.25, fill_holes=(2,))
+    candidates = steps_of(Inference(keep_largest=(1, 2), remove_small={1: 2}, fill_holes=(1,)))
+    rules = with_helpful(before, validate([(MAP, truth)] * 3, candidates, score=dice_of))
+    assert rules == Inference(overlap=0.25, keep_largest=(1,))

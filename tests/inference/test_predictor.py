@@ -177,11 +177,31 @@ def test_spine_images_of_all_contrasts_lie_on_the_input_grid(
     make_plan, make_package, shared_data
 ) -> None:
     predictor = Predictor(make_package(make_plan(spacing_mm=(6.0, 6.0, 6.0))))
-    files = [path for path in images_in(shared_data("sct_spine")) if "seg" not in path.name][:3]
-    assert files
-    for path in files:
+    folder = shared_data("sct_spine")
+    files = [path for path in images_in(folder) if "seg" not in path.name]
+    for contrast in ("mt", "t1", "t2", "t2s"):
+        path = next(path for path in files if path.parts[-2] == contrast)
         image = read_image(path)
         assert same_grid(grid_of(predictor.predict(image).label), grid_of(image))
+
+
+def test_oblique_series_and_its_negated_axes_lie_on_the_input_grid(
+    make_plan, make_package, shared_data
+) -> None:
+    predictor = Predictor(make_package(make_plan(spacing_mm=(6.0, 6.0, 6.0))))
+    for study in ("study1", "study2", "study3"):
+        image = read_image(shared_data("hippocampus_dicom") / study)
+        found = predictor.predict(image).label
+        assert same_grid(grid_of(found), grid_of(image))
+        tilt = affine_from((1.0, 1.0, 1.0))
+        tilt[:2, :2] = [[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]]
+        for flips in [(0,), (2,), (0, 1, 2)]:
+            voxels, affine = stored_as(image, (0, 1, 2), flips)
+            oblique = MetaTensor(voxels, affine=torch.from_numpy(tilt) @ affine)
+            turned = predictor.predict(oblique).label
+            assert same_grid(grid_of(turned), grid_of(oblique))
+            expected = np.flip(found[0].numpy(), flips)
+            assert np.mean(turned[0].numpy() != expected) < 0.01
 
 
 def images_in(folder: Path) -> list[Path]:
