@@ -130,7 +130,7 @@ class Request:
         pairs = [(name, fold) for name in self.architectures for fold in self.folds]
         share = self.budget
         if self.budget.seconds is not None:
-            share = Budget(seconds=self.budget.seconds / len(pairs))
+            share = replace(share, seconds=self.budget.seconds / len(pairs))
         return [
             TrainJob(self.manifest_path, plan_path, name, fold, share, self.out_dir, self.settings)
             for name, fold in pairs

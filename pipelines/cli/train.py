@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 PlanOption = Annotated[
     Path | None, typer.Option("--plan", help="A plan; made from the data if left out.")
 ]
-BudgetOption = Annotated[str | None, typer.Option(help="Time, such as 90s, 10m or 1h30m.")]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Time, such as 90s, 10m or 1h30m; 10m-cpu: CPU time of training alone, to compare."
+    ),
+]
 EpochsOption = Annotated[int | None, typer.Option(min=1, help="Epochs, instead of a time.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of weights, patches and augmentation.")]

@@ -26,6 +26,7 @@ from segmed.training.checkpoint import (
     sweep,
     write_history,
 )
+from segmed.training.clock import Clock
 from segmed.training.conditions import check_request, same_bits
 from segmed.training.data import (
     Batch,
@@ -54,6 +55,9 @@ log = logging.getLogger(__name__)
 
 TIMED_STEPS = 4
 """Steps after which the length of an epoch is foretold."""
+
+VALIDATION_SHARE = 0.1
+"""Share of a time budget that validations between the first and the last may take."""
 
 _TALLY = ("steps", "loss", "compute_s", "data_s", "checkpoint_s")
 """Running sums of the epoch under way."""
@@ -85,7 +89,7 @@ def fit(
         plan: The plan made for it.
         architecture: One of `list_models()`.
         fold: Fold whose cases are held out; the others are trained on.
-        budget: Time or epochs. Time counts from the call, data preparation included.
+        budget: Time or epochs. Wall time counts from the call, data preparation included.
         out_dir: Folder of this run.
         settings: Device, seed, resume and the like.
 
@@ -98,7 +102,7 @@ def fit(
         ManifestError: A case cannot be read.
         KeyboardInterrupt: Stopped by Ctrl-C or SIGTERM, after saving.
     """
-    clock = _Clock(time.monotonic())
+    clock = Clock(budget.clock)
     check_request(manifest, plan, architecture, fold)
     device = choose_device(settings.device)
     with ExitStack() as stack:
@@ -106,14 +110,15 @@ def fit(
         stack.enter_context(same_bits(settings.deterministic))
         wish = stack.enter_context(stop_on_signals())
         stack.enter_context(explained_memory_errors(plan, batch_size=plan.recipe.batch_size))
-        run = _Run.start(
-            manifest,
-            plan,
-            _Job(architecture, fold, budget, out_dir, settings),
-            device=device,
-            crew=crew,
-            clock=clock,
-        )
+        with clock.unpaid():
+            run = _Run.start(
+                manifest,
+                plan,
+                _Job(architecture, fold, budget, out_dir, settings),
+                device=device,
+                crew=crew,
+                clock=clock,
+            )
         yield from run.epochs(wish)
         if crew.leads and not (run.is_reused and (out_dir / "package").is_dir()):
             made = {**run.identity, **run.norms}
@@ -133,17 +138,6 @@ class _Job:
 
 
 @dataclass
-class _Clock:
-    """Seconds of the budget spent, over interruptions."""
-
-    started: float
-    before_s: float = 0.0
-
-    def elapsed_s(self) -> float:
-        return self.before_s + time.monotonic() - self.started
-
-
-@dataclass
 class _Run:
     """The state of one call of `fit`."""
 
@@ -155,7 +149,7 @@ class _Run:
     identity: dict[str, object]
     device: Device
     crew: Crew
-    clock: _Clock
+    clock: Clock
     step: int = 0
     history: list[EpochResult] = field(default_factory=list)
     tally: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_TALLY, 0.0))
@@ -168,7 +162,7 @@ class _Run:
 
     @classmethod
     def start(
-        cls, manifest: Manifest, plan: Plan, job: _Job, *, device: Device, crew: Crew, clock: _Clock
+        cls, manifest: Manifest, plan: Plan, job: _Job, *, device: Device, crew: Crew, clock: Clock
     ) -> _Run:
         """Prepare cases and network, or take over a checkpoint."""
         settings = job.settings
@@ -277,23 +271,25 @@ class _Run:
             return
         epoch_s = self.crew.agree(self.fastest_s * length)
         spent_s = self.crew.agree(self.clock.elapsed_s())
+        suffix = "-cpu" if self.clock.kind == "cpu" else ""
         if spent_s + epoch_s > seconds:
             raise UsageError(
                 f"a budget of {seconds:.0f} s is too short: one epoch of {length} steps of "
                 f"{self.job.architecture} takes about {epoch_s:.0f} s here; give at least "
-                f"--budget {math.ceil(1.2 * (spent_s + epoch_s))}s"
+                f"--budget {math.ceil(1.2 * (spent_s + epoch_s))}s{suffix}"
             )
 
     def _end_epoch(self, *, is_last: bool) -> EpochResult:
         begin = time.monotonic()
         val_loss: float | None = None
         val_dice: dict[str, float] = {}
-        if self.held_out:
-            network = self.trainer.evaluation_network()
-            val_loss, val_dice = validate(network, self.held_out, self.plan, self.device)
-            self.trainer.restore_training_weights()
-        validated = time.monotonic()
-        self.closing_s = 1.1 * (validated - begin)
+        if self.held_out and (is_last or self._may_validate()):
+            with self.clock.unpaid():
+                network = self.trainer.evaluation_network()
+                val_loss, val_dice = validate(network, self.held_out, self.plan, self.device)
+                self.trainer.restore_training_weights()
+            if self.clock.kind == "wall":
+                self.closing_s = 1.1 * (time.monotonic() - begin)
         steps = max(self.tally["steps"], 1.0)
         result = EpochResult(
             epoch=len(self.history) + 1,
@@ -306,7 +302,7 @@ class _Run:
             phases_s={
                 "data": self.tally["data_s"],
                 "compute": self.tally["compute_s"],
-                "validation": validated - begin,
+                "validation": time.monotonic() - begin,
                 "checkpoint": self.tally["checkpoint_s"],
             },
             peak_memory_mb=_peak_memory_mb(self.device),
@@ -315,10 +311,18 @@ class _Run:
         self.history.append(result)
         self.is_finished = self.crew.any(is_last or self._is_patience_over())
         self.tally = dict.fromkeys(_TALLY, 0.0)
-        self._save(LAST)
-        if is_best:
-            self._save(BEST)
+        with self.clock.unpaid():
+            self._save(LAST)
+            if is_best:
+                self._save(BEST)
         return result
+
+    def _may_validate(self) -> bool:
+        """Whether this epoch's validation leaves the time to the training."""
+        measured = [result.phases_s["validation"] for result in self.history if result.val_dice]
+        if not measured or self.job.budget.seconds is None:
+            return True
+        return sum(measured) + measured[-1] <= VALIDATION_SHARE * self.clock.elapsed_s()
 
     def _save(self, name: str) -> None:
         if not self.crew.leads:
@@ -355,10 +359,11 @@ class _Run:
 
     def _is_patience_over(self) -> bool:
         patience = self.job.settings.patience
-        if patience == 0 or len(self.history) <= patience:
+        measured = [result for result in self.history if result.val_dice]
+        if patience == 0 or not measured:
             return False
-        scores = [result.mean_dice for result in self.history]
-        return scores.index(max(scores)) < len(scores) - patience
+        best = max(measured, key=lambda result: result.mean_dice)
+        return measured[-1].epoch - best.epoch >= patience
 
 
 def _peak_memory_mb(device: Device) -> float:

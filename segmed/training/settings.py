@@ -42,8 +42,9 @@ class EpochResult:
         epoch: Number of the epoch, from 1.
         step: Steps done since the start.
         train_loss: Mean loss over the epoch's steps.
-        val_loss: Mean cross-entropy over the held-out cases; `None` without any.
-        val_dice: Mean Dice of each label over the held-out cases.
+        val_loss: Mean cross-entropy over the held-out cases; `None` where none was measured: a
+            time budget leaves out validations that would take too much of it.
+        val_dice: Mean Dice of each label over the held-out cases; empty where not measured.
         learning_rate: Learning rate of the epoch's last step.
         seconds: Seconds of the budget spent so far.
         phases_s: Seconds of this epoch spent waiting for `data`, in `compute`, in `validation`, and

@@ -16,6 +16,9 @@ from segmed.training.sampling import TrainingCase, patch_in_volume
 WHOLE_VOLUME_RATIO = 2.0
 """A case of at most this many patches' voxels is passed through the network in one piece."""
 
+NARROW_FEATURES = 8
+"""Features of the finest level that decide whether one volume is convolved slowly."""
+
 
 @torch.inference_mode()
 def validate(
@@ -75,13 +78,26 @@ def predict_logits(network: nn.Module, image: Tensor, plan: Plan, device: Device
 
 def _forward(network: nn.Module, batch: Tensor, device: Device) -> Tensor:
     batch = batch.to(device.torch_device, non_blocking=True)
+    alone = len(batch) == 1 and _is_slow_alone(batch)
+    batch = batch.expand(2, *batch.shape[1:]) if alone else batch
     with torch.autocast(
         device.torch_device.type,
         dtype=device.autocast_dtype,
         enabled=device.autocast_dtype is not None,
     ):
         logits: Tensor = network(batch)
-    return logits.float().cpu()
+    return (logits[:1] if alone else logits).float().cpu()
+
+
+def _is_slow_alone(batch: Tensor) -> bool:
+    """Whether PyTorch would convolve one volume by its slow CPU kernel, and two by oneDNN's.
+
+    Source:
+        `ConvParams::use_mkldnn` in PyTorch 2.13: one item goes to oneDNN only if the product of
+        its first four sizes exceeds 20,480; the last axis of a volume is not looked at.
+    """
+    slab = batch.shape[2] * batch.shape[3]
+    return batch.device.type == "cpu" and batch.ndim == 5 and NARROW_FEATURES * slab <= 20_480
 
 
 def _pad_to(image: Tensor, size: Sequence[int]) -> tuple[Tensor, tuple[slice, ...]]:

@@ -140,10 +140,11 @@ def _save_to_full_disk(checkpoint: Any) -> None:
     ("text", "seconds"), [("90s", 90), ("10m", 600), ("1h30m", 5400), ("2.5h", 9000)]
 )
 def test_budget_reads_durations(text: str, seconds: float) -> None:
-    assert Budget.parse(text).seconds == seconds
+    assert Budget.parse(text) == Budget(seconds=seconds)
+    assert Budget.parse(f"{text}-cpu") == Budget(seconds=seconds, clock="cpu")
 
 
-@pytest.mark.parametrize("text", ["", "10", "m", "-5m", "5 minutes", "0s"])
+@pytest.mark.parametrize("text", ["", "10", "m", "-5m", "5 minutes", "0s", "-cpu", "5m-gpu"])
 def test_budget_refuses_what_is_no_duration(text: str) -> None:
     with pytest.raises(UsageError, match="budget"):
         Budget.parse(text)
