@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -33,10 +33,14 @@ class Clock:
         return self.before_s + self._now() - self._since
 
     @contextmanager
-    def unpaid(self) -> Iterator[None]:
-        """Work that is no training: free of charge by the processor's clock, not by the wall's."""
+    def unpaid(self) -> Iterator[Callable[[], float]]:
+        """Work that is no training: free of charge by the processor's clock, not by the wall's.
+
+        Yields:
+            What tells the seconds since the work began, by this clock.
+        """
         begin = self._now()
-        yield
+        yield lambda: self._now() - begin
         if self.kind == "cpu":
             self._since += self._now() - begin
 

@@ -14,6 +14,7 @@ import torch
 
 from segmed.manifest.schema import Manifest
 from segmed.package import ModelPackage
+from segmed.training.phases import totals
 from segmed.training.settings import EpochResult
 from segmed.training.trainer import Trainer
 
@@ -53,6 +54,8 @@ def save_package(
             "steps": last.step if last else 0,
             "seconds": round(last.seconds, 1) if last else 0.0,
             "validation_dice": last.val_dice if last else {},
+            "phases_s": totals([result.phases_s for result in history]),
+            "peak_memory_mb": round(max((r.peak_memory_mb for r in history), default=0.0), 1),
             "device": trainer.device.why,
             "commit": commit_hash(),
             "versions": versions(),

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from segmed.errors import TrainingError, UsageError
@@ -43,8 +42,10 @@ from segmed.training.interrupt import StopWish, stop_on_signals
 from segmed.training.memory import (
     estimate_step_bytes,
     explained_memory_errors,
+    peak_memory_mb,
     require_memory,
 )
+from segmed.training.phases import STEP_PHASES
 from segmed.training.sampling import TrainingCase
 from segmed.training.settings import EpochResult, Settings
 from segmed.training.trainer import Trainer
@@ -56,10 +57,7 @@ log = logging.getLogger(__name__)
 TIMED_STEPS = 4
 """Steps after which the length of an epoch is foretold."""
 
-VALIDATION_SHARE = 0.1
-"""Share of a time budget that validations between the first and the last may take."""
-
-_TALLY = ("steps", "loss", "compute_s", "data_s", "checkpoint_s")
+_TALLY = ("steps", "loss", "data", *STEP_PHASES, "checkpoint")
 """Running sums of the epoch under way."""
 
 LAST = "last.ckpt"
@@ -155,6 +153,7 @@ class _Run:
     tally: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_TALLY, 0.0))
     saved_at: float = field(default_factory=time.monotonic)
     closing_s: float = 0.0
+    validations_s: list[float] = field(default_factory=list)
     fastest_s: float = math.inf
     is_finished: bool = False
     is_reused: bool = False
@@ -214,7 +213,7 @@ class _Run:
         batches = one_ahead(self._make_batch, self.step)
         waits_since = time.monotonic()
         for batch in batches:
-            self.tally["data_s"] += time.monotonic() - waits_since
+            self.tally["data"] += time.monotonic() - waits_since
             self._take_step(batch)
             ends_epoch = self.step % length == 0
             spent = self.crew.agree(self._progress()) >= 1.0
@@ -262,7 +261,8 @@ class _Run:
         self.fastest_s = min(self.fastest_s, time.monotonic() - begin)
         self.tally["steps"] += 1
         self.tally["loss"] += loss
-        self.tally["compute_s"] += time.monotonic() - begin
+        for phase, seconds in self.trainer.timer.seconds().items():
+            self.tally[phase] += seconds
 
     def _foretell(self, length: int) -> None:
         """Refuse a budget in which not even one epoch fits, before it is spent."""
@@ -284,12 +284,12 @@ class _Run:
         val_loss: float | None = None
         val_dice: dict[str, float] = {}
         if self.held_out and (is_last or self._may_validate()):
-            with self.clock.unpaid():
+            with self.clock.unpaid() as took:
                 network = self.trainer.evaluation_network()
                 val_loss, val_dice = validate(network, self.held_out, self.plan, self.device)
                 self.trainer.restore_training_weights()
-            if self.clock.kind == "wall":
-                self.closing_s = 1.1 * (time.monotonic() - begin)
+            self.validations_s.append(took())
+            self.closing_s = 1.1 * took() if self.clock.kind == "wall" else 0.0
         steps = max(self.tally["steps"], 1.0)
         result = EpochResult(
             epoch=len(self.history) + 1,
@@ -300,12 +300,12 @@ class _Run:
             learning_rate=float(self.trainer.optimizer.param_groups[0]["lr"]),
             seconds=self.clock.elapsed_s(),
             phases_s={
-                "data": self.tally["data_s"],
-                "compute": self.tally["compute_s"],
+                "data": self.tally["data"],
+                **{phase: self.tally[phase] for phase in STEP_PHASES},
                 "validation": time.monotonic() - begin,
-                "checkpoint": self.tally["checkpoint_s"],
+                "checkpoint": self.tally["checkpoint"],
             },
-            peak_memory_mb=_peak_memory_mb(self.device),
+            peak_memory_mb=peak_memory_mb(self.device),
         )
         is_best = not self.history or result.mean_dice > max(r.mean_dice for r in self.history)
         self.history.append(result)
@@ -319,10 +319,10 @@ class _Run:
 
     def _may_validate(self) -> bool:
         """Whether this epoch's validation leaves the time to the training."""
-        measured = [result.phases_s["validation"] for result in self.history if result.val_dice]
-        if not measured or self.job.budget.seconds is None:
+        spent = self.validations_s
+        if not spent or self.job.budget.seconds is None:
             return True
-        return sum(measured) + measured[-1] <= VALIDATION_SHARE * self.clock.elapsed_s()
+        return sum(spent) + spent[-1] <= self.job.settings.validation_share * self.clock.elapsed_s()
 
     def _save(self, name: str) -> None:
         if not self.crew.leads:
@@ -342,7 +342,7 @@ class _Run:
         save_checkpoint(checkpoint, self.job.out_dir / name)
         write_history(records, self.job.out_dir / HISTORY)
         self.saved_at = time.monotonic()
-        self.tally["checkpoint_s"] += self.saved_at - begin
+        self.tally["checkpoint"] += self.saved_at - begin
 
     def _resume(self) -> None:
         checkpoint = load_checkpoint(self.job.out_dir / LAST, run=self.identity)
@@ -351,6 +351,7 @@ class _Run:
         self.history = [EpochResult(**record) for record in checkpoint.history]
         self.tally |= checkpoint.tally
         self.clock.before_s = checkpoint.elapsed_s
+        self.validations_s = [r.phases_s["validation"] for r in self.history if r.val_dice]
         self.is_finished = checkpoint.is_finished and checkpoint.budget == asdict(self.job.budget)
         log.info("resumed after step %d, %.0f s into the budget", self.step, checkpoint.elapsed_s)
 
@@ -364,9 +365,3 @@ class _Run:
             return False
         best = max(measured, key=lambda result: result.mean_dice)
         return measured[-1].epoch - best.epoch >= patience
-
-
-def _peak_memory_mb(device: Device) -> float:
-    if device.is_cuda:
-        return torch.cuda.max_memory_allocated(device.torch_device) / 1e6
-    return float(psutil.Process().memory_info().rss / 1e6)

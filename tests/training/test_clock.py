@@ -10,9 +10,8 @@ from narrow_training import start
 
 from segmed.manifest import Manifest
 from segmed.plan import Plan
-from segmed.training import Budget
+from segmed.training import Budget, Settings
 from segmed.training.clock import Clock
-from segmed.training.loop import VALIDATION_SHARE
 
 
 def work(seconds: float) -> None:
@@ -63,7 +62,7 @@ def test_validation_leaves_a_time_budget_to_the_training(
     results = list(start(manifest, plan, tmp_path, cache_dir, budget=Budget(seconds=5)))
     between = [result.phases_s["validation"] for result in results[1:-1]]
     assert len(between) > 5
-    assert sum(between) <= VALIDATION_SHARE * results[-1].seconds
+    assert sum(between) <= Settings().validation_share * results[-1].seconds
     assert results[0].val_dice
     assert results[-1].val_dice
     assert any(not result.val_dice for result in results)

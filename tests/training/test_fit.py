@@ -18,6 +18,7 @@ from segmed.package import ModelPackage
 from segmed.plan import Plan
 from segmed.training import Budget
 from segmed.training.checkpoint import load_checkpoint, write_whole
+from segmed.training.phases import PHASES
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,6 +51,10 @@ def test_training_leaves_checkpoints_history_and_a_package(undisturbed: Path) ->
     assert package.provenance["fold"] == 0
     assert package.provenance["steps"] == 8
     assert package.provenance["data_hash"]
+    phases = package.provenance["phases_s"]
+    assert set(phases) == set(PHASES)
+    assert min(phases["forward"], phases["backward"], phases["validation"]) > 0
+    assert 100 < package.provenance["peak_memory_mb"] < 20_000
 
 
 def test_interrupted_and_resumed_equals_undisturbed_to_the_bit(
