@@ -46,6 +46,11 @@ class TrainJob:
         """Folder of this job's results."""
         return self.out_dir / "runs" / self.architecture / f"fold{self.fold}"
 
+    @property
+    def fit_settings(self) -> Settings:
+        """The settings, with prepared cases kept where all jobs of the comparison find them."""
+        return replace(self.settings, cache_dir=cache_of(self.settings, self.out_dir))
+
 
 @dataclass(frozen=True)
 class Request:
@@ -135,6 +140,11 @@ class Request:
             TrainJob(self.manifest_path, plan_path, name, fold, share, self.out_dir, self.settings)
             for name, fold in pairs
         ]
+
+
+def cache_of(settings: Settings, out_dir: Path) -> Path:
+    """Where the trainings of a comparison keep prepared cases: each is read once for all."""
+    return settings.cache_dir or out_dir / "cache"
 
 
 def size_named(text: str | None) -> Size:

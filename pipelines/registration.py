@@ -12,11 +12,14 @@ from segmed.comparison import Contest
 from segmed.metrics import summarise
 
 
-def register_winner(contest: Contest, name: str, log: RunLog, *, folder: Path = Path()) -> Version:
+def register_winner(
+    contest: Contest, package_dir: Path, name: str, log: RunLog, *, folder: Path = Path()
+) -> Version:
     """Register the winner's package with its card.
 
     Args:
         contest: The comparison.
+        package_dir: The winner's package, or the ensemble of its folds.
         name: Registered name.
         log: Run that the version belongs to.
         folder: Working folder, for the embedded registry.
@@ -25,9 +28,9 @@ def register_winner(contest: Contest, name: str, log: RunLog, *, folder: Path = 
         The version; it is champion if the model had none, else challenger.
     """
     registry = Registry(folder)
-    package = resolve_path(contest.winning_package).load()
+    package = resolve_path(package_dir).load()
     return registry.register(
-        contest.winning_package,
+        package_dir,
         name,
         log.run_id(),
         _alias_for(registry, name, package.hash),

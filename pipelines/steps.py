@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.cross_validation import join_folds
 from pipelines.jobs import Request, TrainJob
 from pipelines.tracking import RunLog, comparison
 from segmed.comparison import Contest, Contestant, contest_record, hold_contest, report_content
@@ -126,7 +127,7 @@ def _train(job: TrainJob, log: RunLog, on_epoch: OnEpoch | None) -> None:
         fold=job.fold,
         budget=job.budget,
         out_dir=job.run_dir,
-        settings=job.settings,
+        settings=job.fit_settings,
     ):
         log.epoch(result)
         if on_epoch is not None:
@@ -222,9 +223,12 @@ def write_record(record: Mapping[str, Any], request: Request) -> None:
 def conclude(
     contestants: Sequence[Contestant], request: Request, failures: Sequence[str]
 ) -> tuple[Contest, dict[str, Any]]:
-    """Compare the contestants; write `comparison.json` and `report.html`."""
+    """Compare the contestants, join folds; write `comparison.json` and `report.html`."""
     contest = hold_contest(contestants)
-    record = contest_record(contest) | {"failures": list(failures)}
+    record = contest_record(contest) | {
+        "failures": list(failures),
+        "ensembles": join_folds(contest, request),
+    }
     write_record(record, request)
     manifest = read_manifest(request.manifest_path)
     folds = ", ".join(map(str, request.folds))

@@ -13,26 +13,19 @@ rewrite its digests too.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import lzma
 import os
 import shutil
-import stat
-import struct
 import tempfile
-import zipfile
-import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import PositiveInt, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -41,7 +34,9 @@ from torch import Tensor, nn
 from segmed.errors import PackageError, UsageError, WeightsError
 from segmed.manifest.schema import Channel, Frozen, LabelClass
 from segmed.models import build_model
+from segmed.models.averaged import AveragedNetworks
 from segmed.plan import Plan, plan_hash, read_plan, write_plan
+from segmed.zipped_package import unzipped
 
 SCHEMA_VERSION = 1
 """Version of the package's form; a reader that meets another one says so."""
@@ -54,24 +49,18 @@ FILES = (WEIGHTS_FILE, PLAN_FILE, CARD_FILE)
 PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib", ".npy")
 """Files that may run code when they are loaded; a package holds none."""
 
-DAMAGED_ZIP = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    EOFError,
-    RuntimeError,  # encrypted
-    NotImplementedError,  # an unknown compression
-    ValueError,  # names that are no text
-    OverflowError,
-)
-"""What Python's zip reader raises for a damaged archive."""
-
 MAX_TEXT_BYTES = 16 * 2**20
 """Largest plan or card that is read, in bytes."""
 
 MAX_WEIGHTS_BYTES = 16 * 2**30
 """Largest weight file that is read, in bytes."""
+
+LIMITS = {
+    WEIGHTS_FILE: MAX_WEIGHTS_BYTES,
+    PLAN_FILE: MAX_TEXT_BYTES,
+    CARD_FILE: MAX_TEXT_BYTES,
+}
+"""Each file of a package, and the most bytes of it that are read."""
 
 
 class Card(Frozen):
@@ -87,6 +76,7 @@ class Card(Frozen):
         provenance: Training data hash, commit, versions, seed, metrics.
         files: Hex sha256 of each other file.
         hash: Identity of what the package computes, see `ModelPackage.hash`.
+        members: How many networks are averaged.
     """
 
     schema_version: int
@@ -98,6 +88,7 @@ class Card(Frozen):
     provenance: dict[str, Any]
     files: dict[str, str]
     hash: str
+    members: PositiveInt = 1
 
 
 @dataclass(frozen=True)
@@ -110,6 +101,7 @@ class ModelPackage:
         plan: The contract between images and network.
         state: The network's tensors, by name.
         provenance: Where it comes from: training data hash, commit, versions, seed, metrics.
+        members: How many such networks are averaged; `segmed.ensemble` joins them.
     """
 
     architecture: str
@@ -117,6 +109,7 @@ class ModelPackage:
     plan: Plan
     state: Mapping[str, Tensor] = field(repr=False)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    members: int = 1
 
     @cached_property
     def hash(self) -> str:
@@ -126,6 +119,7 @@ class ModelPackage:
         """
         digest = hashlib.sha256()
         head = [SCHEMA_VERSION, self.architecture, _plain(self.options), plan_hash(self.plan)]
+        head += [self.members] if self.members > 1 else []
         digest.update(json.dumps(head, sort_keys=True).encode())
         for name in sorted(self.state):
             tensor = self.state[name].detach().cpu().contiguous()
@@ -140,13 +134,17 @@ class ModelPackage:
             ModelError: The architecture cannot be built with these options.
             WeightsError: The weights do not fit it.
         """
-        network: nn.Module = build_model(
-            self.architecture,
-            spatial_dims=self.plan.spatial_dims,
-            in_channels=self.plan.in_channels,
-            num_classes=self.plan.num_classes,
-            **self.options,
-        )
+        networks = [
+            build_model(
+                self.architecture,
+                spatial_dims=self.plan.spatial_dims,
+                in_channels=self.plan.in_channels,
+                num_classes=self.plan.num_classes,
+                **self.options,
+            )
+            for _ in range(self.members)
+        ]
+        network: nn.Module = networks[0] if self.members == 1 else AveragedNetworks(networks)
         try:
             network.load_state_dict(dict(self.state), strict=True)
         except RuntimeError as error:
@@ -200,6 +198,7 @@ class ModelPackage:
             provenance=_plain(self.provenance),
             files={name: _sha256(folder / name) for name in (WEIGHTS_FILE, PLAN_FILE)},
             hash=self.hash,
+            members=self.members,
         )
         text = json.dumps(card.model_dump(mode="json"), indent=2, sort_keys=True)
         _write_bytes(folder / CARD_FILE, text.encode())
@@ -226,7 +225,7 @@ class ModelPackage:
             raise PackageError(
                 f"{path.name} may be a pickle and is not opened; give a package folder instead"
             )
-        with _unzipped(path) as folder:
+        with unzipped(path, LIMITS) as folder:
             return _read_folder(folder)
 
 
@@ -239,7 +238,9 @@ def _read_folder(folder: Path) -> ModelPackage:
         state = load_tensors(weights)
     except (UsageError, SafetensorError, KeyError) as error:  # KeyError: an unknown number type
         raise PackageError(f"{folder} is damaged: {error}") from error
-    package = ModelPackage(card.architecture, card.options, plan, state, card.provenance)
+    package = ModelPackage(
+        card.architecture, card.options, plan, state, card.provenance, card.members
+    )
     if package.hash != card.hash:
         raise PackageError(
             f"{folder / CARD_FILE} was changed after it was written: its hash is "
@@ -291,63 +292,6 @@ def _bounded_bytes(path: Path, limit: int) -> bytes:
     if size > limit:
         raise PackageError(f"{path} has {size} bytes; a package's file has at most {limit}")
     return path.read_bytes()
-
-
-@contextmanager
-def _unzipped(path: Path) -> Iterator[Path]:
-    """A temporary folder with the three files of a zipped package."""
-    if not zipfile.is_zipfile(path):
-        raise PackageError(f"{path.name} is neither a package folder nor a zip archive of one")
-    with tempfile.TemporaryDirectory(prefix="segmed-package-") as scratch:
-        try:
-            _unpack(path, Path(scratch))
-        except PackageError:
-            raise
-        except DAMAGED_ZIP as error:
-            raise _damaged_zip(path, error) from error
-        except OSError as error:
-            if error.errno not in {None, errno.EINVAL}:  # not bzip2's, nor an impossible offset
-                raise
-            raise _damaged_zip(path, error) from error
-        yield Path(scratch)
-
-
-def _damaged_zip(path: Path, error: Exception) -> PackageError:
-    detail = " ".join(str(error).split()) or type(error).__name__
-    return PackageError(f"the archive {path.name} is damaged: {detail}; fetch it anew")
-
-
-def _unpack(path: Path, folder: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
-        for name, member in _members(archive).items():
-            limit = MAX_WEIGHTS_BYTES if name == WEIGHTS_FILE else MAX_TEXT_BYTES
-            if member.file_size > limit:
-                raise PackageError(f"{name} in {path.name} unpacks to {member.file_size} bytes")
-            with archive.open(member) as source, (folder / name).open("wb") as target:
-                shutil.copyfileobj(source, target)
-
-
-def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """The package's files in an archive, at its root or in one folder; anything odd is refused."""
-    found: dict[str, zipfile.ZipInfo] = {}
-    folders = set()
-    for member in archive.infolist():
-        name = PurePosixPath(member.filename.replace("\\", "/"))
-        if name.is_absolute() or ".." in name.parts or ":" in member.filename:
-            raise PackageError(f"the archive's {member.filename!r} would lie outside of its folder")
-        if stat.S_ISLNK(member.external_attr >> 16):
-            raise PackageError(f"the archive's {member.filename!r} is a link; a package has none")
-        if member.filename.endswith("/"):  # a folder
-            continue
-        if name.name not in FILES or name.name in found:
-            raise PackageError(
-                f"the archive holds {member.filename!r}; a package holds only {', '.join(FILES)}"
-            )
-        found[name.name] = member
-        folders.add(name.parent)
-    if len(folders) > 1:
-        raise PackageError("the archive's files lie in several folders; zip one package folder")
-    return found
 
 
 def _is_replaceable(folder: Path) -> bool:

@@ -68,6 +68,7 @@ def show(reference: ReferenceArgument, as_json: JsonOption = False) -> None:
     facts = {
         **resolved.record(),
         "architecture": package.architecture,
+        "members": package.members,
         "labels": {label.name: label.value for label in package.plan.labels},
         "channels": [channel.name for channel in package.plan.channels],
         "spacing_mm": list(package.plan.preprocessing.spacing_mm),

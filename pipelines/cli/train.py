@@ -125,11 +125,17 @@ def train(
 
 
 def _train_along(job: TrainJob) -> None:
-    """The part of every process of `torchrun` but the first, which tracks, scores and prints."""
+    """The part of every process of `torchrun` but the first, which tracks, scores and prints.
+
+    Where scores of this job stand, the first process does not train, and waits for nobody.
+    """
+    from pipelines.steps import is_done
     from segmed.manifest import read_manifest
     from segmed.plan import read_plan
     from segmed.training import fit
 
+    if job.settings.resume and is_done(job):
+        return
     for _ in fit(
         read_manifest(job.manifest_path),
         read_plan(job.plan_path),
@@ -137,7 +143,7 @@ def _train_along(job: TrainJob) -> None:
         fold=job.fold,
         budget=job.budget,
         out_dir=job.run_dir,
-        settings=job.settings,
+        settings=job.fit_settings,
     ):
         pass
 
@@ -160,6 +166,10 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Train several architectures on the same folds and compare them case by case.
+
+    With several folds (--models unet --folds all is a cross-validation of one) OUT/out_of_fold
+    holds every case as segmented by the network that had not seen it, and OUT/ensembles one
+    package a model that averages its folds; that of the winner is registered.
 
     Example: segmed compare hippocampus.json --models unet,unetpp --folds 0 --budget 20m
     """

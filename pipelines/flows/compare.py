@@ -8,6 +8,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from pipelines import steps
+from pipelines.cross_validation import package_of_winner
 from pipelines.flows.train import train_fold
 from pipelines.jobs import Request, settle_plan
 from pipelines.registration import register_winner
@@ -76,5 +77,6 @@ def log_comparison(request: Request, parent: ParentLog) -> None:
 def register(contest: Contest, request: Request, parent: ParentLog) -> str:
     """The winner as a version; champion if there is none yet, else challenger."""
     assert request.register is not None
-    version = register_winner(contest, request.register, parent, folder=request.folder)
+    package = package_of_winner(contest, request.out_dir)
+    version = register_winner(contest, package, request.register, parent, folder=request.folder)
     return version.reference

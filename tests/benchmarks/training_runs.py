@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.inferers import sliding_window_inference
 from monai.losses import DiceCELoss
 from monai.networks.nets import BasicUNet
 from monai.transforms import Compose, RandSpatialCropd, SpatialPadd
@@ -28,11 +29,10 @@ from segmed.inference import Predictor
 from segmed.manifest import Manifest
 from segmed.package import ModelPackage
 from segmed.plan import Plan
-from segmed.training import Budget, Settings, choose_device, fit
+from segmed.training import Budget, Settings, fit
 from segmed.training.data import load_cases
 from segmed.training.finish import commit_hash
 from segmed.training.sampling import TrainingCase
-from segmed.training.validation import validate
 
 RUNS = Path(__file__).parent / "results" / "training"
 PEER = "monai_loop"
@@ -70,6 +70,7 @@ class Runs:
         folder: For checkpoints, packages and prepared cases.
         cpu_seconds: Budget: CPU seconds of training; validation is not counted.
         seed: Of weights and patches.
+        validation_share: Share of the budget that segmed's validations may take on top.
     """
 
     manifest: Manifest
@@ -77,6 +78,7 @@ class Runs:
     folder: Path
     cpu_seconds: float
     seed: int = 0
+    validation_share: float = 0.2
 
     def cases(self, *, held_out: bool) -> list[TrainingCase]:
         chosen = self.manifest.split(0)[held_out]
@@ -129,7 +131,12 @@ def train_ours(runs: Runs, architecture: str, *, name: str | None = None) -> Rec
         fold=0,
         budget=Budget(seconds=runs.cpu_seconds, clock="cpu"),
         out_dir=out_dir,
-        settings=Settings(device="cpu", seed=runs.seed, cache_dir=runs.folder / "cache"),
+        settings=Settings(
+            device="cpu",
+            seed=runs.seed,
+            cache_dir=runs.folder / "cache",
+            validation_share=runs.validation_share,
+        ),
     ):
         if result.val_dice:
             point = curve_point(name, result.step, result.seconds, result.val_dice)
@@ -172,8 +179,6 @@ def train_peer(runs: Runs) -> Record:
     network = BasicUNet(spatial_dims=3, in_channels=1, out_channels=classes, features=PEER_FEATURES)
     loss_of = DiceCELoss(to_onehot_y=True, softmax=True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
-    plan = runs.plan.model_copy(update={"patch_size": PEER_PATCH})
-    device = choose_device("cpu")
     record: Record = {
         "is_finished": False,
         "network": f"BasicUNet, features {PEER_FEATURES}",
@@ -196,10 +201,28 @@ def train_peer(runs: Runs) -> Record:
         step += 1
         if clock() >= runs.cpu_seconds * (len(points) + 1) / PEER_POINTS:
             with clock.paused():
-                _, dice = validate(network, held_out, plan, device)
+                dice = peer_dice(network, held_out, [item.name for item in runs.plan.labels])
             points.append(curve_point(PEER, step, clock(), dice))
             runs.keep(PEER, record)
     return runs.keep(PEER, record | {"is_finished": True, "steps": step})
+
+
+@torch.inference_mode()
+def peer_dice(
+    network: torch.nn.Module, cases: list[TrainingCase], names: list[str]
+) -> dict[str, float]:
+    """Mean Dice of each label by MONAI's own window loop, which pads as the peer's crops do."""
+    network.eval()
+    scores: dict[str, list[float]] = {name: [] for name in names}
+    for case in cases:
+        logits = sliding_window_inference(case.image[None], PEER_PATCH, 2, network, overlap=0.5)
+        predicted = logits[0].argmax(dim=0)
+        for index, name in enumerate(names, start=1):
+            found, wanted = predicted == index, case.label == index
+            total = int(found.sum()) + int(wanted.sum())
+            if total:
+                scores[name].append(2.0 * int((found & wanted).sum()) / total)
+    return {name: statistics.fmean(values) for name, values in scores.items() if values}
 
 
 def curve_point(name: str, step: int, cpu_seconds: float, dice: dict[str, float]) -> Record:

@@ -1,0 +1,94 @@
+"""A package that came as a zip archive: its files and nothing else, in a temporary folder."""
+
+from __future__ import annotations
+
+import errno
+import lzma
+import shutil
+import stat
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from segmed.errors import PackageError
+
+DAMAGED_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    RuntimeError,  # encrypted
+    NotImplementedError,  # an unknown compression
+    ValueError,  # names that are no text
+    OverflowError,
+)
+"""What Python's zip reader raises for a damaged archive."""
+
+
+@contextmanager
+def unzipped(path: Path, limits: Mapping[str, int]) -> Iterator[Path]:
+    """A temporary folder with the files of a zipped package.
+
+    Args:
+        path: The archive.
+        limits: The files that a package holds, and the most bytes of each.
+
+    Raises:
+        PackageError: It is no archive, is damaged, or holds anything else.
+    """
+    if not zipfile.is_zipfile(path):
+        raise PackageError(f"{path.name} is neither a package folder nor a zip archive of one")
+    with tempfile.TemporaryDirectory(prefix="segmed-package-") as scratch:
+        try:
+            _unpack(path, Path(scratch), limits)
+        except PackageError:
+            raise
+        except DAMAGED_ZIP as error:
+            raise _damaged_zip(path, error) from error
+        except OSError as error:
+            if error.errno not in {None, errno.EINVAL}:  # not bzip2's, nor an impossible offset
+                raise
+            raise _damaged_zip(path, error) from error
+        yield Path(scratch)
+
+
+def _damaged_zip(path: Path, error: Exception) -> PackageError:
+    detail = " ".join(str(error).split()) or type(error).__name__
+    return PackageError(f"the archive {path.name} is damaged: {detail}; fetch it anew")
+
+
+def _unpack(path: Path, folder: Path, limits: Mapping[str, int]) -> None:
+    with zipfile.ZipFile(path) as archive:
+        for name, member in _members(archive, limits).items():
+            if member.file_size > limits[name]:
+                raise PackageError(f"{name} in {path.name} unpacks to {member.file_size} bytes")
+            with archive.open(member) as source, (folder / name).open("wb") as target:
+                shutil.copyfileobj(source, target)
+
+
+def _members(archive: zipfile.ZipFile, known: Collection[str]) -> dict[str, zipfile.ZipInfo]:
+    """The package's files in an archive, at its root or in one folder; anything odd is refused."""
+    found: dict[str, zipfile.ZipInfo] = {}
+    folders = set()
+    for member in archive.infolist():
+        name = PurePosixPath(member.filename.replace("\\", "/"))
+        if name.is_absolute() or ".." in name.parts or ":" in member.filename:
+            raise PackageError(f"the archive's {member.filename!r} would lie outside of its folder")
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise PackageError(f"the archive's {member.filename!r} is a link; a package has none")
+        if member.filename.endswith("/"):  # a folder
+            continue
+        if name.name not in known or name.name in found:
+            raise PackageError(
+                f"the archive holds {member.filename!r}; a package holds only {', '.join(known)}"
+            )
+        found[name.name] = member
+        folders.add(name.parent)
+    if len(folders) > 1:
+        raise PackageError("the archive's files lie in several folders; zip one package folder")
+    return found
