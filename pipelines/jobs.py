@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -67,6 +68,7 @@ class Request:
         settings: Device, seed, resume.
         size: Size of the networks of a plan that is made; `small` if not given.
         folder: Working folder: holds the embedded tracking database.
+        side_by_side: How many trainings run at once, see `pipelines.lanes.choose_lanes`.
     """
 
     manifest_path: Path
@@ -79,6 +81,7 @@ class Request:
     settings: Settings = field(default_factory=Settings)
     size: str | None = None
     folder: Path = Path()
+    side_by_side: int = 1
 
     @staticmethod
     def parse(
@@ -130,12 +133,13 @@ class Request:
         """The same request with another working folder."""
         return replace(self, folder=folder)
 
-    def jobs(self, plan_path: Path) -> list[TrainJob]:
-        """One job a model and fold, the budget shared out evenly."""
+    def jobs(self, plan_path: Path, *, lanes: int = 1) -> list[TrainJob]:
+        """One job a model and fold, the budget shared out evenly over as many lanes."""
         pairs = [(name, fold) for name in self.architectures for fold in self.folds]
         share = self.budget
         if self.budget.seconds is not None:
-            share = replace(share, seconds=self.budget.seconds / len(pairs))
+            rounds = math.ceil(len(pairs) / lanes)
+            share = replace(share, seconds=self.budget.seconds / rounds)
         return [
             TrainJob(self.manifest_path, plan_path, name, fold, share, self.out_dir, self.settings)
             for name, fold in pairs

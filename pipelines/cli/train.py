@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -159,6 +160,14 @@ def compare(
     resume: ResumeOption = False,
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
+    side_by_side: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Trainings at once, each in a process: on a GPU of its own, or on a part "
+            "of the cores; 0: one a GPU.",
+        ),
+    ] = 1,
     register: Annotated[
         str | None, typer.Option(metavar="NAME", help="Register the winner under this name.")
     ] = None,
@@ -173,7 +182,7 @@ def compare(
 
     Example: segmed compare hippocampus.json --models unet,unetpp --folds 0 --budget 20m
     """
-    from pipelines.flows.compare import compare as compare_flow
+    from pipelines.flows.compare import lanes_wide
     from pipelines.flows.runner import run_flow
     from pipelines.jobs import Request
     from segmed.training import Settings
@@ -188,8 +197,9 @@ def compare(
         register=register,
         out_dir=out,
     )
+    request = replace(request.of_size(size), side_by_side=side_by_side)
     with continued_by("--resume"):
-        record = run_flow(compare_flow, request.of_size(size))
+        record = run_flow(lanes_wide(request), request)
     rows = [
         {
             "model": name,
