@@ -13,8 +13,8 @@ from segmed.plan import plan_hash
 SHARED = ("data", "data_licence", "data_source", "plan_hash", "versions", "commit")
 """Provenance that is kept where the members agree on it."""
 
-BULKY = (RANGES, DISTRIBUTIONS)
-"""Provenance of a member that is not repeated in an ensemble's: what its images looked like."""
+BULKY = (RANGES, DISTRIBUTIONS, "curves")
+"""Provenance of a member that is not repeated in an ensemble's: of its images and its epochs."""
 
 
 def join_packages(

@@ -62,6 +62,7 @@ def show(reference: ReferenceArgument, as_json: JsonOption = False) -> None:
     """
     from pipelines.loading import resolve_model
     from segmed.metrics.training_norms import DISTRIBUTIONS
+    from segmed.training.finish import CURVES
 
     resolved = resolve_model(reference)
     package = resolved.load()
@@ -74,7 +75,9 @@ def show(reference: ReferenceArgument, as_json: JsonOption = False) -> None:
         "spacing_mm": list(package.plan.preprocessing.spacing_mm),
         "path": str(resolved.path),
         "provenance": {
-            key: value for key, value in package.provenance.items() if key != DISTRIBUTIONS
+            key: value
+            for key, value in package.provenance.items()
+            if key not in {DISTRIBUTIONS, CURVES}
         },
     }
     emit(facts, [f"{key}: {value}" for key, value in facts.items()], as_json=as_json)

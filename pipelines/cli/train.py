@@ -71,6 +71,10 @@ def train(
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="The same bits each time; slower on a GPU.")
     ] = False,
+    compiled: Annotated[
+        bool,
+        typer.Option("--compile", help="Compile the network first: minutes, for long GPU runs."),
+    ] = False,
     out: OutOption = Path("segmed-runs"),
     as_json: JsonOption = False,
 ) -> None:
@@ -96,6 +100,7 @@ def train(
             weights=weights,
             patience=patience,
             deterministic=deterministic,
+            compile=compiled,
         ),
     )
     check_job(job)

@@ -119,7 +119,7 @@ def fit(
             )
         yield from run.epochs(wish)
         if crew.leads and not (run.is_reused and (out_dir / "package").is_dir()):
-            made = {**run.identity, **run.norms}
+            made = {**run.identity, "budget": asdict(budget), **run.norms}
             save_package(run.trainer, manifest, run.history, made, out_dir / "package")
         crew.wait()  # the package is there for all
 

@@ -51,6 +51,9 @@ def test_training_leaves_checkpoints_history_and_a_package(undisturbed: Path) ->
     assert package.provenance["fold"] == 0
     assert package.provenance["steps"] == 8
     assert package.provenance["data_hash"]
+    assert package.provenance["budget"]["epochs"] == 2
+    assert package.provenance["curves"]["step"] == [4, 8]
+    assert all(value > 0 for value in package.provenance["curves"]["train_loss"])
     phases = package.provenance["phases_s"]
     assert set(phases) == set(PHASES)
     assert min(phases["forward"], phases["backward"], phases["validation"]) > 0
