@@ -37,6 +37,7 @@ class Lanes:
     threads: int
     _free: queue.Queue[str] = field(default_factory=queue.Queue)
     _children: set[BaseProcess] = field(default_factory=set)
+    _is_over: bool = False
 
     def __post_init__(self) -> None:
         for device in self.devices:
@@ -59,6 +60,8 @@ class Lanes:
             TrainingError: The process died without a word.
             KeyboardInterrupt: It was told to stop, and saved.
         """
+        if self._is_over:
+            raise KeyboardInterrupt("stopped before it began")
         job = replace(job, settings=replace(job.settings, device=device))
         ours, theirs = FRESH.Pipe(duplex=False)
         child = FRESH.Process(target=_run, args=(job, self.threads, theirs))
@@ -73,7 +76,8 @@ class Lanes:
             ours.close()
 
     def stop(self) -> None:
-        """Tell all that run to save and end."""
+        """Tell all that run to save and end; none is begun from now on."""
+        self._is_over = True
         for child in list(self._children):
             child.terminate()
 

@@ -78,6 +78,9 @@ def test_a_killed_training_is_named_and_one_told_to_stop_saves(tmp_path: Path) -
     with pytest.raises(KeyboardInterrupt, match="stopped by SIGTERM"):
         end_by(signal.SIGTERM)
     assert (job.run_dir / "last.ckpt").exists()
+    lanes.stop()
+    with pytest.raises(KeyboardInterrupt, match="before it began"):
+        lanes.train(job, "cpu", lambda _: None)
 
 
 @pytest.fixture(scope="module")
