@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -46,6 +47,11 @@ class TrainJob:
         """Folder of this job's results."""
         return self.out_dir / "runs" / self.architecture / f"fold{self.fold}"
 
+    @property
+    def fit_settings(self) -> Settings:
+        """The settings, with prepared cases kept where all jobs of the comparison find them."""
+        return replace(self.settings, cache_dir=cache_of(self.settings, self.out_dir))
+
 
 @dataclass(frozen=True)
 class Request:
@@ -62,6 +68,7 @@ class Request:
         settings: Device, seed, resume.
         size: Size of the networks of a plan that is made; `small` if not given.
         folder: Working folder: holds the embedded tracking database.
+        side_by_side: How many trainings run at once, see `pipelines.lanes.choose_lanes`.
     """
 
     manifest_path: Path
@@ -74,6 +81,7 @@ class Request:
     settings: Settings = field(default_factory=Settings)
     size: str | None = None
     folder: Path = Path()
+    side_by_side: int = 1
 
     @staticmethod
     def parse(
@@ -125,16 +133,22 @@ class Request:
         """The same request with another working folder."""
         return replace(self, folder=folder)
 
-    def jobs(self, plan_path: Path) -> list[TrainJob]:
-        """One job a model and fold, the budget shared out evenly."""
+    def jobs(self, plan_path: Path, *, lanes: int = 1) -> list[TrainJob]:
+        """One job a model and fold, the budget shared out evenly over as many lanes."""
         pairs = [(name, fold) for name in self.architectures for fold in self.folds]
         share = self.budget
         if self.budget.seconds is not None:
-            share = Budget(seconds=self.budget.seconds / len(pairs))
+            rounds = math.ceil(len(pairs) / lanes)
+            share = replace(share, seconds=self.budget.seconds / rounds)
         return [
             TrainJob(self.manifest_path, plan_path, name, fold, share, self.out_dir, self.settings)
             for name, fold in pairs
         ]
+
+
+def cache_of(settings: Settings, out_dir: Path) -> Path:
+    """Where the trainings of a comparison keep prepared cases: each is read once for all."""
+    return settings.cache_dir or out_dir / "cache"
 
 
 def size_named(text: str | None) -> Size:

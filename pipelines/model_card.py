@@ -28,7 +28,7 @@ def card_of(package: ModelPackage, scores: Mapping[str, Any] | None = None) -> s
     plan, made = package.plan, package.provenance
     scores = scores or made.get(HELD_OUT)
     head = [
-        f"# {plan.name}: {package.architecture}, {plan.spatial_dims}D",
+        f"# {plan.name}: {_form(package)}, {plan.spatial_dims}D",
         "",
         "## Intended use",
         f"Segmentation of {', '.join(label.name for label in plan.labels)} in "
@@ -57,6 +57,12 @@ def card_of(package: ModelPackage, scores: Mapping[str, Any] | None = None) -> s
         f"Package hash `{package.hash}`",
     ]
     return _fitted(head, _scores(scores, made.get("fold")), tail)
+
+
+def _form(package: ModelPackage) -> str:
+    if package.members == 1:
+        return package.architecture
+    return f"{package.architecture}, mean of {package.members} networks"
 
 
 def _label(name: str, value: int, code: Any) -> str:

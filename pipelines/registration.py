@@ -12,11 +12,14 @@ from pipelines.tracking import RunLog
 from segmed.comparison import Contest
 
 
-def register_winner(contest: Contest, name: str, log: RunLog, *, folder: Path = Path()) -> Version:
+def register_winner(
+    contest: Contest, package_dir: Path, name: str, log: RunLog, *, folder: Path = Path()
+) -> Version:
     """Register the winner's package with its card.
 
     Args:
         contest: The comparison.
+        package_dir: The winner's package, or the ensemble of its folds.
         name: Registered name.
         log: Run of the comparison; the version belongs to the run that trained the package, or to
             this one where the server does not know that.
@@ -26,11 +29,11 @@ def register_winner(contest: Contest, name: str, log: RunLog, *, folder: Path = 
         The version; it is champion if the model had none, else challenger.
     """
     registry = Registry(folder)
-    package = resolve_path(contest.winning_package).load()
+    package = resolve_path(package_dir).load()
     folds = [entry.fold for entry in contest.contestants if entry.architecture == contest.winner]
     scores = held_out_scores(contest.tables[contest.winner], folds)
     return registry.register(
-        contest.winning_package,
+        package_dir,
         name,
         log.run_id(),
         _alias_for(registry, name, package.hash),

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipelines.cross_validation import join_folds
 from pipelines.held_out import held_out_scores, keep_scores
 from pipelines.jobs import Request, TrainJob
+from pipelines.lanes import Lanes
 from pipelines.tracking import RunLog, comparison
 from segmed.comparison import Contest, Contestant, contest_record, hold_contest, report_content
 from segmed.evaluation import Evaluated, score_cases
@@ -30,6 +33,7 @@ from segmed.report import overlay_png, write_report
 from segmed.training import EpochResult, fit
 
 OnEpoch = Callable[[EpochResult], None]
+HeldDevice = Callable[[str], AbstractContextManager[None]]
 
 
 def train_alone(job: TrainJob, on_epoch: OnEpoch | None = None) -> Contestant:
@@ -78,9 +82,42 @@ def train_and_score(job: TrainJob, log: RunLog, on_epoch: OnEpoch | None = None)
     With `settings.resume`, a job whose scores stand is not done again, as long as plan, data,
     budget and seed are what they were.
     """
+
+    def told(result: EpochResult) -> None:
+        log.epoch(result)
+        if on_epoch is not None:
+            on_epoch(result)
+
     if not (job.settings.resume and is_done(job)):
-        _train(job, log, on_epoch)
-        _score(job)
+        train_and_keep(job, told)
+    return kept_contestant(job, log)
+
+
+def train_apart(
+    job: TrainJob, log: RunLog, lanes: Lanes, on_epoch: OnEpoch, held: HeldDevice
+) -> Contestant:
+    """`train_and_score` in a process of its own, on a device that is free; tracked from here.
+
+    Args:
+        job: What to train.
+        log: Its run.
+        lanes: Where.
+        on_epoch: Called with each epoch's result.
+        held: Keeps others off a device; given its name.
+    """
+
+    def told(result: EpochResult) -> None:
+        log.epoch(result)
+        on_epoch(result)
+
+    if not (job.settings.resume and is_done(job)):
+        with lanes.device() as device, held(device):
+            lanes.train(job, device, told)
+    return kept_contestant(job, log)
+
+
+def kept_contestant(job: TrainJob, log: RunLog) -> Contestant:
+    """A finished job's results, read from its folder and tracked."""
     contestant = read_contestant(job.run_dir)
     _log_results(contestant, log, read_manifest(job.manifest_path))
     return contestant
@@ -118,7 +155,8 @@ def _unusual(job: TrainJob) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value}
 
 
-def _train(job: TrainJob, log: RunLog, on_epoch: OnEpoch | None) -> None:
+def train_and_keep(job: TrainJob, on_epoch: OnEpoch) -> None:
+    """Train a job and score its held-out cases; all that comes of it are files in its folder."""
     (job.run_dir / "contestant.json").unlink(missing_ok=True)
     for result in fit(
         read_manifest(job.manifest_path),
@@ -127,11 +165,10 @@ def _train(job: TrainJob, log: RunLog, on_epoch: OnEpoch | None) -> None:
         fold=job.fold,
         budget=job.budget,
         out_dir=job.run_dir,
-        settings=job.settings,
+        settings=job.fit_settings,
     ):
-        log.epoch(result)
-        if on_epoch is not None:
-            on_epoch(result)
+        on_epoch(result)
+    _score(job)
 
 
 def _score(job: TrainJob) -> Evaluated:
@@ -259,9 +296,12 @@ def _shown(entry: Mapping[str, Any], digits: int) -> str:
 def conclude(
     contestants: Sequence[Contestant], request: Request, failures: Sequence[str]
 ) -> tuple[Contest, dict[str, Any]]:
-    """Compare the contestants; write `comparison.json` and `report.html`."""
+    """Compare the contestants, join folds; write `comparison.json` and `report.html`."""
     contest = hold_contest(contestants)
-    record = contest_record(contest) | {"failures": list(failures)}
+    record = contest_record(contest) | {
+        "failures": list(failures),
+        "ensembles": join_folds(contest, request),
+    }
     write_record(record, request)
     manifest = read_manifest(request.manifest_path)
     folds = ", ".join(map(str, request.folds))

@@ -129,11 +129,13 @@ class RunLog:
             self._append("metrics", values=finite, step=step)
 
     def epoch(self, result: EpochResult) -> None:
-        """Log one epoch: losses, Dice of each label, learning rate and seconds."""
+        """Log one epoch: losses, Dice of each label, learning rate, time by phase and memory."""
         dice = {f"val/dice/{label}": value for label, value in result.val_dice.items()}
         losses = {"train/loss": result.train_loss, "val/loss": result.val_loss}
         rest = {"train/learning_rate": result.learning_rate, "train/seconds": result.seconds}
-        known = {**losses, **dice, **rest}
+        times = {f"time/{phase}_s": seconds for phase, seconds in result.phases_s.items()}
+        memory = {"train/peak_memory_mb": result.peak_memory_mb}
+        known = {**losses, **dice, **rest, **times, **memory}
         self.metrics(
             {name: value for name, value in known.items() if value is not None}, step=result.epoch
         )

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import PositiveInt, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -36,6 +36,7 @@ from segmed import __version__
 from segmed.errors import PackageError, UsageError, WeightsError
 from segmed.manifest.schema import Channel, Frozen, LabelClass
 from segmed.models import build_model
+from segmed.models.averaged import AveragedNetworks
 from segmed.package_upgrade import SCHEMA_VERSION, upgraded
 from segmed.package_zip import unpack
 from segmed.plan import Plan, plan_hash, read_plan, write_plan
@@ -57,6 +58,13 @@ MAX_TEXT_BYTES = 16 * 2**20
 MAX_WEIGHTS_BYTES = 16 * 2**30
 """Largest weight file that is read, in bytes."""
 
+LIMITS = {
+    WEIGHTS_FILE: MAX_WEIGHTS_BYTES,
+    PLAN_FILE: MAX_TEXT_BYTES,
+    CARD_FILE: MAX_TEXT_BYTES,
+}
+"""Each file of a package, and the most bytes of it that are read."""
+
 
 class Card(Frozen):
     """What `package.json` holds.
@@ -72,6 +80,7 @@ class Card(Frozen):
         files: Hex sha256 of each other file.
         hash: Identity of what the package computes, see `ModelPackage.hash`.
         segmed: Version of segmed that wrote the package; empty where that is not known.
+        members: How many networks are averaged.
     """
 
     schema_version: int
@@ -84,6 +93,7 @@ class Card(Frozen):
     files: dict[str, str]
     hash: str
     segmed: str
+    members: PositiveInt = 1
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,7 @@ class ModelPackage:
         plan: The contract between images and network.
         state: The network's tensors, by name.
         provenance: Where it comes from: training data hash, commit, versions, seed, metrics.
+        members: How many such networks are averaged; `segmed.ensemble` joins them.
     """
 
     architecture: str
@@ -103,6 +114,7 @@ class ModelPackage:
     plan: Plan
     state: Mapping[str, Tensor] = field(repr=False)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    members: int = 1
 
     @cached_property
     def hash(self) -> str:
@@ -112,6 +124,7 @@ class ModelPackage:
         """
         digest = hashlib.sha256()
         head = [HASH_FORM, self.architecture, _plain(self.options), plan_hash(self.plan)]
+        head += [self.members] if self.members > 1 else []
         digest.update(json.dumps(head, sort_keys=True).encode())
         for name in sorted(self.state):
             tensor = self.state[name].detach().cpu().contiguous()
@@ -126,13 +139,17 @@ class ModelPackage:
             ModelError: The architecture cannot be built with these options.
             WeightsError: The weights do not fit it.
         """
-        network: nn.Module = build_model(
-            self.architecture,
-            spatial_dims=self.plan.spatial_dims,
-            in_channels=self.plan.in_channels,
-            num_classes=self.plan.num_classes,
-            **self.options,
-        )
+        networks = [
+            build_model(
+                self.architecture,
+                spatial_dims=self.plan.spatial_dims,
+                in_channels=self.plan.in_channels,
+                num_classes=self.plan.num_classes,
+                **self.options,
+            )
+            for _ in range(self.members)
+        ]
+        network: nn.Module = networks[0] if self.members == 1 else AveragedNetworks(networks)
         try:
             network.load_state_dict(dict(self.state), strict=True)
         except RuntimeError as error:
@@ -187,6 +204,7 @@ class ModelPackage:
             files={name: _sha256(folder / name) for name in (WEIGHTS_FILE, PLAN_FILE)},
             hash=self.hash,
             segmed=__version__,
+            members=self.members,
         )
         text = json.dumps(card.model_dump(mode="json"), indent=2, sort_keys=True)
         _write_bytes(folder / CARD_FILE, text.encode())
@@ -226,7 +244,9 @@ def _read_folder(folder: Path) -> ModelPackage:
         state = load_tensors(weights)
     except (UsageError, SafetensorError, KeyError) as error:  # KeyError: an unknown number type
         raise PackageError(f"{folder} is damaged: {error}") from error
-    package = ModelPackage(card.architecture, card.options, plan, state, card.provenance)
+    package = ModelPackage(
+        card.architecture, card.options, plan, state, card.provenance, card.members
+    )
     if package.hash != card.hash:
         raise hash_differs(folder, card, package)
     return package
@@ -289,8 +309,7 @@ def _bounded_bytes(path: Path, limit: int) -> bytes:
 def _unzipped(path: Path) -> Iterator[Path]:
     """A temporary folder with the three files of a zipped package."""
     with tempfile.TemporaryDirectory(prefix="segmed-package-") as scratch:
-        limits = dict.fromkeys(FILES, MAX_TEXT_BYTES) | {WEIGHTS_FILE: MAX_WEIGHTS_BYTES}
-        unpack(path, Path(scratch), limits)
+        unpack(path, Path(scratch), LIMITS)
         yield Path(scratch)
 
 

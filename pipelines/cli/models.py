@@ -17,7 +17,7 @@ ReferenceArgument = Annotated[
 ]
 
 
-LONG_FACTS = ("training_distributions", "shape_ranges")
+LONG_FACTS = ("training_distributions", "shape_ranges", "curves")
 """Tables in a package's provenance that nobody reads as a line."""
 
 
@@ -80,6 +80,7 @@ def show(reference: ReferenceArgument, as_json: JsonOption = False) -> None:
         **resolved.record(),
         "architecture": package.architecture,
         "spatial_dims": package.plan.spatial_dims,
+        "members": package.members,
         "labels": {label.name: label.value for label in package.plan.labels},
         "channels": [channel.name for channel in package.plan.channels],
         "spacing_mm": list(package.plan.preprocessing.spacing_mm),
@@ -97,11 +98,12 @@ def _facts(facts: Mapping[str, Any], scores: Mapping[str, Any] | None) -> list[s
     version = f"version {facts['version']}" if facts["version"] else ""
     steps = f"{made['steps']} steps" if "steps" in made else ""
     fold = f"fold {made['fold']} held out" if "fold" in made else ""
+    averaged = f"the mean of {facts['members']}" if facts["members"] > 1 else ""
     mean = (scores or {}).get("structures", {}).get("mean", {})
     rows = {
         "model": _joined(facts["model"], version),
         "hash": facts["hash"],
-        "network": f"{facts['architecture']}, {facts['spatial_dims']}D",
+        "network": _joined(f"{facts['architecture']}, {facts['spatial_dims']}D", averaged),
         "segments": ", ".join(f"{value} {name}" for name, value in facts["labels"].items()),
         "reads": ", ".join(facts["channels"]),
         "spacing": " x ".join(f"{edge:g}" for edge in facts["spacing_mm"]) + " mm",

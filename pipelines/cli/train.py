@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +27,12 @@ if TYPE_CHECKING:
 PlanOption = Annotated[
     Path | None, typer.Option("--plan", help="A plan; made from the data if left out.")
 ]
-BudgetOption = Annotated[str | None, typer.Option(help="Time, such as 90s, 10m or 1h30m.")]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Time, such as 90s, 10m or 1h30m; 10m-cpu: CPU time of training alone, to compare."
+    ),
+]
 EpochsOption = Annotated[int | None, typer.Option(min=1, help="Epochs, instead of a time.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of weights, patches and augmentation.")]
@@ -65,6 +71,10 @@ def train(
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="The same bits each time; slower on a GPU.")
     ] = False,
+    compiled: Annotated[
+        bool,
+        typer.Option("--compile", help="Compile the network first: minutes, for long GPU runs."),
+    ] = False,
     out: OutOption = Path("segmed-runs"),
     as_json: JsonOption = False,
 ) -> None:
@@ -90,6 +100,7 @@ def train(
             weights=weights,
             patience=patience,
             deterministic=deterministic,
+            compile=compiled,
         ),
     )
     check_job(job)
@@ -120,11 +131,17 @@ def train(
 
 
 def _train_along(job: TrainJob) -> None:
-    """The part of every process of `torchrun` but the first, which tracks, scores and prints."""
+    """The part of every process of `torchrun` but the first, which tracks, scores and prints.
+
+    Where scores of this job stand, the first process does not train, and waits for nobody.
+    """
+    from pipelines.steps import is_done
     from segmed.manifest import read_manifest
     from segmed.plan import read_plan
     from segmed.training import fit
 
+    if job.settings.resume and is_done(job):
+        return
     for _ in fit(
         read_manifest(job.manifest_path),
         read_plan(job.plan_path),
@@ -132,7 +149,7 @@ def _train_along(job: TrainJob) -> None:
         fold=job.fold,
         budget=job.budget,
         out_dir=job.run_dir,
-        settings=job.settings,
+        settings=job.fit_settings,
     ):
         pass
 
@@ -148,6 +165,14 @@ def compare(
     resume: ResumeOption = False,
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
+    side_by_side: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Trainings at once, each in a process: on a GPU of its own, or on a part "
+            "of the cores; 0: one a GPU.",
+        ),
+    ] = 1,
     register: Annotated[
         str | None, typer.Option(metavar="NAME", help="Register the winner under this name.")
     ] = None,
@@ -156,9 +181,13 @@ def compare(
 ) -> None:
     """Train several architectures on the same folds and compare them case by case.
 
+    With several folds (--models unet --folds all is a cross-validation of one) OUT/out_of_fold
+    holds every case as segmented by the network that had not seen it, and OUT/ensembles one
+    package a model that averages its folds; that of the winner is registered.
+
     Example: segmed compare hippocampus.json --models unet,unetpp --folds 0 --budget 20m
     """
-    from pipelines.flows.compare import compare as compare_flow
+    from pipelines.flows.compare import lanes_wide
     from pipelines.flows.runner import run_flow
     from pipelines.jobs import Request
     from segmed.training import Settings
@@ -173,8 +202,9 @@ def compare(
         register=register,
         out_dir=out,
     )
+    request = replace(request.of_size(size), side_by_side=side_by_side)
     with continued_by("--resume"):
-        record = run_flow(compare_flow, request.of_size(size))
+        record = run_flow(lanes_wide(request), request)
     rows = [
         {
             "model": name,

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger, task
+from prefect import Flow, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.task_runners import ThreadPoolTaskRunner
 
 from pipelines import steps
-from pipelines.flows.train import train_fold
-from pipelines.jobs import Request, settle_plan
+from pipelines.cross_validation import package_of_winner
+from pipelines.flows.train import train_fold, train_in_lane
+from pipelines.jobs import Request, TrainJob, settle_plan
+from pipelines.lanes import Lanes, choose_lanes
 from pipelines.registration import register_winner
 from pipelines.tracking import ParentLog, comparison
 from segmed.comparison import Contest, Contestant
@@ -44,19 +50,48 @@ def compare(request: Request) -> dict[str, Any]:
 
 
 def train_all(
-    request: Request, plan_path: Any, parent: ParentLog
+    request: Request, plan_path: Path, parent: ParentLog
 ) -> tuple[list[Contestant], list[str]]:
-    """Every job in turn; a training that cannot go on is noted and the others go on."""
+    """Every job, in turn or side by side; one that cannot go on is noted, the others go on."""
+    lanes = choose_lanes(request.side_by_side, request.settings.device)
+    jobs = request.jobs(plan_path, lanes=len(lanes.devices))
+    started = started_jobs(jobs, parent, lanes)
     contestants: list[Contestant] = []
     failures: list[str] = []
-    for job in request.jobs(plan_path):
-        name = f"{job.architecture}/fold{job.fold}"
-        try:
-            contestants.append(train_fold.with_options(task_run_name=name)(job, parent))
-        except TrainingError as error:
-            failures.append(f"{name}: {error}")
-            get_run_logger().error("%s failed: %s", name, error)
+    try:
+        for job, result in zip(jobs, started, strict=True):
+            name = f"{job.architecture}/fold{job.fold}"
+            try:
+                contestants.append(result())
+            except TrainingError as error:
+                failures.append(f"{name}: {error}")
+                get_run_logger().error("%s failed: %s", name, error)
+    except BaseException:
+        lanes.stop()
+        raise
     return contestants, failures
+
+
+def started_jobs(
+    jobs: Sequence[TrainJob], parent: ParentLog, lanes: Lanes
+) -> list[Callable[[], Contestant]]:
+    """What gives each job's result: without lanes it then runs, with lanes it has been started."""
+    names = [f"{job.architecture}/fold{job.fold}" for job in jobs]
+    if len(lanes.devices) == 1:
+        return [
+            partial(train_fold.with_options(task_run_name=name), job, parent)
+            for name, job in zip(names, jobs, strict=True)
+        ]
+    return [
+        train_in_lane.with_options(task_run_name=name).submit(job, parent, lanes).result
+        for name, job in zip(names, jobs, strict=True)
+    ]
+
+
+def lanes_wide(request: Request) -> Flow[[Request], dict[str, Any]]:
+    """The flow with as many workers as the request has lanes."""
+    count = len(choose_lanes(request.side_by_side, request.settings.device).devices)
+    return compare.with_options(task_runner=ThreadPoolTaskRunner(max_workers=count))
 
 
 @task(cache_policy=NO_CACHE)
@@ -78,5 +113,6 @@ def log_comparison(record: dict[str, Any], request: Request, parent: ParentLog) 
 def register(contest: Contest, request: Request, parent: ParentLog) -> str:
     """The winner as a version; champion if there is none yet, else challenger."""
     assert request.register is not None
-    version = register_winner(contest, request.register, parent, folder=request.folder)
+    package = package_of_winner(contest, request.out_dir)
+    version = register_winner(contest, package, request.register, parent, folder=request.folder)
     return version.reference

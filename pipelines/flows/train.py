@@ -9,7 +9,9 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from pipelines import steps
+from pipelines.flows.gpu_limit import one_at_a_time
 from pipelines.jobs import TrainJob, check_job
+from pipelines.lanes import Lanes
 from pipelines.tracking import ParentLog, comparison
 from segmed.comparison import Contestant
 from segmed.manifest import read_manifest
@@ -30,6 +32,18 @@ def train_fold(job: TrainJob, parent: ParentLog) -> Contestant:
     params = steps.job_params(job, read_plan(job.plan_path))
     with parent.child(job.architecture, job.fold, params=params) as log:
         return steps.train_and_score(job, log, show)
+
+
+@task(cache_policy=NO_CACHE)
+def train_in_lane(job: TrainJob, parent: ParentLog, lanes: Lanes) -> Contestant:
+    """`train_fold` in a process of its own, so that several run side by side."""
+
+    def show(result: EpochResult) -> None:
+        progress.info("%s", steps.epoch_line(f"{job.architecture} fold {job.fold}", result))
+
+    params = steps.job_params(job, read_plan(job.plan_path))
+    with parent.child(job.architecture, job.fold, params=params) as log:
+        return steps.train_apart(job, log, lanes, show, one_at_a_time)
 
 
 @flow(name="train", validate_parameters=False)

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from segmed.errors import UsageError
+from segmed.training.clock import ClockKind
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -15,8 +16,10 @@ class Budget:
     """A budget in seconds or in epochs; exactly one of them.
 
     Attributes:
-        seconds: Wall-clock seconds, validation included.
+        seconds: Seconds by `clock`.
         epochs: Epochs of the plan's `iterations_per_epoch` steps.
+        clock: `wall`: seconds from the call on, preparation and validation included. `cpu`: CPU
+            seconds of the training itself, for comparisons on a machine that is shared.
 
     Raises:
         UsageError: None or both are given, or a value is not positive.
@@ -24,6 +27,7 @@ class Budget:
 
     seconds: float | None = None
     epochs: int | None = None
+    clock: ClockKind = "wall"
 
     def __post_init__(self) -> None:
         if (self.seconds is None) == (self.epochs is None):
@@ -34,10 +38,10 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """A budget from text such as `90s`, `10m`, `1h30m` or `2.5h`.
+        """A budget from text such as `90s`, `10m`, `1h30m`, `2.5h` or `5m-cpu`.
 
         Args:
-            text: Amounts with units s, m or h.
+            text: Amounts with units s, m or h; `-cpu` at the end for CPU seconds of training.
 
         Returns:
             The budget in seconds.
@@ -45,10 +49,15 @@ class Budget:
         Raises:
             UsageError: The text is no duration, or not positive.
         """
-        if not re.fullmatch(r"(\d+(\.\d+)?[smh])+", text.strip()):
-            raise UsageError(f"budget {text!r} is no duration: write 90s, 10m, 1h30m or 2.5h")
+        if not re.fullmatch(r"(\d+(\.\d+)?[smh])+(-cpu)?", text.strip()):
+            raise UsageError(
+                f"budget {text!r} is no duration: write 90s, 10m, 1h30m, 2.5h, or 10m-cpu"
+            )
         parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", text)
-        return cls(seconds=sum(float(amount) * _UNITS[unit] for amount, unit in parts))
+        return cls(
+            seconds=sum(float(amount) * _UNITS[unit] for amount, unit in parts),
+            clock="cpu" if text.strip().endswith("-cpu") else "wall",
+        )
 
     def progress(self, *, elapsed_s: float, step: int, steps_per_epoch: int) -> float:
         """Share of the budget that is spent, 0 to 1."""

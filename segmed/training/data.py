@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +102,7 @@ def place_cases(cases: Sequence[TrainingCase], device: Device) -> list[TrainingC
     if need > RESIDENT_SHARE * free:
         return list(cases)
     where = device.torch_device
-    return [
-        TrainingCase(case.id, case.image.to(where), case.label.to(where), case.points)
-        for case in cases
-    ]
+    return [replace(case, image=case.image.to(where), label=case.label.to(where)) for case in cases]
 
 
 def make_batch(
@@ -139,7 +136,9 @@ def make_batch(
     if plan.slice_axis is not None and axes == len(plan.patch_size) + 1:
         size.insert(plan.slice_axis, 1)
     taken = draws[share]
-    images = torch.stack([cut(cases[d.case].image, d.centre, size) for d in taken])
+    images = torch.stack(
+        [cut(cases[d.case].image, d.centre, size, fill=cases[d.case].lowest) for d in taken]
+    )
     labels = torch.stack([cut(cases[d.case].label, d.centre, size, fill=0) for d in taken])
     if len(size) > len(plan.patch_size) and plan.slice_axis is not None:
         images = images.squeeze(plan.slice_axis + 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -14,8 +14,12 @@ import torch
 
 from segmed.manifest.schema import Manifest
 from segmed.package import ModelPackage
+from segmed.training.phases import totals
 from segmed.training.settings import EpochResult
 from segmed.training.trainer import Trainer
+
+CURVES = "curves"
+"""Key of a package's provenance that holds the training's curves."""
 
 
 def save_package(
@@ -31,8 +35,8 @@ def save_package(
         trainer: Holds the weights.
         manifest: The image set, for its name and licence.
         history: One result an epoch.
-        identity: Architecture, fold, seed, plan and data hash; and what the training cases looked
-            like, from `norms_of`, which quality flags and the drift watch read.
+        identity: Architecture, fold, seed, budget, plan and data hash; and what the training cases
+            looked like, from `norms_of`, which quality flags and the drift watch read.
         folder: Where the package goes.
 
     Returns:
@@ -53,6 +57,9 @@ def save_package(
             "steps": last.step if last else 0,
             "seconds": round(last.seconds, 1) if last else 0.0,
             "validation_dice": last.val_dice if last else {},
+            CURVES: curves(history),
+            "phases_s": totals([result.phases_s for result in history]),
+            "peak_memory_mb": round(max((r.peak_memory_mb for r in history), default=0.0), 1),
             "device": trainer.device.why,
             "commit": commit_hash(),
             "versions": versions(),
@@ -61,6 +68,23 @@ def save_package(
     )
     package.save(folder)
     return package
+
+
+def curves(history: Sequence[EpochResult]) -> dict[str, list[Any]]:
+    """The epochs as columns: step, seconds, losses, learning rate and mean Dice."""
+    columns: dict[str, Callable[[EpochResult], float | None]] = {
+        "step": lambda result: result.step,
+        "seconds": lambda result: result.seconds,
+        "learning_rate": lambda result: result.learning_rate,
+        "train_loss": lambda result: result.train_loss,
+        "val_loss": lambda result: result.val_loss,
+        "mean_dice": lambda result: result.mean_dice if result.val_dice else None,
+    }
+
+    def short(value: float | None) -> float | None:
+        return None if value is None else float(f"{value:.5g}")
+
+    return {name: [short(of(result)) for result in history] for name, of in columns.items()}
 
 
 def versions() -> dict[str, str]:

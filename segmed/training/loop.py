@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from segmed.errors import TrainingError, UsageError
@@ -26,6 +25,7 @@ from segmed.training.checkpoint import (
     sweep,
     write_history,
 )
+from segmed.training.clock import Clock
 from segmed.training.conditions import check_request, same_bits
 from segmed.training.data import (
     Batch,
@@ -42,8 +42,10 @@ from segmed.training.interrupt import StopWish, stop_on_signals
 from segmed.training.memory import (
     estimate_step_bytes,
     explained_memory_errors,
+    peak_memory_mb,
     require_memory,
 )
+from segmed.training.phases import STEP_PHASES
 from segmed.training.sampling import TrainingCase
 from segmed.training.settings import EpochResult, Settings
 from segmed.training.trainer import Trainer
@@ -55,7 +57,7 @@ log = logging.getLogger(__name__)
 TIMED_STEPS = 4
 """Steps after which the length of an epoch is foretold."""
 
-_TALLY = ("steps", "loss", "compute_s", "data_s", "checkpoint_s")
+_TALLY = ("steps", "loss", "data", *STEP_PHASES, "checkpoint")
 """Running sums of the epoch under way."""
 
 LAST = "last.ckpt"
@@ -85,7 +87,7 @@ def fit(
         plan: The plan made for it.
         architecture: One of `list_models()`.
         fold: Fold whose cases are held out; the others are trained on.
-        budget: Time or epochs. Time counts from the call, data preparation included.
+        budget: Time or epochs. Wall time counts from the call, data preparation included.
         out_dir: Folder of this run.
         settings: Device, seed, resume and the like.
 
@@ -98,7 +100,7 @@ def fit(
         ManifestError: A case cannot be read.
         KeyboardInterrupt: Stopped by Ctrl-C or SIGTERM, after saving.
     """
-    clock = _Clock(time.monotonic())
+    clock = Clock(budget.clock)
     check_request(manifest, plan, architecture, fold)
     device = choose_device(settings.device)
     with ExitStack() as stack:
@@ -106,17 +108,18 @@ def fit(
         stack.enter_context(same_bits(settings.deterministic))
         wish = stack.enter_context(stop_on_signals())
         stack.enter_context(explained_memory_errors(plan, batch_size=plan.recipe.batch_size))
-        run = _Run.start(
-            manifest,
-            plan,
-            _Job(architecture, fold, budget, out_dir, settings),
-            device=device,
-            crew=crew,
-            clock=clock,
-        )
+        with clock.unpaid():
+            run = _Run.start(
+                manifest,
+                plan,
+                _Job(architecture, fold, budget, out_dir, settings),
+                device=device,
+                crew=crew,
+                clock=clock,
+            )
         yield from run.epochs(wish)
         if crew.leads and not (run.is_reused and (out_dir / "package").is_dir()):
-            made = {**run.identity, **run.norms}
+            made = {**run.identity, "budget": asdict(budget), **run.norms}
             save_package(run.trainer, manifest, run.history, made, out_dir / "package")
         crew.wait()  # the package is there for all
 
@@ -133,17 +136,6 @@ class _Job:
 
 
 @dataclass
-class _Clock:
-    """Seconds of the budget spent, over interruptions."""
-
-    started: float
-    before_s: float = 0.0
-
-    def elapsed_s(self) -> float:
-        return self.before_s + time.monotonic() - self.started
-
-
-@dataclass
 class _Run:
     """The state of one call of `fit`."""
 
@@ -155,12 +147,13 @@ class _Run:
     identity: dict[str, object]
     device: Device
     crew: Crew
-    clock: _Clock
+    clock: Clock
     step: int = 0
     history: list[EpochResult] = field(default_factory=list)
     tally: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_TALLY, 0.0))
     saved_at: float = field(default_factory=time.monotonic)
     closing_s: float = 0.0
+    validations_s: list[float] = field(default_factory=list)
     fastest_s: float = math.inf
     is_finished: bool = False
     is_reused: bool = False
@@ -168,7 +161,7 @@ class _Run:
 
     @classmethod
     def start(
-        cls, manifest: Manifest, plan: Plan, job: _Job, *, device: Device, crew: Crew, clock: _Clock
+        cls, manifest: Manifest, plan: Plan, job: _Job, *, device: Device, crew: Crew, clock: Clock
     ) -> _Run:
         """Prepare cases and network, or take over a checkpoint."""
         settings = job.settings
@@ -220,7 +213,7 @@ class _Run:
         batches = one_ahead(self._make_batch, self.step)
         waits_since = time.monotonic()
         for batch in batches:
-            self.tally["data_s"] += time.monotonic() - waits_since
+            self.tally["data"] += time.monotonic() - waits_since
             self._take_step(batch)
             ends_epoch = self.step % length == 0
             spent = self.crew.agree(self._progress()) >= 1.0
@@ -268,7 +261,8 @@ class _Run:
         self.fastest_s = min(self.fastest_s, time.monotonic() - begin)
         self.tally["steps"] += 1
         self.tally["loss"] += loss
-        self.tally["compute_s"] += time.monotonic() - begin
+        for phase, seconds in self.trainer.timer.seconds().items():
+            self.tally[phase] += seconds
 
     def _foretell(self, length: int) -> None:
         """Refuse a budget in which not even one epoch fits, before it is spent."""
@@ -277,23 +271,25 @@ class _Run:
             return
         epoch_s = self.crew.agree(self.fastest_s * length)
         spent_s = self.crew.agree(self.clock.elapsed_s())
+        suffix = "-cpu" if self.clock.kind == "cpu" else ""
         if spent_s + epoch_s > seconds:
             raise UsageError(
                 f"a budget of {seconds:.0f} s is too short: one epoch of {length} steps of "
                 f"{self.job.architecture} takes about {epoch_s:.0f} s here; give at least "
-                f"--budget {math.ceil(1.2 * (spent_s + epoch_s))}s"
+                f"--budget {math.ceil(1.2 * (spent_s + epoch_s))}s{suffix}"
             )
 
     def _end_epoch(self, *, is_last: bool) -> EpochResult:
         begin = time.monotonic()
         val_loss: float | None = None
         val_dice: dict[str, float] = {}
-        if self.held_out:
-            network = self.trainer.evaluation_network()
-            val_loss, val_dice = validate(network, self.held_out, self.plan, self.device)
-            self.trainer.restore_training_weights()
-        validated = time.monotonic()
-        self.closing_s = 1.1 * (validated - begin)
+        if self.held_out and (is_last or self._may_validate()):
+            with self.clock.unpaid() as took:
+                network = self.trainer.evaluation_network()
+                val_loss, val_dice = validate(network, self.held_out, self.plan, self.device)
+                self.trainer.restore_training_weights()
+            self.validations_s.append(took())
+            self.closing_s = 1.1 * took() if self.clock.kind == "wall" else 0.0
         steps = max(self.tally["steps"], 1.0)
         result = EpochResult(
             epoch=len(self.history) + 1,
@@ -304,21 +300,29 @@ class _Run:
             learning_rate=float(self.trainer.optimizer.param_groups[0]["lr"]),
             seconds=self.clock.elapsed_s(),
             phases_s={
-                "data": self.tally["data_s"],
-                "compute": self.tally["compute_s"],
-                "validation": validated - begin,
-                "checkpoint": self.tally["checkpoint_s"],
+                "data": self.tally["data"],
+                **{phase: self.tally[phase] for phase in STEP_PHASES},
+                "validation": time.monotonic() - begin,
+                "checkpoint": self.tally["checkpoint"],
             },
-            peak_memory_mb=_peak_memory_mb(self.device),
+            peak_memory_mb=peak_memory_mb(self.device),
         )
         is_best = not self.history or result.mean_dice > max(r.mean_dice for r in self.history)
         self.history.append(result)
         self.is_finished = self.crew.any(is_last or self._is_patience_over())
         self.tally = dict.fromkeys(_TALLY, 0.0)
-        self._save(LAST)
-        if is_best:
-            self._save(BEST)
+        with self.clock.unpaid():
+            self._save(LAST)
+            if is_best:
+                self._save(BEST)
         return result
+
+    def _may_validate(self) -> bool:
+        """Whether this epoch's validation leaves the time to the training."""
+        spent = self.validations_s
+        if not spent or self.job.budget.seconds is None:
+            return True
+        return sum(spent) + spent[-1] <= self.job.settings.validation_share * self.clock.elapsed_s()
 
     def _save(self, name: str) -> None:
         if not self.crew.leads:
@@ -338,7 +342,7 @@ class _Run:
         save_checkpoint(checkpoint, self.job.out_dir / name)
         write_history(records, self.job.out_dir / HISTORY)
         self.saved_at = time.monotonic()
-        self.tally["checkpoint_s"] += self.saved_at - begin
+        self.tally["checkpoint"] += self.saved_at - begin
 
     def _resume(self) -> None:
         checkpoint = load_checkpoint(self.job.out_dir / LAST, run=self.identity)
@@ -347,6 +351,7 @@ class _Run:
         self.history = [EpochResult(**record) for record in checkpoint.history]
         self.tally |= checkpoint.tally
         self.clock.before_s = checkpoint.elapsed_s
+        self.validations_s = [r.phases_s["validation"] for r in self.history if r.val_dice]
         self.is_finished = checkpoint.is_finished and checkpoint.budget == asdict(self.job.budget)
         log.info("resumed after step %d, %.0f s into the budget", self.step, checkpoint.elapsed_s)
 
@@ -355,13 +360,8 @@ class _Run:
 
     def _is_patience_over(self) -> bool:
         patience = self.job.settings.patience
-        if patience == 0 or len(self.history) <= patience:
+        measured = [result for result in self.history if result.val_dice]
+        if patience == 0 or not measured:
             return False
-        scores = [result.mean_dice for result in self.history]
-        return scores.index(max(scores)) < len(scores) - patience
-
-
-def _peak_memory_mb(device: Device) -> float:
-    if device.is_cuda:
-        return torch.cuda.max_memory_allocated(device.torch_device) / 1e6
-    return float(psutil.Process().memory_info().rss / 1e6)
+        best = max(measured, key=lambda result: result.mean_dice)
+        return measured[-1].epoch - best.epoch >= patience

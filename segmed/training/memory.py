@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -73,6 +75,14 @@ def free_bytes(device: Device) -> int:
     if device.is_cuda:
         return int(torch.cuda.mem_get_info(device.torch_device)[0])
     return int(psutil.virtual_memory().available)
+
+
+def peak_memory_mb(device: Device) -> float:
+    """Largest memory so far, in MB: of PyTorch on a GPU, else resident in this process."""
+    if device.is_cuda:
+        return torch.cuda.max_memory_allocated(device.torch_device) / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def require_memory(need: int, device: Device, plan: Plan, *, batch_size: int) -> None:

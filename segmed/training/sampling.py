@@ -25,12 +25,14 @@ class TrainingCase:
         image: Network input, `[C, *spatial]`, float32.
         label: Class indices, `[*spatial]`, uint8 or int64.
         points: For each foreground class that occurs, voxel indices `[n, axes]`.
+        lowest: The image's smallest value, which stands beyond its border.
     """
 
     id: str
     image: Tensor
     label: Tensor
     points: tuple[npt.NDArray[np.int64], ...] = field(repr=False)
+    lowest: float = 0.0
 
     @classmethod
     def of(cls, case_id: str, image: Tensor, label: Tensor) -> TrainingCase:
@@ -40,7 +42,7 @@ class TrainingCase:
         for value in np.unique(values[values > 0]):
             found = np.argwhere(values == value)
             points.append(found[:: max(1, len(found) // FOREGROUND_POINTS)])
-        return cls(case_id, image, label, tuple(points))
+        return cls(case_id, image, label, tuple(points), float(image.min()))
 
 
 @dataclass(frozen=True)
@@ -112,16 +114,14 @@ def patch_in_volume(plan: Plan, axes: int) -> tuple[int, ...]:
     return tuple(patch)
 
 
-def cut(
-    volume: Tensor, centre: Sequence[int], size: Sequence[int], *, fill: float | None = None
-) -> Tensor:
+def cut(volume: Tensor, centre: Sequence[int], size: Sequence[int], *, fill: float) -> Tensor:
     """Cut a box out of a volume; beyond the border it is filled.
 
     Args:
         volume: `[C, *spatial]` or `[*spatial]`; leading axes beyond `size` are kept whole.
         centre: Voxel at which the box's middle (size // 2) lies.
         size: Voxels along each spatial axis.
-        fill: Value beyond the border; the volume's smallest value by default.
+        fill: Value beyond the border.
 
     Returns:
         The box, `[C, *size]` or `[*size]`. Where the box lies within the volume, it is a view.
@@ -137,7 +137,6 @@ def cut(
     found = volume[tuple(inside)]
     if all(have == want for have, want in zip(found.shape[lead:], size, strict=True)):
         return found
-    value = float(volume.min()) if fill is None else fill
-    box = torch.full((*volume.shape[:lead], *size), value, dtype=volume.dtype, device=volume.device)
+    box = torch.full((*volume.shape[:lead], *size), fill, dtype=volume.dtype, device=volume.device)
     box[tuple(target)] = found
     return box

@@ -20,6 +20,8 @@ class Settings:
         checkpoint_minutes: Longest time between two checkpoints.
         deterministic: Only algorithms that give the same bits each time.
         compile: Compile the network with `torch.compile`.
+        validation_share: Share of a time budget that validations between the first and the last one
+            may take; the epochs in between are then not validated.
         patience: Epochs without a better validation Dice after which to stop; 0 never stops early.
     """
 
@@ -31,6 +33,7 @@ class Settings:
     checkpoint_minutes: float = 5.0
     deterministic: bool = False
     compile: bool = False
+    validation_share: float = 0.1
     patience: int = 0
 
 
@@ -42,12 +45,13 @@ class EpochResult:
         epoch: Number of the epoch, from 1.
         step: Steps done since the start.
         train_loss: Mean loss over the epoch's steps.
-        val_loss: Mean cross-entropy over the held-out cases; `None` without any.
-        val_dice: Mean Dice of each label over the held-out cases.
+        val_loss: Mean cross-entropy over the held-out cases; `None` where none was measured: a
+            time budget leaves out validations that would take too much of it.
+        val_dice: Mean Dice of each label over the held-out cases; empty where not measured.
         learning_rate: Learning rate of the epoch's last step.
         seconds: Seconds of the budget spent so far.
-        phases_s: Seconds of this epoch spent waiting for `data`, in `compute`, in `validation`, and
-            in `checkpoint` (those written since the last result).
+        phases_s: Wall seconds of this epoch by phase, see `segmed.training.phases.PHASES`;
+            `checkpoint` are those written since the last result.
         peak_memory_mb: Largest memory of the process (on a GPU: of the device) so far, in MB.
     """
 

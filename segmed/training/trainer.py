@@ -15,6 +15,7 @@ from segmed.plan.schema import NetworkPlan, Plan, Recipe
 from segmed.training.data import Batch, augment
 from segmed.training.device import Device
 from segmed.training.distributed import Crew
+from segmed.training.phases import StepTimer
 from segmed.training.schedule import learning_rate
 
 MEMORY_FORMAT = {2: torch.channels_last, 3: torch.channels_last_3d}
@@ -58,6 +59,7 @@ class Trainer:
         self._scaler = torch.amp.GradScaler(device.torch_device.type, enabled=needs_scaler)
         wrapped = crew.wrap(self.network, device)
         self._forward: nn.Module = torch.compile(wrapped) if compiled else wrapped  # type: ignore[assignment]
+        self.timer = StepTimer(device)
         self._parameters = [p for p in self.network.parameters() if p.requires_grad]
 
     def step(self, batch: Batch, *, step: int, progress: float) -> Tensor:
@@ -71,25 +73,30 @@ class Trainer:
         Returns:
             The loss, a scalar on the device (not yet waited for).
         """
+        self.timer.begin()
         self.network.train()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.plan.recipe, self.settings.learning_rate, progress)
         image, label = augment(batch, self.plan, self.device)
         image = image.contiguous(memory_format=MEMORY_FORMAT[self.plan.spatial_dims])
+        self.timer.mark()
         with torch.autocast(
             self.device.torch_device.type,
             dtype=self.device.autocast_dtype,
             enabled=self.device.autocast_dtype is not None,
         ):
             loss: Tensor = self.loss(self._forward(image), label)
+        self.timer.mark()
         self.optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # PyTorch's own
+        self.timer.mark()
         self._scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self._parameters, self.plan.recipe.gradient_clip)
         self._scaler.step(self.optimizer)
         self._scaler.update()
         if self.averaged:
             self._average(step)
+        self.timer.mark()
         return loss.detach()
 
     def _average(self, step: int) -> None:

@@ -1,11 +1,12 @@
 """Training beside a plain MONAI loop, beside the bare passes, and where its time goes.
 
-Run: `python -m tests.benchmarks.bench_training [PART...] [--cpu-seconds N]`; all parts by default.
-Parts: `race` (Dice over CPU seconds of training on hippocampus, fold 0 held out: segmed's `unet`
-against a plain MONAI loop), `step` (steps a second against the bare forward and backward passes on
-a resident tensor, small and full U-Net), `phases` (share of a training's time spent waiting for
-data, computing, validating and writing checkpoints). One thread each. Results join the JSON in
-`results`.
+Run: `python -m tests.benchmarks.bench_training [PART...] [--cpu-seconds N] [--seed N]`; without a
+part all but `two_d`. Parts: `race` (`unet` against a plain MONAI loop on hippocampus), `seven`
+(each architecture under the same budget), `two_d` (`unet` on isbi2012 and on chase_db1), `step`
+(steps a second against the bare forward and backward passes on a resident tensor, small and full
+U-Net), `phases` (where the time of a training goes), `table` (the Markdown of what is recorded).
+One thread; budgets are CPU seconds of training, so that a machine that others use too gives the
+same figures. Trainings are records in `results/training`, the rest joins `results/training.json`.
 """
 
 from __future__ import annotations
@@ -14,186 +15,78 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
-from monai.losses import DiceCELoss
-from monai.networks.nets import BasicUNet
-from monai.transforms import Compose, RandSpatialCropd, SpatialPadd
 from torch import Tensor, nn
 
-from segmed.manifest import Manifest, build_manifest
+from segmed.manifest import build_manifest
+from segmed.models import list_models
 from segmed.plan import Plan
 from segmed.plan.make import make_plan
-from segmed.training import Budget, Settings, choose_device, fit, loop
-from segmed.training.data import load_cases, make_batch, one_ahead
+from segmed.training import Budget, Settings, choose_device, fit
+from segmed.training.data import make_batch, one_ahead
 from segmed.training.distributed import Crew
 from segmed.training.sampling import TrainingCase
 from segmed.training.trainer import MEMORY_FORMAT, Trainer
-from segmed.training.validation import validate
+from tests.benchmarks.training_2d import train_membranes, train_vessels
+from tests.benchmarks.training_runs import Runs, train_ours, train_peer
+from tests.benchmarks.training_table import write_table
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
-HIPPOCAMPUS = Path(__file__).resolve().parents[3] / "shared" / "data" / "hippocampus"
-PARTS = ("race", "step", "phases")
-PEER_PATCH = (40, 56, 40)
-PEER_FEATURES = (16, 16, 32, 64, 128, 16)
-PEER_POINTS = 8
-"""Points of the peer's curve, evenly over the budget."""
-
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+PARTS = ("race", "seven", "step", "phases", "table")
 Record = dict[str, Any]
-
-
-@dataclass
-class Stopwatch:
-    """CPU seconds of this process, all threads together, without those spent in `paused`."""
-
-    left_out: float = field(default_factory=time.process_time)
-
-    def __call__(self) -> float:
-        return time.process_time() - self.left_out
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        begin = time.process_time()
-        yield
-        self.left_out += time.process_time() - begin
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What every part needs."""
+    """What every part needs.
 
-    manifest: Manifest
-    plan: Plan
+    Attributes:
+        folder: For checkpoints, packages and prepared cases.
+        cpu_seconds: Budget of each training.
+        seed: Of weights and patches.
+    """
+
     folder: Path
     cpu_seconds: float
+    seed: int
 
-    def cases(self, *, held_out: bool) -> list[TrainingCase]:
-        chosen = self.manifest.split(0)[held_out]
-        return load_cases(self.manifest, chosen, self.plan, self.folder / "cache")
+    @cached_property
+    def hippocampus(self) -> Runs:
+        manifest = build_manifest(DATA / "hippocampus")
+        return Runs(manifest, make_plan(manifest), self.folder, self.cpu_seconds, self.seed)
 
 
-def race(bench: Bench) -> Record:
+def race(bench: Bench) -> None:
     """Both learners on the same cases; validation costs neither of them anything."""
-    training, held_out = bench.cases(held_out=False), bench.cases(held_out=True)
-    peer = peer_curve(bench, training, held_out)
-    ours = our_curve(bench)
-    compared = [
-        {
-            "cpu_seconds": point["cpu_seconds"],
-            "peer": point["mean_dice"],
-            "segmed": round(between(ours, point["cpu_seconds"]), 4),
-        }
-        for point in peer
-        if point["cpu_seconds"] >= ours[0]["cpu_seconds"]
-    ]
-    return {
-        "what": "mean Dice of the held-out cases over CPU seconds of training, one thread each; "
-        "validation is not counted, reading the prepared cases is counted for segmed only",
-        "cpu_seconds": bench.cpu_seconds,
-        "training_cases": len(training),
-        "held_out_cases": len(held_out),
-        "segmed": {"network": "unet, as planned", "points": ours},
-        "monai_loop": {
-            "network": f"BasicUNet, features {PEER_FEATURES}",
-            "recipe": f"DiceCELoss, AdamW 3e-3 (constant), batch 2, patches {PEER_PATCH}",
-            "points": peer,
-        },
-        "at_the_peers_points": compared,
-        "ahead_at_every_point": all(row["segmed"] > row["peer"] for row in compared),
-    }
+    train_peer(bench.hippocampus)
+    train_ours(bench.hippocampus, "unet")
 
 
-def our_curve(bench: Bench) -> list[Record]:
-    """`fit` as it is, on a clock that counts CPU seconds of training."""
-    clock = Stopwatch()
-
-    def validate_unpaid(*arguments: Any) -> tuple[float, dict[str, float]]:
-        with clock.paused():
-            return validate(*arguments)
-
-    points = []
-    with (
-        patch.object(loop, "time", SimpleNamespace(monotonic=clock)),
-        patch.object(loop, "validate", validate_unpaid),
-    ):
-        for result in fit(
-            bench.manifest,
-            bench.plan,
-            architecture="unet",
-            fold=0,
-            budget=Budget(seconds=bench.cpu_seconds),
-            out_dir=bench.folder / "race",
-            settings=Settings(device="cpu", cache_dir=bench.folder / "cache"),
-        ):
-            points.append(curve_point("segmed", result.step, result.seconds, result.val_dice))
-    return points
+def seven(bench: Bench) -> None:
+    """Each architecture as planned."""
+    for architecture in list_models():
+        train_ours(bench.hippocampus, architecture)
 
 
-def peer_curve(
-    bench: Bench, training: list[TrainingCase], held_out: list[TrainingCase]
-) -> list[Record]:
-    """A plain MONAI loop with every prepared case in memory."""
-    torch.manual_seed(0)
-    crop = Compose(
-        [
-            SpatialPadd(keys=("image", "label"), spatial_size=PEER_PATCH),
-            RandSpatialCropd(keys=("image", "label"), roi_size=PEER_PATCH, random_size=False),
-        ]
-    ).set_random_state(seed=0)
-    pool = [{"image": case.image, "label": case.label[None]} for case in training]
-    order = np.random.default_rng(0)
-    network = BasicUNet(spatial_dims=3, in_channels=1, out_channels=3, features=PEER_FEATURES)
-    loss_of = DiceCELoss(to_onehot_y=True, softmax=True)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
-    plan = bench.plan.model_copy(update={"patch_size": PEER_PATCH})
-    device = choose_device("cpu")
-    points: list[Record] = []
-    clock = Stopwatch()
-    step = 0
-    while len(points) < PEER_POINTS:
-        network.train()
-        chosen = [crop(pool[index]) for index in order.integers(len(pool), size=2)]
-        image = torch.stack([item["image"] for item in chosen])
-        label = torch.stack([item["label"] for item in chosen])
-        optimizer.zero_grad()
-        loss = loss_of(network(image), label)
-        loss.backward()
-        optimizer.step()
-        step += 1
-        if clock() >= bench.cpu_seconds * (len(points) + 1) / PEER_POINTS:
-            with clock.paused():
-                _, dice = validate(network, held_out, plan, device)
-            points.append(curve_point("monai", step, clock(), dice))
-    return points
+def two_d(bench: Bench) -> None:
+    """`unet` on two sets of pictures, with the scores that are usual there."""
+    train_membranes(DATA / "isbi2012", bench.folder, bench.cpu_seconds, bench.seed)
+    train_vessels(DATA / "chase_db1", bench.folder, bench.cpu_seconds, bench.seed)
 
 
-def curve_point(name: str, step: int, cpu_seconds: float, dice: dict[str, float]) -> Record:
-    """One point of a curve, told while it is made."""
-    mean = statistics.fmean(dice.values())
-    print(f"{name} {cpu_seconds:6.1f} CPU-s, step {step}: Dice {mean:.4f}", flush=True)
-    return {
-        "step": step,
-        "cpu_seconds": round(cpu_seconds, 1),
-        "mean_dice": round(mean, 4),
-        "dice": {label: round(value, 4) for label, value in dice.items()},
-    }
-
-
-def between(points: list[Record], cpu_seconds: float) -> float:
-    """Dice at a time between two points of a curve."""
-    times = [point["cpu_seconds"] for point in points]
-    return float(np.interp(cpu_seconds, times, [point["mean_dice"] for point in points]))
+def table(_bench: Bench) -> None:
+    """The Markdown of all recorded trainings."""
+    print(write_table())
 
 
 def step(bench: Bench) -> Record:
@@ -203,9 +96,10 @@ def step(bench: Bench) -> Record:
         "averaging) against forward and backward alone on a resident tensor; medians of blocks "
         "taken in turns, one thread",
     }
-    training = bench.cases(held_out=False)[:40]
-    full = make_plan(bench.manifest, size="full")
-    for name, plan, steps in (("small", bench.plan, 6), ("full", full, 2)):
+    runs = bench.hippocampus
+    training = runs.cases(held_out=False)[:40]
+    full = make_plan(runs.manifest, size="full")
+    for name, plan, steps in (("small", runs.plan, 6), ("full", full, 2)):
         record[name] = compare_steps(plan, training, steps=steps, rounds=5)
         print(name, record[name], flush=True)
     return record
@@ -269,11 +163,12 @@ def block(work: Callable[[], None], times: int) -> tuple[float, float]:
 
 def phases(bench: Bench) -> Record:
     """Two epochs of the planned `unet`, every case validated after each."""
+    runs = bench.hippocampus
     begin = time.monotonic()
     results = list(
         fit(
-            bench.manifest,
-            bench.plan,
+            runs.manifest,
+            runs.plan,
             architecture="unet",
             fold=0,
             budget=Budget(epochs=2),
@@ -292,7 +187,7 @@ def phases(bench: Bench) -> Record:
         "what": "share of the wall seconds of a training of two epochs; data: waiting for batches",
         "seconds": round(total, 1),
         "steps": steps,
-        "held_out_cases": len(bench.manifest.split(0)[1]),
+        "held_out_cases": len(runs.manifest.split(0)[1]),
         "share": {name: round(value / total, 4) for name, value in seconds.items()},
     }
 
@@ -300,18 +195,21 @@ def phases(bench: Bench) -> Record:
 def main() -> None:
     """Run the parts that were named and add them to the record."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[])
-    parser.add_argument("--cpu-seconds", type=float, default=300.0, help="of each in the race")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, "two_d", []], default=[])
+    parser.add_argument("--cpu-seconds", type=float, default=300.0, help="of each training")
+    parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    work = {"race": race, "step": step, "phases": phases}
+    work = {f.__name__: f for f in (race, seven, two_d, step, phases, table)}
     record: Record = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    manifest = build_manifest(HIPPOCAMPUS)
     with tempfile.TemporaryDirectory(prefix="segmed-bench-") as folder:
-        bench = Bench(manifest, make_plan(manifest), Path(folder), arguments.cpu_seconds)
+        bench = Bench(Path(folder), arguments.cpu_seconds, arguments.seed)
         for part in arguments.parts or PARTS:
             load = os.getloadavg()[0]
-            record[part] = work[part](bench) | {"load_before": round(load, 1)}
+            result = work[part](bench)
+            if result is None:
+                continue
+            record[part] = result | {"load_before": round(load, 1)}
             record |= {"torch": torch.__version__, "machine": platform.machine()}
             record["cores"] = os.cpu_count()
             RESULTS.parent.mkdir(exist_ok=True)

@@ -13,29 +13,19 @@ import pytest
 import torch
 
 from segmed.errors import PackageError, WeightsError
-from segmed.manifest.schema import Channel, LabelClass
 from segmed.models import build_model
 from segmed.package import ModelPackage
-from segmed.plan import Augmentation, Intensity, Plan, Preprocessing, Recipe
+from segmed.plan import Plan
 
 OPTIONS = {"widths": (4, 8), "strides": ((1, 1), (2, 2))}
 
 
 @pytest.fixture(scope="module")
-def package() -> ModelPackage:
-    plan = Plan(
-        name="tiny",
-        spatial_dims=2,
-        channels=(Channel(name="T1", modality="MR"),),
-        labels=(LabelClass(name="head", value=2),),
-        preprocessing=Preprocessing(spacing_mm=(1.0, 1.0), intensity=(Intensity(scheme="zscore"),)),
-        patch_size=(16, 16),
-        networks={},
-        recipe=Recipe(augmentation=Augmentation(rotation_deg=(0.0,))),
-        reasons={"patch_size": "the median image fits into it"},
-    )
+def package(tiny_2d_plan: Plan) -> ModelPackage:
     network = build_model("unet", spatial_dims=2, in_channels=1, num_classes=2, **OPTIONS)
-    return ModelPackage("unet", OPTIONS, plan, network.state_dict(), {"seed": 3, "data": "abc"})
+    return ModelPackage(
+        "unet", OPTIONS, tiny_2d_plan, network.state_dict(), {"seed": 3, "data": "abc"}
+    )
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 import math
 import socket
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +18,21 @@ from segmed.errors import ServiceError
 from segmed.manifest import Manifest
 from segmed.metrics import evaluate_case, scores_table
 from segmed.plan import Plan
+from segmed.training import EpochResult
 
 
-@dataclass
-class Epoch:
-    epoch: int
-    train_loss: float = 0.5
-    val_loss: float | None = 0.6
-    val_dice: dict[str, float] = field(default_factory=lambda: {"anterior": 0.8})
-    learning_rate: float = 1e-3
-    seconds: float = 2.0
+def epoch_result(epoch: int) -> EpochResult:
+    return EpochResult(
+        epoch=epoch,
+        step=4 * epoch,
+        train_loss=0.5,
+        val_loss=0.6,
+        val_dice={"anterior": 0.8},
+        learning_rate=1e-3,
+        seconds=2.0,
+        phases_s={"data": 0.1, "forward": 0.5, "backward": 0.9},
+        peak_memory_mb=700.0,
+    )
 
 
 def client_of(folder: Path) -> MlflowClient:
@@ -48,7 +52,7 @@ def test_comparison_holds_one_child_for_each_model_and_fold(
         for fold in (0, 1):
             with parent.child("unet", fold) as run:
                 for epoch in range(3):
-                    run.epoch(Epoch(epoch))
+                    run.epoch(epoch_result(epoch))
     runs = {run.info.run_name: run for run in runs_of(working_folder)}
     assert set(runs) == {"first", "unet/fold0", "unet/fold1"}
     child = runs["unet/fold1"]
@@ -56,6 +60,8 @@ def test_comparison_holds_one_child_for_each_model_and_fold(
     assert child.data.params["fold"] == "1"
     history = client_of(working_folder).get_metric_history(child.info.run_id, "val/dice/anterior")
     assert [(point.step, point.value) for point in history] == [(0, 0.8), (1, 0.8), (2, 0.8)]
+    assert child.data.metrics["time/backward_s"] == 0.9
+    assert child.data.metrics["train/peak_memory_mb"] == 700.0
     assert all(run.info.status == "FINISHED" for run in runs.values())
 
 

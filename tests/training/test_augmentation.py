@@ -100,7 +100,7 @@ def test_source_is_large_enough_that_a_turned_patch_sees_no_border() -> None:
     volume[:, 15:45, 15:45] = 1.0
     draw = replace(still(2), rotation_rad=np.array([[0.4]]))
     size = source_size((20, 20), draw)
-    source = cut(volume, (30, 30), size)
+    source = cut(volume, (30, 30), size, fill=0.0)
     moved, _ = apply_augmentation(
         source[None], torch.zeros((1, *size), dtype=torch.long), draw, (20, 20)
     )

@@ -18,6 +18,7 @@ from segmed.package import ModelPackage
 from segmed.plan import Plan
 from segmed.training import Budget
 from segmed.training.checkpoint import load_checkpoint, write_whole
+from segmed.training.phases import PHASES
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,6 +51,13 @@ def test_training_leaves_checkpoints_history_and_a_package(undisturbed: Path) ->
     assert package.provenance["fold"] == 0
     assert package.provenance["steps"] == 8
     assert package.provenance["data_hash"]
+    assert package.provenance["budget"]["epochs"] == 2
+    assert package.provenance["curves"]["step"] == [4, 8]
+    assert all(value > 0 for value in package.provenance["curves"]["train_loss"])
+    phases = package.provenance["phases_s"]
+    assert set(phases) == set(PHASES)
+    assert min(phases["forward"], phases["backward"], phases["validation"]) > 0
+    assert 100 < package.provenance["peak_memory_mb"] < 20_000
 
 
 def test_interrupted_and_resumed_equals_undisturbed_to_the_bit(
@@ -140,10 +148,11 @@ def _save_to_full_disk(checkpoint: Any) -> None:
     ("text", "seconds"), [("90s", 90), ("10m", 600), ("1h30m", 5400), ("2.5h", 9000)]
 )
 def test_budget_reads_durations(text: str, seconds: float) -> None:
-    assert Budget.parse(text).seconds == seconds
+    assert Budget.parse(text) == Budget(seconds=seconds)
+    assert Budget.parse(f"{text}-cpu") == Budget(seconds=seconds, clock="cpu")
 
 
-@pytest.mark.parametrize("text", ["", "10", "m", "-5m", "5 minutes", "0s"])
+@pytest.mark.parametrize("text", ["", "10", "m", "-5m", "5 minutes", "0s", "-cpu", "5m-gpu"])
 def test_budget_refuses_what_is_no_duration(text: str) -> None:
     with pytest.raises(UsageError, match="budget"):
         Budget.parse(text)

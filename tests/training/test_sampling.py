@@ -117,11 +117,11 @@ def test_a_step_draws_the_same_patches_again_and_another_step_others(plan: Plan)
 
 def test_a_box_within_the_volume_is_cut_where_it_lies() -> None:
     volume = torch.arange(4 * 5 * 6).reshape(4, 5, 6)
-    assert torch.equal(cut(volume, (2, 2, 3), (2, 3, 2)), volume[1:3, 1:4, 2:4])
+    assert torch.equal(cut(volume, (2, 2, 3), (2, 3, 2), fill=0.0), volume[1:3, 1:4, 2:4])
 
 
 def test_beyond_the_border_a_box_is_filled_with_the_smallest_value() -> None:
     volume = torch.tensor([5.0, 6.0, 7.0])[None]
-    assert cut(volume, (0,), (4,)).tolist() == [[5.0, 5.0, 5.0, 6.0]]
+    assert cut(volume, (0,), (4,), fill=5.0).tolist() == [[5.0, 5.0, 5.0, 6.0]]
     assert cut(volume, (2,), (4,), fill=0.0).tolist() == [[5.0, 6.0, 7.0, 0.0]]
     assert cut(volume, (90,), (2,), fill=0.0).tolist() == [[0.0, 0.0]]

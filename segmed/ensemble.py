@@ -1,0 +1,79 @@
+"""The networks of several folds as one package, which is used like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from segmed.errors import UsageError
+from segmed.metrics.training_norms import DISTRIBUTIONS, RANGES
+from segmed.package import ModelPackage
+from segmed.plan import plan_hash
+
+SHARED = ("data", "data_licence", "data_source", "plan_hash", "versions", "commit")
+"""Provenance that is kept where the members agree on it."""
+
+BULKY = (RANGES, DISTRIBUTIONS, "curves")
+"""Provenance of a member that is not repeated in an ensemble's: of its images and its epochs."""
+
+
+def join_packages(
+    packages: Sequence[ModelPackage], provenance: Mapping[str, Any] | None = None
+) -> ModelPackage:
+    """One package whose probabilities are the mean of the members'.
+
+    Args:
+        packages: Single networks of one architecture under one plan, as the folds of a
+            cross-validation are. Their order does not matter to the result.
+        provenance: What is to be known of the whole, such as the norms of all training cases.
+
+    Returns:
+        The ensemble; its provenance lists that of each member.
+
+    Raises:
+        UsageError: There are fewer than two, one is an ensemble itself, or two differ in more than
+            their weights.
+    """
+    if len(packages) < 2:
+        raise UsageError(f"an ensemble needs at least two packages, got {len(packages)}")
+    first = packages[0]
+    for number, package in enumerate(packages, start=1):
+        if package.members > 1:
+            raise UsageError(f"package {number} is an ensemble itself; join its members instead")
+        forms = (package.architecture, dict(package.options), plan_hash(package.plan))
+        if forms != (first.architecture, dict(first.options), plan_hash(first.plan)):
+            raise UsageError(
+                f"package {number} ({package.architecture}) differs from the first "
+                f"({first.architecture}) in more than its weights; join folds of one training "
+                "set-up, or give several --model to `segmed predict`"
+            )
+    state = {
+        f"members.{index}.{name}": tensor
+        for index, package in enumerate(packages)
+        for name, tensor in package.state.items()
+    }
+    return ModelPackage(
+        architecture=first.architecture,
+        options=first.options,
+        plan=first.plan,
+        state=state,
+        provenance={**_joined(packages), **(provenance or {})},
+        members=len(packages),
+    )
+
+
+def _joined(packages: Sequence[ModelPackage]) -> dict[str, Any]:
+    first = packages[0].provenance
+    shared = {
+        key: first[key]
+        for key in SHARED
+        if key in first and all(other.provenance.get(key) == first[key] for other in packages)
+    }
+    members = [
+        {
+            "hash": package.hash,
+            **{key: value for key, value in package.provenance.items() if key not in BULKY},
+        }
+        for package in packages
+    ]
+    return {**shared, "members": members}

@@ -1,0 +1,48 @@
+"""What a budget's time is counted by: the clock on the wall, or the processor's own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+ClockKind = Literal["wall", "cpu"]
+
+
+class Clock:
+    """Seconds of a budget spent, over interruptions.
+
+    By the wall everything counts, from the call on: a promise to somebody who waits. By the
+    processor only the training itself counts, in CPU seconds of all threads together; preparing
+    the cases, validating and writing do not. So trainings on a machine that others use as well,
+    or against other programs, have the same means.
+
+    Args:
+        kind: `wall` or `cpu`.
+    """
+
+    def __init__(self, kind: ClockKind = "wall") -> None:
+        self.kind = kind
+        self.before_s = 0.0
+        """Spent before this call, by those that it resumes."""
+        self._since = self._now()
+
+    def elapsed_s(self) -> float:
+        """Seconds spent so far."""
+        return self.before_s + self._now() - self._since
+
+    @contextmanager
+    def unpaid(self) -> Iterator[Callable[[], float]]:
+        """Work that is no training: free of charge by the processor's clock, not by the wall's.
+
+        Yields:
+            What tells the seconds since the work began, by this clock.
+        """
+        begin = self._now()
+        yield lambda: self._now() - begin
+        if self.kind == "cpu":
+            self._since += self._now() - begin
+
+    def _now(self) -> float:
+        return time.process_time() if self.kind == "cpu" else time.monotonic()

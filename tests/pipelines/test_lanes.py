@@ -1,0 +1,137 @@
+"""Trainings side by side: as many as asked for, each on its own, with the results of one by one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from prefect.testing.utilities import prefect_test_harness
+from tiny_data import write_set
+
+from pipelines.flows.compare import lanes_wide
+from pipelines.flows.gpu_limit import one_at_a_time
+from pipelines.flows.runner import run_flow
+from pipelines.jobs import Request, TrainJob
+from pipelines.lanes import Lanes, choose_lanes
+from segmed.errors import TrainingError, UsageError
+from segmed.package import ModelPackage
+from segmed.training import Budget, EpochResult, Settings
+
+
+def test_lanes_share_out_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    lanes = choose_lanes(3, "cpu")
+    assert lanes.devices == ("cpu", "cpu", "cpu")
+    assert lanes.threads == 2
+    assert choose_lanes(0, "cpu").devices == ("cpu",)
+    with pytest.raises(UsageError, match="--side-by-side 9: this machine has 8 cores"):
+        choose_lanes(9, "cpu")
+    with pytest.raises(UsageError, match="one training a GPU"):
+        choose_lanes(2, "cuda:0")
+
+
+def test_a_device_is_lent_to_one_training_at_a_time() -> None:
+    lanes = Lanes(("cuda:0", "cuda:1"), threads=1)
+    with lanes.device() as first, lanes.device() as second:
+        assert {first, second} == {"cuda:0", "cuda:1"}
+        waiting = threading.Thread(target=lambda: lanes.device().__enter__())
+        waiting.start()
+        waiting.join(0.1)
+        assert waiting.is_alive()
+    waiting.join(5)
+    assert not waiting.is_alive()
+
+
+def job_of(manifest: Path, out_dir: Path, epochs: int) -> TrainJob:
+    plan = manifest.with_name("plan.yaml")
+    return TrainJob(
+        manifest, plan, "unet", 0, Budget(epochs=epochs), out_dir, Settings(device="cpu")
+    )
+
+
+def test_errors_of_a_training_come_back_by_name(tmp_path: Path) -> None:
+    job = replace(job_of(write_set(tmp_path), tmp_path / "out", 1), fold=7)
+    with pytest.raises(UsageError, match="fold 7 is not in manifest"):
+        Lanes(("cpu",), threads=1).train(job, "cpu", lambda _: None)
+
+
+def test_a_killed_training_is_named_and_one_told_to_stop_saves(tmp_path: Path) -> None:
+    job = job_of(write_set(tmp_path), tmp_path / "out", 100_000)
+    lanes = Lanes(("cpu",), threads=1)
+
+    def end_by(number: signal.Signals) -> None:
+        def end(_result: EpochResult) -> None:
+            (child,) = lanes._children
+            os.kill(child.pid or 0, number)
+
+        lanes.train(job, "cpu", end)
+
+    with pytest.raises(TrainingError, match="the process that trained unet fold 0 died"):
+        end_by(signal.SIGKILL)
+    job = replace(job, settings=replace(job.settings, resume=True))
+    with pytest.raises(KeyboardInterrupt, match="stopped by SIGTERM"):
+        end_by(signal.SIGTERM)
+    assert (job.run_dir / "last.ckpt").exists()
+    lanes.stop()
+    with pytest.raises(KeyboardInterrupt, match="before it began"):
+        lanes.train(job, "cpu", lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def temporary_server() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.mark.slow
+def test_side_by_side_gives_the_weights_of_one_by_one(
+    temporary_server: None, working_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    manifest = write_set(working_folder / "set")
+    request = Request.parse(
+        manifest,
+        models="unet,unetpp",
+        folds="all",
+        plan=manifest.with_name("plan.yaml"),
+        budget=Budget(epochs=2),
+        out_dir=working_folder / "turns",
+        settings=Settings(device="cpu", deterministic=True),
+    ).in_folder(working_folder)
+    beside = replace(request, out_dir=working_folder / "beside", side_by_side=2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    first = run_flow(lanes_wide(request), request)
+    second = run_flow(lanes_wide(beside), beside)
+    assert first["failures"] == second["failures"] == []
+    for name in ("unet", "unetpp"):
+        for fold in (0, 1):
+            place = Path("runs") / name / f"fold{fold}" / "package"
+            one = ModelPackage.load(request.out_dir / place)
+            other = ModelPackage.load(beside.out_dir / place)
+            assert one.hash == other.hash, (name, fold)
+    assert second["ensembles"]["unet"]["hash"] == first["ensembles"]["unet"]["hash"]
+
+
+@pytest.mark.slow
+def test_two_flow_runs_do_not_train_on_one_gpu_at_once(temporary_server: None) -> None:
+    moments: list[tuple[float, float]] = []
+
+    def hold() -> None:
+        with one_at_a_time("cuda:0"):
+            begin = time.monotonic()
+            time.sleep(0.5)
+            moments.append((begin, time.monotonic()))
+
+    threads = [threading.Thread(target=hold) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    (_, first_end), (second_begin, _) = sorted(moments)
+    assert second_begin >= first_end
