@@ -36,11 +36,14 @@ class Readable(Protocol):
         ...
 
 
+def refusal(path: Path, reason: str, message: str) -> ImageError:
+    """An error about one file."""
+    return ImageError(f"{path.name}: {message}", reason=reason, paths=[path])
+
+
 def truncated(path: Path, detail: str = "the file ends before its last voxel") -> ImageError:
     """The error for a file that is shorter than its header says."""
-    return ImageError(
-        f"{path.name}: {detail}; fetch the file again", reason="truncated", paths=[path]
-    )
+    return refusal(path, "truncated", f"{detail}; fetch the file again")
 
 
 def is_zipped(path: Path) -> bool:

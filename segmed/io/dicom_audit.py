@@ -5,7 +5,8 @@ Reasons: `missing_slice`, `duplicate_slice`, `uneven_slices`, `tilt`, `shifted_s
 `mixed_modality`, `mixed_frame_of_reference`, `mixed_photometric`, `several_time_points`,
 `several_echoes`, `several_b_values`, `localiser`, `mosaic`, `no_frame_positions`,
 `secondary_capture`, `colour`, `transfer_syntax`, `truncated`, `empty_file`, `unreadable`,
-`missing_geometry`, `modality_lut`, `absurd_spacing`, `bad_orientation`, `not_image`, `too_large`.
+`missing_geometry`, `modality_lut`, `absurd_spacing`, `bad_orientation`, `no_pixels`, `not_image`,
+`too_large`.
 """
 
 from __future__ import annotations
@@ -149,7 +150,7 @@ def judge(headers: Sequence[DicomHeader]) -> SeriesAudit:
         slices=ordered,
         patient_key=first.patient_key,
         frame_of_reference=first.frame_of_reference,
-        notes=_notes(headers),
+        notes=_notes(headers) if verdict is None else (),
         is_encapsulated=any(_is_encapsulated(header.transfer_syntax) for header in headers),
     )
 
@@ -182,7 +183,15 @@ def _other_objects(headers: Sequence[DicomHeader]) -> Verdict | None:
 
 
 def _without_pixels(headers: Sequence[DicomHeader]) -> Verdict | None:
+    """Images that lost their pixels are damaged; what never had any is no image."""
+    if bad := _where(headers, lambda h: not h.has_pixels and _is_image(h)):
+        return Verdict("no_pixels", f"{len(bad)} of {len(headers)} images have no pixels", bad)
     return _no_images(headers, _where(headers, lambda h: not h.has_pixels))
+
+
+def _is_image(header: DicomHeader) -> bool:
+    """Whether the SOP class is one of images, such as `MR Image Storage`."""
+    return bool(header.sop_class) and "Image Storage" in UID(header.sop_class).name
 
 
 def _no_images(headers: Sequence[DicomHeader], bad: tuple[Path, ...]) -> Verdict | None:

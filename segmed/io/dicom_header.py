@@ -39,6 +39,13 @@ TAGS = [
     "LossyImageCompression",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
+NAMED_DICOM = frozenset({".dcm", ".dicom", ".ima", ".dic"})
+"""Suffixes that name DICOM and nothing else."""
+
+UID_ROOT, ZIP_MAGIC = b"1.2.840.10008.", b"PK\x03\x04"
+HEAD_BYTES = 512
+"""Within these a DICOM file names its SOP class and transfer syntax, whose UIDs begin so."""
+
 _PIXEL_TAGS = {(0x7FE0, 0x0008): 4, (0x7FE0, 0x0009): 8, (0x7FE0, 0x0010): 0}
 _LONG_VRS = {b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"UN"}
 _ITEM, _DELIMITER = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
@@ -141,6 +148,13 @@ def looks_like_dicom(start: bytes) -> bool:
     return explicit or struct.unpack("<I", start[4:8])[0] <= 256
 
 
+def _was_dicom(path: Path, start: bytes) -> bool:
+    """Whether a file that is no DICOM says by its name, or by UIDs among binary, that it was."""
+    if path.suffix.lower() in NAMED_DICOM:
+        return True
+    return UID_ROOT in start and b"\0" in start and not start.startswith(ZIP_MAGIC)
+
+
 def read_header(path: Path, *, quick: bool = True) -> DicomHeader | None:
     """Read one file's header.
 
@@ -150,17 +164,20 @@ def read_header(path: Path, *, quick: bool = True) -> DicomHeader | None:
 
     Returns:
         The header, with its fault where it has one; None where the file is not DICOM at all.
-        An empty file counts as a DICOM file that lost its content.
+        An empty file counts as a DICOM file that lost its content, and so does one that says by
+        its name, or by the UIDs in it, that it was DICOM.
     """
     try:
         with path.open("rb") as stream:
-            start = stream.read(132)
+            start = stream.read(HEAD_BYTES)
             if not start:
                 return DicomHeader(path, fault=Fault("empty_file", "the file has no bytes"))
             if len(start) < 132 and not any(start):
                 return DicomHeader(path, fault=Fault("truncated", "the file ends in its preamble"))
-            if not looks_like_dicom(start):
-                return None
+            if not looks_like_dicom(start[:132]):
+                if not _was_dicom(path, start):
+                    return None
+                return DicomHeader(path, fault=Fault("unreadable", "its begin is not DICOM's"))
             stream.seek(0)
             return _read(path, stream, quick=quick)
     except Exception as error:  # noqa: BLE001 - isolation boundary: one file of a whole tree

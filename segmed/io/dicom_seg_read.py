@@ -24,13 +24,13 @@ from pydicom.uid import ImplicitVRLittleEndian
 
 from segmed.errors import GeometryError, ImageError
 from segmed.geometry import Grid
+from segmed.io.bytestream import refusal
 from segmed.io.dicom_audit import ORIENTATION_TOLERANCE
 from segmed.io.dicom_frames import Slice, slices_of
 from segmed.io.dicom_header import tolerant_pydicom
 from segmed.io.dicom_read import decoding
 from segmed.io.dicom_stack import LPS_TO_RAS
 from segmed.io.limits import DEFAULT_LIMITS, ReadLimits, check_affine, check_size
-from segmed.io.nrrd import refusal
 from segmed.io.source import Loaded, Source
 
 SEG_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")

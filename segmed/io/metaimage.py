@@ -20,10 +20,17 @@ import numpy.typing as npt
 from segmed.errors import GeometryError
 from segmed.geometry import Affine, spacing_of
 from segmed.io.atomic import whole_file
-from segmed.io.bytestream import Inflated, Readable, read_voxels, stream_errors, truncated
+from segmed.io.bytestream import (
+    Inflated,
+    Readable,
+    read_voxels,
+    refusal,
+    stream_errors,
+    truncated,
+)
 from segmed.io.limits import ReadLimits, check_affine, check_size
-from segmed.io.nrrd import refusal, sibling
 from segmed.io.source import Loaded, Source
+from segmed.io.text_header import described, header_lines, sibling
 
 TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4",
@@ -69,23 +76,14 @@ def read_metaimage(path: Path, limits: ReadLimits, *, exact: bool = False) -> Lo
         with beside.open("rb") as stream:
             raw = _body(stream, fields, shape, dtype, beside)
         paths = (path, beside)
-    native = dtype.newbyteorder("=") if exact else np.dtype(np.float32)
-    with np.errstate(over="ignore"):
-        array = np.ascontiguousarray(raw, dtype=native)
-    return Loaded(array[None], affine, Source(format="metaimage", paths=paths))
+    return described(raw, affine, Source(format="metaimage", paths=paths), exact=exact)
 
 
 def _fields(stream: IO[bytes], path: Path, limits: ReadLimits) -> dict[str, str]:
     """The header up to `ElementDataFile`, which ends it."""
     fields: dict[str, str] = {}
-    total = 0
-    while line := stream.readline(limits.max_header_bytes):
-        total += len(line)
-        if total > limits.max_header_bytes:
-            raise refusal(
-                path, "too_large", f"its header is beyond {limits.max_header_bytes} bytes"
-            )
-        name, equals, value = line.decode("latin-1").partition("=")
+    for line in header_lines(stream, path, limits):
+        name, equals, value = line.partition("=")
         if equals:
             fields[name.strip()] = value.strip()
         if name.strip() == "ElementDataFile":

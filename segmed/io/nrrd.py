@@ -19,12 +19,13 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from segmed.errors import GeometryError, ImageError
+from segmed.errors import GeometryError
 from segmed.geometry import Affine
 from segmed.io.atomic import whole_file
-from segmed.io.bytestream import Readable, read_voxels, stream_errors, truncated
+from segmed.io.bytestream import Readable, read_voxels, refusal, stream_errors, truncated
 from segmed.io.limits import ReadLimits, check_affine, check_size
 from segmed.io.source import Loaded, Source
+from segmed.io.text_header import described, header_lines, sibling
 
 if TYPE_CHECKING:
     from segmed.manifest.schema import LabelClass
@@ -48,11 +49,6 @@ TO_RAS = {
     "left-anterior-superior": (-1, 1, 1), "las": (-1, 1, 1),
 }  # fmt: skip
 NAMES = {"u1": "uint8", "u2": "uint16", "f4": "float", "i4": "int32"}
-
-
-def refusal(path: Path, reason: str, message: str) -> ImageError:
-    """An error about one file."""
-    return ImageError(f"{path.name}: {message}", reason=reason, paths=[path])
 
 
 def read_nrrd(path: Path, limits: ReadLimits, *, exact: bool = False) -> Loaded:
@@ -84,41 +80,13 @@ def read_nrrd(path: Path, limits: ReadLimits, *, exact: bool = False) -> Loaded:
         with beside.open("rb") as stream:
             raw = _body(stream, fields, shape, dtype, beside)
         paths = (path, beside)
-    native = dtype.newbyteorder("=") if exact else np.dtype(np.float32)
-    with np.errstate(over="ignore"):
-        array = np.ascontiguousarray(raw, dtype=native)
-    return Loaded(array[None], affine, Source(format="nrrd", paths=paths))
-
-
-def sibling(path: Path, name: str) -> Path:
-    """A voxel file that a header names; it must lie beside the header.
-
-    Raises:
-        ImageError: `outside_file` or `missing_file`.
-    """
-    if "/" in name or "\\" in name or "\0" in name or name in {"", ".", ".."} or "LIST" in name:
-        raise refusal(
-            path,
-            "outside_file",
-            f"voxels must be in the file or in one beside it, not {name[:60]!r}",
-        )
-    beside = path.with_name(name)
-    if not beside.is_file() or beside.is_symlink():
-        raise refusal(path, "missing_file", f"its voxel file {name[:60]!r} is not beside it")
-    return beside
+    return described(raw, affine, Source(format="nrrd", paths=paths), exact=exact)
 
 
 def _fields(stream: IO[bytes], path: Path, limits: ReadLimits) -> dict[str, str]:
     """The header up to its empty line, which is consumed."""
     fields: dict[str, str] = {}
-    total = 0
-    while line := stream.readline(limits.max_header_bytes):
-        total += len(line)
-        if total > limits.max_header_bytes:
-            raise refusal(
-                path, "too_large", f"its header is beyond {limits.max_header_bytes} bytes"
-            )
-        text = line.decode("latin-1").strip("\r\n")
+    for text in header_lines(stream, path, limits):
         if not text:
             return fields
         name, colon, value = text.partition(": ")

@@ -21,8 +21,8 @@ from PIL import Image, UnidentifiedImageError
 
 from segmed.errors import ImageError
 from segmed.io.atomic import whole_file
+from segmed.io.bytestream import refusal
 from segmed.io.limits import ReadLimits, check_size, out_of_memory
-from segmed.io.nrrd import refusal
 from segmed.io.source import Loaded, Source
 
 MAGICS = {

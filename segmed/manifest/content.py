@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Iterable
@@ -25,11 +26,15 @@ def digest(path: Path) -> str:
         path: A file, or a folder (a DICOM series) whose hidden files do not count.
 
     Raises:
-        FileNotFoundError: There is nothing at `path`.
+        FileNotFoundError: There is nothing at `path`, or something without an end (a pipe, a
+            device).
     """
     if path.is_dir():
-        parts = sorted(digest(file) for file in path.iterdir() if not is_hidden(file))
+        inside = (one for one in path.iterdir() if one.is_file() or one.is_dir())
+        parts = sorted(digest(one) for one in inside if not is_hidden(one))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    if not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, "no file", str(path))
     running = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(BLOCK_BYTES):

@@ -252,7 +252,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "no orientation": (without("ImageOrientationPatient"), "missing_geometry"),
     "no pixel spacing": (without("PixelSpacing"), "missing_geometry"),
     "no rows": (without("Rows"), "mixed_size"),
-    "no pixels": (without("PixelData"), "not_image"),
+    "no pixels": (without("PixelData"), "no_pixels"),
     "crooked cosines": (crooked_cosines, "bad_orientation"),
     "other space": (other_space, "mixed_frame_of_reference"),
     "other patient": (other_patient, "mixed_patient"),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
+
+import pytest
 
 from segmed.manifest import (
     Case,
@@ -30,6 +33,14 @@ def test_a_file_has_its_sha256(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"abc" * 1_000_000)
     assert digest(path) == hashlib.sha256(b"abc" * 1_000_000).hexdigest()
+
+
+def test_what_has_no_end_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(FileNotFoundError):
+            digest(path)
+    assert digest(tmp_path) == hashlib.sha256(b"").hexdigest()
 
 
 def test_a_folder_is_its_files_whatever_their_names(tmp_path: Path) -> None:
