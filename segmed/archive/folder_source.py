@@ -61,13 +61,22 @@ class FolderSource:
         with tempfile.TemporaryDirectory(prefix="segmed-index-") as scratch:
             index = FileIndex(Path(scratch) / "index.sqlite")
             try:
-                yield from self._walk(self.root, index)
+                yield from self._walk(self.root, index, set())
                 for audits in index.studies():
                     yield from self._dicom_studies(audits)
             finally:
                 index.close()
 
-    def _walk(self, folder: Path, index: FileIndex) -> Iterator[Study | NotImage]:
+    def _walk(
+        self, folder: Path, index: FileIndex, linked: set[Path]
+    ) -> Iterator[Study | NotImage]:
+        """The volumes of a tree; DICOM files go into the index.
+
+        Args:
+            folder: The folder that is gone through.
+            index: Takes the DICOM files.
+            linked: Folders that links have led to so far; each is entered once.
+        """
         volumes: list[Path] = []
         folders: list[Path] = []
         try:
@@ -83,7 +92,7 @@ class FolderSource:
                 folders.append(path)
                 continue
             try:
-                kind = "other" if self._is_hidden(path) else kind_of(path)
+                kind = "other" if self._is_passed_over(path) else kind_of(path)
             except OSError as error:
                 yield self._no_access(path, error)
                 continue
@@ -93,8 +102,13 @@ class FolderSource:
                 yield NotImage(self._place(path), "neither a volume nor a DICOM object")
         yield from self._volume_studies(volumes)
         for path in folders:
+            if path.is_symlink():
+                if path.resolve() in linked:
+                    yield NotImage(self._place(path), "a link to where another link has led")
+                    continue
+                linked.add(path.resolve())
             if path.resolve() not in {skipped.resolve() for skipped in self.skip}:
-                yield from self._walk(path, index)
+                yield from self._walk(path, index, linked)
 
     def _volume_studies(self, volumes: Sequence[Path]) -> Iterator[Study]:
         groups: dict[str, list[Path]] = {}
@@ -164,8 +178,10 @@ class FolderSource:
             return True
         return max(path.stat().st_mtime for path in paths) >= self.since.timestamp()
 
-    def _is_hidden(self, path: Path) -> bool:
-        return any(part.startswith(".") for part in path.relative_to(self.root).parts)
+    def _is_passed_over(self, path: Path) -> bool:
+        """Hidden, or there and no plain file: a pipe or a device would be read for ever."""
+        is_hidden = any(part.startswith(".") for part in path.relative_to(self.root).parts)
+        return is_hidden or (path.exists() and not path.is_file())
 
     def _place(self, path: Path) -> str:
         return str(path.relative_to(self.root))

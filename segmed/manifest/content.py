@@ -28,8 +28,11 @@ def digest(path: Path) -> str:
         FileNotFoundError: There is nothing at `path`.
     """
     if path.is_dir():
-        parts = sorted(digest(file) for file in path.iterdir() if not is_hidden(file))
+        inside = (file for file in path.iterdir() if not is_hidden(file))
+        parts = sorted(digest(file) for file in inside if file.is_file() or file.is_dir())
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    if path.exists() and not path.is_file():
+        raise FileNotFoundError(f"{path.name} is a pipe or a device, not a file")
     running = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(BLOCK_BYTES):

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dicoms import DICOM
+from dicoms import DICOM, HARMLESS_DICOM
 from documents import DOCUMENTS
-from pictures import PICTURES
+from pictures import HARMLESS_PICTURES, PICTURES
 from table import Hostile
-from volumes import VOLUMES
+from volumes import HARMLESS_VOLUMES, VOLUMES
 from watch import forget_peak, peak_bytes, watching
 
 from segmed.archive import read_rules
@@ -72,3 +72,13 @@ def test_hostile_input_is_refused_by_name_and_within_bounds(
     assert seen.outside(scratch) == []
     assert list(scratch.iterdir()) == []
     assert seen.called == []
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [*HARMLESS_VOLUMES, *HARMLESS_PICTURES, *HARMLESS_DICOM],
+    ids=lambda entry: entry.name,
+)
+def test_odd_but_sound_input_is_read(entry: Hostile, tmp_path: Path) -> None:
+    image = read_image_carefully(entry.make(tmp_path))
+    assert image.isfinite().all()

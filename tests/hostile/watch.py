@@ -12,16 +12,17 @@ from typing import Any
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 PLACES = {
-    "os.mkdir": (0,),
-    "os.rename": (0, 1),
-    "os.link": (1,),
-    "os.symlink": (1,),
-    "os.remove": (0,),
-    "os.rmdir": (0,),
-    "os.truncate": (0,),
-    "os.chmod": (0,),
+    "os.mkdir": ((0, 2),),
+    "os.rename": ((0, 2), (1, 3)),
+    "os.link": ((1, 3),),
+    "os.symlink": ((1, 2),),
+    "os.remove": ((0, 1),),
+    "os.rmdir": ((0, 1),),
+    "os.truncate": ((0, None),),
+    "os.chmod": ((0, 2),),
 }
-"""Audit events that change the file system, and which arguments are places."""
+"""Audit events that change the file system: which arguments are a place, and the open folder that
+it is relative to."""
 
 
 @dataclass
@@ -60,7 +61,8 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         if flags & WRITING and not isinstance(path, int) and path is not None:
             seen.written.append(_place(path))
     elif event in PLACES:
-        seen.written += [_place(arguments[index]) for index in PLACES[event]]
+        for place, folder in PLACES[event]:
+            seen.written.append(_place(arguments[place], folder and arguments[folder]))
     elif event in {"socket.connect", "socket.sendto"}:
         seen.called.append(str(arguments[1]))
     elif event == "socket.getaddrinfo":
@@ -69,9 +71,12 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         seen.programs.append(str(arguments[0]))
 
 
-def _place(path: Any) -> Path:
-    # not `resolve`: what matters is where the program pointed, links inside of folders included
-    return Path(os.path.realpath(os.fsdecode(path)))  # follows links, as the system does
+def _place(path: Any, folder: int | None = None) -> Path:
+    """Where a path leads, links followed as the system follows them."""
+    if isinstance(path, int):
+        return Path(os.path.realpath(f"/proc/self/fd/{path}"))
+    start = f"/proc/self/fd/{folder}" if folder is not None and folder >= 0 else "."
+    return Path(os.path.realpath(Path(start, os.fsdecode(path))))
 
 
 sys.addaudithook(_hook)
