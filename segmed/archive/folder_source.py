@@ -6,6 +6,7 @@ Every file ends up in a study, or in the list of files that hold no image: none 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -85,7 +86,7 @@ class FolderSource:
             yield self._no_access(folder, error)
             return
         for path in entries:
-            if path.is_symlink() and folder.resolve().is_relative_to(path.resolve()):
+            if path.is_symlink() and _real(folder).is_relative_to(_real(path)):
                 yield NotImage(self._place(path), "a link to a folder that it lies in")
                 continue
             if path.is_dir():
@@ -103,10 +104,10 @@ class FolderSource:
         yield from self._volume_studies(volumes)
         for path in folders:
             if path.is_symlink():
-                if path.resolve() in linked:
+                if _real(path) in linked:
                     yield NotImage(self._place(path), "a link to where another link has led")
                     continue
-                linked.add(path.resolve())
+                linked.add(_real(path))
             if path.resolve() not in {skipped.resolve() for skipped in self.skip}:
                 yield from self._walk(path, index, linked)
 
@@ -185,3 +186,8 @@ class FolderSource:
 
     def _place(self, path: Path) -> str:
         return str(path.relative_to(self.root))
+
+
+def _real(path: Path) -> Path:
+    """Where a path leads; `Path.resolve` raises for a link that leads to itself."""
+    return Path(os.path.realpath(path))
