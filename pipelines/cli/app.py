@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pipelines.cli import archive, data, demo, doctor, models, predict, serve, train
+from pipelines.cli import archive, data, deidentify, demo, doctor, models, predict, serve, train
 from pipelines.cli.console import BAD_USAGE, INTERRUPTED, note
 from segmed import __version__
 from segmed.errors import SegmedError
@@ -80,6 +80,7 @@ data.add_to(app)
 train.add_to(app)
 predict.add_to(app)
 archive.add_to(app)
+deidentify.add_to(app)
 models.add_to(app)
 serve.add_to(app)
 doctor.add_to(app)
