@@ -12,7 +12,7 @@ since addresses are seen in process lists and histories.
 from __future__ import annotations
 
 import os
-from urllib.parse import SplitResult, parse_qs, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from segmed.archive.delivery import Delivery
 from segmed.archive.dicomweb import DicomWeb, DicomWebSource, StowDelivery
@@ -20,14 +20,16 @@ from segmed.archive.dimse import Dimse, DimseSource, StoreDelivery
 from segmed.archive.remote import Query
 from segmed.archive.selection import Rules
 from segmed.archive.study import StudySource
+from segmed.archive.tls import Tls
 from segmed.errors import UsageError, unknown_name
+
+TITLE_LENGTH = 16
+"""Most letters of an AE title (DICOM PS3.5, 6.2)."""
 
 SCHEMES = {"dicomweb": "http", "dicomwebs": "https"}
 PASSWORD_VARIABLE = "SEGMED_DICOMWEB_PASSWORD"  # noqa: S105 - the variable's name
 DICOM_PORT = 104
 CALLING = "SEGMED"
-TITLE_LENGTH = 16
-"""Letters of an AE title (DICOM PS3.5, 6.2)."""
 
 
 def open_address(address: str) -> DicomWeb | Dimse:
@@ -36,7 +38,8 @@ def open_address(address: str) -> DicomWeb | Dimse:
     Raises:
         UsageError: The address is incomplete, carries a password, or is of an unknown kind.
     """
-    parts, port_number = _parts(address)
+    _require_sound(address)
+    parts = urlsplit(address)
     if parts.password is not None:
         raise UsageError(
             f"the address carries a password, which others could see; set {PASSWORD_VARIABLE}"
@@ -46,45 +49,17 @@ def open_address(address: str) -> DicomWeb | Dimse:
     if not parts.hostname:
         raise UsageError(f"{address!r} names no host; write {parts.scheme}://HOST:PORT/...")
     if parts.scheme == "dimse":
-        return _node(parts, port_number or DICOM_PORT)
-    port = f":{port_number}" if port_number else ""
+        if not parts.username:
+            raise UsageError(f"{address!r} names no AE title; write dimse://TITLE@HOST:PORT")
+        calling = parse_qs(parts.query).get("calling", [CALLING])[0]
+        return Dimse(parts.hostname, parts.port or DICOM_PORT, parts.username, calling)
+    port = f":{parts.port}" if parts.port else ""
     return DicomWeb(
         f"{SCHEMES[parts.scheme]}://{parts.hostname}{port}{parts.path.rstrip('/')}",
         user=parts.username or "",
         password=os.environ.get(PASSWORD_VARIABLE, ""),
+        tls=Tls.from_environment(),
     )
-
-
-def _parts(address: str) -> tuple[SplitResult, int | None]:
-    """The parts of an address, and its port.
-
-    Raises:
-        UsageError: It holds spaces or line ends, or its host or port is none.
-    """
-    if not address.isprintable() or " " in address:
-        raise UsageError("an address holds no spaces or line ends; write it without")
-    try:
-        parts = urlsplit(address)
-        return parts, parts.port
-    except ValueError as error:
-        raise UsageError(
-            f"no address: {error}; write {'|'.join([*SCHEMES, 'dimse'])}://HOST:PORT/..."
-        ) from None  # the address itself, which may hold a password, is not repeated
-
-
-def _node(parts: SplitResult, port: int) -> Dimse:
-    """The DICOM node of an address.
-
-    Raises:
-        UsageError: An AE title is missing, or is none.
-    """
-    if not parts.username:
-        raise UsageError("the address names no AE title; write dimse://TITLE@HOST:PORT")
-    calling = parse_qs(parts.query).get("calling", [CALLING])[0]
-    for title in (parts.username, calling):
-        if not (title.isascii() and title.strip() and len(title) <= TITLE_LENGTH):
-            raise UsageError(f"the AE title {title!r} is none: 1 to {TITLE_LENGTH} ASCII letters")
-    return Dimse(str(parts.hostname), port, parts.username, calling)
 
 
 def source_at(
@@ -109,3 +84,24 @@ def delivery_at(address: str) -> Delivery:
     """
     service = open_address(address)
     return StoreDelivery(service) if isinstance(service, Dimse) else StowDelivery(service)
+
+
+def _require_sound(address: str) -> None:
+    """Refuse what no address is made of; the text, which may hold a password, is not repeated.
+
+    Raises:
+        UsageError: It holds spaces or line ends, its host or port is none, or an AE title is.
+    """
+    if not address.isprintable() or " " in address:
+        raise UsageError("an address holds no spaces or line ends; write it without")
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError as error:
+        raise UsageError(f"no address: {error}; write SCHEME://HOST:PORT/...") from None
+    if port == 0:
+        raise UsageError("no address: Port 0 is none; write SCHEME://HOST:PORT/...")
+    if parts.scheme == "dimse":
+        for title in (parts.username or CALLING, *parse_qs(parts.query).get("calling", ())):
+            if not title.isascii() or len(title) > TITLE_LENGTH:
+                raise UsageError(f"the AE title {title!r} is none: {TITLE_LENGTH} ASCII letters")

@@ -86,7 +86,7 @@ class FolderSource:
             yield self._no_access(folder, error)
             return
         for path in entries:
-            if path.is_symlink() and _real(folder).is_relative_to(_real(path)):
+            if _leads_back(path, folder):
                 yield NotImage(self._place(path), "a link to a folder that it lies in")
                 continue
             if path.is_dir():
@@ -103,13 +103,18 @@ class FolderSource:
                 yield NotImage(self._place(path), "neither a volume nor a DICOM object")
         yield from self._volume_studies(volumes)
         for path in folders:
-            if path.is_symlink():
-                if _real(path) in linked:
-                    yield NotImage(self._place(path), "a link to where another link has led")
-                    continue
-                linked.add(_real(path))
-            if path.resolve() not in {skipped.resolve() for skipped in self.skip}:
-                yield from self._walk(path, index, linked)
+            yield from self._enter(path, index, linked)
+
+    def _enter(self, path: Path, index: FileIndex, linked: set[Path]) -> Iterator[Study | NotImage]:
+        """Go through a folder inside, unless it is skipped or a second link leads there."""
+        place = _real(path)
+        if path.is_symlink():
+            if place in linked:
+                yield NotImage(self._place(path), "a link to where another link has led")
+                return
+            linked.add(place)
+        if place not in {_real(skipped) for skipped in self.skip}:
+            yield from self._walk(path, index, linked)
 
     def _volume_studies(self, volumes: Sequence[Path]) -> Iterator[Study]:
         groups: dict[str, list[Path]] = {}
@@ -191,3 +196,8 @@ class FolderSource:
 def _real(path: Path) -> Path:
     """Where a path leads; `Path.resolve` raises for a link that leads to itself."""
     return Path(os.path.realpath(path))
+
+
+def _leads_back(path: Path, folder: Path) -> bool:
+    """Whether an entry of a folder is a link to this folder or to one above."""
+    return path.is_symlink() and _real(folder).is_relative_to(_real(path))

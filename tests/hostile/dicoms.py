@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +155,8 @@ DICOM = [
     Hostile("dicom: -1 frames", "image", "undecodable", with_attribute("NumberOfFrames", -1)),
     Hostile("dicom: 7 bits allocated", "image", "undecodable",
             with_attribute("BitsAllocated", 7)),
-    Hostile("dicom: 255 samples a pixel", "image", "truncated", with_attribute("SamplesPerPixel", 255)),
+    Hostile("dicom: 255 samples a pixel", "image", "truncated",
+            with_attribute("SamplesPerPixel", 255)),
     Hostile("dicom: pixels of 0 mm", "image", "absurd_spacing",
             with_attribute("PixelSpacing", [0, 0])),
     Hostile("dicom: pixels of -1 mm", "image", "absurd_spacing",

@@ -1,4 +1,4 @@
-"""An archive full of hostile files: all are refused, the sound study is done, nothing is spoiled."""
+"""An archive full of hostile files: each is refused, the sound study is done."""
 
 from __future__ import annotations
 

@@ -200,7 +200,8 @@ NRRD = [
             nrrd("encoding: gzip", voxels=zeros_zipped(bytes(48), 1 << 30))),
     Hostile("nrrd: skips 10^15 bytes", "image", "unsupported_encoding",
             nrrd("byte skip: 1000000000000000")),
-    Hostile("nrrd: an encoding nobody knows", "image", "unsupported_encoding", nrrd("encoding: pickle")),
+    Hostile("nrrd: an encoding nobody knows", "image", "unsupported_encoding",
+            nrrd("encoding: pickle")),
 ]  # fmt: skip
 
 
