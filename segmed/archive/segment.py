@@ -87,6 +87,7 @@ def segment_archive(
     writing = Writing(format, model.labels, model.name, model.hash, model.ranges)
     results: Results = queue.Queue()
     (out_dir / OUTPUTS).mkdir(parents=True, exist_ok=True)
+    _keep_private(ledger_path or out_dir / LEDGER_FILE)
     with Ledger(ledger_path or out_dir / LEDGER_FILE) as ledger:
         choices.patience.insist(lambda: reconcile(ledger, out_dir, out_dir / OUTPUTS, delivery))
         number = ledger.begin_run(model.hash)
@@ -154,6 +155,12 @@ def preview_archive(
     finally:
         if ledger is not None:
             ledger.close()
+
+
+def _keep_private(ledger: Path) -> None:
+    """Make a new ledger readable to its owner alone: it holds paths, which may name patients."""
+    ledger.parent.mkdir(parents=True, exist_ok=True)
+    ledger.touch(mode=0o600)
 
 
 def _crew(predictor: Workers | Path | Sequence[Path]) -> Workers:
