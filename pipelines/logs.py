@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
+
+FORMAT_VARIABLE = "SEGMED_LOG_FORMAT"
+"""Environment variable with the form of log lines; processes that a run starts inherit it."""
 
 FIELDS = ("run", "study", "status", "reason", "seconds", "model")
 """What a record may say besides its message."""
@@ -37,6 +42,8 @@ class JsonLines(logging.Formatter):
 
 def log_as_json() -> None:
     """Let every handler of the root logger write JSON lines, from what the library says upwards."""
+    if not logging.getLogger().handlers:  # a run that Prefect started in a process of its own
+        logging.basicConfig(stream=sys.stderr)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(JsonLines())
     for name in ("segmed", __package__):
@@ -50,6 +57,8 @@ def run_id() -> Iterator[str]:
     Yields:
         The id: random hex digits, which say nothing of data or people.
     """
+    if os.environ.get(FORMAT_VARIABLE) == "json":
+        log_as_json()
     name = secrets.token_hex(6)
     token = _run.set(name)
     try:

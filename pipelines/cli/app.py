@@ -23,7 +23,7 @@ from pipelines.cli import (
     train,
 )
 from pipelines.cli.console import BAD_USAGE, INTERRUPTED, note
-from pipelines.logs import log_as_json
+from pipelines.logs import FORMAT_VARIABLE, log_as_json
 from segmed import __version__
 from segmed.errors import SegmedError
 
@@ -76,7 +76,7 @@ def root(
     ] = False,
     log_format: Annotated[
         LogFormat,
-        typer.Option(envvar="SEGMED_LOG_FORMAT", help="Log lines for people or machines."),
+        typer.Option(envvar=FORMAT_VARIABLE, help="Log lines for people or machines."),
     ] = "text",
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True)
