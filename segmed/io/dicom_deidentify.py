@@ -65,10 +65,10 @@ def deidentify_file(path: Path, out_dir: Path, salt: bytes) -> Path:
                 paths=[path],
             )
         deidentify(dataset, salt)
-        place = out_dir / pseudonym(salt, series)[:NAME_LENGTH]
-        target = place / f"{pseudonym(salt, instance)[:NAME_LENGTH]}.dcm"
-        with whole_file(target) as draft:
-            dataset.save_as(draft)
+    place = out_dir / pseudonym(salt, series)[:NAME_LENGTH]
+    target = place / f"{pseudonym(salt, instance)[:NAME_LENGTH]}.dcm"
+    with whole_file(target) as draft, tolerant_pydicom():
+        dataset.save_as(draft)
     return target
 
 
