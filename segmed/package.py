@@ -70,9 +70,6 @@ DAMAGED_ZIP = (
 MAX_TEXT_BYTES = 16 * 2**20
 """Largest plan or card that is read, in bytes."""
 
-MAX_RATIO = 50
-"""How many times its size a member of an archive may become; trained weights do not reach 2."""
-
 MAX_WEIGHTS_BYTES = 16 * 2**30
 """Largest weight file that is read, in bytes."""
 
@@ -324,7 +321,7 @@ def _unpack(path: Path, folder: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         for name, member in _members(archive).items():
             limit = MAX_WEIGHTS_BYTES if name == WEIGHTS_FILE else MAX_TEXT_BYTES
-            if member.file_size > min(limit, max(MAX_TEXT_BYTES, MAX_RATIO * member.compress_size)):
+            if member.file_size > limit:
                 raise PackageError(f"{name} in {path.name} unpacks to {member.file_size} bytes")
             with archive.open(member) as source, (folder / name).open("wb") as target:
                 shutil.copyfileobj(source, target)

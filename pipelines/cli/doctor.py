@@ -101,7 +101,7 @@ def _prefect() -> dict[str, str]:
     if not url.startswith(("http://", "https://")):
         return {"where": url, "state": "is no http address"}
     try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=5):  # noqa: S310 - http, as asked above
+        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=5):  # noqa: S310
             return {"where": url, "state": "answers"}
     except (urllib.error.URLError, TimeoutError) as error:
         return {"where": url, "state": f"does not answer: {error}"}

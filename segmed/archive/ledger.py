@@ -193,7 +193,7 @@ class Ledger:
     def done_by_another(self, content: str, package: str, settings: str) -> Entry | None:
         """The newest good end of the same input under another model package, if there is one."""
         row = self._connection.execute(
-            f"SELECT {FIELDS} FROM studies WHERE content = ? AND settings = ? AND "  # noqa: S608 - constant columns
+            f"SELECT {FIELDS} FROM studies WHERE content = ? AND settings = ? AND "  # noqa: S608
             "package <> ? AND state = 'done' ORDER BY updated DESC LIMIT 1",
             (content, settings, package),
         ).fetchone()
@@ -274,7 +274,7 @@ class Ledger:
         names = "".join(f", {name} = ?" for name in columns)
         with self._transaction() as connection:
             connection.execute(
-                f"UPDATE studies SET state = ?, updated = ?, attempts = {attempts}{names} "  # noqa: S608 - constant columns
+                f"UPDATE studies SET state = ?, updated = ?, attempts = {attempts}{names} "  # noqa: S608
                 "WHERE key = ?",
                 (state, time.time(), *columns.values(), key),
             )
@@ -291,7 +291,7 @@ class Ledger:
         last = ""
         while True:
             rows = self._connection.execute(
-                f"SELECT {FIELDS} FROM studies WHERE key > ? AND (? IS NULL OR state = ?) "  # noqa: S608 - constant columns
+                f"SELECT {FIELDS} FROM studies WHERE key > ? AND (? IS NULL OR state = ?) "  # noqa: S608
                 "AND (? IS NULL OR package = ?) ORDER BY key LIMIT ?",
                 (last, state, state, package, package, ROWS_AT_ONCE),
             ).fetchall()
@@ -305,7 +305,7 @@ class Ledger:
         last = ""
         while True:
             rows = self._connection.execute(
-                f"SELECT places.place, {FIELDS} FROM places JOIN studies "  # noqa: S608 - constant columns
+                f"SELECT places.place, {FIELDS} FROM places JOIN studies "  # noqa: S608
                 "ON places.key = studies.key WHERE places.run = ? AND places.place > ? "
                 "ORDER BY places.place LIMIT ?",
                 (run, last, ROWS_AT_ONCE),

@@ -61,7 +61,7 @@ def predict_logits(network: nn.Module, image: Tensor, plan: Plan, device: Device
         padded, inside = _pad_to(image, patch)
         return _forward(network, padded[None], device)[0][inside]
     # Imported here: a large case is rare in short validations, and the loop is inference's.
-    from segmed.inference import sliding_window  # noqa: PLC0415 - training and inference know each other late
+    from segmed.inference import sliding_window  # noqa: PLC0415
 
     return sliding_window(
         lambda window: _forward(network, window, device),
