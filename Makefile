@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-FUZZ_EXAMPLES ?= 2000
 FUZZ_SECONDS  ?= 120
+FUZZ_EXAMPLES ?= 2000
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock
 
 .PHONY: demo test test-all fuzz check audit sbom format bench lock clean

@@ -62,14 +62,14 @@ class FolderSource:
         with tempfile.TemporaryDirectory(prefix="segmed-index-") as scratch:
             index = FileIndex(Path(scratch) / "index.sqlite")
             try:
-                yield from self._walk(self.root, index, set())
+                yield from self._walk(self.root, index)
                 for audits in index.studies():
                     yield from self._dicom_studies(audits)
             finally:
                 index.close()
 
     def _walk(
-        self, folder: Path, index: FileIndex, linked: set[Path]
+        self, folder: Path, index: FileIndex, linked: set[Path] | None = None
     ) -> Iterator[Study | NotImage]:
         """The volumes of a tree; DICOM files go into the index.
 
@@ -78,6 +78,7 @@ class FolderSource:
             index: Takes the DICOM files.
             linked: Folders that links have led to so far; each is entered once.
         """
+        linked = set() if linked is None else linked
         volumes: list[Path] = []
         folders: list[Path] = []
         try:
