@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, time
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.loading import resolve_model
-from pipelines.logs import run_id
+from pipelines.logs import log_outcome
 from pipelines.model_reference import Resolved
 from segmed.archive import (
     Choices,
@@ -30,8 +29,6 @@ from segmed.archive.remote import Query
 from segmed.errors import UsageError
 from segmed.inference import Predictor
 from segmed.package import ModelPackage
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,6 @@ def open_source(job: ArchiveJob, num_channels: int) -> StudySource:
     )
 
 
-@run_id()
 def run_archive(
     job: ArchiveJob, on_outcome: Callable[[StudyOutcome], None] | None = None
 ) -> dict[str, Any]:
@@ -117,25 +113,11 @@ def run_archive(
         choices=Choices(limit=job.limit, resegment=job.resegment),
     ):
         outcomes.append(asdict(outcome))
-        _log(outcome)
+        log_outcome(outcome)
         if on_outcome is not None:
             on_outcome(outcome)
     _write_models(resolved, job.out_dir)
     return {"models": [entry.record() for entry in resolved], "outcomes": outcomes}
-
-
-def _log(outcome: StudyOutcome) -> None:
-    """One record a study; its name is a piece of a hash, its reason names nobody."""
-    logger.info(
-        "study ended",
-        extra={
-            "study": outcome.study,
-            "status": outcome.status,
-            "reason": outcome.reason,
-            "seconds": round(outcome.seconds, 3),
-            "model": outcome.package[:12],
-        },
-    )
 
 
 def _crew(

@@ -7,18 +7,22 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the command tree needs the form of log lines, not the archive
+    from segmed.archive.study import StudyOutcome
 
 FORMAT_VARIABLE = "SEGMED_LOG_FORMAT"
 """Environment variable with the form of log lines; processes that a run starts inherit it."""
 
-FIELDS = ("run", "study", "status", "reason", "seconds", "model")
+FIELDS = ("study", "status", "reason", "seconds", "model")
 """What a record may say besides its message."""
 
-_run: ContextVar[str] = ContextVar("segmed_run", default="")
+RUN = secrets.token_hex(6)
+"""Id of this run of the program: random, so it says nothing of data or people."""
+
+logger = logging.getLogger(__name__)
 
 
 class JsonLines(logging.Formatter):
@@ -31,9 +35,8 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            "run": RUN,
         }
-        if _run.get():
-            content["run"] = _run.get()
         content |= {name: getattr(record, name) for name in FIELDS if hasattr(record, name)}
         if record.exc_info:
             content["traceback"] = self.formatException(record.exc_info)
@@ -42,7 +45,7 @@ class JsonLines(logging.Formatter):
 
 def log_as_json() -> None:
     """Let every handler of the root logger write JSON lines, from what the library says upwards."""
-    if not logging.getLogger().handlers:  # a run that Prefect started in a process of its own
+    if not logging.getLogger().handlers:
         logging.basicConfig(stream=sys.stderr)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(JsonLines())
@@ -50,18 +53,17 @@ def log_as_json() -> None:
         logging.getLogger(name).setLevel(logging.INFO)
 
 
-@contextmanager
-def run_id() -> Iterator[str]:
-    """Within the block every record carries the id of one run.
-
-    Yields:
-        The id: random hex digits, which say nothing of data or people.
-    """
-    if os.environ.get(FORMAT_VARIABLE) == "json":
+def log_outcome(outcome: StudyOutcome) -> None:
+    """One record about a study: its name is a piece of a hash, its reason names nobody."""
+    if os.environ.get(FORMAT_VARIABLE) == "json":  # a run that Prefect started in a process apart
         log_as_json()
-    name = secrets.token_hex(6)
-    token = _run.set(name)
-    try:
-        yield name
-    finally:
-        _run.reset(token)
+    logger.info(
+        "study ended",
+        extra={
+            "study": outcome.study,
+            "status": outcome.status,
+            "reason": outcome.reason,
+            "seconds": round(outcome.seconds, 3),
+            "model": outcome.package[:12],
+        },
+    )
