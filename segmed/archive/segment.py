@@ -86,8 +86,8 @@ def segment_archive(
     model, tta = _identify(crew)
     writing = Writing(format, model.labels, model.name, model.hash, model.ranges)
     results: Results = queue.Queue()
-    (out_dir / OUTPUTS).mkdir(parents=True, exist_ok=True)
     _keep_private(ledger_path or out_dir / LEDGER_FILE)
+    (out_dir / OUTPUTS).mkdir(parents=True, exist_ok=True)
     with Ledger(ledger_path or out_dir / LEDGER_FILE) as ledger:
         choices.patience.insist(lambda: reconcile(ledger, out_dir, out_dir / OUTPUTS, delivery))
         number = ledger.begin_run(model.hash)
@@ -157,12 +157,6 @@ def preview_archive(
             ledger.close()
 
 
-def _keep_private(ledger: Path) -> None:
-    """Make a new ledger readable to its owner alone: it holds paths, which may name patients."""
-    ledger.parent.mkdir(parents=True, exist_ok=True)
-    ledger.touch(mode=0o600)
-
-
 def _crew(predictor: Workers | Path | Sequence[Path]) -> Workers:
     if isinstance(predictor, Workers):
         return predictor
@@ -193,3 +187,9 @@ def _engine(crew: Predictor | Workers, writing: Writing, results: Results) -> En
 def _settings(format_name: str, *, tta: bool) -> str:
     """What changes an output besides content and package."""
     return f"{format_name} tta" if tta else format_name
+
+
+def _keep_private(ledger: Path) -> None:
+    """Make a new ledger readable to its owner alone: it holds paths, which may name patients."""
+    ledger.parent.mkdir(parents=True, exist_ok=True)
+    ledger.touch(mode=0o600)
