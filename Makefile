@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+FUZZ_SECONDS  ?= 120
 FUZZ_EXAMPLES ?= 2000
 AUDIT_SERVICE ?= pypi
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock
@@ -17,9 +18,12 @@ test: $(VENV)/.dev  ## The default tests
 test-all: $(VENV)/.dev  ## With the slow tests and those that start real servers
 	$(BIN)/python -m pytest -m "not gpu and not benchmark"
 
-fuzz: $(VENV)/.dev  ## Minutes of damaged manifests, plans and packages; FUZZ_EXAMPLES a test
+fuzz: $(VENV)/.dev  ## Damaged files for the readers: FUZZ_EXAMPLES a test, then FUZZ_SECONDS a reader, guided by coverage
 	SEGMED_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest tests/fuzz --timeout 3600
 	$(BIN)/python -m pytest tests/io/test_fuzz.py
+	$(PIP) "atheris>=3"
+	for reader in image manifest plan package; do \
+	  $(BIN)/python tests/fuzz/guided.py $$reader $(FUZZ_SECONDS) fuzz-corpus/$$reader || exit 1; done
 
 check: $(VENV)/.dev  ## Lint, types, import contracts, size budgets
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.loading import resolve_model
+from pipelines.logs import log_outcome
 from pipelines.model_reference import Resolved
 from segmed.archive import (
     Choices,
@@ -143,6 +144,7 @@ def run_archive(
         choices=Choices(limit=job.limit, resegment=job.resegment, table=job.table),
     ):
         outcomes.append(asdict(outcome))
+        log_outcome(outcome)
         if on_outcome is not None:
             on_outcome(outcome)
     _write_models(resolved, job.out_dir)

@@ -97,7 +97,7 @@ def foresee(job: PredictJob, shown: Shown[Forecast]) -> dict[str, Any]:
     """
     resolved, predictor = _open(job)
     images = job.images()
-    forecasts = foresee_files(predictor, images, job.format, read=job.read)  # type: ignore[arg-type]
+    forecasts = foresee_files(predictor, images, job.format, read=job.read)  # type: ignore[arg-type]  # checked by foresee_files
     found = [asdict(forecast) for forecast in shown(forecasts, len(images))]
     return {**_circumstances(resolved, predictor), "forecasts": found}
 
@@ -119,7 +119,7 @@ def predict(job: PredictJob, shown: Shown[Outcome]) -> dict[str, Any]:
         predictor,
         images,
         job.out_dir,
-        format=job.format,  # type: ignore[arg-type]
+        format=job.format,  # type: ignore[arg-type]  # checked by predict_files
         read=job.read,
     )
     done = [asdict(outcome) for outcome in shown(outcomes, len(images))]
@@ -142,7 +142,7 @@ def _open(job: PredictJob) -> tuple[list[Resolved], Predictor]:
     predictor = Predictor(
         packages,
         device=job.device,
-        engine=job.engine,  # type: ignore[arg-type]
+        engine=job.engine,  # type: ignore[arg-type]  # checked by Predictor
         tta=job.tta,
         cache_dir=job.cache_dir,
         memory_gb=job.memory_gb,

@@ -31,7 +31,7 @@ COLUMNS = ("image", "status", "reason", "segmentation", "volumes_ml", "flags", "
 """Columns of the output, in order."""
 
 
-class SegmentationModel(PythonModel):  # type: ignore[misc]
+class SegmentationModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped to mypy
     """Segments the images that a table names."""
 
     def __init__(self) -> None:

@@ -24,7 +24,18 @@ from pathlib import Path
 
 
 class SegmedError(Exception):
-    """Root of everything that `segmed` raises on purpose."""
+    """Root of everything that `segmed` raises on purpose.
+
+    Its text shows line ends and other control characters, which names of hostile files may hold,
+    as escapes: no file can write a line of its own into a log, or act on a terminal.
+    """
+
+    def __str__(self) -> str:
+        """The message."""
+        text = super().__str__()
+        if text.isprintable():
+            return text
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class UsageError(SegmedError, ValueError):

@@ -5,15 +5,29 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
-from pipelines.cli import archive, data, demo, doctor, models, predict, serve, train
+from pipelines.cli import (
+    archive,
+    data,
+    deidentify,
+    demo,
+    doctor,
+    metrics,
+    models,
+    predict,
+    serve,
+    train,
+)
 from pipelines.cli.console import BAD_USAGE, INTERRUPTED, note
+from pipelines.logs import FORMAT_VARIABLE, log_as_json
 from segmed import __version__
 from segmed.errors import SegmedError
+
+LogFormat = Literal["text", "json"]
 
 
 class SegmedGroup(TyperGroup):
@@ -60,6 +74,10 @@ def root(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show the library's log.")
     ] = False,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(envvar=FORMAT_VARIABLE, help="Log lines for people or machines."),
+    ] = "text",
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True)
     ] = False,
@@ -72,6 +90,8 @@ def root(
     """
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(stream=sys.stderr, level=level, format="%(levelname)s %(message)s")
+    if log_format == "json":
+        log_as_json()
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "WARNING")
 
 
@@ -80,6 +100,8 @@ data.add_to(app)
 train.add_to(app)
 predict.add_to(app)
 archive.add_to(app)
+deidentify.add_to(app)
 models.add_to(app)
 serve.add_to(app)
+metrics.add_to(app)
 doctor.add_to(app)

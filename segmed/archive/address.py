@@ -21,7 +21,11 @@ from segmed.archive.dimse import Dimse, DimseSource, StoreDelivery
 from segmed.archive.remote import Query
 from segmed.archive.selection import Rules
 from segmed.archive.study import StudySource
+from segmed.archive.tls import Tls
 from segmed.errors import UsageError, unknown_name
+
+TITLE_LENGTH = 16
+"""Most letters of an AE title (DICOM PS3.5, 6.2)."""
 
 SCHEMES = {"dicomweb": "http", "dicomwebs": "https"}
 PASSWORD_VARIABLE = "SEGMED_DICOMWEB_PASSWORD"  # noqa: S105 - the variable's name
@@ -37,6 +41,7 @@ def open_address(address: str) -> DicomWeb | Dimse:
     Raises:
         UsageError: The address is incomplete, carries a password, or is of an unknown kind.
     """
+    _require_sound(address)
     parts = urlsplit(address)
     if parts.password is not None:
         raise UsageError(
@@ -55,6 +60,7 @@ def open_address(address: str) -> DicomWeb | Dimse:
         f"{SCHEMES[parts.scheme]}://{parts.hostname}{port}{parts.path.rstrip('/')}",
         user=parts.username or "",
         password=os.environ.get(PASSWORD_VARIABLE, ""),
+        tls=Tls.from_environment(),
     )
 
 
@@ -102,3 +108,24 @@ def delivery_at(address: str) -> Delivery:
     """
     service = open_address(address)
     return StoreDelivery(service) if isinstance(service, Dimse) else StowDelivery(service)
+
+
+def _require_sound(address: str) -> None:
+    """Refuse what no address is made of; the text, which may hold a password, is not repeated.
+
+    Raises:
+        UsageError: It holds spaces or line ends, its host or port is none, or an AE title is.
+    """
+    if not address.isprintable() or " " in address:
+        raise UsageError("an address holds no spaces or line ends; write it without")
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError as error:
+        raise UsageError(f"no address: {error}; write SCHEME://HOST:PORT/...") from None
+    if port == 0:
+        raise UsageError("no address: Port 0 is none; write SCHEME://HOST:PORT/...")
+    if parts.scheme == "dimse":
+        for title in (parts.username or CALLING, *parse_qs(parts.query).get("calling", ())):
+            if not title.isascii() or len(title) > TITLE_LENGTH:
+                raise UsageError(f"the AE title {title!r} is none: {TITLE_LENGTH} ASCII letters")

@@ -27,6 +27,7 @@ from segmed.archive.remote import (
 )
 from segmed.archive.selection import Rules
 from segmed.archive.study import NotImage, Study
+from segmed.archive.tls import Tls
 from segmed.errors import ServiceError
 
 PAGE = 100
@@ -46,6 +47,7 @@ class DicomWeb:
         url: Its root, such as `http://127.0.0.1:8042/dicom-web`.
         user: User for basic authentication, if it wants one.
         password: The password; never shown.
+        tls: What proves the service to us, and us to it.
         patience: How long it is waited for when it does not answer.
     """
 
@@ -53,6 +55,7 @@ class DicomWeb:
     user: str = ""
     password: str = field(default="", repr=False)
     patience: Patience = field(default_factory=Patience)
+    tls: Tls = field(default_factory=Tls)
 
     @cached_property
     def client(self) -> DICOMwebClient:
@@ -61,6 +64,7 @@ class DicomWeb:
         session.trust_env = False  # no proxy and no .netrc that the user did not name here
         if self.user:
             session.auth = (self.user, self.password)
+        self.tls.apply_to(session, self.url)
         client = DICOMwebClient(self.url, session=session, timeout=TIMEOUT_S)
         client.set_http_retry_params(retry=False)  # patience is ours
         return client

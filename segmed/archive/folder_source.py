@@ -6,6 +6,7 @@ Every file ends up in a study, or in the list of files that hold no image: none 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -75,7 +76,17 @@ class FolderSource:
             index.close()
             shutil.rmtree(scratch, ignore_errors=True)
 
-    def _walk(self, folder: Path, index: FileIndex) -> Iterator[Study | NotImage]:
+    def _walk(
+        self, folder: Path, index: FileIndex, linked: set[Path] | None = None
+    ) -> Iterator[Study | NotImage]:
+        """The volumes of a tree; DICOM files go into the index.
+
+        Args:
+            folder: The folder that is gone through.
+            index: Takes the DICOM files.
+            linked: Folders that links have led to so far; each is entered once.
+        """
+        linked = set() if linked is None else linked
         volumes: list[Path] = []
         folders: list[Path] = []
         try:
@@ -84,14 +95,14 @@ class FolderSource:
             yield self._no_access(folder, error)
             return
         for path in entries:
-            if path.is_symlink() and folder.resolve().is_relative_to(path.resolve()):
+            if _leads_back(path, folder):
                 yield NotImage(self._place(path), "a link to a folder that it lies in")
                 continue
             if path.is_dir():
                 folders.append(path)
                 continue
             try:
-                kind = "other" if self._is_hidden(path) else kind_of(path)
+                kind = "other" if self._is_passed_over(path) else kind_of(path)
             except OSError as error:
                 yield self._no_access(path, error)
                 continue
@@ -101,8 +112,18 @@ class FolderSource:
                 yield NotImage(self._place(path), "neither a volume nor a DICOM object")
         yield from self._volume_studies(volumes)
         for path in folders:
-            if path.resolve() not in {skipped.resolve() for skipped in self.skip}:
-                yield from self._walk(path, index)
+            yield from self._enter(path, index, linked)
+
+    def _enter(self, path: Path, index: FileIndex, linked: set[Path]) -> Iterator[Study | NotImage]:
+        """Go through a folder inside, unless it is skipped or a second link leads there."""
+        place = _real(path)
+        if path.is_symlink():
+            if place in linked:
+                yield NotImage(self._place(path), "a link to where another link has led")
+                return
+            linked.add(place)
+        if place not in {_real(skipped) for skipped in self.skip}:
+            yield from self._walk(path, index, linked)
 
     def _volume_studies(self, volumes: Sequence[Path]) -> Iterator[Study]:
         if self.query.asks_of_headers:
@@ -181,8 +202,20 @@ class FolderSource:
         is_late = self.since is None or changed >= self.since.timestamp()
         return is_late and (self.until is None or changed < self.until.timestamp())
 
-    def _is_hidden(self, path: Path) -> bool:
-        return any(part.startswith(".") for part in path.relative_to(self.root).parts)
+    def _is_passed_over(self, path: Path) -> bool:
+        """Hidden, or there and no plain file: a pipe or a device would be read for ever."""
+        is_hidden = any(part.startswith(".") for part in path.relative_to(self.root).parts)
+        return is_hidden or (path.exists() and not path.is_file())
 
     def _place(self, path: Path) -> str:
         return str(path.relative_to(self.root))
+
+
+def _real(path: Path) -> Path:
+    """Where a path leads; `Path.resolve` raises for a link that leads to itself."""
+    return Path(os.path.realpath(path))
+
+
+def _leads_back(path: Path, folder: Path) -> bool:
+    """Whether an entry of a folder is a link to this folder or to one above."""
+    return path.is_symlink() and _real(folder).is_relative_to(_real(path))

@@ -124,6 +124,7 @@ def segment_archive(
         format, model.labels, model.name, model.hash, model.ranges, out_dir / PICTURES
     )
     results: Results = queue.Queue()
+    _keep_private(ledger_path or out_dir / LEDGER_FILE)
     (out_dir / OUTPUTS).mkdir(parents=True, exist_ok=True)
     with Ledger(ledger_path or out_dir / LEDGER_FILE) as ledger:
         choices.patience.insist(lambda: reconcile(ledger, out_dir, out_dir / OUTPUTS, delivery))
@@ -240,3 +241,9 @@ def _engine(crew: Predictor | Crew, writing: Writing, results: Results) -> Engin
 def _settings(format_name: str, *, tta: bool) -> str:
     """What changes an output besides content and package."""
     return f"{format_name} tta" if tta else format_name
+
+
+def _keep_private(ledger: Path) -> None:
+    """Make a new ledger readable to its owner alone: it holds paths, which may name patients."""
+    ledger.parent.mkdir(parents=True, exist_ok=True)
+    ledger.touch(mode=0o600)

@@ -32,6 +32,9 @@ from segmed.geometry import Affine
 from segmed.io.dicom import SeriesAudit
 from segmed.manifest.schema import Frozen
 
+MAX_RULES_BYTES = 1 << 18
+"""Largest file of rules that is read."""
+
 PLANES = ("sagittal", "coronal", "axial")
 """Plane of the slices, by the world axis (x, y, z) that their normal is nearest to."""
 
@@ -100,8 +103,10 @@ def read_rules(path: Path) -> Rules:
         UsageError: The file is missing or is none; the message names the field.
     """
     try:
+        if path.stat().st_size > MAX_RULES_BYTES:
+            raise UsageError(f"{path.name}: rules have at most {MAX_RULES_BYTES} bytes")
         return Rules.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         raise UsageError(f"{path.name}: no YAML file of rules: {type(error).__name__}") from error
     except ValidationError as error:
         first = error.errors()[0]

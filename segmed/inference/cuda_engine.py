@@ -47,7 +47,7 @@ class CudaEngine:
 
     def _capture(self, windows: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
         source = windows.to(self.device).clone()
-        side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]  # PyTorch's own
         side.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):

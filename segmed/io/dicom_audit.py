@@ -222,6 +222,8 @@ def _kinds(headers: Sequence[DicomHeader]) -> Verdict | None:
         )
     if bad := _where(headers, lambda h: h.samples != 1 or _is_coloured(h)):
         return Verdict("colour", f"{len(bad)} images are in colour, a volume holds one value", bad)
+    if bad := _where(headers, lambda h: any(not part.is_scaled for part in h.slices)):
+        return Verdict("bad_scaling", f"{len(bad)} images state no usable rescaling of values", bad)
     if bad := _where(headers, lambda h: h.has_lut):
         return Verdict("modality_lut", "values go through a look-up table, not a slope", bad)
     if bad := _where(headers, lambda h: not is_decodable(h.transfer_syntax)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -55,6 +56,11 @@ class Slice:
     step: float | None = None
     thickness: float | None = None
 
+    @property
+    def is_scaled(self) -> bool:
+        """Whether real values can be had: the stated rescaling is finite, and not by 0."""
+        return math.isfinite(self.slope) and math.isfinite(self.intercept) and self.slope != 0
+
 
 def numbers(dataset: Elements, name: str, count: int) -> tuple[float, ...] | None:
     """`count` finite numbers of an element, or None where it holds anything else."""
@@ -83,6 +89,18 @@ def _number(dataset: Elements, name: str) -> float | None:
     return None if found is None else found[0]
 
 
+def _scaling(dataset: Elements, name: str, absent: float) -> float:
+    """A number of the rescaling; NaN where one is stated that is none."""
+    found = _number(dataset, name)
+    if found is not None:
+        return found
+    try:
+        is_empty = name not in dataset or dataset.get(name) is None or dataset.get(name) == ""
+    except (ValueError, TypeError, OverflowError, ArithmeticError):
+        is_empty = False
+    return absent if is_empty else math.nan
+
+
 def slices_of(dataset: Elements) -> tuple[Slice, ...]:
     """The frames of one file, in file order.
 
@@ -96,14 +114,13 @@ def slices_of(dataset: Elements) -> tuple[Slice, ...]:
     frames = int(_number(dataset, "NumberOfFrames") or 1)
     if frames > 1:
         return tuple(Slice(frame=index) for index in range(min(frames, MAX_FRAMES)))
-    slope, intercept = _number(dataset, "RescaleSlope"), _number(dataset, "RescaleIntercept")
     return (
         Slice(
             position=numbers(dataset, "ImagePositionPatient", 3),
             orientation=numbers(dataset, "ImageOrientationPatient", 6),
             spacing=numbers(dataset, "PixelSpacing", 2),
-            slope=1.0 if slope is None else slope,
-            intercept=intercept or 0.0,
+            slope=_scaling(dataset, "RescaleSlope", 1.0),
+            intercept=_scaling(dataset, "RescaleIntercept", 0.0),
             echo=_number(dataset, "EchoTime"),
             b_value=_number(dataset, "DiffusionBValue"),
             time=tuple(_word(dataset.get(name)) for name in _TIMES),
@@ -121,7 +138,6 @@ def _enhanced(dataset: Elements) -> tuple[Slice, ...]:
         measures = _macro(places, "PixelMeasuresSequence")
         values = _macro(places, "PixelValueTransformationSequence")
         content = _macro(places, "FrameContentSequence")
-        slope, intercept = _number(values, "RescaleSlope"), _number(values, "RescaleIntercept")
         position = _macro(places, "PlanePositionSequence")
         orientation = _macro(places, "PlaneOrientationSequence")
         frames.append(
@@ -130,8 +146,8 @@ def _enhanced(dataset: Elements) -> tuple[Slice, ...]:
                 position=numbers(position, "ImagePositionPatient", 3),
                 orientation=numbers(orientation, "ImageOrientationPatient", 6),
                 spacing=numbers(measures, "PixelSpacing", 2),
-                slope=1.0 if slope is None else slope,
-                intercept=intercept or 0.0,
+                slope=_scaling(values, "RescaleSlope", 1.0),
+                intercept=_scaling(values, "RescaleIntercept", 0.0),
                 echo=_number(_macro(places, "MREchoSequence"), "EffectiveEchoTime"),
                 b_value=_number(_macro(places, "MRDiffusionSequence"), "DiffusionBValue"),
                 time=(str(content.get("TemporalPositionIndex", "")),),

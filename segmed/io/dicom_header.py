@@ -26,6 +26,10 @@ from segmed.io.uid import short_hash
 MAX_INFLATED_BYTES = 1 << 30
 """Largest deflated data set that is inflated."""
 
+MAX_INFLATION, FREE_INFLATED_BYTES = 100, 1 << 24
+"""How many times its size a deflated data set may become once it is beyond so many bytes: images do
+not come near; empty elements do, and each of them would be parsed."""
+
 TAGS = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID",
     "Modality", "ImageType", "SeriesDescription", "SeriesNumber", "InstanceNumber",
@@ -223,17 +227,18 @@ def _is_deflated_bomb(stream: IO[bytes], size: int) -> bool:
     """Whether a deflated data set inflates beyond the limit; looks no further than needed."""
     stream.seek(0)
     start = stream.read(2048)
-    where = start.find(DeflatedExplicitVRLittleEndian.encode() + b"\0")
+    where = start.find(DeflatedExplicitVRLittleEndian.encode())
     if where < 0 or len(start) < 144:
         return False
     length = struct.unpack("<I", start[140:144])[0]  # (0002,0000), right after the magic
     stream.seek(144 + length)
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    most = min(MAX_INFLATED_BYTES, max(FREE_INFLATED_BYTES, MAX_INFLATION * size))
     total, pending = 0, b""
     while pending or (pending := stream.read(1 << 16)):
         total += len(inflater.decompress(pending, 1 << 22))
         pending = inflater.unconsumed_tail
-        if total > MAX_INFLATED_BYTES:
+        if total > most:
             return True
         if inflater.eof:
             break

@@ -149,7 +149,7 @@ def _bits(image: Image.Image, path: Path, kind: str) -> int:
         with path.open("rb") as stream:
             return stream.read(25)[24]
     if kind == "tiff":
-        stated = image.tag_v2.get(258, (8,))  # type: ignore[attr-defined]
+        stated = image.tag_v2.get(258, (8,))  # type: ignore[attr-defined]  # TIFF images only, as asked above
         return max(int(bits) for bits in (stated if isinstance(stated, tuple) else (stated,)))
     return 8
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 from collections.abc import Iterable
@@ -30,11 +29,11 @@ def digest(path: Path) -> str:
             device).
     """
     if path.is_dir():
-        inside = (one for one in path.iterdir() if one.is_file() or one.is_dir())
-        parts = sorted(digest(one) for one in inside if not is_hidden(one))
+        inside = (file for file in path.iterdir() if not is_hidden(file))
+        parts = sorted(digest(file) for file in inside if file.is_file() or file.is_dir())
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    if not path.is_file():
-        raise FileNotFoundError(errno.ENOENT, "no file", str(path))
+    if path.exists() and not path.is_file():
+        raise FileNotFoundError(f"{path.name} is a pipe or a device, not a file")
     running = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(BLOCK_BYTES):

@@ -57,6 +57,10 @@ class Channel(Frozen):
     modality: str = "OT"
 
 
+FilePlace = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+"""Path of a file; no system takes one that holds a zero byte."""
+
+
 class Case(Frozen):
     """One row of a manifest.
 
@@ -72,8 +76,8 @@ class Case(Frozen):
 
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
     group: str
-    image: tuple[str, ...]
-    label: str | None = None
+    image: tuple[FilePlace, ...]
+    label: FilePlace | None = None
     fold: Annotated[int, Field(ge=0)] | None = None
     sha256: dict[str, str] = Field(default_factory=dict)
 

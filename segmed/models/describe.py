@@ -112,7 +112,7 @@ def describe_model(
         is_valid = getattr(network.options, "padding", "same") == "valid"
         side = {2: 572, 3: 236}[spatial_dims] if is_valid else DEFAULT_SIZE[spatial_dims]
         input_size = (side,) * spatial_dims
-    strides: tuple[Axes, ...] = network.level_strides  # type: ignore[assignment]
+    strides: tuple[Axes, ...] = network.level_strides  # type: ignore[assignment]  # every network of ours has it
     shape = (1, in_channels, *input_size)
     return ModelCard(
         name=name,
@@ -265,7 +265,7 @@ def _linear_copy(
         narrow["widths"] = (1,) * num_levels
     if name == "unet":
         narrow["padding"] = "same"
-    known = {field.name for field in fields(architecture(name).options)}  # type: ignore[arg-type]
+    known = {field.name for field in fields(architecture(name).options)}  # type: ignore[arg-type]  # every options class is a dataclass
     usable = {option: value for option, value in narrow.items() if option in known}
     copy = build_model(
         name,

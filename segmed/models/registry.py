@@ -99,7 +99,7 @@ def build_model(
         ModelError: The options contradict each other.
     """
     entry = architecture(name)
-    known = {field.name for field in fields(entry.options)}  # type: ignore[arg-type]
+    known = {field.name for field in fields(entry.options)}  # type: ignore[arg-type]  # every options class is a dataclass
     for option in options:
         if option not in known:
             raise unknown_name(f"option of {name}", option, known)

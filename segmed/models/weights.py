@@ -228,6 +228,6 @@ def _rows(network: FCN) -> tuple[list[str], list[str]]:
     for name, module in network.encoder.named_modules(prefix="encoder"):
         if isinstance(module, CONV_TYPES):
             convs.append(name)
-        elif isinstance(module, batch_norms):  # type: ignore[arg-type]
+        elif isinstance(module, batch_norms):  # type: ignore[arg-type]  # a tuple of classes
             norms.append(name)
     return convs, norms

@@ -26,7 +26,7 @@ class _Loader(yaml.SafeLoader):
     """Plain values only: no aliases, which can unfold without bound, and no explicit tags."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML's own
         if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
             raise yaml.composer.ComposerError(
                 None, None, "a plan has neither aliases nor tags", event.start_mark

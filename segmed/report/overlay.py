@@ -180,9 +180,9 @@ def _planes(
         panels.append(
             _Panel(
                 name=name if orientation else f"across axis {through}",
-                image=shown[0],  # type: ignore[arg-type]
+                image=shown[0],  # type: ignore[arg-type]  # None only where None was given
                 reference=shown[1],
-                prediction=shown[2],  # type: ignore[arg-type]
+                prediction=shown[2],  # type: ignore[arg-type]  # as above
                 edges_mm=(spacing[up], spacing[across]),
                 letters=letters if orientation else ("", "", "", ""),
             )

@@ -231,7 +231,7 @@ class _Run:
             if not ends_epoch and self._checkpoint_is_due():
                 self._save(LAST)
             waits_since = time.monotonic()
-        batches.close()  # type: ignore[attr-defined]
+        batches.close()  # type: ignore[attr-defined]  # a generator has it
 
     def _make_batch(self, step: int) -> Batch:
         share = self.crew.share(self.plan.recipe.batch_size)

@@ -20,7 +20,7 @@ def start_from(path: Path, network: nn.Module) -> None:
     Raises:
         WeightsError: The file cannot be read safely, or too little of it fits.
     """
-    from segmed.models.weights import load_weights  # noqa: PLC0415
+    from segmed.models.weights import load_weights  # noqa: PLC0415 - needed where weights are brought only
 
     report = load_weights(network, path)
     log.info("%s", report)

@@ -236,3 +236,11 @@ def test_planted_words_are_found_where_they_are(archive: Path) -> None:
     inputs = b"".join(content for _, content in contents(archive))
     assert set(leaks(inputs)) == set(WORDS)
     assert FOLDER_WORD in inputs
+
+
+def test_ledger_is_readable_to_its_owner_alone(
+    archive: Path, package_folder: Path, tmp_path: Path, run: Callable[..., bytes]
+) -> None:
+    run("archive", "segment", archive / "gap", "--model", package_folder, "-o", tmp_path, status=1)
+    modes = [path.stat().st_mode & 0o077 for path in tmp_path.glob("ledger.sqlite")]
+    assert modes == [0]

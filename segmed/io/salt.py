@@ -1,0 +1,63 @@
+"""The salt: a secret of this site, so that nobody else can make, or guess back, its pseudonyms."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from segmed.errors import UsageError
+
+SALT_VARIABLE = "SEGMED_SALT_FILE"
+"""Environment variable that names the file of the salt."""
+
+SALT_BYTES = 32
+
+
+def salt_path() -> Path:
+    """Where the salt lies: `SEGMED_SALT_FILE`, or `~/.config/segmed/salt`."""
+    return Path(os.environ.get(SALT_VARIABLE) or Path.home() / ".config" / "segmed" / "salt")
+
+
+def read_salt(path: Path) -> bytes:
+    """The salt of a file; a new one is drawn where there is none, readable to its owner alone.
+
+    Raises:
+        UsageError: Others may read the file, or it holds too little.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return _drawn(path)
+    with os.fdopen(handle, "rb") as stream:
+        mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
+        content = stream.read(1 << 16)
+    if mode & 0o077:
+        raise UsageError(f"others may read the salt {path}: `chmod 600 {path}`")
+    if len(content) < SALT_BYTES:
+        raise UsageError(
+            f"the salt {path} has {len(content)} bytes, it needs {SALT_BYTES}: remove it, and a "
+            "new one is drawn (pseudonyms will differ from those made before)"
+        )
+    return content
+
+
+def _drawn(path: Path) -> bytes:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    content = secrets.token_bytes(SALT_BYTES)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(content)
+    return content
+
+
+def pseudonym(salt: bytes, text: str) -> str:
+    """Hex digits that stand for a text: always the same with one salt, unguessable without it.
+
+    Source:
+        HMAC with SHA-256, RFC 2104.
+    """
+    return hmac.new(salt, text.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
