@@ -114,7 +114,7 @@ in_segmed sh -c 'segmed compare \
 in_segmed segmed model list
 
 step "the archive, by schedule"
-mkdir "$SEGMED_ARCHIVE"
+mkdir -p "$SEGMED_ARCHIVE"
 chmod 0777 "$SEGMED_ARCHIVE"
 docker run --rm -v "$SEGMED_ARCHIVE:/out" segmed:cpu python3 -c "
 from pathlib import Path
