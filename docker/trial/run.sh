@@ -35,7 +35,7 @@ keep="${1:-}"
 have() { docker image inspect "$1" > /dev/null 2>&1 || docker pull -q "$1" 2> /dev/null; }
 healthy() {  # SERVICE...: waits until each is healthy
     for service in "$@"; do
-        tries=120
+        tries=180
         until [ "$(docker inspect -f '{{.State.Health.Status}}' "$(compose ps -aq "$service")")" = healthy ]; do
             tries=$((tries - 1))
             [ "$tries" != 0 ] || fail "$service does not become healthy"
