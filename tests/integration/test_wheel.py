@@ -1,4 +1,4 @@
-"""The wheel, built from the sdist, in an environment of its own: no repository, no system packages."""
+"""The wheel, built from the sdist, in a fresh environment: no repository, no other packages."""
 
 from __future__ import annotations
 
