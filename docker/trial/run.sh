@@ -63,7 +63,7 @@ if ! have debian:bookworm-slim; then
     echo "debian:bookworm-slim is a stand-in made by debootstrap"
 fi
 if ! have postgres:15-bookworm; then
-    # shellcheck disable=SC2086 - several words on purpose
+    # shellcheck disable=SC2086  # several words on purpose
     docker build -q ${BUILD_ARGS:-} -t postgres:15-bookworm docker/trial/postgres
     echo "postgres:15-bookworm is a stand-in on Debian's package"
 fi

@@ -55,64 +55,6 @@ segmented() {  # NUMBER: waits until the ledger has as many studies done
     echo "done: $1 studies"
 }
 
-step "images"
-if ! have debian:bookworm-slim; then
-    debootstrap --variant=minbase bookworm "$work/root" http://deb.debian.org/debian > "$work/log"
-    tar -C "$work/root" -c . | docker import - debian:bookworm-slim
-    rm -rf "$work/root"
-    echo "debian:bookworm-slim is a stand-in made by debootstrap"
-fi
-if ! have postgres:15-bookworm; then
-    # shellcheck disable=SC2086 - several words on purpose
-    docker build -q ${BUILD_ARGS:-} -t postgres:15-bookworm docker/trial/postgres
-    echo "postgres:15-bookworm is a stand-in on Debian's package"
-fi
-# shellcheck disable=SC2086
-docker build -q ${BUILD_ARGS:-} -f docker/Dockerfile --target cpu -t segmed:cpu .
-# shellcheck disable=SC2086
-docker build -q ${BUILD_ARGS:-} -t segmed-orthanc:1.10.1 docker/orthanc
-docker image ls --format '{{.Repository}}:{{.Tag}} {{.Size}}' | grep -E '^segmed|^postgres'
-
-step "one image alone: user, file system, version, the bundled demo"
-docker run --rm segmed:cpu sh -c 'id -u; segmed --version'
-docker run --rm --read-only --tmpfs /tmp segmed:cpu sh -c \
-    'if touch /opt/segmed/x 2> /dev/null; then echo "the image can be written"; exit 1; fi'
-
-step "servers"
-sh docker/make-secrets.sh > /dev/null
-compose down --volumes > /dev/null 2>&1 || true
-compose up -d db mlflow prefect orthanc heartbeat
-healthy db mlflow prefect orthanc
-code() { docker run --rm --network host segmed:cpu python3 -c "
-import sys, urllib.error, urllib.request as r
-request = r.Request(sys.argv[1], headers={'Host': sys.argv[2]} if sys.argv[2:] else {})
-try: print(r.urlopen(request, timeout=20).status)
-except urllib.error.HTTPError as error: print(error.code)" "$@"; }
-search=/api/2.0/mlflow/registered-models/search
-[ "$(code http://127.0.0.1:$MLFLOW_PORT$search)" = 401 ] || fail "MLflow lets strangers in"
-[ "$(code http://127.0.0.1:$MLFLOW_PORT$search evil.example)" = 403 ] || fail "MLflow takes any Host"
-[ "$(code http://127.0.0.1:$PREFECT_PORT/api/flows/)" = 401 ] || fail "Prefect lets strangers in"
-[ "$(code http://127.0.0.1:$PREFECT_PORT/)" = 200 ] || fail "Prefect's page does not open"
-[ "$(code http://127.0.0.1:$ORTHANC_HTTP_PORT/system)" = 401 ] || fail "Orthanc lets strangers in"
-echo "strangers are refused by MLflow (401, 403), Prefect (401) and Orthanc (401)"
-for name in $(compose ps -aq); do
-    for secret in docker/secrets/*; do
-        ! docker inspect "$name" | grep -q -F "$(cat "$secret")" || fail "a secret is in docker inspect"
-    done
-done
-echo "no secret in docker inspect"
-docker wait "$(compose ps -aq heartbeat)" | grep -qx 0 || fail "the heartbeat automation was not made"
-in_segmed prefect automation inspect crashed-without-heartbeat | grep -i -m 1 name
-
-step "segmed against them: doctor, compare, register"
-in_segmed segmed doctor > "$work/doctor"
-grep -E '^(tracking|prefect|clock|warning|no problems)' "$work/doctor"
-in_segmed sh -c 'segmed compare \
-    "$(python3 -c "import data_manifests; print(list(data_manifests.__path__)[0])")/hippocampus_sample.json" \
-    --models fcn8s,unet --folds 0 --epochs 2 --register hippocampus -o /data/study' > "$work/compared"
-tail -3 "$work/compared"
-in_segmed segmed model list
-
 step "the archive, by schedule"
 mkdir -p "$SEGMED_ARCHIVE"
 chmod 0777 "$SEGMED_ARCHIVE"

@@ -10,6 +10,7 @@ from typing import Any
 from prefect import serve
 
 from pipelines.flows.nightly import nightly
+from pipelines.flows.stale_runs import forget_stale_runs, settings_of
 from pipelines.flows.weekly import weekly
 from segmed.errors import UsageError
 
@@ -81,4 +82,6 @@ def serve_schedules(schedules: Schedules) -> None:
             "schedules need a Prefect server that stays: start `prefect server start` and set "
             "PREFECT_API_URL, such as http://127.0.0.1:4200/api"
         )
-    serve(*deployments(schedules))
+    found = deployments(schedules)
+    forget_stale_runs(settings_of(found))
+    serve(*found)

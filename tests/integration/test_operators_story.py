@@ -107,7 +107,7 @@ def test_operators_story(sites: tuple[Site, Site], tmp_path: Path) -> None:
     register = ("--register", "hippocampus")
     models = ("--models", "fcn8s,unet", "--folds", "0")
     first.segmed("compare", "mine.json", *models, "--epochs", "1", "-o", "brief", *register)
-    first.segmed("compare", "mine.json", *models, "--epochs", "5", "-o", "longer", *register)
+    first.segmed("compare", "mine.json", *models, "--epochs", "3", "-o", "longer", *register)
     weak = champion(first)
     (first.folder / "rules.yaml").write_text(RULES)
     gate = ("--manifest", SAMPLE, "--rules", "rules.yaml")
@@ -149,6 +149,7 @@ def test_operators_story(sites: tuple[Site, Site], tmp_path: Path) -> None:
     assert wait_for(lambda: counts(out)["done"] == 40, 400), elsewhere.log()
     restored = {path.name: path.read_bytes() for path in (out / "segmentations").glob("*.nii.gz")}
     assert saved.items() <= restored.items()
+    assert not first.folder.exists(), "a run that was planned before the loss went to its old place"
     assert set(attempts(out).values()) == {1}, "a study that was done was segmented again"
 
     # and the way back stays open
