@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import multiprocessing
 import os
 import pwd
 import shutil
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from email.utils import format_datetime
+from multiprocessing.queues import SimpleQueue as Queue
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,13 +19,13 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli.app import app
-from pipelines.doctor.files import MIN_FREE_BYTES, room
+from pipelines.doctor import Finding
+from pipelines.doctor.files import MIN_FREE_BYTES, look_at_place, room
 from pipelines.doctor.machine import RELEASED, clock
 from pipelines.doctor.tracker import clear_text, clocks
 from pipelines.doctor.versions import look_at_versions
 from segmed.archive import Ledger
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 NOW = dt.datetime.now(dt.UTC)
 
 
@@ -108,21 +108,24 @@ def test_secret_file_that_everybody_may_read_is_a_warning(
     assert doctor()[1]["secret"]["repair"] == f"chmod o= {secret}"
 
 
-def test_folder_of_another_user_is_a_problem(tmp_path: Path) -> None:
-    """Root may write everywhere; then the command runs as nobody."""
-    nobody = pwd.getpwnam("nobody").pw_uid if os.getuid() == 0 else None
-    done = subprocess.run(
-        [sys.executable, "-c", "from pipelines.cli import main; main()", "doctor", "-o", "/x"],
-        cwd="/",
-        user=nobody,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "HOME": "/nonexistent"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1, done.stderr
-    assert "problem: output folder: / cannot be written by user" in done.stdout
-    assert "or choose another folder" in done.stdout
+def as_nobody(answer: Queue[Finding]) -> None:
+    """In a child process: look at a folder that only root may write."""
+    if os.getuid() == 0:  # who may write everywhere
+        os.setuid(pwd.getpwnam("nobody").pw_uid)
+    for finding in look_at_place("output folder", Path("/not/there/yet")):
+        answer.put(finding)
+
+
+def test_folder_of_another_user_is_a_problem() -> None:
+    fork = multiprocessing.get_context("fork")
+    answer: Queue[Finding] = fork.SimpleQueue()
+    child = fork.Process(target=as_nobody, args=(answer,))
+    child.start()
+    child.join()
+    finding = answer.get()
+    assert finding.state == "problem"
+    assert finding.fact.startswith("/ cannot be written by user")
+    assert finding.repair.endswith("or choose another folder")
 
 
 class Usage(NamedTuple):
