@@ -83,5 +83,7 @@ def serve_schedules(schedules: Schedules) -> None:
             "PREFECT_API_URL, such as http://127.0.0.1:4200/api"
         )
     found = deployments(schedules)
+    for deployment in found:
+        deployment.apply()  # from here on the server plans with these settings
     forget_stale_runs(settings_of(found))
     serve(*found)
