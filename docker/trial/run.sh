@@ -7,9 +7,9 @@
 # It builds, starts every service, waits for the health checks, compares two architectures briefly,
 # lets the schedule segment an archive, asks Orthanc for a study, backs up, throws everything away,
 # restores, and goes on. Takes a quarter of an hour on two cores without a cache. The environment
-# may name: COMPOSE (`docker-compose`), BUILD_ARGS (`--network host --build-arg PIP_CERT=...`),
-# TRIAL_BUDGET (60s). Without a registry it stands debian:bookworm-slim and postgres:15-bookworm on
-# Debian's own packages (needs root and debootstrap).
+# may name COMPOSE (`docker-compose`) and BUILD_ARGS (`--network host --build-arg PIP_CERT=...`).
+# Where no registry answers, debian:bookworm-slim and postgres:15-bookworm are made from Debian's
+# own packages (needs root and debootstrap).
 set -eu
 cd "$(dirname "$0")/../.."
 export COMPOSE="${COMPOSE:-docker compose}" COMPOSE_PROJECT_NAME=segmed-trial
@@ -35,7 +35,7 @@ keep="${1:-}"
 have() { docker image inspect "$1" > /dev/null 2>&1 || docker pull -q "$1" 2> /dev/null; }
 healthy() {  # SERVICE...: waits until each is healthy
     for service in "$@"; do
-        tries=120
+        tries=180
         until [ "$(docker inspect -f '{{.State.Health.Status}}' "$(compose ps -aq "$service")")" = healthy ]; do
             tries=$((tries - 1))
             [ "$tries" != 0 ] || fail "$service does not become healthy"
@@ -63,7 +63,7 @@ if ! have debian:bookworm-slim; then
     echo "debian:bookworm-slim is a stand-in made by debootstrap"
 fi
 if ! have postgres:15-bookworm; then
-    # shellcheck disable=SC2086 - several words on purpose
+    # shellcheck disable=SC2086  # several words on purpose
     docker build -q ${BUILD_ARGS:-} -t postgres:15-bookworm docker/trial/postgres
     echo "postgres:15-bookworm is a stand-in on Debian's package"
 fi
@@ -77,7 +77,8 @@ step "one image alone: user, file system, version, the bundled demo"
 docker run --rm segmed:cpu sh -c 'id -u; segmed --version'
 docker run --rm --read-only --tmpfs /tmp segmed:cpu sh -c \
     'if touch /opt/segmed/x 2> /dev/null; then echo "the image can be written"; exit 1; fi'
-docker run --rm --network none segmed:cpu segmed demo --quick -o /data/demo | tail -2
+docker run --rm --network none segmed:cpu segmed demo --quick -o /data/demo > "$work/demo"
+tail -2 "$work/demo"
 
 step "servers"
 sh docker/make-secrets.sh > /dev/null
@@ -106,15 +107,16 @@ docker wait "$(compose ps -aq heartbeat)" | grep -qx 0 || fail "the heartbeat au
 in_segmed prefect automation inspect crashed-without-heartbeat | grep -i -m 1 name
 
 step "segmed against them: doctor, compare, register"
-in_segmed segmed doctor | grep -E '^(tracking|prefect|problem|no problems)'
+in_segmed segmed doctor > "$work/doctor"
+grep -E '^(tracking|prefect|clock|warning|no problems)' "$work/doctor"
 in_segmed sh -c 'segmed compare \
     "$(python3 -c "import data_manifests; print(list(data_manifests.__path__)[0])")/hippocampus_sample.json" \
-    --models fcn8s,unet --folds 0 --budget "$0" --register hippocampus -o /data/study' \
-    "${TRIAL_BUDGET:-60s}" | tail -3
+    --models fcn8s,unet --folds 0 --epochs 2 --register hippocampus -o /data/study' > "$work/compared"
+tail -3 "$work/compared"
 in_segmed segmed model list
 
 step "the archive, by schedule"
-mkdir "$SEGMED_ARCHIVE"
+mkdir -p "$SEGMED_ARCHIVE"
 chmod 0777 "$SEGMED_ARCHIVE"
 docker run --rm -v "$SEGMED_ARCHIVE:/out" segmed:cpu python3 -c "
 from pathlib import Path
@@ -139,7 +141,8 @@ for path in sorted(pathlib.Path('/archive/scans/study1').rglob('*')):
 print('sent study1 to Orthanc')"
 pacs=dicomweb://segmed@orthanc:8042/dicom-web
 in_segmed segmed archive segment "$pacs" --model models:/hippocampus@champion \
-    --format dicom-seg --send "$pacs" -o /data/from-pacs | tail -2
+    --format dicom-seg --send "$pacs" -o /data/from-pacs > "$work/from-pacs"
+tail -2 "$work/from-pacs"
 
 step "backup, the end of everything, restore"
 sh docker/backup.sh "$work/backup"

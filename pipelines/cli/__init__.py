@@ -4,5 +4,7 @@
 def main() -> None:
     """Run the command line."""
     from pipelines.cli.app import app
+    from pipelines.cli.termination import stop_on_sigterm
 
+    stop_on_sigterm()
     app()

@@ -87,7 +87,7 @@ def _schedule(client: Any, entry: Any) -> Finding:
         return Finding(what, "paused", "warning", f"`prefect deployment resume` {entry.name}")
     runs = _runs(client, entry.id)
     now = dt.datetime.now(dt.UTC)
-    waiting = [run for run in runs if run.state_type is not None and run.state_type.is_scheduled()]
+    waiting = [run for run in runs if run.state is not None and run.state.is_scheduled()]
     late = [run for run in waiting if _is_late(run, now)]
     coming = sorted(_due(run) for run in waiting if _due(run) > now)
     ended = [run for run in runs if run.end_time is not None]

@@ -17,6 +17,7 @@ from pipelines.archiving import ArchiveJob
 from pipelines.automations import HEARTBEAT_S, HEARTBEAT_VARIABLE, TAG, install
 from pipelines.flows.nightly import nightly
 from pipelines.flows.on_demand import on_demand
+from pipelines.flows.stale_runs import forget_stale_runs, settings_of
 from pipelines.flows.weekly import WeeklyJob, weekly
 from pipelines.notices import MailBlock, check_notices
 from segmed.errors import UsageError
@@ -103,14 +104,17 @@ def serve_schedules(schedules: Schedules) -> list[str]:
     MailBlock.register_type_and_schema()
     check_notices(schedules.notify)
     install(schedules.notify)
+    found = deployments(schedules)
     if schedules.work_pool is None:
         os.environ.setdefault(HEARTBEAT_VARIABLE, str(HEARTBEAT_S))
-        serve(*deployments(schedules))
-        return []
-    make_pool(schedules.work_pool)
-    found = deployments(schedules)
+    else:
+        make_pool(schedules.work_pool)
     for deployment in found:
-        deployment.apply()
+        deployment.apply()  # from here on the server plans with these settings
+    forget_stale_runs(settings_of(found))
+    if schedules.work_pool is None:
+        serve(*found)
+        return []
     return [f"{deployment.flow_name}/{deployment.name}" for deployment in found]
 
 

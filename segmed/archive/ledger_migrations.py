@@ -42,6 +42,8 @@ def settle_schema(connection: sqlite3.Connection, path: Path, *, writer: bool) -
     if version == 0 and writer:
         _in_one(connection, TABLES, SCHEMA_VERSION)
         return
+    if version == 0:
+        raise UsageError(f"{path.name} holds nothing yet: a run just begins; look again soon")
     if version not in STEPS:
         raise UsageError(
             f"{path.name} has schema version {version}, this segmed reads {min(STEPS)} to "

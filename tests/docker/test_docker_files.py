@@ -18,9 +18,18 @@ OUR_IMAGES = ("segmed:cpu", "segmed:cuda", "segmed-orthanc:1.10.1")
 
 
 def services() -> dict[str, dict[str, Any]]:
+    """Both files as compose joins them."""
     found: dict[str, dict[str, Any]] = {}
     for name in ("compose.yaml", "compose.pacs.yaml"):
-        found |= yaml.safe_load((DOCKER / name).read_text(encoding="utf-8"))["services"]
+        content = yaml.safe_load((DOCKER / name).read_text(encoding="utf-8"))
+        for service, settings in content["services"].items():
+            before = found.get(service, {})
+            found[service] = {
+                **before,
+                **settings,
+                "environment": before.get("environment", {}) | settings.get("environment", {}),
+                "secrets": [*before.get("secrets", []), *settings.get("secrets", [])],
+            }
     return found
 
 
@@ -110,6 +119,39 @@ def test_entrypoint_makes_database_addresses_and_forgets_the_password() -> None:
     ]
 
 
+def test_logins_of_mlflow_lie_in_the_database_where_there_is_one(tmp_path: Path) -> None:
+    done = run_entrypoint(
+        'cat "$MLFLOW_AUTH_CONFIG_PATH"',
+        MLFLOW_ADMIN_PASSWORD="secret",
+        DB_NAME="mlflow",
+        DB_PASSWORD="pw",
+        TMPDIR=str(tmp_path),
+    )
+    assert "database_uri = postgresql://segmed:pw@db/mlflow_auth\n" in done.stdout
+    made = (DOCKER / "create-databases.sql").read_text(encoding="utf-8")
+    assert "CREATE DATABASE mlflow_auth" in made
+
+
+def test_every_database_is_backed_up_and_restored() -> None:
+    made = set(re.findall(r"CREATE DATABASE (\w+)", (DOCKER / "create-databases.sql").read_text()))
+    for script in ("backup.sh", "restore.sh"):
+        named = re.search(r"for database in ([\w ]+);", (DOCKER / script).read_text())
+        assert named is not None
+        assert set(named.group(1).split()) == made | {"mlflow"}
+
+
+def test_compose_limits_what_every_service_logs() -> None:
+    for service in services().values():
+        assert service["logging"]["options"] == {"max-size": "20m", "max-file": "5"}
+
+
+def test_prefect_unpacks_its_page_where_it_may_write() -> None:
+    service = services()["prefect"]
+    place = Path(service["environment"]["PREFECT_UI_STATIC_DIRECTORY"])
+    assert service["read_only"] is True
+    assert any(place.is_relative_to(mount) for mount in service["tmpfs"])
+
+
 def test_entrypoint_keeps_the_login_settings_for_its_user_alone(tmp_path: Path) -> None:
     done = run_entrypoint(
         'stat -c %a "$MLFLOW_AUTH_CONFIG_PATH"; cat "$MLFLOW_AUTH_CONFIG_PATH"',
@@ -154,7 +196,7 @@ def test_everything_that_the_image_copies_reaches_the_builder() -> None:
 
 
 def test_shell_scripts_parse() -> None:
-    for script in DOCKER.glob("*.sh"):
+    for script in DOCKER.rglob("*.sh"):
         subprocess.run(["sh", "-n", str(script)], check=True)
 
 
