@@ -1,6 +1,6 @@
 """Small pictures of the segmentations most worth a look, made while image and label are at hand.
 
-At most a few dozen a run are kept, and what is not worse than these is not drawn: a run over tens
+At most a dozen a run are kept, and what is not worse than these is not drawn: a run over tens
 of thousands of studies spends next to nothing on them.
 """
 
@@ -21,7 +21,7 @@ from segmed.report.overlay import overlay_picture
 
 logger = logging.getLogger(__name__)
 
-KEPT = 24
+KEPT = 12
 """Pictures that one engine keeps."""
 
 HEIGHT = 170

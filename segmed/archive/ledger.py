@@ -179,8 +179,10 @@ class Ledger(LedgerFile):
             run: The run that found it out, where no work had begun.
         """
         state: State = "quarantined" if quarantine else "failed"
-        worked = {} if run is None else {"worked": run}
-        self._set(key, state, reason=reason, message=message, **worked)
+        if run is None:
+            self._set(key, state, reason=reason, message=message)
+        else:
+            self._set(key, state, reason=reason, message=message, worked=run)
 
     def reopen(self, key: str) -> None:
         """Make one study pending."""
