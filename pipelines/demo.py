@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipelines.archiving import ArchiveJob
 from pipelines.cli.console import note, plain, say
 from pipelines.demo_archive import make_archive
 from pipelines.demo_page import write_demo_report
@@ -67,9 +68,8 @@ def run_demo(out_dir: Path, budget_s: float | None, quick: bool, as_json: bool) 
     source = make_archive(read_manifest(MANIFEST), out_dir / "archive_source")
     champion = f"models:/{MODEL_NAME}@champion"
     note(f"archive: {source} with {champion}")
-    counts = run_flow(
-        segment_archive, str(source), champion, str(out_dir / "archive"), folder=str(out_dir)
-    )
+    job = ArchiveJob(str(source), (champion,), out_dir / "archive", folder=out_dir)
+    counts = run_flow(segment_archive, job)
     page = write_demo_report(request, out_dir)
     summary = _summary(out_dir, record, counts, page)
     if as_json:

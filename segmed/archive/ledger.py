@@ -177,7 +177,7 @@ class Ledger(LedgerFile):
             run: The run that found it out, where no work had begun.
         """
         state: State = "quarantined" if quarantine else "failed"
-        worked = {} if run is None else {"worked": run}
+        worked: dict[str, Any] = {} if run is None else {"worked": run}
         self._set(key, state, reason=reason, message=message, **worked)
 
     def reopen(self, key: str) -> None:
