@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 from prefect.automations import Automation
 from prefect.client.schemas.objects import StateType
@@ -109,10 +110,11 @@ def install(notify: Sequence[str] = ()) -> list[str]:
     names = []
     for automation in automations(notify):
         try:
-            automation.id = Automation.read(name=automation.name).id
+            found: Any = Automation.read(name=automation.name)
         except ValueError:
             automation.create()
         else:
+            automation.id = found.id
             automation.update()
         names.append(automation.name)
     return names

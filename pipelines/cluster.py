@@ -157,7 +157,7 @@ class ClusterEngine:
         self._thread.join()
 
     def _count_places(self) -> int:
-        return max(1, sum(self._client.nthreads().values()))
+        return max(1, int(sum(self._client.nthreads().values())))
 
     def _dispatch(self) -> None:
         """In a thread: send a piece whenever there are jobs and a place for it."""

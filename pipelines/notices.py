@@ -53,7 +53,9 @@ class MailBlock(NotificationBlock):
     user: str = ""
     password: SecretStr = SecretStr("")
 
-    def notify(self, body: str, subject: str | None = None) -> None:
+    def notify(  # type: ignore[override]  # Prefect takes either kind, as its own blocks show
+        self, body: str, subject: str | None = None
+    ) -> None:
         """Send one mail.
 
         Raises:

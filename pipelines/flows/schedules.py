@@ -10,7 +10,7 @@ from prefect import serve
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectNotFound
-from prefect.flows import EntrypointType
+from prefect.types.entrypoint import EntrypointType
 from pydantic import TypeAdapter
 
 from pipelines.archiving import ArchiveJob

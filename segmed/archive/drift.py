@@ -148,7 +148,8 @@ def read_drift(out_dir: Path) -> list[DriftRow]:
     path = out_dir / DRIFT_FILE
     if not path.exists():
         return []
-    return [DriftRow(**row) for row in pd.read_csv(path).to_dict("records")]
+    records = pd.read_csv(path).to_dict("records")
+    return [DriftRow(**{str(name): value for name, value in row.items()}) for row in records]
 
 
 def watch(
