@@ -283,15 +283,21 @@ def main() -> None:
     """Measures, prints and keeps the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--only", choices=sorted(CHAINS))
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("paths", nargs="*", type=Path)
     options = parser.parse_args()
     if options.only:
         print(json.dumps(measure(options.only, *options.paths)))
         return
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         result = compare(Path(folder), options.repeats)
-    result["machine"] = {"cores": os.cpu_count(), "processor": platform.machine(), "threads": 1}
+    result["machine"] = {
+        "cores": os.cpu_count(),
+        "processor": platform.machine(),
+        "threads": 1,
+        "load_before": round(load, 1),
+    }
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
