@@ -37,6 +37,7 @@ def traced(folder: Path, *words: str) -> list[str]:
     report = folder / "trace"
     quiet = ("MLFLOW", "PREFECT", "DO_NOT_TRACK", "OPENVINO")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(quiet)}
+    environment["SEGMED_CACHE"] = str(folder / "cache")  # nobody else's packages
     done = subprocess.run(
         ["strace", "-f", "-qq", "-s", "200", "-e", "trace=connect,sendto,sendmsg", "-o", report,
          sys.executable, "-c", "from pipelines.cli import main; main()", *words],
