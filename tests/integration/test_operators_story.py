@@ -151,7 +151,6 @@ def test_operators_story(sites: tuple[Site, Site], tmp_path: Path) -> None:
     assert {study: again[study] for study in finished} == finished, "done studies were done again"
     assert max(again.values()) <= 2, "more than the studies in hand were begun again"
     assert not first.folder.exists(), "a run that was planned before the loss went to its old place"
-    assert set(attempts(out).values()) == {1}, "a study that was done was segmented again"
 
     # and the way back stays open
     elsewhere.segmed("model", "rollback", "hippocampus")
