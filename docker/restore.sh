@@ -22,6 +22,7 @@ for database in mlflow mlflow_auth prefect; do
     compose exec -T db pg_restore -U segmed --exit-on-error --clean --if-exists -d "$database" \
         < "$folder/$database.dump"
 done
+compose exec -T db psql -q -v ON_ERROR_STOP=1 -U segmed -d prefect < "$(dirname "$0")/after-restore.sql"
 compose run --rm --no-deps -T mlflow tar -C /data -xf - < "$folder/mlflow-data.tar"
 compose --profile cpu run --rm --no-deps -T segmed tar -C /data -xf - < "$folder/segmed-data.tar"
 echo "restored; start with: docker compose -f docker/compose.yaml --profile cpu up -d"

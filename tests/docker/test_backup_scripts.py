@@ -145,7 +145,10 @@ def test_what_is_backed_up_comes_back_on_a_fresh_site_and_only_there(
     old.sql("mlflow", "insert into registered_models values ('hippocampus')")
     old.sql("mlflow_auth", "create table users (username text)")
     old.sql("mlflow_auth", "insert into users values ('admin')")
-    old.sql("prefect", "create table flow_run (name text)")
+    old.sql("prefect", "create table flow_run (name text, state_type text)")
+    old.sql("prefect", "insert into flow_run values ('ended', 'COMPLETED'), ('cut', 'RUNNING')")
+    old.sql("prefect", "create table concurrency_limit_v2 (active_slots int)")
+    old.sql("prefect", "insert into concurrency_limit_v2 values (1)")
     old.sql("prefect", "create index on flow_run using gin (name gin_trgm_ops)")
     (old.data / "mlflow" / "artifacts").mkdir()
     (old.data / "mlflow" / "artifacts" / "weights").write_bytes(b"weights")
@@ -166,7 +169,8 @@ def test_what_is_backed_up_comes_back_on_a_fresh_site_and_only_there(
 
     assert new.sql("mlflow", "select name from registered_models") == "hippocampus"
     assert new.sql("mlflow_auth", "select username from users") == "admin"
-    assert new.sql("prefect", "select count(*) from flow_run") == "0"
+    assert new.sql("prefect", "select name from flow_run") == "ended"
+    assert new.sql("prefect", "select active_slots from concurrency_limit_v2") == "0"
     assert (new.data / "mlflow" / "artifacts" / "weights").read_bytes() == b"weights"
     assert (new.data / "segmed" / "segmentations" / "a.nii.gz").read_bytes() == b"label"
     with sqlite3.connect(new.data / "segmed" / "segmentations" / "ledger.sqlite") as copy:
