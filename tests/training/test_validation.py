@@ -1,0 +1,80 @@
+"""Validation meets each kind of case by windows, and scores what the network says of each voxel."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from segmed.plan import Plan
+from segmed.training import choose_device
+from segmed.training.sampling import TrainingCase
+from segmed.training.validation import predict_probs, validate
+
+
+class Reader(nn.Module):
+    """Says of each voxel the class that its intensity is."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.batches: list[tuple[int, ...]] = []
+
+    def forward(self, image: Tensor) -> Tensor:
+        self.batches.append(tuple(image.shape))
+        classes = torch.arange(self.classes).view(1, -1, *[1] * (image.ndim - 2))
+        return 30.0 * (image == classes).float()
+
+
+def case_of(shape: tuple[int, ...]) -> TrainingCase:
+    label = (torch.arange(torch.Size(shape).numel()).reshape(shape) // 7 % 3).to(torch.uint8)
+    return TrainingCase.of("a", label[None].float(), label)
+
+
+@pytest.mark.parametrize(
+    ("patch", "slice_axis", "shape"),
+    [
+        ((8, 8, 8), None, (20, 17, 9)),
+        ((16, 16, 16), None, (10, 9, 12)),
+        ((8, 8), None, (21, 13)),
+        ((8, 8), 1, (12, 5, 20)),
+    ],
+)
+def test_every_kind_of_case_is_covered_by_windows(
+    plan: Plan, patch: tuple[int, ...], slice_axis: int | None, shape: tuple[int, ...]
+) -> None:
+    dims = len(patch)
+    changed = plan.model_copy(
+        update={"patch_size": patch, "slice_axis": slice_axis, "spatial_dims": dims}
+    )
+    network = Reader(changed.num_classes)
+    loss, dice = validate(network, [case_of(shape)], changed, choose_device("cpu"))
+    assert dice == {item.name: 1.0 for item in plan.labels}
+    assert loss < 1e-3
+    assert {size[2:] for size in network.batches} == {patch}
+
+
+def test_a_wrong_voxel_lowers_the_score_and_a_missed_label_counts_nothing(plan: Plan) -> None:
+    case = case_of((12, 12, 12))
+    label = case.label.clone()
+    label[case.label == 2] = 1
+    wrong = replace(case, label=label)
+    _, dice = validate(Reader(3), [wrong], plan, choose_device("cpu"))
+    first, second = (item.name for item in plan.labels)
+    assert 0.5 < dice[first] < 0.9
+    assert dice[second] == 0.0
+
+
+def test_one_small_volume_goes_through_the_network_as_two_with_the_same_result(plan: Plan) -> None:
+    torch.manual_seed(0)
+    network = nn.Conv3d(1, plan.num_classes, 3, padding=1)
+    seen: list[int] = []
+    network.register_forward_pre_hook(lambda _module, inputs: seen.append(len(inputs[0])))
+    case = case_of(plan.patch_size)
+    with torch.inference_mode():
+        found = predict_probs(network, case.image, plan, choose_device("cpu"))
+        expected = network(case.image[None]).softmax(dim=1)[0]
+    assert seen[0] == 2
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
