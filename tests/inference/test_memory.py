@@ -75,7 +75,7 @@ def test_peak_is_seen_though_the_memory_is_gone() -> None:
         block = np.ones(64 * 2**20, dtype=np.uint8)
         seen = peak()
         del block
-    assert seen - before >= 60 * 2**20
+    assert seen - before >= 48 * 2**20  # the rest of the process may give some back
 
 
 def test_estimate_names_its_parts(predictor: Predictor) -> None:
