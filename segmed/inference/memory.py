@@ -15,6 +15,7 @@ from math import prod
 import numpy as np
 import psutil
 
+from segmed.inference.postprocessing import steps_of
 from segmed.inference.sliding import WindowRecipe
 from segmed.inference.way_back import PIECE_BYTES
 from segmed.plan import Plan
@@ -27,6 +28,9 @@ INTERPOLATED_PIECES = 3
 
 CLASS_BYTES = 12
 """Bytes a voxel of a piece while its most probable class is found: largest value and its index."""
+
+CLEANING_BYTES = 8
+"""Bytes a voxel while components are found: a mask, their numbers in 32 bits, two copies."""
 
 SAMPLE_SECONDS = 0.002
 """Step at which a probe looks at the resident set."""
@@ -45,6 +49,7 @@ class MemoryEstimate:
         way_back: Rows held and pieces restored.
         window: A batch of windows inside the network, at its peak.
         label: The label map.
+        cleaning: Temporaries of post-processing, after the last window.
         keeps_image: Whether the image stays while windows run.
     """
 
@@ -56,6 +61,7 @@ class MemoryEstimate:
     way_back: int
     window: int
     label: int
+    cleaning: int = 0
     keeps_image: bool = True
 
     @property
@@ -71,9 +77,15 @@ class MemoryEstimate:
         return self.base + image + parts
 
     @property
+    def finishing(self) -> int:
+        """Peak while the label map is cleaned; the sums of the windows are gone."""
+        image = self.image if self.keeps_image else 0
+        return self.base + image + self.tensor + self.label + self.cleaning
+
+    @property
     def total(self) -> int:
         """Peak of the whole."""
-        return max(self.preparing, self.segmenting)
+        return max(self.preparing, self.segmenting, self.finishing)
 
     @property
     def total_gb(self) -> float:
@@ -140,6 +152,7 @@ def estimate_memory(
         way_back=int(alive * piece) + 3 * row * is_resampled,
         window=around.window,
         label=label,
+        cleaning=CLEANING_BYTES * voxels if steps_of(plan.inference) else 0,
         keeps_image=around.keeps_image,
     )
 

@@ -182,8 +182,10 @@ def dice_of(prediction: Labels, reference: Labels, value: int) -> float:
 def _components(label: Labels, value: int) -> tuple[Labels, npt.NDArray[np.int64]]:
     """Component number of each voxel of a label, 0 elsewhere, and the size of each from 1 on."""
     components, number = ndimage.label(label == value)
-    sizes = np.bincount(components.ravel(), minlength=number + 1)[1:]
-    return components, sizes
+    sizes = np.zeros(number + 1, dtype=np.int64)
+    for plane in components:  # `bincount` copies what it counts into eight bytes each
+        sizes += np.bincount(plane.ravel(), minlength=number + 1)
+    return components, sizes[1:]
 
 
 def _without(label: Labels, components: Labels, goes: npt.NDArray[np.bool_]) -> Labels:

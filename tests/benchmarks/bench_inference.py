@@ -1,11 +1,11 @@
 """Inference beside MONAI and beside the bare forward pass.
 
 Run: `python -m tests.benchmarks.bench_inference [PART...]`; without a part the short ones run.
-Parts: `blend` (window bookkeeping on a stub network, against MONAI and nnU-Net), `cases` (hippocampus
-cases end to end, against the summed time of their windows), `engines` (OpenVINO against eager, the
-seven names), `rasters` (2,000 PNGs, against one process a file), `big` (512x512x800 voxels, 20
-classes: peak memory against the figure printed beforehand; takes long). Results join the JSON in
-`results`.
+Parts: `blend` (window bookkeeping on a stub network, against MONAI and nnU-Net), `cases`
+(hippocampus cases end to end, against the summed time of their windows), `engines` (OpenVINO
+against eager, the seven names), `rasters` (2,000 PNGs, against one process a file), `big`
+(512x512x800 voxels, 20 classes: peak memory against the figure printed beforehand; takes long).
+Results join the JSON in `results`.
 """
 
 from __future__ import annotations

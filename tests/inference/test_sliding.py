@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from segmed.errors import ModelError, UsageError
+from segmed.inference import sliding
 from segmed.inference.sliding import WindowRecipe, sliding_slabs, sliding_window
 from segmed.inference.windows import WindowGrid, window_starts
 
@@ -89,6 +90,15 @@ def test_slabs_put_together_equal_the_whole_map(sweep: int, overlap: float) -> N
         joined.narrow(1 + sweep, slab.start, rows).copy_(slab.values)
     assert end == volume.shape[1 + sweep]
     torch.testing.assert_close(joined, whole, rtol=1e-6, atol=1e-6)
+
+
+def test_windows_blended_in_slabs_equal_windows_blended_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    volume = torch.randn(1, 29, 11, 40)
+    whole = sliding_window(double, volume, window=(13, 10, 8))
+    monkeypatch.setattr(sliding, "SLAB_VOXELS", 5 * 10 * 8)
+    assert torch.equal(sliding_window(double, volume, window=(13, 10, 8)), whole)
 
 
 def test_weights_of_all_windows_sum_to_one_at_every_voxel() -> None:
