@@ -33,7 +33,7 @@ from pipelines import tracking
 from segmed.manifest import read_manifest
 from segmed.models import build_model
 from segmed.package import ModelPackage
-from segmed.plan import make_plan
+from segmed.plan.make import make_plan
 from segmed.training import Budget, fit
 from tests.integration.servers import Server, mlflow_server, uri_of
 

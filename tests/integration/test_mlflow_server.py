@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import requests
 import torch
 from mlflow import MlflowClient
-from mlflow.server import get_app_client
 from servers import Server, mlflow_server, uri_of
 from tiny_data import tiny_plan, write_set
 from typer.testing import CliRunner
@@ -99,9 +99,9 @@ def test_training_ends_without_its_server_and_sync_delivers(
     server: Server, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEGMED_TRACKING_WAIT_S", "2")
-    _, written = train(place, 10, lambda n: server.stop(signal.SIGKILL) if n == 3 else None)
+    run_dir, written = train(place, 10, lambda n: server.stop(signal.SIGKILL) if n == 3 else None)
     assert len(written) == 10
-    assert (place / "run/package/model.safetensors").is_file()
+    assert (run_dir / "package/model.safetensors").is_file()
     started = time.monotonic()
     away = CliRunner().invoke(app, ["model", "sync"])
     assert away.exit_code == 2
@@ -172,7 +172,7 @@ def test_mlflow_predicts_what_segmed_predicts(place: Path) -> None:
 
 def test_weights_changed_on_the_server_are_refused(server: Server, place: Path) -> None:
     registry = Registry()
-    version = registry.register(package_at(place), "tampered")
+    version = registry.register(package_at(place, seed=11), "tampered")
     run_folder = next(server.log.parent.rglob(version.run_id))
     (weights,) = run_folder.rglob("model.safetensors")
     torch.save({"weight": torch.zeros(3)}, weights)
@@ -263,7 +263,13 @@ def test_basic_auth_end_to_end_by_environment_alone(
         run(*train, user="admin")
         (package,) = (work / "out").rglob("package")
         run("model", "register", package, "--name", "cubes", "--alias", "champion", user="admin")
-        get_app_client("basic-auth", uri_of(guarded)).create_user("reader", secrets["reader"])
+        made = requests.post(
+            f"{uri_of(guarded)}/api/2.0/mlflow/users/create",
+            json={"username": "reader", "password": secrets["reader"]},
+            auth=("admin", secrets["admin"]),
+            timeout=30,
+        )
+        assert made.ok, made.text
         (work / "archive").mkdir()
         shutil.copy(work / "set/case0_image.nii", work / "archive")
         archive = ("archive", "segment", work / "archive", "--model", "models:/cubes@champion")

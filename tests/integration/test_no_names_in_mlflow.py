@@ -76,7 +76,10 @@ def test_no_patient_name_or_id_reaches_mlflow(
         channels=(Channel(name="T1", modality="MR"),),
         training=tuple(cases),
         test=tuple(
-            case.model_copy(update={"id": f"{case.id}_test", "fold": None}) for case in cases
+            case.model_copy(
+                update={"id": f"{case.id}_test", "group": f"{case.group}_test", "fold": None}
+            )
+            for case in cases
         ),
         root=tmp_path,
     )

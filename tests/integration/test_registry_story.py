@@ -17,7 +17,8 @@ from pipelines.cli.app import app
 from pipelines.registry import CHAMPION, PREVIOUS, Registry
 from segmed.errors import UsageError
 from segmed.manifest import read_manifest
-from segmed.plan import make_plan, write_plan
+from segmed.plan import write_plan
+from segmed.plan.make import make_plan
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
