@@ -37,7 +37,7 @@ from pipelines.delivery import (
 )
 from pipelines.held_out import held_out_scores, metric_values
 from pipelines.model_reference import HASH_TAG
-from pipelines.outbox import Courier, Outbox, deliver, outboxes
+from pipelines.outbox import Courier, Outbox
 from pipelines.pyfunc_form import MODEL_FOLDER, package_hash, save_pyfunc
 from segmed.errors import ServiceError
 from segmed.manifest import Manifest, data_hash
@@ -372,37 +372,3 @@ def version_tags() -> dict[str, str]:
             return tags
         tags["commit"] = tags["mlflow.source.git.commit"] = done.stdout.strip()
     return tags
-
-
-def sync(folder: Path = Path(), *, uri: str | None = None) -> tuple[int, int]:
-    """Deliver what earlier runs left in the outboxes of a working folder.
-
-    Runs that still live are left alone; a run whose process was killed is ended as killed.
-
-    Returns:
-        Records delivered, and outboxes that were emptied.
-
-    Raises:
-        ServiceError: The server does not answer; what it took is remembered.
-    """
-    uri = uri or tracking_uri(folder)
-    client = connect_quietly(uri)
-    sent = emptied = 0
-    for outbox in outboxes(folder / OUTBOX_FOLDER):
-        hold = outbox.hold()
-        if hold is None:
-            continue
-        with hold:
-            _close_orphan(outbox)
-            sent += deliver(outbox, RunDelivery(client, uri, outbox))
-            outbox.discard()
-            emptied += 1
-    return sent, emptied
-
-
-def _close_orphan(outbox: Outbox) -> None:
-    outbox.trim()
-    records = outbox.records()
-    if records and records[-1]["kind"] != "end":
-        end = {"kind": "end", "status": "KILLED", "time": time.time_ns() // 1_000_000}
-        outbox.append({**end, "experiment": records[0]["experiment"]})

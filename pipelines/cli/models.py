@@ -240,7 +240,7 @@ def sync(as_json: JsonOption = False) -> None:
 
     Example: segmed model sync
     """
-    from pipelines.tracking import sync as deliver_kept
+    from pipelines.late_delivery import sync as deliver_kept
 
     records, runs = deliver_kept()
     emit({"records": records, "runs": runs}, [f"{records} records of {runs} runs"], as_json=as_json)

@@ -91,7 +91,8 @@ def started_jobs(
 def lanes_wide(request: Request) -> Flow[[Request], dict[str, Any]]:
     """The flow with as many workers as the request has lanes."""
     count = len(choose_lanes(request.side_by_side, request.settings.device).devices)
-    return compare.with_options(task_runner=ThreadPoolTaskRunner(max_workers=count))
+    runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=count)
+    return compare.with_options(task_runner=runner)
 
 
 @task(cache_policy=NO_CACHE)

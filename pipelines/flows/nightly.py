@@ -11,8 +11,8 @@ from prefect.cache_policies import NO_CACHE
 
 from pipelines.archiving import ArchiveJob
 from pipelines.flows.segment_archive import archive_flow
+from pipelines.late_delivery import sync
 from pipelines.night_page import name_of_run
-from pipelines.tracking import sync
 
 
 @flow(name="nightly", flow_run_name=name_of_run)

@@ -38,7 +38,7 @@ class StepTimer:
         if not self._device.is_cuda:
             self._marks.append(time.monotonic())
             return
-        event = torch.cuda.Event(enable_timing=True)
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # PyTorch's own
         event.record(torch.cuda.current_stream(self._device.torch_device))
         self._marks.append(event)
 
@@ -52,7 +52,8 @@ class StepTimer:
 
 def _between(first: float | torch.cuda.Event, second: float | torch.cuda.Event) -> float:
     if isinstance(first, torch.cuda.Event):
-        return float(first.elapsed_time(second)) / 1000.0  # type: ignore[no-untyped-call]  # PyTorch's own
+        assert isinstance(second, torch.cuda.Event)
+        return float(first.elapsed_time(second)) / 1000.0
     assert isinstance(second, float)
     return second - first
 

@@ -112,7 +112,7 @@ def test_training_ends_without_its_server_and_sync_delivers(
     assert delivered.exit_code == 0, delivered.output
     assert "of 2 runs" in delivered.output
     assert_complete(uri_of(server), written)
-    assert tracking.sync(place) == (0, 0)
+    assert sync(place) == (0, 0)
 
 
 def package_at(place: Path, *, padding_mb: int = 0, seed: int = 0) -> Path:

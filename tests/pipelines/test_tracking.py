@@ -13,6 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines import tracking
+from pipelines.late_delivery import sync
 from pipelines.outbox import Outbox, outboxes
 from segmed.errors import ServiceError
 from segmed.manifest import Manifest
@@ -146,12 +147,12 @@ def test_sync_delivers_what_a_killed_run_left(
         box.append({"kind": "metrics", "values": {"loss": step / 2}, "step": step, **shared})
     with box.path.open("a") as file:
         file.write('{"kind": "metrics", "val')
-    assert tracking.sync(working_folder) == (5, 1)
+    assert sync(working_folder) == (5, 1)
     (run,) = (run for run in runs_of(working_folder) if run.info.run_name == "orphan")
     history = client_of(working_folder).get_metric_history(run.info.run_id, "loss")
     assert [point.value for point in history] == [0.0, 0.5, 1.0]
     assert run.info.status == "KILLED"
-    assert tracking.sync(working_folder) == (0, 0)
+    assert sync(working_folder) == (0, 0)
 
 
 def test_sync_leaves_a_living_run_alone(
@@ -159,7 +160,7 @@ def test_sync_leaves_a_living_run_alone(
 ) -> None:
     with tracking.comparison("first", manifest, plan) as parent:
         parent.run_id()
-        assert tracking.sync(working_folder) == (0, 0)
+        assert sync(working_folder) == (0, 0)
         parent.metrics({"after": 1.0})
         run_id = parent.run_id()
     assert client_of(working_folder).get_run(run_id).data.metrics == {"after": 1.0}
@@ -176,7 +177,7 @@ def test_held_out_scores_are_logged_by_metric_and_structure_with_units(
         for name, found in (("Mueller", mask), ("Meier", 0 * mask))
     ]
     with tracking.comparison("first", manifest, plan) as parent, parent.child("unet", 0) as run:
-        run.epoch(Epoch(1))
+        run.epoch(epoch_result(1))
         run.scores(scores_table([score for row in rows for score in row]), step=2)
         run_id = run.run_id()
     client = client_of(working_folder)
