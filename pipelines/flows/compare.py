@@ -91,7 +91,7 @@ def started_jobs(
 def lanes_wide(request: Request) -> Flow[[Request], dict[str, Any]]:
     """The flow with as many workers as the request has lanes."""
     count = len(choose_lanes(request.side_by_side, request.settings.device).devices)
-    runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=count)
+    runner: Any = ThreadPoolTaskRunner(max_workers=count)  # Prefect's own types refuse its runner
     return compare.with_options(task_runner=runner)
 
 

@@ -27,6 +27,7 @@ from typer.testing import CliRunner
 from pipelines import steps, tracking
 from pipelines.cli.app import app
 from pipelines.jobs import TrainJob
+from pipelines.late_delivery import sync
 from pipelines.registry import Registry
 from segmed.errors import PackageError
 from segmed.io import read_label
