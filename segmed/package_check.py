@@ -111,7 +111,9 @@ def check_package(folder: Path) -> ModelPackage:
     except UsageError as error:
         raise PackageError(f"{folder} is damaged: {error}") from error
     state = TensorsOnDisk(folder / WEIGHTS_FILE)
-    package = ModelPackage(card.architecture, card.options, plan, state, card.provenance)
+    package = ModelPackage(
+        card.architecture, card.options, plan, state, card.provenance, card.members
+    )
     if package.hash != card.hash:
         raise hash_differs(folder, card, package)
     return package

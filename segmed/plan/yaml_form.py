@@ -21,6 +21,9 @@ COMMENT_COLUMNS = 92
 MAX_PLAN_BYTES = 2**20
 """Largest plan file that is read, in bytes; a plan has a few thousand."""
 
+LATER_FIELDS = (("inference", "remove_small"), ("inference", "fill_holes"))
+"""Fields that joined plans after the first packages were written; empty, they ask for nothing."""
+
 
 class _Loader(yaml.SafeLoader):
     """Plain values only: no aliases, which can unfold without bound, and no explicit tags."""
@@ -139,8 +142,14 @@ def _bounded_text(path: Path) -> str:
 
 
 def plan_hash(plan: Plan) -> str:
-    """Hex digest of everything in a plan that changes a result; reasons and fingerprint do not."""
+    """Hex digest of everything in a plan that changes a result; reasons and fingerprint do not.
+
+    Nor does a later field that says nothing: a plan of last year keeps its hash.
+    """
     content = plan.model_dump(mode="json", exclude={"reasons", "fingerprint"})
+    for part, name in LATER_FIELDS:
+        if not content[part][name]:
+            del content[part][name]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -149,7 +149,7 @@ NIFTI = [
             written("a.nii.gz", broken_checksum)),
     Hostile("nifti: a gzip stream cut short", "image", "truncated",
             written("a.nii.gz", lambda: gzip.compress(nifti())[:-20])),
-    Hostile("nifti: a pair whose voxels link to /dev/zero", "image", "trailing_data",
+    Hostile("nifti: a pair whose voxels link to /dev/zero", "image", "truncated",
             pair_with_endless_voxels),
     Hostile("nifti: a pair without its voxels", "image", "missing_file", pair_without_voxels),
     Hostile("a pipe that nobody writes to", "image", "missing_file", pipe("a.nii")),

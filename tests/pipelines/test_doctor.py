@@ -172,7 +172,8 @@ def test_telemetry_that_was_switched_on_is_told(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize(("seconds", "state"), [(5, "ok"), (3600, "problem"), (-3600, "problem")])
 def test_clock_is_compared_with_the_servers(seconds: int, state: str) -> None:
-    stated = format_datetime(NOW - dt.timedelta(seconds=seconds), usegmt=True)
+    now = dt.datetime.now(dt.UTC)
+    stated = format_datetime(now - dt.timedelta(seconds=seconds), usegmt=True)
     (finding,) = clocks("the server", stated)
     assert finding.state == state
     if state == "problem":
