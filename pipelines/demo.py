@@ -18,7 +18,7 @@ from pipelines.flows.runner import run_flow
 from pipelines.flows.segment_archive import segment_archive
 from pipelines.jobs import Request
 from pipelines.registry import Registry
-from pipelines.steps import is_done
+from pipelines.training_job import is_done
 from segmed.errors import ManifestError
 from segmed.manifest import check_manifest, read_manifest
 from segmed.package import ModelPackage

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from pipelines.jobs import Request
-from pipelines.steps import read_contestant
+from pipelines.training_job import read_contestant
 from segmed.comparison import hold_contest, report_content
 from segmed.manifest import data_hash, read_manifest
 from segmed.plan import plan_hash, read_plan

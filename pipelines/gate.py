@@ -14,10 +14,10 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, Valid
 from scipy import stats
 
 from segmed.errors import UsageError
-from segmed.manifest.schema import Frozen
 from segmed.metrics import METRICS
 from segmed.metrics.comparison import paired_values
 from segmed.metrics.resample import bootstrap_means
+from segmed.structures import Frozen
 
 DEFAULT_RULES = Path(__file__).with_name("configs") / "gate.yaml"
 """The rules that hold unless a file of one's own is given."""

@@ -133,7 +133,7 @@ def _run(job: TrainJob, threads: int, messages: Connection) -> None:
     """What the child does."""
     import torch  # noqa: PLC0415 - the child's own
 
-    from pipelines.steps import train_and_keep  # noqa: PLC0415 - imports us
+    from pipelines.training_job import train_and_keep  # noqa: PLC0415 - takes seconds
 
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -21,8 +21,8 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from segmed import inference
 from segmed.errors import SegmedError
 from segmed.io import grid_of, read_image, write_label
-from segmed.manifest.schema import LabelClass
 from segmed.package import ModelPackage
+from segmed.structures import LabelClass
 
 OUTPUT_FOLDER = "segmentations"
 """Where segmentations go unless the parameter `output_dir` says otherwise."""

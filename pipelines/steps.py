@@ -9,30 +9,29 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipelines.cross_validation import join_folds
-from pipelines.held_out import held_out_scores, keep_scores
 from pipelines.jobs import Request, TrainJob
 from pipelines.lanes import Lanes
 from pipelines.tracking import RunLog, comparison
+from pipelines.training_job import (
+    OnEpoch,
+    is_done,
+    read_contestant,
+    train_and_keep,
+    unusual_settings,
+)
 from segmed.comparison import Contest, Contestant, contest_record, hold_contest, report_content
-from segmed.evaluation import Evaluated, score_cases
-from segmed.inference import Predictor
 from segmed.io import grid_of, read_images, read_label
 from segmed.manifest import Case, Manifest, data_hash, read_manifest
-from segmed.manifest.content import digest
-from segmed.metrics import read_table, write_table
-from segmed.package import ModelPackage
-from segmed.plan import Plan, plan_hash, read_plan
+from segmed.plan import Plan, read_plan
 from segmed.report import overlay_png, write_report
-from segmed.training import EpochResult, fit
+from segmed.training import EpochResult
 
-OnEpoch = Callable[[EpochResult], None]
 HeldDevice = Callable[[str], AbstractContextManager[None]]
 
 
@@ -65,7 +64,7 @@ def job_params(job: TrainJob, plan: Plan) -> dict[str, Any]:
         "budget_epochs": job.budget.epochs,
         "seed": job.settings.seed,
         "device": job.settings.device,
-        **_unusual(job),
+        **unusual_settings(job),
         "patch_size": list(plan.patch_size),
         "spacing_mm": list(plan.preprocessing.spacing_mm),
         "batch_size": plan.recipe.batch_size,
@@ -121,102 +120,6 @@ def kept_contestant(job: TrainJob, log: RunLog) -> Contestant:
     contestant = read_contestant(job.run_dir)
     _log_results(contestant, log, read_manifest(job.manifest_path))
     return contestant
-
-
-def is_done(job: TrainJob) -> bool:
-    """Whether scores of exactly this job stand."""
-    path = job.run_dir / "contestant.json"
-    if not path.exists():
-        return False
-    record = json.loads(path.read_text(encoding="utf-8"))
-    return bool(record.get("identity") == _identity(job))
-
-
-def _identity(job: TrainJob) -> dict[str, Any]:
-    """What the scores of a job depend on, beside the code."""
-    manifest = read_manifest(job.manifest_path)
-    return {
-        "plan_hash": plan_hash(read_plan(job.plan_path)),
-        "data_hash": data_hash(manifest, manifest.training),
-        "budget": asdict(job.budget),
-        "seed": job.settings.seed,
-        **_unusual(job),
-    }
-
-
-def _unusual(job: TrainJob) -> dict[str, Any]:
-    """Settings of a training that differ from the usual ones, and change what comes of it."""
-    settings = job.settings
-    found = {
-        "weights": digest(settings.weights) if settings.weights else None,
-        "patience": settings.patience,
-        "deterministic": settings.deterministic,
-    }
-    return {key: value for key, value in found.items() if value}
-
-
-def train_and_keep(job: TrainJob, on_epoch: OnEpoch) -> None:
-    """Train a job and score its held-out cases; all that comes of it are files in its folder."""
-    (job.run_dir / "contestant.json").unlink(missing_ok=True)
-    for result in fit(
-        read_manifest(job.manifest_path),
-        read_plan(job.plan_path),
-        architecture=job.architecture,
-        fold=job.fold,
-        budget=job.budget,
-        out_dir=job.run_dir,
-        settings=job.fit_settings,
-    ):
-        on_epoch(result)
-    _score(job)
-
-
-def _score(job: TrainJob) -> Evaluated:
-    manifest = read_manifest(job.manifest_path)
-    package = ModelPackage.load(job.run_dir / "package")
-    evaluated = score_cases(
-        Predictor(package, device=job.settings.device),
-        manifest,
-        manifest.split(job.fold)[1],
-        out_dir=job.run_dir / "predictions",
-    )
-    write_table(evaluated.table, job.run_dir / "scores.parquet")
-    keep_scores(job.run_dir / "package", held_out_scores(evaluated.table, [job.fold]))
-    history = read_history(job.run_dir)
-    record = {
-        "architecture": job.architecture,
-        "fold": job.fold,
-        "parameters": sum(value.numel() for value in package.build().parameters()),
-        "train_seconds": history[-1]["seconds"] if history else 0.0,
-        "seconds_per_case": evaluated.seconds_per_case,
-        "peak_memory_mb": max((entry["peak_memory_mb"] for entry in history), default=0.0),
-        "predictions": {case: path.name for case, path in evaluated.predictions.items()},
-        "identity": _identity(job),
-    }
-    beside = job.run_dir / ".contestant.json"
-    beside.write_text(json.dumps(record, indent=2), encoding="utf-8")
-    beside.replace(job.run_dir / "contestant.json")
-    return evaluated
-
-
-def read_history(run_dir: Path) -> list[dict[str, Any]]:
-    """One record an epoch."""
-    lines = (run_dir / "history.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def read_contestant(run_dir: Path) -> Contestant:
-    """A contestant as a finished job left it."""
-    record = json.loads((run_dir / "contestant.json").read_text(encoding="utf-8"))
-    names: dict[str, str] = record.pop("predictions")
-    del record["identity"]
-    return Contestant(
-        **record,
-        table=read_table(run_dir / "scores.parquet"),
-        history=read_history(run_dir),
-        package_dir=run_dir / "package",
-        predictions={case: run_dir / "predictions" / name for case, name in names.items()},
-    )
 
 
 def _log_results(contestant: Contestant, log: RunLog, manifest: Manifest) -> None:

@@ -14,8 +14,9 @@ from segmed.errors import ManifestError, SegmedError, UsageError
 from segmed.geometry import require_same_grid
 from segmed.inference import Predictor
 from segmed.io import grid_of, read_images, read_label, write_label
-from segmed.manifest.schema import Case, LabelClass, Manifest
+from segmed.manifest.schema import Case, Manifest
 from segmed.metrics import CaseScore, evaluate_case, scores_table
+from segmed.structures import LabelClass
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".png")
 """Files that `score_folders` takes for label maps, the longest suffix first."""

@@ -34,12 +34,12 @@ from torch import Tensor, nn
 
 from segmed import __version__
 from segmed.errors import PackageError, UsageError, WeightsError
-from segmed.manifest.schema import Channel, Frozen, LabelClass
 from segmed.models import build_model
 from segmed.models.averaged import AveragedNetworks
 from segmed.package_upgrade import SCHEMA_VERSION, upgraded
 from segmed.package_zip import unpack
 from segmed.plan import Plan, plan_hash, read_plan, write_plan
+from segmed.structures import Channel, Frozen, LabelClass
 
 HASH_FORM = 1
 """Version of what enters the hash; another one would make every package a stranger."""

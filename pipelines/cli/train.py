@@ -135,7 +135,7 @@ def _train_along(job: TrainJob) -> None:
 
     Where scores of this job stand, the first process does not train, and waits for nobody.
     """
-    from pipelines.steps import is_done
+    from pipelines.training_job import is_done
     from segmed.manifest import read_manifest
     from segmed.plan import read_plan
     from segmed.training import fit

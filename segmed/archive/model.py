@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segmed.manifest.schema import LabelClass
 from segmed.metrics.measures import Distributions
 from segmed.metrics.quality import ShapeRange
 from segmed.metrics.training_norms import DISTRIBUTIONS, RANGES
 from segmed.package import ModelPackage
+from segmed.structures import LabelClass
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from segmed.archive.study import Fault
 from segmed.errors import UsageError
 from segmed.geometry import Affine
 from segmed.io.dicom import SeriesAudit
-from segmed.manifest.schema import Frozen
+from segmed.structures import Frozen
 
 MAX_RULES_BYTES = 1 << 18
 """Largest file of rules that is read."""

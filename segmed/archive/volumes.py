@@ -14,7 +14,7 @@ import pyarrow.parquet as pa_parquet
 from segmed.archive.ledger import Entry, Ledger
 from segmed.errors import unknown_name
 from segmed.io.atomic import whole_file
-from segmed.manifest.schema import LabelClass
+from segmed.structures import LabelClass
 
 ROWS_AT_ONCE = 1000
 KINDS = ("csv", "parquet")

@@ -15,8 +15,8 @@ from segmed.archive.study import sha256_of_file
 from segmed.errors import ImageError, unknown_name
 from segmed.io import write_label
 from segmed.io.atomic import flush
-from segmed.manifest.schema import LabelClass
 from segmed.metrics.quality import ShapeRange
+from segmed.structures import LabelClass
 
 SUFFIXES: dict[str, str] = {
     "nifti": ".nii.gz",

@@ -34,7 +34,7 @@ from segmed.io.tensors import as_label
 from segmed.io.uid import uid_from
 
 if TYPE_CHECKING:
-    from segmed.manifest.schema import LabelClass
+    from segmed.structures import LabelClass
 
 PRIVATE_SCHEME = "99SEGMED"
 ANATOMY = hd.sr.CodedConcept("123037004", "SCT", "Anatomical Structure")

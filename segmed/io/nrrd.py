@@ -28,7 +28,7 @@ from segmed.io.source import Loaded, Source
 from segmed.io.text_header import described, header_lines, sibling
 
 if TYPE_CHECKING:
-    from segmed.manifest.schema import LabelClass
+    from segmed.structures import LabelClass
 
 MAGIC = b"NRRD00"
 TYPES = {

@@ -34,7 +34,7 @@ from segmed.io.dicom_write import file_meta
 from segmed.io.uid import uid_from
 
 if TYPE_CHECKING:
-    from segmed.manifest.schema import LabelClass
+    from segmed.structures import LabelClass
 
 RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 STUDY_COMPONENT = "1.2.840.10008.3.1.2.3.1"

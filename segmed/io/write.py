@@ -20,7 +20,7 @@ from segmed.io.raster import write_png
 from segmed.io.read import grid_of, source_of
 
 if TYPE_CHECKING:
-    from segmed.manifest.schema import LabelClass
+    from segmed.structures import LabelClass
 
 SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".png")
 

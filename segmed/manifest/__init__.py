@@ -7,7 +7,8 @@ from segmed.manifest.content import case_hash, data_hash, digest
 from segmed.manifest.faults import Fault
 from segmed.manifest.folds import assign_folds
 from segmed.manifest.json_form import read_manifest, rebase, write_manifest
-from segmed.manifest.schema import Case, Channel, Code, LabelClass, Manifest
+from segmed.manifest.schema import Case, Manifest
+from segmed.structures import Channel, Code, LabelClass
 
 __all__ = [
     "FORMATS",

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from segmed.errors import ManifestError
 from segmed.manifest.content import is_hidden
-from segmed.manifest.schema import Case, Channel, LabelClass
+from segmed.manifest.schema import Case
+from segmed.structures import Channel, LabelClass
 
 SUFFIXES = (
     ".nii.gz",

@@ -17,7 +17,8 @@ from segmed.manifest.draft import (
     relative,
     stem_of,
 )
-from segmed.manifest.schema import Case, Channel, LabelClass
+from segmed.manifest.schema import Case
+from segmed.structures import Channel, LabelClass
 
 
 def load_description(folder: Path) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from segmed.io.uid import short_hash
 from segmed.manifest.content import is_hidden
 from segmed.manifest.draft import Draft, case_id, relative
 from segmed.manifest.from_folders import label_values, named_labels
-from segmed.manifest.schema import Case, Channel, Code, LabelClass
+from segmed.manifest.schema import Case
+from segmed.structures import Channel, Code, LabelClass
 
 if TYPE_CHECKING:  # pydicom is needed only once a tree is scanned
     from segmed.io.dicom import SeriesAudit

@@ -14,7 +14,8 @@ from segmed.errors import ImageError, ManifestError
 from segmed.io.careful import read_image_carefully, read_label_carefully
 from segmed.manifest.draft import Draft, by_stem, case_id, image_files, relative, stem_of
 from segmed.manifest.from_dataset_json import channel_files
-from segmed.manifest.schema import Case, Channel, LabelClass
+from segmed.manifest.schema import Case
+from segmed.structures import Channel, LabelClass
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "imagesTr")
 LABEL_FOLDERS = ("labels", "label", "masks", "mask", "labelsTr")

@@ -5,56 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from segmed.structures import Channel, Frozen, LabelClass
 
 SCHEMA_VERSION = 1
 """Version of the manifest's form; a reader that meets another one says so."""
-
-
-class Frozen(BaseModel):
-    """A record that neither changes nor takes unknown keys or numbers that are none."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Code(Frozen):
-    """A coded concept, such as a SNOMED CT term.
-
-    Attributes:
-        scheme: Coding scheme designator, `SCT` for SNOMED CT.
-        value: Code value in that scheme.
-        meaning: The concept in words.
-    """
-
-    scheme: str
-    value: str
-    meaning: str
-
-
-class LabelClass(Frozen):
-    """One structure of the label maps.
-
-    Attributes:
-        name: Name in reports and metric names, such as `anterior`.
-        value: Voxel value in the label files; 0 is background and never listed.
-        code: Coded concept, needed for DICOM outputs only.
-    """
-
-    name: Annotated[str, Field(min_length=1)]
-    value: Annotated[int, Field(ge=1, le=65535)]
-    code: Code | None = None
-
-
-class Channel(Frozen):
-    """One input channel of every case.
-
-    Attributes:
-        name: Name of the channel, such as `T1`.
-        modality: DICOM modality (`MR`, `CT`, ...) or `OT`; decides how intensities are scaled.
-    """
-
-    name: str
-    modality: str = "OT"
 
 
 FilePlace = Annotated[str, Field(pattern=r"^[^\x00]*$")]

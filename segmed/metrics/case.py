@@ -13,13 +13,13 @@ from scipy import ndimage
 
 from segmed.errors import MetricError
 from segmed.geometry import Grid
-from segmed.manifest.schema import LabelClass
 from segmed.metrics import overlap, surface
 from segmed.metrics.frame import Frame, Mask, Places, frame_for, surface_places
 from segmed.metrics.lesions import Components, components_of, match_lesions
 from segmed.metrics.overlap import Counts, confusion_matrix, counts_of
 from segmed.metrics.pair import Box, LabelPair, foreground_box, join_boxes, prepare_pair
 from segmed.metrics.score import MEAN_LABEL, CaseScore
+from segmed.structures import LabelClass
 
 ML_PER_CUBIC_MM = 1e-3
 """Millilitres in a cubic millimetre."""

@@ -11,8 +11,8 @@ from monai.data import MetaTensor
 from scipy import ndimage
 
 from segmed.geometry import spacing_of
-from segmed.manifest.schema import LabelClass
 from segmed.metrics.quality import ShapeRange, check_quality
+from segmed.structures import LabelClass
 
 Distributions = dict[str, list[float]]
 """Values of each feature, one a case."""

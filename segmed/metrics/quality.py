@@ -19,10 +19,10 @@ import torch
 from pydantic import Field
 
 from segmed.errors import MetricError
-from segmed.manifest.schema import Frozen, LabelClass
 from segmed.metrics.frame import Frame
 from segmed.metrics.lesions import components_of
 from segmed.metrics.pair import Labels, as_labels, check_spacing, foreground_box
+from segmed.structures import Frozen, LabelClass
 
 OUTLIER_DEVIATIONS = 4.0
 """Robust standard deviations from the training median at which a value is an outlier."""

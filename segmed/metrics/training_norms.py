@@ -14,9 +14,9 @@ import numpy as np
 from monai.data import MetaTensor
 
 from segmed.geometry import spacing_of
-from segmed.manifest.schema import LabelClass
 from segmed.metrics.measures import Distributions, add_features, measure
 from segmed.metrics.quality import Shape, check_shapes, learn_ranges, measure_shapes
+from segmed.structures import LabelClass
 
 RANGES = "shape_ranges"
 """Key of a package's provenance that holds the ranges of `learn_ranges`, as JSON values."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from segmed.manifest.schema import Channel, Frozen, LabelClass
+from segmed.structures import Channel, Frozen, LabelClass
 
 SCHEMA_VERSION = 1
 """Version of the plan's form; a reader that meets another one says so."""

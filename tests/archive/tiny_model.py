@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from segmed.manifest.schema import Channel, Code, LabelClass
 from segmed.models import build_model
 from segmed.package import ModelPackage
 from segmed.plan.schema import (
@@ -16,6 +15,7 @@ from segmed.plan.schema import (
     Preprocessing,
     Recipe,
 )
+from segmed.structures import Channel, Code, LabelClass
 
 LABELS = (
     LabelClass(

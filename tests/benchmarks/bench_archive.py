@@ -28,7 +28,6 @@ from segmed.archive import Choices, FolderSource, Ledger, Study, segment_archive
 from segmed.archive.study import key_of
 from segmed.inference import Predictor
 from segmed.io import read_image
-from segmed.manifest.schema import Channel, LabelClass
 from segmed.models import build_model
 from segmed.package import ModelPackage
 from segmed.plan.schema import (
@@ -39,6 +38,7 @@ from segmed.plan.schema import (
     Preprocessing,
     Recipe,
 )
+from segmed.structures import Channel, LabelClass
 
 RESULTS = Path(__file__).parent / "results" / "archive.json"
 HIPPOCAMPUS = Path(__file__).resolve().parents[3] / "shared" / "data" / "hippocampus" / "imagesTr"

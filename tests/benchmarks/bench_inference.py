@@ -34,7 +34,6 @@ from segmed.errors import ModelError
 from segmed.inference import Predictor, predict_files, sliding_window
 from segmed.inference.engine import TorchEngine
 from segmed.inference.openvino_engine import Conversion, OpenVinoEngine
-from segmed.manifest.schema import Channel, LabelClass
 from segmed.models import build_model, list_models
 from segmed.package import ModelPackage
 from segmed.plan import (
@@ -47,6 +46,7 @@ from segmed.plan import (
     Topology,
     plan_networks,
 )
+from segmed.structures import Channel, LabelClass
 
 RESULTS = Path(__file__).parent / "results" / "bench_inference.json"
 HIPPOCAMPUS = Path(__file__).resolve().parents[3] / "shared" / "data" / "hippocampus" / "imagesTr"

@@ -26,8 +26,8 @@ import torch
 from monai import metrics
 from scipy import ndimage
 
-from segmed.manifest.schema import LabelClass
 from segmed.metrics import evaluate_case
+from segmed.structures import LabelClass
 
 HERE = Path(__file__).resolve().parent
 SHAPES = {"medium": (256, 256, 128), "large": (512, 512, 256)}

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from segmed.manifest.schema import Channel, Code, LabelClass
 from segmed.models import build_model
 from segmed.package import ModelPackage
 from segmed.plan import Augmentation, Inference, Intensity, Plan, Preprocessing, Recipe
+from segmed.structures import Channel, Code, LabelClass
 
 LABELS = (
     LabelClass(

@@ -24,7 +24,7 @@ from servers import Server, mlflow_server, uri_of
 from tiny_data import tiny_plan, write_set
 from typer.testing import CliRunner
 
-from pipelines import steps, tracking
+from pipelines import steps, tracking, training_job
 from pipelines.cli.app import app
 from pipelines.jobs import TrainJob
 from pipelines.late_delivery import sync
@@ -54,7 +54,7 @@ def train(place: Path, epochs: int, on_epoch: Callable[[int], None]) -> tuple[Pa
     plan = place / "set/plan.yaml"
     job = TrainJob(manifest, plan, "unet", 0, Budget(epochs=epochs), place / "run")
     steps.train_alone(job, lambda result: on_epoch(result.epoch))
-    return job.run_dir, steps.read_history(job.run_dir)
+    return job.run_dir, training_job.read_history(job.run_dir)
 
 
 def assert_complete(uri: str, written: list) -> None:

@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from pydicom.dataset import FileDataset
 from volumes_in_space import ORIENTATIONS, volume
 
-from segmed.manifest.schema import Code, LabelClass
+from segmed.structures import Code, LabelClass
 
 T1POST = "PGBM-001/04-02-1992-FH-HEADBrain Protocols-79896/11-T1post-80644"
 

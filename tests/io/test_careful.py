@@ -26,7 +26,7 @@ from segmed.io.dicom import scan
 from segmed.io.dicom_seg import write_dicom_seg
 from segmed.io.dicom_write import write_series
 from segmed.io.isolated import load_isolated
-from segmed.manifest.schema import LabelClass
+from segmed.structures import LabelClass
 
 
 @pytest.fixture

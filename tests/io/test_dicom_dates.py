@@ -15,7 +15,7 @@ from segmed.io.dicom_header import tolerant_pydicom
 from segmed.io.dicom_seg import write_dicom_seg
 from segmed.io.dicom_write import write_series
 from segmed.io.rtstruct import write_rtstruct
-from segmed.manifest.schema import LabelClass
+from segmed.structures import LabelClass
 
 Labels = tuple[LabelClass, LabelClass]
 MODEL = {"model_name": "unet", "model_version": "3f2a"}

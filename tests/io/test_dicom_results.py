@@ -24,7 +24,7 @@ from segmed.io import read_image, read_label, source_of, write_label
 from segmed.io.dicom_seg import read_dicom_seg, write_dicom_seg
 from segmed.io.dicom_write import write_series
 from segmed.io.rtstruct import write_rtstruct
-from segmed.manifest.schema import LabelClass
+from segmed.structures import LabelClass
 
 REAL = [
     "hippocampus_dicom/study1",

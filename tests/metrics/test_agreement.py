@@ -17,8 +17,8 @@ from monai import metrics as monai_metrics
 from monai.metrics.panoptic_quality import compute_panoptic_quality
 from scipy import ndimage
 
-from segmed.manifest.schema import LabelClass
 from segmed.metrics import evaluate_case
+from segmed.structures import LabelClass
 from tests.metrics import brute_force
 
 LABELS = [LabelClass(name=name, value=value) for value, name in enumerate("abc", start=1)]

@@ -8,9 +8,9 @@ import pytest
 from scipy import stats
 
 from segmed.errors import MetricError, UsageError
-from segmed.manifest.schema import LabelClass
 from segmed.metrics import METRICS, ModelCost, compare_models, evaluate_case, scores_table
 from segmed.metrics.significance import holm, signed_rank_p
+from segmed.structures import LabelClass
 
 LABELS = [LabelClass(name="left", value=1), LabelClass(name="right", value=2)]
 EVERY_METRIC = [metric.name for metric in METRICS]

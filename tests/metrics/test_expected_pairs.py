@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segmed.manifest.schema import LabelClass
 from segmed.metrics import evaluate_case
+from segmed.structures import LabelClass
 
 PLACES = 1e-4
 

@@ -7,8 +7,8 @@ from math import sqrt
 import numpy as np
 import pytest
 
-from segmed.manifest.schema import LabelClass
 from segmed.metrics import CaseScore, evaluate_case
+from segmed.structures import LabelClass
 
 ONE = [LabelClass(name="organ", value=1)]
 

@@ -9,8 +9,8 @@ from monai.data import MetaTensor
 
 from segmed.errors import GeometryError, MetricError
 from segmed.geometry import Grid, affine_from
-from segmed.manifest.schema import LabelClass
 from segmed.metrics import evaluate_case
+from segmed.structures import LabelClass
 
 LABELS = [LabelClass(name="one", value=1), LabelClass(name="two", value=2)]
 SHAPE = (4, 5, 6)

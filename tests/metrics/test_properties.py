@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from segmed.manifest.schema import LabelClass
 from segmed.metrics import METRICS, evaluate_case
 from segmed.metrics import surface as surface_module
+from segmed.structures import LabelClass
 from tests.metrics import brute_force
 
 LABELS = [LabelClass(name="one", value=1), LabelClass(name="two", value=5)]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from segmed.errors import MetricError
-from segmed.manifest.schema import LabelClass
 from segmed.metrics import ShapeRange, check_quality, learn_ranges, measure_shapes
+from segmed.structures import LabelClass
 
 LABELS = [LabelClass(name="organ", value=3)]
 SPACING_MM = (1.0, 1.0, 2.0)

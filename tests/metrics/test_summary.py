@@ -8,7 +8,6 @@ import pyarrow as pa
 import pytest
 
 from segmed.errors import MetricError
-from segmed.manifest.schema import LabelClass
 from segmed.metrics import (
     METRICS,
     evaluate_case,
@@ -17,6 +16,7 @@ from segmed.metrics import (
     summarise,
     write_table,
 )
+from segmed.structures import LabelClass
 
 LABELS = [LabelClass(name="one", value=1), LabelClass(name="two", value=2)]
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from segmed.manifest.schema import LabelClass
 from segmed.metrics import ShapeRange
 from segmed.metrics.measures import FLAGGED
 from segmed.metrics.training_norms import (
@@ -19,6 +18,7 @@ from segmed.metrics.training_norms import (
     measure_reference,
     training_norms,
 )
+from segmed.structures import LabelClass
 
 LABELS = [LabelClass(name="organ", value=3)]
 AFFINE = torch.diag(torch.tensor([1.0, 1.0, 2.0, 1.0], dtype=torch.float64))

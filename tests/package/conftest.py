@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from segmed.manifest.schema import Channel, LabelClass
 from segmed.plan import Augmentation, Intensity, Plan, Preprocessing, Recipe
+from segmed.structures import Channel, LabelClass
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from segmed.manifest.schema import LabelClass
 from segmed.metrics import evaluate_case, scores_table
+from segmed.structures import LabelClass
 
 LABELS = (LabelClass(name="anterior", value=1), LabelClass(name="posterior", value=2))
 SPACING_MM = (1.0, 1.0, 2.0)
