@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from monai.data import MetaTensor
 
-from pipelines.loading import load_models
-from pipelines.model_reference import Resolved
+from pipelines.registry.loading import load_models
+from pipelines.registry.reference import Resolved
 from segmed.errors import UsageError, unknown_name
 from segmed.inference import (
     Forecast,

@@ -20,7 +20,7 @@ from pipelines.cli.console import (
 from pipelines.cli.predict import ModelOption
 
 if TYPE_CHECKING:
-    from pipelines.archiving import ArchiveJob
+    from pipelines.nights.archiving import ArchiveJob
     from segmed.archive import StudyOutcome
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of the run.")]
@@ -91,7 +91,7 @@ def segment(
 
     Example: segmed archive segment scans --model models:/hippocampus@champion -o segmentations
     """
-    from pipelines.archiving import ArchiveJob, preview, run_archive
+    from pipelines.nights.archiving import ArchiveJob, preview, run_archive
 
     job = ArchiveJob(
         source=source,
@@ -140,7 +140,7 @@ def _model_line(model: dict[str, str | None]) -> str:
 
 def _alarms(record: dict[str, Any]) -> list[str]:
     """A line for each alarm of the drift watch."""
-    from pipelines.night import told
+    from pipelines.nights.summary import told
     from segmed.archive.drift import DriftRow
 
     rows = [DriftRow(**row) for row in record["drift"]]

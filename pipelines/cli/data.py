@@ -35,8 +35,8 @@ def scan(
 
     Example: segmed manifest scan incoming --sort-into sorted
     """
-    from segmed.io.dicom_scan import scan as scan_tree
-    from segmed.io.dicom_sort import sort_series
+    from segmed.io.dicom.scan import scan as scan_tree
+    from segmed.io.dicom.sort import sort_series
 
     audits = scan_tree(source)
     rows = [
@@ -171,7 +171,7 @@ def plan(
 
     Example: segmed plan hippocampus.json -o plan.yaml
     """
-    from pipelines.jobs import size_named
+    from pipelines.comparing.jobs import size_named
     from segmed.manifest import read_manifest
     from segmed.plan import plan_hash, write_plan
     from segmed.plan.make import make_plan

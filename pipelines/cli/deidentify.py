@@ -35,7 +35,7 @@ def deidentify(
     Example: segmed deidentify dicom_series segmentations -o to_share
     """
     from segmed.errors import ImageError
-    from segmed.io.dicom_deidentify import deidentify_file
+    from segmed.io.dicom.deidentify import deidentify_file
     from segmed.io.salt import read_salt, salt_path
 
     secret = read_salt(salt or salt_path())

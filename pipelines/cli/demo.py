@@ -29,7 +29,7 @@ def demo(
 
     Example: segmed demo -o demo
     """
-    from pipelines.demo import run_demo
+    from pipelines.demo.story import run_demo
     from segmed.training.budget import Budget
 
     seconds = Budget.parse(budget).seconds if budget else None

@@ -42,8 +42,8 @@ def list_(as_json: JsonOption = False) -> None:
 
     Example: segmed model list
     """
-    from pipelines.model_reference import DICE_TAG
-    from pipelines.registry import Registry
+    from pipelines.registry.reference import DICE_TAG
+    from pipelines.registry.versions import Registry
 
     registry = Registry()
     rows = [
@@ -71,8 +71,8 @@ def show(reference: ReferenceArgument, as_json: JsonOption = False) -> None:
 
     Example: segmed model show models:/hippocampus@champion
     """
-    from pipelines.held_out import HELD_OUT
-    from pipelines.loading import resolve_model
+    from pipelines.comparing.held_out import HELD_OUT
+    from pipelines.registry.loading import resolve_model
 
     resolved = resolve_model(reference)
     package = resolved.load()
@@ -133,10 +133,10 @@ def card(reference: ReferenceArgument) -> None:
 
     Example: segmed model card models:/hippocampus@champion
     """
-    from pipelines.loading import resolve_model
-    from pipelines.model_card import card_of
-    from pipelines.model_reference import parse_reference
-    from pipelines.registry import Registry
+    from pipelines.registry.card import card_of
+    from pipelines.registry.loading import resolve_model
+    from pipelines.registry.reference import parse_reference
+    from pipelines.registry.versions import Registry
 
     if reference.startswith("models:"):
         name, selector = parse_reference(reference)
@@ -157,7 +157,7 @@ def register(
 
     Example: segmed model register segmed-runs/runs/unet/fold0/package --name hippocampus
     """
-    from pipelines.registration import register_package
+    from pipelines.registry.registration import register_package
 
     version = register_package(package, name, alias)
     emit(asdict(version), [f"{version.reference} {' '.join(version.aliases)}"], as_json=as_json)
@@ -182,7 +182,7 @@ def promote(
 
     Example: segmed model promote hippocampus@challenger --manifest hippocampus.json
     """
-    from pipelines.promotion import promote as run_gate
+    from pipelines.registry.promotion import promote as run_gate
 
     decision = run_gate(reference, manifest=manifest, rules=rules, force=force)
     emit(decision.record(), decision.lines(), as_json=as_json)
@@ -195,7 +195,7 @@ def rollback(name: NameArgument, as_json: JsonOption = False) -> None:
 
     Example: segmed model rollback hippocampus
     """
-    from pipelines.registry import Registry
+    from pipelines.registry.versions import Registry
 
     version = Registry().rollback(name)
     line = f"champion of {name} is version {version.version} again ({version.hash[:12]})"
@@ -212,7 +212,7 @@ def export(
 
     Example: segmed model export models:/hippocampus@champion -o hippocampus.zip
     """
-    from pipelines.exports import export_model
+    from pipelines.registry.exports import export_model
 
     record = export_model(reference, out, form)
     emit(record, [f"{record['path']}  sha256 {record['sha256']}"], as_json=as_json)
@@ -229,7 +229,7 @@ def import_(
 
     Example: segmed model import hippocampus.zip --name hippocampus --sha256 4f1c...
     """
-    from pipelines.exports import import_model
+    from pipelines.registry.exports import import_model
 
     version = import_model(file, name, sha256=sha256, alias=alias)
     emit(asdict(version), [f"{version.reference} {' '.join(version.aliases)}"], as_json=as_json)
@@ -240,7 +240,7 @@ def sync(as_json: JsonOption = False) -> None:
 
     Example: segmed model sync
     """
-    from pipelines.late_delivery import sync as deliver_kept
+    from pipelines.tracking.late_delivery import sync as deliver_kept
 
     records, runs = deliver_kept()
     emit({"records": records, "runs": runs}, [f"{records} records of {runs} runs"], as_json=as_json)

@@ -78,9 +78,9 @@ def serve(
 
     Example: segmed serve --archive scans --model models:/hippocampus@champion -o segmentations
     """
-    from pipelines.archiving import ArchiveJob
     from pipelines.flows.schedules import Schedules, serve_schedules
     from pipelines.flows.weekly import WeeklyJob
+    from pipelines.nights.archiving import ArchiveJob
 
     here = Path.cwd()
     job = ArchiveJob(

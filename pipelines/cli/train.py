@@ -21,7 +21,7 @@ from pipelines.cli.console import (
 from pipelines.cli.data import ManifestArgument
 
 if TYPE_CHECKING:
-    from pipelines.jobs import TrainJob
+    from pipelines.comparing.jobs import TrainJob
     from segmed.training import Budget
 
 PlanOption = Annotated[
@@ -82,8 +82,8 @@ def train(
 
     Example: segmed train hippocampus.json --model unet3plus --fold 0 --budget 10m
     """
-    from pipelines import steps
-    from pipelines.jobs import TrainJob, check_job, settle_plan
+    from pipelines.comparing import steps
+    from pipelines.comparing.jobs import TrainJob, check_job, settle_plan
     from segmed.training import Settings
 
     job = TrainJob(
@@ -135,7 +135,7 @@ def _train_along(job: TrainJob) -> None:
 
     Where scores of this job stand, the first process does not train, and waits for nobody.
     """
-    from pipelines.training_job import is_done
+    from pipelines.comparing.training_job import is_done
     from segmed.manifest import read_manifest
     from segmed.plan import read_plan
     from segmed.training import fit
@@ -187,9 +187,9 @@ def compare(
 
     Example: segmed compare hippocampus.json --models unet,unetpp --folds 0 --budget 20m
     """
+    from pipelines.comparing.jobs import Request
     from pipelines.flows.compare import lanes_wide
     from pipelines.flows.runner import run_flow
-    from pipelines.jobs import Request
     from segmed.training import Settings
 
     request = Request.parse(
@@ -242,8 +242,8 @@ def evaluate(
 
     Example: segmed evaluate --predictions out --references labelsTs -o scores
     """
-    from pipelines.jobs import labels_of
-    from pipelines.worst_cases import images_of, worst_overlays
+    from pipelines.comparing.jobs import labels_of
+    from pipelines.comparing.worst_cases import images_of, worst_overlays
     from segmed.evaluation import label_files, score_folders
     from segmed.metrics import summarise, write_table
     from segmed.report import ReportContent, write_report

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.doctor.finding import Finding
-from pipelines.outbox import outboxes
-from pipelines.tracking import OUTBOX_FOLDER
+from pipelines.tracking.outbox import outboxes
+from pipelines.tracking.runs import OUTBOX_FOLDER
 from segmed.archive import archive_status
 from segmed.archive.run import MIN_FREE_BYTES
 from segmed.archive.segment import LEDGER_FILE

@@ -10,9 +10,9 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pipelines.delivery import tracking_uri, without_password
 from pipelines.doctor.finding import Finding
 from pipelines.doctor.versions import version_of
+from pipelines.tracking.delivery import tracking_uri, without_password
 from segmed.errors import SegmedError
 
 HERE = {"localhost", "127.0.0.1", "::1"}
@@ -39,7 +39,7 @@ def look_at_tracking(folder: Path, model: str | None) -> Iterator[Finding]:
 
 
 def _connect(uri: str, shown: str) -> Finding:
-    from pipelines.tracking import connect_quietly  # noqa: PLC0415 - imports MLflow
+    from pipelines.tracking.runs import connect_quietly  # noqa: PLC0415 - imports MLflow
 
     try:
         connect_quietly(uri)
@@ -100,7 +100,7 @@ def clear_text(what: str, uri: str, *, variable: str) -> Iterator[Finding]:
 
 
 def _model(reference: str, folder: Path) -> Finding:
-    from pipelines.loading import resolve_model  # noqa: PLC0415 - imports MLflow
+    from pipelines.registry.loading import resolve_model  # noqa: PLC0415 - imports MLflow
 
     try:
         found = resolve_model(reference, folder=folder)

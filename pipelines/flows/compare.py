@@ -11,13 +11,13 @@ from prefect import Flow, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from pipelines import steps
-from pipelines.cross_validation import package_of_winner
+from pipelines.comparing import steps
+from pipelines.comparing.cross_validation import package_of_winner
+from pipelines.comparing.jobs import Request, TrainJob, settle_plan
+from pipelines.comparing.lanes import Lanes, choose_lanes
 from pipelines.flows.train import train_fold, train_in_lane
-from pipelines.jobs import Request, TrainJob, settle_plan
-from pipelines.lanes import Lanes, choose_lanes
-from pipelines.registration import register_winner
-from pipelines.tracking import ParentLog, comparison
+from pipelines.registry.registration import register_winner
+from pipelines.tracking.runs import ParentLog, comparison
 from segmed.comparison import Contest, Contestant
 from segmed.errors import TrainingError
 from segmed.manifest import read_manifest

@@ -8,7 +8,7 @@ from pathlib import Path
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from pipelines.loading import load_models
+from pipelines.registry.loading import load_models
 from segmed.evaluation import score_cases
 from segmed.inference import Predictor
 from segmed.manifest import read_manifest

@@ -9,10 +9,10 @@ from pathlib import Path
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from pipelines.archiving import ArchiveJob
 from pipelines.flows.segment_archive import archive_flow
-from pipelines.late_delivery import sync
-from pipelines.night_page import name_of_run
+from pipelines.nights.archiving import ArchiveJob
+from pipelines.nights.page import name_of_run
+from pipelines.tracking.late_delivery import sync
 
 
 @flow(name="nightly", flow_run_name=name_of_run)

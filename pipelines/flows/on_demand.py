@@ -7,9 +7,9 @@ from datetime import date
 
 from prefect import flow
 
-from pipelines.archiving import ArchiveJob
 from pipelines.flows.segment_archive import archive_flow
-from pipelines.night_page import name_of_run
+from pipelines.nights.archiving import ArchiveJob
+from pipelines.nights.page import name_of_run
 from segmed.archive import retry_archive
 
 

@@ -10,12 +10,12 @@ from typing import Any
 from prefect import Flow, flow, task
 from prefect.cache_policies import NO_CACHE
 
-from pipelines.archiving import ArchiveJob, run_archive
-from pipelines.gpu_slot import gpu_slot
-from pipelines.night import Night, night_of
-from pipelines.night_page import Bar, expected_studies, name_of_run, show_night
-from pipelines.notices import check_notices, tell, told_of_failure
-from pipelines.tracking import single_run
+from pipelines.nights.archiving import ArchiveJob, run_archive
+from pipelines.nights.gpu_slot import gpu_slot
+from pipelines.nights.notices import check_notices, tell, told_of_failure
+from pipelines.nights.page import Bar, expected_studies, name_of_run, show_night
+from pipelines.nights.summary import Night, night_of
+from pipelines.tracking.runs import single_run
 from segmed.errors import ServiceError, UsageError
 
 progress = logging.getLogger("segmed.progress")

@@ -8,11 +8,11 @@ from pathlib import Path
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from pipelines import steps
+from pipelines.comparing import steps
+from pipelines.comparing.jobs import TrainJob, check_job
+from pipelines.comparing.lanes import Lanes
 from pipelines.flows.gpu_limit import one_at_a_time
-from pipelines.jobs import TrainJob, check_job
-from pipelines.lanes import Lanes
-from pipelines.tracking import ParentLog, comparison
+from pipelines.tracking.runs import ParentLog, comparison
 from segmed.comparison import Contestant
 from segmed.manifest import read_manifest
 from segmed.plan import read_plan

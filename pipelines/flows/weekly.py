@@ -11,13 +11,13 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
+from pipelines.comparing.jobs import Request
 from pipelines.flows.compare import compare
-from pipelines.gpu_slot import gpu_slot
-from pipelines.jobs import Request
-from pipelines.night_page import shown_parameter
-from pipelines.notices import check_notices, tell, told_of_failure
-from pipelines.promotion import Decision, promote
-from pipelines.registry import Registry
+from pipelines.nights.gpu_slot import gpu_slot
+from pipelines.nights.notices import check_notices, tell, told_of_failure
+from pipelines.nights.page import shown_parameter
+from pipelines.registry.promotion import Decision, promote
+from pipelines.registry.versions import Registry
 from segmed.training import Budget, Settings
 
 GATE_KEY = "gate-verdict"

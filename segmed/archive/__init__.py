@@ -6,10 +6,10 @@ for outcome in segment_archive(FolderSource(Path("archive")), predictor=predicto
 ```
 """
 
-from segmed.archive.delivery import Delivery, Patience
 from segmed.archive.folder_source import FolderSource
 from segmed.archive.ledger import Entry, Ledger
 from segmed.archive.model import Model, model_of, read_packages
+from segmed.archive.pacs.delivery import Delivery, Patience
 from segmed.archive.run import Choices
 from segmed.archive.segment import Crew, Workers, preview_archive, segment_archive
 from segmed.archive.selection import Rules, read_rules

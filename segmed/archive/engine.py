@@ -18,7 +18,7 @@ from segmed.archive.writing import Writing
 from segmed.inference import Predictor
 from segmed.io import read_images
 from segmed.io.careful import read_images_carefully, read_series_carefully
-from segmed.io.dicom import read_series
+from segmed.io.dicom.series import read_series
 from segmed.io.read import as_channels
 from segmed.metrics.measures import measure
 from segmed.preprocessing import Prepared, prepare

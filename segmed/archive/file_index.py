@@ -10,9 +10,9 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from segmed.io.dicom import SeriesAudit
-from segmed.io.dicom_audit import judge
-from segmed.io.dicom_header import DicomHeader, read_header, tolerant_pydicom
+from segmed.io.dicom.audit import judge
+from segmed.io.dicom.header import DicomHeader, read_header, tolerant_pydicom
+from segmed.io.dicom.series import SeriesAudit
 
 COMMIT_EVERY = 2000
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"

@@ -21,7 +21,7 @@ from segmed.archive.selection import Rules, choose_series
 from segmed.archive.sniff import form_of_volume, kind_of
 from segmed.archive.study import Fault, NotImage, Study, content_hash, sha256_of_file
 from segmed.errors import UsageError
-from segmed.io.dicom import SeriesAudit
+from segmed.io.dicom.series import SeriesAudit
 
 CHANNEL_SUFFIX = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})(?P<ending>\.[A-Za-z.]+)$")
 """Files of several channels: `case_0000.nii.gz`, `case_0001.nii.gz`, as nnU-Net names them."""

@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segmed.archive.delivery import Delivery, Patience
 from segmed.archive.engine import Engine, Results
-from segmed.archive.fetching import fetched
 from segmed.archive.job import Job, Result, bad_end
 from segmed.archive.ledger import Entry, Ledger
+from segmed.archive.ledger.reconcile import is_intact
 from segmed.archive.model import Model
 from segmed.archive.outcomes import outcome_of
-from segmed.archive.reconcile import is_intact
+from segmed.archive.pacs.delivery import Delivery, Patience
+from segmed.archive.pacs.fetching import fetched
 from segmed.archive.scratch import scratch_folder
 from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource, key_of
 from segmed.archive.writing import free_bytes

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from segmed.io.uid import short_hash
+from segmed.io.dicom.uid import short_hash
 
 
 def scratch_folder() -> Path:

@@ -9,19 +9,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from segmed.archive.delivery import Delivery
 from segmed.archive.engine import Engine, Results, ThreadEngine
 from segmed.archive.folder_source import FolderSource
 from segmed.archive.ledger import Ledger
+from segmed.archive.ledger.reconcile import reconcile
 from segmed.archive.model import Model, model_of, read_packages
 from segmed.archive.outcomes import OUTCOMES_FILE, outcome_of, write_outcomes
-from segmed.archive.reconcile import reconcile
+from segmed.archive.pacs.delivery import Delivery
 from segmed.archive.run import OUTPUTS, Choices, Run, key_in
 from segmed.archive.run_page import PICTURES, write_run_page
 from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource, key_of
 from segmed.archive.volumes import check_kind
-from segmed.archive.worker_engine import WorkerEngine
-from segmed.archive.worker_setup import Setup
+from segmed.archive.workers.engine import WorkerEngine
+from segmed.archive.workers.setup import Setup
 from segmed.archive.writing import Writing, suffix_of
 from segmed.inference import Predictor
 

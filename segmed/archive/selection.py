@@ -29,7 +29,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, field_v
 from segmed.archive.study import Fault
 from segmed.errors import UsageError
 from segmed.geometry import Affine
-from segmed.io.dicom import SeriesAudit
+from segmed.io.dicom.series import SeriesAudit
 from segmed.structures import Frozen
 
 MAX_RULES_BYTES = 1 << 18

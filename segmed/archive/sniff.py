@@ -6,7 +6,7 @@ import zlib
 from pathlib import Path
 from typing import Literal
 
-from segmed.io.dicom_header import looks_like_dicom
+from segmed.io.dicom.header import looks_like_dicom
 from segmed.io.nifti import is_nifti
 
 Kind = Literal["volume", "dicom", "other"]

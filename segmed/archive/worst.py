@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Sequence
 
-from segmed.archive.ledger_tables import Entry
+from segmed.archive.ledger.tables import Entry
 
 WEIGHTS = {
     "missing": 4.0,

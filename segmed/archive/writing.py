@@ -78,11 +78,11 @@ class Writing:
                 reason="no_dicom_source",
             )
         if self.format == "dicom-seg":
-            from segmed.io.dicom_seg import write_dicom_seg  # noqa: PLC0415 - needs highdicom
+            from segmed.io.dicom.seg import write_dicom_seg  # noqa: PLC0415 - needs highdicom
 
             write = write_dicom_seg
         else:
-            from segmed.io.rtstruct import write_rtstruct  # noqa: PLC0415 - DICOM only
+            from segmed.io.dicom.rtstruct import write_rtstruct  # noqa: PLC0415 - DICOM only
 
             write = write_rtstruct
         return write(

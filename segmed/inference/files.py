@@ -22,7 +22,7 @@ from segmed.errors import ImageError, SegmedError, UsageError, unknown_name
 from segmed.inference.predictor import Predictor, Segmentation
 from segmed.inference.writing import FORMATS, OutputFormat, suffix_for, write_result
 from segmed.io import grid_of, read_image, source_of
-from segmed.io.dicom_header import looks_like_dicom
+from segmed.io.dicom.header import looks_like_dicom
 from segmed.io.read import as_channels
 from segmed.preprocessing import Prepared, prepare
 

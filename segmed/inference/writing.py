@@ -82,9 +82,9 @@ def write_result(
     name = "+".join(sorted({package.architecture for package in packages}))
     version = "+".join(package.hash[: 64 // len(packages)] for package in packages)
     if output_format == "dicom-seg":
-        from segmed.io.dicom_seg import write_dicom_seg as write  # noqa: PLC0415 - highdicom
+        from segmed.io.dicom.seg import write_dicom_seg as write  # noqa: PLC0415 - highdicom
     else:
-        from segmed.io.rtstruct import write_rtstruct as write  # noqa: PLC0415 - DICOM only
+        from segmed.io.dicom.rtstruct import write_rtstruct as write  # noqa: PLC0415 - DICOM only
     return write(
         path, result.label, like=like, labels=labels, model_name=name, model_version=version
     )

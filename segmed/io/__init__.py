@@ -1,6 +1,6 @@
 """Images and labels in and out: by content, with exact geometry, refused by name when unsound.
 
-Submodules: `dicom` (scan a tree, read a series), `dicom_write`, `dicom_seg`, `rtstruct`.
+Below it: `dicom` (scan a tree, read a series, write segmentations and structure sets).
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ from pathlib import Path
 from segmed.errors import ImageError
 from segmed.geometry import Grid
 from segmed.io.bytestream import is_zipped, truncated, unzipped
-from segmed.io.dicom_header import looks_like_dicom
-from segmed.io.dicom_read import load_series, only_series
-from segmed.io.dicom_seg_read import load_seg
+from segmed.io.dicom.header import looks_like_dicom
+from segmed.io.dicom.read import load_series, only_series
+from segmed.io.dicom.seg_read import load_seg
 from segmed.io.limits import ReadLimits
 from segmed.io.metaimage import is_metaimage, read_metaimage
 from segmed.io.nifti import is_nifti, read_nifti

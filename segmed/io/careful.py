@@ -14,10 +14,10 @@ from monai.data import MetaTensor
 
 from segmed.geometry import Grid
 from segmed.io.arrays import load
-from segmed.io.dicom import read_series
-from segmed.io.dicom_audit import SeriesAudit
-from segmed.io.dicom_header import looks_like_dicom
-from segmed.io.dicom_read import only_series
+from segmed.io.dicom.audit import SeriesAudit
+from segmed.io.dicom.header import looks_like_dicom
+from segmed.io.dicom.read import only_series
+from segmed.io.dicom.series import read_series
 from segmed.io.isolated import load_isolated, read_image_isolated, read_series_isolated
 from segmed.io.limits import DEFAULT_LIMITS
 from segmed.io.nifti import is_nifti

@@ -18,8 +18,8 @@ from monai.data import MetaTensor
 
 from segmed.errors import GeometryError, ImageError
 from segmed.geometry import Grid
-from segmed.io.dicom_audit import SeriesAudit
-from segmed.io.dicom_read import require_usable
+from segmed.io.dicom.audit import SeriesAudit
+from segmed.io.dicom.read import require_usable
 from segmed.io.fork_server import run_isolated
 from segmed.io.limits import DEFAULT_LIMITS, ReadLimits
 from segmed.io.source import Loaded, Source

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segmed.errors import ManifestError
-from segmed.io.uid import short_hash
+from segmed.io.dicom.uid import short_hash
 from segmed.manifest.content import is_hidden
 from segmed.manifest.draft import Draft, case_id, relative
 from segmed.manifest.from_folders import label_values, named_labels
@@ -19,7 +19,7 @@ from segmed.manifest.schema import Case
 from segmed.structures import Channel, Code, LabelClass
 
 if TYPE_CHECKING:  # pydicom is needed only once a tree is scanned
-    from segmed.io.dicom import SeriesAudit
+    from segmed.io.dicom.series import SeriesAudit
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def draft_from_dicom(folder: Path, *, label_names: Sequence[str] = ()) -> Draft:
         ManifestError: No study has a mask and a channel in common with the others, a study has
             several masks or several series of one description, or series share a folder.
     """
-    from segmed.io.dicom import scan  # noqa: PLC0415 - pydicom is needed for such trees alone
+    from segmed.io.dicom.series import scan  # noqa: PLC0415 - pydicom is needed for such trees alone
 
     by_study: dict[str, list[SeriesAudit]] = defaultdict(list)
     for audit in scan(folder):

@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from tiny_model import tiny_package
 
 from segmed.inference import Predictor
-from segmed.io.dicom_write import Identity, write_series
+from segmed.io.dicom.write import Identity, write_series
 
 
 @pytest.fixture(scope="session")

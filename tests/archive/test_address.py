@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from segmed.archive.address import delivery_at, open_address, source_at
-from segmed.archive.dicomweb import DicomWeb, DicomWebSource, StowDelivery
-from segmed.archive.dimse import Dimse, DimseSource, StoreDelivery
-from segmed.archive.remote import Query
+from segmed.archive.pacs.address import delivery_at, open_address, source_at
+from segmed.archive.pacs.dicomweb import DicomWeb, DicomWebSource, StowDelivery
+from segmed.archive.pacs.dimse import Dimse, DimseSource, StoreDelivery
+from segmed.archive.pacs.remote import Query
 from segmed.errors import UsageError
 
 

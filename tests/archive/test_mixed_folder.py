@@ -13,7 +13,7 @@ import pytest
 
 from segmed.archive import FolderSource, NotImage, Study, archive_status, segment_archive
 from segmed.inference import Predictor
-from segmed.io.dicom_seg import read_dicom_seg
+from segmed.io.dicom.seg import read_dicom_seg
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from segmed.archive import FolderSource, Ledger, archive_status, segment_archive
-from segmed.archive.ledger_migrations import STEPS
-from segmed.archive.ledger_tables import SCHEMA_VERSION
+from segmed.archive.ledger.migrations import STEPS
+from segmed.archive.ledger.tables import SCHEMA_VERSION
 from segmed.errors import ServiceError
 from segmed.inference import Predictor
 from segmed.manifest import read_manifest

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from segmed.archive import FolderSource, NotImage, Study, segment_archive
+from segmed.archive.pacs.remote import RemoteSeries
 from segmed.archive.query import SeriesQuery
-from segmed.archive.remote import RemoteSeries
 from segmed.archive.selection import ChannelRule, Rules
 from segmed.errors import UsageError
 from segmed.inference import Predictor

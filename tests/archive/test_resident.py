@@ -11,11 +11,11 @@ import pytest
 from tiny_model import LABELS
 
 from segmed.archive import FolderSource, NotImage, Patience, Study, model_of, read_packages
-from segmed.archive import resident as residents
 from segmed.archive.job import Job
-from segmed.archive.resident import Piece, dismiss_crews, segment_piece
 from segmed.archive.study import StudySource
-from segmed.archive.worker_setup import Setup
+from segmed.archive.workers import resident as residents
+from segmed.archive.workers.resident import Piece, dismiss_crews, segment_piece
+from segmed.archive.workers.setup import Setup
 from segmed.archive.writing import Writing
 from segmed.errors import ServiceError
 

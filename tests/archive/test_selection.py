@@ -10,7 +10,7 @@ import pytest
 
 from segmed.archive.selection import ChannelRule, Rules, choose_series, read_rules
 from segmed.errors import UsageError
-from segmed.io.dicom import SeriesAudit
+from segmed.io.dicom.series import SeriesAudit
 
 
 def audit(number: int, **values: Any) -> SeriesAudit:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from segmed.archive.address import open_address
-from segmed.archive.delivery import Patience
-from segmed.archive.dicomweb import DicomWeb, DicomWebSource
+from segmed.archive.pacs.address import open_address
+from segmed.archive.pacs.delivery import Patience
+from segmed.archive.pacs.dicomweb import DicomWeb, DicomWebSource
 from segmed.errors import ServiceError, UsageError
 
 VARIABLES = ("TOKEN", "CERT", "KEY", "CA")

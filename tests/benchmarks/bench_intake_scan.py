@@ -25,7 +25,7 @@ from pathlib import Path
 
 import pydicom
 
-from segmed.io.dicom_scan import scan
+from segmed.io.dicom.scan import scan
 
 RESULTS = Path(__file__).parent / "results" / "intake_scan.json"
 REPOSITORY = Path(__file__).resolve().parents[2]

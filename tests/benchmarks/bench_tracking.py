@@ -29,7 +29,7 @@ import psutil
 import torch
 from mlflow import MlflowClient
 
-from pipelines import tracking
+from pipelines.tracking.runs import runs as tracking
 from segmed.manifest import read_manifest
 from segmed.models import build_model
 from segmed.package import ModelPackage
@@ -106,7 +106,7 @@ def peer(uri: str, *, one_request: bool) -> float:
 CHILD = """
 import sys
 from pathlib import Path
-from pipelines.registry import Registry
+from pipelines.registry.versions import Registry
 registry = Registry()
 registry.names()
 def peak():

@@ -18,8 +18,8 @@ from pydicom.uid import UID
 from table import Hostile, Make
 from volumes import zeros_zipped
 
-from segmed.io.dicom_header import tolerant_pydicom
-from segmed.io.dicom_write import write_series
+from segmed.io.dicom.header import tolerant_pydicom
+from segmed.io.dicom.write import write_series
 
 SLICES = 4
 JPEG_2000, JPEG_LS, RLE = "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.5"

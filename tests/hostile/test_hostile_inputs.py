@@ -18,7 +18,7 @@ from volumes import HARMLESS_VOLUMES, VOLUMES
 from watch import forget_peak, peak_bytes, watching
 
 from segmed.archive import read_rules
-from segmed.archive.address import open_address
+from segmed.archive.pacs.address import open_address
 from segmed.errors import ImageError, SegmedError
 from segmed.io import read_label
 from segmed.io.careful import read_image_carefully

@@ -16,7 +16,7 @@ from segmed.geometry import same_grid
 from segmed.inference import Predictor, find_inputs, predict_files
 from segmed.inference.files import _without_voxels
 from segmed.io import grid_of, read_image, read_label
-from segmed.io.dicom_seg import read_dicom_seg
+from segmed.io.dicom.seg import read_dicom_seg
 
 
 @pytest.fixture(scope="module")

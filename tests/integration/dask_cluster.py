@@ -115,7 +115,7 @@ class Watch:
 
     def _note(self, number: int, process: psutil.Process) -> None:
         with contextlib.suppress(psutil.Error):
-            if any("segmed.archive.worker" in word for word in process.cmdline()):
+            if any("segmed.archive.workers.worker" in word for word in process.cmdline()):
                 self.loaders[number].add(process.pid)
             opened = [entry.path for entry in process.open_files()]
             self.ledgers.update(path for path in opened if "ledger.sqlite" in path)

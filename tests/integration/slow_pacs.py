@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from orthanc_server import USER, Orthanc
 from slow_line import BYTES_PER_S, STUDIES, SlowLine
 
-from segmed.io.dicom_write import Identity, write_series
+from segmed.io.dicom.write import Identity, write_series
 
 
 def images_for_pacs(hippocampus: Path) -> list[Path]:

@@ -22,7 +22,7 @@ from segmed.archive import Choices, FolderSource, segment_archive
 from segmed.errors import ServiceError
 from segmed.inference.predictor import Predictor
 from segmed.io import read_image
-from segmed.io.dicom_write import Identity, write_series
+from segmed.io.dicom.write import Identity, write_series
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
 

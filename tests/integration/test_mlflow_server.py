@@ -24,11 +24,12 @@ from servers import Server, mlflow_server, uri_of
 from tiny_data import tiny_plan, write_set
 from typer.testing import CliRunner
 
-from pipelines import steps, tracking, training_job
 from pipelines.cli.app import app
-from pipelines.jobs import TrainJob
-from pipelines.late_delivery import sync
-from pipelines.registry import Registry
+from pipelines.comparing import steps, training_job
+from pipelines.comparing.jobs import TrainJob
+from pipelines.registry.versions import Registry
+from pipelines.tracking import runs as tracking
+from pipelines.tracking.late_delivery import sync
 from segmed.errors import PackageError
 from segmed.io import read_label
 from segmed.manifest import read_manifest
@@ -198,7 +199,7 @@ def test_large_package_registers_in_bounded_memory(place: Path) -> None:
     package_dir = package_at(place, padding_mb=400)
     code = (
         "import sys; from pathlib import Path\n"
-        "from pipelines.registry import Registry\n"
+        "from pipelines.registry.versions import Registry\n"
         "registry = Registry(); registry.names()\n"
         "def peak():\n"
         "    lines = Path('/proc/self/status').read_text().splitlines()\n"

@@ -13,11 +13,11 @@ import pydicom
 import pytest
 from tiny_data import tiny_plan
 
-from pipelines import steps
-from pipelines.archiving import ArchiveJob, run_archive
-from pipelines.jobs import TrainJob
-from pipelines.promotion import promote
-from pipelines.registry import Registry
+from pipelines.comparing import steps
+from pipelines.comparing.jobs import TrainJob
+from pipelines.nights.archiving import ArchiveJob, run_archive
+from pipelines.registry.promotion import promote
+from pipelines.registry.versions import Registry
 from segmed.manifest import Case, Channel, LabelClass, Manifest, write_manifest
 from segmed.package import ModelPackage
 from segmed.plan import write_plan

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from site_of_operator import REPOSITORY, Site, documented, wait_for
 
-from pipelines.demo_archive import make_archive
+from pipelines.demo.archive import make_archive
 from segmed.archive import Ledger, archive_status
 from segmed.errors import UsageError
 from segmed.manifest import read_manifest

@@ -20,12 +20,12 @@ from orthanc_server import PASSWORD, USER, Orthanc
 from tiny_model import tiny_package
 
 from segmed.archive import Choices, FolderSource, Patience, segment_archive
-from segmed.archive.dicomweb import DicomWeb, DicomWebSource, StowDelivery
-from segmed.archive.remote import Query
+from segmed.archive.pacs.dicomweb import DicomWeb, DicomWebSource, StowDelivery
+from segmed.archive.pacs.remote import Query
 from segmed.errors import ServiceError
 from segmed.inference import Predictor
-from segmed.io.dicom import read_series, scan
-from segmed.io.dicom_seg import read_dicom_seg
+from segmed.io.dicom.seg import read_dicom_seg
+from segmed.io.dicom.series import read_series, scan
 
 pytestmark = pytest.mark.integration
 

@@ -16,8 +16,8 @@ from orthanc_server import Orthanc
 from tiny_model import tiny_package
 
 from segmed.archive import Choices, Patience, StudyOutcome, segment_archive
-from segmed.archive.dimse import Dimse, DimseSource, StoreDelivery, find
-from segmed.archive.remote import Query
+from segmed.archive.pacs.dimse import Dimse, DimseSource, StoreDelivery, find
+from segmed.archive.pacs.remote import Query
 from segmed.errors import ServiceError
 from segmed.inference import Predictor
 

@@ -11,7 +11,7 @@ import pydicom
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import UID, generate_uid
 
-from segmed.io.dicom import SeriesAudit, scan
+from segmed.io.dicom.series import SeriesAudit, scan
 
 Series = list[FileDataset]
 Change = Callable[[Series], None]

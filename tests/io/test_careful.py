@@ -22,9 +22,9 @@ from segmed.io.careful import (
     read_images_carefully,
     read_label_carefully,
 )
-from segmed.io.dicom import scan
-from segmed.io.dicom_seg import write_dicom_seg
-from segmed.io.dicom_write import write_series
+from segmed.io.dicom.seg import write_dicom_seg
+from segmed.io.dicom.series import scan
+from segmed.io.dicom.write import write_series
 from segmed.io.isolated import load_isolated
 from segmed.structures import LabelClass
 

@@ -11,10 +11,10 @@ from monai.data import MetaTensor
 from volumes_in_space import blobs
 
 from segmed.io import read_image
-from segmed.io.dicom_header import tolerant_pydicom
-from segmed.io.dicom_seg import write_dicom_seg
-from segmed.io.dicom_write import write_series
-from segmed.io.rtstruct import write_rtstruct
+from segmed.io.dicom.header import tolerant_pydicom
+from segmed.io.dicom.rtstruct import write_rtstruct
+from segmed.io.dicom.seg import write_dicom_seg
+from segmed.io.dicom.write import write_series
 from segmed.structures import LabelClass
 
 Labels = tuple[LabelClass, LabelClass]

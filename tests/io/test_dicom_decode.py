@@ -22,9 +22,9 @@ from pydicom.uid import (
 
 from segmed.errors import ImageError
 from segmed.io import ReadLimits, read_image
-from segmed.io.dicom import read_series, scan
-from segmed.io.dicom_codestream import stated_size
-from segmed.io.dicom_read import meaningful_bits
+from segmed.io.dicom.codestream import stated_size
+from segmed.io.dicom.read import meaningful_bits
+from segmed.io.dicom.series import read_series, scan
 
 
 def _save(folder: Path, series: list[FileDataset]) -> None:

@@ -13,7 +13,7 @@ from volumes_in_space import image_in_ras, in_ras
 
 from segmed.errors import ImageError
 from segmed.io import read_image, read_label
-from segmed.io.dicom import read_series, scan
+from segmed.io.dicom.series import read_series, scan
 
 SOUND = [
     "ge/anatomical/001_single_slice",

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from pydicom.data import get_testdata_file
 
-from segmed.io.dicom_header import TAGS, read_header, tolerant_pydicom
-from segmed.io.dicom_quick import quick_header
+from segmed.io.dicom.header import TAGS, read_header, tolerant_pydicom
+from segmed.io.dicom.quick import quick_header
 
 FOREIGN = Path(str(get_testdata_file("MR_small.dcm", download=False))).parent
 

@@ -21,9 +21,9 @@ from volumes_in_space import ORIENTATIONS, blobs, image_in_ras, volume
 
 from segmed.errors import GeometryError, ImageError, UsageError
 from segmed.io import read_image, read_label, source_of, write_label
-from segmed.io.dicom_seg import read_dicom_seg, write_dicom_seg
-from segmed.io.dicom_write import write_series
-from segmed.io.rtstruct import write_rtstruct
+from segmed.io.dicom.rtstruct import write_rtstruct
+from segmed.io.dicom.seg import read_dicom_seg, write_dicom_seg
+from segmed.io.dicom.write import write_series
 from segmed.structures import LabelClass
 
 REAL = [

@@ -13,8 +13,8 @@ from volumes_in_space import image_in_ras
 
 from segmed.errors import GeometryError, ImageError, UsageError
 from segmed.io import read_image
-from segmed.io.dicom import scan
-from segmed.io.dicom_write import Identity, write_series
+from segmed.io.dicom.series import scan
+from segmed.io.dicom.write import Identity, write_series
 
 
 @pytest.mark.parametrize("modality", ["MR", "CT"])

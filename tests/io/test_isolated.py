@@ -19,7 +19,7 @@ from volumes_in_space import volume
 
 from segmed.errors import GeometryError, ImageError
 from segmed.io import fork_server, read_image, read_label, source_of, write_label
-from segmed.io.dicom_write import write_series
+from segmed.io.dicom.write import write_series
 from segmed.io.isolated import load_isolated, read_image_isolated
 from segmed.io.tensors import as_label
 

@@ -15,7 +15,7 @@ import torch
 
 from segmed.errors import ManifestError, SegmedError, UsageError
 from segmed.io import read_image
-from segmed.io.dicom_seg import write_dicom_seg
+from segmed.io.dicom.seg import write_dicom_seg
 from segmed.manifest import (
     Code,
     LabelClass,

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from pipelines.cli.app import app
 from segmed.errors import UsageError
-from segmed.io.dicom_sort import sort_series
+from segmed.io.dicom.sort import sort_series
 from segmed.manifest import build_manifest, case_hash, read_manifest
 
 

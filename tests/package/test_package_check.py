@@ -13,7 +13,7 @@ from tiny_data import tiny_plan
 
 from segmed.errors import PackageError
 from segmed.package import ModelPackage
-from segmed.package_check import check_package
+from segmed.package.check import check_package
 
 STATE = {
     "weight": torch.arange(6, dtype=torch.float32).reshape(2, 3),
@@ -73,7 +73,7 @@ def test_memory_is_bounded_by_a_tensor_and_not_by_the_file(tmp_path: Path) -> No
     ModelPackage("unet", {}, tiny_plan(), state).save(tmp_path / "large")
     code = (
         "import sys; from pathlib import Path\n"
-        "from segmed.package_check import check_package\n"
+        "from segmed.package.check import check_package\n"
         "def peak():\n"
         "    lines = Path('/proc/self/status').read_text().splitlines()\n"
         "    return int(next(x for x in lines if x.startswith('VmHWM')).split()[1])\n"

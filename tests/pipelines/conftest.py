@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.tracking import connect_quietly
+from pipelines.tracking.runs import connect_quietly
 from segmed.manifest import Case, Channel, LabelClass, Manifest
 from segmed.plan import Augmentation, Intensity, NetworkPlan, Plan, Preprocessing, Recipe
 

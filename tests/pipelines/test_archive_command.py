@@ -15,7 +15,7 @@ from tiny_data import tiny_plan
 from typer.testing import CliRunner, Result
 
 from pipelines.cli.app import app
-from segmed.io.dicom_write import Identity, write_series
+from segmed.io.dicom.write import Identity, write_series
 from segmed.models import build_model
 from segmed.package import ModelPackage
 

@@ -13,11 +13,11 @@ import torch
 from tiny_data import write_set
 from typer.testing import CliRunner
 
-from pipelines import steps
 from pipelines.cli.app import app
-from pipelines.cross_validation import package_of_winner
-from pipelines.jobs import Request
-from pipelines.tracking import comparison
+from pipelines.comparing import steps
+from pipelines.comparing.cross_validation import package_of_winner
+from pipelines.comparing.jobs import Request
+from pipelines.tracking.runs import comparison
 from segmed.comparison import Contest
 from segmed.io import read_image, read_label
 from segmed.manifest import read_manifest

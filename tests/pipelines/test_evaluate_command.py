@@ -11,7 +11,7 @@ from tiny_data import write_case
 from typer.testing import CliRunner, Result
 
 from pipelines.cli.app import app
-from pipelines.worst_cases import images_of, worst_overlays
+from pipelines.comparing.worst_cases import images_of, worst_overlays
 from segmed.errors import UsageError
 from segmed.evaluation import score_folders
 from segmed.manifest import LabelClass

@@ -13,7 +13,7 @@ from monai import bundle
 from monai.bundle import ConfigParser
 from tiny_data import tiny_plan
 
-from pipelines.exports import digest_of, export_model, import_model
+from pipelines.registry.exports import digest_of, export_model, import_model
 from segmed.errors import PackageError, UsageError
 from segmed.inference import Predictor
 from segmed.io import read_image, read_label

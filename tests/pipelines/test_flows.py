@@ -18,19 +18,19 @@ sys.path.append(str(Path(__file__).parents[1] / "integration"))
 
 from listener import WebHook, listening
 
-from pipelines.archiving import ArchiveJob
-from pipelines.automations import HEARTBEAT_S, automations
-from pipelines.delivery import tracking_uri
+from pipelines.comparing.jobs import Request, labels_of, settle_plan
 from pipelines.flows.compare import compare
 from pipelines.flows.preprocess import preprocess
 from pipelines.flows.runner import run_flow, without_expected_tracebacks
 from pipelines.flows.schedules import Schedules, deployments, serve_schedules
 from pipelines.flows.segment_archive import log_night
 from pipelines.flows.weekly import WeeklyJob, week_of, weekly
-from pipelines.jobs import Request, labels_of, settle_plan
-from pipelines.night import Night, night_of
-from pipelines.registry import Registry
-from pipelines.tracking import connect_quietly
+from pipelines.nights.archiving import ArchiveJob
+from pipelines.nights.automations import HEARTBEAT_S, automations
+from pipelines.nights.summary import Night, night_of
+from pipelines.registry.versions import Registry
+from pipelines.tracking.delivery import tracking_uri
+from pipelines.tracking.runs import connect_quietly
 from segmed.archive.drift import DriftRow, drift_table
 from segmed.errors import UsageError
 from segmed.manifest import read_manifest

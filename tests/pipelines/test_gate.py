@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
-from pipelines.gate import GateRules, Rule, judge, read_rules
-from pipelines.held_out import held_out_scores, keep_scores
-from pipelines.model_card import MAX_CARD_LENGTH, card_of
+from pipelines.comparing.held_out import held_out_scores, keep_scores
+from pipelines.registry.card import MAX_CARD_LENGTH, card_of
+from pipelines.registry.gate import GateRules, Rule, judge, read_rules
 from segmed.errors import UsageError
 from segmed.manifest import LabelClass
 from segmed.metrics import METRICS

@@ -10,8 +10,8 @@ from tiny_data import write_set
 from typer.testing import CliRunner
 
 from pipelines.cli.app import app
-from pipelines.jobs import Request, TrainJob, settle_plan
-from pipelines.steps import job_params
+from pipelines.comparing.jobs import Request, TrainJob, settle_plan
+from pipelines.comparing.steps import job_params
 from segmed.errors import UsageError
 from segmed.plan import read_plan
 from segmed.training import Budget, Settings

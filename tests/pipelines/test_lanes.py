@@ -14,11 +14,11 @@ import pytest
 from prefect.testing.utilities import prefect_test_harness
 from tiny_data import write_set
 
+from pipelines.comparing.jobs import Request, TrainJob
+from pipelines.comparing.lanes import Lanes, choose_lanes
 from pipelines.flows.compare import lanes_wide
 from pipelines.flows.gpu_limit import one_at_a_time
 from pipelines.flows.runner import run_flow
-from pipelines.jobs import Request, TrainJob
-from pipelines.lanes import Lanes, choose_lanes
 from segmed.errors import TrainingError, UsageError
 from segmed.package import ModelPackage
 from segmed.training import Budget, EpochResult, Settings

@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).parents[1] / "integration"))
 
 from listener import MailServer, WebHook, listening
 
-from pipelines.notices import MailBlock, check_notices, tell, told_of_failure
+from pipelines.nights.notices import MailBlock, check_notices, tell, told_of_failure
 from segmed.errors import ServiceError, UsageError
 
 

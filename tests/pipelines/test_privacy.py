@@ -18,8 +18,8 @@ from tiny_data import tiny_plan
 from typer.testing import CliRunner
 
 from pipelines.cli.app import app
-from segmed.io.dicom_header import tolerant_pydicom
-from segmed.io.dicom_write import write_series
+from segmed.io.dicom.header import tolerant_pydicom
+from segmed.io.dicom.write import write_series
 from segmed.models import build_model
 from segmed.package import ModelPackage
 

@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from test_privacy import package_folder
 
-from pipelines.metrics import serving_metrics
+from pipelines.nights.metrics import serving_metrics
 from segmed.errors import UsageError
 
 __all__ = ["package_folder"]  # a fixture
@@ -89,7 +89,7 @@ def test_prometheus_reads_states_reasons_runs_and_disk(
 
 
 def test_folder_without_a_run_has_figures_too(tmp_path: Path) -> None:
-    from pipelines.metrics import ArchiveFigures  # noqa: PLC0415 - beside what it is about
+    from pipelines.nights.metrics import ArchiveFigures  # noqa: PLC0415 - beside what it is about
 
     names = {metric.name for metric in ArchiveFigures(tmp_path / "not" / "there").collect()}
     assert names == {"segmed_output_free_bytes", "segmed_ledger_exists"}

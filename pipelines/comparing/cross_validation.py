@@ -1,0 +1,90 @@
+"""What the folds of one architecture give together: out-of-fold segmentations, and an ensemble."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.comparing.jobs import Request, cache_of
+from segmed.comparison import Contest, Contestant
+from segmed.ensemble import join_packages
+from segmed.manifest import data_hash, read_manifest
+from segmed.metrics import summarise, write_table
+from segmed.package import ModelPackage
+from segmed.training.data import norms_of
+
+ENSEMBLES = "ensembles"
+"""Folder of a comparison that holds one package for each architecture with several folds."""
+
+OUT_OF_FOLD = "out_of_fold"
+"""Folder that holds, for each architecture, the segmentation of every case by the network that had
+not seen it, and the scores of all of them."""
+
+
+def join_folds(contest: Contest, request: Request) -> dict[str, Any]:
+    """For each architecture that was trained on several folds: an ensemble, and all its cases.
+
+    Args:
+        contest: The comparison.
+        request: What was asked for; gives the folder and the manifest.
+
+    Returns:
+        By architecture: the ensemble's folder and hash, its folds, and how many training cases
+        have an out-of-fold segmentation. Folders are relative to the comparison's.
+    """
+    joined = {}
+    for name in contest.tables:
+        folds = [c for c in contest.contestants if c.architecture == name]
+        if len(folds) < 2:
+            continue
+        package = _ensemble(folds, request)
+        place = package.save(request.out_dir / ENSEMBLES / name)
+        gathered = _gather(folds, request.out_dir / OUT_OF_FOLD / name)
+        scores = contest.tables[name]
+        write_table(scores, request.out_dir / OUT_OF_FOLD / name / "scores.csv")
+        write_table(summarise(scores), request.out_dir / OUT_OF_FOLD / name / "summary.csv")
+        joined[name] = {
+            "package": str(place.relative_to(request.out_dir)),
+            "hash": package.hash,
+            "folds": [contestant.fold for contestant in folds],
+            "out_of_fold_cases": gathered,
+            "training_cases": len(read_manifest(request.manifest_path).training),
+        }
+    return joined
+
+
+def package_of_winner(contest: Contest, out_dir: Path) -> Path:
+    """The ensemble of the winner's folds where there are several, else its one package."""
+    ensemble = out_dir / ENSEMBLES / contest.winner
+    folds = [c for c in contest.contestants if c.architecture == contest.winner]
+    return ensemble if len(folds) > 1 else contest.winning_package
+
+
+def _ensemble(folds: Sequence[Contestant], request: Request) -> ModelPackage:
+    packages = [ModelPackage.load(contestant.package_dir) for contestant in folds]
+    manifest = read_manifest(request.manifest_path)
+    cache_dir = cache_of(request.settings, request.out_dir)
+    seen = manifest.training  # each case was trained on by all folds but its own
+    facts = {"data_hash": data_hash(manifest, seen), "folds": [c.fold for c in folds]}
+    return join_packages(
+        packages, {**facts, **norms_of(manifest, seen, packages[0].plan, cache_dir)}
+    )
+
+
+def _gather(folds: Sequence[Contestant], folder: Path) -> int:
+    """One folder with the segmentations of all folds; linked where the file system can."""
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "segmentations").mkdir(parents=True)
+    count = 0
+    for contestant in folds:
+        for path in contestant.predictions.values():
+            place = folder / "segmentations" / path.name
+            try:
+                os.link(path, place)
+            except OSError:
+                shutil.copyfile(path, place)
+            count += 1
+    return count

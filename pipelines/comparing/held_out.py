@@ -1,0 +1,109 @@
+"""Scores on cases kept out of training, in the form that travels with a package and into its card.
+
+Cases are never named here: packages, cards and trackers go to places where a name must not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipelines.registry.reference import DICE_TAG
+from segmed.metrics import summarise
+from segmed.package import ModelPackage
+
+HELD_OUT = "held_out_scores"
+"""Key of a package's provenance that holds what `held_out_scores` gives."""
+
+KEPT_METRICS = ("dice", "iou", "precision", "recall", "hd95_mm", "assd_mm", "nsd")
+"""Metrics that are kept, where the table has them."""
+
+KEPT_STATISTICS = ("mean", "ci_low", "ci_high", "std")
+"""What is kept of each metric."""
+
+COUNTS = ("n", "n_missed", "n_false_positive", "n_both_empty")
+"""What is counted for each structure."""
+
+WORST = 5
+"""Failure cases that are kept."""
+
+
+def held_out_scores(table: pd.DataFrame, folds: Sequence[int] = ()) -> dict[str, Any]:
+    """What is kept of the scores of held-out cases.
+
+    Args:
+        table: One row a case and structure, as from `segmed.metrics.scores_table`.
+        folds: Folds that were held out; several where several trainings were scored.
+
+    Returns:
+        JSON values: `cases`, `folds`, `structures` (by name: counts, and statistics of each metric;
+        `mean` averages the structures of a case first) and `failures`, the worst rows first.
+    """
+    structures: dict[str, dict[str, Any]] = {}
+    for row in summarise(table).to_dict("records"):
+        found = structures.setdefault(str(row["label"]), {name: int(row[name]) for name in COUNTS})
+        if row["metric"] in KEPT_METRICS:
+            found[str(row["metric"])] = {name: _kept(row[name]) for name in KEPT_STATISTICS}
+    return {
+        "cases": int(table["case"].nunique()),
+        "folds": sorted(folds),
+        "structures": structures,
+        "failures": [_failure(row) for row in _worst(table)],
+    }
+
+
+def _worst(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows with the least overlap; of equal ones those with the larger distance."""
+    scored = table[~table["both_empty"].astype(bool)]
+    ordered = scored.sort_values(["dice", "hd95_mm"], ascending=[True, False], kind="stable")
+    return [{str(k): v for k, v in row.items()} for row in ordered.head(WORST).to_dict("records")]
+
+
+def _failure(row: Mapping[str, Any]) -> dict[str, Any]:
+    what = "overlaps least"
+    if row["missed"]:
+        what = "missed"
+    elif row["false_positive"]:
+        what = "invented"
+    numbers = ("dice", "hd95_mm", "volume_prediction_ml", "volume_reference_ml")
+    return {
+        "structure": str(row["label"]),
+        "what": what,
+        **{name: _kept(row.get(name, math.nan)) for name in numbers},
+    }
+
+
+def _kept(value: float) -> float | None:
+    """Six digits; None where there is no number, for JSON."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def keep_scores(package_dir: Path, scores: Mapping[str, Any]) -> ModelPackage:
+    """Write scores into a package; its hash, which says what it computes, stays what it was."""
+    package = ModelPackage.load(package_dir)
+    scored = replace(package, provenance={**package.provenance, HELD_OUT: dict(scores)})
+    scored.save(package_dir)
+    return scored
+
+
+def dice_tag(package: ModelPackage) -> dict[str, str]:
+    """The mean Dice that a package carries, as a tag of its version."""
+    structures = package.provenance.get(HELD_OUT, {}).get("structures", {})
+    mean = structures.get("mean", {}).get("dice", {}).get("mean")
+    return {} if mean is None else {DICE_TAG: f"{mean:.3f}"}
+
+
+def metric_values(scores: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Names and values for a tracker: `val/hd95_mm/anterior`, `val/missed/anterior`."""
+    for label, found in scores["structures"].items():
+        for metric in KEPT_METRICS:
+            value = found.get(metric, {}).get("mean")
+            if value is not None:
+                yield f"val/{metric}/{label}", value
+        for count in ("n_missed", "n_false_positive"):
+            yield f"val/{count.removeprefix('n_')}/{label}", float(found[count])

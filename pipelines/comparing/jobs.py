@@ -1,0 +1,275 @@
+"""What is asked for: one training, or a comparison; checked before anything is made."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from segmed.errors import UsageError, unknown_name
+from segmed.io import read_label
+from segmed.manifest import LabelClass, Manifest, read_manifest
+from segmed.models import list_models
+from segmed.plan import read_plan, write_plan
+from segmed.plan.make import make_plan
+from segmed.plan.networks import BASE_WIDTH, Size
+from segmed.training import Budget
+from segmed.training.settings import Settings
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """One architecture on one fold.
+
+    Attributes:
+        manifest_path: The manifest.
+        plan_path: The plan.
+        architecture: Model name.
+        fold: Fold that is held out.
+        budget: Time or epochs.
+        out_dir: Folder of the comparison.
+        settings: Device, seed, resume.
+    """
+
+    manifest_path: Path
+    plan_path: Path
+    architecture: str
+    fold: int
+    budget: Budget
+    out_dir: Path
+    settings: Settings = field(default_factory=Settings)
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder of this job's results."""
+        return self.out_dir / "runs" / self.architecture / f"fold{self.fold}"
+
+    @property
+    def fit_settings(self) -> Settings:
+        """The settings, with prepared cases kept where all jobs of the comparison find them."""
+        return replace(self.settings, cache_dir=cache_of(self.settings, self.out_dir))
+
+
+@dataclass(frozen=True)
+class Request:
+    """A comparison that somebody asked for.
+
+    Attributes:
+        manifest_path: The manifest.
+        architectures: Model names, in order.
+        folds: Folds to hold out, in order.
+        plan_path: The plan; made from the data if absent.
+        budget: Budget of all trainings together (of each, where it is in epochs).
+        out_dir: Folder of the comparison.
+        register: Name to register the winner under.
+        settings: Device, seed, resume.
+        size: Size of the networks of a plan that is made; `small` if not given.
+        folder: Working folder: holds the embedded tracking database.
+        side_by_side: How many trainings run at once, see `pipelines.comparing.lanes.choose_lanes`.
+    """
+
+    manifest_path: Path
+    architectures: tuple[str, ...]
+    folds: tuple[int, ...]
+    plan_path: Path | None
+    budget: Budget
+    out_dir: Path
+    register: str | None = None
+    settings: Settings = field(default_factory=Settings)
+    size: str | None = None
+    folder: Path = Path()
+    side_by_side: int = 1
+
+    @staticmethod
+    def parse(
+        manifest_path: Path,
+        *,
+        models: str,
+        folds: str,
+        plan: Path | None,
+        budget: Budget,
+        out_dir: Path,
+        register: str | None = None,
+        settings: Settings = Settings(),
+    ) -> Request:
+        """A request from the texts of a command line.
+
+        Raises:
+            UsageError: A model or a fold is unknown.
+        """
+        manifest = read_manifest(manifest_path)
+        return Request(
+            manifest_path=manifest_path,
+            architectures=_models_named(models),
+            folds=_folds_named(folds, manifest),
+            plan_path=plan,
+            budget=budget,
+            out_dir=out_dir,
+            register=register,
+            settings=settings,
+        )
+
+    def of_size(self, size: str | None) -> Request:
+        """The same request with another size of networks.
+
+        Raises:
+            UsageError: There is no such size; or a plan stands, which has its own, and the request
+                does not resume what was begun with this size.
+        """
+        size_named(size)
+        place = self.plan_path or self.out_dir / "plan.yaml"
+        is_begun = self.plan_path is None and place.exists()
+        if size and (self.plan_path or (is_begun and not self.settings.resume)):
+            raise UsageError(
+                f"--size {size} is for a plan to be made, and {place} is used: leave out --size, "
+                "or choose another --out and no --plan"
+            )
+        return replace(self, size=size)
+
+    def in_folder(self, folder: Path) -> Request:
+        """The same request with another working folder."""
+        return replace(self, folder=folder)
+
+    def jobs(self, plan_path: Path, *, lanes: int = 1) -> list[TrainJob]:
+        """One job a model and fold, the budget shared out evenly over as many lanes."""
+        pairs = [(name, fold) for name in self.architectures for fold in self.folds]
+        share = self.budget
+        if self.budget.seconds is not None:
+            rounds = math.ceil(len(pairs) / lanes)
+            share = replace(share, seconds=self.budget.seconds / rounds)
+        return [
+            TrainJob(self.manifest_path, plan_path, name, fold, share, self.out_dir, self.settings)
+            for name, fold in pairs
+        ]
+
+
+def cache_of(settings: Settings, out_dir: Path) -> Path:
+    """Where the trainings of a comparison keep prepared cases: each is read once for all."""
+    return settings.cache_dir or out_dir / "cache"
+
+
+def size_named(text: str | None) -> Size:
+    """A size of networks by name; `small` where none is given.
+
+    Raises:
+        UsageError: There is no such size.
+    """
+    if text in (None, "small"):
+        return "small"
+    if text == "full":
+        return "full"
+    raise unknown_name("size", str(text), list(BASE_WIDTH))
+
+
+def settle_plan(
+    manifest_path: Path, plan_path: Path | None, out_dir: Path, *, size: str | None = None
+) -> Path:
+    """The plan to use: the one that was named, the one in `out_dir`, or a new one there.
+
+    Args:
+        manifest_path: The manifest.
+        plan_path: The plan that was named, if one was.
+        out_dir: Folder of the comparison.
+        size: Size of the networks of a plan that is made.
+
+    Raises:
+        ManifestError: The manifest cannot be read.
+        UsageError: The plan cannot be read, or was made for another image set.
+    """
+    manifest = read_manifest(manifest_path)
+    place = plan_path or out_dir / "plan.yaml"
+    if plan_path is None and not place.exists():
+        plan = make_plan(manifest, size=size_named(size))
+        out_dir.mkdir(parents=True, exist_ok=True)
+        write_plan(plan, place)
+    plan = read_plan(place)
+    ours = [(label.name, label.value) for label in manifest.labels]
+    theirs = [(label.name, label.value) for label in plan.labels]
+    if ours != theirs:
+        raise UsageError(
+            f"{place} was made for labels {theirs}, {manifest_path} has {ours}; "
+            "make a plan for this manifest"
+        )
+    return place
+
+
+def check_job(job: TrainJob) -> None:
+    """Refuse an unknown architecture or fold, or missing weights, before anything is made.
+
+    Raises:
+        UsageError: The architecture or the fold is unknown, or the weights are no file.
+    """
+    weights = job.settings.weights
+    if weights is not None and not weights.is_file():
+        raise UsageError(f"--weights {weights}: no such file; give a .pth or .safetensors file")
+    if job.architecture not in list_models():
+        raise unknown_name("model", job.architecture, list_models())
+    _folds_named(str(job.fold), read_manifest(job.manifest_path))
+
+
+def labels_of(path: Path | None, references: Path) -> tuple[LabelClass, ...]:
+    """Names and values of structures: from a JSON file, or those that occur in the references.
+
+    Args:
+        path: JSON: a manifest, or an object of name to value.
+        references: Folder of label maps.
+
+    Raises:
+        UsageError: The file holds no labels, or the references hold none.
+    """
+    if path is not None:
+        return _labels_from(path)
+    if not references.is_dir():
+        raise UsageError(f"{references} is no folder of label maps")
+    values: set[int] = set()
+    for file in sorted(references.iterdir()):
+        if file.is_file() and not file.name.startswith("."):
+            values |= set(np.unique(np.asarray(read_label(file))).tolist())
+    values.discard(0)
+    if not values:
+        raise UsageError(f"the label maps in {references} hold no structure; name them: --labels")
+    return tuple(LabelClass(name=f"label{value}", value=value) for value in sorted(values))
+
+
+def _labels_from(path: Path) -> tuple[LabelClass, ...]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path} is no JSON file: {error}") from error
+    labels = content.get("labels", content) if isinstance(content, dict) else content
+    try:
+        if isinstance(labels, dict):
+            return tuple(LabelClass(name=k, value=v) for k, v in labels.items() if v != 0)
+        return tuple(LabelClass.model_validate(entry) for entry in labels)
+    except (ValueError, TypeError) as error:
+        raise UsageError(
+            f'{path} holds no labels: write {{"anterior": 1, "posterior": 2}}, or give a manifest'
+        ) from error
+
+
+def _models_named(text: str) -> tuple[str, ...]:
+    if text == "all":
+        return tuple(list_models())
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in names:
+        if name not in list_models():
+            raise unknown_name("model", name, list_models())
+    if not names:
+        raise UsageError("no model is named: write --models unet,unetpp or --models all")
+    return names
+
+
+def _folds_named(text: str, manifest: Manifest) -> tuple[int, ...]:
+    if text == "all":
+        return manifest.folds
+    known = [str(fold) for fold in manifest.folds]
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"fold {name!r} is not in the manifest: it has {', '.join(known) or 'none'}"
+            )
+    return tuple(int(name) for name in names)

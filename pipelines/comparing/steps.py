@@ -1,0 +1,218 @@
+"""The steps of a comparison as plain functions: flows wrap them, `segmed train` calls them.
+
+A step leaves its results in a folder (`OUT/runs/<architecture>/fold<k>`), so that a comparison that
+was stopped goes on with what is there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.comparing.cross_validation import join_folds
+from pipelines.comparing.jobs import Request, TrainJob
+from pipelines.comparing.lanes import Lanes
+from pipelines.comparing.training_job import (
+    OnEpoch,
+    is_done,
+    read_contestant,
+    train_and_keep,
+    unusual_settings,
+)
+from pipelines.tracking.runs import RunLog, comparison
+from segmed.comparison import Contest, Contestant, contest_record, hold_contest, report_content
+from segmed.io import grid_of, read_images, read_label
+from segmed.manifest import Case, Manifest, data_hash, read_manifest
+from segmed.plan import Plan, read_plan
+from segmed.report import overlay_png, write_report
+from segmed.training import EpochResult
+
+HeldDevice = Callable[[str], AbstractContextManager[None]]
+
+
+def train_alone(job: TrainJob, on_epoch: OnEpoch | None = None) -> Contestant:
+    """Train and score one job under a parent run of its own."""
+    manifest, plan = read_manifest(job.manifest_path), read_plan(job.plan_path)
+    name = f"{job.architecture} fold {job.fold}"
+    with (
+        comparison(name, manifest, plan, folder=Path()) as parent,
+        parent.child(job.architecture, job.fold, params=job_params(job, plan)) as log,
+    ):
+        return train_and_score(job, log, on_epoch)
+
+
+def epoch_line(name: str, result: EpochResult) -> str:
+    """One epoch in one line."""
+    loss = "" if result.val_loss is None else f"  val loss {result.val_loss:.3f}"
+    dice = "  ".join(f"{label} {value:.3f}" for label, value in result.val_dice.items())
+    return (
+        f"{name}  epoch {result.epoch}  {result.seconds:.0f} s  "
+        f"loss {result.train_loss:.3f}{loss}  Dice {dice or 'not measured'}"
+    )
+
+
+def job_params(job: TrainJob, plan: Plan) -> dict[str, Any]:
+    """Parameters of a job, for tracking."""
+    network = plan.networks.get(job.architecture)
+    return {
+        "budget_seconds": job.budget.seconds,
+        "budget_epochs": job.budget.epochs,
+        "seed": job.settings.seed,
+        "device": job.settings.device,
+        **unusual_settings(job),
+        "patch_size": list(plan.patch_size),
+        "spacing_mm": list(plan.preprocessing.spacing_mm),
+        "batch_size": plan.recipe.batch_size,
+        "optimizer": plan.recipe.optimizer,
+        "loss": network.loss if network else None,
+        "learning_rate": network.learning_rate if network else None,
+        **{f"option.{key}": value for key, value in (network.options if network else {}).items()},
+    }
+
+
+def train_and_score(job: TrainJob, log: RunLog, on_epoch: OnEpoch | None = None) -> Contestant:
+    """Train one job, segment its held-out cases, score them, and track it all.
+
+    With `settings.resume`, a job whose scores stand is not done again, as long as plan, data,
+    budget and seed are what they were.
+    """
+
+    def told(result: EpochResult) -> None:
+        log.epoch(result)
+        if on_epoch is not None:
+            on_epoch(result)
+
+    if not (job.settings.resume and is_done(job)):
+        train_and_keep(job, told)
+    return kept_contestant(job, log)
+
+
+def train_apart(
+    job: TrainJob, log: RunLog, lanes: Lanes, on_epoch: OnEpoch, held: HeldDevice
+) -> Contestant:
+    """`train_and_score` in a process of its own, on a device that is free; tracked from here.
+
+    Args:
+        job: What to train.
+        log: Its run.
+        lanes: Where.
+        on_epoch: Called with each epoch's result.
+        held: Keeps others off a device; given its name.
+    """
+
+    def told(result: EpochResult) -> None:
+        log.epoch(result)
+        on_epoch(result)
+
+    if not (job.settings.resume and is_done(job)):
+        with lanes.device() as device, held(device):
+            lanes.train(job, device, told)
+    return kept_contestant(job, log)
+
+
+def kept_contestant(job: TrainJob, log: RunLog) -> Contestant:
+    """A finished job's results, read from its folder and tracked."""
+    contestant = read_contestant(job.run_dir)
+    _log_results(contestant, log, read_manifest(job.manifest_path))
+    return contestant
+
+
+def _log_results(contestant: Contestant, log: RunLog, manifest: Manifest) -> None:
+    training, held_out = manifest.split(contestant.fold)
+    log.dataset(manifest, data_hash(manifest, training), len(training), context="training")
+    log.dataset(manifest, data_hash(manifest, held_out), len(held_out), context="validation")
+    last = contestant.history[-1]["epoch"] if contestant.history else 0
+    log.scores(contestant.table, step=last + 1)
+    log.metrics(
+        {
+            "cost/parameters": contestant.parameters,
+            "cost/train_seconds": contestant.train_seconds,
+            "cost/seconds_per_case": contestant.seconds_per_case,
+            "cost/peak_memory_mb": contestant.peak_memory_mb,
+        }
+    )
+    log.curves(contestant.history, contestant.architecture)
+    worst = contestant.table.groupby("case")["dice"].mean().idxmin()
+    case = next(case for case in manifest.training if case.id == worst)
+    log.picture(_overlay(contestant, manifest, case), "worst_case.png")
+    log.package(contestant.package_dir)
+
+
+def _overlay(contestant: Contestant, manifest: Manifest, case: Case) -> bytes:
+    """A picture of one case, its name left out: pictures in MLflow name nobody."""
+    image = read_images(manifest.image_paths(case))
+    label_path = manifest.label_path(case)
+    grid = grid_of(image)
+    return overlay_png(
+        np.asarray(image),
+        None if label_path is None else np.asarray(read_label(label_path, like=image))[0],
+        np.asarray(read_label(contestant.predictions[case.id]))[0],
+        grid.spacing_mm,
+        f"worst held-out case, {contestant.architecture}",
+        orientation=grid.orientation if len(grid.shape) == 3 else "",
+    )
+
+
+def write_record(record: Mapping[str, Any], request: Request) -> None:
+    """Write `comparison.json`, whole or not at all."""
+    beside = request.out_dir / ".comparison.json"
+    beside.write_text(json.dumps(record, indent=2), encoding="utf-8")
+    beside.replace(request.out_dir / "comparison.json")
+
+
+def log_comparison(record: Mapping[str, Any], log: RunLog) -> None:
+    """What a comparison found: a page to read, and a chart a metric with a bar a model."""
+    found = {name: entry["labels"]["mean"] for name, entry in record["architectures"].items()}
+    for metric in ("dice", "hd95_mm"):
+        means = {f"{metric}/{name}": entry[metric]["mean"] for name, entry in found.items()}
+        log.metrics({name: value for name, value in means.items() if value is not None})
+    lines = [
+        f"**{record['winner']} comes first.**",
+        "",
+        "| model | Dice | HD95 (mm) | n |",
+        "|:---|---:|---:|---:|",
+        *(
+            f"| {name} | {_shown(entry['dice'], 3)} | {_shown(entry['hd95_mm'], 2)} "
+            f"| {entry['dice']['n']} |"
+            for name, entry in found.items()
+        ),
+        "",
+        *(f"- {text}" for text in (*record["warnings"], *record["sentences"])),
+        *(f"- failed: {text}" for text in record["failures"]),
+    ]
+    if record.get("registered"):
+        lines += ["", f"Registered as `{record['registered']}`."]
+    log.tags({"winner": str(record["winner"])})
+    log.note("\n".join(lines))
+
+
+def _shown(entry: Mapping[str, Any], digits: int) -> str:
+    mean = entry["mean"]
+    return "not scored" if mean is None else f"{mean:.{digits}f}"
+
+
+def conclude(
+    contestants: Sequence[Contestant], request: Request, failures: Sequence[str]
+) -> tuple[Contest, dict[str, Any]]:
+    """Compare the contestants, join folds; write `comparison.json` and `report.html`."""
+    contest = hold_contest(contestants)
+    record = contest_record(contest) | {
+        "failures": list(failures),
+        "ensembles": join_folds(contest, request),
+    }
+    write_record(record, request)
+    manifest = read_manifest(request.manifest_path)
+    folds = ", ".join(map(str, request.folds))
+    content = report_content(
+        contest,
+        manifest,
+        title=f"Comparison on {manifest.name}",
+        subtitle=f"{len(contest.tables)} architectures, folds {folds}",
+    )
+    write_report(request.out_dir / "report.html", content)
+    return contest, record

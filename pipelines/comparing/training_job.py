@@ -1,0 +1,123 @@
+"""One training as a job: trained, its held-out cases scored; all that comes of it are files.
+
+They lie in the job's folder (`OUT/runs/<architecture>/fold<k>`), and a job whose scores stand there
+need not be done again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipelines.comparing.held_out import held_out_scores, keep_scores
+from pipelines.comparing.jobs import TrainJob
+from segmed.comparison import Contestant
+from segmed.evaluation import Evaluated, score_cases
+from segmed.inference import Predictor
+from segmed.manifest import data_hash, read_manifest
+from segmed.manifest.content import digest
+from segmed.metrics import read_table, write_table
+from segmed.package import ModelPackage
+from segmed.plan import plan_hash, read_plan
+from segmed.training import EpochResult, fit
+
+OnEpoch = Callable[[EpochResult], None]
+
+
+def is_done(job: TrainJob) -> bool:
+    """Whether scores of exactly this job stand."""
+    path = job.run_dir / "contestant.json"
+    if not path.exists():
+        return False
+    record = json.loads(path.read_text(encoding="utf-8"))
+    return bool(record.get("identity") == _identity(job))
+
+
+def _identity(job: TrainJob) -> dict[str, Any]:
+    """What the scores of a job depend on, beside the code."""
+    manifest = read_manifest(job.manifest_path)
+    return {
+        "plan_hash": plan_hash(read_plan(job.plan_path)),
+        "data_hash": data_hash(manifest, manifest.training),
+        "budget": asdict(job.budget),
+        "seed": job.settings.seed,
+        **unusual_settings(job),
+    }
+
+
+def unusual_settings(job: TrainJob) -> dict[str, Any]:
+    """Settings of a training that differ from the usual ones, and change what comes of it."""
+    settings = job.settings
+    found = {
+        "weights": digest(settings.weights) if settings.weights else None,
+        "patience": settings.patience,
+        "deterministic": settings.deterministic,
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def train_and_keep(job: TrainJob, on_epoch: OnEpoch) -> None:
+    """Train a job and score its held-out cases; all that comes of it are files in its folder."""
+    (job.run_dir / "contestant.json").unlink(missing_ok=True)
+    for result in fit(
+        read_manifest(job.manifest_path),
+        read_plan(job.plan_path),
+        architecture=job.architecture,
+        fold=job.fold,
+        budget=job.budget,
+        out_dir=job.run_dir,
+        settings=job.fit_settings,
+    ):
+        on_epoch(result)
+    _score(job)
+
+
+def _score(job: TrainJob) -> Evaluated:
+    manifest = read_manifest(job.manifest_path)
+    package = ModelPackage.load(job.run_dir / "package")
+    evaluated = score_cases(
+        Predictor(package, device=job.settings.device),
+        manifest,
+        manifest.split(job.fold)[1],
+        out_dir=job.run_dir / "predictions",
+    )
+    write_table(evaluated.table, job.run_dir / "scores.parquet")
+    keep_scores(job.run_dir / "package", held_out_scores(evaluated.table, [job.fold]))
+    history = read_history(job.run_dir)
+    record = {
+        "architecture": job.architecture,
+        "fold": job.fold,
+        "parameters": sum(value.numel() for value in package.build().parameters()),
+        "train_seconds": history[-1]["seconds"] if history else 0.0,
+        "seconds_per_case": evaluated.seconds_per_case,
+        "peak_memory_mb": max((entry["peak_memory_mb"] for entry in history), default=0.0),
+        "predictions": {case: path.name for case, path in evaluated.predictions.items()},
+        "identity": _identity(job),
+    }
+    beside = job.run_dir / ".contestant.json"
+    beside.write_text(json.dumps(record, indent=2), encoding="utf-8")
+    beside.replace(job.run_dir / "contestant.json")
+    return evaluated
+
+
+def read_history(run_dir: Path) -> list[dict[str, Any]]:
+    """One record an epoch."""
+    lines = (run_dir / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def read_contestant(run_dir: Path) -> Contestant:
+    """A contestant as a finished job left it."""
+    record = json.loads((run_dir / "contestant.json").read_text(encoding="utf-8"))
+    names: dict[str, str] = record.pop("predictions")
+    del record["identity"]
+    return Contestant(
+        **record,
+        table=read_table(run_dir / "scores.parquet"),
+        history=read_history(run_dir),
+        package_dir=run_dir / "package",
+        predictions={case: run_dir / "predictions" / name for case, name in names.items()},
+    )

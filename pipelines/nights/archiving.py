@@ -1,0 +1,204 @@
+"""One archive run, as the command line and the flows ask for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import date, datetime, time, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipelines.logs import log_outcome
+from pipelines.registry.loading import resolve_model
+from pipelines.registry.reference import Resolved
+from segmed.archive import (
+    Choices,
+    Crew,
+    FolderSource,
+    StudyOutcome,
+    StudySource,
+    Workers,
+    model_of,
+    preview_archive,
+    read_packages,
+    read_rules,
+    segment_archive,
+)
+from segmed.archive.drift import watch_night
+from segmed.archive.pacs.address import delivery_at, source_at
+from segmed.archive.pacs.remote import Query
+from segmed.archive.query import SeriesQuery
+from segmed.inference import Predictor
+from segmed.package import ModelPackage
+
+
+@dataclass(frozen=True)
+class ArchiveJob:
+    """What to segment, with what, and where to.
+
+    Attributes:
+        source: A folder, or the address of an archive.
+        models: Model references; several are an ensemble.
+        out_dir: Outputs, ledger and outcomes.
+        format: `nifti`, `dicom-seg` or `rtstruct`.
+        workers: Worker processes; 0 segments in this process.
+        rules: YAML that says which series is which channel.
+        limit: Stop after this many studies.
+        resegment: Also segment what another model has done.
+        since: Only studies of this day or later (of a folder: files changed since).
+        until: Only studies of this day or earlier (of a folder: files not changed later).
+        modalities: Only DICOM series of these modalities.
+        description: Only DICOM series with this expression in their description.
+        body_part: Only DICOM series of this BodyPartExamined.
+        not_segmented: Only DICOM studies without a segmentation, whoever made it.
+        send: Address that segmentations are sent to besides.
+        tta: Average over mirror images.
+        table: Kind of the volumes table, `csv` or `parquet`.
+        folder: Working folder, for the embedded registry.
+        devices: Devices that worker processes take in turn, such as `cuda:0` and `cuda:1`; without
+            any, `workers` share the one that is there.
+        cluster: Address of a Dask scheduler whose workers segment; paths are shared with them.
+    """
+
+    source: str
+    models: tuple[str, ...]
+    out_dir: Path
+    format: str = "nifti"
+    workers: int = 0
+    rules: Path | None = None
+    limit: int | None = None
+    resegment: bool = False
+    since: date | None = None
+    until: date | None = None
+    modalities: tuple[str, ...] = ()
+    description: str | None = None
+    body_part: str | None = None
+    not_segmented: bool = False
+    send: str | None = None
+    tta: bool = False
+    table: str = "csv"
+    folder: Path = Path()
+    devices: tuple[str, ...] = ()
+    cluster: str | None = None
+
+
+def source_of(job: ArchiveJob, num_channels: int) -> Callable[[], StudySource]:
+    """What opens the source that a job names, here or on another machine.
+
+    Raises:
+        UsageError: The file of rules cannot be used.
+    """
+    rules = read_rules(job.rules) if job.rules else None
+    if "://" in job.source:
+        query = Query(*_asked(job), since=job.since, until=job.until)
+        return partial(source_at, job.source, query=query, num_channels=num_channels, rules=rules)
+    since = datetime.combine(job.since, time.min) if job.since else None
+    until = datetime.combine(job.until + timedelta(days=1), time.min) if job.until else None
+    return partial(
+        FolderSource,
+        Path(job.source),
+        num_channels,
+        rules,
+        since=since,
+        skip=(job.out_dir.resolve(),),
+        until=until,
+        query=SeriesQuery(*_asked(job)),
+    )
+
+
+def _asked(job: ArchiveJob) -> tuple[tuple[str, ...], str | None, str | None, bool]:
+    """What is asked of series: the fields of `SeriesQuery`."""
+    return job.modalities, job.description, job.body_part, job.not_segmented
+
+
+def run_archive(
+    job: ArchiveJob, on_outcome: Callable[[StudyOutcome], None] | None = None
+) -> dict[str, Any]:
+    """Segment the archive; writes `model.json` beside `outcomes.json`.
+
+    Args:
+        job: What to do.
+        on_outcome: Called with each outcome as it comes.
+
+    Returns:
+        The models, with version and hash, every outcome, and the drift watch's rows.
+    """
+    if job.cluster is not None:  # paths are the same on every machine, its working folder is not
+        place = job.source if "://" in job.source else str(Path(job.source).resolve())
+        job = replace(job, source=place, out_dir=job.out_dir.resolve())
+    resolved = [resolve_model(reference, folder=job.folder) for reference in job.models]
+    paths = tuple(entry.path for entry in resolved)
+    packages = read_packages(paths)
+    opens = source_of(job, len(packages[0].plan.channels))
+    source = opens()
+    crew = _crew(job, paths, packages, opens)
+    outcomes = []
+    for outcome in segment_archive(
+        source,
+        predictor=crew,
+        out_dir=job.out_dir,
+        format=job.format,
+        delivery=delivery_at(job.send) if job.send else None,
+        choices=Choices(limit=job.limit, resegment=job.resegment, table=job.table),
+    ):
+        outcomes.append(asdict(outcome))
+        log_outcome(outcome)
+        if on_outcome is not None:
+            on_outcome(outcome)
+    _write_models(resolved, job.out_dir)
+    return {
+        "models": [entry.record() for entry in resolved],
+        "outcomes": outcomes,
+        "drift": [asdict(row) for row in watch_night(job.out_dir, packages[0])],
+    }
+
+
+def _crew(
+    job: ArchiveJob,
+    paths: tuple[Path, ...],
+    packages: Sequence[ModelPackage],
+    opens: Callable[[], StudySource],
+) -> Crew | Predictor:
+    options = {"tta": job.tta}
+    if job.cluster is not None:
+        from pipelines.nights.cluster import Cluster, shared_packages  # noqa: PLC0415 - needs Dask
+
+        shared = shared_packages(paths, [package.hash for package in packages], shared_folder(job))
+        is_remote = "://" in job.source
+        return Cluster(shared, options, opens if is_remote else None, max(1, job.workers))
+    if job.workers or job.devices:
+        number = job.workers or len(job.devices)
+        return Workers(paths, number, options, devices=job.devices)
+    return Predictor(packages, engine="torch", tta=job.tta)  # one engine: equal outputs in reruns
+
+
+def shared_folder(job: ArchiveJob) -> Path:
+    """Where the machines of a cluster find the models of a run."""
+    return job.out_dir.resolve() / ".models"
+
+
+def preview(job: ArchiveJob) -> Iterator[StudyOutcome]:
+    """What `run_archive` would do; nothing is written."""
+    resolved = [resolve_model(reference, folder=job.folder) for reference in job.models]
+    packages = read_packages(tuple(entry.path for entry in resolved))
+    source = source_of(job, len(packages[0].plan.channels))()
+    yield from preview_archive(
+        source,
+        model=model_of(packages),
+        out_dir=job.out_dir,
+        format=job.format,
+        tta=job.tta,
+        choices=Choices(limit=job.limit, resegment=job.resegment),
+    )
+
+
+def _write_models(resolved: list[Resolved], out_dir: Path) -> None:
+    """Keep a record of every model that outputs here may come from, by hash."""
+    path = out_dir / "model.json"
+    known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    known |= {entry.hash: entry.record() for entry in resolved}
+    beside = out_dir / ".model.json.new"
+    beside.write_text(json.dumps(known, indent=2), encoding="utf-8")
+    beside.replace(path)

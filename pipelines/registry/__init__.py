@@ -1,0 +1,1 @@
+"""The model registry: versions, the gate, aliases, cards, and models carried elsewhere."""

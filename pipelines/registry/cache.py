@@ -1,0 +1,124 @@
+"""Packages that were fetched once: kept by hash, found again when the server is away."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from segmed.errors import PackageError
+from segmed.package import ModelPackage
+from segmed.package.check import check_package
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a reference meant when the registry was last asked.
+
+    Attributes:
+        name: Registered model.
+        version: Version number, as text.
+        hash: Hash of its package.
+        run_id: Run whose artifacts hold the package.
+    """
+
+    name: str
+    version: str
+    hash: str
+    run_id: str
+
+
+def cache_folder() -> Path:
+    """`SEGMED_CACHE` if set, else `segmed` in the user's cache folder."""
+    named = os.environ.get("SEGMED_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segmed"
+
+
+def cached_package(package_hash: str, fetch: Callable[[Path], Path]) -> Path:
+    """The folder of a package in the cache, fetched where it is not there.
+
+    Args:
+        package_hash: Hash that the package must have.
+        fetch: Puts the package into a given empty folder and returns where it lies.
+
+    Raises:
+        PackageError: What was fetched is damaged, or has another hash.
+    """
+    place = cache_folder() / "packages" / package_hash
+    if place.exists():
+        return place
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".fetch-") as scratch:
+        package = fetch(Path(scratch))
+        found = check_package(package).hash
+        if found != package_hash:
+            raise PackageError(
+                f"the package has hash {found[:12]}, the registry says {package_hash[:12]}; "
+                "somebody changed one of them: register the model anew"
+            )
+        try:
+            package.rename(place)
+        except OSError:  # another process was faster
+            if not place.exists():
+                raise
+    return place
+
+
+def keep_package(package: ModelPackage) -> Path:
+    """Put a package that is at hand into the cache."""
+
+    def fetch(scratch: Path) -> Path:
+        return package.save(scratch / "package")
+
+    return cached_package(package.hash, fetch)
+
+
+def remember(uri: str, reference: str, known: Known) -> None:
+    """Note what a reference means now."""
+    path = _references_path()
+    entries = _entries(path)
+    entries[f"{uri} {reference}"] = asdict(known)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(f".{os.getpid()}")
+    beside.write_text(json.dumps(entries, indent=1), encoding="utf-8")
+    beside.replace(path)
+
+
+def recall(uri: str, reference: str) -> Known | None:
+    """What a reference meant when the server was last asked."""
+    entry = _entries(_references_path()).get(f"{uri} {reference}")
+    return None if entry is None else Known(**entry)
+
+
+def load_cached(place: Path) -> ModelPackage:
+    """Load a package; a damaged one in the cache is removed, so that the next use fetches it.
+
+    Raises:
+        PackageError: It is damaged.
+    """
+    try:
+        return ModelPackage.load(place)
+    except PackageError as error:
+        if place.parent != cache_folder() / "packages":
+            raise
+        shutil.rmtree(place, ignore_errors=True)
+        raise PackageError(
+            f"{error}: the copy in the cache was removed, the same command again fetches it"
+        ) from error
+
+
+def _references_path() -> Path:
+    return cache_folder() / "references.json"
+
+
+def _entries(path: Path) -> dict[str, dict[str, str]]:
+    if not path.exists():
+        return {}
+    loaded: dict[str, dict[str, str]] = json.loads(path.read_text(encoding="utf-8"))
+    return loaded

@@ -1,0 +1,166 @@
+"""The model card: what a version is for, what it was made from, how good it is, where it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines.comparing.held_out import HELD_OUT
+from segmed.package import ModelPackage
+
+MAX_CARD_LENGTH = 5000
+"""Characters of a version's description that MLflow keeps."""
+
+SHOWN_METRICS = (("dice", "Dice"), ("hd95_mm", "HD95 (mm)"), ("nsd", "NSD"))
+"""Metrics in the table of scores."""
+
+
+def card_of(package: ModelPackage, scores: Mapping[str, Any] | None = None) -> str:
+    """The card as Markdown.
+
+    Args:
+        package: The model.
+        scores: From `held_out_scores`; those that the package carries if left out.
+
+    Returns:
+        At most `MAX_CARD_LENGTH` characters; rows of the table that do not fit are counted.
+    """
+    plan, made = package.plan, package.provenance
+    scores = scores or made.get(HELD_OUT)
+    head = [
+        f"# {plan.name}: {_form(package)}, {plan.spatial_dims}D",
+        "",
+        "## Intended use",
+        f"Segmentation of {', '.join(label.name for label in plan.labels)} in "
+        f"{', '.join(f'{c.name} ({c.modality})' for c in plan.channels)} images, for research. "
+        "Not a medical device; a person must look at each result that matters.",
+        "",
+        "## Contract",
+        f"- input: {len(plan.channels)} channel(s), orientation "
+        f"{plan.preprocessing.orientation or 'as stored'}, resampled to "
+        f"{' x '.join(f'{edge:g}' for edge in plan.preprocessing.spacing_mm)} mm",
+        "- output: on the input's own grid; "
+        + ", ".join(_label(label.name, label.value, label.code) for label in plan.labels),
+        "",
+        "## Data",
+        *_facts(made),
+        "",
+    ]
+    tail = [
+        "",
+        *_failures(scores),
+        "## Limits",
+        "- Images of other scanners, sequences, ages or pathologies than the training set's are "
+        "untested; score some of your own first.",
+        "- A structure that is not in the image may be invented; a small one may be missed.",
+        "",
+        f"Package hash `{package.hash}`",
+    ]
+    return _fitted(head, _scores(scores, made.get("fold")), tail)
+
+
+def _form(package: ModelPackage) -> str:
+    if package.members == 1:
+        return package.architecture
+    return f"{package.architecture}, mean of {package.members} networks"
+
+
+def _label(name: str, value: int, code: Any) -> str:
+    coded = f" ({code.scheme} {code.value}, {code.meaning})" if code is not None else ""
+    return f"{value} = {name}{coded}"
+
+
+def _facts(made: Mapping[str, Any]) -> list[str]:
+    names = {
+        "data": "image set",
+        "data_hash": "hash of the training cases",
+        "data_source": "source",
+        "data_licence": "licence of the images",
+        "fold": "fold held out",
+        "steps": "training steps",
+        "created": "made",
+        "commit": "commit",
+    }
+    facts = [
+        f"- {title}: {made[key]}" for key, title in names.items() if made.get(key) not in {None, ""}
+    ]
+    return facts or ["- not stated"]
+
+
+def _scores(scores: Mapping[str, Any] | None, fold: Any) -> list[str]:
+    if scores is None:
+        return ["## Scores", "None are kept with this version."]
+    structures: Mapping[str, Mapping[str, Any]] = scores["structures"]
+    metrics = [e for e in SHOWN_METRICS if any(e[0] in found for found in structures.values())]
+    lines = [
+        "## Scores on cases kept out of training",
+        _held_out(scores, fold) + " Mean (95 % interval); a missed structure counts as 0 and the "
+        "image diagonal.",
+        "",
+        "| structure | n | missed | invented | " + " | ".join(title for _, title in metrics) + " |",
+        "|:---|---:|---:|---:|" + ":---:|" * len(metrics),
+    ]
+    for label, found in structures.items():
+        shown = [
+            _cell(found.get(name, {}), digits=2 if name.endswith("_mm") else 3)
+            for name, _ in metrics
+        ]
+        counts = [str(found[name]) for name in ("n", "n_missed", "n_false_positive")]
+        lines.append(f"| {' | '.join([label, *counts, *shown])} |")
+    return lines
+
+
+def _held_out(scores: Mapping[str, Any], fold: Any) -> str:
+    """Which cases they are, in a sentence."""
+    cases = f"{scores['cases']} case{'s' if scores['cases'] > 1 else ''}"
+    folds = scores["folds"]
+    if len(folds) < 2:
+        return f"{cases}."
+    text = ", ".join(map(str, folds))
+    return (
+        f"{cases} of folds {text}, each by a model that did not see it; this one is fold {fold}'s."
+    )
+
+
+def _cell(found: Mapping[str, float | None], *, digits: int) -> str:
+    mean, low, high = (found.get(name) for name in ("mean", "ci_low", "ci_high"))
+    if mean is None:
+        return "not scored"
+    if low is None or high is None:
+        return f"{mean:.{digits}f}"
+    return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def _failures(scores: Mapping[str, Any] | None) -> list[str]:
+    """The worst held-out results, cases unnamed."""
+    if not scores or not scores["failures"]:
+        return []
+    return [
+        "## Failure cases",
+        "The worst of the held-out cases, one a line:",
+        *(f"- {_failure(entry)}" for entry in scores["failures"]),
+        "",
+    ]
+
+
+def _failure(entry: Mapping[str, Any]) -> str:
+    found, true = entry["volume_prediction_ml"], entry["volume_reference_ml"]
+    if entry["what"] == "missed":
+        return f"{entry['structure']} missed altogether" + (f" ({true:.3g} ml)" if true else "")
+    if entry["what"] == "invented":
+        return f"{entry['structure']} invented" + (f" ({found:.3g} ml)" if found else "")
+    volumes = f", {found:.3g} ml for {true:.3g} ml" if found and true else ""
+    return (
+        f"{entry['structure']}: Dice {entry['dice']:.3f}, HD95 {entry['hd95_mm']:.2f} mm{volumes}"
+    )
+
+
+def _fitted(head: list[str], scores: list[str], tail: list[str]) -> str:
+    left_out = 0
+    while True:
+        more = [f"| and {left_out} more |"] if left_out else []
+        text = "\n".join([*head, *scores, *more, *tail])
+        if len(text) <= MAX_CARD_LENGTH or len(scores) <= 5:
+            return text[:MAX_CARD_LENGTH]
+        scores = scores[:-1]
+        left_out += 1

@@ -1,0 +1,193 @@
+"""Models carried elsewhere and back: zip, ONNX, OpenVINO, MONAI bundle; checked by hash."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipelines.registry.loading import resolve_model
+from pipelines.registry.monai_bundle import PACKAGE_IN_BUNDLE, write_bundle
+from pipelines.registry.reference import Version
+from pipelines.registry.registration import register_package
+from segmed.errors import PackageError, UsageError, unknown_name
+from segmed.manifest import digest
+from segmed.package import CARD_FILE, FILES, PLAN_FILE, ModelPackage
+
+ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+"""Time of every member: the same package gives the same archive, byte for byte."""
+
+
+def export_model(reference: str, out: Path, form: str, *, folder: Path = Path()) -> dict[str, Any]:
+    """Write a model in another form.
+
+    Args:
+        reference: The model.
+        out: File (`zip`) or folder (the others) to make; what is there is not overwritten.
+        form: `zip`, `onnx`, `openvino` or `bundle`.
+        folder: Working folder, for the embedded registry.
+
+    Returns:
+        Where it is, its SHA-256, and the model's own record.
+
+    Raises:
+        UsageError: Unknown form, or something is at `out` already.
+    """
+    if form not in WRITERS:
+        raise unknown_name("format", form, WRITERS)
+    if out.exists():
+        raise UsageError(f"{out} exists already; choose another place")
+    resolved = resolve_model(reference, folder=folder)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as scratch:
+        made = Path(scratch) / "export"
+        WRITERS[form](resolved.path, resolved.load(), made)
+        made.rename(out)
+    return {**resolved.record(), "format": form, "path": str(out), "sha256": digest_of(out)}
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, or of the sorted names and digests of a folder's files."""
+    if path.is_file():
+        return digest(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as listing:
+        listing.write("".join(f"{digest(f)}  {f.relative_to(path).as_posix()}\n" for f in files))
+        listing.flush()
+        return digest(Path(listing.name))
+
+
+def import_model(
+    file: Path,
+    name: str,
+    *,
+    sha256: str | None = None,
+    alias: str | None = None,
+    folder: Path = Path(),
+) -> Version:
+    """Register an exported model.
+
+    Args:
+        file: A zip of a package, a package folder, or a MONAI bundle that `export_model` wrote.
+        name: Registered name.
+        sha256: Digest that the file must have.
+        alias: Alias to give the version.
+        folder: Working folder, for the embedded registry.
+
+    Raises:
+        UsageError: There is no such file.
+        PackageError: The digest is another, or the package is damaged.
+    """
+    if not file.exists():
+        raise UsageError(f"there is nothing at {file}")
+    if sha256 is not None:
+        found = digest_of(file)
+        if found != sha256.lower():
+            raise PackageError(
+                f"{file} has sha256 {found}, not {sha256.lower()}; it was damaged or changed on "
+                "its way: carry it anew"
+            )
+    inside = file / PACKAGE_IN_BUNDLE
+    package = inside if (inside / CARD_FILE).is_file() else file
+    return register_package(package, name, alias, folder=folder)
+
+
+def _write_zip(source: Path, package: ModelPackage, out: Path) -> None:
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in FILES:
+            member = zipfile.ZipInfo(name, ZIP_TIME)
+            member.compress_type = zipfile.ZIP_DEFLATED
+            with (source / name).open("rb") as stream, archive.open(member, "w") as target:
+                shutil.copyfileobj(stream, target)
+
+
+def example_input(package: ModelPackage) -> torch.Tensor:
+    """A window of zeros, `[1, C, *patch]`."""
+    return torch.zeros(1, package.plan.in_channels, *package.plan.patch_size)
+
+
+def _write_onnx(source: Path, package: ModelPackage, out: Path) -> None:
+    """Windows to logits; the batch may vary, the window is the plan's."""
+    out.mkdir()
+    program = torch.onnx.export(
+        package.build(),
+        (example_input(package).repeat(2, *[1] * (package.plan.spatial_dims + 1)),),
+        input_names=["image"],
+        output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    program.save(str(out / "model.onnx"))
+    _describe(source, package, out)
+
+
+def _write_openvino(source: Path, package: ModelPackage, out: Path) -> None:
+    """Windows to logits as OpenVINO's intermediate form, in float32."""
+    try:
+        import openvino  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise UsageError(
+            "OpenVINO is not installed: pip install 'segmed[openvino]', or export onnx"
+        ) from error
+    out.mkdir()
+    model = openvino.convert_model(package.build(), example_input=example_input(package))
+    openvino.save_model(model, str(out / "model.xml"), compress_to_fp16=False)
+    _describe(source, package, out)
+
+
+READ_ME = """# {architecture} on {data}
+
+Input `image`: float32 [batch, {channels}, {patch}], a window of an image that is prepared as
+`preprocessing` in plan.yaml says. Output `logits`: [batch, {classes}, {patch}], background first.
+sha256.json holds the digest of each file; package hash {hash}.
+
+{hint}"""
+"""What lies beside a network for whoever runs it."""
+
+HINTS = {
+    "model.onnx": 'onnxruntime.InferenceSession("model.onnx").run(None, {"image": window})\n',
+    "model.xml": """openvino.compile_model("model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+Without the hint some processors compute in bfloat16 and give slightly other logits.
+""",
+}
+"""How each network file is run."""
+
+
+def _describe(source: Path, package: ModelPackage, out: Path) -> None:
+    """Plan, card and a page to read beside a network, for whoever prepares its input."""
+    plan = package.plan
+    hint = next(text for name, text in HINTS.items() if (out / name).exists())
+    text = READ_ME.format(
+        architecture=package.architecture,
+        data=plan.name,
+        channels=plan.in_channels,
+        patch=", ".join(map(str, plan.patch_size)),
+        classes=plan.num_classes,
+        hash=package.hash,
+        hint=hint,
+    )
+    (out / "README.md").write_text(text, encoding="utf-8")
+    for name in (PLAN_FILE, CARD_FILE):
+        shutil.copyfile(source / name, out / name)
+    listing = {
+        file.name: digest(file) for file in sorted(out.iterdir()) if file.name != "sha256.json"
+    }
+    (out / "sha256.json").write_text(json.dumps(listing, indent=2), encoding="utf-8")
+
+
+WRITERS: dict[str, Callable[[Path, ModelPackage, Path], None]] = {
+    "zip": _write_zip,
+    "onnx": _write_onnx,
+    "openvino": _write_openvino,
+    "bundle": write_bundle,
+}
+"""Writers by format."""

@@ -1,0 +1,259 @@
+"""Promotion by evidence: both models on the same cases, the gate, the record of it all."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipelines.registry.gate import CHALLENGER, CHAMPION, DEFAULT_RULES, Verdict, judge, read_rules
+from pipelines.registry.reference import Version, contract
+from pipelines.registry.versions import Registry
+from pipelines.tracking.delivery import translated
+from segmed.errors import UsageError
+from segmed.evaluation import Evaluated, score_cases
+from segmed.inference import Predictor
+from segmed.manifest import Manifest, data_hash, read_manifest
+from segmed.metrics import write_table
+from segmed.report import ReportContent, write_report
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What became of a promotion.
+
+    Attributes:
+        promoted: Whether the version is champion now.
+        name: Registered model.
+        version: The version that wanted to be champion.
+        champion: The version that was champion; None where there was none.
+        verdict: What the gate said; None where nothing could be compared.
+        forced: The reason for promoting against the gate.
+        evaluation: Hash of the evaluation set.
+        decided_by: Who.
+        decided_at: When, UTC.
+    """
+
+    promoted: bool
+    name: str
+    version: str
+    champion: str | None
+    verdict: Verdict | None
+    forced: str | None
+    evaluation: str | None
+    decided_by: str
+    decided_at: str
+
+    def record(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "promoted": self.promoted,
+            "name": self.name,
+            "version": self.version,
+            "champion": self.champion,
+            "gate_passed": self.verdict.passed if self.verdict else None,
+            "cases": self.verdict.cases if self.verdict else 0,
+            "evidence": self.verdict.rows() if self.verdict else [],
+            "forced": self.forced,
+            "evaluation": self.evaluation,
+            "decided_by": self.decided_by,
+            "decided_at": self.decided_at,
+        }
+
+    def lines(self) -> list[str]:
+        """The evidence as an aligned table, the decision last."""
+        rows = self.verdict.lines if self.verdict else ()
+        cells = [("", "rule", "champion", "challenger", "improvement", "needed")] if rows else []
+        cells += [
+            (
+                "pass" if row.passed else "FAIL",
+                row.rule,
+                f"{row.champion:.4g}",
+                f"{row.challenger:.4g}",
+                f"{row.improvement:+.4g}"
+                + (f" (at least {row.bound:+.4g})" if row.bound is not None else "")
+                + (f" (p {row.p_value:.3g})" if row.p_value is not None else ""),
+                row.needed,
+            )
+            for row in rows
+        ]
+        widths = [max(len(row[i]) for row in cells) for i in range(6)] if cells else []
+        shown = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in cells
+        ]
+        against = f"version {self.champion}" if self.champion else "no champion"
+        state = "promoted" if self.promoted else "refused"
+        why = f", forced: {self.forced}" if self.forced else ""
+        return [*shown, f"{self.name} version {self.version} {state} (against {against}{why})"]
+
+
+def promote(
+    reference: str,
+    *,
+    manifest: Path | None = None,
+    rules: Path | None = None,
+    force: str | None = None,
+    folder: Path = Path(),
+) -> Decision:
+    """Make a version champion if the gate lets it through, or for a stated reason.
+
+    Args:
+        reference: `NAME@alias`, `NAME/3`, with or without `models:/`.
+        manifest: Its test cases are the evaluation set.
+        rules: YAML of the gate.
+        force: Reason for promoting whatever the gate says.
+        folder: Working folder, for the embedded registry.
+
+    Raises:
+        UsageError: The version is champion already, keeps another contract, or no evaluation set
+            is given; `force` is empty.
+    """
+    if force is not None and not force.strip():
+        raise UsageError("--force needs a reason, which is kept with the version")
+    registry = Registry(folder)
+    name, selector = _named(reference)
+    challenger = registry.version(name, selector)
+    champion = next((v for v in registry.versions(name) if CHAMPION in v.aliases), None)
+    if champion is not None and champion.version == challenger.version:
+        raise UsageError(f"version {challenger.version} of {name!r} is champion already")
+    verdict, evaluation, reports = _compare(registry, champion, challenger, manifest, rules, force)
+    passed = champion is None or (verdict is not None and verdict.passed)
+    decision = Decision(
+        promoted=passed or force is not None,
+        name=name,
+        version=challenger.version,
+        champion=champion.version if champion else None,
+        verdict=verdict,
+        forced=None if passed else force,
+        evaluation=evaluation,
+        decided_by=getpass.getuser(),
+        decided_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    if decision.promoted:
+        registry.promote(name, challenger.version, expected_champion=decision.champion)
+    _attach(registry, challenger, decision, reports)
+    return decision
+
+
+def _named(reference: str) -> tuple[str, str]:
+    text = reference.removeprefix("models:/")
+    for mark in ("@", "/"):
+        name, found, selector = text.partition(mark)
+        if found and name and selector:
+            return name, selector
+    raise UsageError(f"{reference!r} names no version: write NAME@challenger or NAME/3")
+
+
+def _compare(
+    registry: Registry,
+    champion: Version | None,
+    challenger: Version,
+    manifest_path: Path | None,
+    rules: Path | None,
+    force: str | None,
+) -> tuple[Verdict | None, str | None, dict[str, pd.DataFrame]]:
+    if champion is None:
+        return None, None, {}
+    _require_same_contract(registry, champion, challenger)
+    gate = read_rules(rules or DEFAULT_RULES)
+    manifest_path = manifest_path or gate.evaluation
+    if manifest_path is None:
+        if force is not None:
+            return None, None, {}
+        raise UsageError(
+            "the gate needs cases to compare on: give --manifest with labelled test cases, or "
+            "write `evaluation: M.json` into the rules"
+        )
+    manifest = read_manifest(manifest_path)
+    if not manifest.test or any(case.label is None for case in manifest.test):
+        raise UsageError(f"{manifest_path} has no labelled test cases; the gate compares on those")
+    found = {
+        CHAMPION: _scores(registry, champion, manifest),
+        CHALLENGER: _scores(registry, challenger, manifest),
+    }
+    seconds = {who: evaluated.seconds_per_case for who, evaluated in found.items()}
+    tables = {who: evaluated.table for who, evaluated in found.items()}
+    verdict = judge(tables[CHAMPION], tables[CHALLENGER], gate, seconds_per_case=seconds)
+    return verdict, data_hash(manifest, manifest.test), tables
+
+
+def _require_same_contract(registry: Registry, champion: Version, challenger: Version) -> None:
+    plans = [registry.resolve(entry.reference).load().plan for entry in (champion, challenger)]
+    before, now = (contract(plan) for plan in plans)
+    changed = [key for key in now if before[key] != now[key]]
+    if changed:
+        raise UsageError(
+            f"version {challenger.version} is another model than champion {champion.version}: its "
+            f"{', '.join(changed)} differ; register it under another name"
+        )
+
+
+def _scores(registry: Registry, version: Version, manifest: Manifest) -> Evaluated:
+    package = registry.resolve(version.reference).load()
+    with tempfile.TemporaryDirectory(prefix="segmed-gate-") as scratch:
+        return score_cases(Predictor(package), manifest, manifest.test, out_dir=Path(scratch))
+
+
+def _attach(
+    registry: Registry,
+    version: Version,
+    decision: Decision,
+    tables: dict[str, pd.DataFrame],
+) -> None:
+    """Keep decision, table and report with the version; cases are named by number."""
+    stamp = decision.decided_at.replace(":", "").replace("+0000", "Z")
+    with tempfile.TemporaryDirectory(prefix="segmed-evidence-") as scratch:
+        folder = Path(scratch)
+        (folder / "decision.json").write_text(json.dumps(decision.record(), indent=2))
+        if decision.verdict is not None:
+            hidden = {who: _without_names(table) for who, table in tables.items()}
+            for who, table in hidden.items():
+                write_table(table, folder / f"{who}.csv")
+            write_table(pd.DataFrame(decision.verdict.rows()), folder / "evidence.csv")
+            write_report(folder / "report.html", _report(decision, hidden))
+        place = f"promotions/{stamp}-version{version.version}"
+        translated(
+            registry.uri,
+            lambda: registry.client.log_artifacts(version.run_id, str(folder), place),
+        )
+    state = "promoted" if decision.promoted else "refused"
+    tags = {
+        "segmed.decision": f"{state} at {decision.decided_at} by {decision.decided_by}",
+        "segmed.evidence": place,
+        "segmed.forced": decision.forced,
+        "segmed.evaluation": decision.evaluation,
+    }
+    for key, value in tags.items():
+        if value is not None:
+            registry.set_version_tag(version, key, value)
+
+
+def _report(decision: Decision, tables: dict[str, pd.DataFrame]) -> ReportContent:
+    names = {
+        CHAMPION: f"champion (version {decision.champion})",
+        CHALLENGER: f"challenger (version {decision.version})",
+    }
+    lines = decision.lines()
+    failed: Sequence[str] = [line for line in lines if line.startswith("FAIL")]
+    return ReportContent(
+        title=f"Promotion of {decision.name} version {decision.version}",
+        subtitle=lines[-1],
+        warnings=failed,
+        sentences=lines,
+        scores={names[who]: table for who, table in tables.items()},
+        winner=names[CHALLENGER] if decision.promoted else names[CHAMPION],
+    )
+
+
+def _without_names(table: pd.DataFrame) -> pd.DataFrame:
+    """Cases by their number in the evaluation set: who has the manifest can tell them apart."""
+    numbers = {case: f"case {i}" for i, case in enumerate(dict.fromkeys(table["case"]), 1)}
+    return table.assign(case=table["case"].map(numbers))

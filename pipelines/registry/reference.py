@@ -1,0 +1,163 @@
+"""What a model is called and what it promises: references, versions, contracts."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipelines.registry.cache import keep_package, load_cached
+from segmed.errors import PackageError, UsageError
+from segmed.package import ModelPackage
+from segmed.package.check import check_package
+from segmed.plan import Plan
+
+HASH_TAG = "segmed.package_hash"
+"""Tag of a version that holds its package's hash."""
+
+CONTRACT_TAG = "segmed.contract"
+"""Tag of a version that holds its contract, as JSON."""
+
+DICE_TAG = "segmed.held_out_dice"
+"""Tag of a version that holds its mean Dice on held-out cases, where the package carries it."""
+
+_NAMED = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A model reference, resolved.
+
+    Attributes:
+        reference: What was asked for.
+        path: Folder of the package on this machine.
+        hash: Hash of the package.
+        name: Registered name, where it comes from a registry.
+        version: Its version there.
+    """
+
+    reference: str
+    path: Path
+    hash: str
+    name: str | None = None
+    version: str | None = None
+
+    def load(self) -> ModelPackage:
+        """The package, checked against its hash."""
+        return load_cached(self.path)
+
+    def record(self) -> dict[str, str | None]:
+        """What every output writes down about its model."""
+        return {
+            "model": self.reference,
+            "name": self.name,
+            "version": self.version,
+            "hash": self.hash,
+        }
+
+
+@dataclass(frozen=True)
+class Version:
+    """One registered version.
+
+    Attributes:
+        name: Registered name.
+        version: Number, as text.
+        hash: Hash of its package.
+        aliases: Aliases that point at it.
+        run_id: The run that made it.
+        tags: All tags of the version.
+        description: Its model card, as Markdown.
+        registered: When, to the minute, UTC.
+    """
+
+    name: str
+    version: str
+    hash: str
+    aliases: tuple[str, ...]
+    run_id: str
+    tags: Mapping[str, str]
+    description: str = ""
+    registered: str = ""
+
+    @property
+    def reference(self) -> str:
+        """`models:/NAME/VERSION`."""
+        return f"models:/{self.name}/{self.version}"
+
+
+def parse_reference(reference: str) -> tuple[str, str]:
+    """Name and selector (an alias or a version number) of `models:/NAME@alias` or `models:/NAME/3`.
+
+    Raises:
+        UsageError: The text has another form.
+    """
+    match = _NAMED.fullmatch(reference)
+    if match is None:
+        raise UsageError(
+            f"{reference!r} names no model: write models:/NAME@champion or models:/NAME/3"
+        )
+    return match["name"], match["alias"] or match["version"]
+
+
+def resolve_path(path: Path) -> Resolved:
+    """A package folder or zip as a resolved reference; a zip is unpacked into the cache."""
+    if not path.exists():
+        raise PackageError(
+            f"{path} does not exist; give a package folder, a zip of one, or a registered model as "
+            "models:/NAME@champion"
+        )
+    if path.is_dir():
+        return Resolved(str(path), path.resolve(), check_package(path).hash)
+    package = ModelPackage.load(path)
+    return Resolved(str(path), keep_package(package), package.hash)
+
+
+def contract(plan: Plan) -> dict[str, Any]:
+    """What two versions of one model must have in common."""
+    return {
+        "labels": [[label.name, label.value] for label in plan.labels],
+        "channels": [[channel.name, channel.modality] for channel in plan.channels],
+        "spacing_mm": [round(edge, 3) for edge in plan.preprocessing.spacing_mm],
+        "orientation": plan.preprocessing.orientation,
+    }
+
+
+def contract_text(plan: Plan) -> str:
+    """The contract as JSON, for a tag."""
+    return json.dumps(contract(plan), sort_keys=True)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that references could not write.
+
+    Raises:
+        UsageError: The name holds other than letters, digits, `.`, `_` and `-`.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise UsageError(f"model name {name!r}: use letters, digits, '.', '_' and '-' only")
+
+
+def version_record(entry: Any, aliases: Mapping[str, str] | None = None) -> Version:
+    """A version from MLflow's record of it and from the aliases of its model."""
+    mine = sorted(a for a, number in (aliases or {}).items() if number == str(entry.version))
+    return Version(
+        entry.name,
+        str(entry.version),
+        str(entry.tags.get(HASH_TAG, "")),
+        tuple(mine),
+        str(entry.run_id or ""),
+        dict(entry.tags),
+        str(entry.description or ""),
+        _minute(entry.creation_timestamp),
+    )
+
+
+def _minute(milliseconds: int | None) -> str:
+    if milliseconds is None:
+        return ""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M")

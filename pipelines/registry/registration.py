@@ -1,0 +1,57 @@
+"""From a comparison or a file to a model version: which package, which alias, which card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipelines.comparing.held_out import held_out_scores
+from pipelines.registry.card import card_of
+from pipelines.registry.reference import Version, resolve_path
+from pipelines.registry.versions import CHALLENGER, CHAMPION, Registry
+from pipelines.tracking.runs import RunLog
+from segmed.comparison import Contest
+
+
+def register_winner(
+    contest: Contest, package_dir: Path, name: str, log: RunLog, *, folder: Path = Path()
+) -> Version:
+    """Register the winner's package with its card.
+
+    Args:
+        contest: The comparison.
+        package_dir: The winner's package, or the ensemble of its folds.
+        name: Registered name.
+        log: Run of the comparison; the version belongs to the run that trained the package, or to
+            this one where the server does not know that.
+        folder: Working folder, for the embedded registry.
+
+    Returns:
+        The version; it is champion if the model had none, else challenger.
+    """
+    registry = Registry(folder)
+    package = resolve_path(package_dir).load()
+    folds = [entry.fold for entry in contest.contestants if entry.architecture == contest.winner]
+    scores = held_out_scores(contest.tables[contest.winner], folds)
+    return registry.register(
+        package_dir,
+        name,
+        log.run_id(),
+        _alias_for(registry, name, package.hash),
+        description=card_of(package, scores),
+    )
+
+
+def register_package(
+    path: Path, name: str, alias: str | None = None, *, folder: Path = Path()
+) -> Version:
+    """Register a package folder or zip that no run of this server has trained."""
+    resolved = resolve_path(path)
+    return Registry(folder).register(resolved.path, name, None, alias)
+
+
+def _alias_for(registry: Registry, name: str, package_hash: str) -> str | None:
+    """Champion where there is none, else challenger; none for what is champion already."""
+    champions = [entry for entry in registry.versions(name) if CHAMPION in entry.aliases]
+    if not champions:
+        return CHAMPION
+    return None if champions[0].hash == package_hash else CHALLENGER

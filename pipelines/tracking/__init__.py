@@ -1,0 +1,1 @@
+"""MLflow runs: the only place that logs."""

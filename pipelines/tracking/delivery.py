@@ -1,0 +1,212 @@
+"""The wire to MLflow: where it is, whether it answers, and how one outbox record is sent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mlflow import MlflowClient
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    Experiment,
+    InputTag,
+    Metric,
+    Param,
+    RunTag,
+)
+from mlflow.exceptions import MlflowException
+from requests.exceptions import HTTPError, RequestException
+
+from pipelines.tracking.outbox import Outbox
+from segmed.errors import ServiceError, UsageError
+
+KEY_TAG = "segmed.key"
+"""Tag that names a run's outbox; a run is created once for each key."""
+
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""MLflow's pages open an experiment of this kind with its runs and charts, not with chat traces."""
+
+BATCH_METRICS = 1000
+"""MLflow takes at most this many metrics a request."""
+
+T = TypeVar("T")
+
+
+def tracking_uri(folder: Path) -> str:
+    """Where tracking goes: `MLFLOW_TRACKING_URI` if set, else a SQLite file in `folder`."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(folder / 'mlflow.db').resolve()}"
+
+
+def without_password(uri: str) -> str:
+    """A URI with what stands before its `@` left out."""
+    scheme, mark, rest = uri.partition("://")
+    return scheme + mark + rest.rpartition("@")[2]
+
+
+def translated(uri: str, call: Callable[[], T]) -> T:
+    """The result of an MLflow call, its failures told apart.
+
+    Raises:
+        ServiceError: The server does not answer, or is in trouble; waiting may help.
+        UsageError: It answers, and refuses; waiting does not help.
+    """
+    shown = without_password(uri)
+    try:
+        return call()
+    except MlflowException as error:
+        status = int(error.get_http_status_code())
+        text = " ".join(str(error.message).split())[:300]
+        if status in {401, 403}:
+            raise UsageError(
+                f"MLflow at {shown} refuses access ({status}): set MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD in the environment"
+            ) from error
+        if status >= 500:
+            raise ServiceError(f"MLflow at {shown} does not answer: {text}") from error
+        raise UsageError(f"MLflow at {shown} refuses: {text}") from error
+    except HTTPError as error:
+        code = error.response.status_code if error.response is not None else 500
+        if code >= 500:
+            raise ServiceError(f"MLflow at {shown} is in trouble: status {code}") from error
+        raise UsageError(f"MLflow at {shown} refuses: status {code}") from error
+    except (RequestException, ConnectionError) as error:
+        raise ServiceError(f"MLflow at {shown} does not answer: {type(error).__name__}") from error
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client of a server that answers.
+
+    Raises:
+        ServiceError: It does not answer within seconds.
+        UsageError: It refuses.
+    """
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    try:
+        translated(uri, lambda: client.search_experiments(max_results=1))
+    except ServiceError as error:
+        raise ServiceError(
+            f"the MLflow server {without_password(uri)} does not answer: start it, or unset "
+            "MLFLOW_TRACKING_URI to track in a local file"
+        ) from error
+    return client
+
+
+def experiment_id(client: MlflowClient, uri: str, name: str, folder: Path) -> str:
+    """The experiment of a data set, made where it is missing.
+
+    With an embedded SQLite file, artifacts lie beside it in `mlartifacts`.
+    """
+
+    def find() -> str:
+        found: Experiment | None = client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        place = None
+        if uri.startswith("sqlite:///"):
+            beside = Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts"
+            place = (beside / name).resolve().as_uri()
+        try:
+            made = client.create_experiment(name, artifact_location=place, tags=EXPERIMENT_TAGS)
+            return str(made)
+        except MlflowException:
+            other: Experiment | None = client.get_experiment_by_name(name)
+            if other is None:
+                raise
+            return str(other.experiment_id)
+
+    return translated(uri, find)
+
+
+class RunDelivery:
+    """Sends the records of one outbox; knows the run once the server has made it."""
+
+    def __init__(self, client: MlflowClient, uri: str, outbox: Outbox) -> None:
+        self.run_id: str | None = None
+        self._client = client
+        self._uri = uri
+        self._outbox = outbox
+
+    def __call__(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Send records of one kind; only metrics may be several.
+
+        Raises:
+            ServiceError: The server does not answer.
+            UsageError: It refuses them.
+        """
+        kind = records[0]["kind"]
+        if kind == "metrics":
+            translated(self._uri, lambda: self._send_metrics(records))
+            return
+        (record,) = records
+        translated(self._uri, lambda: getattr(self, f"_send_{kind}")(record))
+
+    def find_run(self, experiment: str) -> str | None:
+        """The run of this outbox, if the server has it."""
+        found = self._client.search_runs(
+            [experiment], filter_string=f"tags.`{KEY_TAG}` = '{self._outbox.key}'", max_results=1
+        )
+        return str(found[0].info.run_id) if found else None
+
+    def _run(self, record: Mapping[str, Any]) -> str:
+        if self.run_id is None:
+            self.run_id = self.find_run(record["experiment"])
+        if self.run_id is None:
+            raise UsageError(f"MLflow has no run for outbox {self._outbox.key}; was it deleted?")
+        return self.run_id
+
+    def _send_run(self, record: Mapping[str, Any]) -> None:
+        self.run_id = self.find_run(record["experiment"])
+        if self.run_id is not None:
+            self._client.update_run(self.run_id, status="RUNNING")
+            return
+        tags = {**record["tags"], KEY_TAG: self._outbox.key}
+        run = self._client.create_run(
+            record["experiment"], start_time=record["time"], tags=tags, run_name=record["name"]
+        )
+        self.run_id = run.info.run_id
+
+    def _send_metrics(self, records: Sequence[Mapping[str, Any]]) -> None:
+        run_id = self._run(records[0])
+        metrics = [
+            Metric(name, value, record["time"], record["step"])
+            for record in records
+            for name, value in record["values"].items()
+        ]
+        for start in range(0, len(metrics), BATCH_METRICS):
+            self._client.log_batch(run_id, metrics=metrics[start : start + BATCH_METRICS])
+
+    def _send_params(self, record: Mapping[str, Any]) -> None:
+        params = [Param(name, value) for name, value in record["values"].items()]
+        self._client.log_batch(self._run(record), params=params)
+
+    def _send_tags(self, record: Mapping[str, Any]) -> None:
+        tags = [RunTag(name, value) for name, value in record["values"].items()]
+        self._client.log_batch(self._run(record), tags=tags)
+
+    def _send_dataset(self, record: Mapping[str, Any]) -> None:
+        dataset = Dataset(
+            name=record["name"],
+            digest=record["digest"],
+            source_type="local",
+            source=record["source"],
+            profile=record["profile"],
+        )
+        inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", record["context"])])]
+        self._client.log_inputs(self._run(record), datasets=inputs)
+
+    def _send_artifact(self, record: Mapping[str, Any]) -> None:
+        source = self._outbox.files / record["file"]
+        send = self._client.log_artifacts if source.is_dir() else self._client.log_artifact
+        send(self._run(record), str(source), record["folder"] or None)
+
+    def _send_end(self, record: Mapping[str, Any]) -> None:
+        with suppress(FileNotFoundError):
+            self._client.set_terminated(
+                self._run(record), status=record["status"], end_time=record["time"]
+            )

@@ -1,0 +1,6 @@
+"""The ledger: what became of every study of an archive."""
+
+from segmed.archive.ledger.ledger import Ledger
+from segmed.archive.ledger.tables import Entry, State
+
+__all__ = ["Entry", "Ledger", "State"]

@@ -1,0 +1,307 @@
+"""The ledger: what became of every study, kept in SQLite so that no kill loses or repeats one."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from segmed import __version__
+from segmed.archive.ledger.file import LedgerFile
+from segmed.archive.ledger.tables import FIELDS, STATES, Entry, State, entry_of
+from segmed.archive.study import NotImage, Study
+
+__all__ = ["Entry", "Ledger", "State"]
+
+ROWS_AT_ONCE = 256
+"""Entries in memory at a time."""
+
+
+class Ledger(LedgerFile):
+    """The ledger of one output folder. One process writes at a time; readers may look on.
+
+    How a study ended is on disk when the call returns. That it was met, and that work on it began,
+    joins the next such write: whoever is killed in between would begin it again in any case.
+
+    Args:
+        path: The SQLite file; made if absent.
+        writer: Take the writer's lock. Readers leave it alone.
+
+    Raises:
+        UsageError: Another run writes this ledger, the file is of another schema version, or a
+            reader finds no ledger.
+    """
+
+    def begin_run(self, package: str) -> int:
+        """Open a run: what a killed run left `running` is `pending` again.
+
+        Args:
+            package: Hash of the model package of this run.
+
+        Returns:
+            The run's number.
+        """
+        with self._transaction() as connection:
+            connection.execute("UPDATE studies SET state = 'pending' WHERE state = 'running'")
+            cursor = connection.execute(
+                "INSERT INTO runs (package, started, segmed) VALUES (?, ?, ?)",
+                (package, time.time(), __version__),
+            )
+            return int(cursor.lastrowid or 0)
+
+    def end_run(self, run: int) -> None:
+        """Note that a run came to its end."""
+        with self._transaction() as connection:
+            connection.execute("UPDATE runs SET ended = ? WHERE run = ?", (time.time(), run))
+
+    def meet(self, study: Study, key: str, package: str, *, settings: str, run: int) -> Entry:
+        """Note that a run met a study; a new one is `pending`.
+
+        Args:
+            study: The study.
+            key: Its key with this model.
+            package: Hash of the model package.
+            settings: What changes the output besides content and package.
+            run: Number of the run.
+
+        Returns:
+            The study's entry as it stands.
+        """
+        with self._transaction(can_wait=True) as connection:
+            connection.execute(
+                "INSERT INTO studies (key, content, package, settings, study, form, state, run, "
+                "updated) VALUES (?, ?, ?, ?, ?, ?, 'pending', ?, ?) "
+                "ON CONFLICT (key) DO UPDATE SET run = excluded.run",
+                (key, study.content, package, settings, study.name, study.form, run, time.time()),
+            )
+            connection.execute(
+                "INSERT INTO places VALUES (?, ?, ?, ?) ON CONFLICT (place) DO UPDATE SET "
+                "key = excluded.key, files = excluded.files, run = excluded.run",
+                (study.place, key, len(study.files), run),
+            )
+        return self.entry(key)
+
+    def note_not_image(self, item: NotImage, *, run: int) -> None:
+        """Note a file that holds no image."""
+        with self._transaction(can_wait=True) as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO not_images VALUES (?, ?, ?)", (item.place, item.why, run)
+            )
+
+    def knows(self, key: str) -> bool:
+        """Whether there is an entry of a key."""
+        found = self._connection.execute("SELECT 1 FROM studies WHERE key = ?", (key,))
+        return found.fetchone() is not None
+
+    def entry(self, key: str) -> Entry:
+        """The entry of a key.
+
+        Raises:
+            KeyError: The ledger does not know the key.
+        """
+        row = self._connection.execute(
+            f"SELECT {FIELDS} FROM studies WHERE key = ?",  # noqa: S608 - constant columns
+            (key,),
+        ).fetchone()
+        if row is None:
+            raise KeyError(key)
+        return entry_of(row)
+
+    def done_by_another(self, content: str, package: str, settings: str) -> Entry | None:
+        """The newest good end of the same input under another model package, if there is one."""
+        row = self._connection.execute(
+            f"SELECT {FIELDS} FROM studies INDEXED BY studies_by_content "  # noqa: S608
+            "WHERE content = ? AND settings = ? AND package <> ? AND state = 'done' "
+            "ORDER BY updated DESC LIMIT 1",
+            (content, settings, package),
+        ).fetchone()
+        return None if row is None else entry_of(row)
+
+    def start(self, key: str, *, run: int) -> None:
+        """Note that work on a study begins."""
+        self._set(
+            key,
+            "running",
+            attempts="attempts + 1",
+            can_wait=True,
+            worked=run,
+            reason="",
+            message="",
+        )
+
+    def note_output(
+        self,
+        key: str,
+        output: str,
+        sha256: str,
+        *,
+        seconds: float,
+        measures: dict[str, Any],
+        is_final: bool,
+    ) -> None:
+        """Note the file that work on a study left.
+
+        Args:
+            key: The study's key.
+            output: The file, relative to the output folder.
+            sha256: Its hex digest.
+            seconds: Time it took, in s.
+            measures: What was measured, JSON values.
+            is_final: This is the good end; else the output is still to be delivered.
+        """
+        self._set(
+            key,
+            "done" if is_final else "running",
+            output=output,
+            output_sha256=sha256,
+            seconds=seconds,
+            measures=json.dumps(measures, sort_keys=True),
+            reason="",
+            message="",
+        )
+
+    def finish(self, key: str, *, delivered: str) -> None:
+        """Note a good end, and the address that the output was delivered to."""
+        self._set(key, "done", delivered=delivered, reason="", message="")
+
+    def end_badly(
+        self, key: str, reason: str, message: str, *, quarantine: bool, run: int | None = None
+    ) -> None:
+        """Note a bad end.
+
+        Args:
+            key: The study's key.
+            reason: Code.
+            message: One line.
+            quarantine: The data are bad, and the study is not tried again unless asked; else the
+                surroundings are, and the next run tries again.
+            run: The run that found it out, where no work had begun.
+        """
+        state: State = "quarantined" if quarantine else "failed"
+        if run is None:
+            self._set(key, state, reason=reason, message=message)
+        else:
+            self._set(key, state, reason=reason, message=message, worked=run)
+
+    def reopen(self, key: str) -> None:
+        """Make one study pending."""
+        self._set(key, "pending", reason="", message="")
+
+    def reopen_all(self, states: tuple[State, ...]) -> int:
+        """Make all studies in the given states pending; returns how many."""
+        with self._transaction() as connection:
+            cursors = [
+                connection.execute(
+                    "UPDATE studies SET state = 'pending', reason = '', message = '', "
+                    "attempts = 0 WHERE state = ?",
+                    (state,),
+                )
+                for state in states
+            ]
+            return sum(cursor.rowcount for cursor in cursors)
+
+    def _set(
+        self,
+        key: str,
+        state: State,
+        *,
+        attempts: str = "attempts",
+        can_wait: bool = False,
+        **columns: object,
+    ) -> None:
+        names = "".join(f", {name} = ?" for name in columns)
+        with self._transaction(can_wait=can_wait) as connection:
+            connection.execute(
+                f"UPDATE studies SET state = ?, updated = ?, attempts = {attempts}{names} "  # noqa: S608
+                "WHERE key = ?",
+                (state, time.time(), *columns.values(), key),
+            )
+
+    def entries(self, *, state: State | None = None, package: str | None = None) -> Iterator[Entry]:
+        """All entries in order of their keys, a few hundred in memory at a time.
+
+        The ledger may be written between two entries.
+
+        Args:
+            state: Only those in this state.
+            package: Only those of this model package.
+        """
+        last = ""
+        while True:
+            rows = self._connection.execute(
+                f"SELECT {FIELDS} FROM studies WHERE key > ? AND (? IS NULL OR state = ?) "  # noqa: S608
+                "AND (? IS NULL OR package = ?) ORDER BY key LIMIT ?",
+                (last, state, state, package, package, ROWS_AT_ONCE),
+            ).fetchall()
+            if not rows:
+                return
+            yield from map(entry_of, rows)
+            last = rows[-1][0]
+
+    def met(self, run: int) -> Iterator[tuple[str, Entry]]:
+        """Place and entry of every study that a run met, in order of their places."""
+        last = ""
+        while True:
+            rows = self._connection.execute(
+                f"SELECT places.place, {FIELDS} FROM places JOIN studies "  # noqa: S608
+                "ON places.key = studies.key WHERE places.run = ? AND places.place > ? "
+                "ORDER BY places.place LIMIT ?",
+                (run, last, ROWS_AT_ONCE),
+            ).fetchall()
+            if not rows:
+                return
+            for row in rows:
+                yield row[0], entry_of(row[1:])
+            last = rows[-1][0]
+
+    def places(self, key: str) -> tuple[str, ...]:
+        """Where the input of a key lies."""
+        rows = self._connection.execute(
+            "SELECT place FROM places WHERE key = ? ORDER BY place", (key,)
+        )
+        return tuple(row[0] for row in rows)
+
+    def not_images(self, run: int) -> Iterator[NotImage]:
+        """The files without an image that a run met, in order of their places."""
+        rows = self._connection.execute(
+            "SELECT place, why FROM not_images WHERE run = ? ORDER BY place", (run,)
+        )
+        for place, why in rows:
+            yield NotImage(place, why)
+
+    def started(self, run: int) -> float:
+        """When a run began, in s since 1970; 0 for a run that there was not."""
+        row = self._connection.execute("SELECT started FROM runs WHERE run = ?", (run,)).fetchone()
+        return 0.0 if row is None else float(row[0])
+
+    def last_run(self) -> int | None:
+        """Number of the newest run."""
+        row = self._connection.execute("SELECT max(run) FROM runs").fetchone()
+        return None if row[0] is None else int(row[0])
+
+    def night_of(self, run: int) -> int:
+        """First of the runs that were cut off before this one and that it continued, or itself."""
+        row = self._connection.execute(
+            "SELECT coalesce(max(run), 0) FROM runs WHERE run < ? AND ended IS NOT NULL", (run,)
+        ).fetchone()
+        return int(row[0]) + 1
+
+    def counts(self) -> dict[State, int]:
+        """How many studies are in each state."""
+        found = dict(
+            self._connection.execute(
+                "SELECT state, count(*) FROM studies GROUP BY state"
+            ).fetchall()
+        )
+        return {state: int(found.get(state, 0)) for state in STATES}
+
+    def files_met(self, run: int) -> tuple[int, int]:
+        """Files of studies, and files that are no images, met by a run."""
+        in_studies = self._connection.execute(
+            "SELECT coalesce(sum(files), 0) FROM places WHERE run = ?", (run,)
+        ).fetchone()[0]
+        others = self._connection.execute(
+            "SELECT count(*) FROM not_images WHERE run = ?", (run,)
+        ).fetchone()[0]
+        return int(in_studies), int(others)

@@ -1,0 +1,86 @@
+"""Ledgers of older versions: brought to today's tables, step by step, with a copy kept.
+
+A step changes tables only; states and outcomes stay. Each step is one transaction that also sets
+the version, so a kill between two steps leaves a ledger that the next start continues with.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from segmed.archive.ledger.tables import SCHEMA_VERSION, TABLES
+from segmed.errors import UsageError
+
+logger = logging.getLogger(__name__)
+
+STEPS = {
+    1: "ALTER TABLE runs ADD COLUMN segmed TEXT NOT NULL DEFAULT '';",
+}
+"""What brings the tables from a version to the next one."""
+
+
+def settle_schema(connection: sqlite3.Connection, path: Path, *, writer: bool) -> None:
+    """Make the tables of a new ledger, or bring those of an older version up to date.
+
+    Readers change nothing: they read an older ledger as it is, which holds all that they show.
+
+    Args:
+        connection: An open connection in autocommit mode.
+        path: Its file; a copy of an older one is left beside it, `ledger.sqlite.version1`.
+        writer: Whether the ledger may be changed.
+
+    Raises:
+        UsageError: The ledger is of a later version than this segmed knows, or is empty and this
+            is a reader.
+    """
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version == SCHEMA_VERSION or (version in STEPS and not writer):
+        return
+    if version == 0 and writer:
+        _in_one(connection, TABLES, SCHEMA_VERSION)
+        return
+    if version == 0:
+        raise UsageError(f"{path.name} holds nothing yet: a run just begins; look again soon")
+    if version not in STEPS:
+        raise UsageError(
+            f"{path.name} has schema version {version}, this segmed reads {min(STEPS)} to "
+            f"{SCHEMA_VERSION}; use the segmed that wrote it, or another output folder"
+        )
+    copy = _keep_copy(connection, path, version)
+    for step in range(version, SCHEMA_VERSION):
+        _in_one(connection, STEPS[step], step + 1)
+    logger.warning(
+        "%s was brought from schema version %d to %d; the old one is kept as %s",
+        path.name,
+        version,
+        SCHEMA_VERSION,
+        copy.name,
+    )
+
+
+def _in_one(connection: sqlite3.Connection, statements: str, version: int) -> None:
+    """Change tables and version in one transaction."""
+    try:
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {statements} PRAGMA user_version = {version}; COMMIT;"
+        )
+    except sqlite3.Error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _keep_copy(connection: sqlite3.Connection, path: Path, version: int) -> Path:
+    """A whole copy of the ledger, made by SQLite; one that stands is of an earlier attempt."""
+    copy = path.with_name(f"{path.name}.version{version}")
+    if not copy.exists():
+        draft = copy.with_name(f"{copy.name}.part")
+        draft.unlink(missing_ok=True)
+        with closing(sqlite3.connect(draft)) as target:
+            connection.backup(target)
+        draft.chmod(path.stat().st_mode & 0o777)
+        draft.rename(copy)
+    return copy

@@ -1,0 +1,57 @@
+"""Bring the ledger in line with the files: what it calls done must be there, byte for byte."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from segmed.archive.ledger import Entry, Ledger
+from segmed.archive.pacs.delivery import Delivery
+from segmed.archive.scratch import sweep_scratch
+from segmed.archive.study import sha256_of_file
+from segmed.archive.writing import sweep
+
+logger = logging.getLogger(__name__)
+
+
+def reconcile(ledger: Ledger, out_dir: Path, outputs: Path, delivery: Delivery | None) -> int:
+    """Reopen the studies whose output is gone, changed, or no longer where it was delivered.
+
+    Drafts of killed processes are removed. Studies in another state are left as they are.
+
+    Args:
+        ledger: The ledger.
+        out_dir: Folder that output names are relative to.
+        outputs: Folder of the segmentations.
+        delivery: Where outputs are sent, if they are.
+
+    Returns:
+        How many studies were reopened.
+
+    Raises:
+        ServiceError: The place of delivery does not answer.
+    """
+    sweep(outputs)
+    sweep_scratch()
+    reopened = 0
+    for entry in ledger.entries(state="done"):
+        if is_intact(entry, out_dir) and _is_delivered(entry, delivery):
+            continue
+        logger.info("study %s is to be done again: its output is gone or changed", entry.study)
+        ledger.reopen(entry.key)
+        reopened += 1
+    return reopened
+
+
+def is_intact(entry: Entry, out_dir: Path) -> bool:
+    """Whether the output that an entry names is there with the content it had."""
+    if entry.output is None:
+        return False
+    path = out_dir / entry.output
+    return path.is_file() and sha256_of_file(path) == entry.output_sha256
+
+
+def _is_delivered(entry: Entry, delivery: Delivery | None) -> bool:
+    if delivery is None:
+        return True
+    return entry.delivered is not None and delivery.holds(entry.delivered)

@@ -1,0 +1,1 @@
+"""Archives in a PACS: by DICOMweb or by the classic DICOM network."""

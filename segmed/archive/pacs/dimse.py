@@ -1,0 +1,305 @@
+"""A PACS by the classic DICOM network: C-FIND lists, C-GET or C-MOVE fetches, C-STORE delivers.
+
+Every status is checked: a PACS that does not know the calling AE title answers with an empty
+status, not with an error.
+
+Source:
+    DICOM PS3.4, annexes B (Storage) and C (Query/Retrieve).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+from pynetdicom import AE, build_role, evt
+from pynetdicom.association import Association
+from pynetdicom.sop_class import (
+    StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelGet,
+    StudyRootQueryRetrieveInformationModelMove,
+)
+
+from segmed.archive.pacs.delivery import Patience
+from segmed.archive.pacs.dimse_inbox import IMAGE_CLASSES, SUCCESS, SYNTAXES, keep, receiver_at
+from segmed.archive.pacs.remote import (
+    Query,
+    RemoteSeries,
+    empty_folder,
+    local_study,
+    remote_studies,
+)
+from segmed.archive.selection import Rules
+from segmed.archive.study import NotImage, Study
+from segmed.errors import ServiceError
+
+PENDING = frozenset({0xFF00, 0xFF01})
+STORED = frozenset({0x0000, 0xB000, 0xB006, 0xB007})
+"""Kept, possibly with a remark (DICOM PS3.4, B.2.3)."""
+
+TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Dimse:
+    """A DICOM node.
+
+    Attributes:
+        host: Its address.
+        port: Its port.
+        called: Its AE title.
+        calling: Our AE title, which it must know.
+        patience: How long it is waited for when it does not answer.
+        listen: Host and port that it has on file for our AE title. Images are then fetched by
+            C-MOVE, and taken in there; without it by C-GET.
+    """
+
+    host: str
+    port: int
+    called: str
+    calling: str = "SEGMED"
+    patience: Patience = field(default_factory=Patience)
+    listen: tuple[str, int] | None = None
+
+    @contextmanager
+    def association(
+        self, contexts: Sequence[tuple[str, Sequence[str]]], *, inbox: Path | None = None
+    ) -> Iterator[Association]:
+        """A connection to the node.
+
+        Args:
+            contexts: SOP classes that are talked about, with the encodings that will do.
+            inbox: Folder for the images that the node sends back, for C-GET.
+
+        Raises:
+            ServiceError: The node does not answer, or refuses the connection.
+        """
+        entity = AE(ae_title=self.calling)
+        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = TIMEOUT_S
+        entity.connection_timeout = TIMEOUT_S
+        for sop_class, syntaxes in contexts:
+            entity.add_requested_context(sop_class, list(syntaxes))
+        roles, handlers = [], []
+        if inbox is not None:
+            for sop_class in IMAGE_CLASSES:
+                entity.add_requested_context(sop_class, list(SYNTAXES))
+                roles.append(build_role(sop_class, scp_role=True))
+            handlers.append((evt.EVT_C_STORE, keep, [inbox]))
+        found = entity.associate(
+            self.host,
+            self.port,
+            ae_title=self.called,
+            ext_neg=roles or None,
+            evt_handlers=handlers,
+        )
+        if not found.is_established:
+            why = "refuses our AE title or theirs" if found.is_rejected else "does not answer"
+            raise ServiceError(
+                f"the DICOM node {self.called} at port {self.port} {why} "
+                f"(we call ourselves {self.calling})"
+            )
+        try:
+            yield found
+        finally:
+            if found.is_established:
+                found.release()
+
+
+@dataclass(frozen=True)
+class DimseSource:
+    """Studies of a PACS, by C-FIND and C-GET or C-MOVE.
+
+    Attributes:
+        node: The PACS.
+        query: Which series are wanted.
+        num_channels: Input channels of the model.
+        rules: Which series of a study fit the model.
+    """
+
+    node: Dimse
+    query: Query = field(default_factory=Query)
+    num_channels: int = 1
+    rules: Rules | None = None
+
+    def studies(self) -> Iterator[Study | NotImage]:
+        """Units of work; the list of study UIDs is in memory, all else one study at a time.
+
+        Raises:
+            ServiceError: The node does not answer, or refuses.
+        """
+        for answer in self._find("STUDY", StudyDate=self.query.study_dates or ""):
+            study_uid = str(answer.StudyInstanceUID)
+            series = [self._complete(item) for item in self.query.select(self._series(study_uid))]
+            yield from remote_studies(series, self.rules, self.num_channels)
+
+    def fetch(self, study: Study, folder: Path) -> Study:
+        """Fetch a study's series and audit them.
+
+        Raises:
+            ServiceError: The node does not answer, refuses, or sends only a part.
+        """
+        for number, series_uid in enumerate(study.remote["series"]):
+            identifier = _dataset(
+                QueryRetrieveLevel="SERIES",
+                StudyInstanceUID=study.remote["study"],
+                SeriesInstanceUID=series_uid,
+            )
+            place = empty_folder(folder / str(number))
+            if self.node.listen is None:
+                status = self._get(identifier, place)
+            else:
+                status = self._move(identifier, place, self.node.listen)
+            if status.get("Status") != SUCCESS:
+                raise ServiceError(f"the DICOM node did not send a series: {_told(status)}")
+        return local_study(study, folder, self.rules, self.num_channels)
+
+    def _get(self, identifier: Dataset, place: Path) -> Dataset:
+        """Have a series sent by the connection that asks for it; the last status."""
+        model = StudyRootQueryRetrieveInformationModelGet
+        with self.node.association([(model, SYNTAXES[:2])], inbox=place) as association:
+            return _last(association.send_c_get(identifier, model))
+
+    def _move(self, identifier: Dataset, place: Path, listen: tuple[str, int]) -> Dataset:
+        """Have a series sent to where we listen; the last status."""
+        model = StudyRootQueryRetrieveInformationModelMove
+        title = self.node.calling
+        receiver = receiver_at(*listen, title)
+        with (
+            receiver.expecting(identifier.SeriesInstanceUID, place),
+            self.node.association([(model, SYNTAXES[:2])]) as association,
+        ):
+            return _last(association.send_c_move(identifier, title, model))
+
+    def _series(self, study_uid: str) -> list[RemoteSeries]:
+        answers = self._find(
+            "SERIES",
+            StudyInstanceUID=study_uid,
+            SeriesInstanceUID="",
+            Modality="",
+            SeriesDescription="",
+            BodyPartExamined="",
+        )
+        found = [
+            RemoteSeries(
+                study_uid=study_uid,
+                series_uid=str(answer.SeriesInstanceUID),
+                modality=str(answer.get("Modality", "") or ""),
+                description=str(answer.get("SeriesDescription", "") or ""),
+                body_part=str(answer.get("BodyPartExamined", "") or ""),
+            )
+            for answer in answers
+        ]
+        return sorted(found, key=lambda series: series.series_uid)
+
+    def _complete(self, series: RemoteSeries) -> RemoteSeries:
+        answers = self._find(
+            "IMAGE",
+            StudyInstanceUID=series.study_uid,
+            SeriesInstanceUID=series.series_uid,
+            SOPInstanceUID="",
+        )
+        instances = tuple(str(answer.SOPInstanceUID) for answer in answers)
+        return RemoteSeries(**{**series.__dict__, "instances": instances})
+
+    def _find(self, level: str, **keys: str) -> list[Dataset]:
+        if level == "STUDY":
+            keys = {"StudyInstanceUID": "", **keys}
+        return self.node.patience.insist(lambda: find(self.node, level, **keys))
+
+
+@dataclass(frozen=True)
+class StoreDelivery:
+    """Delivers DICOM segmentations to a PACS by C-STORE.
+
+    Attributes:
+        node: The PACS.
+    """
+
+    node: Dimse
+
+    def deliver(self, path: Path) -> str:
+        """Store one DICOM file; the address is its study, series and instance UID.
+
+        Raises:
+            ServiceError: The node does not answer, or refuses the object.
+        """
+        dataset = pydicom.dcmread(path)
+        contexts = [(UID(dataset.SOPClassUID), [dataset.file_meta.TransferSyntaxUID])]
+        with self.node.association(contexts) as association:
+            if not association.accepted_contexts:
+                raise ServiceError(
+                    f"the DICOM node {self.node.called} takes no {UID(dataset.SOPClassUID).name}"
+                )
+            status = association.send_c_store(dataset)
+        if status.get("Status") not in STORED:
+            raise ServiceError(f"the DICOM node did not keep the segmentation: {_told(status)}")
+        return f"{dataset.StudyInstanceUID}/{dataset.SeriesInstanceUID}/{dataset.SOPInstanceUID}"
+
+    def holds(self, address: str) -> bool:
+        """Whether the PACS has an instance.
+
+        Raises:
+            ServiceError: The node does not answer.
+        """
+        study, series, instance = address.split("/")
+        found = find(
+            self.node,
+            "IMAGE",
+            StudyInstanceUID=study,
+            SeriesInstanceUID=series,
+            SOPInstanceUID=instance,
+        )
+        return any(answer.get("SOPInstanceUID") == instance for answer in found)
+
+
+def find(node: Dimse, level: str, **keys: str) -> list[Dataset]:
+    """All answers to a C-FIND.
+
+    Args:
+        node: The PACS.
+        level: `STUDY`, `SERIES` or `IMAGE`.
+        keys: What to match, and with an empty value what to return.
+
+    Raises:
+        ServiceError: The node does not answer, or refuses.
+    """
+    model = StudyRootQueryRetrieveInformationModelFind
+    answers = []
+    with node.association([(model, SYNTAXES[:2])]) as association:
+        status: Dataset = Dataset()
+        for status, answer in association.send_c_find(
+            _dataset(QueryRetrieveLevel=level, **keys), model
+        ):
+            if status.get("Status") in PENDING and answer is not None:
+                answers.append(answer)
+    if status.get("Status") != SUCCESS:
+        raise ServiceError(f"the DICOM node did not answer a query: {_told(status)}")
+    return answers
+
+
+def _last(answers: Iterable[tuple[Dataset, Dataset | None]]) -> Dataset:
+    """The status that ends a retrieval; empty where the connection broke."""
+    status = Dataset()
+    for status, _ in answers:
+        if status.get("Status") not in PENDING:
+            break
+    return status
+
+
+def _dataset(**values: str) -> Dataset:
+    dataset = Dataset()
+    for name, value in values.items():
+        setattr(dataset, name, value)
+    return dataset
+
+
+def _told(status: Dataset) -> str:
+    """A status in words; an empty one means a broken or refused connection."""
+    if "Status" not in status:
+        return "no status: the connection broke, or our AE title is not known there"
+    return f"status 0x{int(status.Status):04X}"

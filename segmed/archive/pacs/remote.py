@@ -1,0 +1,141 @@
+"""What a query of a PACS asks for, and how its answers become studies."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+from pathlib import Path
+
+from segmed.archive.query import SeriesQuery
+from segmed.archive.selection import Rules, choose_series
+from segmed.archive.study import Fault, Study
+from segmed.errors import ServiceError
+from segmed.io.dicom.audit import judge
+from segmed.io.dicom.header import read_header, tolerant_pydicom
+from segmed.io.dicom.series import SeriesAudit
+
+
+@dataclass(frozen=True)
+class Query(SeriesQuery):
+    """Which series of a PACS are wanted.
+
+    Attributes:
+        since: Studies of this day or later.
+        until: Studies of this day or earlier.
+    """
+
+    since: date | None = None
+    until: date | None = None
+
+    @property
+    def study_dates(self) -> str | None:
+        """The StudyDate to match, as DICOM writes ranges; None for all."""
+        if self.since is None and self.until is None:
+            return None
+        start, end = (day.strftime("%Y%m%d") if day else "" for day in (self.since, self.until))
+        return f"{start}-{end}"
+
+
+@dataclass(frozen=True)
+class RemoteSeries:
+    """One series as a PACS lists it.
+
+    Attributes:
+        study_uid: StudyInstanceUID.
+        series_uid: SeriesInstanceUID.
+        modality: Such as `MR`.
+        description: SeriesDescription; never logged.
+        body_part: BodyPartExamined.
+        instances: SOPInstanceUIDs.
+    """
+
+    study_uid: str = field(repr=False)
+    series_uid: str = field(repr=False)
+    modality: str = ""
+    description: str = field(default="", repr=False)
+    body_part: str = ""
+    instances: tuple[str, ...] = field(default=(), repr=False)
+
+
+def remote_studies(
+    series: Sequence[RemoteSeries], rules: Rules | None, num_channels: int
+) -> Iterator[Study]:
+    """Units of work among the wanted series of one DICOM study, before anything is fetched.
+
+    Without rules each series is one for a model of one channel; else all of them together, and the
+    rules choose once they are here. The content of a series is known by its instance UIDs: an
+    instance that changes must take another one (DICOM PS3.5, 9).
+
+    Args:
+        series: The wanted series of one study.
+        rules: The rules, if any.
+        num_channels: Input channels of the model.
+    """
+    wanted = [item for item in series if item.instances]
+    is_whole = rules is not None or num_channels > 1
+    units = ([wanted] if wanted else []) if is_whole else [[item] for item in wanted]
+    for unit in units:
+        uids = sorted(uid for item in unit for uid in item.instances)
+        yield Study(
+            content=hashlib.sha256("\n".join(["instances", *uids]).encode()).hexdigest(),
+            form="dicom",
+            place="series " + " ".join(item.series_uid for item in unit),
+            remote={
+                "study": unit[0].study_uid,
+                "series": [item.series_uid for item in unit],
+                "instances": len(uids),
+            },
+        )
+
+
+def empty_folder(path: Path) -> Path:
+    """A folder with nothing in it: what an earlier attempt left there is removed."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    return path
+
+
+def local_study(study: Study, folder: Path, rules: Rules | None, num_channels: int) -> Study:
+    """A fetched study, audited and with its series chosen.
+
+    Args:
+        study: As it was listed.
+        folder: Where its files were put.
+        rules: The rules, if any.
+        num_channels: Input channels of the model.
+
+    Returns:
+        The study with its files, or with the fault that intake found.
+
+    Raises:
+        ServiceError: The PACS listed more than it sent.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if len(files) < study.remote["instances"]:
+        raise ServiceError(
+            f"{len(files)} of {study.remote['instances']} instances of a series were to be had; "
+            "does it still arrive there?"
+        )
+    audits = audits_of(files)
+    if not audits:
+        return replace(study, fault=Fault("not_image", "none of its objects is an image"))
+    choice = next(choose_series(audits, rules, num_channels=num_channels))
+    return replace(
+        study,
+        channels=tuple(tuple(audit.files) for audit in choice.audits),
+        audits=choice.audits,
+        fault=choice.fault,
+    )
+
+
+def audits_of(files: Sequence[Path]) -> list[SeriesAudit]:
+    """The intake's audit of each series among some files."""
+    groups: dict[str, list[Path]] = {}
+    with tolerant_pydicom():
+        headers = [header for path in files if (header := read_header(path)) is not None]
+        for header in headers:
+            groups.setdefault(header.series_uid, []).append(header.path)
+        return [judge([h for h in headers if h.series_uid == series]) for series in groups]

@@ -1,0 +1,1 @@
+"""Processes that segment: one that dies stops nothing."""

@@ -1,0 +1,226 @@
+"""Segment studies in processes of their own, so that one that kills its process stops nothing."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import segmed
+from segmed.archive.engine import AHEAD, Results
+from segmed.archive.job import Job, Result
+from segmed.archive.workers.setup import Ready, Setup, on_device
+from segmed.errors import ServiceError
+
+IN_HAND = 3 + AHEAD
+"""Jobs that one worker holds: read, segmented and written at once, and some to go on with."""
+
+END_WAIT_S = 10.0
+
+HOME = Path(segmed.__file__).parent.parent
+"""Where this `segmed` lies; a worker looks there last, in case it is not installed."""
+
+START = (
+    "import runpy, sys; sys.path.append(sys.argv[1]); "
+    "runpy.run_module('segmed.archive.workers.worker', run_name='__main__')"
+)
+
+_DEATHS = (EOFError, ConnectionError, OSError)
+
+
+class WorkerDied(Exception):  # noqa: N818 - an event that a slot acts upon, not an error of ours
+    """A worker process ended, or said nothing for too long, with jobs in hand."""
+
+
+class Worker:
+    """One worker process and the socket to it.
+
+    Args:
+        setup: What it needs to begin.
+        timeout_s: Longest time without a result while it holds a job, in s; None for ever.
+    """
+
+    def __init__(self, setup: Setup, timeout_s: float | None) -> None:
+        ours, theirs = socket.socketpair()
+        self._timeout_s = timeout_s
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", START, str(HOME), str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+        )
+        theirs.close()
+        self._connection = Connection(ours.detach())
+        try:
+            self._connection.send(setup)
+            ready: Ready = self._connection.recv()
+        except _DEATHS as error:
+            self.end()
+            raise ServiceError(
+                f"a worker process ended at its start ({self.how_it_ended()}); "
+                "see its message above"
+            ) from error
+        if ready.fault:
+            self.end()
+            raise ServiceError(f"a worker process cannot start: {ready.fault}")
+
+    def send(self, job: Job) -> None:
+        """Give the worker a job.
+
+        Raises:
+            WorkerDied: It is gone.
+        """
+        try:
+            self._connection.send(job)
+        except _DEATHS as error:
+            raise WorkerDied from error
+
+    def result(self) -> Result:
+        """Wait for a result.
+
+        Raises:
+            WorkerDied: It is gone, or gave none in time and was ended.
+        """
+        try:
+            if not self._connection.poll(self._timeout_s):
+                self._process.kill()
+                raise WorkerDied
+            result: Result = self._connection.recv()
+        except _DEATHS as error:
+            raise WorkerDied from error
+        return result
+
+    def end(self) -> None:
+        """Close the socket, which ends the process, and make sure of it."""
+        self._connection.close()
+        try:
+            self._process.wait(END_WAIT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def how_it_ended(self) -> str:
+        """Exit status or signal of an ended process, in words."""
+        status = self._process.wait()
+        return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+
+
+class WorkerEngine:
+    """Worker processes that load the model once each.
+
+    When a worker dies, each study it held is tried once more, alone in a fresh worker; one that
+    kills that one too is quarantined. A study is never blamed for the death of the driver.
+
+    Args:
+        setup: What every worker needs.
+        results: Where results go.
+        workers: How many processes.
+        timeout_s: Longest time without a result while a worker holds a job, in s; None for ever.
+        devices: Devices that the workers take in turn, instead of the one that `setup` names.
+    """
+
+    fetches = False
+
+    def __init__(
+        self,
+        setup: Setup,
+        results: Results,
+        *,
+        workers: int = 1,
+        timeout_s: float | None = None,
+        devices: Sequence[str] = (),
+    ) -> None:
+        self.capacity = workers * IN_HAND
+        self._results = results
+        self._timeout_s = timeout_s
+        self._is_stopping = False
+        self._jobs: queue.Queue[Job | None] = queue.Queue()
+        self._threads = [
+            threading.Thread(
+                target=self._slot,
+                args=(on_device(setup, devices[number % len(devices)]) if devices else setup,),
+                name=f"segmed-worker-{number}",
+                daemon=True,
+            )
+            for number in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Take a job in hand."""
+        self._jobs.put(job)
+
+    def close(self) -> None:
+        """End the workers after the studies they hold."""
+        self._is_stopping = True
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _slot(self, setup: Setup) -> None:
+        worker: Worker | None = None
+        held: dict[str, Job] = {}
+        try:
+            while True:
+                try:
+                    if not self._top_up(worker, held):
+                        return
+                    if worker is None:
+                        worker = Worker(setup, self._timeout_s)
+                        self._send_all(worker, held)
+                    result = worker.result()
+                    held.pop(result.key)
+                    self._results.put(result)
+                except WorkerDied:
+                    assert worker is not None
+                    worker.end()
+                    worker = None
+                    self._try_alone(setup, list(held.values()))
+                    held.clear()
+        except ServiceError as error:
+            self._results.put(error)
+        finally:
+            if worker is not None:
+                worker.end()
+
+    def _top_up(self, worker: Worker | None, held: dict[str, Job]) -> bool:
+        """Fill a worker's hands; wait only while they are empty. False: there will be no more."""
+        while len(held) < IN_HAND:
+            try:
+                job = self._jobs.get(block=not held)
+            except queue.Empty:
+                return True
+            if job is None or self._is_stopping:
+                return False
+            held[job.key] = job
+            if worker is not None:
+                worker.send(job)
+        return True
+
+    def _send_all(self, worker: Worker, held: dict[str, Job]) -> None:
+        for job in held.values():
+            worker.send(job)
+
+    def _try_alone(self, setup: Setup, suspects: list[Job]) -> None:
+        """Give each study that a dead worker held one more chance, alone."""
+        worker: Worker | None = None
+        for job in suspects:
+            try:
+                worker = worker or Worker(setup, self._timeout_s)
+                worker.send(job)
+                self._results.put(worker.result())
+            except WorkerDied:
+                assert worker is not None
+                worker.end()
+                message = f"its process died twice ({worker.how_it_ended()}), the second time alone"
+                self._results.put(Result(job.key, "killed_process", message, quarantine=True))
+                worker = None
+        if worker is not None:
+            worker.end()

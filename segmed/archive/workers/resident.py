@@ -1,0 +1,194 @@
+"""The crew of a machine that is sent pieces of an archive: it stays, so the model is loaded once.
+
+A scheduler of some cluster calls `segment_piece` in a process on that machine, one piece after the
+other or two at once. Segmenting goes on in worker processes of their own, as on the driver's
+machine: a deadly study is tried alone and quarantined there, and the cluster's process lives on.
+"""
+
+from __future__ import annotations
+
+import queue
+import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from segmed.archive.job import Job, Result
+from segmed.archive.pacs.delivery import Patience
+from segmed.archive.pacs.fetching import fetched
+from segmed.archive.study import StudySource
+from segmed.archive.workers.engine import WorkerEngine
+from segmed.archive.workers.setup import Setup
+
+IDLE_S = 300.0
+"""How long a crew without work keeps the model in memory, in s."""
+
+FETCHES = 2
+"""Studies that a machine fetches at once, over all the pieces it has."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some studies of an archive, as they are sent to another machine.
+
+    Attributes:
+        setup: What a worker needs before its first job; paths that all machines share.
+        jobs: What to segment; studies of a network source come without files.
+        open_source: Opens the source on the machine that fetches; None where files are shared.
+        patience: How long networks are waited for.
+        workers: Worker processes a machine.
+    """
+
+    setup: Setup
+    jobs: tuple[Job, ...]
+    open_source: Callable[[], StudySource] | None = None
+    patience: Patience = field(default_factory=Patience)
+    workers: int = 1
+
+
+def segment_piece(piece: Piece) -> list[Result]:
+    """Segment some studies on this machine, the crew that is here going on with them.
+
+    Raises:
+        ServiceError: The worker processes cannot start.
+    """
+    crew = _crew_for(piece)
+    try:
+        with tempfile.TemporaryDirectory(prefix="segmed-fetch-") as spool:
+            return _run(piece, crew, Path(spool))
+    finally:
+        crew.leave()
+
+
+def _run(piece: Piece, crew: ResidentCrew, spool: Path) -> list[Result]:
+    inbox: queue.Queue[Any] = queue.Queue()
+
+    def begin(number: int, job: Job) -> None:
+        got: Job | Result = job
+        if not job.study.channels and piece.open_source is not None:
+            folder = spool / str(number)
+            folder.mkdir()
+            got = fetched(job, piece.open_source(), folder, piece.patience)
+        if isinstance(got, Job):
+            crew.submit(got, inbox)
+        else:
+            inbox.put(got)
+
+    for number, job in enumerate(piece.jobs):
+        crew.fetches.submit(begin, number, job)
+    return [_result(inbox.get()) for _ in piece.jobs]
+
+
+def _result(report: Any) -> Result:
+    if isinstance(report, Exception):
+        raise report
+    assert isinstance(report, Result)
+    return report
+
+
+class ResidentCrew:
+    """Worker processes that several pieces share.
+
+    Args:
+        setup: What they need.
+        workers: How many.
+    """
+
+    def __init__(self, setup: Setup, workers: int) -> None:
+        self.pieces = 0
+        self.fetches = ThreadPoolExecutor(FETCHES, "segmed-fetch")
+        self._timer: threading.Timer | None = None
+        self._inboxes: dict[str, queue.Queue[Any]] = {}
+        self._lock = threading.Lock()
+        self._results: queue.Queue[Any] = queue.Queue()
+        self._engine = WorkerEngine(setup, self._results, workers=workers)
+        threading.Thread(target=self._sort, name="segmed-sort", daemon=True).start()
+
+    def submit(self, job: Job, inbox: queue.Queue[Any]) -> None:
+        """Segment one study; its result goes to `inbox`."""
+        with self._lock:
+            self._inboxes[job.key] = inbox
+        self._engine.submit(job)
+
+    def leave(self) -> None:
+        """A piece is done with this crew; the last one leaves it to end when nothing comes."""
+        with _LOCK:
+            self.pieces -= 1
+            if self.pieces == 0:
+                self._timer = threading.Timer(IDLE_S, _dismiss, (self,))
+                self._timer.daemon = True
+                self._timer.start()
+
+    def join(self) -> None:
+        """A piece begins; called with the lock held."""
+        self.pieces += 1
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def close(self) -> None:
+        """End the workers."""
+        self.fetches.shutdown(wait=False, cancel_futures=True)
+        self._engine.close()
+        self._results.put(None)
+
+    def _sort(self) -> None:
+        """In a thread: give each result to the piece that waits for it; a failure to all."""
+        while (report := self._results.get()) is not None:
+            with self._lock:
+                if isinstance(report, Result):
+                    waiting = [self._inboxes.pop(report.key)]
+                else:
+                    waiting = list({id(inbox): inbox for inbox in self._inboxes.values()}.values())
+                    self._inboxes.clear()
+            for inbox in waiting:
+                inbox.put(report)
+            if not isinstance(report, Result):
+                _forget(self)
+
+
+_LOCK = threading.Lock()
+_crews: dict[str, ResidentCrew] = {}
+
+
+def _crew_for(piece: Piece) -> ResidentCrew:
+    """The crew with this model, begun if there is none; one with another model ends when free.
+
+    A model is known by its hash, which `writing` holds, wherever its package lies.
+    """
+    name = repr((replace(piece.setup, packages=()), piece.workers))
+    with _LOCK:
+        idle = [other for other, crew in _crews.items() if other != name and crew.pieces == 0]
+        dismissed = [_crews.pop(other) for other in idle]
+        if name not in _crews:
+            _crews[name] = ResidentCrew(piece.setup, piece.workers)
+        crew = _crews[name]
+        crew.join()
+    for other in dismissed:
+        other.close()
+    return crew
+
+
+def _forget(crew: ResidentCrew) -> None:
+    """Let the next piece begin a new crew."""
+    with _LOCK:
+        for name in [name for name, known in _crews.items() if known is crew]:
+            del _crews[name]
+
+
+def _dismiss(crew: ResidentCrew) -> None:
+    """End a crew that nothing came for."""
+    with _LOCK:
+        if crew.pieces > 0:
+            return
+    _forget(crew)
+    crew.close()
+
+
+def dismiss_crews() -> None:
+    """End all crews of this process that have nothing to do."""
+    for crew in list(_crews.values()):
+        _dismiss(crew)

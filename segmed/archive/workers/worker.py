@@ -1,0 +1,51 @@
+"""The worker process: loads the model once, then segments what it is sent.
+
+Started by `worker_engine` with the number of its end of a socket as second argument.
+It ends when the other end closes, so it never outlives its driver by more than the study in hand.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+from multiprocessing.connection import Connection
+
+from segmed.archive.engine import Results, ThreadEngine
+from segmed.archive.model import read_packages
+from segmed.archive.workers.setup import Ready, Setup
+from segmed.errors import SegmedError
+from segmed.inference import Predictor
+
+
+def serve(connection: Connection) -> None:
+    """Load the model, say so, and segment jobs until the other end closes."""
+    setup: Setup = connection.recv()
+    results: Results = queue.Queue()
+    try:
+        packages = read_packages(setup.packages)
+        predictor = Predictor(packages, **setup.options)
+    except SegmedError as error:
+        connection.send(Ready(str(error)))
+        return
+    engine = ThreadEngine(predictor, setup.writing, results, carefully=False)
+    connection.send(Ready())
+
+    def forward() -> None:
+        while True:
+            try:
+                connection.send(results.get())
+            except OSError:
+                os._exit(1)
+
+    threading.Thread(target=forward, daemon=True).start()
+    while True:
+        try:
+            engine.submit(connection.recv())
+        except (EOFError, OSError):
+            os._exit(0)  # the driver is gone or has no more work; drafts are swept by the next run
+
+
+if __name__ == "__main__":
+    serve(Connection(int(sys.argv[2])))

@@ -1,0 +1,350 @@
+"""What one DICOM file says of itself, read without its pixels.
+
+Its bytes are measured against what its header promises, so that a truncated file is known before a
+voxel is decoded. Nothing here raises for what a file holds: the fault is part of the answer.
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pydicom
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from segmed.io.dicom.frames import Elements, Slice, numbers, slices_of
+from segmed.io.dicom.quick import quick_header
+from segmed.io.dicom.uid import short_hash
+
+MAX_INFLATED_BYTES = 1 << 30
+"""Largest deflated data set that is inflated."""
+
+MAX_INFLATION, FREE_INFLATED_BYTES = 100, 1 << 24
+"""How many times its size a deflated data set may become once it is beyond so many bytes: images do
+not come near; empty elements do, and each of them would be parsed."""
+
+TAGS = [
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID",
+    "Modality", "ImageType", "SeriesDescription", "SeriesNumber", "InstanceNumber",
+    "BodyPartExamined", "ContrastBolusAgent", "ImagesInAcquisition", "AcquisitionNumber",
+    "AcquisitionTime", "ContentTime", "EchoTime", "EchoNumbers",
+    "TemporalPositionIdentifier", "TriggerTime", "DiffusionBValue",
+    "ImagePositionPatient", "ImageOrientationPatient", "FrameOfReferenceUID", "PixelSpacing",
+    "SliceThickness", "SpacingBetweenSlices", "Rows", "Columns", "SamplesPerPixel",
+    "PhotometricInterpretation", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit",
+    "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
+    "LossyImageCompression",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+]  # fmt: skip
+NAMED_DICOM = frozenset({".dcm", ".dicom", ".ima", ".dic"})
+"""Suffixes that name DICOM and nothing else."""
+
+UID_ROOT, ZIP_MAGIC = b"1.2.840.10008.", b"PK\x03\x04"
+HEAD_BYTES = 512
+"""Within these a DICOM file names its SOP class and transfer syntax, whose UIDs begin so."""
+
+_PIXEL_TAGS = {(0x7FE0, 0x0008): 4, (0x7FE0, 0x0009): 8, (0x7FE0, 0x0010): 0}
+_LONG_VRS = {b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"UN"}
+_ITEM, _DELIMITER = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
+_UNDEFINED = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a file or a series cannot be used.
+
+    Attributes:
+        reason: Stable code.
+        message: One line, without identifiers.
+    """
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class DicomHeader:
+    """One DICOM file, as far as reading its series needs it.
+
+    Attributes:
+        path: The file.
+        sop_class: SOP class UID.
+        sop_uid: SOP instance UID.
+        series_uid: Series instance UID; empty where the file is too short to say.
+        study_uid: Study instance UID.
+        patient_key: Short hash of the patient identifier.
+        modality: Such as `MR`.
+        image_type: Values of ImageType.
+        description: SeriesDescription; personal, never logged.
+        body_part: BodyPartExamined.
+        contrast_agent: ContrastBolusAgent; free text, never logged.
+        rows: Pixels down.
+        columns: Pixels across.
+        samples: Values a pixel.
+        bits_allocated: Bits of the container of one value.
+        photometric: Such as `MONOCHROME2`.
+        transfer_syntax: How the pixels are encoded.
+        frame_of_reference: UID of the space of the positions.
+        instance_number: Number in the series, if stated.
+        images_in_acquisition: How many images the scanner made, if stated.
+        has_pixels: Whether there is pixel data.
+        has_lut: Whether values need a look-up table instead of a slope.
+        is_lossy: Whether the pixels were ever compressed with loss.
+        slices: One per frame.
+        fault: What is wrong with this file by itself.
+    """
+
+    path: Path
+    sop_class: str = ""
+    sop_uid: str = field(default="", repr=False)
+    series_uid: str = field(default="", repr=False)
+    study_uid: str = field(default="", repr=False)
+    patient_key: str = ""
+    modality: str = ""
+    image_type: tuple[str, ...] = ()
+    description: str = field(default="", repr=False)
+    body_part: str = ""
+    contrast_agent: str = field(default="", repr=False)
+    rows: int = 0
+    columns: int = 0
+    samples: int = 1
+    bits_allocated: int = 0
+    photometric: str = ""
+    transfer_syntax: str = ""
+    frame_of_reference: str = field(default="", repr=False)
+    instance_number: int | None = None
+    images_in_acquisition: int | None = None
+    has_pixels: bool = False
+    has_lut: bool = False
+    is_lossy: bool = False
+    slices: tuple[Slice, ...] = ()
+    fault: Fault | None = None
+
+
+@contextmanager
+def tolerant_pydicom() -> Iterator[None]:
+    """Silence pydicom's remarks on odd values, in warnings and in its log.
+
+    Every value used is checked by our own rules, and the remarks quote values, which are personal.
+    """
+    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom(\..*)?")
+        yield
+
+
+def looks_like_dicom(start: bytes) -> bool:
+    """Whether the first 132 bytes of a file are DICOM's, with or without its preamble."""
+    if start[128:132] == b"DICM":
+        return True
+    if len(start) < 16:
+        return False
+    group, element = struct.unpack("<HH", start[:4])
+    if (group, element) not in {(2, 0), (2, 1), (2, 2), (8, 0), (8, 1), (8, 5), (8, 8), (8, 0x16)}:
+        return False
+    explicit = start[4:6].isalpha() and start[4:6].isupper()
+    return explicit or struct.unpack("<I", start[4:8])[0] <= 256
+
+
+def _was_dicom(path: Path, start: bytes) -> bool:
+    """Whether a file that is no DICOM says by its name, or by UIDs among binary, that it was."""
+    if path.suffix.lower() in NAMED_DICOM:
+        return True
+    return UID_ROOT in start and b"\0" in start and not start.startswith(ZIP_MAGIC)
+
+
+def read_header(path: Path, *, quick: bool = True) -> DicomHeader | None:
+    """Read one file's header.
+
+    Args:
+        path: Any file.
+        quick: Try the short way of `quick` first.
+
+    Returns:
+        The header, with its fault where it has one; None where the file is not DICOM at all.
+        An empty file counts as a DICOM file that lost its content, and so does one that says by
+        its name, or by the UIDs in it, that it was DICOM.
+    """
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(HEAD_BYTES)
+            if not start:
+                return DicomHeader(path, fault=Fault("empty_file", "the file has no bytes"))
+            if len(start) < 132 and not any(start):
+                return DicomHeader(path, fault=Fault("truncated", "the file ends in its preamble"))
+            if not looks_like_dicom(start[:132]):
+                if not _was_dicom(path, start):
+                    return None
+                return DicomHeader(path, fault=Fault("unreadable", "its begin is not DICOM's"))
+            stream.seek(0)
+            return _read(path, stream, quick=quick)
+    except Exception as error:  # noqa: BLE001 - isolation boundary: one file of a whole tree
+        return DicomHeader(
+            path, fault=Fault("unreadable", f"the header cannot be parsed ({_kind(error)})")
+        )
+
+
+def _kind(error: BaseException) -> str:
+    """An error's class: its text may quote the file's content, which may be personal."""
+    return type(error).__name__
+
+
+def _read(path: Path, stream: IO[bytes], *, quick: bool) -> DicomHeader:
+    size = path.stat().st_size
+    plain = quick_header(stream, size, TAGS) if quick else None
+    if plain is not None:
+        header = _fields(plain.values, path, plain.transfer_syntax)
+        stream.seek(plain.end)
+        return _with_pixels(header, stream, size)
+    if _is_deflated_bomb(stream, size):
+        return DicomHeader(path, fault=Fault("too_large", "the deflated content is too large"))
+    stream.seek(0)
+    dataset = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=TAGS)
+    syntax = str(dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian))
+    return _with_pixels(_fields(dataset, path, syntax), stream, size)
+
+
+def _with_pixels(header: DicomHeader, stream: IO[bytes], size: int) -> DicomHeader:
+    """Add what the pixel data, at which the stream stands, say."""
+    fault = None
+    encoding = UID(header.transfer_syntax)
+    if encoding == DeflatedExplicitVRLittleEndian:
+        has_pixels = bool(header.rows and header.columns)  # its length is checked when decoded
+    else:
+        has_pixels, fault = _measure_pixels(stream, size, header, encoding)
+        if not has_pixels and fault is None and not header.series_uid:
+            fault = Fault("truncated", "the file ends inside its header")
+    return replace(header, has_pixels=has_pixels, fault=header.fault or fault)
+
+
+def _is_deflated_bomb(stream: IO[bytes], size: int) -> bool:
+    """Whether a deflated data set inflates beyond the limit; looks no further than needed."""
+    stream.seek(0)
+    start = stream.read(2048)
+    where = start.find(DeflatedExplicitVRLittleEndian.encode())
+    if where < 0 or len(start) < 144:
+        return False
+    length = struct.unpack("<I", start[140:144])[0]  # (0002,0000), right after the magic
+    stream.seek(144 + length)
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    most = min(MAX_INFLATED_BYTES, max(FREE_INFLATED_BYTES, MAX_INFLATION * size))
+    total, pending = 0, b""
+    while pending or (pending := stream.read(1 << 16)):
+        total += len(inflater.decompress(pending, 1 << 22))
+        pending = inflater.unconsumed_tail
+        if total > most:
+            return True
+        if inflater.eof:
+            break
+    return False
+
+
+def _fields(dataset: Elements, path: Path, transfer_syntax: str) -> DicomHeader:
+    def text(name: str) -> str:
+        return str(dataset.get(name) or "").strip("\0 ")
+
+    def whole(name: str) -> int | None:
+        value = numbers(dataset, name, 1)
+        return int(value[0]) if value is not None else None
+
+    fault = None
+    try:
+        slices = slices_of(dataset)
+    except Exception as error:  # noqa: BLE001 - isolation boundary: pydicom raises what it likes
+        slices, fault = (), Fault("unreadable", f"its geometry cannot be parsed ({_kind(error)})")
+    if fault is None and len(slices) != max(whole("NumberOfFrames") or 1, 1):
+        fault = Fault("unreadable", "the number of frames and of their places differ")
+    return DicomHeader(
+        path=path,
+        sop_class=text("SOPClassUID"),
+        sop_uid=text("SOPInstanceUID"),
+        series_uid=text("SeriesInstanceUID"),
+        study_uid=text("StudyInstanceUID"),
+        patient_key=short_hash(text("PatientID")),
+        modality=text("Modality"),
+        image_type=_strings(dataset.get("ImageType")),
+        description=text("SeriesDescription"),
+        body_part=text("BodyPartExamined"),
+        contrast_agent=text("ContrastBolusAgent"),
+        rows=whole("Rows") or 0,
+        columns=whole("Columns") or 0,
+        samples=whole("SamplesPerPixel") or 1,
+        bits_allocated=whole("BitsAllocated") or 0,
+        photometric=text("PhotometricInterpretation"),
+        transfer_syntax=transfer_syntax,
+        frame_of_reference=text("FrameOfReferenceUID"),
+        instance_number=whole("InstanceNumber"),
+        images_in_acquisition=whole("ImagesInAcquisition"),
+        has_lut="ModalityLUTSequence" in dataset,
+        is_lossy=text("LossyImageCompression") == "01",
+        slices=slices,
+        fault=fault,
+    )
+
+
+def _strings(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else tuple(str(part) for part in value)
+
+
+def _measure_pixels(
+    stream: IO[bytes], size: int, header: DicomHeader, encoding: UID
+) -> tuple[bool, Fault | None]:
+    """Whether pixel data follow, and whether they are all there.
+
+    pydicom leaves the stream at the tag of the pixel data, or at the end of the file.
+    """
+    begin = stream.read(12)
+    order = "<" if encoding.is_little_endian else ">"
+    if len(begin) < 8:
+        return False, Fault("truncated", "the file ends inside its header") if begin else None
+    tag = struct.unpack(order + "HH", begin[:4])
+    if tag not in _PIXEL_TAGS:
+        return False, None
+    if encoding.is_implicit_VR:
+        length, consumed = struct.unpack(order + "I", begin[4:8])[0], 8
+    elif begin[4:6] in _LONG_VRS and len(begin) == 12:
+        length, consumed = struct.unpack(order + "I", begin[8:12])[0], 12
+    else:
+        return True, Fault("unreadable", "the pixel data have no known value representation")
+    stream.seek(consumed - len(begin), 1)
+    here = stream.tell()
+    if length == _UNDEFINED:
+        return True, _measure_fragments(stream, size)
+    bits = header.bits_allocated or 8 * _PIXEL_TAGS[tag]
+    frames = max(len(header.slices), 1)
+    wanted = (header.rows * header.columns * header.samples * frames * bits + 7) // 8
+    if here + length > size or length < wanted:
+        there = min(length, size - here)
+        return True, Fault(
+            "truncated", f"{max(there, 0)} of {max(wanted, length)} bytes of pixel data are there"
+        )
+    return True, None
+
+
+def _measure_fragments(stream: IO[bytes], size: int) -> Fault | None:
+    """Walk the items of encapsulated pixel data to their end, without reading them."""
+    items = 0
+    while len(begin := stream.read(8)) == 8:
+        group, element, length = struct.unpack("<HHI", begin)
+        if (group, element) == _DELIMITER:
+            if items < 2:
+                return Fault("truncated", "the encapsulated pixel data hold no frame")
+            return None
+        if (group, element) != _ITEM or stream.tell() + length > size:
+            break
+        items += 1
+        stream.seek(length, 1)
+    return Fault("truncated", "the encapsulated pixel data end too early")
+
+
+def finite(values: Sequence[float] | None) -> bool:
+    """Whether numbers are there and none is NaN or infinite."""
+    return values is not None and bool(np.isfinite(values).all())

@@ -1,0 +1,192 @@
+"""The source images of a derived DICOM object: in slice order, and mended where a writer needs it.
+
+Only copies in memory are mended; the files stay as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+import torch
+from monai.data import MetaTensor
+from pydicom.dataset import Dataset
+
+from segmed.errors import GeometryError, ImageError, UsageError
+from segmed.io.dicom.audit import SeriesAudit, judge
+from segmed.io.dicom.header import read_header, tolerant_pydicom
+from segmed.io.dicom.read import require_usable
+from segmed.io.label import smallest_type
+from segmed.io.read import grid_of, source_of
+
+EMPTY_IF_MISSING = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
+    "AccessionNumber", "ReferringPhysicianName", "StudyID", "SeriesNumber", "InstanceNumber",
+    "PositionReferenceIndicator",
+)  # fmt: skip
+"""Type 2 attributes: they must be there and may be empty. Real files lack some."""
+
+GEOMETRY_TOLERANCE_MM = 1e-2
+
+DATED_BY = ("Series", "Study", "Content")
+"""Whose date and time a derived object takes, the first that is sound."""
+
+DATES = ("PatientBirthDate", "StudyDate")
+"""Copied dates; one that is none is left empty, since writers refuse it and quote it."""
+
+SOUND_TIME = re.compile(r"(([01][0-9]|2[0-3])([0-5][0-9]([0-5][0-9](\.[0-9]{1,6})?)?)?)?")
+
+UNKNOWN_MOMENT = ("19000101", "000000")
+"""Date and time of an object whose source images have none."""
+
+
+@dataclass(frozen=True)
+class References:
+    """The images that a segmentation belongs to.
+
+    Attributes:
+        audit: Their series.
+        datasets: One a file, without pixels, with one orientation and all type 2 attributes.
+        frames: Frame of each slice, in slice order; all 0 for classic files.
+    """
+
+    audit: SeriesAudit
+    datasets: tuple[Dataset, ...]
+    frames: tuple[int, ...]
+
+    @property
+    def key(self) -> str:
+        """What identifies the input: all its instance UIDs."""
+        return " ".join(sorted(str(dataset.SOPInstanceUID) for dataset in self.datasets))
+
+    @property
+    def moment(self) -> tuple[str, str]:
+        """Date `YYYYMMDD` and time `HHMMSS` of the source images, for objects made from them.
+
+        The clock is not asked: equal input shall give equal bytes.
+
+        Source:
+            DICOM PS3.5 section 6.2 (DA and TM; the form with full stops is that of ACR-NEMA).
+        """
+        first = self.datasets[0]
+        for owner in DATED_BY:
+            day = _day(str(first.get(f"{owner}Date") or ""))
+            if day is not None:
+                return day, _clock_time(str(first.get(f"{owner}Time") or ""))
+        return UNKNOWN_MOMENT
+
+
+def _day(text: str) -> str | None:
+    """A date as `YYYYMMDD`, or None where the text is none."""
+    digits = text.strip().replace(".", "")
+    if not re.fullmatch(r"[0-9]{8}", digits):
+        return None
+    try:
+        date.fromisoformat(f"{digits[:4]}-{digits[4:6]}-{digits[6:]}")
+    except ValueError:
+        return None
+    return digits
+
+
+def _clock_time(text: str) -> str:
+    """A time as `HHMMSS`; midnight where the text is none."""
+    digits = text.strip().replace(":", "").split(".")[0].ljust(6, "0")
+    is_sound = re.fullmatch(r"([01][0-9]|2[0-3])[0-5][0-9][0-5][0-9]", digits)
+    return digits if is_sound else UNKNOWN_MOMENT[1]
+
+
+def references_of(like: MetaTensor) -> References:
+    """Load the source images of an image that was read from DICOM.
+
+    Args:
+        like: The image; its affine must still be that of its files.
+
+    Returns:
+        Its references.
+
+    Raises:
+        UsageError: The image was not read from a DICOM series.
+        GeometryError: The image has been moved or resampled since it was read.
+        ImageError: The files are no longer a sound series.
+    """
+    source = source_of(like)
+    if source is None or source.format != "dicom":
+        raise UsageError(
+            "a DICOM result needs an image that was read from a DICOM series, this came from "
+            f"{'memory' if source is None else source.format}; write .nii.gz instead"
+        )
+    with tolerant_pydicom():
+        headers = [read_header(path) for path in source.paths]
+        audit = judge([header for header in headers if header is not None])
+        require_usable(audit)
+        _check_unmoved(like, audit)
+        datasets = tuple(_mended(path, audit) for path in audit.files)
+    return References(audit, datasets, tuple(part.frame for _, part in audit.slices))
+
+
+def _check_unmoved(like: MetaTensor, audit: SeriesAudit) -> None:
+    grid = grid_of(like)
+    moved = audit.affine_ras is None or not np.allclose(
+        grid.affine_ras, audit.affine_ras, atol=GEOMETRY_TOLERANCE_MM
+    )
+    if grid.shape != audit.shape or moved:
+        raise GeometryError(
+            f"the image of shape {grid.shape} no longer lies on the grid of its DICOM series "
+            f"{audit.shape}; pass it as it was read"
+        )
+
+
+def _mended(path: Path, audit: SeriesAudit) -> Dataset:
+    dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+    for name in EMPTY_IF_MISSING:
+        if name not in dataset:
+            setattr(dataset, name, None if name.endswith("Number") else "")
+    for name in DATES:
+        setattr(dataset, name, _day(str(dataset.get(name) or "")) or "")
+    if not SOUND_TIME.fullmatch(str(dataset.StudyTime or "")):
+        dataset.StudyTime = ""
+    if "ImageOrientationPatient" in dataset:
+        first = audit.slices[0][1].orientation
+        dataset.ImageOrientationPatient = list(first or ())
+    return dataset
+
+
+def label_slices(
+    label: torch.Tensor, like: MetaTensor, values: tuple[int, ...], path: Path
+) -> npt.NDArray[np.generic]:
+    """A label map as slices of rows and columns.
+
+    Args:
+        label: `[i, j, k]` or `[1, i, j, k]` on the grid of `like`.
+        like: The image.
+        values: Label values that have a segment.
+        path: The file to be written, for messages.
+
+    Returns:
+        `[slices, rows, columns]` uint8 or uint16.
+
+    Raises:
+        GeometryError: The shapes differ.
+        ImageError: `unknown_label`: a value has no segment.
+    """
+    array = torch.as_tensor(label).detach().cpu().numpy()
+    shape = grid_of(like).shape
+    array = array[0] if array.shape == (1, *shape) else array
+    if array.shape != shape:
+        raise GeometryError(
+            f"{path.name}: a label of shape {array.shape} does not fit the image {shape}"
+        )
+    whole = smallest_type(array, path)
+    strange = sorted(set(np.unique(whole).tolist()) - {0, *values})
+    if strange:
+        raise ImageError(
+            f"{path.name}: label values {strange[:5]} have no segment; known are {list(values)}",
+            reason="unknown_label",
+            paths=[path],
+        )
+    return np.ascontiguousarray(np.transpose(whole, (2, 1, 0)))

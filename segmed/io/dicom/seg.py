@@ -1,0 +1,172 @@
+"""Write label maps as DICOM Segmentation objects, and read them.
+
+Written as BINARY with all frames, because foreign readers mistake objects whose empty frames were
+left out. One segment a label, with coded concepts. Identifiers are functions of the source images
+and the model, so that a second delivery replaces the first; dates and times are those of the source
+images, so that equal input and an equal model give equal bytes.
+
+Source:
+    DICOM PS3.3 A.51 and C.8.20 (Segmentation IOD).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import highdicom as hd
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from pydicom.uid import ExplicitVRLittleEndian
+
+from segmed.errors import UsageError
+from segmed.io.atomic import whole_file
+from segmed.io.dicom.header import tolerant_pydicom
+from segmed.io.dicom.references import References, label_slices, references_of
+from segmed.io.dicom.seg_read import VALUE_TEXT, load_seg
+from segmed.io.dicom.uid import uid_from
+from segmed.io.read import grid_of
+from segmed.io.tensors import as_label
+
+if TYPE_CHECKING:
+    from segmed.structures import LabelClass
+
+PRIVATE_SCHEME = "99SEGMED"
+ANATOMY = hd.sr.CodedConcept("123037004", "SCT", "Anatomical Structure")
+ARTIFICIAL_INTELLIGENCE = hd.sr.CodedConcept("123109", "DCM", "Artificial Intelligence")
+SERIES_NUMBER = 9000
+
+logging.getLogger("highdicom").setLevel(logging.WARNING)  # below, it quotes instance UIDs
+
+
+def write_dicom_seg(
+    path: Path | str,
+    label: torch.Tensor,
+    *,
+    like: MetaTensor,
+    labels: Sequence[LabelClass],
+    model_name: str,
+    model_version: str,
+) -> Path:
+    """Write a label map as one DICOM Segmentation object; whole or not at all.
+
+    Args:
+        path: `.dcm`.
+        label: `[i, j, k]` or `[1, i, j, k]` on the grid of `like`.
+        like: The image, as it was read from its DICOM series.
+        labels: The structures; segment numbers count them from 1. A structure without a code gets
+            one of a private scheme made from its name.
+        model_name: Name of what made the label map.
+        model_version: Its version, or the hash of its package.
+
+    Returns:
+        `path`.
+
+    Raises:
+        UsageError: The image is not from DICOM, or `labels` is empty.
+        GeometryError: The label does not fit the image.
+        ImageError: A value has no structure.
+    """
+    path = Path(path)
+    if not labels:
+        raise UsageError("a DICOM segmentation needs at least one named label, none was given")
+    references = references_of(like)
+    slices = label_slices(label, like, tuple(entry.value for entry in labels), path)
+    planes = np.zeros(slices.shape, dtype=np.uint8)
+    for number, entry in enumerate(labels, start=1):
+        planes[slices == entry.value] = number
+    if len(references.datasets) == 1:  # highdicom wants the order of the file's frames
+        planes = planes[np.argsort(references.frames)]
+    identity = (references.key, model_name, model_version)
+    with tolerant_pydicom():
+        # Names of real patients break the recommended form; they are copied as they are.
+        warnings.filterwarnings("ignore", category=UserWarning, module="highdicom")
+        segmentation = hd.seg.Segmentation(
+            source_images=list(references.datasets),
+            pixel_array=planes,
+            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=[
+                _segment(number, entry, model_name, model_version)
+                for number, entry in enumerate(labels, start=1)
+            ],
+            series_instance_uid=uid_from("seg series", *identity),
+            series_number=SERIES_NUMBER,
+            sop_instance_uid=uid_from("seg instance", *identity),
+            instance_number=1,
+            manufacturer="segmed",
+            manufacturer_model_name=model_name,
+            software_versions=model_version,
+            device_serial_number="0",
+            omit_empty_frames=False,
+            transfer_syntax_uid=ExplicitVRLittleEndian,
+            series_description=f"Segmentation by {model_name}"[:64],
+            content_label="SEGMENTATION",
+        )
+        _settle(segmentation, references, identity)
+        with whole_file(path) as partial:
+            segmentation.save_as(partial)
+    return path
+
+
+def _segment(
+    number: int, entry: LabelClass, model_name: str, model_version: str
+) -> hd.seg.SegmentDescription:
+    if entry.code is None:
+        slug = re.sub(r"[^A-Z0-9]+", "_", entry.name.upper())[:16]
+        kind = hd.sr.CodedConcept(slug, PRIVATE_SCHEME, entry.name[:64])
+    else:
+        kind = hd.sr.CodedConcept(entry.code.value, entry.code.scheme, entry.code.meaning[:64])
+    description = hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=entry.name[:64],
+        segmented_property_category=ANATOMY,
+        segmented_property_type=kind,
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name=model_name[:64], version=model_version[:64], family=ARTIFICIAL_INTELLIGENCE
+        ),
+    )
+    description.SegmentDescription = VALUE_TEXT.format(entry.value)
+    return description
+
+
+def _settle(
+    segmentation: hd.seg.Segmentation, references: References, identity: tuple[str, ...]
+) -> None:
+    """Replace what highdicom draws at random or from the clock: equal input gives equal bytes."""
+    day, time = references.moment
+    segmentation.InstanceCreationDate = segmentation.ContentDate = day
+    segmentation.InstanceCreationTime = segmentation.ContentTime = time
+    for item in segmentation.get("ContributingEquipmentSequence", ()):
+        if "ContributionDateTime" in item:
+            item.ContributionDateTime = day + time
+    organisation = uid_from("seg dimensions", *identity)
+    for item in segmentation.DimensionOrganizationSequence:
+        item.DimensionOrganizationUID = organisation
+    for item in segmentation.DimensionIndexSequence:
+        item.DimensionOrganizationUID = organisation
+
+
+def read_dicom_seg(path: Path | str, *, like: MetaTensor | None = None) -> MetaTensor:
+    """Read a DICOM Segmentation object as a label map.
+
+    Args:
+        path: The file.
+        like: An image to whose grid the frames are mapped by their positions; without it the grid
+            spans the frames that the object holds.
+
+    Returns:
+        `[1, columns, rows, slices]` int32. Values are segment numbers, or the label values that
+        `write_dicom_seg` noted.
+
+    Raises:
+        ImageError: The object is refused; see `segmed.io.dicom.seg_read`.
+        GeometryError: A frame lies on no slice of `like`.
+    """
+    grid = None if like is None else grid_of(like)
+    return as_label(load_seg(Path(path), grid=grid))

@@ -1,0 +1,222 @@
+"""Read DICOM Segmentation objects by our own rules, on pydicom alone.
+
+Reasons: `not_seg`, `fractional`, `overlapping_segments`, `no_frame_positions`,
+`mixed_orientation`, `uneven_slices`, `shifted_slices`, `truncated`, `undecodable`, `too_large`,
+and `other_grid` where a frame lies on no slice of the grid asked for.
+
+Source:
+    DICOM PS3.3 C.8.20.2 (Segmentation image), PS3.5 8.1.1 (1-bit pixels run over frame borders).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.pixels import get_decoder
+from pydicom.uid import ImplicitVRLittleEndian
+
+from segmed.errors import GeometryError, ImageError
+from segmed.geometry import Grid
+from segmed.io.bytestream import refusal
+from segmed.io.dicom.audit import ORIENTATION_TOLERANCE
+from segmed.io.dicom.frames import Slice, slices_of
+from segmed.io.dicom.header import tolerant_pydicom
+from segmed.io.dicom.read import decoding
+from segmed.io.dicom.stack import LPS_TO_RAS
+from segmed.io.limits import DEFAULT_LIMITS, ReadLimits, check_affine, check_size
+from segmed.io.source import Loaded, Source
+
+SEG_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+VALUE_TEXT = "label value {}"
+"""How `write_dicom_seg` notes the label value of a segment in its description."""
+
+POSITION_TOLERANCE_MM = 1e-2
+
+
+@dataclass(frozen=True)
+class SegFrames:
+    """The frames of an object.
+
+    Attributes:
+        pixels: `[frames, rows, columns]`.
+        parts: Place of each frame.
+        values: Label value of each frame; 0 where the pixels themselves are values.
+    """
+
+    pixels: npt.NDArray[Any]
+    parts: tuple[Slice, ...]
+    values: tuple[int, ...]
+
+
+def load_seg(
+    path: Path, *, grid: Grid | None = None, limits: ReadLimits = DEFAULT_LIMITS
+) -> Loaded:
+    """Read a segmentation object as a label map.
+
+    Args:
+        path: The file.
+        grid: The grid `[columns, rows, slices]` to map it to; without it the
+            grid spans the object's own frames, with empty slices where it has none.
+        limits: Bounds on its size.
+
+    Returns:
+        `[1, columns, rows, slices]` int32.
+
+    Raises:
+        ImageError: See the module.
+    """
+    with tolerant_pydicom():
+        with decoding(path):
+            dataset = pydicom.dcmread(path, force=True)
+            known = str(dataset.get("SOPClassUID", "")) in SEG_CLASSES
+            parts = slices_of(dataset) if known else ()
+            placed = bool(parts) and all(p.position and p.orientation for p in parts)
+        if not known:
+            raise refusal(path, "not_seg", "no DICOM segmentation object")
+        if not placed:
+            raise refusal(path, "no_frame_positions", "its frames do not say where they lie")
+        frames = _frames(dataset, parts, path, limits)
+        source = Source(
+            format="dicom-seg",
+            paths=(path,),
+            series_uid=str(dataset.get("SeriesInstanceUID", "")),
+            study_uid=str(dataset.get("StudyInstanceUID", "")),
+            modality="SEG",
+        )
+    target = grid or _own_grid(frames, path)
+    check_size(target.shape, limits, path)
+    check_affine(target.affine_ras, limits, path)
+    label = _placed(frames, target, path)
+    return Loaded(label[None], target.affine_ras, source)
+
+
+def _frames(
+    dataset: Dataset, parts: tuple[Slice, ...], path: Path, limits: ReadLimits
+) -> SegFrames:
+    """Decode all frames."""
+    kind = str(dataset.get("SegmentationType", ""))
+    if kind not in {"BINARY", "LABELMAP"}:
+        raise refusal(path, "fractional", f"a segmentation of type {kind!r} holds no labels")
+    check_size((len(parts), int(dataset.Rows), int(dataset.Columns)), limits, path)
+    with decoding(path):
+        count = int(dataset.get("NumberOfFrames", 1))
+        syntax = dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
+        pixels, _ = get_decoder(syntax).as_array(dataset, raw=True)
+        values = _values(dataset, kind)
+        pixels = pixels.reshape(count, int(dataset.Rows), int(dataset.Columns))
+    if not count == len(parts) == len(values):
+        raise refusal(path, "corrupt", f"{count} frames and {len(parts)} places")
+    return SegFrames(pixels, parts, values)
+
+
+def _values(dataset: Dataset, kind: str) -> tuple[int, ...]:
+    """Label value of each frame."""
+    groups = dataset.PerFrameFunctionalGroupsSequence
+    if kind == "LABELMAP":
+        return (0,) * len(groups)
+    noted = {}
+    for segment in dataset.SegmentSequence:
+        text = str(segment.get("SegmentDescription", ""))
+        match = re.fullmatch(VALUE_TEXT.format(r"(\d{1,5})"), text)
+        number = int(segment.SegmentNumber)
+        noted[number] = int(match[1]) if match else number
+    shared = dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]
+    numbers = []
+    for group in groups:
+        place = group if "SegmentIdentificationSequence" in group else shared[0]
+        numbers.append(int(place.SegmentIdentificationSequence[0].ReferencedSegmentNumber))
+    return tuple(noted[number] for number in numbers)
+
+
+def _own_grid(frames: SegFrames, path: Path) -> Grid:
+    """The grid that spans the frames."""
+    first = frames.parts[0]
+    cosines = np.asarray([part.orientation for part in frames.parts], dtype=np.float64)
+    if np.abs(cosines - cosines[0]).max() > ORIENTATION_TOLERANCE:
+        raise GeometryError(
+            f"{path.name}: frames of several orientations",
+            reason="mixed_orientation",
+            paths=[path],
+        )
+    row, column = cosines[0, :3], cosines[0, 3:]
+    normal = np.cross(row, column)
+    positions = np.asarray([part.position for part in frames.parts])
+    heights = positions @ normal
+    distinct = np.sort(heights)[np.r_[True, np.diff(np.sort(heights)) > POSITION_TOLERANCE_MM]]
+    step = _step(distinct, first, path)
+    rows, columns = frames.pixels.shape[1:]
+    spacing = first.spacing or (0.0, 0.0)
+    affine = np.eye(4)
+    affine[:3, 0], affine[:3, 1] = row * spacing[1], column * spacing[0]
+    affine[:3, 2] = normal * step
+    affine[:3, 3] = positions[int(np.argmin(heights))]
+    count = int(np.rint((distinct[-1] - distinct[0]) / step)) + 1
+    return Grid((columns, rows, count), LPS_TO_RAS @ affine)
+
+
+def _step(distinct: npt.NDArray[np.float64], first: Slice, path: Path) -> float:
+    """Slice distance: what the frames show, checked to divide all their gaps."""
+    stated = first.step or first.thickness or 1.0
+    if len(distinct) == 1:
+        return float(stated)
+    gaps = np.diff(distinct)
+    for step in (float(gaps.min()), float(stated)):
+        times = np.rint(gaps / step)
+        if (times >= 1).all() and (np.abs(gaps - times * step) < 0.03 * step).all():
+            return float((distinct[-1] - distinct[0]) / times.sum())
+    raise GeometryError(
+        f"{path.name}: frames lie at uneven distances ({gaps.min():.2f} to {gaps.max():.2f} mm)",
+        reason="uneven_slices",
+        paths=[path],
+    )
+
+
+def _placed(frames: SegFrames, target: Grid, path: Path) -> npt.NDArray[np.int32]:
+    """The label map, each frame on the slice of the grid that it lies on."""
+    shape, affine = target.shape, target.affine_ras
+    label = np.zeros(shape, dtype=np.int32)
+    rows, columns = frames.pixels.shape[1:]
+    corners = np.array([[0, columns - 1, 0], [0, 0, rows - 1], [1, 1, 1]], dtype=np.float64)
+    to_index = np.linalg.inv(affine)
+    for pixels, part, value in zip(frames.pixels, frames.parts, frames.values, strict=True):
+        world = LPS_TO_RAS[:3, :3] @ _plane(part) @ corners  # [3, 3], one corner a column
+        index = to_index[:3, :3] @ world + to_index[:3, 3:]
+        k = int(np.rint(index[2, 0]))
+        ideal = np.array([[0, columns - 1, 0], [0, 0, rows - 1], [k, k, k]], dtype=np.float64)
+        off = np.abs(affine[:3, :3] @ (index - ideal)).max()
+        if (columns, rows) != tuple(shape[:2]) or not 0 <= k < shape[2] or off > 0.1:
+            if not pixels.any():
+                continue
+            raise GeometryError(
+                f"{path.name}: a frame lies on no slice of the grid ({off:.2f} mm beside it)",
+                paths=[path],
+            )
+        _add(label[:, :, k], pixels.T, value, path)
+    return label
+
+
+def _plane(part: Slice) -> npt.NDArray[np.float64]:
+    """Column index, row index, 1 to LPS mm, `[3, 3]`."""
+    cosines = np.asarray(part.orientation)
+    spacing = part.spacing or (0.0, 0.0)
+    return np.stack(
+        [cosines[:3] * spacing[1], cosines[3:] * spacing[0], np.asarray(part.position)], axis=1
+    )
+
+
+def _add(plane: npt.NDArray[np.int32], pixels: npt.NDArray[Any], value: int, path: Path) -> None:
+    where = pixels != 0
+    if (plane[where] != 0).any():
+        raise ImageError(
+            f"{path.name}: segments overlap, a label map holds one value a voxel",
+            reason="overlapping_segments",
+            paths=[path],
+        )
+    plane[where] = value if value else pixels[where]

@@ -1,0 +1,42 @@
+"""DICOM series: scan any tree, read what is sound.
+
+```python
+for series in scan("incoming"):
+    if series.usable:
+        image = read_series(series)
+    else:
+        print(series.reason, series.message)
+```
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from monai.data import MetaTensor
+
+from segmed.io.dicom.audit import SeriesAudit
+from segmed.io.dicom.read import load_series
+from segmed.io.dicom.scan import scan
+from segmed.io.limits import DEFAULT_LIMITS, ReadLimits
+from segmed.io.tensors import as_image
+
+__all__ = ["SeriesAudit", "read_series", "scan"]
+
+
+def read_series(
+    series: SeriesAudit | Path | str, *, limits: ReadLimits = DEFAULT_LIMITS
+) -> MetaTensor:
+    """Read one DICOM series.
+
+    Args:
+        series: What `scan` said of it, or the folder or file of exactly one series.
+        limits: Bounds on its size.
+
+    Returns:
+        `[1, columns, rows, slices]` float32 with its RAS+ affine in mm.
+
+    Raises:
+        ImageError: The series is refused, or a slice cannot be decoded.
+    """
+    return as_image(load_series(series, limits))

@@ -1,0 +1,55 @@
+"""Bring the series of a mixed tree into folders of their own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from segmed.errors import UsageError
+from segmed.io.dicom.audit import SeriesAudit
+from segmed.io.dicom.uid import short_hash
+
+SORTED_OBJECTS = frozenset({"SEG"})
+"""Modalities that are no images and still belong to a data set: they hold its labels."""
+
+
+def sort_series(audits: Sequence[SeriesAudit], folder: Path | str) -> dict[str, Path]:
+    """Give each usable series, and each segmentation object, a folder of its own.
+
+    Files become hard links where the disk allows it, else copies; the tree stays as it is. Names
+    are hashes of identifiers: `PATIENT/STUDY/SERIES/0000.dcm`, numbered along the slice normal.
+
+    Args:
+        audits: What `scan` said of the tree.
+        folder: Where the folders appear; empty or absent.
+
+    Returns:
+        The folder of each sorted series, by its name.
+
+    Raises:
+        UsageError: `folder` holds something.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is not empty: name a new folder for the sorted series")
+    placed = {}
+    for audit in audits:
+        if not (audit.usable or audit.modality in SORTED_OBJECTS):
+            continue
+        home = (
+            folder / audit.patient_key / short_hash(audit.study_uid) / short_hash(audit.series_uid)
+        )
+        home.mkdir(parents=True, exist_ok=True)
+        for number, path in enumerate(audit.files):
+            _link_or_copy(path, home / f"{number:04d}.dcm")
+        placed[audit.name] = home
+    return placed
+
+
+def _link_or_copy(path: Path, target: Path) -> None:
+    try:
+        os.link(path.resolve(), target)
+    except OSError:  # another disk, or one that knows no links
+        shutil.copyfile(path, target)

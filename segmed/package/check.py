@@ -1,0 +1,119 @@
+"""Check a package without loading it: its weights pass by in pieces, however large they are."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from segmed.errors import PackageError, UsageError
+from segmed.manifest.content import digest
+from segmed.package.model_package import (
+    MAX_TEXT_BYTES,
+    MAX_WEIGHTS_BYTES,
+    PLAN_FILE,
+    WEIGHTS_FILE,
+    ModelPackage,
+    hash_differs,
+    read_card,
+    sha256_differs,
+)
+from segmed.plan import read_plan
+
+NUMBER_TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""Number types by their names in safetensors."""
+
+
+class TensorsOnDisk(Mapping[str, Tensor]):
+    """The tensors of a safetensors file, each read when it is asked for and not kept.
+
+    Args:
+        path: The file.
+
+    Raises:
+        PackageError: It is no safetensors file, or holds an unknown number type.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            with safe_open(path, framework="pt"):  # judges the header: bounds, overlaps, sizes
+                pass
+        except SafetensorError as error:
+            raise PackageError(f"{path} is damaged: {error}") from error
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header: dict[str, Any] = json.loads(stream.read(length))
+        self._path, self._start = path, 8 + length
+        self._entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        for name, entry in self._entries.items():
+            if entry["dtype"] not in NUMBER_TYPES:
+                raise PackageError(f"{path}: {name} holds numbers of type {entry['dtype']!r}")
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Read one tensor."""
+        entry = self._entries[name]
+        begin, end = entry["data_offsets"]
+        kind, shape = NUMBER_TYPES[entry["dtype"]], entry["shape"]
+        if math.prod(shape) == 0:
+            return torch.empty(shape, dtype=kind)
+        buffer = bytearray(end - begin)
+        with self._path.open("rb") as stream:
+            stream.seek(self._start + begin)
+            stream.readinto(buffer)
+        return torch.frombuffer(buffer, dtype=kind).reshape(shape)
+
+    def __iter__(self) -> Iterator[str]:
+        """Names, in the order of the file's header."""
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        """How many tensors there are."""
+        return len(self._entries)
+
+
+def check_package(folder: Path) -> ModelPackage:
+    """A package folder, checked as `ModelPackage.load` does, its tensors left on disk.
+
+    Memory is bounded by the largest tensor, not by the file.
+
+    Args:
+        folder: The package folder; it must stay as it is while the result is used.
+
+    Raises:
+        PackageError: A file is missing, damaged, a pickle, or of another schema version.
+    """
+    card = read_card(folder)
+    for name, limit in ((WEIGHTS_FILE, MAX_WEIGHTS_BYTES), (PLAN_FILE, MAX_TEXT_BYTES)):
+        size = (folder / name).stat().st_size
+        if size > limit:
+            raise PackageError(f"{folder / name} has {size} bytes; at most {limit} are read")
+        if digest(folder / name) != card.files.get(name):
+            raise sha256_differs(folder / name)
+    try:
+        plan = read_plan(folder / PLAN_FILE)
+    except UsageError as error:
+        raise PackageError(f"{folder} is damaged: {error}") from error
+    state = TensorsOnDisk(folder / WEIGHTS_FILE)
+    package = ModelPackage(
+        card.architecture, card.options, plan, state, card.provenance, card.members
+    )
+    if package.hash != card.hash:
+        raise hash_differs(folder, card, package)
+    return package
