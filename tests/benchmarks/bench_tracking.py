@@ -29,7 +29,7 @@ import psutil
 import torch
 from mlflow import MlflowClient
 
-from pipelines.tracking.runs import runs as tracking
+from pipelines.tracking import runs as tracking
 from segmed.manifest import read_manifest
 from segmed.models import build_model
 from segmed.package import ModelPackage

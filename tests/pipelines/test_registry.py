@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipelines.registry import promotion_lock as promotion_module
 from pipelines.registry.promotion_lock import promotion_lock
 from pipelines.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, Registry
-from pipelines.registry.versions import promotion_lock as promotion_module
 from segmed.errors import PackageError, UsageError
 from segmed.package import ModelPackage
 from segmed.plan import Plan

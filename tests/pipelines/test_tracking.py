@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+from pipelines.tracking import runs as tracking
 from pipelines.tracking.late_delivery import sync
 from pipelines.tracking.outbox import GATHERED_RECORDS, Outbox, deliver, outboxes
-from pipelines.tracking.runs import runs as tracking
 from segmed.errors import ServiceError
 from segmed.manifest import Manifest
 from segmed.metrics import evaluate_case, scores_table
