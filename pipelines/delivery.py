@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -132,15 +132,19 @@ class RunDelivery:
         self._uri = uri
         self._outbox = outbox
 
-    def __call__(self, record: Mapping[str, Any]) -> None:
-        """Send one record.
+    def __call__(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Send records of one kind; only metrics may be several.
 
         Raises:
             ServiceError: The server does not answer.
-            UsageError: It refuses the record.
+            UsageError: It refuses them.
         """
-        send = getattr(self, f"_send_{record['kind']}")
-        translated(self._uri, lambda: send(record))
+        kind = records[0]["kind"]
+        if kind == "metrics":
+            translated(self._uri, lambda: self._send_metrics(records))
+            return
+        (record,) = records
+        translated(self._uri, lambda: getattr(self, f"_send_{kind}")(record))
 
     def find_run(self, experiment: str) -> str | None:
         """The run of this outbox, if the server has it."""
@@ -167,10 +171,11 @@ class RunDelivery:
         )
         self.run_id = run.info.run_id
 
-    def _send_metrics(self, record: Mapping[str, Any]) -> None:
-        run_id = self._run(record)
+    def _send_metrics(self, records: Sequence[Mapping[str, Any]]) -> None:
+        run_id = self._run(records[0])
         metrics = [
             Metric(name, value, record["time"], record["step"])
+            for record in records
             for name, value in record["values"].items()
         ]
         for start in range(0, len(metrics), BATCH_METRICS):

@@ -9,6 +9,7 @@ keeps one value for equal name, step, time and value, and a run is found again b
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import logging
 import math
@@ -16,7 +17,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -26,12 +27,18 @@ logger = logging.getLogger(__name__)
 RETRY_SECONDS = 2.0
 """Pause between two attempts to reach a server that does not answer."""
 
+GATHER_SECONDS = 1.0
+"""How long values are gathered before they are sent, so that short epochs share a request."""
+
+GATHERED_RECORDS = 100
+"""At most so many records go together."""
+
 
 class Delivery(Protocol):
-    """Takes one record to the server; raises `ConnectionError` where it cannot be reached."""
+    """Takes records to the server; raises `ConnectionError` where it cannot be reached."""
 
-    def __call__(self, record: Mapping[str, Any]) -> None:
-        """Deliver `record`, or raise."""
+    def __call__(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Deliver records of one kind, of which only `metrics` come several at a time."""
 
 
 @dataclass(frozen=True)
@@ -159,11 +166,21 @@ def deliver(outbox: Outbox, delivery: Delivery) -> int:
         ConnectionError: The server went away; what it took is remembered.
     """
     sent = 0
-    for offset, record in outbox.pending():
-        delivery(record)
+    for offset, records in _gathered(outbox.pending()):
+        delivery(records)
         outbox.mark(offset)
-        sent += 1
+        sent += len(records)
     return sent
+
+
+def _gathered(
+    pending: Iterable[tuple[int, dict[str, Any]]],
+) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Neighbouring records of metrics together, all others alone; with the offset behind them."""
+    for kind, run in itertools.groupby(pending, key=lambda item: item[1]["kind"]):
+        size = GATHERED_RECORDS if kind == "metrics" else 1
+        while group := list(itertools.islice(run, size)):
+            yield group[-1][0], [record for _, record in group]
 
 
 class Courier:
@@ -206,6 +223,7 @@ class Courier:
                 self._ring.wait()
                 self._ring.clear()
                 self._attempts()
+                self._closing.wait(GATHER_SECONDS)
             self._attempts()
         except Exception as failure:  # noqa: BLE001 - handed to the training thread by close()
             self.failure = failure

@@ -38,7 +38,8 @@ def compare(request: Request) -> dict[str, Any]:
         request.manifest_path, request.plan_path, request.out_dir, size=request.size
     )
     manifest, plan = read_manifest(request.manifest_path), read_plan(plan_path)
-    title = f"{len(request.architectures)} models, {len(request.folds)} folds"
+    models, folds = len(request.architectures), len(request.folds)
+    title = f"{models} model{'s'[: models > 1]}, {folds} fold{'s'[: folds > 1]}"
     with comparison(title, manifest, plan, folder=request.folder) as parent:
         contestants, failures = train_all(request, plan_path, parent)
         contest, record = conclude(contestants, request, failures)

@@ -6,6 +6,7 @@ import json
 import math
 import socket
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from mlflow import MlflowClient
 
 from pipelines import tracking
 from pipelines.late_delivery import sync
-from pipelines.outbox import Outbox, outboxes
+from pipelines.outbox import GATHERED_RECORDS, Outbox, deliver, outboxes
 from segmed.errors import ServiceError
 from segmed.manifest import Manifest
 from segmed.metrics import evaluate_case, scores_table
@@ -198,3 +199,36 @@ def test_outbox_refuses_what_json_cannot_hold(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         box.append({"value": math.inf})
     assert [json.loads(line) for line in box.path.read_text().splitlines()] == []
+
+
+def test_waiting_metrics_share_a_request_and_the_order_of_all_else_is_kept(tmp_path: Path) -> None:
+    outbox = Outbox.create(tmp_path)
+    kinds = ["run", "params", *["metrics"] * (GATHERED_RECORDS + 5), "tags", "metrics", "end"]
+    for number, kind in enumerate(kinds):
+        outbox.append({"kind": kind, "number": number})
+    requests: list[list[int]] = []
+    sent = deliver(outbox, lambda records: requests.append([r["number"] for r in records]))
+    assert sent == len(kinds)
+    assert [number for request in requests for number in request] == list(range(len(kinds)))
+    assert [len(request) for request in requests] == [1, 1, GATHERED_RECORDS, 5, 1, 1, 1]
+    assert outbox.is_empty()
+
+
+def test_a_server_that_goes_away_between_two_requests_is_owed_only_the_second(
+    tmp_path: Path,
+) -> None:
+    outbox = Outbox.create(tmp_path)
+    for number in range(GATHERED_RECORDS + 5):
+        outbox.append({"kind": "metrics", "number": number})
+    taken: list[int] = []
+
+    def one_request_then_away(records: Sequence[Mapping[str, int]]) -> None:
+        if taken:
+            raise ConnectionError
+        taken.extend(record["number"] for record in records)
+
+    with pytest.raises(ConnectionError):
+        deliver(outbox, one_request_then_away)
+    assert [record["number"] for _, record in outbox.pending()] == list(
+        range(GATHERED_RECORDS, GATHERED_RECORDS + 5)
+    )
