@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from prefect.server.concurrency.lease_storage import filesystem
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
 ENTRYPOINT = DOCKER / "entrypoint.sh"
@@ -150,6 +151,18 @@ def test_prefect_unpacks_its_page_where_it_may_write() -> None:
     place = Path(service["environment"]["PREFECT_UI_STATIC_DIRECTORY"])
     assert service["read_only"] is True
     assert any(place.is_relative_to(mount) for mount in service["tmpfs"])
+
+
+def test_prefect_keeps_its_leases_in_files_of_its_volume() -> None:
+    service = services()["prefect"]
+    image = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
+    found = re.search(r"PREFECT_HOME=(\S+)", image)
+    assert found is not None
+    home = service["environment"].get("PREFECT_HOME", found.group(1))
+    storage = service["environment"]["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"]
+    assert storage == filesystem.__name__
+    mounts = [volume.split(":")[1] for volume in service["volumes"]]
+    assert any(Path(home).is_relative_to(mount) for mount in mounts)
 
 
 def test_entrypoint_keeps_the_login_settings_for_its_user_alone(tmp_path: Path) -> None:
