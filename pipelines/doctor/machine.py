@@ -37,7 +37,7 @@ def device() -> Finding:
     """The device that `--device auto` chooses, and its memory."""
     import torch  # noqa: PLC0415 - takes seconds
 
-    from segmed.training import choose_device  # noqa: PLC0415
+    from segmed.training import choose_device  # noqa: PLC0415 - imports torch
 
     chosen = choose_device("auto").why
     if torch.cuda.is_available():

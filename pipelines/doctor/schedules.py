@@ -33,9 +33,12 @@ def look_at_prefect(folder: Path) -> Iterator[Finding]:
         yield Finding("prefect", f"{url} is no http address", "problem", repair)
         return
     import httpx  # noqa: PLC0415 - takes seconds
-    from prefect.client.orchestration import get_client  # noqa: PLC0415
-    from prefect.exceptions import PrefectHTTPStatusError  # noqa: PLC0415
-    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings  # noqa: PLC0415
+    from prefect.client.orchestration import get_client  # noqa: PLC0415 - takes seconds
+    from prefect.exceptions import PrefectHTTPStatusError  # noqa: PLC0415 - takes seconds
+    from prefect.settings import (  # noqa: PLC0415 - takes seconds
+        PREFECT_CLIENT_MAX_RETRIES,
+        temporary_settings,
+    )
 
     try:
         with (
@@ -114,7 +117,7 @@ def _runs(client: Any, deployment: Any) -> list[Any]:
         FlowRunFilter,
         FlowRunFilterDeploymentId,
     )
-    from prefect.client.schemas.sorting import FlowRunSort  # noqa: PLC0415
+    from prefect.client.schemas.sorting import FlowRunSort  # noqa: PLC0415 - takes seconds
 
     mine = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment]))
     found = [

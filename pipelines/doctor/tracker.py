@@ -51,8 +51,8 @@ def _connect(uri: str, shown: str) -> Finding:
 
 def _ask(uri: str, shown: str) -> Iterator[Finding]:
     """The server's version and clock; its database answered already."""
-    from mlflow.utils.credentials import get_default_host_creds  # noqa: PLC0415
-    from mlflow.utils.rest_utils import http_request  # noqa: PLC0415
+    from mlflow.utils.credentials import get_default_host_creds  # noqa: PLC0415 - imports MLflow
+    from mlflow.utils.rest_utils import http_request  # noqa: PLC0415 - imports MLflow
 
     answer = http_request(get_default_host_creds(uri), "/version", "GET")
     theirs, ours = answer.text.strip(), str(version_of("mlflow"))

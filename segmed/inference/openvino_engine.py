@@ -141,7 +141,7 @@ class _WithSoftmax(nn.Module):
 
 def _convert(network: nn.Module, shape: tuple[int, ...]) -> ov.Model:
     from openvino.frontend import FrontEndManager  # noqa: PLC0415 - optional
-    from openvino.frontend.pytorch.ts_decoder import (  # noqa: PLC0415
+    from openvino.frontend.pytorch.ts_decoder import (  # noqa: PLC0415 - optional
         TorchScriptPythonDecoder,
     )
 

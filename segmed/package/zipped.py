@@ -27,6 +27,10 @@ DAMAGED_ZIP = (
 )
 """What Python's zip reader raises for a damaged archive."""
 
+MEBI = 1 << 20
+LARGEST_RATIO = 100
+"""A file of more than 1 MiB may unpack to so many times its packed bytes; weights hardly shrink."""
+
 
 def unpack(path: Path, folder: Path, limits: Mapping[str, int]) -> None:
     """Unpack the files of an archive into a folder.
@@ -37,7 +41,8 @@ def unpack(path: Path, folder: Path, limits: Mapping[str, int]) -> None:
         limits: Names of the files that it may hold, each with the bytes it may unpack to.
 
     Raises:
-        PackageError: It is no zip archive, damaged, or holds anything else.
+        PackageError: It is no zip archive, damaged, holds anything else, or unpacks to far more
+            than it weighs.
     """
     if not zipfile.is_zipfile(path):
         raise PackageError(f"{path.name} is neither a package folder nor a zip archive of one")
@@ -63,6 +68,12 @@ def _unpack(path: Path, folder: Path, limits: Mapping[str, int]) -> None:
         for name, member in _members(archive, tuple(limits)).items():
             if member.file_size > limits[name]:
                 raise PackageError(f"{name} in {path.name} unpacks to {member.file_size} bytes")
+            if member.file_size > max(MEBI, LARGEST_RATIO * member.compress_size):
+                raise PackageError(
+                    f"{name} in {path.name} unpacks from {member.compress_size} to "
+                    f"{member.file_size} bytes, as no weights do; unpack it yourself if it is "
+                    "trusted, and name the folder"
+                )
             with archive.open(member) as source, (folder / name).open("wb") as target:
                 shutil.copyfileobj(source, target)
 

@@ -58,7 +58,7 @@ class Trainer:
         needs_scaler = device.autocast_dtype is torch.float16
         self._scaler = torch.amp.GradScaler(device.torch_device.type, enabled=needs_scaler)
         wrapped = crew.wrap(self.network, device)
-        self._forward: nn.Module = torch.compile(wrapped) if compiled else wrapped  # type: ignore[assignment]
+        self._forward: nn.Module = torch.compile(wrapped) if compiled else wrapped  # type: ignore[assignment]  # compiled: a callable to the stub
         self.timer = StepTimer(device)
         self._parameters = [p for p in self.network.parameters() if p.requires_grad]
 

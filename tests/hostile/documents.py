@@ -123,7 +123,7 @@ PACKAGES = [
             zipped((f"again/{PLAN_FILE}", b"x"))),
     Hostile("zip: a plan of 256 MB of zeros", "package", "unpacks to",
             zipped((PLAN_FILE, bytes(256 * MEBI)), sound=False)),
-    Hostile("zip: weights of 256 MB of zeros", "package", "is missing",
+    Hostile("zip: weights of 256 MB of zeros", "package", "as no weights do",
             zipped((WEIGHTS_FILE, bytes(256 * MEBI)), sound=False)),
     Hostile("zip: a zip in a zip", "package", "a package holds only",
             zipped(("inner.zip", b"PK\x03\x04"))),

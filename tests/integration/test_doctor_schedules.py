@@ -23,20 +23,24 @@ nightly.to_deployment(name="nightly", cron="0 2 * * *", paused=sys.argv[1] == "p
 """
 FORGET = """
 import datetime as dt
-from pipelines.flows.nightly import nightly
+from pathlib import Path
+from pipelines.flows.schedules import Schedules, deployments
 from pipelines.flows.stale_runs import forget_stale_runs, settings_of
+from pipelines.nights.archiving import ArchiveJob
 from prefect.client.orchestration import get_client
 from prefect.states import Scheduled
-today = {"source": "new", "model": "m", "out_dir": "o"}
-entry = nightly.to_deployment(name="nightly", cron="0 2 * * *", parameters=today)
-entry.apply()
+job = ArchiveJob(source="new", models=("m",), out_dir=Path("o"))
+found = deployments(Schedules(archive=job, days=2))
+for entry in found:
+    entry.apply()
+(nightly,) = (entry for entry in found if entry.name == "nightly")
+old = nightly.parameters | {"job": nightly.parameters["job"] | {"source": "old"}}
 with get_client(sync_client=True) as client:
-    for days in (-1, 1):
-        deployment = client.read_deployment_by_name("nightly/nightly")
+    deployment = client.read_deployment_by_name("nightly/nightly")
+    for days, parameters in ((-1, old), (1, old), (1, nightly.parameters)):
         when = Scheduled(scheduled_time=dt.datetime.now(dt.UTC) + dt.timedelta(days=days))
-        old = today | {"source": "old"}
-        client.create_flow_run_from_deployment(deployment.id, parameters=old, state=when)
-settings = settings_of([entry]) | {"nightly/unknown": {}}
+        client.create_flow_run_from_deployment(deployment.id, parameters=parameters, state=when)
+settings = settings_of(found) | {"nightly/unknown": {}}
 print(forget_stale_runs(settings) >= 2, forget_stale_runs(settings))
 """
 

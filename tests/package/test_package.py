@@ -127,6 +127,16 @@ def test_archive_with_a_link_or_a_stranger_is_refused(tmp_path: Path) -> None:
         ModelPackage.load(tmp_path / "code.zip")
 
 
+@pytest.mark.parametrize("packing", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_archive_that_unpacks_to_a_hundred_times_its_size_is_refused(
+    tmp_path: Path, packing: int
+) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", packing) as archive:
+        archive.writestr("model.safetensors", bytes(8 << 20))
+    with pytest.raises(PackageError, match=r"unpacks from \d+ to 8388608 bytes"):
+        ModelPackage.load(tmp_path / "bomb.zip")
+
+
 def test_saving_replaces_a_package_but_nothing_else(
     package: ModelPackage, folder: Path, tmp_path: Path
 ) -> None:

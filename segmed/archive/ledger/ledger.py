@@ -111,7 +111,7 @@ class Ledger(LedgerFile):
     def done_by_another(self, content: str, package: str, settings: str) -> Entry | None:
         """The newest good end of the same input under another model package, if there is one."""
         row = self._connection.execute(
-            f"SELECT {FIELDS} FROM studies INDEXED BY studies_by_content "  # noqa: S608
+            f"SELECT {FIELDS} FROM studies INDEXED BY studies_by_content "  # noqa: S608 - constant names
             "WHERE content = ? AND settings = ? AND package <> ? AND state = 'done' "
             "ORDER BY updated DESC LIMIT 1",
             (content, settings, package),
@@ -213,7 +213,7 @@ class Ledger(LedgerFile):
         names = "".join(f", {name} = ?" for name in columns)
         with self._transaction(can_wait=can_wait) as connection:
             connection.execute(
-                f"UPDATE studies SET state = ?, updated = ?, attempts = {attempts}{names} "  # noqa: S608
+                f"UPDATE studies SET state = ?, updated = ?, attempts = {attempts}{names} "  # noqa: S608 - constant names
                 "WHERE key = ?",
                 (state, time.time(), *columns.values(), key),
             )
@@ -230,7 +230,7 @@ class Ledger(LedgerFile):
         last = ""
         while True:
             rows = self._connection.execute(
-                f"SELECT {FIELDS} FROM studies WHERE key > ? AND (? IS NULL OR state = ?) "  # noqa: S608
+                f"SELECT {FIELDS} FROM studies WHERE key > ? AND (? IS NULL OR state = ?) "  # noqa: S608 - constant names
                 "AND (? IS NULL OR package = ?) ORDER BY key LIMIT ?",
                 (last, state, state, package, package, ROWS_AT_ONCE),
             ).fetchall()
@@ -244,7 +244,7 @@ class Ledger(LedgerFile):
         last = ""
         while True:
             rows = self._connection.execute(
-                f"SELECT places.place, {FIELDS} FROM places JOIN studies "  # noqa: S608
+                f"SELECT places.place, {FIELDS} FROM places JOIN studies "  # noqa: S608 - constant names
                 "ON places.key = studies.key WHERE places.run = ? AND places.place > ? "
                 "ORDER BY places.place LIMIT ?",
                 (run, last, ROWS_AT_ONCE),

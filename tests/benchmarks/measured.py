@@ -1,0 +1,151 @@
+"""`docs/measured.md`: what the recorded benchmarks say, in one page, made from their JSON files.
+
+Run: `python -m tests.benchmarks.measured`. Nothing on the page is typed in by hand.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.training_table import PEER, Record, records
+
+RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "measured.md"
+
+HEAD = """# Measured
+
+Made from the JSON files in `tests/benchmarks/results` by `python -m tests.benchmarks.measured`;
+`make bench` measures them anew. All on one machine with 2 CPU cores and no GPU, each beside the
+named peer in the same run; nothing here was run on a GPU. "N times" is N times as fast as the peer.
+
+| what | figure | beside |
+|---|---|---|
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    rows = [*training(), *inference(), *preparation(), *scores(), *tracking(), *archives()]
+    return HEAD + "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+Row = tuple[str, str, str]
+
+
+def read(name: str) -> dict[str, Any]:
+    """One record."""
+    content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return content
+
+
+def training() -> list[Row]:
+    """Dice after a time, and what a step costs."""
+    runs = records()
+    rows: list[Row] = []
+    for run in sorted(runs, key=lambda run: (run["cpu_seconds"], run["learner"], run["seed"])):
+        if run["data"] != "Hippocampus" or run["learner"] == PEER or run["cpu_seconds"] < 300:
+            continue
+        what = (
+            f"hippocampus, `{run['learner']}`, {run['cpu_seconds']:.0f} CPU s, seed {run['seed']}"
+        )
+        rows.append((what, f"Dice {run['delivered_mean_dice']:.3f}", _peer_of(run, runs)))
+    for size, step in read("training")["step"].items():
+        if isinstance(step, dict):
+            share = f"{step['rate_against_bare_wall']:.2f} of its rate"
+            rows.append((f"training step, {size} U-Net", share, "bare forward and backward"))
+    return rows
+
+
+def _peer_of(run: Record, runs: list[Record]) -> str:
+    same = [
+        other["points"][-1]["mean_dice"]
+        for other in runs
+        if other["learner"] == PEER
+        and run["learner"] == "unet"
+        and (other["cpu_seconds"], other["seed"]) == (run["cpu_seconds"], run["seed"])
+    ]
+    return f"plain MONAI loop: {same[0]:.3f}" if same else ""
+
+
+def inference() -> list[Row]:
+    """Window loop, engines, many small images, one large one."""
+    record = read("bench_inference")
+    rows: list[Row] = []
+    for classes, blend in record["blend"].items():
+        if isinstance(blend, dict) and "cpu_ratio" in blend:
+            times = f"{1 / blend['cpu_ratio']:.1f} and {1 / blend['cpu_ratio_nnunet']:.1f} times"
+            named = classes.replace("_", " ")
+            rows.append((f"window bookkeeping, {named}", times, "MONAI, nnU-Net"))
+    for name, engine in record["engines"].items():
+        if isinstance(engine, dict) and "speed_up" in engine:
+            rows.append((f"OpenVINO, `{name}`", f"{engine['speed_up']:.1f} times", "eager PyTorch"))
+    rasters = record["rasters"]
+    what = f"{rasters['images']} PNG images of 256x256"
+    rows.append((what, f"{rasters['ratio']:.0f} times", "one process a file"))
+    return rows
+
+
+def preparation() -> list[Row]:
+    """Resampling and scanning."""
+    summary = read("bench_preprocessing")["summary"]
+    peers = {"monai": "MONAI", "nnunet": "nnU-Net", "simpleitk": "SimpleITK", "scipy": "scipy"}
+    rows: list[Row] = [
+        ("preprocessing of a CT", f"{summary[f'speed_over_{key}']:.1f} times", name)
+        for key, name in peers.items()
+    ]
+    readers = {
+        name: r["files_per_cpu_second"] for name, r in read("intake_scan")["readers"].items()
+    }
+    own = readers.pop("segmed scan")
+    for name, rate in readers.items():
+        rows.append(("scan of DICOM files", f"{own / rate:.1f} times", name))
+    return rows
+
+
+def scores() -> list[Row]:
+    """The whole table of metrics of a case."""
+    rows: list[Row] = []
+    for case, record in read("metrics")["cases"].items():
+        for peer in ("monai", "surface_distance"):
+            if peer in record:
+                told = f"{record[peer]['ratio']:.1f} times"
+                rows.append((f"metrics of a case, {case}", told, peer.replace("_", "-")))
+    return rows
+
+
+def tracking() -> list[Row]:
+    """What logging costs."""
+    record = read("tracking")
+    share = f"{record['training']['share_percent']:.2f} %"
+    waited = record["waited_ms_an_epoch"]
+    times = f"{waited['mlflow.log_metrics'] / waited['segmed']:.0f} times"
+    return [
+        ("logging to MLflow, share of a training of a minute", share, ""),
+        ("waiting for MLflow an epoch", times, "`mlflow.log_metrics`"),
+    ]
+
+
+def archives() -> list[Row]:
+    """What the ledger and the run add to the network."""
+    record = read("archive")
+    overhead, memory = record["overhead"], record["memory"]
+    return [
+        (
+            "archive run, CPU time a study",
+            f"{overhead['cpu_ratio_median_of_3']:.2f} of its cost",
+            "the bare Predictor",
+        ),
+        ("ledger, a study", f"{record['ledger']['wall_ms_per_study']:.2f} ms", ""),
+        (
+            f"growth of memory over {memory['studies']} studies",
+            f"{memory['growth_mib_from_first_mark']:.0f} MiB",
+            "",
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(PAGE)
