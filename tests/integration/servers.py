@@ -101,4 +101,6 @@ def prefect_server(folder: Path) -> Server:
     command += ["--port", str(port)]
     env = {"PREFECT_HOME": str(folder), "DO_NOT_TRACK": "1", "PREFECT_API_URL": ""}
     env["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+    leases = "prefect.server.concurrency.lease_storage.filesystem"
+    env["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"] = leases  # as docker/compose.yaml has it
     return Server(command, f"http://127.0.0.1:{port}/api/health", folder / "prefect.log", env)

@@ -193,11 +193,13 @@ def test_deployments_of_the_file_are_accepted_and_run_on_demand(api: Api, archiv
 
 def continued(api: Api, cut: str) -> list[str]:
     """The completed runs that began after one was cut off: due ones, or the automation's."""
-    begun = api.get(f"/flow_runs/{cut}")["start_time"]
+    first = api.get(f"/flow_runs/{cut}")
     return [
         run["id"]
         for run in api.runs("nightly")
-        if run["state_name"] == "Completed" and run["start_time"] > begun
+        if run["deployment_id"] == first["deployment_id"]
+        and run["state_name"] == "Completed"
+        and run["start_time"] > first["start_time"]
     ]
 
 
@@ -218,10 +220,12 @@ def test_killed_worker_frees_the_gpu_slot_and_its_run_is_continued(
         assert wait_for(lambda: outputs() >= 3, 200), log.read_text()[-3000:]
         assert api.get(slot)["active_slots"] == 1
     # Leaving the block killed worker and run with SIGKILL.
-    [cut] = [run for run in api.runs("nightly") if run["state_name"] == "Running"]
+    # Runs that an earlier test cut off may be Running here as well: look at this deployment only.
+    [deployment] = [d for d in api.post("/deployments/filter") if d["name"] == "nightly"]
+    own = [run for run in api.runs("nightly") if run["deployment_id"] == deployment["id"]]
+    [cut] = [run for run in own if run["state_name"] == "Running"]
     before = outputs()
     # From here on nothing becomes due but what waits already.
-    [deployment] = [d for d in api.post("/deployments/filter") if d["name"] == "nightly"]
     api.post(f"/deployments/{deployment['id']}/pause_deployment")
     with running(worker("killed"), tmp_path, env, "second.log") as log:
         crashed = wait_for(
