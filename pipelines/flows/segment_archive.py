@@ -10,8 +10,8 @@ from typing import Any
 from prefect import Flow, flow, task
 from prefect.cache_policies import NO_CACHE
 
+from pipelines.flows.gpu_slot import gpu_slot
 from pipelines.nights.archiving import ArchiveJob, run_archive
-from pipelines.nights.gpu_slot import gpu_slot
 from pipelines.nights.notices import check_notices, tell, told_of_failure
 from pipelines.nights.page import Bar, expected_studies, name_of_run, show_night
 from pipelines.nights.summary import Night, night_of

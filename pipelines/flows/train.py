@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from pipelines.comparing import steps
 from pipelines.comparing.jobs import TrainJob, check_job
 from pipelines.comparing.lanes import Lanes
-from pipelines.flows.gpu_limit import one_at_a_time
+from pipelines.flows.gpu_slot import device_slot
 from pipelines.tracking.runs import ParentLog, comparison
 from segmed.comparison import Contestant
 from segmed.manifest import read_manifest
@@ -43,7 +43,7 @@ def train_in_lane(job: TrainJob, parent: ParentLog, lanes: Lanes) -> Contestant:
 
     params = steps.job_params(job, read_plan(job.plan_path))
     with parent.child(job.architecture, job.fold, params=params) as log:
-        return steps.train_apart(job, log, lanes, show, one_at_a_time)
+        return steps.train_apart(job, log, lanes, show, device_slot)
 
 
 @flow(name="train", validate_parameters=False)

@@ -13,7 +13,7 @@ from prefect.runtime import flow_run
 
 from pipelines.comparing.jobs import Request
 from pipelines.flows.compare import compare
-from pipelines.nights.gpu_slot import gpu_slot
+from pipelines.flows.gpu_slot import gpu_slot
 from pipelines.nights.notices import check_notices, tell, told_of_failure
 from pipelines.nights.page import shown_parameter
 from pipelines.registry.promotion import Decision, promote

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,6 +13,8 @@ from pathlib import Path
 from segmed.errors import PackageError
 from segmed.package import ModelPackage
 from segmed.package.check import check_package
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def cache_folder() -> Path:
 
 
 def cached_package(package_hash: str, fetch: Callable[[Path], Path]) -> Path:
-    """The folder of a package in the cache, fetched where it is not there.
+    """The folder of a package in the cache, fetched where it is not there or was damaged since.
 
     Args:
         package_hash: Hash that the package must have.
@@ -51,7 +53,7 @@ def cached_package(package_hash: str, fetch: Callable[[Path], Path]) -> Path:
         PackageError: What was fetched is damaged, or has another hash.
     """
     place = cache_folder() / "packages" / package_hash
-    if place.exists():
+    if _is_sound(place, package_hash):
         return place
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".fetch-") as scratch:
@@ -62,12 +64,24 @@ def cached_package(package_hash: str, fetch: Callable[[Path], Path]) -> Path:
                 f"the package has hash {found[:12]}, the registry says {package_hash[:12]}; "
                 "somebody changed one of them: register the model anew"
             )
+        if place.exists():  # damaged
+            place.rename(Path(scratch) / "damaged")
         try:
             package.rename(place)
         except OSError:  # another process was faster
-            if not place.exists():
+            if not _is_sound(place, package_hash):
                 raise
     return place
+
+
+def _is_sound(place: Path, package_hash: str) -> bool:
+    if not place.exists():
+        return False
+    try:
+        return check_package(place).hash == package_hash
+    except PackageError as error:
+        logger.warning("the copy in the cache is fetched anew: %s", error)
+        return False
 
 
 def keep_package(package: ModelPackage) -> Path:
@@ -94,23 +108,6 @@ def recall(uri: str, reference: str) -> Known | None:
     """What a reference meant when the server was last asked."""
     entry = _entries(_references_path()).get(f"{uri} {reference}")
     return None if entry is None else Known(**entry)
-
-
-def load_cached(place: Path) -> ModelPackage:
-    """Load a package; a damaged one in the cache is removed, so that the next use fetches it.
-
-    Raises:
-        PackageError: It is damaged.
-    """
-    try:
-        return ModelPackage.load(place)
-    except PackageError as error:
-        if place.parent != cache_folder() / "packages":
-            raise
-        shutil.rmtree(place, ignore_errors=True)
-        raise PackageError(
-            f"{error}: the copy in the cache was removed, the same command again fetches it"
-        ) from error
 
 
 def _references_path() -> Path:

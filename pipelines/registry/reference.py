@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines.registry.cache import keep_package, load_cached
+from pipelines.registry.cache import keep_package
 from segmed.errors import PackageError, UsageError
 from segmed.package import ModelPackage
 from segmed.package.check import check_package
@@ -48,7 +48,7 @@ class Resolved:
 
     def load(self) -> ModelPackage:
         """The package, checked against its hash."""
-        return load_cached(self.path)
+        return ModelPackage.load(self.path)
 
     def record(self) -> dict[str, str | None]:
         """What every output writes down about its model."""

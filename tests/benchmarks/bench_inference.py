@@ -1,17 +1,17 @@
 """Inference beside MONAI and beside the bare forward pass.
 
 Run: `python -m tests.benchmarks.bench_inference [PART...]`; without a part the short ones run.
-Parts: `blend` (window bookkeeping on a stub network, against MONAI and nnU-Net), `cases`
-(hippocampus cases end to end, against the summed time of their windows), `engines` (OpenVINO
-against eager, the seven names), `rasters` (2,000 PNGs, against one process a file), `big`
-(512x512x800 voxels, 20 classes: peak memory against the figure printed beforehand; takes long).
+Parts: `blend` (window bookkeeping on a stub network, against MONAI, nnU-Net and the memory's own
+speed), `cases` (hippocampus cases end to end, against the summed time of their windows), `volumes`
+(the same with ten of 256x256x128 voxels; takes long), `engines` (OpenVINO against eager, the seven
+names), `rasters` (2,000 PNGs, against one process a file), `big` (512x512x800 voxels, 20 classes:
+peak memory against the figure printed beforehand; takes long).
 Results join the JSON in `results`.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import platform
@@ -21,19 +21,24 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from math import ceil
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from PIL import Image
 from torch import Tensor
 
 from segmed.errors import ModelError
-from segmed.inference import Predictor, predict_files, sliding_window
+from segmed.inference import Predictor, predict_files
+from segmed.inference.choice import EngineName
 from segmed.inference.engine import TorchEngine
 from segmed.inference.openvino_engine import Conversion, OpenVinoEngine
+from segmed.inference.predictor import Segmentation
+from segmed.inference.sliding import window_grid
+from segmed.io import read_image
 from segmed.models import build_model, list_models
 from segmed.package import ModelPackage
 from segmed.plan import (
@@ -46,14 +51,13 @@ from segmed.plan import (
     Topology,
     plan_networks,
 )
+from segmed.preprocessing import Prepared, prepare
 from segmed.structures import Channel, LabelClass
+from tests.benchmarks.inference_blend import CPU, Record, blend
 
 RESULTS = Path(__file__).parent / "results" / "bench_inference.json"
 HIPPOCAMPUS = Path(__file__).resolve().parents[3] / "shared" / "data" / "hippocampus" / "imagesTr"
 SHORT = ("blend", "cases", "engines", "rasters")
-CPU = torch.device("cpu")
-
-Record = dict[str, Any]
 
 
 def a_plan(
@@ -97,97 +101,58 @@ def a_package(plan: Plan, options: Record, name: str = "unet") -> ModelPackage:
     return ModelPackage(name, options, plan, network.state_dict())
 
 
-class Stub:
-    """A network that only copies a stored map; it notes the time it takes."""
+class Watched(Predictor):
+    """A predictor that adds up the wall time of its phases; its reading does so too."""
 
-    def __init__(self, num_classes: int, window: Sequence[int]) -> None:
-        self.map = torch.rand(1, num_classes, *window)
-        self.wall = self.cpu = 0.0
+    def __init__(self, package: ModelPackage, engine: EngineName) -> None:
+        super().__init__(package, engine=engine)
+        self.phases = {"read": 0.0, "prepare": 0.0, "network": 0.0, "way_back": 0.0}
 
-    def __call__(self, windows: Tensor) -> Tensor:
-        """A fresh copy of the map, as a network would give."""
-        wall, cpu = time.perf_counter(), time.process_time()
-        maps = self.map.expand(len(windows), *self.map.shape[1:]).clone()
-        self.wall += time.perf_counter() - wall
-        self.cpu += time.process_time() - cpu
-        return maps
+    def read(self, path: Path) -> MetaTensor:
+        """Read one file."""
+        start = time.perf_counter()
+        image = read_image(path)
+        self.phases["read"] += time.perf_counter() - start
+        return image
 
-
-def bookkeeping_s(run: Callable[[Stub], object], num_classes: int, rounds: int) -> Record:
-    """Least CPU and wall time of several rounds, the stub's own time taken off."""
-    seconds = []
-    for _ in range(rounds):
-        stub = Stub(num_classes, (96, 96, 96))
-        wall, cpu = time.perf_counter(), time.process_time()
-        run(stub)
-        cpu = time.process_time() - cpu - stub.cpu
-        seconds.append((cpu, time.perf_counter() - wall - stub.wall))
-    return {"cpu_s": min(one for one, _ in seconds), "wall_s": min(one for _, one in seconds)}
+    def segment(self, prepared: Prepared, *, probabilities: bool = False) -> Segmentation:
+        """Segment one prepared image."""
+        found = super().segment(prepared, probabilities=probabilities)
+        for phase, seconds in found.phases.items():
+            self.phases[phase] += seconds
+        return found
 
 
-def blend() -> Record:
-    """All but the network: 160^3 voxels, windows of 96^3, 3 and 50 classes; bar 0.4 of MONAI."""
-    from monai.inferers import sliding_window_inference  # noqa: PLC0415
-
-    volume, window = torch.zeros(1, 160, 160, 160), (96, 96, 96)
-    found: Record = {}
-    for classes, rounds in ((3, 5), (50, 2)):
-        ours = bookkeeping_s(
-            lambda stub: sliding_window(stub, volume, window=window), classes, rounds
-        )
-        monai = bookkeeping_s(
-            lambda stub: sliding_window_inference(
-                volume[None], window, 1, stub, overlap=0.5, mode="gaussian"
-            ),
-            classes,
-            rounds,
-        )
-        found[f"{classes}_classes"] = {
-            "segmed": ours,
-            "monai": monai,
-            "cpu_ratio": ours["cpu_s"] / monai["cpu_s"],
-        }
-        found[f"{classes}_classes"] |= against_nnunet(volume, window, classes, rounds, ours)
-    return found
-
-
-def against_nnunet(
-    volume: Tensor, window: tuple[int, ...], classes: int, rounds: int, ours: Record
-) -> Record:
-    """The same stub through nnU-Net's predictor, where it is installed."""
-    if importlib.util.find_spec("nnunetv2") is None:
-        return {"nnunet": "not installed in this environment, not measured"}
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor  # noqa: PLC0415
-    from nnunetv2.utilities.label_handling.label_handling import LabelManager  # noqa: PLC0415
-    from nnunetv2.utilities.plans_handling.plans_handler import (  # noqa: PLC0415
-        ConfigurationManager,
-    )
-
-    predictor = nnUNetPredictor(use_mirroring=False, device=CPU, allow_tqdm=False)
-    predictor.configuration_manager = ConfigurationManager(
-        {"patch_size": list(window), "architecture": {}}
-    )
-    names = {"background": 0, **{f"s{value}": value for value in range(1, classes)}}
-    predictor.label_manager = LabelManager(names, None)
-
-    def run(stub: Stub) -> None:
-        predictor.network = _AsModule(stub)
-        predictor.predict_sliding_window_return_logits(volume)
-
-    nnunet = bookkeeping_s(run, classes, rounds)
-    return {"nnunet": nnunet, "cpu_ratio_nnunet": ours["cpu_s"] / nnunet["cpu_s"]}
-
-
-class _AsModule(torch.nn.Module):
-    """A stub as nnU-Net wants its networks."""
-
-    def __init__(self, stub: Stub) -> None:
-        super().__init__()
-        self.stub = stub
-
-    def forward(self, windows: Tensor) -> Tensor:
-        """The stub's map."""
-        return self.stub(windows)
+def end_to_end(package: ModelPackage, paths: Sequence[Path], engine: EngineName) -> Record:
+    """Files to label files, beside the bare forward passes of the windows that they need."""
+    predictor = Watched(package, engine)
+    window = torch.randn(predictor.batch, 1, *package.plan.patch_size)
+    predictor.engines[0](window)
+    with tempfile.TemporaryDirectory() as folder:
+        start, cpu = time.perf_counter(), time.process_time()
+        outcomes = list(predict_files(predictor, paths, folder, read=predictor.read))
+        wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+    assert all(outcome.status == "done" for outcome in outcomes)
+    batches = 0
+    for path in paths:
+        shape = prepare(read_image(path), package.plan).tensor.shape[1:]
+        padded = [max(edge, size) for edge, size in zip(window.shape[2:], shape, strict=True)]
+        grid = window_grid(torch.empty(1, *padded), predictor.recipe(tuple(shape)))
+        batches += ceil(grid.count / predictor.batch)
+    start, bare_cpu = time.perf_counter(), time.process_time()
+    for _ in range(batches):
+        predictor.engines[0](window)
+    bare, bare_cpu = time.perf_counter() - start, time.process_time() - bare_cpu
+    return {
+        "wall_s": wall,
+        "cpu_s": cpu,
+        "phases_wall_s": predictor.phases,
+        "batches": batches,
+        "bare_forward_wall_s": bare,
+        "bare_forward_cpu_s": bare_cpu,
+        "wall_over_bare": wall / bare,
+        "cpu_over_bare": cpu / bare_cpu,
+    }
 
 
 def cases(count: int = 100) -> Record:
@@ -198,26 +163,22 @@ def cases(count: int = 100) -> Record:
     package = a_package(a_plan(3, (40, 56, 40)), planned_options("unet", 3))
     found: Record = {"cases": len(paths)}
     for engine in ("torch", "openvino"):
-        predictor = Predictor(package, engine=engine)  # type: ignore[arg-type]
-        window = torch.randn(1, 1, 40, 56, 40)
-        predictor.engines[0](window)
-        with tempfile.TemporaryDirectory() as folder:
-            start, cpu = time.perf_counter(), time.process_time()
-            outcomes = list(predict_files(predictor, paths, folder))
-            wall, cpu = time.perf_counter() - start, time.process_time() - cpu
-        assert all(outcome.status == "done" for outcome in outcomes)
-        start, bare_cpu = time.perf_counter(), time.process_time()
-        for _ in paths:  # each case fits into one window
-            predictor.engines[0](window)
-        bare, bare_cpu = time.perf_counter() - start, time.process_time() - bare_cpu
-        found[engine] = {
-            "wall_s": wall,
-            "cpu_s": cpu,
-            "bare_forward_wall_s": bare,
-            "bare_forward_cpu_s": bare_cpu,
-            "wall_over_bare": wall / bare,
-            "cpu_over_bare": cpu / bare_cpu,
-        }
+        found[engine] = end_to_end(package, paths, engine)  # type: ignore[arg-type]
+    return found
+
+
+def volumes(count: int = 10) -> Record:
+    """Volumes of 256x256x128 voxels to label files, windows of 96^3; the same bar."""
+    package = a_package(a_plan(3, (96, 96, 96)), planned_options("unet", 3))
+    found: Record = {"volumes": count}
+    with tempfile.TemporaryDirectory() as name:
+        paths = [Path(name) / f"{number}.nii.gz" for number in range(count)]
+        for number, path in enumerate(paths):
+            coarse = torch.randn(1, 1, 16, 16, 8, generator=torch.Generator().manual_seed(number))
+            smooth = torch.nn.functional.interpolate(coarse, (256, 256, 128), mode="trilinear")
+            voxels = (smooth[0, 0].numpy() * 200 + 500).astype(np.int16)
+            nib.Nifti1Image(voxels, np.eye(4)).to_filename(path)
+        found["openvino"] = end_to_end(package, paths, "openvino")
     return found
 
 
@@ -340,27 +301,32 @@ def peak_of(command: Sequence[str | Path]) -> int:
 PARTS: dict[str, Callable[[], Record]] = {
     "blend": blend,
     "cases": cases,
+    "volumes": volumes,
     "engines": engines,
     "rasters": rasters,
     "big": big,
 }
 
 
-COUNTED: dict[str, Callable[[int], Record]] = {"cases": cases, "rasters": rasters}
+COUNTED: dict[str, Callable[[int], Record]] = {
+    "cases": cases,
+    "volumes": volumes,
+    "rasters": rasters,
+}
 
 
 def main() -> None:
     """Run the parts asked for and join their results to the file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
-    parser.add_argument("--count", type=int, help="cases or images, fewer than the full number")
+    parser.add_argument("--count", type=int, help="cases, volumes or images, fewer than all")
     parser.add_argument("--big", action="store_true", help="the large volume too")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     chosen = list(arguments.parts or SHORT) + (["big"] if arguments.big else [])
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for part in chosen:
-        is_counted = part in ("cases", "rasters") and arguments.count
+        is_counted = part in COUNTED and arguments.count
         result = COUNTED[part](arguments.count) if is_counted else PARTS[part]()
         where = {
             "machine": platform.processor() or platform.machine(),

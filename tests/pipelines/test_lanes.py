@@ -17,7 +17,7 @@ from tiny_data import write_set
 from pipelines.comparing.jobs import Request, TrainJob
 from pipelines.comparing.lanes import Lanes, choose_lanes
 from pipelines.flows.compare import lanes_wide
-from pipelines.flows.gpu_limit import one_at_a_time
+from pipelines.flows.gpu_slot import device_slot
 from pipelines.flows.runner import run_flow
 from segmed.errors import TrainingError, UsageError
 from segmed.package import ModelPackage
@@ -123,7 +123,7 @@ def test_two_flow_runs_do_not_train_on_one_gpu_at_once(temporary_server: None) -
     moments: list[tuple[float, float]] = []
 
     def hold() -> None:
-        with one_at_a_time("cuda:0"):
+        with device_slot("cuda:0"):
             begin = time.monotonic()
             time.sleep(0.5)
             moments.append((begin, time.monotonic()))

@@ -175,16 +175,23 @@ def test_run_that_logged_the_package_lends_it_to_the_version(
     assert len(list((tmp_path / "mlartifacts").rglob("model.safetensors"))) == 1
 
 
-def test_damaged_copy_in_the_cache_is_refused_once_and_fetched_anew(
-    registry: Registry, tmp_path: Path, plan: Plan, cache: Path
+@pytest.mark.parametrize("damage", ["cut", "changed", "gone"])
+def test_damaged_copy_in_the_cache_is_fetched_anew(
+    registry: Registry, tmp_path: Path, plan: Plan, cache: Path, damage: str
 ) -> None:
     registry.register(saved(tmp_path, plan, 1.0), "hippo")
     registry.resolve("models:/hippo/1")
     (weights,) = (cache / "packages").rglob("model.safetensors")
-    weights.write_bytes(weights.read_bytes()[:-1])
-    with pytest.raises(PackageError, match="the same command again fetches it"):
-        registry.resolve("models:/hippo/1").load()
+    sound = weights.read_bytes()
+    if damage == "cut":
+        weights.write_bytes(sound[:-1])
+    elif damage == "changed":
+        weights.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    else:
+        weights.unlink()
     assert registry.resolve("models:/hippo/1").load().hash == registry.version("hippo", "1").hash
+    assert weights.read_bytes() == sound
+    assert [place.name for place in (cache / "packages").iterdir()] == [weights.parent.name]
 
 
 def test_versions_belong_to_the_run_that_logged_the_package(

@@ -1,7 +1,8 @@
-"""One run at a time on a machine's GPU, over all flows and workers, whatever becomes of a run.
+"""One run at a time on a machine's GPUs, over all flows and workers, whatever becomes of a run.
 
-The place is a global concurrency limit of the Prefect server, one for each machine. It is held by a
-lease that its holder renews: when that dies, the place is free again after `LEASE_S`.
+The place is a global concurrency limit of the Prefect server: one for each machine, and one for
+each of its GPUs where trainings run side by side. It is held by a lease that its holder renews:
+when that dies, the place is free again after `LEASE_S`.
 """
 
 from __future__ import annotations
@@ -37,8 +38,27 @@ def gpu_slot() -> Iterator[None]:
     if not os.environ.get("PREFECT_API_URL"):
         yield
         return
-    name = slot_name()
-    if make_limit(name, int(os.environ.get(SLOTS_VARIABLE, "1"))):
+    with _held(slot_name(), int(os.environ.get(SLOTS_VARIABLE, "1"))):
+        yield
+
+
+@contextmanager
+def device_slot(device: str) -> Iterator[None]:
+    """Wait until no other flow run of the same Prefect server trains on this GPU, and hold it.
+
+    Args:
+        device: `cuda:N`; anything else is not limited.
+    """
+    if not device.startswith("cuda:"):
+        yield
+        return
+    with _held(f"{slot_name()}-{device.removeprefix('cuda:')}", 1):
+        yield
+
+
+@contextmanager
+def _held(name: str, slots: int) -> Iterator[None]:
+    if make_limit(name, slots):
         progress.info("waiting for %s, which another run holds", name)
     with concurrency(
         name,
