@@ -64,7 +64,7 @@ def make_engine(package: ModelPackage, request: EngineRequest) -> Engine:
     if request.name not in ENGINES:
         raise unknown_name("engine", request.name, ENGINES)
     network = package.build()
-    conversion = Conversion(package.hash, request.window_batch, request.cache_dir)
+    conversion = Conversion(package.hash, (1, *request.window_batch[1:]), request.cache_dir)
     if request.name == "openvino":
         if request.device.type != "cpu":
             raise UsageError("engine 'openvino' runs on the CPU: give device cpu, or engine torch")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from segmed.errors import UsageError
+from segmed.models.fast_kernels import features_innermost, is_slow_alone
 
 
 class Engine(Protocol):
@@ -35,6 +36,8 @@ class Engine(Protocol):
 class TorchEngine:
     """PyTorch as it is: eager, the reference that every other engine is compared with.
 
+    A small window that comes alone goes with a copy of itself, see `segmed.models.fast_kernels`.
+
     Args:
         network: The network.
         device: Where it runs.
@@ -44,12 +47,16 @@ class TorchEngine:
     def __init__(self, network: nn.Module, device: torch.device, name: str = "torch") -> None:
         self.name = name
         self.device = device
-        self.network = network.to(device).eval()
+        self.network = features_innermost(network.to(device)).eval()
 
     def __call__(self, windows: Tensor) -> Tensor:
         """Class probabilities `[B, K, *window]` of windows `[B, C, *window]`, float32."""
+        windows = windows.to(self.device)
+        count = len(windows)
+        if is_slow_alone(windows):
+            windows = windows.expand(2, *windows.shape[1:])
         with torch.inference_mode():
-            return torch.softmax(self.network(windows.to(self.device)).float(), dim=1)
+            return torch.softmax(self.network(windows)[:count].float(), dim=1)
 
 
 def resolve_device(device: str) -> torch.device:

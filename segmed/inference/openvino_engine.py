@@ -62,7 +62,7 @@ class Conversion:
 
     Attributes:
         key: Identity of the network, such as a package's hash.
-        shape: Windows as the network gets them, `[B, C, *window]`; the model is fixed to it.
+        shape: One window as the network gets it, `[1, C, *window]`; the model is fixed to it.
         cache_dir: Folder of converted models; None keeps nothing.
     """
 
@@ -88,7 +88,10 @@ class Conversion:
 
 
 class OpenVinoEngine:
-    """One network, converted for windows of one shape.
+    """One network, converted for windows of one shape, which it sees one at a time.
+
+    On a CPU a batch gains nothing, and most small images have one window, which would have to be
+    filled up to a batch.
 
     Args:
         network: The network, on the CPU, in evaluation mode.
@@ -120,13 +123,19 @@ class OpenVinoEngine:
 
     def __call__(self, windows: Tensor) -> Tensor:
         """Class probabilities `[B, K, *window]`; valid until the next call."""
-        count = windows.shape[0]
         whole = windows.cpu().contiguous()
-        if count < self.shape[0]:
-            filler = whole.new_zeros((self.shape[0] - count, *self.shape[1:]))
-            whole = torch.cat([whole, filler])
-        self._request.infer([whole.numpy()], share_inputs=True, share_outputs=True)
-        return torch.from_numpy(np.asarray(self._request.get_output_tensor(0).data))[:count]
+        if len(whole) == 1:
+            return self._one(whole)
+        first = self._one(whole[:1])
+        maps = first.new_empty((len(whole), *first.shape[1:]))
+        maps[0] = first[0]
+        for number in range(1, len(whole)):
+            maps[number] = self._one(whole[number : number + 1])[0]
+        return maps
+
+    def _one(self, window: Tensor) -> Tensor:
+        self._request.infer([window.numpy()], share_inputs=True, share_outputs=True)
+        return torch.from_numpy(np.asarray(self._request.get_output_tensor(0).data))
 
 
 class _WithSoftmax(nn.Module):

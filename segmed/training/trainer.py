@@ -11,15 +11,13 @@ from torch import Tensor, nn
 from segmed.errors import TrainingError
 from segmed.losses import make_loss
 from segmed.models import build_model
+from segmed.models.fast_kernels import MEMORY_FORMAT, features_innermost
 from segmed.plan.schema import NetworkPlan, Plan, Recipe
 from segmed.training.data import Batch, augment
 from segmed.training.device import Device
 from segmed.training.distributed import Crew
 from segmed.training.phases import StepTimer
 from segmed.training.schedule import learning_rate
-
-MEMORY_FORMAT = {2: torch.channels_last, 3: torch.channels_last_3d}
-"""Features innermost: a third faster on a CPU here, and what tensor cores want."""
 
 
 class Trainer:
@@ -46,8 +44,7 @@ class Trainer:
             num_classes=plan.num_classes,
             **self.settings.options,
         )
-        self.network.to(device.torch_device)
-        self.network.to(memory_format=MEMORY_FORMAT[plan.spatial_dims])  # type: ignore[call-overload]  # missing from the stub
+        features_innermost(self.network.to(device.torch_device))
         self.loss = make_loss(self.settings.loss, num_classes=plan.num_classes)
         self.optimizer = make_optimizer(self.network, plan.recipe, self.settings.learning_rate)
         self.averaged = {

@@ -10,15 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segmed.models.fast_kernels import is_slow_alone
 from segmed.plan.schema import Plan
 from segmed.training.device import Device
 from segmed.training.sampling import TrainingCase, patch_in_volume
 
 BATCH_VOXELS = 2**18
 """Aim for the voxels of a batch of windows."""
-
-NARROW_FEATURES = 8
-"""Features of the finest level that decide whether one volume is convolved slowly."""
 
 SMALLEST_PROBABILITY = 1e-7
 """Probabilities are not taken for smaller than this in the cross-entropy."""
@@ -87,7 +85,7 @@ def predict_probs(network: nn.Module, image: Tensor, plan: Plan, device: Device)
 
 def _forward(network: nn.Module, batch: Tensor, device: Device) -> Tensor:
     batch = batch.to(device.torch_device, non_blocking=True)
-    alone = len(batch) == 1 and _is_slow_alone(batch)
+    alone = is_slow_alone(batch)
     batch = batch.expand(2, *batch.shape[1:]) if alone else batch
     with torch.autocast(
         device.torch_device.type,
@@ -96,14 +94,3 @@ def _forward(network: nn.Module, batch: Tensor, device: Device) -> Tensor:
     ):
         logits: Tensor = network(batch)
     return (logits[:1] if alone else logits).float()
-
-
-def _is_slow_alone(batch: Tensor) -> bool:
-    """Whether PyTorch would convolve one volume by its slow CPU kernel, and two by oneDNN's.
-
-    Source:
-        `ConvParams::use_mkldnn` in PyTorch 2.13: one item goes to oneDNN only if the product of
-        its first four sizes exceeds 20,480; the last axis of a volume is not looked at.
-    """
-    slab = batch.shape[2] * batch.shape[3] if batch.ndim == 5 else 0
-    return batch.device.type == "cpu" and 0 < NARROW_FEATURES * slab <= 20_480

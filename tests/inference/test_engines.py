@@ -32,18 +32,34 @@ def package(make_plan, make_package):
     return make_package(make_plan(spatial_dims=2, patch=(16, 16), spacing_mm=(1.0, 1.0)))
 
 
-def test_openvino_gives_the_probabilities_of_eager_torch_for_full_and_short_batches(
+def test_openvino_gives_the_probabilities_of_eager_torch_for_batches_of_any_size(
     package, tmp_path: Path
 ) -> None:
     eager = TorchEngine(package.build(), CPU)
     request = EngineRequest("openvino", CPU, (3, 1, 16, 16), tmp_path)
     first = make_engine(package, request)
     again = make_engine(package, request)
-    assert list(tmp_path.rglob(f"{package.hash}-3x1x16x16.xml"))
+    assert list(tmp_path.rglob(f"{package.hash}-1x1x16x16.xml"))
     for count in (3, 1):
         windows = smooth_windows((count, 1, 16, 16))
         for engine in (first, again):
             torch.testing.assert_close(engine(windows), eager(windows), rtol=0, atol=1e-4)
+
+
+def test_small_volume_that_comes_alone_is_convolved_with_a_copy_of_itself(
+    make_plan, make_package
+) -> None:
+    network = make_package(make_plan(patch=(16, 16, 16))).build()
+    window = smooth_windows((1, 1, 16, 16, 16))
+    with torch.inference_mode():
+        expected = torch.softmax(network(window), dim=1)
+    engine = TorchEngine(network, CPU)
+    seen: list[int] = []
+    network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    torch.testing.assert_close(engine(window), expected, rtol=0, atol=1e-4)
+    assert seen == [2]
+    weights = [p for p in engine.network.parameters() if p.ndim == 5]
+    assert all(p.is_contiguous(memory_format=torch.channels_last_3d) for p in weights)
 
 
 def test_auto_starts_eager_and_changes_between_images_once_eager_has_cost_a_conversion(
