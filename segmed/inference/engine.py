@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from segmed.errors import UsageError
-from segmed.models.fast_kernels import features_innermost, is_slow_alone
+from segmed.models.fast_kernels import is_slow_alone
 
 
 class Engine(Protocol):
@@ -47,7 +47,7 @@ class TorchEngine:
     def __init__(self, network: nn.Module, device: torch.device, name: str = "torch") -> None:
         self.name = name
         self.device = device
-        self.network = features_innermost(network.to(device)).eval()
+        self.network = network.to(device).eval()
 
     def __call__(self, windows: Tensor) -> Tensor:
         """Class probabilities `[B, K, *window]` of windows `[B, C, *window]`, float32."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from segmed.errors import TrainingError
 from segmed.losses import make_loss
 from segmed.models import build_model
-from segmed.models.fast_kernels import MEMORY_FORMAT, features_innermost
+from segmed.models.fast_kernels import MEMORY_FORMAT
 from segmed.plan.schema import NetworkPlan, Plan, Recipe
 from segmed.training.data import Batch, augment
 from segmed.training.device import Device
@@ -44,7 +44,8 @@ class Trainer:
             num_classes=plan.num_classes,
             **self.settings.options,
         )
-        features_innermost(self.network.to(device.torch_device))
+        self.network.to(device.torch_device)
+        self.network.to(memory_format=MEMORY_FORMAT[plan.spatial_dims])  # type: ignore[call-overload]  # missing from the stub
         self.loss = make_loss(self.settings.loss, num_classes=plan.num_classes)
         self.optimizer = make_optimizer(self.network, plan.recipe, self.settings.learning_rate)
         self.averaged = {
