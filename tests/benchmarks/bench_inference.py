@@ -21,7 +21,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from math import ceil
 from pathlib import Path
 
 import nibabel as nib
@@ -133,21 +132,22 @@ def end_to_end(package: ModelPackage, paths: Sequence[Path], engine: EngineName)
         outcomes = list(predict_files(predictor, paths, folder, read=predictor.read))
         wall, cpu = time.perf_counter() - start, time.process_time() - cpu
     assert all(outcome.status == "done" for outcome in outcomes)
-    batches = 0
+    batches: list[int] = []
     for path in paths:
         shape = prepare(read_image(path), package.plan).tensor.shape[1:]
         padded = [max(edge, size) for edge, size in zip(window.shape[2:], shape, strict=True)]
         grid = window_grid(torch.empty(1, *padded), predictor.recipe(tuple(shape)))
-        batches += ceil(grid.count / predictor.batch)
+        full, rest = divmod(grid.count, predictor.batch)
+        batches += [predictor.batch] * full + [rest] * (rest > 0)
     start, bare_cpu = time.perf_counter(), time.process_time()
-    for _ in range(batches):
-        predictor.engines[0](window)
+    for size in batches:
+        predictor.engines[0](window[:size])
     bare, bare_cpu = time.perf_counter() - start, time.process_time() - bare_cpu
     return {
         "wall_s": wall,
         "cpu_s": cpu,
         "phases_wall_s": predictor.phases,
-        "batches": batches,
+        "windows": sum(batches),
         "bare_forward_wall_s": bare,
         "bare_forward_cpu_s": bare_cpu,
         "wall_over_bare": wall / bare,

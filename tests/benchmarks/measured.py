@@ -78,12 +78,24 @@ def inference() -> list[Row]:
             times = f"{1 / blend['cpu_ratio']:.1f} and {1 / blend['cpu_ratio_nnunet']:.1f} times"
             named = classes.replace("_", " ")
             rows.append((f"window bookkeeping, {named}", times, "MONAI, nnU-Net"))
+            floor = blend["segmed"]["cpu_s"] / blend["one_addcmul_a_window"]["cpu_s"]
+            beside = "one weighted addition a window by PyTorch"
+            rows.append((f"window bookkeeping, {named}", f"{floor:.2f} of its cost", beside))
+    for part, what in (("cases", "hippocampus cases"), ("volumes", "volumes of 256x256x128")):
+        found = record[part]["openvino"]
+        named = f"{record[part][part]} {what}, file to file, OpenVINO"
+        times = f"{found['wall_over_bare']:.2f} of its time"
+        rows.append((named, times, "bare forward passes of the windows"))
     for name, engine in record["engines"].items():
         if isinstance(engine, dict) and "speed_up" in engine:
             rows.append((f"OpenVINO, `{name}`", f"{engine['speed_up']:.1f} times", "eager PyTorch"))
     rasters = record["rasters"]
     what = f"{rasters['images']} PNG images of 256x256"
     rows.append((what, f"{rasters['ratio']:.0f} times", "one process a file"))
+    large = record["big"]
+    what = f"peak memory, {'x'.join(map(str, large['shape']))} voxels, {large['classes']} classes"
+    figure = f"{large['peak_gb']:.2f} GiB, {large['peak_over_forecast']:.2f} of the forecast"
+    rows.append((what, figure, "what `--dry-run` says beforehand"))
     return rows
 
 

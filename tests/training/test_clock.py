@@ -61,7 +61,7 @@ def test_validation_leaves_a_time_budget_to_the_training(
 ) -> None:
     results = list(start(manifest, plan, tmp_path, cache_dir, budget=Budget(seconds=5)))
     between = [result.phases_s["validation"] for result in results[1:-1]]
-    assert len(between) > 5
+    assert len(between) > 1
     assert sum(between) <= Settings().validation_share * results[-1].seconds
     assert results[0].val_dice
     assert results[-1].val_dice
