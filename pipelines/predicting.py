@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from monai.data import MetaTensor
 
+from pipelines.registry.cache import converted_folder
 from pipelines.registry.loading import load_models
 from pipelines.registry.reference import Resolved
 from segmed.errors import UsageError, unknown_name
@@ -46,7 +47,7 @@ class PredictJob:
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         tta: Average over mirror images.
         memory_gb: Memory that must not be exceeded, in GB of 2^30 bytes.
-        cache_dir: Folder that keeps converted models.
+        cache_dir: Folder that keeps converted models; None is the one in the user's cache.
         trust: Decode everything in this process, also what may crash it.
     """
 
@@ -144,7 +145,7 @@ def _open(job: PredictJob) -> tuple[list[Resolved], Predictor]:
         device=job.device,
         engine=job.engine,  # type: ignore[arg-type]  # checked by Predictor
         tta=job.tta,
-        cache_dir=job.cache_dir,
+        cache_dir=job.cache_dir or converted_folder(),
         memory_gb=job.memory_gb,
     )
     return resolved, predictor

@@ -74,6 +74,9 @@ def segment(
     send: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Also send outputs to this PACS.")
     ] = None,
+    engine: Annotated[
+        str, typer.Option(help="steady (OpenVINO if installed, or a GPU), torch or openvino.")
+    ] = "steady",
     tta: Annotated[bool, typer.Option("--tta", help="Average over mirror images.")] = False,
     device: Annotated[
         list[str] | None,
@@ -110,6 +113,7 @@ def segment(
         not_segmented=unsegmented,
         send=send,
         tta=tta,
+        engine=engine,
         devices=tuple(device or ()),
         cluster=cluster,
         table=table,

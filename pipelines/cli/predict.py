@@ -51,7 +51,10 @@ def predict(
         float | None, typer.Option(help="Memory not to exceed; images that need more are refused.")
     ] = None,
     cache_dir: Annotated[
-        Path | None, typer.Option(help="Folder that keeps models converted for OpenVINO.")
+        Path | None,
+        typer.Option(
+            help="Folder that keeps models converted for OpenVINO; the user's cache if not given."
+        ),
     ] = None,
     trust: Annotated[
         bool,

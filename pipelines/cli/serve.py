@@ -42,6 +42,9 @@ def serve(
     workers: Annotated[
         int, typer.Option(min=0, help="Worker processes; 0 segments in the run's own.")
     ] = 0,
+    engine: Annotated[
+        str, typer.Option(help="steady (OpenVINO if installed, or a GPU), torch or openvino.")
+    ] = "steady",
     device: Annotated[
         list[str] | None,
         typer.Option(help="Device of a worker process, such as cuda:1; repeat it for each."),
@@ -95,6 +98,7 @@ def serve(
         modalities=tuple(modality or ()),
         send=send,
         folder=here,
+        engine=engine,
         devices=tuple(device or ()),
         cluster=cluster,
     )

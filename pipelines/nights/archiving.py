@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.logs import log_outcome
+from pipelines.registry.cache import converted_folder
 from pipelines.registry.loading import resolve_model
 from pipelines.registry.reference import Resolved
 from segmed.archive import (
@@ -55,6 +56,9 @@ class ArchiveJob:
         not_segmented: Only DICOM studies without a segmentation, whoever made it.
         send: Address that segmentations are sent to besides.
         tta: Average over mirror images.
+        engine: What runs the networks: `steady` (see `segmed.inference.choice`), `torch` or
+            `openvino`; nothing that is timed, so that a run that was cut off goes on with equal
+            outputs.
         table: Kind of the volumes table, `csv` or `parquet`.
         folder: Working folder, for the embedded registry.
         devices: Devices that worker processes take in turn, such as `cuda:0` and `cuda:1`; without
@@ -78,6 +82,7 @@ class ArchiveJob:
     not_segmented: bool = False
     send: str | None = None
     tta: bool = False
+    engine: str = "steady"
     table: str = "csv"
     folder: Path = Path()
     devices: tuple[str, ...] = ()
@@ -161,17 +166,19 @@ def _crew(
     packages: Sequence[ModelPackage],
     opens: Callable[[], StudySource],
 ) -> Crew | Predictor:
-    options = {"tta": job.tta}
+    options: dict[str, Any] = {"tta": job.tta, "engine": job.engine}
     if job.cluster is not None:
         from pipelines.nights.cluster import Cluster, shared_packages  # noqa: PLC0415 - needs Dask
 
         shared = shared_packages(paths, [package.hash for package in packages], shared_folder(job))
         is_remote = "://" in job.source
+        options["cache_dir"] = shared_folder(job) / "converted"
         return Cluster(shared, options, opens if is_remote else None, max(1, job.workers))
+    options["cache_dir"] = converted_folder()
     if job.workers or job.devices:
         number = job.workers or len(job.devices)
         return Workers(paths, number, options, devices=job.devices)
-    return Predictor(packages, engine="torch", tta=job.tta)  # one engine: equal outputs in reruns
+    return Predictor(packages, **options)
 
 
 def shared_folder(job: ArchiveJob) -> Path:

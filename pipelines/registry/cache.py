@@ -42,6 +42,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segmed"
 
 
+def converted_folder() -> Path:
+    """Where networks are kept as they were converted for OpenVINO."""
+    return cache_folder() / "converted"
+
+
 def cached_package(package_hash: str, fetch: Callable[[Path], Path]) -> Path:
     """The folder of a package in the cache, fetched where it is not there or was damaged since.
 

@@ -17,6 +17,7 @@ from pipelines.registry.monai_bundle import PACKAGE_IN_BUNDLE, write_bundle
 from pipelines.registry.reference import Version
 from pipelines.registry.registration import register_package
 from segmed.errors import PackageError, UsageError, unknown_name
+from segmed.inference.silent_openvino import import_openvino
 from segmed.manifest import digest
 from segmed.package import CARD_FILE, FILES, PLAN_FILE, ModelPackage
 
@@ -132,7 +133,7 @@ def _write_onnx(source: Path, package: ModelPackage, out: Path) -> None:
 def _write_openvino(source: Path, package: ModelPackage, out: Path) -> None:
     """Windows to logits as OpenVINO's intermediate form, in float32."""
     try:
-        import openvino  # noqa: PLC0415 - an extra
+        openvino = import_openvino()
     except ImportError as error:
         raise UsageError(
             "OpenVINO is not installed: pip install 'segmed[openvino]', or export onnx"

@@ -5,6 +5,10 @@ is about twice as fast but first converts for half a minute. So eager runs until
 as a conversion; then, between two images, the network is converted, both engines are timed on a
 real window, and OpenVINO goes on if it is faster and no more than 1e-4 of the labels differ. At
 worst a job takes twice as long as with foresight. A conversion found in the cache is tried at once.
+
+The rule of `steady`, for archives, whose runs must give equal outputs however often they are cut
+off: nothing is timed. A GPU, where there is one; OpenVINO, where it is installed and can run the
+network; else eager PyTorch.
 """
 
 from __future__ import annotations
@@ -22,14 +26,15 @@ from torch import Tensor, nn
 from segmed.errors import ModelError, UsageError, unknown_name
 from segmed.inference.cuda_engine import CudaEngine
 from segmed.inference.engine import Engine, TorchEngine
-from segmed.inference.openvino_engine import Conversion, OpenVinoEngine, has_openvino
+from segmed.inference.openvino_engine import Conversion, OpenVinoEngine
+from segmed.inference.silent_openvino import has_openvino
 from segmed.package import ModelPackage
 
 logger = logging.getLogger(__name__)
 
-EngineName = Literal["auto", "torch", "compile", "openvino"]
+EngineName = Literal["auto", "steady", "torch", "compile", "openvino"]
 
-ENGINES: tuple[str, ...] = ("auto", "torch", "compile", "openvino")
+ENGINES: tuple[str, ...] = ("auto", "steady", "torch", "compile", "openvino")
 
 CONVERSION_SECONDS = 30.0
 """About what converting a network costs; eager PyTorch may spend as much before it is replaced."""
@@ -71,11 +76,23 @@ def make_engine(package: ModelPackage, request: EngineRequest) -> Engine:
         return OpenVinoEngine(network, conversion)
     if request.name == "compile":
         return TorchEngine(compiled(network), request.device, name="compile")
-    if request.device.type == "cuda" and request.name == "auto":
+    if request.name == "torch":
+        return TorchEngine(network, request.device)
+    if request.device.type == "cuda":
         return CudaEngine(network, request.device)
-    if request.name == "auto" and has_openvino():
+    if not has_openvino():
+        return TorchEngine(network, request.device)
+    if request.name == "auto":
         return MeasuredEngine(network, conversion)
-    return TorchEngine(network, request.device)
+    return _openvino_or_eager(network, conversion)
+
+
+def _openvino_or_eager(network: nn.Module, conversion: Conversion) -> Engine:
+    try:
+        return OpenVinoEngine(network, conversion)
+    except ModelError as error:
+        logger.warning("engine torch: %s", error)
+        return TorchEngine(network, torch.device("cpu"))
 
 
 def compiled(network: nn.Module) -> nn.Module:

@@ -127,6 +127,48 @@ def test_a_job_outlives_a_compiler_that_dies_and_keeps_nothing_of_it(
     assert not conversion.is_cached
 
 
+@pytest.mark.slow
+def test_a_conversion_that_says_something_else_is_not_used(
+    package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lying = openvino_engine._TRY.replace("[0])\n", "[0][:, ::-1])\n")
+    assert lying != openvino_engine._TRY
+    monkeypatch.setattr(openvino_engine, "_TRY", lying)
+    conversion = Conversion(package.hash, (1, 1, 16, 16), tmp_path)
+    with pytest.raises(ModelError, match="probabilities that differ"):
+        OpenVinoEngine(package.build(), conversion)
+    assert not conversion.is_cached
+
+
+def test_a_conversion_whose_files_changed_is_done_anew(package, tmp_path: Path) -> None:
+    conversion = Conversion(package.hash, (1, 1, 16, 16), tmp_path)
+    windows = smooth_windows((1, 1, 16, 16))
+    expected = OpenVinoEngine(package.build(), conversion)(windows).clone()
+    assert conversion.is_cached
+    assert conversion.path is not None
+    weights = conversion.path.with_suffix(".bin")
+    sound = weights.read_bytes()
+    weights.write_bytes(bytes(len(sound)))
+    assert not conversion.is_cached
+    torch.testing.assert_close(OpenVinoEngine(package.build(), conversion)(windows), expected)
+    assert weights.read_bytes() == sound
+
+
+def test_steady_is_openvino_from_the_first_image_and_eager_where_it_cannot_run(
+    package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = EngineRequest("steady", CPU, (2, 1, 16, 16), tmp_path)
+    assert make_engine(package, request).name == "openvino"
+
+    def die(*_: object) -> Engine:
+        raise ModelError("OpenVINO cannot run the network")
+
+    monkeypatch.setattr(choice, "OpenVinoEngine", die)
+    assert make_engine(package, request).name == "torch"
+    monkeypatch.setattr(choice, "has_openvino", lambda: False)
+    assert make_engine(package, request).name == "torch"
+
+
 def test_openvino_on_a_gpu_is_refused(package) -> None:
     request = EngineRequest("openvino", torch.device("cuda"), (1, 1, 16, 16))
     with pytest.raises(UsageError, match="CPU"):

@@ -64,6 +64,31 @@ def test_run_shows_its_progress_and_leaves_table_and_page(
     assert ": done, " not in again.stderr
 
 
+def test_steady_engine_converts_once_and_gives_the_labels_of_eager_torch(
+    archive: Path, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEGMED_CACHE", str(tmp_path / "cache"))
+
+    def outputs(name: str, *words: str) -> dict[str, np.ndarray]:
+        ended = segment(archive, package, tmp_path / name, *words)
+        assert ended.exit_code == 1, ended.output  # the truncated image
+        found = (tmp_path / name / "segmentations").glob("*.nii.gz")
+        return {path.name: np.asanyarray(nib.load(path).dataobj) for path in found}
+
+    eager = outputs("eager", "--engine", "torch")
+    assert not (tmp_path / "cache").exists()
+    steady = outputs("steady")
+    (model,) = (tmp_path / "cache/converted").rglob("*.xml")
+    made = model.stat().st_mtime_ns
+    workers = outputs("workers", "--workers", "1")
+    assert model.stat().st_mtime_ns == made
+    assert len(eager) == 3
+    assert eager.keys() == steady.keys() == workers.keys()
+    for name, labels in eager.items():
+        assert np.mean(labels != steady[name]) <= 1e-3  # a voxel of these small volumes
+        np.testing.assert_array_equal(steady[name], workers[name])
+
+
 @pytest.mark.parametrize(
     ("query", "statuses"),
     [
@@ -89,6 +114,7 @@ def test_dry_run_of_a_query_names_what_would_be_done_and_writes_nothing(
     [
         (["--description", "("], "no regular expression"),
         (["--table", "xlsx"], "csv, parquet"),
+        (["--engine", "steam"], "steady"),
         (["--rules", "absent.yaml"], "absent.yaml"),
     ],
 )

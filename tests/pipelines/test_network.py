@@ -54,6 +54,9 @@ def test_predict_and_archive_reach_for_nobody(package_folder: Path, tmp_path: Pa
     asked = [str(tmp_path / "scans"), "--model", str(package_folder), "-o"]
     assert traced(tmp_path, "predict", *asked, str(tmp_path / "p"), "--engine", "torch") == []
     assert traced(tmp_path, "archive", "segment", *asked, str(tmp_path / "a")) == []
+    assert list((tmp_path / "cache/converted").rglob("*.xml")), "OpenVINO was not asked"
+    export = ["model", "export", str(package_folder), "--format", "openvino"]
+    assert traced(tmp_path, *export, "-o", str(tmp_path / "exported")) == []
 
 
 @pytest.mark.slow
