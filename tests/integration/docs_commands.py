@@ -85,6 +85,19 @@ class Assumed(Entry):
     command: str = ""
 
 
+@dataclass(frozen=True)
+class Left(Entry):
+    """What must be there after a command.
+
+    Attributes:
+        place: A file or folder, with groups of the pattern.
+        holds: What the file must hold.
+    """
+
+    place: str = ""
+    holds: str = ""
+
+
 EXCUSES = (
     Excuse(r"^make ", "`make demo` installs and trains: tests/integration/test_wheel.py does both"),
     Excuse(
@@ -125,6 +138,11 @@ CHANGES = (
     ),
     Change(r"--models all", "two of the architectures", by="--models fcn8s,unet"),
     Change(r"--folds all", "two of the folds", by="--folds 0,1"),
+    Change(
+        r"segmed compare (?!.*--folds)(\S+)",
+        "two of the folds, where the line means all",
+        by=r"segmed compare \1 --folds 0,1",
+    ),
     Change(r"cuda(:\d)?\b", "no GPU", by="cpu"),
     Change(
         r"import (\S+) (.*)--sha256 (4f1c\.\.\.|DIGEST)",
@@ -191,6 +209,24 @@ SERVICES = (
     Service(r"^dask scheduler", "hands out work", alive="Scheduler at", stays=True),
     Service(r"dask worker", "segments", alive="Registered to", stays=True),
     Service(r"^mlflow models serve", "answers questions", alive="http://127.0.0.1:{scoring}/ping"),
+)
+
+LEFT = (
+    Left(r"^segmed (?!serve)(?!.*--dry-run).* -o (\S+)", "what -o names is written", place=r"\1"),
+    Left(
+        r"archive segment (?!.*(?:--dry-run|--until|--description|--unsegmented)).* -o (\S+)",
+        "studies were found and segmented",
+        place=r"\1/outcomes.json",
+        holds='"status": "done"',
+    ),
+    Left(r"write_label", "the block writes a label map", page="how-to", place="out/scan.nii.gz"),
+    Left(
+        r"segment_archive",
+        "the block segments what the PACS holds",
+        page="tutorial",
+        place="segmentations/outcomes.json",
+        holds='"status": "done"',
+    ),
 )
 
 ASSUMED = (

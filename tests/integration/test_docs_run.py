@@ -19,7 +19,17 @@ from pathlib import Path
 
 import docs_site
 import pytest
-from docs_commands import ASSUMED, CHANGES, ENDINGS, EXCUSES, FOLDERS, SERVICES, Entry, Service
+from docs_commands import (
+    ASSUMED,
+    CHANGES,
+    ENDINGS,
+    EXCUSES,
+    FOLDERS,
+    LEFT,
+    SERVICES,
+    Entry,
+    Service,
+)
 from documentation import PAGES, REPOSITORY, Shown, shown_on
 from orthanc_server import Orthanc
 from servers import Server, free_port, prefect_server
@@ -32,7 +42,7 @@ STOPPED = {0, 130, 143, -signal.SIGTERM}
 """How a service may end when it is told to."""
 
 SHOWN = [shown for page in PAGES for shown in shown_on(page)]
-TO_COME = {page for page in FOLDERS if page != "docs/how-to.md"}
+TO_COME = {"README.md", "docs/operations.md", "docs/reference.md", "docs/registry.md"}
 PAGES_TO_RUN = sorted(set(FOLDERS) - TO_COME)
 
 
@@ -70,6 +80,16 @@ class Shell:
         else:
             endings = [one.statuses for one in ENDINGS if one.fits(shown)]
             self.end(text, set().union(*endings) or {0}, shown)
+        self.check_what_is_left(text, shown)
+
+    def check_what_is_left(self, text: str, shown: Shown) -> None:
+        """Fails unless a command left what it should."""
+        for left in LEFT:
+            if left.fits(shown) and (found := re.search(left.pattern, text)):
+                place = self.folder / found.expand(left.place)
+                assert place.exists(), f"{shown}\nrun as: {text}\ndid not write {place}"
+                if left.holds:
+                    assert left.holds in place.read_text(), f"{shown}\n{place.read_text()[:3000]}"
 
     def keep(self, text: str) -> None:
         """Write a block of YAML under the name that it begins with, if it has one."""
@@ -234,7 +254,7 @@ def test_no_page_is_left_out() -> None:
     assert set(FOLDERS) == {one.page for one in SHOWN if one.language in ("sh", "python")}
 
 
-@pytest.mark.parametrize("table", [EXCUSES, CHANGES, ENDINGS, SERVICES, ASSUMED])
+@pytest.mark.parametrize("table", [EXCUSES, CHANGES, ENDINGS, SERVICES, ASSUMED, LEFT])
 def test_no_entry_is_left_from_a_command_that_is_no_longer_shown(table: tuple[Entry, ...]) -> None:
     stale = [entry for entry in table if not any(map(entry.fits, SHOWN))]
     assert stale == []
