@@ -231,6 +231,12 @@ LEFT = (
 
 ASSUMED = (
     Assumed(
+        r"plan hippocampus.json",
+        "a manifest, which a later line builds",
+        command="segmed manifest build Task04_Hippocampus -o hippocampus.json --format msd",
+        page="reference",
+    ),
+    Assumed(
         r"^segmed (?:plan|train|compare) (\S+)",
         "the plan with short epochs that takes the place of budgets",
         command=rf"[ -e quick.yaml ] || (segmed plan \1 -o quick.yaml && {SHORT} quick.yaml)",
@@ -303,12 +309,6 @@ ASSUMED = (
         "a champion of this name",
         command="segmed model register package --name mymodel --alias champion",
         page="operations",
-    ),
-    Assumed(
-        r"plan hippocampus.json",
-        "a manifest, which a later line builds",
-        command="segmed manifest build Task04_Hippocampus -o hippocampus.json --format msd",
-        page="reference",
     ),
     Assumed(
         r"^segmed predict scan.nii.gz",
