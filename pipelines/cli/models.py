@@ -155,7 +155,7 @@ def register(
 ) -> None:
     """Register a package as a new version of a model.
 
-    Example: segmed model register segmed-runs/runs/unet/fold0/package --name hippocampus
+    Example: segmed model register segmed-runs/runs/unet3plus/fold0/package --name hippocampus
     """
     from pipelines.registry.registration import register_package
 

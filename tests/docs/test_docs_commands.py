@@ -13,18 +13,9 @@ from typing import Any
 
 import pytest
 import typer
+from documentation import FENCE, PAGES, REPOSITORY, SHELLS, lines_of
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-PAGES = sorted([*(REPOSITORY / "docs").rglob("*.md"), *REPOSITORY.glob("README.md")])
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`(segmed [^`]+)`")
-SHELLS = ("sh", "bash", "console", "shell")
-
-
-def lines_of(block: str) -> Iterator[str]:
-    """The lines of a shell block, continued ones joined, without prompts, comments and output."""
-    for line in block.replace("\\\n", " ").splitlines():
-        yield re.sub(r"(^|\s)#.*$", "", line).strip().removeprefix("$ ")
 
 
 def commands_in(text: str) -> Iterator[list[str]]:

@@ -1,0 +1,258 @@
+"""Every command that the documentation shows is run, page by page, on small real images.
+
+`docs_commands` says what is changed and left out, and why; `docs_site` what lies there beforehand.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import docs_site
+import pytest
+from docs_commands import (
+    ASSUMED,
+    CHANGES,
+    ENDINGS,
+    EXCUSES,
+    FOLDERS,
+    LEFT,
+    SERVICES,
+    Entry,
+    Service,
+)
+from documentation import PAGES, REPOSITORY, Shown, shown_on
+from orthanc_server import Orthanc
+from servers import Server, free_port, prefect_server
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(2400)]
+
+COMMAND_SECONDS = 600.0
+START_SECONDS = 120.0
+STOPPED = {0, 130, 143, -signal.SIGTERM}
+"""How a service may end when it is told to."""
+
+SHOWN = [shown for page in PAGES for shown in shown_on(page)]
+
+
+@dataclass
+class Shell:
+    """A person's shell in the working folder of a page: it keeps variables and services.
+
+    Attributes:
+        folder: Where commands run.
+        env: The environment of the next command.
+        places: What the words in braces stand for.
+    """
+
+    folder: Path
+    env: dict[str, str]
+    places: dict[str, str]
+    services: list[tuple[str, subprocess.Popen[bytes], Path]] = field(default_factory=list)
+
+    def run(self, shown: Shown) -> None:
+        """Run what a page shows, as the tables say; fails unless it ends as it should."""
+        for assumed in ASSUMED:
+            if assumed.fits(shown) and (found := re.search(assumed.pattern, shown.text)):
+                self.end(found.expand(assumed.command), {0}, shown)
+        text = self.changed(shown)
+        service = next((one for one in SERVICES if one.fits(shown)), None)
+        if shown.language == "yaml":
+            self.keep(text)
+        elif shown.language == "python":
+            (self.folder / "shown.py").write_text(text)
+            self.end("python shown.py", {0}, shown)
+        elif text.startswith("export "):
+            self.env.update(word.split("=", 1) for word in shlex.split(text)[1:])
+        elif service is not None:
+            self.serve(text, service, shown)
+        else:
+            endings = [one.statuses for one in ENDINGS if one.fits(shown)]
+            self.end(text, set().union(*endings) or {0}, shown)
+        self.check_what_is_left(text, shown)
+
+    def check_what_is_left(self, text: str, shown: Shown) -> None:
+        """Fails unless a command left what it should."""
+        for left in LEFT:
+            if left.fits(shown) and (found := re.search(left.pattern, text)):
+                place = self.folder / found.expand(left.place)
+                assert place.exists(), f"{shown}\nrun as: {text}\ndid not write {place}"
+                if left.holds:
+                    assert left.holds in place.read_text(), f"{shown}\n{place.read_text()[:3000]}"
+
+    def keep(self, text: str) -> None:
+        """Write a block of YAML under the name that it begins with, if it has one."""
+        if named := re.match(r"# (\S+\.yaml)\n", text):
+            (self.folder / named[1]).write_text(text)
+
+    def changed(self, shown: Shown) -> str:
+        """The command as it is run here."""
+        text = shown.text
+        for change in CHANGES:
+            if re.search(change.page, shown.page):
+                text = re.sub(change.pattern, change.by, text)
+        return self.filled(text)
+
+    def filled(self, text: str) -> str:
+        """The text with the values of this test in the place of words in braces."""
+        for name, value in self.places.items():
+            text = text.replace(f"{{{name}}}", value)
+        return text
+
+    def end(self, text: str, statuses: set[int], shown: Shown) -> None:
+        """Run a command to its end."""
+        begun = time.monotonic()
+        done = subprocess.run(
+            ["sh", "-c", text],
+            cwd=self.folder,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
+        said = f"{done.stdout[-3000:]}{done.stderr[-3000:]}"
+        print(f"{time.monotonic() - begun:6.1f} s  {done.returncode}  {text}", flush=True)
+        told = f"{shown}\nrun as: {text}\nended with {done.returncode}:\n{said}"
+        assert done.returncode in statuses, told
+        assert "Traceback" not in done.stderr, told
+
+    def serve(self, text: str, service: Service, shown: Shown) -> None:
+        """Start a service and see it alive; stop it again, unless what follows needs it."""
+        log = self.folder / f"service{len(self.services)}.log"
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                ["sh", "-c", text],
+                cwd=self.folder,
+                env=self.env,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+            )
+        self.services.append((text, process, log))
+        alive = self.filled(service.alive)
+        deadline = time.monotonic() + START_SECONDS
+        while not is_alive(alive, log):
+            told = f"{shown}\nrun as: {text}\nis not alive:\n{log.read_text()[-3000:]}"
+            assert process.poll() is None, told
+            assert time.monotonic() < deadline, told
+            time.sleep(0.3)
+        print(f"alive: {text}", flush=True)
+        if not service.stays:
+            self.stop_last()
+
+    def stop_last(self) -> None:
+        """SIGTERM to the service that was started last."""
+        text, process, log = self.services.pop()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            status = process.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            status = process.wait()
+        assert status in STOPPED, f"{text}\nstopped with {status}:\n{log.read_text()[-3000:]}"
+
+    def stop_all(self) -> None:
+        """Stop what still runs, the last one first."""
+        while self.services:
+            self.stop_last()
+
+
+def is_alive(sign: str, log: Path) -> bool:
+    """Whether a log holds the sign, or the address answers."""
+    if not sign.startswith("http://"):
+        return bool(re.search(sign, log.read_text()))
+    try:
+        with urllib.request.urlopen(sign, timeout=2):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    running = prefect_server(tmp_path_factory.mktemp("prefect"))
+    running.start()
+    yield running
+    running.stop()
+
+
+def make_shell(place: Path, prefect_url: str) -> Shell:
+    """A shell in an empty folder, with a home of its own and the embedded registry."""
+    folder, home = place / "site", place / "home"
+    for path in (folder, home):
+        path.mkdir(parents=True, exist_ok=True)
+    env = os.environ | {
+        "HOME": str(home),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PYTHONPATH": str(REPOSITORY),
+        "PREFECT_API_URL": prefect_url,
+        "PREFECT_HOME": str(home / "prefect"),
+        "SEGMED_CACHE": str(home / "cache"),
+    }
+    env.pop("MLFLOW_TRACKING_URI", None)
+    places = {"prefect": prefect_url.removesuffix("/api").rpartition(":")[2]}
+    names = ("metrics", "mlflow", "own_prefect", "dask", "scoring")
+    return Shell(folder, env, places | {name: str(free_port()) for name in names})
+
+
+@pytest.fixture
+def shell(prefect: Server, tmp_path: Path) -> Iterator[Shell]:
+    running = make_shell(tmp_path, prefect.health.removesuffix("/health"))
+    yield running
+    running.stop_all()
+
+
+@pytest.fixture
+def pacs(shell: Shell, tmp_path: Path) -> Iterator[Orthanc]:
+    """An Orthanc that holds two studies; the shell knows its ports."""
+    running = Orthanc(tmp_path / "orthanc")
+    running.start()
+    docs_site.studies(tmp_path / "sent")
+    running.upload(tmp_path / "sent")
+    shell.places |= {"web": str(running.http_port), "dicom": str(running.dicom_port)}
+    yield running
+    running.stop()
+
+
+def lay_out(page: str, folder: Path) -> None:
+    """Put into a folder what a page takes for granted."""
+    for name, write in FOLDERS[page].items():
+        write(folder / name)
+
+
+def steps(page: str) -> list[Shown]:
+    """What of a page is run, in order; the YAML that names its file is there for the commands."""
+    return [one for one in SHOWN if one.page == page and not any(e.fits(one) for e in EXCUSES)]
+
+
+@pytest.mark.parametrize("page", sorted(FOLDERS))
+def test_commands_of_a_page_do_what_they_should(
+    page: str, shell: Shell, request: pytest.FixtureRequest
+) -> None:
+    if any("{web}" in change.by and any(map(change.fits, steps(page))) for change in CHANGES):
+        request.getfixturevalue("pacs")
+    lay_out(page, shell.folder)
+    for shown in steps(page):
+        shell.run(shown)
+    shell.stop_all()
+
+
+def test_no_page_is_left_out() -> None:
+    assert set(FOLDERS) == {one.page for one in SHOWN if one.language in ("sh", "python")}
+
+
+@pytest.mark.parametrize("table", [EXCUSES, CHANGES, ENDINGS, SERVICES, ASSUMED, LEFT])
+def test_no_entry_is_left_from_a_command_that_is_no_longer_shown(table: tuple[Entry, ...]) -> None:
+    stale = [entry for entry in table if not any(map(entry.fits, SHOWN))]
+    assert stale == []
