@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1] / "archive"))  # for tiny_model.py
+
 from documentation import REPOSITORY, shown_on
 from tiny_data import hippocampus_package
+from tiny_model import tiny_package
 
 from segmed.io import read_image, read_label
 from segmed.io.dicom.seg import write_dicom_seg
@@ -134,8 +138,6 @@ def package(folder: Path, seed: int = 0) -> None:
 
 def two_channels(folder: Path) -> None:
     """An untrained model for T1 after contrast and FLAIR."""
-    from tiny_model import tiny_package  # noqa: PLC0415 - lies with the tests of the archive
-
     found = tiny_package(channels=2)
     channels = (Channel(name="T1post", modality="MR"), Channel(name="FLAIR", modality="MR"))
     plan = found.plan.model_copy(update={"channels": channels})
