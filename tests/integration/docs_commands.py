@@ -99,7 +99,8 @@ class Left(Entry):
 
 
 EXCUSES = (
-    Excuse(r"^make ", "`make demo` installs and trains: tests/integration/test_wheel.py does both"),
+    Excuse(r"^make test", "these very tests"),
+    Excuse(r"^make demo", "installs and trains: tests/integration/test_wheel.py does both"),
     Excuse(
         r"^segmed demo( -o demo)?$",
         "trains ten minutes; `--quick` is run here, the rest by tests/pipelines/test_demo.py",
