@@ -44,7 +44,7 @@ def predict(
     output_format: Annotated[
         str, typer.Option("--format", help="nifti, dicom-seg, rtstruct or probabilities.")
     ] = "nifti",
-    engine: Annotated[str, typer.Option(help="auto, torch, compile or openvino.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto, steady, torch, compile or openvino.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     tta: Annotated[bool, typer.Option("--tta", help="Average over mirror images.")] = False,
     memory_gb: Annotated[

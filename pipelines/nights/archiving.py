@@ -31,8 +31,12 @@ from segmed.archive.drift import watch_night
 from segmed.archive.pacs.address import delivery_at, source_at
 from segmed.archive.pacs.remote import Query
 from segmed.archive.query import SeriesQuery
+from segmed.errors import unknown_name
 from segmed.inference import Predictor
 from segmed.package import ModelPackage
+
+ENGINES = ("steady", "torch", "openvino")
+"""Engines of archive runs: none is chosen by timing."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,15 @@ class ArchiveJob:
     folder: Path = Path()
     devices: tuple[str, ...] = ()
     cluster: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what would only be found out at night.
+
+        Raises:
+            UsageError: The engine is unknown, or one that is chosen by timing.
+        """
+        if self.engine not in ENGINES:
+            raise unknown_name("engine of archive runs", self.engine, ENGINES)
 
 
 def source_of(job: ArchiveJob, num_channels: int) -> Callable[[], StudySource]:

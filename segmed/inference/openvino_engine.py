@@ -44,6 +44,9 @@ kernels (DeepLabv3+); doing without them costs other networks about 4 % of their
 TRY_SECONDS = 300
 """Longest trial of a converted model, in seconds."""
 
+SUFFIXES = (".bin", ".xml", ".sha256")
+"""Of the files of a conversion that is kept, in the order in which they are put there."""
+
 MAX_DIFFERENCE = 5e-3
 """Largest difference of a probability from eager PyTorch's in the trial; usual are 1e-5 to 1e-4."""
 
@@ -82,10 +85,12 @@ class Conversion:
     @property
     def is_cached(self) -> bool:
         """Whether the conversion has been done before, and its files are as they were left."""
-        if self.path is None or not self.path.is_file():
+        if self.path is None:
             return False
-        digest = self.path.with_suffix(".sha256")
-        return digest.is_file() and digest.read_text(encoding="ascii") == _digest(self.path)
+        if not all(self.path.with_suffix(suffix).is_file() for suffix in SUFFIXES):
+            return False
+        digest = self.path.with_suffix(".sha256").read_text(encoding="ascii")
+        return digest == _digest(self.path)
 
 
 class OpenVinoEngine:
@@ -205,7 +210,7 @@ def _keep_if_sound(model: ov.Model, network: nn.Module, path: Path | None) -> No
         if path is not None:
             digest = draft.with_suffix(".sha256")
             digest.write_text(_digest(draft), encoding="ascii")
-            for suffix in (".bin", ".xml", ".sha256"):
+            for suffix in SUFFIXES:
                 draft.with_suffix(suffix).replace(path.with_suffix(suffix))
 
 

@@ -47,7 +47,7 @@ def bookkeeping_s(run: Callable[[Stub], object], num_classes: int, rounds: int) 
 
 def blend() -> Record:
     """All but the network: 160^3 voxels, windows of 96^3, 3 and 50 classes; bar 0.4 of MONAI."""
-    from monai.inferers import sliding_window_inference  # noqa: PLC0415
+    from monai.inferers import sliding_window_inference  # noqa: PLC0415 - a peer
 
     volume, window = torch.zeros(1, 160, 160, 160), (96, 96, 96)
     found: Record = {}
@@ -91,9 +91,9 @@ def against_nnunet(
     """The same stub through nnU-Net's predictor, where it is installed."""
     if importlib.util.find_spec("nnunetv2") is None:
         return {"nnunet": "not installed in this environment, not measured"}
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor  # noqa: PLC0415
-    from nnunetv2.utilities.label_handling.label_handling import LabelManager  # noqa: PLC0415
-    from nnunetv2.utilities.plans_handling.plans_handler import (  # noqa: PLC0415
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor  # noqa: PLC0415 - a peer
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager  # noqa: PLC0415 - a peer
+    from nnunetv2.utilities.plans_handling.plans_handler import (  # noqa: PLC0415 - a peer
         ConfigurationManager,
     )
 

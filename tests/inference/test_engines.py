@@ -148,6 +148,8 @@ def test_a_conversion_whose_files_changed_is_done_anew(package, tmp_path: Path) 
     assert conversion.path is not None
     weights = conversion.path.with_suffix(".bin")
     sound = weights.read_bytes()
+    weights.unlink()
+    assert not conversion.is_cached
     weights.write_bytes(bytes(len(sound)))
     assert not conversion.is_cached
     torch.testing.assert_close(OpenVinoEngine(package.build(), conversion)(windows), expected)

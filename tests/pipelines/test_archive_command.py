@@ -115,6 +115,7 @@ def test_dry_run_of_a_query_names_what_would_be_done_and_writes_nothing(
         (["--description", "("], "no regular expression"),
         (["--table", "xlsx"], "csv, parquet"),
         (["--engine", "steam"], "steady"),
+        (["--engine", "auto"], "steady"),
         (["--rules", "absent.yaml"], "absent.yaml"),
     ],
 )
