@@ -1,13 +1,17 @@
-"""Fixtures for all tests: real data, and few threads."""
+"""Fixtures for all tests: real data, and a home and temporary folder of the suite's own."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from suite_folder import SUITE_FOLDER, isolate
+
+isolate()
 
 settings.register_profile("steady", derandomize=True)  # the same examples every time
 if os.environ.get("CI"):
@@ -15,6 +19,12 @@ if os.environ.get("CI"):
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+
+
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """Remove the suite's folder, unless a failed test may have left something worth a look."""
+    if exitstatus == 0:
+        shutil.rmtree(SUITE_FOLDER, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
