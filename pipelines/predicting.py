@@ -19,7 +19,7 @@ from segmed.inference import (
     Forecast,
     Outcome,
     Predictor,
-    find_inputs,
+    find_cases,
     foresee_files,
     predict_files,
 )
@@ -27,6 +27,7 @@ from segmed.inference.choice import ENGINES
 from segmed.inference.writing import FORMATS
 from segmed.io import read_image
 from segmed.io.careful import read_image_carefully
+from segmed.io.channel_files import CaseFiles
 
 T = TypeVar("T")
 
@@ -67,9 +68,9 @@ class PredictJob:
         """What reads one file or series."""
         return read_image if self.trust else read_image_carefully
 
-    def images(self) -> list[tuple[Path, ...]]:
-        """The inputs, folders searched; each a tuple, so that none is searched again."""
-        return [(path,) for path in find_inputs(self.inputs)]
+    def images(self, num_channels: int) -> list[CaseFiles]:
+        """The cases among the inputs, folders searched, for a model of so many channels."""
+        return find_cases(self.inputs, num_channels)
 
 
 def check_job(job: PredictJob) -> None:
@@ -97,7 +98,7 @@ def foresee(job: PredictJob, shown: Shown[Forecast]) -> dict[str, Any]:
         `models`, `engines` and `forecasts`, as plain values.
     """
     resolved, predictor = _open(job)
-    images = job.images()
+    images = job.images(predictor.plan.in_channels)
     forecasts = foresee_files(predictor, images, job.format, read=job.read)  # type: ignore[arg-type]  # checked by foresee_files
     found = [asdict(forecast) for forecast in shown(forecasts, len(images))]
     return {**_circumstances(resolved, predictor), "forecasts": found}
@@ -114,7 +115,7 @@ def predict(job: PredictJob, shown: Shown[Outcome]) -> dict[str, Any]:
         `models`, `engines`, `seconds`, `images_per_second` and `outcomes`, as plain values.
     """
     resolved, predictor = _open(job)
-    images = job.images()
+    images = job.images(predictor.plan.in_channels)
     begun = time.perf_counter()
     outcomes = predict_files(
         predictor,

@@ -11,7 +11,7 @@ import pandas as pd
 from segmed.errors import UsageError
 from segmed.evaluation import label_files
 from segmed.geometry import require_same_grid
-from segmed.inference.files import IMAGE_SUFFIXES
+from segmed.inference.inputs import IMAGE_SUFFIXES
 from segmed.io import grid_of, read_image, read_label
 from segmed.report import OverlayItem
 

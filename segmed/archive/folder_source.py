@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,10 +20,8 @@ from segmed.archive.selection import Rules, choose_series
 from segmed.archive.sniff import form_of_volume, kind_of
 from segmed.archive.study import Fault, NotImage, Study, content_hash, sha256_of_file
 from segmed.errors import UsageError
+from segmed.io.channel_files import CaseFiles, group_channels
 from segmed.io.dicom.series import SeriesAudit
-
-CHANNEL_SUFFIX = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})(?P<ending>\.[A-Za-z.]+)$")
-"""Files of several channels: `case_0000.nii.gz`, `case_0001.nii.gz`, as nnU-Net names them."""
 
 
 @dataclass(frozen=True)
@@ -128,22 +125,13 @@ class FolderSource:
     def _volume_studies(self, volumes: Sequence[Path]) -> Iterator[Study]:
         if self.query.asks_of_headers:
             return
-        groups: dict[str, list[Path]] = {}
-        for path in volumes:
-            match = CHANNEL_SUFFIX.match(path.name) if self.num_channels > 1 else None
-            groups.setdefault(match["case"] if match else path.name, []).append(path)
-        for paths in groups.values():
-            if self._is_recent(paths):
-                yield self._volume_study(paths)
+        for case in group_channels(volumes, self.num_channels):
+            if self._is_recent(case.files):
+                yield self._volume_study(case)
 
-    def _volume_study(self, paths: list[Path]) -> Study:
-        fault = None
-        if len(paths) != self.num_channels:
-            fault = Fault(
-                "other_channels",
-                f"{len(paths)} file(s) for a model of {self.num_channels} channels; name them "
-                "CASE_0000.nii.gz, CASE_0001.nii.gz, ... in the model's channel order",
-            )
+    def _volume_study(self, case: CaseFiles) -> Study:
+        paths = case.files
+        fault = Fault("other_channels", case.fault) if case.fault else None
         try:
             digests = [[sha256_of_file(path)] for path in paths]
         except OSError as error:

@@ -1,7 +1,8 @@
 """From packages and images to segmentations on the images' own grids."""
 
-from segmed.inference.files import Outcome, find_inputs, predict_files
+from segmed.inference.files import Outcome, predict_files
 from segmed.inference.forecast import Forecast, foresee_files
+from segmed.inference.inputs import find_cases, find_inputs
 from segmed.inference.memory import MemoryEstimate, estimate_memory
 from segmed.inference.onnx_form import export_onnx
 from segmed.inference.predictor import Predictor, Segmentation
@@ -15,6 +16,7 @@ __all__ = [
     "Segmentation",
     "estimate_memory",
     "export_onnx",
+    "find_cases",
     "find_inputs",
     "foresee_files",
     "predict_files",

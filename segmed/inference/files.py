@@ -18,22 +18,16 @@ from typing import Literal
 
 from monai.data import MetaTensor
 
-from segmed.errors import ImageError, SegmedError, UsageError, unknown_name
+from segmed.errors import ImageError, SegmedError, UsageError
+from segmed.inference.inputs import Input, checked_inputs
 from segmed.inference.predictor import Predictor, Segmentation
-from segmed.inference.writing import FORMATS, OutputFormat, suffix_for, write_result
+from segmed.inference.writing import OutputFormat, suffix_for, write_result
 from segmed.io import grid_of, read_image, source_of
-from segmed.io.dicom.header import looks_like_dicom
+from segmed.io.channel_files import CaseFiles
 from segmed.io.read import as_channels
 from segmed.preprocessing import Prepared, prepare
 
 logger = logging.getLogger(__name__)
-
-Input = Path | Sequence[Path]
-"""One image: a file, a folder with one DICOM series, or one of these for each channel."""
-
-IMAGE_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".png", ".tif", ".tiff", ".jpg",
-                  ".jpeg")  # fmt: skip
-"""Suffixes by which images are found in a folder; single files are known by their content."""
 
 READ_AHEAD = 2
 """Images that are read and prepared before the network asks for them."""
@@ -67,46 +61,9 @@ class _Job:
     """An image on its way through; its voxels are gone once it has been prepared."""
 
     input: Path
+    case: str
     like: MetaTensor
     prepared: Prepared
-
-
-def find_inputs(paths: Sequence[Path]) -> list[Path]:
-    """The images among files and folders.
-
-    Args:
-        paths: Files are taken as they are. Of a folder come the images in it, by suffix; a folder
-            without any, but with DICOM files, is taken as a series, and so is one with other files
-            and no subfolders, to be refused by name; subfolders likewise.
-
-    Returns:
-        Files and series folders, in order of the paths, sorted within each folder.
-    """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if not path.is_dir():
-            found.append(path)
-            continue
-        entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
-        images = [e for e in entries if e.is_file() and e.name.lower().endswith(IMAGE_SUFFIXES)]
-        if images:
-            found.extend(images)
-        elif _may_be_series(entries):
-            found.append(path)
-        found.extend(find_inputs([entry for entry in entries if entry.is_dir()]))
-    return found
-
-
-def _may_be_series(entries: Sequence[Path]) -> bool:
-    """Whether a folder without images is to be read as a DICOM series."""
-    files = [entry for entry in entries if entry.is_file()]
-    if len(files) == len(entries):
-        return bool(files)
-    for path in files:  # a list of contents beside the folders of the series is no series
-        with path.open("rb") as stream:
-            if looks_like_dicom(stream.read(132)):
-                return True
-    return False
 
 
 def predict_files(
@@ -121,8 +78,8 @@ def predict_files(
 
     Args:
         predictor: Loaded once, used for all.
-        inputs: Files, folders (searched, see `find_inputs`), or tuples with a file a channel.
-        out_dir: Folder of the results; made if missing. A result takes its input's name; that of a
+        inputs: Files, folders (searched, see `inputs.find_cases`), or tuples with a file a channel.
+        out_dir: Folder of the results; made if missing. A result takes its case's name; that of a
             DICOM series is a hash of its UID, since folders are often named after patients.
         format: `nifti` (PNG for raster images), `dicom-seg`, `rtstruct` or `probabilities`.
         read: Reads one file or series; `segmed.io.careful.read_image_carefully` is for files that
@@ -134,28 +91,18 @@ def predict_files(
     Raises:
         UsageError: The format is unknown, or there is no input.
     """
-    return _run(predictor, checked_inputs(inputs, format), Path(out_dir), format, read)
-
-
-def checked_inputs(inputs: Sequence[Input], format: str) -> list[Input]:
-    """All inputs, folders searched.
-
-    Raises:
-        UsageError: The format is unknown, or there is no input.
-    """
-    if format not in FORMATS:
-        raise unknown_name("output format", format, FORMATS)
-    items: list[Input] = []
-    for item in inputs:
-        items.extend(find_inputs([Path(item)]) if isinstance(item, str | Path) else [tuple(item)])
-    if not items:
-        raise UsageError("there is nothing to segment: no image was found among the inputs")
-    return items
+    return _run(
+        predictor,
+        checked_inputs(inputs, format, predictor.plan.in_channels),
+        Path(out_dir),
+        format,
+        read,
+    )
 
 
 def _run(
     predictor: Predictor,
-    items: list[Input],
+    items: list[CaseFiles],
     out_dir: Path,
     output_format: OutputFormat,
     read: Callable[[Path], MetaTensor],
@@ -176,7 +123,7 @@ def _run(
 
 def _jobs(
     predictor: Predictor,
-    items: list[Input],
+    items: list[CaseFiles],
     read: Callable[[Path], MetaTensor],
     keep_probs: bool,
 ) -> Iterator[_Job | Outcome]:
@@ -201,36 +148,30 @@ def _jobs(
 
 
 def _read(
-    predictor: Predictor, item: Input, read: Callable[[Path], MetaTensor], keep_probs: bool
+    predictor: Predictor, item: CaseFiles, read: Callable[[Path], MetaTensor], keep_probs: bool
 ) -> _Job | Outcome:
-    first = first_of(item)
+    first = item.files[0]
     try:
         image = read_input(item, read)
         predictor.require_memory(grid_of(image), keeps_image=False, keeps_probs=keep_probs)
         prepared = prepare(image, predictor.plan)
-        return _Job(first, _without_voxels(image), prepared)
+        return _Job(first, item.case, _without_voxels(image), prepared)
     except Exception as error:  # noqa: BLE001 - one bad image must not stop the rest
         return bad_outcome(first, error)
 
 
-def first_of(item: Input) -> Path:
-    """The file or folder that stands for an input."""
-    return item if isinstance(item, Path) else Path(item[0])
-
-
-def read_input(item: Input, read: Callable[[Path], MetaTensor]) -> MetaTensor:
-    """The image of an input, its channels stacked.
+def read_input(item: CaseFiles, read: Callable[[Path], MetaTensor]) -> MetaTensor:
+    """The image of a case, its channels stacked.
 
     Args:
-        item: The input.
+        item: The case.
         read: Reads one file or series.
 
     Raises:
-        ImageError: It cannot be read correctly.
+        ImageError: It cannot be read correctly, or its files are not those of one case.
     """
-    if isinstance(item, Path):
-        return read(item)
-    return as_channels([read(Path(part)) for part in item], item)
+    item.require_sound()
+    return as_channels([read(path) for path in item.files], item.files)
 
 
 def _segment(
@@ -252,7 +193,7 @@ def _write(
     if isinstance(result, Outcome):
         return result
     try:
-        path = names.path_for(job.input, job.like)
+        path = names.path_for(job.input, job.case, job.like)
         write_result(path, result, names.format, like=job.like, packages=predictor.packages)
     except Exception as error:  # noqa: BLE001 - one bad image must not stop the rest
         return bad_outcome(job.input, error)
@@ -289,14 +230,14 @@ class _Names:
         self.format = output_format
         self.used: set[str] = set()
 
-    def path_for(self, path: Path, like: MetaTensor) -> Path:
+    def path_for(self, path: Path, case: str, like: MetaTensor) -> Path:
         """Where an input's result goes.
 
         Raises:
             UsageError: The result would replace the input.
         """
         source = source_of(like)
-        stem = _stem(path)
+        stem = case
         if source is not None and source.series_uid:
             stem = "series-" + hashlib.sha256(source.series_uid.encode()).hexdigest()[:16]
         name, number = stem, 1
@@ -308,10 +249,3 @@ class _Names:
         if result.exists() and path.exists() and result.samefile(path):
             raise UsageError(f"the result would replace its input {path.name}: give another folder")
         return result
-
-
-def _stem(path: Path) -> str:
-    for suffix in sorted(IMAGE_SUFFIXES, key=len, reverse=True):
-        if path.name.lower().endswith(suffix):
-            return path.name[: -len(suffix)]
-    return path.stem if path.is_file() else path.name

@@ -9,10 +9,12 @@ from typing import Literal
 
 from monai.data import MetaTensor
 
-from segmed.inference.files import Input, bad_outcome, checked_inputs, first_of, read_input
+from segmed.inference.files import bad_outcome, read_input
+from segmed.inference.inputs import Input, checked_inputs
 from segmed.inference.predictor import Predictor
 from segmed.inference.writing import OutputFormat, require_writable
 from segmed.io import grid_of, read_image, source_of
+from segmed.io.channel_files import CaseFiles
 from segmed.preprocessing.prepare import require_channels
 
 
@@ -57,14 +59,14 @@ def foresee_files(
     Raises:
         UsageError: The format is unknown, or there is no input.
     """
-    items = checked_inputs(inputs, format)
+    items = checked_inputs(inputs, format, predictor.plan.in_channels)
     return (_forecast(predictor, item, format, read) for item in items)
 
 
 def _forecast(
-    predictor: Predictor, item: Input, format: OutputFormat, read: Callable[[Path], MetaTensor]
+    predictor: Predictor, item: CaseFiles, format: OutputFormat, read: Callable[[Path], MetaTensor]
 ) -> Forecast:
-    path = first_of(item)
+    path = item.files[0]
     try:
         image = read_input(item, read)
         require_channels(image, predictor.plan)

@@ -8,24 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from segmed.errors import ManifestError
+from segmed.io.image_names import has_image_suffix, stem_of
 from segmed.manifest.content import is_hidden
 from segmed.manifest.schema import Case
 from segmed.structures import Channel, LabelClass
-
-SUFFIXES = (
-    ".nii.gz",
-    ".nii",
-    ".nrrd",
-    ".nhdr",
-    ".mha",
-    ".mhd",
-    ".png",
-    ".tif",
-    ".tiff",
-    ".jpg",
-    ".jpeg",
-)
-"""File name endings that image folders are searched for; what a file is, its content decides."""
 
 MR_WORDS = ("MR", "T1", "T2", "FLAIR", "DWI", "ADC", "PD", "SWI")
 
@@ -58,16 +44,7 @@ class Draft:
 def image_files(folder: Path) -> list[Path]:
     """The image files directly in a folder, by name; hidden ones such as `._*` are passed over."""
     found = (path for path in folder.iterdir() if path.is_file() and not is_hidden(path))
-    return sorted(path for path in found if path.name.lower().endswith(SUFFIXES))
-
-
-def stem_of(path: Path) -> str:
-    """The file name without its image suffix."""
-    lower = path.name.lower()
-    for suffix in SUFFIXES:
-        if lower.endswith(suffix):
-            return path.name[: -len(suffix)]
-    return path.name
+    return sorted(path for path in found if has_image_suffix(path))
 
 
 def by_stem(files: Iterable[Path]) -> dict[str, Path]:

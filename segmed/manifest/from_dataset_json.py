@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 from segmed.errors import ManifestError
+from segmed.io.channel_files import group_channels
+from segmed.io.image_names import stem_of
 from segmed.manifest.draft import (
     Draft,
     by_stem,
@@ -15,7 +16,6 @@ from segmed.manifest.draft import (
     image_files,
     modality_of,
     relative,
-    stem_of,
 )
 from segmed.manifest.schema import Case
 from segmed.structures import Channel, LabelClass
@@ -148,24 +148,18 @@ def _nnunet_cases(
     return tuple(cases)
 
 
-def channel_files(images: Path, num_channels: int) -> dict[str, list[Path]]:
-    """The files `ID_0000.ext`, `ID_0001.ext`, ... of each case, by id.
+def channel_files(images: Path, num_channels: int) -> dict[str, tuple[Path, ...]]:
+    """The files of each case of a folder, by case name; see `segmed.io.channel_files`.
 
     Raises:
-        ManifestError: A file is named otherwise, or a case lacks a channel.
+        ManifestError: A case lacks a channel, or has one twice.
     """
-    found: dict[str, dict[int, Path]] = defaultdict(dict)
-    for path in image_files(images):
-        stem, _, number = stem_of(path).rpartition("_")
-        if not stem or len(number) != 4 or not number.isdigit():
-            raise ManifestError(f"{path.name} in {images} does not end in a channel like _0000")
-        found[stem][int(number)] = path
-    for stem, files in found.items():
-        if sorted(files) != list(range(num_channels)):
-            raise ManifestError(
-                f"case {stem!r} has channels {sorted(files)}, expected 0 to {num_channels - 1}"
-            )
-    return {stem: [files[n] for n in sorted(files)] for stem, files in sorted(found.items())}
+    cases = group_channels(image_files(images), num_channels)
+    faulty = [case for case in cases if case.fault]
+    if faulty:
+        more = f" (and {len(faulty) - 1} more)" if len(faulty) > 1 else ""
+        raise ManifestError(f"case {faulty[0].case!r} in {images}{more}: {faulty[0].fault}")
+    return {case.case: case.files for case in sorted(cases, key=lambda case: case.case)}
 
 
 def _table(folder: Path, content: dict[str, Any], key: str) -> list[tuple[Any, Any]]:

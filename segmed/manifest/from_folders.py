@@ -12,7 +12,8 @@ from torch import Tensor
 
 from segmed.errors import ImageError, ManifestError
 from segmed.io.careful import read_image_carefully, read_label_carefully
-from segmed.manifest.draft import Draft, by_stem, case_id, image_files, relative, stem_of
+from segmed.io.image_names import stem_of
+from segmed.manifest.draft import Draft, by_stem, case_id, image_files, relative
 from segmed.manifest.from_dataset_json import channel_files
 from segmed.manifest.schema import Case
 from segmed.structures import Channel, LabelClass
@@ -113,7 +114,7 @@ def _with_channels(
     if not numbered or any(stem + (label_suffix or "") in labels for stem in images):
         return images
     count = 1 + max(int(stem[-4:]) for stem in images)
-    return channel_files(folder, count)
+    return {case: list(files) for case, files in channel_files(folder, count).items()}
 
 
 def _paired(

@@ -1,0 +1,186 @@
+"""Cases from image files: the one rule by which files become the channels of a case.
+
+Used by `manifest build`, `predict` and `archive` alike. A file that itself contains all channels (a
+colour raster, a 4D NIfTI file with a volume for each channel) is a case. Other files need names
+`CASE_0000.ext`, `CASE_0001.ext`, ... with the model's channel numbers, each once and without gaps;
+their endings may differ. A single file `CASE_0000.ext` of a model with one file per case is called
+`CASE`. Files that count up under one name (`frame_0001`, `frame_0002`) are images of their own.
+
+Source:
+    nnU-Net, documentation/dataset_format.md: "CASE_XXXX.FILE_ENDING", four digits from 0000.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from segmed.errors import ImageError
+from segmed.io.bytestream import unzipped
+from segmed.io.image_names import stem_of
+from segmed.io.nifti import is_nifti, parse_header
+from segmed.io.raster import raster_format
+
+NUMBERED = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+"""A file name without suffix that ends in a channel number."""
+
+COLOUR_MODES = ("RGB", "RGBA", "P")
+"""Raster modes that are read as three channels; palettes are expanded."""
+
+MOST_CHANNELS = 8
+"""Longest run of numbers from 0000 that is taken for channels where a model has one file a case;
+more files of one name are frames or slices."""
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """The files of one case.
+
+    Attributes:
+        case: Name of the case.
+        files: One file a channel in the model's order, or one file with all channels. If there is
+            a fault, all files of that name.
+        fault: Why the files cannot be used as one case, in one line without names; empty if they
+            can.
+    """
+
+    case: str
+    files: tuple[Path, ...]
+    fault: str = ""
+
+    def require_sound(self) -> None:
+        """Raise the fault, if there is one.
+
+        Raises:
+            ImageError: `other_channels`.
+        """
+        if self.fault:
+            message = f"case {self.case!r}: {self.fault}"
+            raise ImageError(message, reason="other_channels", paths=self.files)
+
+
+def group_channels(files: Sequence[Path], num_channels: int) -> list[CaseFiles]:
+    """Put image files together into cases, folder by folder.
+
+    Args:
+        files: Image files of any folders.
+        num_channels: Input channels of the model or of the image set.
+
+    Returns:
+        Cases, in the order of their first files; those with a fault are among them.
+    """
+    by_folder: dict[Path, list[Path]] = defaultdict(list)
+    for path in files:
+        by_folder[path.parent].append(path)
+    cases = [case for inside in by_folder.values() for case in _grouped(inside, num_channels)]
+    place = {path: number for number, path in enumerate(files)}
+    return sorted(cases, key=lambda case: min(place[path] for path in case.files))
+
+
+def _grouped(files: Sequence[Path], num_channels: int) -> list[CaseFiles]:
+    whole, parts = list(files), []
+    if num_channels > 1:
+        counts = {path: channels_in(path) for path in files}
+        whole = [path for path in files if counts[path] == num_channels]
+        parts = [path for path in files if counts[path] != num_channels]
+    return [*_whole(whole, num_channels), *_joined(parts, num_channels)]
+
+
+def _whole(files: Sequence[Path], num_channels: int) -> list[CaseFiles]:
+    """Cases of one file each."""
+    by_name, rest = _numbered(files)
+    plain = {stem_of(path) for path in rest}
+    firsts = sum(0 in numbers for numbers in by_name.values())
+    cases = [CaseFiles(stem_of(path), (path,)) for path in rest]
+    for case, numbers in by_name.items():
+        found = [path for _, paths in sorted(numbers.items()) for path in paths]
+        is_run = 1 < len(numbers) <= MOST_CHANNELS and set(numbers) == set(range(len(numbers)))
+        has_other_channels = is_run and firsts > 1 and num_channels == 1
+        is_doubled = set(numbers) == {0} and len(found) > 1
+        if has_other_channels or is_doubled:
+            cases.append(_faulty(case, found, num_channels))
+        elif set(numbers) == {0} and case not in plain:
+            cases.append(CaseFiles(case, tuple(found)))
+        else:
+            cases += [CaseFiles(stem_of(path), (path,)) for path in found]
+    return cases
+
+
+def _joined(files: Sequence[Path], num_channels: int) -> list[CaseFiles]:
+    """Cases of one file a channel."""
+    by_name, rest = _numbered(files)
+    cases = [_faulty(stem_of(path), [path], num_channels) for path in rest]
+    for case, numbers in by_name.items():
+        found = [path for _, paths in sorted(numbers.items()) for path in paths]
+        if sorted(numbers) == list(range(num_channels)) and len(found) == num_channels:
+            cases.append(CaseFiles(case, tuple(found)))
+        else:
+            cases.append(_faulty(case, found, num_channels))
+    return cases
+
+
+def _numbered(files: Iterable[Path]) -> tuple[dict[str, dict[int, list[Path]]], list[Path]]:
+    """Files by case and channel number, and those without a number."""
+    by_name: dict[str, dict[int, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    rest = []
+    for path in files:
+        match = NUMBERED.fullmatch(stem_of(path))
+        if match is None:
+            rest.append(path)
+        else:
+            by_name[match["case"]][int(match["channel"])].append(path)
+    return by_name, rest
+
+
+def _faulty(case: str, files: Sequence[Path], num_channels: int) -> CaseFiles:
+    numbers = [match["channel"] for path in files if (match := NUMBERED.fullmatch(stem_of(path)))]
+    twice = sorted({one for one in numbers if numbers.count(one) > 1})
+    if twice:
+        found = f"{len(files)} files, of channel {', '.join(twice)} more than one"
+    elif numbers:
+        found = f"files of the channels {', '.join(numbers)}"
+    else:
+        found = "a file of one channel without a channel number in its name"
+    expected = ", ".join(f"{number:04d}" for number in range(num_channels))
+    names = "CASE_0000.nii.gz, CASE_0001.nii.gz, ... in the order of the channels"
+    fault = f"{found}; a case needs {expected}, each once: name the files {names}"
+    return CaseFiles(case, tuple(files), fault)
+
+
+def channels_in(path: Path) -> int:
+    """Number of channels in one image file, from its header; 1 if it cannot be read.
+
+    Args:
+        path: An image file. Colour rasters contain 3, a 4D NIfTI file as many as it has volumes.
+    """
+    try:
+        with path.open("rb") as stream:
+            kind = raster_format(stream.read(16))
+        if kind is not None:
+            with Image.open(path, formats=[kind.upper()]) as image:
+                return 3 if image.mode in COLOUR_MODES else 1
+        with unzipped(path) as stream:
+            return volumes_in(stream.read(540), path)
+    except (ImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return 1  # its reader refuses it by name
+
+
+def volumes_in(start: bytes, path: Path) -> int:
+    """Volumes along the fourth axis of a NIfTI file; 1 if it has three, or is of another format.
+
+    Args:
+        start: Its first 540 bytes, unzipped.
+        path: The file, for messages.
+
+    Raises:
+        ImageError: The header is damaged.
+    """
+    if not is_nifti(start):
+        return 1
+    dim = [int(size) for size in parse_header(start, path)["dim"]]
+    return dim[4] if dim[0] >= 4 and max(dim[5 : dim[0] + 1], default=1) <= 1 else 1
