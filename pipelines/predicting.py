@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -63,10 +64,10 @@ class PredictJob:
     cache_dir: Path | None = None
     trust: bool = False
 
-    @property
-    def read(self) -> Callable[[Path], MetaTensor]:
-        """What reads one file or series."""
-        return read_image if self.trust else read_image_carefully
+    def reader(self, num_channels: int) -> Callable[[Path], MetaTensor]:
+        """The reader of one file or series for a model of so many channels."""
+        read = read_image if self.trust else read_image_carefully
+        return partial(read, num_channels=num_channels)
 
     def images(self, num_channels: int) -> list[CaseFiles]:
         """The cases among the inputs, folders searched, for a model of so many channels."""
@@ -99,7 +100,12 @@ def foresee(job: PredictJob, shown: Shown[Forecast]) -> dict[str, Any]:
     """
     resolved, predictor = _open(job)
     images = job.images(predictor.plan.in_channels)
-    forecasts = foresee_files(predictor, images, job.format, read=job.read)  # type: ignore[arg-type]  # checked by foresee_files
+    forecasts = foresee_files(
+        predictor,
+        images,
+        job.format,  # type: ignore[arg-type]  # checked by foresee_files
+        read=job.reader(predictor.plan.in_channels),
+    )
     found = [asdict(forecast) for forecast in shown(forecasts, len(images))]
     return {**_circumstances(resolved, predictor), "forecasts": found}
 
@@ -122,7 +128,7 @@ def predict(job: PredictJob, shown: Shown[Outcome]) -> dict[str, Any]:
         images,
         job.out_dir,
         format=job.format,  # type: ignore[arg-type]  # checked by predict_files
-        read=job.read,
+        read=job.reader(predictor.plan.in_channels),
     )
     done = [asdict(outcome) for outcome in shown(outcomes, len(images))]
     seconds = time.perf_counter() - begun

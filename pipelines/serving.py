@@ -85,7 +85,7 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped
     def _segment(self, path: Path, folder: Path) -> dict[str, Any]:
         assert self._package is not None
         assert self._predictor is not None
-        image = read_image(path)
+        image = read_image(path, num_channels=self._predictor.plan.in_channels)
         label = self._predictor.predict(image).label
         folder.mkdir(parents=True, exist_ok=True)
         output = folder / f"{path.name.split('.')[0]}_seg.nii.gz"

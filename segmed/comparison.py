@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from segmed.errors import UsageError
-from segmed.io import grid_of, read_image, read_label
+from segmed.io import grid_of, read_images, read_label
 from segmed.manifest.schema import Case, Manifest
 from segmed.metrics import Comparison, ModelCost, compare_models, summarise
 from segmed.report import ArchiveItem, Cost, OverlayItem, ReportContent
@@ -230,7 +230,7 @@ def _overlay(
     contest: Contest, model: str, case: Case, manifest: Manifest, dice: float
 ) -> OverlayItem:
     label_path = manifest.label_path(case)
-    image = read_image(manifest.image_paths(case)[0])
+    image = read_images(manifest.image_paths(case)[:1], num_channels=manifest.num_channels)
     group = [c for c in contest.contestants if c.architecture == model]
     prediction = next(c.predictions[case.id] for c in group if case.id in c.predictions)
     grid = grid_of(image)

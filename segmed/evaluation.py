@@ -93,7 +93,7 @@ def _read(manifest: Manifest, case: Case) -> tuple[MetaTensor, MetaTensor]:
     if label_path is None:
         raise ManifestError(f"case {case.id} has no label to score against")
     try:
-        image = read_images(manifest.image_paths(case))
+        image = read_images(manifest.image_paths(case), num_channels=manifest.num_channels)
         reference = read_label(label_path, like=image)
         require_same_grid(grid_of(image), grid_of(reference), names=("image", "label"))
     except SegmedError as error:

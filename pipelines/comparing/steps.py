@@ -145,7 +145,7 @@ def _log_results(contestant: Contestant, log: RunLog, manifest: Manifest) -> Non
 
 def _overlay(contestant: Contestant, manifest: Manifest, case: Case) -> bytes:
     """A picture of one case, its name left out: pictures in MLflow name nobody."""
-    image = read_images(manifest.image_paths(case))
+    image = read_images(manifest.image_paths(case), num_channels=manifest.num_channels)
     label_path = manifest.label_path(case)
     grid = grid_of(image)
     return overlay_png(

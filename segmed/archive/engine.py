@@ -150,7 +150,9 @@ class ThreadEngine:
             outbox.put(None)
 
     def _read(self, work: _Work) -> None:
-        work.image = read_study(work.job.study, carefully=self._carefully)
+        work.image = read_study(
+            work.job.study, self._predictor.plan.in_channels, carefully=self._carefully
+        )
         work.prepared = prepare(work.image, self._predictor.plan)
 
     def _predict(self, work: _Work) -> None:
@@ -170,11 +172,12 @@ class ThreadEngine:
         work.image = work.label = None
 
 
-def read_study(study: Study, *, carefully: bool = True) -> MetaTensor:
+def read_study(study: Study, num_channels: int = 1, *, carefully: bool = True) -> MetaTensor:
     """The image of a study, `[C, *spatial]`.
 
     Args:
         study: The study, its files on this machine.
+        num_channels: Channels that are expected of a single file; see `read_image`.
         carefully: Decode compressed DICOM and raster images in processes of their own.
 
     Raises:
@@ -182,7 +185,8 @@ def read_study(study: Study, *, carefully: bool = True) -> MetaTensor:
     """
     if not study.audits:
         paths = [channel[0] for channel in study.channels]
-        return read_images_carefully(paths) if carefully else read_images(paths)
+        read_all = read_images_carefully if carefully else read_images
+        return read_all(paths, num_channels=num_channels)
     read = read_series_carefully if carefully else read_series
     names = [f"channel {number}" for number in range(1, len(study.audits) + 1)]
     return as_channels([read(audit) for audit in study.audits], names)

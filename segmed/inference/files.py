@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -72,7 +73,7 @@ def predict_files(
     out_dir: Path | str,
     format: OutputFormat = "nifti",
     *,
-    read: Callable[[Path], MetaTensor] = read_image,
+    read: Callable[[Path], MetaTensor] | None = None,
 ) -> Iterator[Outcome]:
     """Segment many images; a bad one is reported and the rest goes on.
 
@@ -82,8 +83,8 @@ def predict_files(
         out_dir: Folder of the results; made if missing. A result takes its case's name; that of a
             DICOM series is a hash of its UID, since folders are often named after patients.
         format: `nifti` (PNG for raster images), `dicom-seg`, `rtstruct` or `probabilities`.
-        read: Reads one file or series; `segmed.io.careful.read_image_carefully` is for files that
-            nobody vouches for.
+        read: Reads one file or series, `read_image` if not given;
+            `segmed.io.careful.read_image_carefully` is for files that nobody vouches for.
 
     Yields:
         One outcome an input, in their order.
@@ -96,7 +97,7 @@ def predict_files(
         checked_inputs(inputs, format, predictor.plan.in_channels),
         Path(out_dir),
         format,
-        read,
+        read or partial(read_image, num_channels=predictor.plan.in_channels),
     )
 
 

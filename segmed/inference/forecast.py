@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -48,7 +49,7 @@ def foresee_files(
     inputs: Sequence[Input],
     format: OutputFormat = "nifti",
     *,
-    read: Callable[[Path], MetaTensor] = read_image,
+    read: Callable[[Path], MetaTensor] | None = None,
 ) -> Iterator[Forecast]:
     """What `predict_files` would do with the same arguments; nothing is written.
 
@@ -60,7 +61,8 @@ def foresee_files(
         UsageError: The format is unknown, or there is no input.
     """
     items = checked_inputs(inputs, format, predictor.plan.in_channels)
-    return (_forecast(predictor, item, format, read) for item in items)
+    reader = read or partial(read_image, num_channels=predictor.plan.in_channels)
+    return (_forecast(predictor, item, format, reader) for item in items)
 
 
 def _forecast(

@@ -19,7 +19,12 @@ from segmed.io.source import Loaded
 
 
 def load(
-    path: Path | str, limits: ReadLimits, *, exact: bool = False, grid: Grid | None = None
+    path: Path | str,
+    limits: ReadLimits,
+    *,
+    exact: bool = False,
+    grid: Grid | None = None,
+    num_channels: int = 1,
 ) -> Loaded:
     """Read one image as an array.
 
@@ -28,6 +33,7 @@ def load(
         limits: Bounds on its size and spacing.
         exact: Keep stored integers (or float64) instead of float32, as labels need it.
         grid: Where to put a DICOM segmentation.
+        num_channels: Volumes of a 4D NIfTI file that are taken for channels.
 
     Returns:
         The image.
@@ -37,7 +43,7 @@ def load(
     """
     path = Path(path)
     try:
-        return _load(path, limits, exact=exact, grid=grid)
+        return _load(path, limits, exact=exact, grid=grid, num_channels=num_channels)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ImageError(
@@ -47,7 +53,9 @@ def load(
         ) from error
 
 
-def _load(path: Path, limits: ReadLimits, *, exact: bool, grid: Grid | None) -> Loaded:
+def _load(
+    path: Path, limits: ReadLimits, *, exact: bool, grid: Grid | None, num_channels: int
+) -> Loaded:
     """As `load`; what the system says against reading comes out as it is."""
     if path.is_dir():
         return _load_dicom(path, limits, exact=exact, grid=grid)
@@ -57,7 +65,7 @@ def _load(path: Path, limits: ReadLimits, *, exact: bool, grid: Grid | None) -> 
         )
     start = _start(path)
     if is_nifti(start) or _is_half_pair(path):
-        return read_nifti(path, limits, exact=exact)
+        return read_nifti(path, limits, exact=exact, num_channels=num_channels)
     if is_zipped(path):
         raise unknown_format(path, start)
     if looks_like_dicom(start[:132]):

@@ -27,11 +27,12 @@ from segmed.io.source import Loaded
 from segmed.io.tensors import as_label
 
 
-def read_image_carefully(path: Path | str) -> MetaTensor:
+def read_image_carefully(path: Path | str, *, num_channels: int = 1) -> MetaTensor:
     """`read_image`, in a process of its own where a compiled decoder is needed.
 
     Args:
         path: As for `read_image`.
+        num_channels: As for `read_image`.
 
     Returns:
         The same image as from `read_image`.
@@ -43,10 +44,14 @@ def read_image_carefully(path: Path | str) -> MetaTensor:
     path = Path(path)
     start = _start(path)
     if is_nifti(start):
-        return read_image(path)
+        return read_image(path, num_channels=num_channels)
     if path.is_dir() or looks_like_dicom(start[:132]):
         return read_series_carefully(only_series(path))
-    return read_image_isolated(path) if raster_format(start) else read_image(path)
+    return (
+        read_image_isolated(path)
+        if raster_format(start)
+        else read_image(path, num_channels=num_channels)
+    )
 
 
 def _start(path: Path) -> bytes:
@@ -97,9 +102,11 @@ def read_label_carefully(path: Path | str, *, like: MetaTensor | None = None) ->
     return as_label(load_label_carefully(path, grid=None if like is None else grid_of(like)))
 
 
-def read_images_carefully(paths: Sequence[Path | str]) -> MetaTensor:
+def read_images_carefully(paths: Sequence[Path | str], *, num_channels: int = 1) -> MetaTensor:
     """`read_images`, each of them by `read_image_carefully`."""
-    return as_channels([read_image_carefully(path) for path in paths], paths)
+    expected = num_channels if len(paths) == 1 else 1
+    images = [read_image_carefully(path, num_channels=expected) for path in paths]
+    return as_channels(images, paths)
 
 
 def read_series_carefully(audit: SeriesAudit) -> MetaTensor:

@@ -39,16 +39,20 @@ def is_nifti(start: bytes) -> bool:
     return (start[344:348] in MAGICS) or (start[4:8] in MAGICS)
 
 
-def read_nifti(path: Path, limits: ReadLimits, *, exact: bool = False) -> Loaded:
+def read_nifti(
+    path: Path, limits: ReadLimits, *, exact: bool = False, num_channels: int = 1
+) -> Loaded:
     """Read one NIfTI image.
 
     Args:
         path: A single file, zipped or not, or either file of a pair.
         limits: Bounds on its size and spacing.
         exact: Keep integers, or float64 where a scale is stored, instead of float32.
+        num_channels: Volumes of a 4D file that are taken for channels; a file with another number
+            of volumes is refused.
 
     Returns:
-        The image, `[1, *spatial]` in storage order with its RAS+ affine in mm.
+        The image, `[C, *spatial]` in storage order with its RAS+ affine in mm.
 
     Raises:
         ImageError: The file is refused; see the module for the reasons.
@@ -57,8 +61,9 @@ def read_nifti(path: Path, limits: ReadLimits, *, exact: bool = False) -> Loaded
     with unzipped(header_path) as stream:
         start = stream.read(540)
         header = parse_header(start, header_path)
-        shape = spatial_shape(header, header_path)
-        check_size(shape, limits, path)
+        stored = stored_shape(header, header_path, num_channels)
+        shape = stored[:3]
+        check_size(stored, limits, path)
         affine = affine_of(header, len(shape), header_path)
         check_affine(affine, limits, path)
         _check_agreement(header, shape, header_path)
@@ -66,16 +71,20 @@ def read_nifti(path: Path, limits: ReadLimits, *, exact: bool = False) -> Loaded
         if voxel_path == header_path:
             offset = _offset(header, header_path, smallest=len(header.binaryblock) + 4)
             skip(stream, offset - len(start), path)
-            raw = read_voxels(stream, shape, dtype, path, begun=start[offset:])
+            raw = read_voxels(stream, stored, dtype, path, begun=start[offset:])
     if voxel_path != header_path:
         with unzipped(voxel_path) as stream:
             offset = _offset(header, header_path, smallest=0)
             skip(stream, offset, voxel_path)
-            raw = read_voxels(stream, shape, dtype, voxel_path)
+            raw = read_voxels(stream, stored, dtype, voxel_path)
     array = _scaled(raw, header, header_path, exact=exact)
     paths = (path,) if voxel_path == header_path else (header_path, voxel_path)
-    source = Source(format="nifti", paths=paths, header=header.binaryblock)
-    return Loaded(array[None], affine, source)
+    if len(stored) <= 3:
+        source = Source(format="nifti", paths=paths, header=header.binaryblock)
+        return Loaded(array[None], affine, source)
+    notes = (f"a 4D file: its {num_channels} volumes are taken for the channels, in order",)
+    source = Source(format="nifti", paths=paths, header=header.binaryblock, notes=notes)
+    return Loaded(np.moveaxis(array, 3, 0), affine, source)
 
 
 def _pair(path: Path) -> tuple[Path, Path]:
@@ -129,8 +138,14 @@ def parse_header(start: bytes, path: Path) -> Any:
     return HEADER_SIZES[size](start[:size], endianness=order, check=False)
 
 
-def spatial_shape(header: Any, path: Path) -> tuple[int, ...]:
-    """The two or three spatial extents; axes beyond them must have extent 1."""
+def stored_shape(header: Any, path: Path, num_channels: int = 1) -> tuple[int, ...]:
+    """The two or three spatial extents, and the number of volumes where these are the channels.
+
+    Axes beyond them must have extent 1.
+
+    Raises:
+        ImageError: `corrupt`, `one_dimensional`, `vector` or `four_dimensional`.
+    """
     dim = [int(n) for n in header["dim"]]
     axes = dim[0]
     if not 1 <= axes <= 7:
@@ -150,9 +165,12 @@ def spatial_shape(header: Any, path: Path) -> tuple[int, ...]:
             reason="vector",
             paths=[path],
         )
+    if axes >= 4 and dim[4] == num_channels > 1 and all(n <= 1 for n in dim[5 : axes + 1]):
+        return tuple(dim[1:5])
     if any(n > 1 for n in dim[4 : axes + 1]):
+        expected = f", {num_channels} channels are expected" if num_channels > 1 else ""
         raise ImageError(
-            f"{path.name}: a series of volumes (shape {tuple(dim[1 : axes + 1])}); "
+            f"{path.name}: a series of volumes (shape {tuple(dim[1 : axes + 1])}){expected}; "
             "split it into one file a volume",
             reason="four_dimensional",
             paths=[path],

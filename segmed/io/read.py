@@ -17,13 +17,17 @@ from segmed.io.source import Source
 from segmed.io.tensors import as_image, as_label
 
 
-def read_image(path: Path | str, *, limits: ReadLimits = DEFAULT_LIMITS) -> MetaTensor:
+def read_image(
+    path: Path | str, *, limits: ReadLimits = DEFAULT_LIMITS, num_channels: int = 1
+) -> MetaTensor:
     """Read one image.
 
     Args:
         path: A NIfTI, NRRD, MetaImage, DICOM, PNG, TIFF or JPEG file, known by its content, or a
             folder that holds one DICOM series.
         limits: Bounds on its size and spacing, checked before voxels are read.
+        num_channels: Channels that are expected: a 4D NIfTI file with that many volumes gives one
+            channel a volume. With another number of volumes it is refused, since they may be times.
 
     Returns:
         `[C, *spatial]` float32 in the file's storage order. `.affine` is 4x4 float64 from voxel
@@ -32,15 +36,18 @@ def read_image(path: Path | str, *, limits: ReadLimits = DEFAULT_LIMITS) -> Meta
     Raises:
         ImageError: The image cannot be read correctly; `reason` says why.
     """
-    return as_image(load(path, limits))
+    return as_image(load(path, limits, num_channels=num_channels))
 
 
-def read_images(paths: Sequence[Path | str], *, limits: ReadLimits = DEFAULT_LIMITS) -> MetaTensor:
+def read_images(
+    paths: Sequence[Path | str], *, limits: ReadLimits = DEFAULT_LIMITS, num_channels: int = 1
+) -> MetaTensor:
     """Read several files on one grid as the channels of one image.
 
     Args:
         paths: One file (or DICOM folder) a channel, at least one.
         limits: Bounds on each.
+        num_channels: Channels that are expected of a single file; see `read_image`.
 
     Returns:
         `[C, *spatial]` float32; geometry and source are those of the first.
@@ -50,7 +57,9 @@ def read_images(paths: Sequence[Path | str], *, limits: ReadLimits = DEFAULT_LIM
         GeometryError: They lie on different grids.
         UsageError: No path was given.
     """
-    return as_channels([read_image(path, limits=limits) for path in paths], paths)
+    expected = num_channels if len(paths) == 1 else 1
+    images = [read_image(path, limits=limits, num_channels=expected) for path in paths]
+    return as_channels(images, paths)
 
 
 def as_channels(images: Sequence[MetaTensor], paths: Sequence[Path | str]) -> MetaTensor:

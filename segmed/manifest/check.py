@@ -98,7 +98,9 @@ def _check_digest(manifest: Manifest, case: Case, name: str, record: CaseRecord)
 
 def _check_image(manifest: Manifest, case: Case, record: CaseRecord) -> Grid | None:
     try:
-        image = read_images_carefully(manifest.image_paths(case))
+        image = read_images_carefully(
+            manifest.image_paths(case), num_channels=manifest.num_channels
+        )
     except ImageError as error:
         record.error(error.reason, str(error))
         return None

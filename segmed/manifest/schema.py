@@ -73,6 +73,11 @@ class Manifest(Frozen):
     root: Path = Field(default=Path(), exclude=True)
 
     @property
+    def num_channels(self) -> int:
+        """Input channels of every case."""
+        return len(self.channels)
+
+    @property
     def folds(self) -> tuple[int, ...]:
         """The fold numbers that occur, in order."""
         return tuple(sorted({case.fold for case in self.training if case.fold is not None}))

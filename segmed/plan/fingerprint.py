@@ -118,7 +118,9 @@ def _look_at(manifest: Manifest, case: Case) -> CaseFacts:
     if label_path is None:
         raise ManifestError(f"training case {case.id} has no label: name one, or move it to 'test'")
     try:
-        image = read_images_carefully(manifest.image_paths(case))
+        image = read_images_carefully(
+            manifest.image_paths(case), num_channels=manifest.num_channels
+        )
         label = read_label_carefully(label_path, like=image)
     except SegmedError as error:
         raise ManifestError(f"case {case.id}: {error}") from error

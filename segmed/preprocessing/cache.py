@@ -90,7 +90,7 @@ def prepared_case(manifest: Manifest, case: Case, plan: Plan) -> tuple[Prepared,
 
 
 def _read(manifest: Manifest, case: Case) -> tuple[MetaTensor, MetaTensor | None]:
-    image = read_images_carefully(manifest.image_paths(case))
+    image = read_images_carefully(manifest.image_paths(case), num_channels=manifest.num_channels)
     path = manifest.label_path(case)
     return image, None if path is None else read_label_carefully(path, like=image)
 

@@ -14,13 +14,21 @@ from segmed.preprocessing.prepare import prepare, prepare_label
 
 
 class LoadCase(Transform):  # type: ignore[misc] # MONAI is untyped
-    """Reads the image files and the label of a data-list row in their storage order."""
+    """Reads the image files and the label of a data-list row in their storage order.
+
+    Args:
+        num_channels: Channels that are expected of a single file; see `read_image`.
+    """
+
+    def __init__(self, num_channels: int = 1) -> None:
+        self.num_channels = num_channels
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The row with `image` and `label` (where it has one) as MetaTensors."""
         names = row["image"]
         paths = [Path(names)] if isinstance(names, str | Path) else [Path(name) for name in names]
-        loaded = {**row, "image": read_images_carefully(paths)}
+        image = read_images_carefully(paths, num_channels=self.num_channels)
+        loaded = {**row, "image": image}
         if row.get("label") is not None:
             loaded["label"] = read_label_carefully(row["label"], like=loaded["image"])
         return loaded
@@ -47,4 +55,4 @@ class PrepareCase(Transform):  # type: ignore[misc] # MONAI is untyped
 
 def preparation_chain(plan: Plan) -> Compose:
     """From a data-list row (`image`, `label`) to tensors `[C, *target]` and `[1, *target]`."""
-    return Compose([LoadCase(), PrepareCase(plan)])
+    return Compose([LoadCase(plan.in_channels), PrepareCase(plan)])
