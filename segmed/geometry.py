@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import nibabel as nib
 import numpy as np
@@ -17,6 +18,15 @@ from segmed.errors import GeometryError
 
 AFFINE_TOLERANCE_MM = 1e-3
 """Largest distance between the corners of two grids that still count as the same grid, in mm."""
+
+MAX_RESAMPLED_VOXELS = 1 << 31
+"""Largest number of voxels of one channel after resampling; PyTorch counts to it in 32 bits."""
+
+VANISHED_EDGE = 2
+"""An image of at most so many voxels along every axis shows nothing,"""
+
+VANISHING_EDGE = 16
+"""if it has at least so many along one of them as stored."""
 
 DEGENERATE_SPACING_MM = 1e-6
 """Voxel edges at or below this are no edges."""
@@ -112,6 +122,57 @@ def require_same_grid(
             f"{names[0]} and {names[1]} lie up to {difference:.3f} mm apart on grids of the same "
             f"shape (tolerance {tolerance_mm} mm); bring them to one grid first"
         )
+
+
+def resampled_shape(
+    shape: Sequence[int], spacing_mm: Sequence[float], target_mm: Sequence[float]
+) -> tuple[int, ...]:
+    """Voxels along each axis once the voxel edge is (nearly) `target_mm`, at least one."""
+    return tuple(
+        max(round(size * old / new), 1)
+        for size, old, new in zip(shape, spacing_mm, target_mm, strict=True)
+    )
+
+
+def resampled_fault(
+    shape: Sequence[int],
+    target: Sequence[int],
+    spacing_mm: Sequence[float],
+    target_mm: Sequence[float],
+) -> str:
+    """Reason why an image must not be resampled to a shape, with the repair; empty if it may.
+
+    Args:
+        shape: Voxels along each axis as stored.
+        target: Voxels along each axis after resampling, from `resampled_shape`.
+        spacing_mm: Voxel edges as stored, in mm.
+        target_mm: Voxel edges after resampling, in mm.
+    """
+    grows = prod(target) > MAX_RESAMPLED_VOXELS and prod(target) > prod(shape)
+    vanishes = max(target) <= VANISHED_EDGE < VANISHING_EDGE <= max(shape)
+    if not grows and not vanishes:
+        return ""
+    return (
+        f"{_product(shape)} voxels of {_product(spacing_mm)} mm become {_product(target)} at "
+        f"{_product(target_mm)} mm, "
+        + (f"more than {MAX_RESAMPLED_VOXELS:,} voxels" if grows else "too few to show anything")
+        + ": correct the spacing in the image's header, or choose another spacing in the plan"
+    )
+
+
+def _product(numbers: Sequence[float]) -> str:
+    return " x ".join(f"{number:.6g}" for number in numbers)
+
+
+def resampled_coordinates(num_in: int, num_out: int) -> npt.NDArray[np.float64]:
+    """Input coordinate of each output voxel's centre, `[num_out]`, in input voxels."""
+    return np.asarray((np.arange(num_out) + 0.5) * (num_in / num_out) - 0.5, dtype=np.float64)
+
+
+def nearest_index(num_in: int, num_out: int) -> npt.NDArray[np.int64]:
+    """Input voxel that each output voxel takes by nearest neighbour, `[num_out]`."""
+    at = resampled_coordinates(num_in, num_out)
+    return np.floor(at + 0.5).astype(np.int64).clip(0, num_in - 1)
 
 
 def reorientation(affine_ras: Affine, target: str) -> npt.NDArray[np.float64]:

@@ -20,8 +20,7 @@ from segmed.inference.sliding import WindowRecipe
 from segmed.inference.way_back import PIECE_BYTES
 from segmed.plan import Plan
 from segmed.preprocessing import Placement, class_values
-
-FLOAT_BYTES = 4
+from segmed.preprocessing.room import FLOAT_BYTES, require_room, temporary_voxels
 
 INTERPOLATED_PIECES = 3
 """Pieces of probabilities alive at once where the way back interpolates: two operands, the sum."""
@@ -146,7 +145,7 @@ def estimate_memory(
     return MemoryEstimate(
         base=around.base,
         image=FLOAT_BYTES * plan.in_channels * voxels,
-        prepare=FLOAT_BYTES * _temporary_voxels(placement, plan),
+        prepare=FLOAT_BYTES * temporary_voxels(placement, plan),
         tensor=FLOAT_BYTES * plan.in_channels * target,
         buffer=buffer,
         way_back=int(alive * piece) + 3 * row * is_resampled,
@@ -157,21 +156,30 @@ def estimate_memory(
     )
 
 
-def _temporary_voxels(placement: Placement, plan: Plan) -> int:
-    """Largest number of temporary voxels while one channel is clipped and resampled."""
-    rules = plan.preprocessing
-    clips = any(rule.low is not None or rule.high is not None for rule in rules.intensity)
-    sizes = list(placement.cropped_shape)
-    growth = [new / old for new, old in zip(placement.shape, sizes, strict=True)]
-    held = prod(sizes) if clips or rules.bias_correction else 0
-    peak = held
-    for axis in sorted(range(len(sizes)), key=lambda axis: (growth[axis], axis)):
-        if sizes[axis] != placement.shape[axis]:
-            sizes[axis] = placement.shape[axis]
-            peak = max(peak, held + prod(sizes))
-            held = prod(sizes)
-    mirrored = prod(placement.shape) if any(placement.flips) else 0
-    return max(peak, held + mirrored)
+def require_free_memory(
+    plan: Plan, placement: Placement, recipe: WindowRecipe, *, on_cpu: bool, keeps_probs: bool
+) -> None:
+    """Validate that what grows with the image fits into the memory that is free.
+
+    With cropping by the plan, the prepared image is not counted: only `prepare` knows its size.
+
+    Args:
+        plan: The plan of the network.
+        placement: How the prepared volume lies in the image as stored.
+        recipe: How the prepared volume is walked.
+        on_cpu: Whether the network runs on the CPU; the sums of the windows are where it runs.
+        keeps_probs: Whether all probabilities are kept.
+
+    Raises:
+        ImageError: `out_of_memory`.
+    """
+    needs = estimate_memory(plan, placement, recipe, Surroundings(0, 0, keeps_probs=keeps_probs))
+    need = needs.label + needs.cleaning
+    if not plan.preprocessing.crop_nonzero:
+        sums = needs.buffer + needs.way_back if on_cpu else 0
+        need = needs.tensor + max(needs.prepare, needs.label + sums, need)
+    target = " x ".join(map(str, placement.shape))
+    require_room(need, f"the image, segmented on {target} voxels,")
 
 
 def resident_bytes() -> int:

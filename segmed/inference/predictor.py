@@ -25,6 +25,7 @@ from segmed.inference.memory import (
     Surroundings,
     estimate_memory,
     growth_of,
+    require_free_memory,
     resident_bytes,
 )
 from segmed.inference.postprocessing import cleaned
@@ -207,7 +208,9 @@ class Predictor:
     def require_memory(
         self, grid: Grid, *, keeps_image: bool = True, keeps_probs: bool = False
     ) -> None:
-        """Refuse an image that needs more than `memory_gb`; call it before preparing the image.
+        """Validate the memory of an image before it is prepared.
+
+        It must fit into `memory_gb` where that is given, else into what is free.
 
         Args:
             grid: Grid of the image as stored.
@@ -216,8 +219,20 @@ class Predictor:
 
         Raises:
             UsageError: It needs more memory than is allowed.
+            ImageError: It needs more memory than is free (`out_of_memory`).
+            GeometryError: Its spacing gives it a size out of all bounds (`absurd_spacing`).
         """
         if self.memory_gb is None:
+            rules = self.plan.preprocessing
+            placement = resampled(turned(grid, rules.orientation), rules.spacing_mm)
+            recipe = self.recipe(placement.shape)
+            require_free_memory(
+                self.plan,
+                placement,
+                recipe,
+                on_cpu=self.device.type == "cpu",
+                keeps_probs=keeps_probs,
+            )
             return
         estimate = self.estimate_memory(grid, keeps_image=keeps_image, keeps_probs=keeps_probs)
         if estimate.total_gb > self.memory_gb:

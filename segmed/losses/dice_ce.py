@@ -51,9 +51,11 @@ def foreground_sums(flat: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     """
     first = 1 if flat.shape[1] == 1 else 0
     overlaps, sizes = [], []
-    for k in range(flat.shape[1]):  # a class at a time: scattering is slow and, on a GPU, unordered
-        is_class = (index == k + first).to(flat.dtype)
-        overlaps.append((flat[:, k] * is_class).sum(1))
+    # A class at a time: scattering is slow and, on a GPU, unordered. `unbind` gives all classes one
+    # backward step; `flat[:, k]` would give each its own gradient as large as all of them together.
+    for k, probs in enumerate(flat.unbind(1), start=first):
+        is_class = (index == k).to(flat.dtype)
+        overlaps.append((probs * is_class).sum(1))
         sizes.append(is_class.sum(1))
     return torch.stack(overlaps, 1), torch.stack(sizes, 1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -107,10 +108,10 @@ def _finished(
 
     training = [grouped(case) for case in draft.training]
     test = tuple(grouped(case) for case in draft.test)
-    ids = [case.id for case in (*training, *test)]
-    repeated = sorted({one for one in ids if ids.count(one) > 1})
+    counts = Counter(case.id for case in (*training, *test))
+    repeated = [one for one, count in counts.items() if count > 1]
     if repeated:
-        raise ManifestError(f"case id {repeated[0]!r} would occur twice: rename its files")
+        raise ManifestError(f"case id {min(repeated)!r} would occur twice: rename its files")
     leaking = {case.group for case in training} & {case.group for case in test}
     if leaking:
         raise ManifestError(

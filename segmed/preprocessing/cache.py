@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import uuid
 from functools import lru_cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,13 @@ from segmed.plan.schema import Plan
 from segmed.preprocessing.placement import Placement, Prepared
 from segmed.preprocessing.prepare import prepare, prepare_label
 
-CACHE_FORM = 2
+log = logging.getLogger(__name__)
+
+CACHE_FORM = 3
 """Version of what `prepare` does and of how it is kept; raise it when either changes."""
+
+TORCH_TYPES = {"f4": torch.float32, "u1": torch.uint8, "i4": torch.int32, "i8": torch.int64}
+"""Types of the arrays of an entry, by numpy's code."""
 
 
 def cached_case(
@@ -53,6 +60,20 @@ def cached_case(
         ImageError: A file cannot be read correctly, or does not fit the plan.
     """
     entry = _entry_of(manifest, case, plan, Path(cache_dir))
+    try:
+        return _taken(entry)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        log.warning("a prepared case is damaged and made anew: %s", error)
+        shutil.rmtree(entry, ignore_errors=True)
+        return _taken(_entry_of(manifest, case, plan, Path(cache_dir)))
+
+
+def _taken(entry: Path) -> tuple[Tensor, Tensor | None, Prepared]:
+    """A case from its entry.
+
+    Raises:
+        OSError, ValueError, KeyError, RuntimeError: The entry is damaged.
+    """
     placement = _placement_from(json.loads((entry / "placement.json").read_text("utf-8")))
     image = _mapped(entry / "image.npy")
     label = _mapped(entry / "label.npy") if (entry / "label.npy").exists() else None
@@ -174,7 +195,22 @@ def _write_entry(
 
 
 def _mapped(path: Path) -> Tensor:
-    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+    """An array file mapped privately, without a file handle that stays open as numpy's does."""
+    with path.open("rb") as stream:
+        version = np.lib.format.read_magic(stream)
+        read_header = np.lib.format.read_array_header_1_0
+        if version != (1, 0):
+            raise ValueError(f"{path.name} is of array format {version}")
+        shape, is_fortran, dtype = read_header(stream)
+        start = stream.tell()
+    size = path.stat().st_size
+    if size != start + dtype.itemsize * prod(shape):
+        raise ValueError(f"{path.name} has {size} bytes, its header says otherwise")
+    whole = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+    flat = whole[start:].view(TORCH_TYPES[dtype.str[1:]])
+    if is_fortran:
+        return flat.reshape(shape[::-1]).permute(*reversed(range(len(shape))))
+    return flat.reshape(shape)
 
 
 def _placement_as(placement: Placement) -> dict[str, Any]:

@@ -8,8 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from segmed.errors import GeometryError
-from segmed.geometry import Affine, Grid, reorientation
-from segmed.preprocessing.resampling import resampled_shape
+from segmed.geometry import Affine, Grid, reorientation, resampled_fault, resampled_shape
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,8 @@ def resampled(placement: Placement, spacing_mm: tuple[float, ...]) -> Placement:
     """The placement whose target has, as nearly as whole voxels allow, the given voxel edges.
 
     Raises:
-        GeometryError: The plan has another number of axes than the image.
+        GeometryError: The plan has another number of axes than the image, or the image would have
+            a size out of all bounds.
     """
     if len(spacing_mm) != len(placement.axes):
         raise GeometryError(
@@ -129,4 +129,6 @@ def resampled(placement: Placement, spacing_mm: tuple[float, ...]) -> Placement:
         )
     old = [placement.grid_in.spacing_mm[axis] for axis in placement.axes]
     shape = resampled_shape(placement.cropped_shape, old, spacing_mm)
+    if fault := resampled_fault(placement.cropped_shape, shape, old, spacing_mm):
+        raise GeometryError(fault, reason="absurd_spacing")
     return Placement(placement.grid_in, placement.axes, placement.flips, placement.box, shape)

@@ -15,6 +15,7 @@ from segmed.plan.schema import Plan
 from segmed.preprocessing.intensity import correct_bias, scaling_of
 from segmed.preprocessing.placement import Placement, Prepared, resampled, turned
 from segmed.preprocessing.resampling import in_memory_order, resample, resampled_view
+from segmed.preprocessing.room import preparation_bytes, require_room
 
 MAX_LABEL_VALUE = 1 << 16
 """Label values below this are counted, which is quicker than sorting them."""
@@ -36,8 +37,10 @@ def prepare(image: MetaTensor, plan: Plan) -> Prepared:
         plan: The plan of the training set.
 
     Raises:
-        ImageError: The image has another number of channels than the plan.
-        GeometryError: It has another number of axes, or an affine without directions.
+        ImageError: The image has another number of channels than the plan, or needs more memory
+            than is free (`out_of_memory`).
+        GeometryError: It has another number of axes, an affine without directions, or a spacing
+            that gives it a size out of all bounds on the target grid.
     """
     rules = plan.preprocessing
     require_channels(image, plan)
@@ -53,6 +56,8 @@ def prepare(image: MetaTensor, plan: Plan) -> Prepared:
     if rules.crop_nonzero:
         placement = _cropped(placement, voxels)
     placement = resampled(placement, rules.spacing_mm)
+    target = " x ".join(map(str, placement.shape))
+    require_room(preparation_bytes(placement, plan), f"the image, resampled to {target} voxels,")
     orders = [
         1 if axis == rules.anisotropic_axis else rules.image_order
         for axis in range(len(placement.axes))

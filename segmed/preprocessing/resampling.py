@@ -20,6 +20,12 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from segmed.geometry import nearest_index, resampled_shape
+from segmed.geometry import resampled_coordinates as coordinates
+
+__all__ = ["axis_matrix", "coordinates", "in_memory_order", "resample", "resampled_shape",
+           "resampled_view"]  # fmt: skip
+
 NEGLIGIBLE_WEIGHT = 1e-9
 """Spline weights below this are taken as 0; it moves results by less than float32 rounding."""
 
@@ -28,21 +34,6 @@ CACHED_ROWS = 1024
 
 BLOCK_ROWS = 48
 """Output voxels computed by one product, which needs only the input voxels near them."""
-
-
-def resampled_shape(
-    shape: Sequence[int], spacing_mm: Sequence[float], target_mm: Sequence[float]
-) -> tuple[int, ...]:
-    """Voxels along each axis once the voxel edge is (nearly) `target_mm`, at least one."""
-    return tuple(
-        max(round(size * old / new), 1)
-        for size, old, new in zip(shape, spacing_mm, target_mm, strict=True)
-    )
-
-
-def coordinates(num_in: int, num_out: int) -> npt.NDArray[np.float64]:
-    """Input coordinate of each output voxel's centre, `[num_out]`, in input voxels."""
-    return np.asarray((np.arange(num_out) + 0.5) * (num_in / num_out) - 0.5, dtype=np.float64)
 
 
 def resample(
@@ -85,7 +76,7 @@ def resampled_view(
         if shape[axis] == sizes[axis]:
             continue
         if orders[axis] == 0:
-            index = _nearest_index(sizes[axis], shape[axis], mirrored[axis])
+            index = nearest_index(sizes[axis], shape[axis])[:: -1 if mirrored[axis] else 1]
             dense, layout = in_memory_order(image)
             # numpy's take is twenty times quicker here than torch's index_select
             taken = np.take(dense.numpy(), index, axis=layout.index(axis + 1))
@@ -96,11 +87,6 @@ def resampled_view(
     if any(mirrored):
         image = image.flip([axis + 1 for axis, flip in enumerate(mirrored) if flip])
     return image
-
-
-def _nearest_index(num_in: int, num_out: int, flip: bool) -> npt.NDArray[np.int64]:
-    nearest = np.floor(coordinates(num_in, num_out) + 0.5).astype(np.int64).clip(0, num_in - 1)
-    return nearest[::-1] if flip else nearest
 
 
 def _product(image: Tensor, axis: int, num_out: int, order: int, flip: bool) -> Tensor:

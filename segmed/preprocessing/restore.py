@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from segmed.errors import GeometryError
+from segmed.geometry import resampled_coordinates
 from segmed.preprocessing.placement import Placement, Prepared
-from segmed.preprocessing.resampling import coordinates
 
 
 def restore_probs(probs: Tensor, prepared: Prepared) -> Tensor:
@@ -86,7 +86,7 @@ def _interpolated(image: Tensor, axis: int, placement: Placement, kept: tuple[in
     if num_target == stop - start:
         whole_axis = len(index) == num_target and not placement.flips[turned_axis]
         return image if whole_axis else image.index_select(axis + 1, _on(index, image))
-    at = coordinates(num_target, stop - start)[index].clip(0, num_target - 1)
+    at = resampled_coordinates(num_target, stop - start)[index].clip(0, num_target - 1)
     below = np.floor(at).astype(np.int64).clip(0, max(num_target - 2, 0))
     above = np.minimum(below + 1, num_target - 1)
     view = [1] * image.ndim

@@ -18,8 +18,8 @@ class Budget:
     Attributes:
         seconds: Seconds by `clock`.
         epochs: Epochs of the plan's `iterations_per_epoch` steps.
-        clock: `wall`: seconds from the call on, preparation and validation included. `cpu`: CPU
-            seconds of the training itself, for comparisons on a machine that is shared.
+        clock: `wall`: seconds once the cases are prepared, validation included. `cpu`: CPU seconds
+            of the training itself, for comparisons on a machine that is shared.
 
     Raises:
         UsageError: None or both are given, or a value is not positive.

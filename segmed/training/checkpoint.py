@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import struct
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import IO, Any
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import torch
 
@@ -17,6 +20,16 @@ from segmed.errors import TrainingError
 
 SCHEMA_VERSION = 1
 """Version of the checkpoint's form."""
+
+LAST = "last.ckpt"
+"""Name of the checkpoint that a training continues from."""
+
+BEST = "best.ckpt"
+"""Name of the checkpoint of the epoch of best validation Dice."""
+
+_UNREADABLE = (OSError, RuntimeError, EOFError, UnpicklingError, BadZipFile, zlib.error, ValueError,
+               KeyError, IndexError, AttributeError, TypeError, struct.error)  # fmt: skip
+"""Exceptions of the zip reader and of `torch.load` for files that are damaged."""
 
 
 @dataclass(frozen=True)
@@ -105,19 +118,20 @@ def load_checkpoint(path: Path, *, run: dict[str, Any]) -> Checkpoint:
         The checkpoint, tensors on the CPU.
 
     Raises:
-        TrainingError: The file is unreadable, of another schema, or of another run.
+        TrainingError: The file is unreadable, damaged, of another schema, or of another run; the
+            message says how to go on.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
-        raise TrainingError(f"cannot read the checkpoint {path}: {error}") from error
+    content = _content_of(path)
     version = content.pop("schema_version", None)
     if version != SCHEMA_VERSION:
         raise TrainingError(
             f"{path} has checkpoint schema {version!r}, this segmed reads {SCHEMA_VERSION}; "
             "start without --resume"
         )
-    checkpoint = Checkpoint(**content)
+    try:
+        checkpoint = Checkpoint(**content)
+    except TypeError as error:
+        raise damaged(path, "it lacks a part, or has one too many") from error
     for key, value in run.items():
         if checkpoint.run.get(key) != value:
             raise TrainingError(
@@ -125,6 +139,35 @@ def load_checkpoint(path: Path, *, run: dict[str, Any]) -> Checkpoint:
                 f"is {value!r}; start without --resume, or in another folder"
             )
     return checkpoint
+
+
+def _content_of(path: Path) -> dict[str, Any]:
+    """The stored values; their checksums are verified, which `torch.load` alone does not do."""
+    try:
+        if not is_zipfile(path):
+            raise damaged(path, f"{path.stat().st_size} bytes that are no checkpoint, or cut short")
+        with ZipFile(path) as archive:
+            broken = archive.testzip()
+        if broken is not None:
+            raise damaged(path, "a checksum differs")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except TrainingError:
+        raise
+    except _UNREADABLE as error:
+        raise damaged(path, " ".join(str(error).split())[:120]) from error
+    if not isinstance(content, dict):
+        raise damaged(path, f"it holds a {type(content).__name__}")
+    return content
+
+
+def damaged(path: Path, why: str) -> TrainingError:
+    """The error for a checkpoint that cannot be continued, with the ways to go on."""
+    best = path.with_name(BEST)
+    copy = f"copy {best.name} over it, " if best.is_file() and best.name != path.name else ""
+    return TrainingError(
+        f"the checkpoint {path} is damaged ({why}): {copy}restore it from a backup, or start "
+        "without --resume"
+    )
 
 
 def write_history(history: Sequence[dict[str, Any]], path: Path) -> Path:

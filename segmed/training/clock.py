@@ -13,10 +13,10 @@ ClockKind = Literal["wall", "cpu"]
 class Clock:
     """Seconds of a budget spent, over interruptions.
 
-    By the wall everything counts, from the call on: a promise to somebody who waits. By the
-    processor only the training itself counts, in CPU seconds of all threads together; preparing
-    the cases, validating and writing do not. So trainings on a machine that others use as well,
-    or against other programs, have the same means.
+    Preparing the cases never counts: a full cache and an empty one leave the same time to train.
+    By the wall everything after it counts, validations and checkpoints included. By the processor
+    only the training itself counts, in CPU seconds of all threads together. So trainings on a
+    machine that others use as well, or against other programs, have the same means.
 
     Args:
         kind: `wall` or `cpu`.
@@ -26,6 +26,10 @@ class Clock:
         self.kind = kind
         self.before_s = 0.0
         """Spent before this call, by those that it resumes."""
+        self._since = self._now()
+
+    def begin(self) -> None:
+        """Start counting now: the cases are prepared. Time of resumed calls stays counted."""
         self._since = self._now()
 
     def elapsed_s(self) -> float:

@@ -106,7 +106,13 @@ def place_cases(cases: Sequence[TrainingCase], device: Device) -> list[TrainingC
 
 
 def make_batch(
-    cases: Sequence[TrainingCase], plan: Plan, *, seed: int, step: int, share: slice
+    cases: Sequence[TrainingCase],
+    plan: Plan,
+    *,
+    seed: int,
+    step: int,
+    share: slice,
+    batch_size: int | None = None,
 ) -> Batch:
     """The batch of one step: a function of seed and step, whatever happened before.
 
@@ -116,12 +122,13 @@ def make_batch(
         seed: The run's seed.
         step: Number of the step.
         share: Which patches of the batch this process takes.
+        batch_size: Patches of the whole batch; the plan's if not given.
 
     Returns:
         The batch, not yet augmented.
     """
     generator = step_generator(seed, step)
-    draws = draw_patches(cases, plan, generator)
+    draws = draw_patches(cases, plan, generator, batch_size=batch_size)
     spacing_mm = [
         edge for axis, edge in enumerate(plan.preprocessing.spacing_mm) if axis != plan.slice_axis
     ]

@@ -12,7 +12,6 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from segmed.errors import UsageError
 from segmed.training.device import Device
 
 PATIENCE = timedelta(hours=2)
@@ -36,17 +35,16 @@ class Crew:
         """Whether this process writes files and validates."""
         return self.rank == 0
 
+    def whole_batch(self, batch_size: int) -> int:
+        """The smallest batch of at least `batch_size` patches that all processes share evenly."""
+        return -(-batch_size // self.size) * self.size
+
     def share(self, batch_size: int) -> slice:
         """The part of a batch that is this process's.
 
-        Raises:
-            UsageError: The batch cannot be shared out evenly.
+        Args:
+            batch_size: Patches of the batch, from `whole_batch`.
         """
-        if batch_size % self.size:
-            raise UsageError(
-                f"a batch of {batch_size} cannot be shared by {self.size} processes; "
-                "set recipe.batch_size to a multiple, or start fewer"
-            )
         part = batch_size // self.size
         return slice(self.rank * part, (self.rank + 1) * part)
 

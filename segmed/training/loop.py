@@ -19,7 +19,10 @@ from segmed.manifest.schema import Manifest
 from segmed.plan import Plan, plan_hash
 from segmed.training.budget import Budget
 from segmed.training.checkpoint import (
+    BEST,
+    LAST,
     Checkpoint,
+    damaged,
     load_checkpoint,
     save_checkpoint,
     sweep,
@@ -60,8 +63,6 @@ TIMED_STEPS = 4
 _TALLY = ("steps", "loss", "data", *STEP_PHASES, "checkpoint")
 """Running sums of the epoch under way."""
 
-LAST = "last.ckpt"
-BEST = "best.ckpt"
 HISTORY = "history.jsonl"
 
 
@@ -87,7 +88,7 @@ def fit(
         plan: The plan made for it.
         architecture: One of `list_models()`.
         fold: Fold whose cases are held out; the others are trained on.
-        budget: Time or epochs. Wall time counts from the call, data preparation included.
+        budget: Time or epochs. Time counts once the cases are prepared.
         out_dir: Folder of this run.
         settings: Device, seed, resume and the like.
 
@@ -95,7 +96,7 @@ def fit(
         One result an epoch.
 
     Raises:
-        UsageError: Unknown architecture or fold, or a budget too short for one epoch.
+        UsageError: Unknown architecture or fold, or a budget too short for one epoch or step.
         TrainingError: NaN loss, out of memory, full disk, or a checkpoint of another run.
         ManifestError: A case cannot be read.
         KeyboardInterrupt: Stopped by Ctrl-C or SIGTERM, after saving.
@@ -108,16 +109,21 @@ def fit(
         stack.enter_context(same_bits(settings.deterministic))
         wish = stack.enter_context(stop_on_signals())
         stack.enter_context(explained_memory_errors(plan, batch_size=plan.recipe.batch_size))
-        with clock.unpaid():
-            run = _Run.start(
-                manifest,
-                plan,
-                _Job(architecture, fold, budget, out_dir, settings),
-                device=device,
-                crew=crew,
-                clock=clock,
-            )
+        run = _Run.start(
+            manifest,
+            plan,
+            _Job(architecture, fold, budget, out_dir, settings),
+            device=device,
+            crew=crew,
+            clock=clock,
+        )
+        clock.begin()
         yield from run.epochs(wish)
+        if run.step == 0:
+            raise UsageError(
+                f"the budget ended before the first step of {architecture}: nothing was trained "
+                "and no package is written; give a longer --budget"
+            )
         if crew.leads and not (run.is_reused and (out_dir / "package").is_dir()):
             made = {**run.identity, "budget": asdict(budget), **run.norms}
             save_package(run.trainer, manifest, run.history, made, out_dir / "package")
@@ -166,7 +172,8 @@ class _Run:
         """Prepare cases and network, or take over a checkpoint."""
         settings = job.settings
         inside, held_out = manifest.split(job.fold)
-        part = len(range(plan.recipe.batch_size)[crew.share(plan.recipe.batch_size)])
+        batch_size = crew.whole_batch(plan.recipe.batch_size)
+        part = batch_size // crew.size
         options = plan.networks[job.architecture].options
         need = estimate_step_bytes(job.architecture, options, plan, batch_size=part)
         require_memory(need, device, plan, batch_size=part)
@@ -195,6 +202,12 @@ class _Run:
             norms=norms_of(manifest, inside, plan, cache_dir) if crew.leads else {},
         )
         log.info("training %s fold %d on %s", job.architecture, job.fold, device.why)
+        if batch_size != plan.recipe.batch_size and crew.leads:
+            log.warning(
+                "a step takes %d patches instead of the plan's %d, so that each of %d processes "
+                "has %d",
+                batch_size, plan.recipe.batch_size, crew.size, part,
+            )  # fmt: skip
         if crew.leads:
             sweep(job.out_dir)
         if settings.resume and (job.out_dir / LAST).exists():
@@ -234,9 +247,14 @@ class _Run:
         batches.close()  # type: ignore[attr-defined]  # a generator has it
 
     def _make_batch(self, step: int) -> Batch:
-        share = self.crew.share(self.plan.recipe.batch_size)
+        batch_size = self.crew.whole_batch(self.plan.recipe.batch_size)
         return make_batch(
-            self.training, self.plan, seed=self.job.settings.seed, step=step, share=share
+            self.training,
+            self.plan,
+            seed=self.job.settings.seed,
+            step=step,
+            share=self.crew.share(batch_size),
+            batch_size=batch_size,
         )
 
     def _progress(self) -> float:
@@ -346,9 +364,15 @@ class _Run:
 
     def _resume(self) -> None:
         checkpoint = load_checkpoint(self.job.out_dir / LAST, run=self.identity)
-        self.trainer.load_state(vars(checkpoint))
+        try:
+            self.trainer.load_state(vars(checkpoint))
+            self.history = [EpochResult(**record) for record in checkpoint.history]
+        except TrainingError:
+            raise
+        except (RuntimeError, KeyError, ValueError, TypeError) as error:
+            why = f"it does not fit the network: {' '.join(str(error).split())[:120]}"
+            raise damaged(self.job.out_dir / LAST, why) from error
         self.step = checkpoint.step
-        self.history = [EpochResult(**record) for record in checkpoint.history]
         self.tally |= checkpoint.tally
         self.clock.before_s = checkpoint.elapsed_s
         self.validations_s = [r.phases_s["validation"] for r in self.history if r.val_dice]

@@ -36,12 +36,16 @@ class TrainingCase:
 
     @classmethod
     def of(cls, case_id: str, image: Tensor, label: Tensor) -> TrainingCase:
-        """Remember where each class lies."""
+        """Remember where each class lies, in one pass however many classes there are."""
         values = label.numpy()
+        flat = values.ravel()
+        filled = np.flatnonzero(flat)
+        by_class = filled[np.argsort(flat[filled], kind="stable")]
+        ends = np.flatnonzero(np.diff(flat[by_class])) + 1
         points = []
-        for value in np.unique(values[values > 0]):
-            found = np.argwhere(values == value)
-            points.append(found[:: max(1, len(found) // FOREGROUND_POINTS)])
+        for found in np.split(by_class, ends) if by_class.size else ():
+            kept = found[:: max(1, len(found) // FOREGROUND_POINTS)]
+            points.append(np.stack(np.unravel_index(kept, values.shape), axis=1))
         return cls(case_id, image, label, tuple(points), float(image.min()))
 
 
@@ -64,7 +68,11 @@ def step_generator(seed: int, step: int) -> np.random.Generator:
 
 
 def draw_patches(
-    cases: Sequence[TrainingCase], plan: Plan, generator: np.random.Generator
+    cases: Sequence[TrainingCase],
+    plan: Plan,
+    generator: np.random.Generator,
+    *,
+    batch_size: int | None = None,
 ) -> list[PatchDraw]:
     """Draw one batch of patches.
 
@@ -75,12 +83,13 @@ def draw_patches(
         cases: Prepared cases; each is equally likely.
         plan: Gives batch size, patch size and foreground share.
         generator: Source of randomness.
+        batch_size: Patches to draw; the plan's if not given.
 
     Returns:
         One draw a patch.
     """
     draws = []
-    for _ in range(plan.recipe.batch_size):
+    for _ in range(batch_size or plan.recipe.batch_size):
         index = int(generator.integers(len(cases)))
         case = cases[index]
         wants_foreground = generator.random() < plan.recipe.foreground_fraction

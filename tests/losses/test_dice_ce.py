@@ -8,6 +8,7 @@ from monai.losses import DiceCELoss as MonaiDiceCELoss
 
 from segmed.errors import UsageError
 from segmed.losses import DiceCELoss, head_weights, list_losses, make_loss
+from segmed.losses.dice_ce import foreground_sums
 from segmed.plan.schema import NetworkPlan
 
 
@@ -28,6 +29,47 @@ def test_dice_ce_equals_monai(include_background, batch_dice, shape):
     assert ours(logits, target).item() == pytest.approx(
         theirs(logits, target[:, None]).item(), 1e-5
     )
+
+
+def reference_sums(flat, index):
+    """Probability on each class and its size, by one-hot masks."""
+    hot = torch.nn.functional.one_hot(index, flat.shape[1]).movedim(-1, 1).to(flat.dtype)
+    return (flat * hot).sum(2), hot.sum(2)
+
+
+@pytest.mark.parametrize("classes", [2, 7, 41])
+def test_sums_over_classes_and_their_gradients_equal_one_hot_masks(classes):
+    torch.manual_seed(1)
+    logits = torch.randn(2, classes, 11 * 13, requires_grad=True)
+    target = torch.randint(0, classes, (2, 11 * 13))
+    weights = torch.rand(2, classes)
+    found = []
+    for sums in (foreground_sums, reference_sums):
+        overlap, size = sums(logits.softmax(1), target)
+        (gradient,) = torch.autograd.grad((overlap * weights).sum(), logits)
+        found.append((overlap, size, gradient))
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-6, rtol=1e-6)
+
+
+def backward_steps(value):
+    """Names of all steps of a backward pass."""
+    waiting, seen = [value.grad_fn], set()
+    while waiting:
+        step = waiting.pop()
+        if step is not None and step not in seen:
+            seen.add(step)
+            waiting += [before for before, _ in step.next_functions]
+    return [step.name() for step in seen]
+
+
+@pytest.mark.parametrize("name", [n for n in list_losses() if n != "unet_weighted_ce"])
+def test_no_class_has_a_gradient_as_large_as_that_of_all_classes(name):
+    logits = [torch.randn(1, 12, 24, 24, requires_grad=True) for _ in range(2)]
+    loss = make_loss(name, num_classes=12)(logits, torch.randint(0, 12, (1, 24, 24)))
+    names = backward_steps(loss)
+    assert any(step.startswith("UnbindBackward") for step in names)
+    assert not any(step.startswith("SelectBackward") for step in names)
 
 
 def test_certain_and_right_logits_cost_nothing_and_wrong_ones_cost_dearly():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from monai.data import CacheDataset, load_decathlon_datalist
@@ -22,6 +24,7 @@ from segmed.preprocessing import (
     prepared_case,
     restore_probs,
 )
+from segmed.preprocessing.cache import _mapped
 
 
 @pytest.fixture
@@ -108,6 +111,51 @@ def test_writing_to_a_mapped_tensor_changes_no_file(
     first = image.clone()
     image.zero_()
     assert torch.equal(cached_case(manifest, manifest.training[0], plan, tmp_path)[0], first)
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts handles as Linux shows them")
+def test_a_mapped_case_keeps_no_file_open(manifest: Manifest, plan: Plan, tmp_path: Path) -> None:
+    cases = [cached_case(manifest, manifest.training[0], plan, tmp_path)]
+    before = open_files()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before + 50, hard))
+    try:
+        for _ in range(600):
+            cases.append(cached_case(manifest, manifest.training[0], plan, tmp_path))
+        assert open_files() <= before + 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert torch.equal(cases[0][0], cases[-1][0])
+
+
+@pytest.mark.parametrize("name", ["image.npy", "label.npy", "placement.json"])
+@pytest.mark.parametrize("keep", [0, 100, -1])
+def test_a_damaged_entry_is_made_anew(
+    manifest: Manifest, plan: Plan, tmp_path: Path, name: str, keep: int
+) -> None:
+    case = manifest.training[0]
+    image, label, _ = cached_case(manifest, case, plan, tmp_path)
+    image, label = image.clone(), None if label is None else label.clone()
+    (path,) = tmp_path.glob(f"*/{name}")
+    content = path.read_bytes()
+    path.unlink()  # the mapping of the first call must not shrink
+    path.write_bytes(content[:keep])
+    again, label_again, _ = cached_case(manifest, case, plan, tmp_path)
+    assert torch.equal(image, again)
+    assert label is not None
+    assert label_again is not None
+    assert torch.equal(label, label_again)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_of_either_order_are_mapped_as_numpy_reads_them(tmp_path: Path, order: str) -> None:
+    array = np.asarray(np.arange(24, dtype=np.float32).reshape(2, 3, 4), order=order)
+    np.save(tmp_path / "a.npy", array)
+    assert np.array_equal(_mapped(tmp_path / "a.npy").numpy(), array)
 
 
 def test_a_file_that_is_not_the_listed_one_is_refused(

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from segmed.errors import UsageError
 from segmed.package import ModelPackage
 from segmed.plan import Plan, write_plan
 from segmed.training.distributed import Crew
@@ -70,10 +69,26 @@ def test_a_crew_of_one_agrees_with_itself() -> None:
     assert crew.share(3) == slice(0, 3)
 
 
-def test_a_batch_that_cannot_be_shared_evenly_is_refused() -> None:
-    assert Crew(rank=1, size=2).share(4) == slice(2, 4)
-    with pytest.raises(UsageError, match="batch of 3 cannot be shared by 2 processes"):
-        Crew(rank=0, size=2).share(3)
+@pytest.mark.parametrize(
+    ("batch_size", "size", "whole"), [(2, 4, 4), (2, 3, 3), (8, 3, 9), (4, 2, 4), (5, 1, 5)]
+)
+def test_every_process_has_as_many_patches_and_no_patch_is_lost(
+    batch_size: int, size: int, whole: int
+) -> None:
+    crews = [Crew(rank=rank, size=size) for rank in range(size)]
+    assert crews[0].whole_batch(batch_size) == whole
+    shares = [range(whole)[crew.share(whole)] for crew in crews]
+    assert [patch for share in shares for patch in share] == list(range(whole))
+    assert {len(share) for share in shares} == {whole // size}
+
+
+@pytest.mark.slow
+def test_more_processes_than_patches_train(plan: Plan, tmp_path: Path) -> None:
+    """The documented line starts four processes, a plan of volumes has two patches a step."""
+    assert plan.recipe.batch_size == 2
+    ranks = train(prepare(tmp_path / "crew", plan), "epochs=1", processes=4)
+    assert {record["results"][-1]["step"] for record in ranks} == {4}
+    assert all(record["has_package"] for record in ranks)
 
 
 @pytest.mark.slow

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +98,61 @@ def test_checkpoint_of_another_run_is_refused(
         list(start(manifest, plan, undisturbed, cache_dir, resume=True, seed=5))
 
 
-def test_damaged_checkpoint_is_named(tmp_path: Path, undisturbed: Path) -> None:
-    damaged = tmp_path / "last.ckpt"
-    damaged.write_bytes((undisturbed / "last.ckpt").read_bytes()[:2000])
-    with pytest.raises(TrainingError, match="cannot read the checkpoint"):
-        load_checkpoint(damaged, run={})
+def flipped(content: bytes) -> bytes:
+    """One bit of a tensor changed."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda content: content[:2000], id="cut at the start"),
+        pytest.param(lambda content: content[: len(content) // 2], id="cut in half"),
+        pytest.param(lambda content: content[:-1], id="one byte short"),
+        pytest.param(lambda _: b"", id="empty"),
+        pytest.param(lambda content: bytes(len(content)), id="zeros"),
+        pytest.param(lambda _: b"<html>not found</html>", id="text"),
+        pytest.param(flipped, id="one bit"),
+    ],
+)
+def test_damaged_checkpoint_is_named_with_the_ways_to_go_on(
+    tmp_path: Path, undisturbed: Path, change: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(change((undisturbed / "last.ckpt").read_bytes()))
+    (tmp_path / "best.ckpt").touch()
+    with pytest.raises(TrainingError, match=r"is damaged \(.*copy best.ckpt .* without --resume"):
+        load_checkpoint(path, run={})
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"schema_version": 1}, {"schema_version": 1, "x": 2}])
+def test_other_content_in_place_of_a_checkpoint_is_named(tmp_path: Path, content: object) -> None:
+    path = tmp_path / "last.ckpt"
+    torch.save(content, path)
+    with pytest.raises(TrainingError, match=r"is damaged .* without --resume"):
+        load_checkpoint(path, run={})
+
+
+def test_no_package_is_written_without_a_step(
+    manifest: Manifest, plan: Plan, cache_dir: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"before the first step .* no package is written"):
+        list(start(manifest, plan, tmp_path, cache_dir, budget=Budget(seconds=1e-9)))
+    assert not (tmp_path / "package").exists()
+
+
+def test_preparation_is_not_paid_from_the_budget(
+    manifest: Manifest, plan: Plan, tmp_path: Path
+) -> None:
+    rules = plan.preprocessing.model_copy(update={"bias_correction": True})  # takes seconds
+    slow = plan.model_copy(update={"preprocessing": rules})
+    begin = time.monotonic()
+    results = list(start(manifest, slow, tmp_path / "out", tmp_path / "cache"))
+    waited = time.monotonic() - begin
+    phases = sum(sum(result.phases_s.values()) for result in results)
+    assert results[-1].seconds == pytest.approx(phases, abs=1.0)
+    assert waited > results[-1].seconds + 1.5
 
 
 def test_nan_loss_names_the_cases(

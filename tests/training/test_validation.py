@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from segmed.plan import Plan
 from segmed.training import choose_device
 from segmed.training.sampling import TrainingCase
-from segmed.training.validation import predict_probs, validate
+from segmed.training.validation import class_dice, predict_probs, validate
 
 
 class Reader(nn.Module):
@@ -78,3 +78,15 @@ def test_one_small_volume_goes_through_the_network_as_two_with_the_same_result(p
         expected = network(case.image[None]).softmax(dim=1)[0]
     assert seen[0] == 2
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_dice_of_many_classes_equals_that_of_their_masks() -> None:
+    generator = torch.Generator().manual_seed(2)
+    predicted = torch.randint(0, 50, (9, 8, 7), generator=generator)
+    target = torch.randint(3, 60, (9, 8, 7), generator=generator)
+    dice = class_dice(predicted, target, 64)
+    assert set(dice) == set(predicted.unique().tolist()) | set(target.unique().tolist())
+    for index, value in dice.items():
+        found, wanted = predicted == index, target == index
+        both = int((found & wanted).sum())
+        assert value == pytest.approx(2 * both / int(found.sum() + wanted.sum()))

@@ -1,0 +1,84 @@
+"""Memory that preparing an image takes, known and compared with what is free before it is taken."""
+
+from __future__ import annotations
+
+import resource
+from math import prod
+from pathlib import Path
+
+import psutil
+
+from segmed.errors import ImageError
+from segmed.plan.schema import Plan
+from segmed.preprocessing.placement import Placement
+
+FLOAT_BYTES = 4
+MATRIX_BYTES = 8 * 3
+"""Bytes of each entry of a resampling matrix in float64, with the copies of its prefilter."""
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def temporary_voxels(placement: Placement, plan: Plan) -> int:
+    """Largest number of temporary voxels while one channel is clipped and resampled."""
+    rules = plan.preprocessing
+    clips = any(rule.low is not None or rule.high is not None for rule in rules.intensity)
+    sizes = list(placement.cropped_shape)
+    growth = [new / old for new, old in zip(placement.shape, sizes, strict=True)]
+    held = prod(sizes) if clips or rules.bias_correction else 0
+    peak = held
+    for axis in sorted(range(len(sizes)), key=lambda axis: (growth[axis], axis)):
+        if sizes[axis] != placement.shape[axis]:
+            sizes[axis] = placement.shape[axis]
+            peak = max(peak, held + prod(sizes))
+            held = prod(sizes)
+    mirrored = prod(placement.shape) if any(placement.flips) else 0
+    return max(peak, held + mirrored)
+
+
+def preparation_bytes(placement: Placement, plan: Plan) -> int:
+    """Bytes that `prepare` takes beside the image: the result, temporaries and matrices."""
+    pairs = zip(placement.cropped_shape, placement.shape, strict=True)
+    matrices = max((MATRIX_BYTES * old * new for old, new in pairs if old != new), default=0)
+    result = FLOAT_BYTES * plan.in_channels * prod(placement.shape)
+    return result + max(FLOAT_BYTES * temporary_voxels(placement, plan), matrices)
+
+
+def free_bytes() -> int:
+    """Memory that this process may still take: of the machine, its container and its own limit."""
+    free = [int(psutil.virtual_memory().available)]
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        free.append(limit - int(psutil.Process().memory_info().vms))
+    container = _container_bytes(CGROUP / "memory.max", CGROUP / "memory.current")
+    if container is not None:
+        free.append(container)
+    return max(0, min(free))
+
+
+def _container_bytes(limit: Path, used: Path) -> int | None:
+    """Memory that a container has left; None where it has no limit, or nothing says so."""
+    try:
+        text = limit.read_text().strip()
+        return None if text == "max" else int(text) - int(used.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def require_room(need: int, what: str) -> None:
+    """Raise ImageError `out_of_memory` if `need` bytes are more than are free.
+
+    Args:
+        need: Bytes about to be taken.
+        what: Noun phrase of what takes them, for the message.
+
+    Raises:
+        ImageError: `out_of_memory`.
+    """
+    free = free_bytes()
+    if need > free:
+        raise ImageError(
+            f"{what} needs {need / 2**30:.2f} GB, {free / 2**30:.2f} GB are free: check the "
+            "spacing in the image's header, free memory, or use a model of a coarser spacing",
+            reason="out_of_memory",
+        )
