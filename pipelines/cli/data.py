@@ -84,13 +84,27 @@ def build(
     label_suffix: Annotated[
         str | None, typer.Option(help="What a mask's name adds to its image's: _mask, _1stHO.")
     ] = None,
+    modality: Annotated[
+        str,
+        typer.Option(
+            metavar="CODE|NAME=CODE,...",
+            help="DICOM modality of all channels (CT), or by channel name (T1=MR,late=CT); by the "
+            "words of their names if left out.",
+        ),
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Build a manifest from a folder.
+    """Build a manifest from a folder; what names decided is listed.
 
     Example: segmed manifest build Task04_Hippocampus -o hippocampus.json --format msd
     """
-    from segmed.manifest import build_manifest, rebase, write_manifest
+    from segmed.manifest import (
+        build_manifest,
+        guesses_of,
+        rebase,
+        state_modalities,
+        write_manifest,
+    )
 
     manifest = build_manifest(
         source,
@@ -102,12 +116,21 @@ def build(
         label_names=[one.strip() for one in label_names.split(",") if one.strip()],
         label_suffix=label_suffix,
     )
+    manifest = state_modalities(manifest, _modalities_named(modality))
     write_manifest(rebase(manifest, out.resolve().parent), out)
+    guesses = guesses_of(manifest)
     counts = {"training": len(manifest.training), "test": len(manifest.test)}
     labels = [label.name for label in manifest.labels]
     emit(
-        {"manifest": str(out), **counts, "folds": list(manifest.folds), "labels": labels},
+        {
+            "manifest": str(out),
+            **counts,
+            "folds": list(manifest.folds),
+            "labels": labels,
+            "guesses": [asdict(guess) for guess in guesses],
+        },
         [
+            *[guess.line for guess in guesses],
             f"{out}: {counts['training']} training and {counts['test']} test cases, "
             f"{len(manifest.folds)} folds, labels {', '.join(labels)}",
             f"next: segmed manifest check {out}",
@@ -128,7 +151,7 @@ def check(
 
     Example: segmed manifest check hippocampus.json
     """
-    from segmed.manifest import check_manifest, read_manifest
+    from segmed.manifest import check_manifest, guesses_of, read_manifest
     from segmed.manifest import write_clean as write_clean_manifest
 
     manifest = read_manifest(manifest_path)
@@ -139,11 +162,18 @@ def check(
         {"": f.severity, "case": f.case_id, "fault": f.code, "found": f.message} for f in faults
     ]
     lines = table(rows, ["", "case", "fault", "found"]) if rows else []
+    guesses = guesses_of(manifest)
+    lines += [guess.line for guess in guesses]
     lines.append(f"{cases} cases, {len(errors)} faults, {len(faults) - len(errors)} notes")
     if write_clean is not None:
         dropped = write_clean_manifest(manifest, faults, write_clean)
         lines.append(f"{write_clean}: {cases - len(dropped)} fit cases, {len(dropped)} dropped")
-    emit({"cases": cases, "faults": [asdict(fault) for fault in faults]}, lines, as_json=as_json)
+    record = {
+        "cases": cases,
+        "faults": [asdict(fault) for fault in faults],
+        "guesses": [asdict(guess) for guess in guesses],
+    }
+    emit(record, lines, as_json=as_json)
     if errors:
         raise typer.Exit(DONE_WITH_FAILURES)
 
@@ -165,6 +195,14 @@ def plan(
     bias_correction: Annotated[
         bool, typer.Option("--bias-correction", help="Clear MR channels of bias fields (N4) first.")
     ] = False,
+    flips: Annotated[
+        str,
+        typer.Option(
+            metavar="AXES",
+            help="Axes to mirror images along: 0 (left-right in volumes), 0,1 or none; by the "
+            "labels' names if auto.",
+        ),
+    ] = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Decide spacing, patch, networks and recipe from the data, with reasons.
@@ -172,17 +210,19 @@ def plan(
     Example: segmed plan hippocampus.json -o plan.yaml
     """
     from pipelines.comparing.jobs import size_named
-    from segmed.manifest import read_manifest
+    from segmed.manifest import guesses_of, read_manifest
     from segmed.plan import plan_hash, write_plan
     from segmed.plan.make import make_plan
 
     wish: Literal[2, 3] | None = None if spatial_dims is None else (2 if spatial_dims == 2 else 3)
+    manifest = read_manifest(manifest_path)
     made = make_plan(
-        read_manifest(manifest_path),
+        manifest,
         spatial_dims=wish,
         memory_gb=memory_gb,
         size=size_named(size),
         bias_correction=bias_correction,
+        flips=_axes_named(flips),
         progress=counting("looked at"),
     )
     write_plan(made, out)
@@ -194,8 +234,32 @@ def plan(
         "patch_size": list(made.patch_size),
     }
     lines = [f"{key}: {value}" for key, value in facts.items()]
+    lines.append(f"flips: {made.reasons['recipe.augmentation.flip_axes']}")
+    guesses = guesses_of(manifest)
+    lines += [guess.line for guess in guesses if guess.subject != "sides"]
     emit(
-        facts,
+        {**facts, "guesses": [asdict(guess) for guess in guesses]},
         [*lines, f"next: segmed train {manifest_path} --plan {out} --model unet"],
         as_json=as_json,
     )
+
+
+def _axes_named(text: str) -> tuple[int, ...] | None:
+    """The axes of `--flips`; None for `auto`."""
+    from segmed.errors import UsageError
+
+    if text in {"auto", "none"}:
+        return None if text == "auto" else ()
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--flips {text!r}: write auto, none, or axes such as 0 or 0,1") from None
+
+
+def _modalities_named(text: str) -> dict[str, str]:
+    """Modality by channel name from `--modality`; one without a name stands for all."""
+    stated = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, code = part.rpartition("=")
+        stated[name.strip()] = code.strip()
+    return stated

@@ -6,6 +6,7 @@ from segmed.manifest.clean import clean_manifest, write_clean
 from segmed.manifest.content import case_hash, data_hash, digest
 from segmed.manifest.faults import Fault
 from segmed.manifest.folds import assign_folds
+from segmed.manifest.guesses import Guess, guesses_of, state_modalities
 from segmed.manifest.json_form import read_manifest, rebase, write_manifest
 from segmed.manifest.schema import Case, Manifest
 from segmed.structures import Channel, Code, LabelClass
@@ -16,6 +17,7 @@ __all__ = [
     "Channel",
     "Code",
     "Fault",
+    "Guess",
     "LabelClass",
     "Manifest",
     "assign_folds",
@@ -25,8 +27,10 @@ __all__ = [
     "clean_manifest",
     "data_hash",
     "digest",
+    "guesses_of",
     "read_manifest",
     "rebase",
+    "state_modalities",
     "write_clean",
     "write_manifest",
 ]

@@ -20,6 +20,7 @@ from segmed.manifest.from_dataset_json import (
 from segmed.manifest.from_dicom import draft_from_dicom, has_dicom
 from segmed.manifest.from_folders import draft_from_folders, paired_folders
 from segmed.manifest.schema import Case, Manifest
+from segmed.naming import guess_subjects
 
 FORMATS = ("auto", "msd", "nnunet", "folders", "dicom", "raster")
 
@@ -46,6 +47,8 @@ def build_manifest(
         num_folds: Folds; fewer where there are fewer groups, and at least 2.
         seed: Of the folds.
         group_by: Regular expression that finds the patient in a case id; see `draft.group_of`.
+            Without it, the source's own knowledge counts, then words such as `sub-01` in case ids
+            (see `segmed.naming.guess_subjects`); else each case is a group.
         label_names: Names of the structures by growing value, for sources that do not say.
         label_suffix: What a mask's file name adds to its image's; of several graders, whose.
 
@@ -103,8 +106,10 @@ def detect_format(source: Path) -> str:
 def _finished(
     draft: Draft, source: Path, num_folds: int, seed: int, group_by: str | None
 ) -> Manifest:
+    groups = draft.groups or _groups_by_name([*draft.training, *draft.test])
+
     def grouped(case: Case) -> Case:
-        return case.model_copy(update={"group": group_of(case.id, group_by, draft.groups)})
+        return case.model_copy(update={"group": group_of(case.id, group_by, groups)})
 
     training = [grouped(case) for case in draft.training]
     test = tuple(grouped(case) for case in draft.test)
@@ -115,7 +120,8 @@ def _finished(
     leaking = {case.group for case in training} & {case.group for case in test}
     if leaking:
         raise ManifestError(
-            f"group {min(leaking)!r} has cases in training and in test: a patient belongs to one"
+            f"group {min(leaking)!r} has cases in training and in test: a patient belongs to one; "
+            "take its cases out of one of them, or state the groups with --group-by"
         )
     folds = max(2, min(num_folds, len({case.group for case in training})))
     return with_digests(
@@ -130,3 +136,11 @@ def _finished(
             root=source,
         )
     )
+
+
+def _groups_by_name(cases: Sequence[Case]) -> dict[str, str]:
+    """The patient of each case where a word in the case ids surely names it; else nothing."""
+    guess = guess_subjects([case.id for case in cases])
+    if guess is None or not guess.is_sure:
+        return {}
+    return {case_id: name for name, ids in guess.groups.items() for case_id in ids}

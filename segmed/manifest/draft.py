@@ -13,8 +13,6 @@ from segmed.manifest.content import is_hidden
 from segmed.manifest.schema import Case
 from segmed.structures import Channel, LabelClass
 
-MR_WORDS = ("MR", "T1", "T2", "FLAIR", "DWI", "ADC", "PD", "SWI")
-
 
 @dataclass(frozen=True)
 class Draft:
@@ -95,14 +93,6 @@ def group_of(case: str, pattern: str | None, known: dict[str, str]) -> str:
             "every case needs a group"
         )
     return match.group(1) if match.re.groups else match.group(0)
-
-
-def modality_of(text: str) -> str:
-    """DICOM modality from a channel's name in words: `MR`, `CT` or `OT`."""
-    words = text.upper()
-    if re.search(r"\bCT\b", words):
-        return "CT"
-    return "MR" if any(word in words for word in MR_WORDS) else "OT"
 
 
 def relative(path: Path, root: Path) -> str:

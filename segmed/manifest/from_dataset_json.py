@@ -14,10 +14,10 @@ from segmed.manifest.draft import (
     by_stem,
     case_id,
     image_files,
-    modality_of,
     relative,
 )
 from segmed.manifest.schema import Case
+from segmed.naming import guess_modality, guess_sides
 from segmed.structures import Channel, LabelClass
 
 
@@ -182,8 +182,13 @@ def _labels(folder: Path, names: dict[int, str]) -> tuple[LabelClass, ...]:
 
 
 def _channels(names: list[str]) -> tuple[Channel, ...]:
-    return tuple(Channel(name=str(name), modality=modality_of(str(name))) for name in names)
+    return tuple(
+        Channel(name=str(name), modality=guess_modality(str(name)).modality) for name in names
+    )
 
 
 def _plain(name: str) -> str:
-    return str(name).strip().lower().replace(" ", "_")
+    """A name in lower case without spaces, unless that loses a side: `FemurL` stays."""
+    joined = str(name).strip().replace(" ", "_")
+    lower = joined.lower()
+    return joined if guess_sides([joined]) and not guess_sides([lower]) else lower

@@ -10,6 +10,7 @@ from typing import Literal
 from segmed.errors import UsageError
 from segmed.manifest.schema import Manifest
 from segmed.plan.fingerprint import Fingerprint, take_fingerprint
+from segmed.plan.mirroring import plan_mirroring
 from segmed.plan.networks import BASE_WIDTH, Size, plan_networks
 from segmed.plan.schema import (
     Augmentation,
@@ -60,9 +61,6 @@ GENTLE = {
 DEFAULT_MEMORY_GB = 8.0
 """Memory a plan is made for when none is stated, in GB."""
 
-MIRRORED_WORDS = ("left", "right", "_l", "_r", "lh_", "rh_")
-"""Parts of label names that tell the sides of a body apart."""
-
 
 @dataclass(frozen=True)
 class _Choice:
@@ -80,6 +78,7 @@ def make_plan(
     memory_gb: float | None = None,
     size: Size = "small",
     bias_correction: bool = False,
+    flips: Sequence[int] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Plan:
     """Decide spacing, patch, intensities, networks and recipe from the training cases.
@@ -90,6 +89,7 @@ def make_plan(
         memory_gb: Memory that a training step may take, in GB.
         size: `small` networks for a CPU or short budgets, `full` ones for a GPU.
         bias_correction: Clear MR channels of their bias field (N4) before anything else.
+        flips: Axes along which images may be mirrored; found from the labels' names if left out.
         progress: Called with cases looked at and cases in all.
 
     Returns:
@@ -123,8 +123,9 @@ def make_plan(
         f"{len(topology.strides)} levels: an axis is halved while it is not much coarser than the "
         f"others and keeps 4 voxels; {size!r} widths start at {BASE_WIDTH[size]} features"
     )
-    flips = _plan_flips(manifest, choice, reasons)
-    augmentation = _plan_augmentation(spacing_mm, patch_size, flips, reasons)
+    mirroring = plan_mirroring(manifest.labels, choice.spatial_dims, choice.slice_axis, wish=flips)
+    reasons["recipe.augmentation.flip_axes"] = mirroring.why
+    augmentation = _plan_augmentation(spacing_mm, patch_size, mirroring.axes, reasons)
     return Plan(
         name=manifest.name,
         spatial_dims=choice.spatial_dims,
@@ -135,7 +136,7 @@ def make_plan(
         slice_axis=choice.slice_axis,
         networks=plan_networks(topology, patch_size=patch_size, spacing_mm=spacing_mm, size=size),
         recipe=_plan_recipe(size, batch_size, augmentation, facts, reasons),
-        inference=Inference(mirror_axes=flips),
+        inference=Inference(mirror_axes=mirroring.axes),
         fingerprint=facts.as_record(),
         reasons=reasons,
     )
@@ -308,27 +309,6 @@ def _plan_intensity(modality: str, statistics: dict[str, float], *, nonzero: boo
             std=max(statistics["std"], 1e-3),
         )
     return Intensity(scheme="zscore", nonzero=nonzero)
-
-
-def _plan_flips(manifest: Manifest, choice: _Choice, reasons: dict[str, str]) -> tuple[int, ...]:
-    """Axes along which a mirrored image is as likely as the original."""
-    field = "recipe.augmentation.flip_axes"
-    sided = [
-        item.name
-        for item in manifest.labels
-        if any(word in item.name.lower() for word in MIRRORED_WORDS)
-    ]
-    if sided:
-        reasons[field] = f"none: labels such as {sided[0]!r} tell the sides of the body apart"
-        return ()
-    if choice.slice_axis is None and choice.spatial_dims == 2:
-        reasons[field] = "both axes: rasters have no planned anatomical frame and no sided labels"
-        return (0, 1)
-    if choice.slice_axis == 0:
-        reasons[field] = "none: sagittal slices are not mirrored front to back or head to foot"
-        return ()
-    reasons[field] = "left-right only (the first axis in RAS): no label tells the sides apart"
-    return (0,)
 
 
 def _plan_augmentation(

@@ -1,0 +1,42 @@
+"""Kind of a file or structure by its name: masks, and voxels that nobody annotated."""
+
+from __future__ import annotations
+
+from segmed.naming.words import vocabulary, words_of
+
+MASK = vocabulary(
+    "mask masks maske masken masque seg segs segm segmentation segmentations segmentierung "
+    "segmented label labels labelmap labelmaps annotation annotations groundtruth gt roi rois "
+    "contour contours delineation lesionmask brainmask seglabel pseg autoseg dseg"
+)
+"""Words of masks. `segmental`, `unmasked` and the labelling of arterial spins are none."""
+
+NOT_MASK = vocabulary("asl pcasl pasl control tag labelling labeling spin")
+"""Words of arterial spin labelling, whose images come as `label` and `control`."""
+
+IGNORE = vocabulary("ignore ignored")
+MAY_BE_IGNORED = vocabulary(
+    "void unlabeled unlabelled unannotated unknown undefined dontcare exclude excluded uncertain"
+)
+
+
+def has_mask_words(text: str) -> bool:
+    """Whether a file name or a series description calls its content a mask.
+
+    Args:
+        text: Such as `case3_seg`, `Tumor Mask`, `brainMask`.
+    """
+    words = set(words_of(text))
+    if not words & MASK:
+        return False
+    return not (words & NOT_MASK and words & MASK <= {"label", "labels"})
+
+
+def is_ignore_name(name: str) -> bool:
+    """Whether a label's name marks voxels that are not annotated, as nnU-Net's `ignore` does."""
+    return bool(IGNORE & set(words_of(name)))
+
+
+def may_mean_ignored(name: str) -> bool:
+    """Whether a label's name may mean that its voxels are not annotated, such as `void`."""
+    return bool(MAY_BE_IGNORED & set(words_of(name)))

@@ -1,0 +1,174 @@
+"""Sides of the body in the names of structures, in the usual languages and spellings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from segmed.naming.words import chunks_of, plain, vocabulary, words_of
+
+CLEAR = {
+    "left": (
+        "left lefts lft links linke linker linkes linken linkem sinistra sinistro sinister "
+        "sinistrum sinistri sinistrae sinistre gauche gauches izquierda izquierdo izquierdas "
+        "izquierdos esquerda esquerdo esquerdas esquerdos vanster vanstra venstre vasen lewy lewa "
+        "lewe levy leva leve bal lh lhs левый левая левое левые левого левой αριστερο αριστερος "
+        "αριστερη 左 左侧 左側 左の 왼쪽 좌측"
+    ),
+    "right": (
+        "right rights rgt rechts rechte rechter rechtes rechten rechtem destra destro dextra "
+        "dexter dextrum dextri dextrae dextro droit droite droits droites derecha derecho derechas "
+        "derechos direita direito direitas direitos hoger hogra hojre hoyre høyre højre oikea "
+        "prawy prawa prawe pravy prava prave jobb rh rhs правый правая правое правые правого "
+        "правой δεξιο δεξιος δεξια δεξι 右 右侧 右側 右の 오른쪽 우측"
+    ),
+}
+"""Words that name a side by themselves."""
+
+SHORT = {
+    "left": "l lt sin sn sx izq izqda izda esq lv la lul lll lad lca lcx lvot lmca lpa",
+    "right": "r rt dex dext dx dcha drcha rv ra rul rml rll rca rvot rpa",
+}
+"""Abbreviations that name a side in most names, and something else in some."""
+
+PAIRED = (("li", "re"), ("os", "od"), ("g", "d"), ("i", "d"), ("e", "d"), ("s", "d"),
+          ("izq", "der"), ("esq", "dir"), ("sol", "sag"), ("gau", "dro"), ("lo", "ro"),
+          ("ln", "rn"))  # fmt: skip
+"""Short words that name sides where both occur in names that are otherwise equal."""
+
+JOINED = ("left", "right", "sinistr", "gauche", "izquierd", "derech", "esquerd", "direit", "rechts",
+          "dextr")  # fmt: skip
+"""Beginnings and ends of words written as one, such as `leftkidney`."""
+
+NOT_JOINED = vocabulary("bright upright cleft")
+"""Words that begin or end so by chance."""
+
+SIGNS = {"left": "左좌", "right": "右우"}
+"""Signs of scripts that put no spaces between words."""
+
+ALONG = vocabulary(
+    "upper lower superior inferior top bottom anterior posterior cranial caudal dorsal ventral "
+    "nasal temporal front back above below oben unten vorne hinten haut bas superieur inferieur "
+    "superiore inferiore anteriore posteriore arriba abajo"
+)
+"""Words that tell directions apart which only a picture without an anatomical frame mixes up."""
+
+NUMBERED = re.compile(r"(label|class|structure|region|roi|segment|value|object|klasse)?[\W_]*\d+")
+"""Names that say nothing but a number."""
+
+_WORDS = {side: (vocabulary(CLEAR[side]), vocabulary(SHORT[side])) for side in ("left", "right")}
+
+
+@dataclass(frozen=True)
+class SideGuess:
+    """Evidence that the structures of a set tell the sides of the body apart.
+
+    Attributes:
+        name: A structure's name.
+        word: The word in it.
+        why: One clause that says it, with the name.
+        is_sure: False where the word may mean something else.
+    """
+
+    name: str
+    word: str
+    why: str
+    is_sure: bool
+
+
+def guess_sides(names: Sequence[str], *, flat: bool = False) -> SideGuess | None:
+    """The best evidence in the names of structures that mirroring would mix some of them up.
+
+    Args:
+        names: Names of all structures of a set.
+        flat: Also look for words such as `upper`, which matter in pictures that are mirrored along
+            both axes.
+
+    Returns:
+        The evidence, the surest first; None where no name tells sides apart.
+    """
+    found = [guess for name in names if (guess := _in_one(name)) is not None]
+    sure = next((guess for guess in found if guess.is_sure), None) or _in_pairs(names)
+    if sure is not None:
+        return sure
+    if found:
+        return found[0]
+    return (_along(names) if flat else None) or _unnamed(names)
+
+
+def _in_one(name: str) -> SideGuess | None:
+    """A side that one name states."""
+    words = words_of(name)
+    for clear in (True, False):
+        for side, vocabularies in _WORDS.items():
+            vocabulary = vocabularies[0 if clear else 1]
+            for word in words:
+                if word in vocabulary or any(sign in word for sign in SIGNS[side]):
+                    hedge = "" if clear else " (in doubt: the word is short)"
+                    return SideGuess(name, word, f"{name!r} says {side} by {word!r}{hedge}", clear)
+    for chunk in chunks_of(name):
+        lower = chunk.casefold()
+        for part in () if lower in NOT_JOINED else JOINED:
+            if lower.startswith(part) or lower.endswith(part):
+                why = f"{name!r} may name a side by {part!r} in {chunk!r} (in doubt)"
+                return SideGuess(name, part, why, False)
+    return None
+
+
+def _in_pairs(names: Sequence[str]) -> SideGuess | None:
+    """Two names that are equal but for the letters or words of the two sides."""
+    spelled = [(name, tuple(_spelled(name)), plain(name).casefold()) for name in names]
+    by_length: dict[int, list[tuple[str, tuple[str, ...], str]]] = {}
+    for entry in spelled:
+        by_length.setdefault(len(entry[2]), []).append(entry)
+    for group in by_length.values():
+        for (one, words, text), (other, others, its_text) in combinations(group, 2):
+            if _differ_in_letter(text, its_text) or _differ_in_word(words, others):
+                why = f"{one!r} and {other!r} differ in a sign of the side alone"
+                return SideGuess(one, "", why, True)
+    return None
+
+
+def _spelled(name: str) -> list[str]:
+    """The words of a name in one reading: at separators and camel case."""
+    words = []
+    for chunk in chunks_of(name):
+        parts = [word for word in words_of(chunk) if word != chunk.casefold()]
+        words += parts or [chunk.casefold()]
+    return words
+
+
+def _differ_in_letter(one: str, other: str) -> bool:
+    places = [i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b]
+    if len(places) != 1 or {one[places[0]], other[places[0]]} != {"l", "r"}:
+        return False
+    at = places[0]
+    # Inside a word the letters are part of it: `collar` is no side of `corlar`.
+    return at in {0, len(one) - 1} or not (one[at - 1].isalpha() and one[at + 1].isalpha())
+
+
+def _differ_in_word(one: Sequence[str], other: Sequence[str]) -> bool:
+    if len(one) != len(other):
+        return False
+    unequal = [{a, b} for a, b in zip(one, other, strict=True) if a != b]
+    return len(unequal) == 1 and any(set(pair) == unequal[0] for pair in PAIRED)
+
+
+def _along(names: Sequence[str]) -> SideGuess | None:
+    for name in names:
+        for word in words_of(name):
+            if word in ALONG:
+                why = f"{name!r} names a direction by {word!r}, which mirrored pictures mix up"
+                return SideGuess(name, word, why, False)
+    return None
+
+
+def _unnamed(names: Sequence[str]) -> SideGuess | None:
+    """Two structures or more without names: they may be the two sides of one."""
+    numbered = [name for name in names if NUMBERED.fullmatch(name.strip().casefold())]
+    if len(numbered) < 2:
+        return None
+    why = f"names such as {numbered[0]!r} do not say whether sides are told apart (in doubt)"
+    return SideGuess(numbered[0], "", why, False)
