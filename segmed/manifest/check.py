@@ -18,7 +18,7 @@ from segmed.io.careful import load_label_carefully, read_images_carefully
 from segmed.io.tensors import as_label
 from segmed.manifest.content import digest
 from segmed.manifest.faults import CaseRecord, Fault, note, order_of
-from segmed.manifest.from_folders import values_in
+from segmed.manifest.label_values import values_in
 from segmed.manifest.outliers import duplicates, outliers
 from segmed.manifest.schema import Case, Manifest
 

@@ -27,6 +27,7 @@ class Draft:
         licence: As stated by the source.
         source: Where the images come from, as stated by the source.
         groups: Patient of each case id, where the source knows it.
+        remarks: What was kept, dropped or taken for something else, one line each.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Draft:
     licence: str = ""
     source: str = ""
     groups: dict[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 def image_files(folder: Path) -> list[Path]:

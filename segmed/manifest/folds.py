@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from segmed.errors import ManifestError
 from segmed.manifest.schema import Case
+
+
+def split_groups(cases: Sequence[Case]) -> set[str]:
+    """Groups with cases in more than one fold."""
+    folds = defaultdict(set)
+    for case in cases:
+        folds[case.group].add(case.fold)
+    return {group for group, found in folds.items() if len(found) > 1}
 
 
 def assign_folds(cases: Sequence[Case], *, num_folds: int = 5, seed: int = 0) -> tuple[Case, ...]:

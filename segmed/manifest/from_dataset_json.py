@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from segmed.errors import ManifestError
-from segmed.io.channel_files import group_channels
+from segmed.io.channel_files import channels_in, group_channels
 from segmed.io.image_names import stem_of
+from segmed.manifest.case_names import named_rows
+from segmed.manifest.dataset_json import Description, Row, load_description
 from segmed.manifest.draft import (
     Draft,
     by_stem,
@@ -16,115 +18,147 @@ from segmed.manifest.draft import (
     image_files,
     relative,
 )
+from segmed.manifest.label_values import COLOURS, label_values, named_labels
+from segmed.manifest.made_labels import LabelMaker
 from segmed.manifest.schema import Case
 from segmed.naming import guess_modality, guess_sides
 from segmed.structures import Channel, LabelClass
 
-
-def load_description(folder: Path) -> dict[str, Any]:
-    """The content of a folder's `dataset.json`.
-
-    Raises:
-        ManifestError: It is missing or holds no JSON object.
-    """
-    path = folder / "dataset.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ManifestError(f"{folder} has no dataset.json: choose another format") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ManifestError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ManifestError(f"{path} holds no JSON object but {type(content).__name__}")
-    return content
+MAX_LABEL_VALUE = 65535
 
 
-def is_nnunet(content: dict[str, Any]) -> bool:
-    """Whether a `dataset.json` is nnU-Net's (version 2) rather than the Decathlon's."""
-    return "channel_names" in content or "file_ending" in content
+def draft_from_msd(
+    folder: Path, *, label_names: Sequence[str] = (), maker: LabelMaker | None = None
+) -> Draft:
+    """A draft from a list of cases: the Medical Segmentation Decathlon's form, or MONAI's.
 
-
-def draft_from_msd(folder: Path) -> Draft:
-    """A draft from a folder in the Medical Segmentation Decathlon's form.
+    An entry has one image file (3D, or 4D with a volume for each channel) or a list with a file for
+    each channel, and one label map or a list with the mask of each structure.
 
     Args:
-        folder: Holds `dataset.json` and the files that its `training` and `test` name.
+        folder: Holds `dataset.json` and the files that its lists name.
+        label_names: Names of the structures, by growing value, if the list names none.
+        maker: Writes label maps for lists of masks.
 
     Raises:
-        ManifestError: The description lacks something, or names a file that does not exist.
+        ManifestError: The description lacks something, names a file that does not exist, or its
+            images have other numbers of channels than it names.
     """
-    content = load_description(folder)
-    rows = content.get("training")
-    if not isinstance(rows, list) or not rows:
-        raise ManifestError(f"{folder / 'dataset.json'} lists no training cases")
-    training = []
-    for row in rows:
-        if not isinstance(row, dict) or not {"image", "label"} <= row.keys():
-            raise ManifestError(
-                f"{folder / 'dataset.json'}: training entry {row!r} has no image and label"
-            )
-        training.append(_msd_case(folder, row["image"], row["label"]))
-    test = []
-    for row in content.get("test") or []:
-        entry = row if isinstance(row, dict) else {"image": row}
-        test.append(_msd_case(folder, entry["image"], entry.get("label")))
+    told = load_description(folder)
+    rows = told.rows("training", needs_label=True)
+    if not rows:
+        raise told.fault(" lists no training cases")
+    kept_out = [
+        row
+        for key in ("validation", "val", "test", "testing")
+        for row in told.rows(key, needs_label=False)
+    ]
+    names, channels = named_rows([row.image for row in (*rows, *kept_out)])
+    maker = maker or LabelMaker(None)
+    cases = [
+        Case(
+            id=name,
+            group="",
+            image=row.image,
+            label=_label_of(folder, name, row, maker),
+            fold=row.fold,
+        )
+        for name, row in zip(names, (*rows, *kept_out), strict=True)
+    ]
+    training = cases[: len(rows)]
+    values = told.labels()
+    if values is None:
+        files = [str(case.label) for case in training]
+        values = {
+            label.value: label.name for label in named_labels(label_values(folder, files), ())
+        }
     return Draft(
-        name=str(content.get("name") or folder.name),
-        labels=_labels(folder, {int(key): name for key, name in _table(folder, content, "labels")}),
-        channels=_channels([name for _, name in sorted(_table(folder, content, "modality"))]),
+        name=told.text("name") or case_id(folder.resolve().name),
+        labels=_labels(told, values, label_names),
+        channels=_channels_of(told, cases, told.channels("modality", "channel_names") or channels),
         training=tuple(training),
-        test=tuple(test),
-        licence=str(content.get("licence") or content.get("license") or ""),
-        source=str(content.get("reference") or ""),
+        test=tuple(case.model_copy(update={"fold": None}) for case in cases[len(rows) :]),
+        licence=told.text("licence", "license"),
+        source=told.text("reference"),
+        remarks=tuple(told.remarks),
     )
 
 
-def _msd_case(folder: Path, image: str, label: str | None) -> Case:
-    for name in (image, label):
-        if name is not None and not (folder / name).exists():
-            raise ManifestError(f"{folder / 'dataset.json'} names {name}, which does not exist")
-    return Case(
-        id=case_id(stem_of(Path(image))),
-        group="",
-        image=(relative(folder / image, folder),),
-        label=None if label is None else relative(folder / label, folder),
-    )
+def _label_of(folder: Path, name: str, row: Row, maker: LabelMaker) -> str | None:
+    if len(row.label) <= 1:
+        return row.label[0] if row.label else None
+    files = [folder / one for one in row.label]
+    order = [stem_of(path) for path in files]
+    made = maker.combined(name, files, "structures", order)
+    return Path(os.path.relpath(made, folder)).as_posix()
 
 
-def draft_from_nnunet(folder: Path) -> Draft:
+def _channels_of(
+    told: Description, cases: Sequence[Case], names: Sequence[str]
+) -> tuple[Channel, ...]:
+    """The channels by name, if every image has as many.
+
+    Raises:
+        ManifestError: An image has more or fewer; it is named.
+    """
+    counts = {case.id: _count(told.folder, case) for case in cases}
+    if not names:
+        count = counts[cases[0].id]
+        names = COLOURS.get(count, tuple(f"channel_{n}" for n in range(count)))
+    if len(names) == 1 and set(counts.values()) == {3}:
+        names = COLOURS[3]  # colour pictures, whose one modality is called RGB or so
+    wrong = [case for case in cases if counts[case.id] != len(names)]
+    if wrong:
+        raise told.fault(
+            f" has {len(names)} channels ({', '.join(names)}), {wrong[0].image[0]} contains "
+            f"{counts[wrong[0].id]}: list a file for each channel, or correct the channels"
+        )
+    return _channels(list(names))
+
+
+def _count(folder: Path, case: Case) -> int:
+    if len(case.image) > 1:
+        return len(case.image)
+    return channels_in(folder / case.image[0])
+
+
+def draft_from_nnunet(folder: Path, *, label_names: Sequence[str] = ()) -> Draft:
     """A draft from an nnU-Net raw folder: `imagesTr/ID_0000.ext`, `labelsTr/ID.ext`.
 
     Args:
         folder: Holds `dataset.json`, `imagesTr`, `labelsTr` and perhaps `imagesTs`, `labelsTs`.
+        label_names: Names of the structures, by growing value, instead of those of the file.
 
     Raises:
         ManifestError: The description lacks something, a channel or label file is missing, or
             labels are regions (lists of values).
     """
-    content = load_description(folder)
-    channels = [name for _, name in sorted(_table(folder, content, "channel_names"))]
-    values: dict[int, str] = {}
-    for name, value in _table(folder, content, "labels"):
-        if not isinstance(value, int):
-            raise ManifestError(
-                f"{folder / 'dataset.json'}: label {name!r} is a region {value!r}; segmed needs "
-                "one value a structure"
-            )
-        values[value] = str(name)
+    told = load_description(folder)
+    channels = told.channels("channel_names", "modality")
+    if channels is None:
+        raise told.fault(" has no table 'channel_names'")
+    values = told.labels()
+    if values is None:
+        raise told.fault(" has no table 'labels'")
     return Draft(
-        name=str(content.get("name") or folder.name),
-        labels=_labels(folder, values),
-        channels=_channels([str(name) for name in channels]),
-        training=_nnunet_cases(folder, "Tr", len(channels), needs_label=True),
-        test=_nnunet_cases(folder, "Ts", len(channels), needs_label=False),
-        licence=str(content.get("licence") or content.get("license") or ""),
-        source=str(content.get("reference") or ""),
+        name=told.text("name") or case_id(folder.resolve().name),
+        labels=_labels(told, values, label_names),
+        channels=_channels(channels),
+        training=nnunet_cases(folder, "Tr", len(channels), needs_label=True),
+        test=nnunet_cases(folder, "Ts", len(channels), needs_label=False),
+        licence=told.text("licence", "license"),
+        source=told.text("reference"),
     )
 
 
-def _nnunet_cases(
+def nnunet_cases(
     folder: Path, part: str, num_channels: int, *, needs_label: bool
 ) -> tuple[Case, ...]:
+    """The cases of `imagesTr` and `labelsTr` (part `Tr`), or of `imagesTs` and `labelsTs`.
+
+    Raises:
+        ManifestError: A case lacks a channel, or a label that it needs.
+    """
     images = folder / f"images{part}"
     if not images.is_dir():
         if needs_label:
@@ -162,23 +196,18 @@ def channel_files(images: Path, num_channels: int) -> dict[str, tuple[Path, ...]
     return {case.case: case.files for case in sorted(cases, key=lambda case: case.case)}
 
 
-def _table(folder: Path, content: dict[str, Any], key: str) -> list[tuple[Any, Any]]:
-    table = content.get(key)
-    if not isinstance(table, dict) or not table:
-        raise ManifestError(f"{folder / 'dataset.json'} has no table {key!r}")
-    numbers = all(str(name).isdigit() for name in table)
-    return [(int(name) if numbers else name, value) for name, value in table.items()]
-
-
-def _labels(folder: Path, names: dict[int, str]) -> tuple[LabelClass, ...]:
-    found = tuple(
-        LabelClass(name=_plain(name), value=value)
-        for value, name in sorted(names.items())
-        if value != 0
-    )
-    if not found:
-        raise ManifestError(f"{folder / 'dataset.json'} names no label besides background")
-    return found
+def _labels(
+    told: Description, names: dict[int, str], given: Sequence[str]
+) -> tuple[LabelClass, ...]:
+    values = sorted(value for value in names if value != 0)
+    if not values:
+        raise told.fault(" names no label besides background")
+    if given:
+        return named_labels(values, given)
+    if values[-1] > MAX_LABEL_VALUE:
+        raise told.fault(f": label value {values[-1]} is too large; at most {MAX_LABEL_VALUE}")
+    named = {value: _plain(names[value]) or f"label_{value}" for value in values}
+    return tuple(LabelClass(name=name, value=value) for value, name in named.items())
 
 
 def _channels(names: list[str]) -> tuple[Channel, ...]:

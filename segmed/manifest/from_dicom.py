@@ -14,7 +14,7 @@ from segmed.errors import ManifestError
 from segmed.io.dicom.uid import short_hash
 from segmed.manifest.content import is_hidden
 from segmed.manifest.draft import Draft, case_id, relative
-from segmed.manifest.from_folders import label_values, named_labels
+from segmed.manifest.label_values import label_values, named_labels
 from segmed.manifest.schema import Case
 from segmed.structures import Channel, Code, LabelClass
 

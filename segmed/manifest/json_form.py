@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from segmed.errors import ManifestError
 from segmed.io.atomic import whole_file
 from segmed.manifest.schema import SCHEMA_VERSION, Case, Manifest
+from segmed.manifest.strict_json import read_json
 
 
 def read_manifest(path: Path | str) -> Manifest:
@@ -23,14 +24,11 @@ def read_manifest(path: Path | str) -> Manifest:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, "manifest")
     except FileNotFoundError:
         raise ManifestError(
             f"manifest {path} does not exist: `segmed manifest build` makes one"
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        # ValueError: no UTF-8, no JSON, or a number of thousands of digits.
-        raise ManifestError(f"manifest {path} cannot be read as JSON: {error}") from error
     manifest = _parsed(path, content)
     _require_consistent(path, manifest)
     return manifest
@@ -50,7 +48,7 @@ def _parsed(path: Path, content: Any) -> Manifest:
             f"`segmed manifest build {path.parent}` makes one of it"
         )
     try:
-        return Manifest.model_validate({**content, "root": path.parent})
+        return Manifest.model_validate({**content, "root": path.parent, "remarks": ()})
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "manifest"

@@ -60,6 +60,7 @@ class Manifest(Frozen):
         source: Where the images come from.
         schema_version: Version of this form.
         root: Folder that relative paths start from; set by the reader and never written.
+        remarks: What the builder kept, dropped or took for something else; never written.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -71,6 +72,7 @@ class Manifest(Frozen):
     source: str = ""
     schema_version: int = SCHEMA_VERSION
     root: Path = Field(default=Path(), exclude=True)
+    remarks: tuple[str, ...] = Field(default=(), exclude=True)
 
     @property
     def num_channels(self) -> int:

@@ -1,0 +1,100 @@
+"""`segmed manifest build`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.console import JsonOption, emit
+
+
+def build(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of images and labels.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The manifest to write.")],
+    layout: Annotated[
+        str, typer.Option("--format", help="auto, msd, nnunet, folders, dicom or raster.")
+    ] = "auto",
+    folds: Annotated[
+        int | None,
+        typer.Option(min=2, help="Folds, by group; those that the source states, else 5."),
+    ] = None,
+    group_by: Annotated[
+        str | None, typer.Option(help="Regular expression whose first group names the patient.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the set.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the folds.")] = 0,
+    label_names: Annotated[
+        str, typer.Option(help="Names of the structures by growing value, with commas.")
+    ] = "",
+    label_suffix: Annotated[
+        str | None, typer.Option(help="What a mask's name adds to its image's: _mask, _1stHO.")
+    ] = None,
+    modality: Annotated[
+        str,
+        typer.Option(
+            metavar="CODE|NAME=CODE,...",
+            help="DICOM modality of all channels (CT), or by channel name (T1=MR,late=CT); by the "
+            "words of their names if left out.",
+        ),
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Build a manifest from a folder; what names decided is listed.
+
+    Example: segmed manifest build Task04_Hippocampus -o hippocampus.json --format msd
+    """
+    from segmed.manifest import (
+        build_manifest,
+        guesses_of,
+        rebase,
+        state_modalities,
+        write_manifest,
+    )
+
+    manifest = build_manifest(
+        source,
+        format=layout,
+        name=name,
+        num_folds=folds,
+        seed=seed,
+        group_by=group_by,
+        label_names=[one.strip() for one in label_names.split(",") if one.strip()],
+        label_suffix=label_suffix,
+        made_in=out.resolve().parent / f"{out.stem}-labels",
+    )
+    manifest = state_modalities(manifest, _modalities_named(modality))
+    write_manifest(rebase(manifest, out.resolve().parent), out)
+    guesses = guesses_of(manifest)
+    counts = {"training": len(manifest.training), "test": len(manifest.test)}
+    labels = [label.name for label in manifest.labels]
+    emit(
+        {
+            "manifest": str(out),
+            **counts,
+            "folds": list(manifest.folds),
+            "labels": labels,
+            "channels": [channel.name for channel in manifest.channels],
+            "remarks": list(manifest.remarks),
+            "guesses": [asdict(guess) for guess in guesses],
+        },
+        [
+            *manifest.remarks,
+            *[guess.line for guess in guesses],
+            f"{out}: {counts['training']} training and {counts['test']} test cases, "
+            f"{len(manifest.folds)} folds, labels {', '.join(labels)}",
+            f"next: segmed manifest check {out}",
+        ],
+        as_json=as_json,
+    )
+
+
+def _modalities_named(text: str) -> dict[str, str]:
+    """Modality by channel name from `--modality`; one without a name stands for all."""
+    stated = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, code = part.rpartition("=")
+        stated[name.strip()] = code.strip()
+    return stated

@@ -1,0 +1,214 @@
+"""A folder's `dataset.json`: the forms in which the field writes it, read to plain values.
+
+The Decathlon, nnU-Net and MONAI write lists of files, tables of labels and of channels in several
+spellings. Keys are taken in upper or lower case; a table may be a list; a path may start with `./`,
+be absolute, or differ from its file by `.nii` for `.nii.gz`. All other faults are one line.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from segmed.errors import ManifestError
+from segmed.manifest.strict_json import read_json
+
+NAME = "dataset.json"
+
+ENDINGS = ((".nii.gz", ".nii"), (".nii", ".nii.gz"))
+"""An ending that a list names, and the one under which the file may lie instead."""
+
+IMAGE_KEYS, LABEL_KEYS = ("image", "images"), ("label", "labels")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One entry of a list of cases.
+
+    Attributes:
+        image: Image files relative to the folder, at least one.
+        label: Label files; none for a case without a reference.
+        fold: The fold that the list states.
+    """
+
+    image: tuple[str, ...]
+    label: tuple[str, ...] = ()
+    fold: int | None = None
+
+
+@dataclass(frozen=True)
+class Description:
+    """The content of a `dataset.json`.
+
+    Attributes:
+        folder: Folder of the file; paths start from it.
+        content: Its values by key in lower case.
+        remarks: Differences between list and files that were resolved, in one line each.
+    """
+
+    folder: Path
+    content: dict[str, Any]
+    remarks: list[str] = field(default_factory=list)
+
+    def fault(self, message: str) -> ManifestError:
+        """An error about this file."""
+        return ManifestError(f"{self.folder / NAME}{message}")
+
+    def text(self, *keys: str) -> str:
+        """The first of some values that is there, as text."""
+        return next((str(self.content[key]) for key in keys if self.content.get(key)), "")
+
+    def rows(self, key: str, *, needs_label: bool) -> list[Row]:
+        """The entries of one list of cases; none if there is no such list.
+
+        Raises:
+            ManifestError: It is no list, or an entry names no files, or one that does not exist.
+        """
+        listed = self.content.get(key)
+        if listed is None:
+            return []
+        if isinstance(listed, dict):
+            listed = list(listed.values())
+        if not isinstance(listed, list):
+            raise self.fault(f": {key!r} is {_kind(listed)}, expected a list of cases")
+        return [
+            self._row(f"{key}[{number}]", entry, needs_label) for number, entry in enumerate(listed)
+        ]
+
+    def _row(self, place: str, entry: Any, needs_label: bool) -> Row:
+        if isinstance(entry, str) and not needs_label:
+            entry = {"image": entry}
+        if not isinstance(entry, dict):
+            raise self.fault(
+                f": {place} is {_kind(entry)}, expected an object with image and label"
+            )
+        entry = {str(key).lower(): value for key, value in entry.items()}
+        image = self._files(f"{place}.image", _first(entry, IMAGE_KEYS))
+        label = self._files(f"{place}.label", _first(entry, LABEL_KEYS))
+        if not image or (needs_label and not label):
+            lacking = "image" if not image else "label"
+            raise self.fault(f": {place} has no {lacking}; its keys are {sorted(entry)}")
+        fold = entry.get("fold")
+        return Row(image, label, fold if isinstance(fold, int) and fold >= 0 else None)
+
+    def _files(self, place: str, value: Any) -> tuple[str, ...]:
+        """File names of an entry, relative to the folder."""
+        names = value if isinstance(value, list) else [] if value is None else [value]
+        for name in names:
+            if not isinstance(name, str) or not name or "\0" in name:
+                raise self.fault(f": {place} is {value!r}, expected a file name or a list of them")
+        return tuple(self._found(place, name) for name in names)
+
+    def _found(self, place: str, name: str) -> str:
+        for other in self._spellings(name):
+            if (self.folder / other).exists():
+                if other.endswith(".nii") != name.endswith(".nii"):
+                    self.remarks.append(f"{place} names {name}; {Path(other).name} is taken for it")
+                return Path(os.path.relpath(self.folder / other, self.folder)).as_posix()
+        raise self.fault(f" names {name}, which does not exist")
+
+    @staticmethod
+    def _spellings(name: str) -> Iterator[str]:
+        for one in dict.fromkeys((name, name.replace("\\", "/"))):
+            yield one
+            for ending, instead in ENDINGS:
+                if one.lower().endswith(ending) and not one.lower().endswith("." + ending):
+                    yield one[: -len(ending)] + instead
+
+    def channels(self, *keys: str) -> list[str] | None:
+        """Names of the channels in order; None if no such table is there.
+
+        Raises:
+            ManifestError: The table is none, or its keys are not the numbers from 0.
+        """
+        key = next((key for key in keys if self.content.get(key)), None)
+        if key is None:
+            return None
+        table = self.content[key]
+        if isinstance(table, str):
+            return [table]
+        if isinstance(table, list):
+            table = dict(enumerate(table))
+        if not isinstance(table, dict):
+            raise self.fault(f": {key!r} is {_kind(table)}, expected names by channel number")
+        by_number = {_whole(number): name for number, name in table.items()}
+        if sorted(by_number, key=str) != sorted(range(len(table)), key=str):
+            expected = f"0 to {len(table) - 1}"
+            raise self.fault(f": {key!r} has the keys {list(table)}, expected {expected}")
+        return [str(by_number[number]) for number in range(len(table))]
+
+    def labels(self) -> dict[int, str] | None:
+        """Names of the structures by value, background among them; None if none are named.
+
+        Raises:
+            ManifestError: The table is none, a value is no whole number or a region (a list of
+                values), or two names have one value.
+        """
+        table = self.content.get("labels")
+        if table is None or table in ({}, []):
+            return None
+        if isinstance(table, list):
+            table = {str(value): name for value, name in enumerate(table)}
+        if not isinstance(table, dict):
+            raise self.fault(f": 'labels' is {_kind(table)}, expected names by value")
+        values_first = all(_whole(key) is not None for key in table)
+        found: dict[int, str] = {}
+        for key, value in table.items():
+            name, number = (value, _whole(key)) if values_first else (key, _whole(value))
+            if number is None and isinstance(value, list):
+                raise self.fault(
+                    f": label {key!r} is a region {value!r}; segmed needs one value a structure"
+                )
+            if number is None or isinstance(name, list | dict) or name is None:
+                raise self.fault(f": label {key!r} has the value {value!r}, expected a number")
+            if number in found:
+                raise self.fault(f": labels {found[number]!r} and {name!r} have one value {number}")
+            found[number] = str(name)
+        return found
+
+
+def load_description(folder: Path) -> Description:
+    """The content of a folder's `dataset.json`.
+
+    Raises:
+        ManifestError: It is missing, is no JSON object, or has one key in two spellings.
+    """
+    path = folder / NAME
+    try:
+        content = read_json(path, "data list")
+    except FileNotFoundError:
+        raise ManifestError(f"{folder} has no {NAME}: choose another format") from None
+    if not isinstance(content, dict):
+        raise ManifestError(f"{path} is no JSON object but {_kind(content)}")
+    lowered = {key.lower(): value for key, value in content.items()}
+    if len(lowered) < len(content):
+        raise ManifestError(f"{path} has one key in upper and lower case: {sorted(content)}")
+    return Description(folder, lowered)
+
+
+def is_nnunet(description: Description) -> bool:
+    """True for nnU-Net's form (version 2), False for the Decathlon's and MONAI's."""
+    return "channel_names" in description.content or "file_ending" in description.content
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number, also as text or as a float; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
+        return int(value)
+    return value if isinstance(value, int) and value >= 0 else None
+
+
+def _first(entry: dict[str, Any], keys: Sequence[str]) -> Any:
+    return next((entry[key] for key in keys if entry.get(key) is not None), None)
+
+
+def _kind(value: Any) -> str:
+    kinds = {str: "text", list: "a list", dict: "an object", bool: "true or false"}
+    return kinds.get(type(value), "nothing" if value is None else "a number")

@@ -1,0 +1,112 @@
+"""Label maps made of several files of one case: masks of instances or of structures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from monai.data import MetaTensor
+from torch import Tensor
+
+from segmed.errors import GeometryError, ImageError, ManifestError
+from segmed.geometry import require_same_grid
+from segmed.io import grid_of, read_label, source_of, write_label
+from segmed.io.careful import read_label_carefully
+from segmed.io.image_names import stem_of
+
+MaskMode = Literal["union", "instances", "structures"]
+MASK_MODES: tuple[MaskMode, ...] = ("union", "instances", "structures")
+"""`union`: 1 in every mask; `instances`: 1, 2, ... by mask; `structures`: a value a file name."""
+
+RASTER_FORMATS = ("png", "tiff", "jpeg")
+
+
+class LabelMaker:
+    """Writes label maps that a source has in parts only.
+
+    Args:
+        folder: Where they go; None if none may be written.
+
+    Attributes:
+        written: Files written, in order.
+        counts: Number of masks of each case.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self.written: list[Path] = []
+        self.counts: dict[str, int] = {}
+
+    def combined(
+        self,
+        case_id: str,
+        files: Sequence[Path],
+        mode: MaskMode = "union",
+        names: Sequence[str] = (),
+    ) -> Path:
+        """The label map of a case from its masks; a voxel that is not 0 belongs to a mask.
+
+        Args:
+            case_id: Name of the case and of the file.
+            files: The masks, on one grid, at least one.
+            mode: How values are given.
+            names: For `structures`: all file stems in the order of their values, from 1.
+
+        Returns:
+            The file written.
+
+        Raises:
+            ManifestError: Masks cannot be read, lie on several grids, or two structures or
+                instances share a voxel.
+        """
+        try:
+            masks = [read_label_carefully(path) for path in files]
+            for path, mask in zip(files[1:], masks[1:], strict=True):
+                require_same_grid(
+                    grid_of(masks[0]), grid_of(mask), names=(files[0].name, path.name)
+                )
+        except (ImageError, GeometryError) as error:
+            raise ManifestError(f"masks of case {case_id!r}: {error}") from error
+        values = _values(files, mode, names)
+        label = torch.zeros(masks[0].shape, dtype=torch.int32)
+        for path, mask, value in zip(files, masks, values, strict=True):
+            inside = mask.as_tensor() != 0
+            taken = label[inside]
+            if bool(((taken != 0) & (taken != value)).any()):
+                raise ManifestError(
+                    f"masks of case {case_id!r}: {path.name} shares voxels with another mask; "
+                    "only a union (--masks union) may overlap"
+                )
+            label[inside] = value
+        self.counts[case_id] = len(files)
+        return self.write(case_id, label, masks[0])
+
+    def write(self, case_id: str, label: Tensor, like: MetaTensor) -> Path:
+        """Write one label map on the grid of an image.
+
+        Raises:
+            ManifestError: There is no folder for it.
+        """
+        if self.folder is None:
+            raise ManifestError(
+                "the label maps have to be put together from several files: give a folder for them"
+            )
+        source = source_of(like)
+        suffix = ".png" if source is not None and source.format in RASTER_FORMATS else ".nii.gz"
+        path = self.folder / (case_id + suffix)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_label(path, label, like=like)
+        if not bool((read_label(path).as_tensor() == label).all()):
+            raise ManifestError(f"label of case {case_id!r} was not written as it is")
+        self.written.append(path)
+        return path
+
+
+def _values(files: Sequence[Path], mode: MaskMode, names: Sequence[str]) -> list[int]:
+    if mode == "union":
+        return [1] * len(files)
+    if mode == "instances":
+        return list(range(1, len(files) + 1))
+    return [names.index(stem_of(path)) + 1 for path in files]

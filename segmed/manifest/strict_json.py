@@ -1,0 +1,45 @@
+"""JSON files read strictly: no number that is none, no key twice, every fault in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from segmed.errors import ManifestError
+
+
+def read_json(path: Path, kind: str) -> Any:
+    """The content of a JSON file, with or without a byte order mark.
+
+    Args:
+        path: The file.
+        kind: Name of such files in messages, such as `manifest`.
+
+    Raises:
+        ManifestError: It cannot be read as JSON; NaN and Infinity are no JSON, and a key that
+            occurs twice in one object is refused.
+        FileNotFoundError: It does not exist.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        return json.loads(text, parse_constant=_refuse_number, object_pairs_hook=_unique)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        # ValueError: no UTF-8, no JSON, or a number of thousands of digits.
+        detail = " ".join(str(error).split())
+        raise ManifestError(f"{kind} {path} cannot be read as JSON: {detail}") from error
+
+
+def _refuse_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key {twice!r} occurs twice in one object")
+    return found
