@@ -174,7 +174,7 @@ def test_four_dimensional_files_need_the_named_number_of_volumes(folder: Path) -
     listed = [{**row, "image": f"img/p{n}.nii.gz"} for n, row in enumerate(rows())]
     manifest = build_manifest(write(folder, training=listed))
     assert check_manifest(manifest) == []
-    with pytest.raises(ManifestError, match="has 3 channels .* contains 2"):
+    with pytest.raises(ManifestError, match=r"has 3 channels .* contains 2"):
         build_manifest(write(folder, training=listed, modality=["T2", "ADC", "DWI"]))
     with pytest.raises(ManifestError, match=r"has 1 channels \(T2\)"):
         build_manifest(write(folder, training=listed, modality={"0": "T2"}))
