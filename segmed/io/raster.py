@@ -3,6 +3,10 @@
 Rules. Grey gives one channel, colour three. An alpha channel must be opaque and is dropped, else
 `transparency`; so too where an image names a see-through grey or colour that occurs in it. A
 palette is expanded to its colours for an image; a label keeps its indices. One bit gives 0 and 1.
+A label keeps the stored numbers: those of 2 or 4 bits are not spread over 0..255, and those of a
+TIFF whose zero is white are not inverted. Refused where this leaves open what was drawn: a mask of
+the two extreme values in such a TIFF, and an image of 16 or 32 bits (`inverted`); a JPEG with more
+than two values as a label, for its compression made some of them up (`lossy_label`).
 Refused: several pages (`several_pages`), 16-bit colour and CMYK (`unsupported_pixels`), and pixels
 that are to be turned before they are shown (`turned`), for a mask drawn on what is shown would not
 fit. The affine is the identity: 1 mm pixels, rows then columns.
@@ -33,7 +37,11 @@ MAGICS = {
 }
 CHANNELS = {"1": 1, "L": 1, "P": 1, "I": 1, "F": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "LA": 2,
             "RGB": 3, "RGBA": 4}  # fmt: skip
-ORIENTATION_TAG = 0x0112
+ORIENTATION_TAG, PHOTOMETRIC_TAG, SAMPLE_FORMAT_TAG = 0x0112, 0x0106, 0x0153
+WHITE_IS_ZERO = 0
+SPREAD = {2: 85, 4: 17}
+"""Factor by which Pillow spreads grey of so many bits over 0..255."""
+
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError,
            OverflowError, AttributeError, struct.error)  # fmt: skip
 
@@ -81,6 +89,7 @@ def _pixels(path: Path, kind: str, limits: ReadLimits, *, as_label: bool) -> npt
                 if not as_label:
                     _check_key(image, path)
                 array = np.asarray(image if as_label else _without_palette(image))
+                array = _as_stored(array, image, path, kind, as_label=as_label)
         except ImageError:
             raise
         except Image.DecompressionBombError as error:
@@ -98,6 +107,54 @@ def _pixels(path: Path, kind: str, limits: ReadLimits, *, as_label: bool) -> npt
             ) from error
     array = array.astype(np.uint8) if array.dtype == bool else array
     return _opaque(array if array.ndim == 3 else array[:, :, None], path)
+
+
+def _as_stored(
+    array: npt.NDArray[Any], image: Image.Image, path: Path, kind: str, *, as_label: bool
+) -> npt.NDArray[Any]:
+    """The values as the file stores them, where Pillow gives others."""
+    if kind == "tiff":
+        array = _with_sign(array, image, path)
+        if _tag(image, PHOTOMETRIC_TAG, 1) == WHITE_IS_ZERO:
+            return _not_inverted(array, _bits(image, path, kind), path, as_label=as_label)
+    if as_label and kind == "jpeg" and len(np.unique(array)) > 2:
+        raise refusal(path, "lossy_label", "a JPEG keeps no label values; save masks as PNG")
+    if as_label and image.mode == "L" and (spread := SPREAD.get(_bits(image, path, kind))):
+        return array // spread
+    return array
+
+
+def _tag(image: Image.Image, number: int, default: int) -> int:
+    """A number of a TIFF's header; of several, one a channel, the first."""
+    value = image.tag_v2.get(number, default)  # type: ignore[attr-defined]  # TIFF images only
+    return int(value[0] if isinstance(value, tuple) else value)
+
+
+def _with_sign(array: npt.NDArray[Any], image: Image.Image, path: Path) -> npt.NDArray[Any]:
+    """Values of 32 unsigned or 8 signed bits, whose sign Pillow mistakes."""
+    kind = (image.mode, _bits(image, path, "tiff"), _tag(image, SAMPLE_FORMAT_TAG, 1))
+    other = {("I", 32, 1): np.uint32, ("L", 8, 2): np.int8}.get(kind)
+    return array if other is None else array.view(other)
+
+
+def _not_inverted(
+    array: npt.NDArray[Any], bits: int, path: Path, *, as_label: bool
+) -> npt.NDArray[Any]:
+    """Stored label values of a TIFF whose zero is white; an image is inverted, as it is shown."""
+    if not as_label and bits <= 8:
+        return array
+    if not as_label or array.dtype.kind == "f":
+        raise refusal(path, "inverted", f"zero is white in {bits} bits; save it with zero as black")
+    stored = array if bits > 8 else (255 - array.astype(np.uint8)) // SPREAD.get(bits, 1)
+    highest = 2**bits - 1
+    if array.dtype == bool or set(np.unique(stored).tolist()) <= {0, highest}:
+        raise refusal(
+            path,
+            "inverted",
+            f"zero is white, and it holds 0 and {highest} only: it does not say which is the mask; "
+            "save it with zero as black",
+        )
+    return stored
 
 
 def _without_palette(image: Image.Image) -> Image.Image:

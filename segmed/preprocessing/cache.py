@@ -25,14 +25,15 @@ from segmed.manifest import Case, Manifest, digest
 from segmed.metrics.training_norms import measure_reference
 from segmed.plan.schema import Plan
 from segmed.preprocessing.placement import Placement, Prepared
-from segmed.preprocessing.prepare import prepare, prepare_label
+from segmed.preprocessing.prepare import index_dtype, prepare, prepare_label
 
 log = logging.getLogger(__name__)
 
 CACHE_FORM = 3
 """Version of what `prepare` does and of how it is kept; raise it when either changes."""
 
-TORCH_TYPES = {"f4": torch.float32, "u1": torch.uint8, "i4": torch.int32, "i8": torch.int64}
+TORCH_TYPES = {"f4": torch.float32, "u1": torch.uint8, "i2": torch.int16, "i4": torch.int32,
+               "i8": torch.int64}  # fmt: skip
 """Types of the arrays of an entry, by numpy's code."""
 
 
@@ -51,7 +52,7 @@ def cached_case(
         cache_dir: Folder of entries; made where it is missing.
 
     Returns:
-        The image float32 `[C, *target]`, the label uint8 `[*target]` of class indices (None
+        The image float32 `[C, *target]`, the label `[*target]` of class indices (None
         without a reference), and the image's `Prepared`. Tensors are mapped from the files,
         private to this process: writing to them changes no file.
 
@@ -135,9 +136,16 @@ def cache_key(manifest: Manifest, case: Case, plan: Plan) -> str:
         "files": [_checked_digest(manifest, case, name) for name in files],
         "label": case.label is not None,
         "labels": [(label.value, label.name) for label in plan.labels],
+        **_index_type(plan),
         "preprocessing": plan.preprocessing.model_dump(mode="json"),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _index_type(plan: Plan) -> dict[str, str]:
+    """The type of class indices where it is not uint8: earlier versions wrapped more classes."""
+    dtype = index_dtype(plan.num_classes)
+    return {} if dtype is torch.uint8 else {"index_type": str(dtype)}
 
 
 def _checked_digest(manifest: Manifest, case: Case, name: str) -> str:

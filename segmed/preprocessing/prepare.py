@@ -98,7 +98,8 @@ def prepare_label(label: MetaTensor, prepared_like: Prepared, plan: Plan) -> Ten
         plan: The plan of the training set.
 
     Returns:
-        uint8 `[*target]`, 0..num_classes-1 in the order of `plan.labels`; no new values arise.
+        `[*target]` of the type that `index_dtype` gives, 0..num_classes-1 in the order of
+        `plan.labels`; no new values arise.
 
     Raises:
         GeometryError: The label lies on another grid than the image.
@@ -113,11 +114,18 @@ def prepare_label(label: MetaTensor, prepared_like: Prepared, plan: Plan) -> Ten
     turned_label = _turned_crop(small, placement)
     nearest = resample(turned_label, placement.shape, order=0, flips=placement.flips)[0]
     if values == list(range(len(values))):
-        return nearest.to(torch.uint8)
-    classes = torch.zeros(nearest.shape, dtype=torch.uint8)
+        return nearest.to(index_dtype(len(values)))
+    classes = torch.zeros(nearest.shape, dtype=index_dtype(len(values)))
     for index, value in enumerate(values):
         classes.masked_fill_(nearest == value, index)
     return classes
+
+
+def index_dtype(num_classes: int) -> torch.dtype:
+    """The smallest type that holds the class indices of so many classes, background included."""
+    if num_classes <= torch.iinfo(torch.uint8).max + 1:
+        return torch.uint8
+    return torch.int16 if num_classes <= torch.iinfo(torch.int16).max + 1 else torch.int32
 
 
 def _require_known(voxels: Tensor, values: list[int]) -> tuple[int, int]:

@@ -60,10 +60,10 @@ def viewer_case(item: OverlayItem) -> ViewerCase | None:
     affine = _affine(item)
     volumes = [
         _encoded(_as_int16(image[box]), affine),
-        _encoded(np.asarray(item.prediction)[box].astype(np.uint8), affine),
+        _encoded(_as_values(np.asarray(item.prediction)[box]), affine),
     ]
     if item.reference is not None:
-        volumes.append(_encoded(np.asarray(item.reference)[box].astype(np.uint8), affine))
+        volumes.append(_encoded(_as_values(np.asarray(item.reference)[box]), affine))
     if sum(len(volume) for volume in volumes) > MAX_BYTES:
         return None
     texts = [base64.b64encode(volume).decode("ascii") for volume in volumes]
@@ -114,6 +114,15 @@ def _as_int16(image: npt.NDArray[Any]) -> npt.NDArray[np.int16]:
     low, high = np.percentile(finite, (0.1, 99.9)) if finite.size else (0.0, 1.0)
     scaled = (np.nan_to_num(image, nan=low) - low) / max(float(high - low), 1e-12)
     return np.asarray(np.clip(scaled, 0, 1) * 1000).astype(np.int16)
+
+
+def _as_values(label: npt.NDArray[Any]) -> npt.NDArray[np.generic]:
+    """Label values in the smallest type that holds them all."""
+    values = np.asarray(label)
+    highest = int(values.max(initial=0))
+    return values.astype(
+        np.uint8 if highest <= 255 else np.uint16 if highest <= 65535 else np.int32
+    )
 
 
 def _encoded(array: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> bytes:

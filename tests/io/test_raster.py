@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -158,3 +160,80 @@ def test_png_labels_come_back(tmp_path: Path, top: int) -> None:
     assert torch.equal(back.as_tensor()[0], label.to(torch.int32))
     with pytest.raises(UsageError):
         write_label(tmp_path / "l.mha", label, like=image)
+
+
+def _tiff(path: Path, values: np.ndarray, **tags: object) -> Path:
+    tifffile.imwrite(path, values, **tags)
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_label_values_of_an_inverted_tiff_are_those_stored(tmp_path: Path, dtype: str) -> None:
+    values = np.array([[0, 1, 2], [0, 7, 0]], dtype)
+    path = _tiff(tmp_path / "a.tif", values, photometric="miniswhite")
+    np.testing.assert_array_equal(read_label(path).numpy()[0], values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.eye(4, 8, dtype=bool), 255 * np.eye(4, dtype=np.uint8), 65535 * np.eye(4, dtype=np.uint16)],
+)
+def test_two_extreme_values_of_an_inverted_tiff_are_refused(
+    tmp_path: Path, values: np.ndarray
+) -> None:
+    path = _tiff(tmp_path / "a.tif", values, photometric="miniswhite")
+    with pytest.raises(ImageError) as caught:
+        read_label(path)
+    assert caught.value.reason == "inverted"
+
+
+def test_inverted_tiff_of_sixteen_bits_is_no_image(tmp_path: Path) -> None:
+    path = _tiff(tmp_path / "a.tif", GREY.astype(np.uint16), photometric="miniswhite")
+    with pytest.raises(ImageError) as caught:
+        read_image(path)
+    assert caught.value.reason == "inverted"
+
+
+def test_unsigned_32_bits_do_not_wrap_in_a_tiff(tmp_path: Path) -> None:
+    values = np.array([[0, 3, 2**31 + 5]], np.uint32)
+    path = _tiff(tmp_path / "a.tif", values)
+    np.testing.assert_array_equal(read_image(path).numpy()[0], values.astype(np.float32))
+    with pytest.raises(ImageError, match="2147483653 do not fit"):
+        read_label(path)
+    small = _tiff(tmp_path / "b.tif", values % 2**31)
+    assert read_label(small).flatten().tolist() == [0, 3, 5]
+
+
+def test_signed_8_bits_keep_their_sign_in_a_tiff(tmp_path: Path) -> None:
+    values = np.array([[-2, 0, 3]], np.int8)
+    assert read_image(_tiff(tmp_path / "a.tif", values)).flatten().tolist() == [-2.0, 0.0, 3.0]
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_labels_of_few_bits_are_not_spread(tmp_path: Path, bits: int) -> None:
+    values = np.array([[0, 1, 2, 3]], np.uint8)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    header = bytes([0, *np.packbits(np.unpackbits(values.T, axis=1)[:, -bits:].ravel())])
+    (tmp_path / "a.png").write_bytes(_grey_png(4, 1, bits, header))
+    assert read_label(tmp_path / "a.png").flatten().tolist() == [0, 1, 2, 3]
+
+
+def _grey_png(columns: int, rows: int, bits: int, lines: bytes) -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = zlib.crc32(kind + content).to_bytes(4, "big")
+        return len(content).to_bytes(4, "big") + kind + content + checksum
+
+    size = columns.to_bytes(4, "big") + rows.to_bytes(4, "big") + bytes([bits, 0, 0, 0, 0])
+    parts = [chunk(b"IHDR", size), chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def test_a_mask_that_jpeg_smeared_is_refused(tmp_path: Path) -> None:
+    mask = np.zeros((32, 32), np.uint8)
+    mask[5:20, 7:19] = 255
+    Image.fromarray(mask).save(tmp_path / "a.jpg", quality=70)
+    with pytest.raises(ImageError) as caught:
+        read_label(tmp_path / "a.jpg")
+    assert caught.value.reason == "lossy_label"
+    Image.fromarray(np.full((16, 16), 255, np.uint8)).save(tmp_path / "b.jpg", quality=100)
+    assert read_label(tmp_path / "b.jpg").unique().tolist() == [255]

@@ -57,3 +57,10 @@ def test_volume_over_the_limit_is_not_offered(
 def test_vendored_viewer_is_the_file_its_notice_names() -> None:
     digest = hashlib.sha256(gzip.decompress(NIIVUE.read_bytes())).hexdigest()
     assert digest in (NIIVUE.parent / "NOTICE.niivue.txt").read_text(encoding="utf-8")
+
+
+def test_label_values_beyond_8_bits_do_not_wrap(item: OverlayItem) -> None:
+    many = np.asarray(item.prediction).astype(np.int32) * 300
+    case = viewer_case(dataclasses.replace(item, prediction=many))
+    assert case is not None
+    assert set(np.unique(np.asarray(decoded(case.prediction).dataobj))) == set(np.unique(many))

@@ -77,7 +77,7 @@ def write_dicom_seg(
         raise UsageError("a DICOM segmentation needs at least one named label, none was given")
     references = references_of(like)
     slices = label_slices(label, like, tuple(entry.value for entry in labels), path)
-    planes = np.zeros(slices.shape, dtype=np.uint8)
+    planes = np.zeros(slices.shape, dtype=np.uint8 if len(labels) <= 255 else np.uint16)
     for number, entry in enumerate(labels, start=1):
         planes[slices == entry.value] = number
     if len(references.datasets) == 1:  # highdicom wants the order of the file's frames
