@@ -12,7 +12,7 @@ import torch
 from monai.data import MetaTensor
 
 from segmed.manifest import Case, LabelClass, Manifest
-from segmed.plan.schema import Plan
+from segmed.plan.schema import Augmentation, Plan, Recipe
 from segmed.preprocessing import cached_case, prepare, prepare_label
 from segmed.preprocessing.cache import cache_key
 from segmed.preprocessing.prepare import index_dtype
@@ -62,9 +62,10 @@ def test_cached_and_drawn_classes_do_not_wrap(
         image, label, _ = cached_case(manifest, case, plan, tmp_path / "cache")
         assert label is not None
         np.testing.assert_array_equal(label.numpy(), label_map(values))
-    batch = make_batch(
-        [TrainingCase.of("a", image, label)], plan, seed=0, step=0, share=slice(None)
-    )
+    still = Recipe(augmentation=Augmentation(rotation_deg=(0.0, 0.0, 0.0)))
+    drawn = plan.model_copy(update={"recipe": still, "patch_size": SHAPE})
+    cases = [TrainingCase.of("a", image, label)]
+    batch = make_batch(cases, drawn, seed=0, step=0, share=slice(None))
     assert batch.label.max() > 255
     few = plan.model_copy(update={"labels": plan.labels[:2]})
     assert cache_key(manifest, case, few) != cache_key(manifest, case, plan)
