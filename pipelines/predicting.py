@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from monai.data import MetaTensor
-
 from pipelines.registry.cache import converted_folder
 from pipelines.registry.loading import load_models
 from pipelines.registry.reference import Resolved
@@ -29,6 +27,7 @@ from segmed.inference.writing import FORMATS
 from segmed.io import read_image
 from segmed.io.careful import read_image_carefully
 from segmed.io.channel_files import CaseFiles
+from segmed.metatensor import MetaTensor
 
 T = TypeVar("T")
 

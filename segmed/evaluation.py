@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from monai.data import MetaTensor
 
 from segmed.errors import ManifestError, SegmedError, UsageError
 from segmed.geometry import require_same_grid
 from segmed.inference import Predictor
 from segmed.io import grid_of, read_images, read_label, write_label
 from segmed.manifest.schema import Case, Manifest
+from segmed.metatensor import MetaTensor
 from segmed.metrics import CaseScore, evaluate_case, scores_table
 from segmed.structures import LabelClass
 

@@ -6,15 +6,37 @@ for outcome in segment_archive(FolderSource(Path("archive")), predictor=predicto
 ```
 """
 
-from segmed.archive.folder_source import FolderSource
-from segmed.archive.ledger import Entry, Ledger
-from segmed.archive.model import Model, model_of, read_packages
-from segmed.archive.pacs.delivery import Delivery, Patience
-from segmed.archive.run import Choices
-from segmed.archive.segment import Crew, Workers, preview_archive, segment_archive
-from segmed.archive.selection import Rules, read_rules
-from segmed.archive.status import ArchiveStatus, archive_status, places_of, retry_archive
-from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from segmed.late import exported_late
+
+if TYPE_CHECKING:
+    from segmed.archive.folder_source import FolderSource
+    from segmed.archive.ledger import Entry, Ledger
+    from segmed.archive.model import Model, model_of, read_packages
+    from segmed.archive.pacs.delivery import Delivery, Patience
+    from segmed.archive.run import Choices
+    from segmed.archive.segment import Crew, Workers, preview_archive, segment_archive
+    from segmed.archive.selection import Rules, read_rules
+    from segmed.archive.status import ArchiveStatus, archive_status, places_of, retry_archive
+    from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource
+else:
+    __getattr__ = exported_late(
+        __name__,
+        {
+            "segmed.archive.folder_source": "FolderSource",
+            "segmed.archive.ledger": "Entry Ledger",
+            "segmed.archive.model": "Model model_of read_packages",
+            "segmed.archive.pacs.delivery": "Delivery Patience",
+            "segmed.archive.run": "Choices",
+            "segmed.archive.segment": "Crew Workers preview_archive segment_archive",
+            "segmed.archive.selection": "Rules read_rules",
+            "segmed.archive.status": "ArchiveStatus archive_status places_of retry_archive",
+            "segmed.archive.study": "NotImage Study StudyOutcome StudySource",
+        },
+    )
 
 __all__ = [
     "ArchiveStatus",

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from monai.data import MetaTensor
-
 from segmed.archive.gallery import Gallery
 from segmed.archive.job import Job, Result, bad_end
 from segmed.archive.study import Study
@@ -20,6 +18,7 @@ from segmed.io import read_images
 from segmed.io.careful import read_images_carefully, read_series_carefully
 from segmed.io.dicom.series import read_series
 from segmed.io.read import as_channels
+from segmed.metatensor import MetaTensor
 from segmed.metrics.measures import measure
 from segmed.preprocessing import Prepared, prepare
 

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from monai.data import MetaTensor
 
 from segmed.archive.worst import badness
 from segmed.errors import GeometryError
 from segmed.geometry import Grid
+from segmed.metatensor import MetaTensor
 from segmed.report.overlay import overlay_picture
 
 logger = logging.getLogger(__name__)

@@ -1,12 +1,32 @@
 """From packages and images to segmentations on the images' own grids."""
 
-from segmed.inference.files import Outcome, predict_files
-from segmed.inference.forecast import Forecast, foresee_files
-from segmed.inference.inputs import find_cases, find_inputs
-from segmed.inference.memory import MemoryEstimate, estimate_memory
-from segmed.inference.onnx_form import export_onnx
-from segmed.inference.predictor import Predictor, Segmentation
-from segmed.inference.sliding import sliding_window
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from segmed.late import exported_late
+
+if TYPE_CHECKING:
+    from segmed.inference.files import Outcome, predict_files
+    from segmed.inference.forecast import Forecast, foresee_files
+    from segmed.inference.inputs import find_cases, find_inputs
+    from segmed.inference.memory import MemoryEstimate, estimate_memory
+    from segmed.inference.onnx_form import export_onnx
+    from segmed.inference.predictor import Predictor, Segmentation
+    from segmed.inference.sliding import sliding_window
+else:
+    __getattr__ = exported_late(
+        __name__,
+        {
+            "segmed.inference.files": "Outcome predict_files",
+            "segmed.inference.forecast": "Forecast foresee_files",
+            "segmed.inference.inputs": "find_cases find_inputs",
+            "segmed.inference.memory": "MemoryEstimate estimate_memory",
+            "segmed.inference.onnx_form": "export_onnx",
+            "segmed.inference.predictor": "Predictor Segmentation",
+            "segmed.inference.sliding": "sliding_window",
+        },
+    )
 
 __all__ = [
     "Forecast",

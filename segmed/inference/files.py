@@ -17,8 +17,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from monai.data import MetaTensor
-
 from segmed.errors import ImageError, SegmedError, UsageError
 from segmed.inference.inputs import Input, checked_inputs
 from segmed.inference.predictor import Predictor, Segmentation
@@ -26,6 +24,7 @@ from segmed.inference.writing import OutputFormat, suffix_for, write_result
 from segmed.io import grid_of, read_image, source_of
 from segmed.io.channel_files import CaseFiles
 from segmed.io.read import as_channels
+from segmed.metatensor import MetaTensor
 from segmed.preprocessing import Prepared, prepare
 
 logger = logging.getLogger(__name__)

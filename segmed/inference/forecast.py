@@ -8,14 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from monai.data import MetaTensor
-
 from segmed.inference.files import bad_outcome, read_input
 from segmed.inference.inputs import Input, checked_inputs
 from segmed.inference.predictor import Predictor
 from segmed.inference.writing import OutputFormat, require_writable
 from segmed.io import grid_of, read_image, source_of
 from segmed.io.channel_files import CaseFiles
+from segmed.metatensor import MetaTensor
 from segmed.preprocessing.prepare import require_channels
 
 

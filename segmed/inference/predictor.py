@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.data import MetaTensor
 from torch import Tensor
 
 from segmed.errors import UsageError
@@ -32,6 +31,7 @@ from segmed.inference.postprocessing import cleaned
 from segmed.inference.sliding import NetworkFn, WindowRecipe, first_windows, sliding_slabs, zeros
 from segmed.inference.way_back import Piece, restored_pieces
 from segmed.io import grid_of
+from segmed.metatensor import MetaTensor
 from segmed.package import ModelPackage
 from segmed.plan import Plan
 from segmed.preprocessing import Prepared, class_values, prepare

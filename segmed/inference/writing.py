@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from monai.data import MetaTensor
-
 from segmed.errors import ImageError
 from segmed.inference.predictor import Segmentation
 from segmed.io import source_of, write_label, write_probabilities
+from segmed.metatensor import MetaTensor
 from segmed.package import ModelPackage
 
 OutputFormat = Literal["nifti", "dicom-seg", "rtstruct", "probabilities"]

@@ -5,10 +5,25 @@ Below it: `dicom` (scan a tree, read a series, write segmentations and structure
 
 from __future__ import annotations
 
-from segmed.io.limits import ReadLimits
-from segmed.io.read import grid_of, read_image, read_images, read_label, source_of
-from segmed.io.source import Source
-from segmed.io.write import write_label, write_probabilities
+from typing import TYPE_CHECKING
+
+from segmed.late import exported_late
+
+if TYPE_CHECKING:
+    from segmed.io.limits import ReadLimits
+    from segmed.io.read import grid_of, read_image, read_images, read_label, source_of
+    from segmed.io.source import Source
+    from segmed.io.write import write_label, write_probabilities
+else:
+    __getattr__ = exported_late(
+        __name__,
+        {
+            "segmed.io.limits": "ReadLimits",
+            "segmed.io.read": "grid_of read_image read_images read_label source_of",
+            "segmed.io.source": "Source",
+            "segmed.io.write": "write_label write_probabilities",
+        },
+    )
 
 __all__ = [
     "ReadLimits",

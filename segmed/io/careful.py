@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from monai.data import MetaTensor
-
 from segmed.geometry import Grid
 from segmed.io.arrays import load
 from segmed.io.dicom.audit import SeriesAudit
@@ -25,6 +23,7 @@ from segmed.io.raster import raster_format
 from segmed.io.read import as_channels, grid_of, read_image
 from segmed.io.source import Loaded
 from segmed.io.tensors import as_label
+from segmed.metatensor import MetaTensor
 
 
 def read_image_carefully(path: Path | str, *, num_channels: int = 1) -> MetaTensor:

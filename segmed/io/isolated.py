@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.data import MetaTensor
 
 from segmed.errors import GeometryError, ImageError
 from segmed.geometry import Grid
@@ -24,6 +23,7 @@ from segmed.io.fork_server import run_isolated
 from segmed.io.limits import DEFAULT_LIMITS, ReadLimits
 from segmed.io.source import Loaded, Source
 from segmed.io.tensors import as_image
+from segmed.metatensor import MetaTensor
 
 
 def read_image_isolated(

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from monai.data import MetaTensor
 
 from segmed.errors import UsageError
 from segmed.geometry import Grid, require_same_grid
@@ -15,6 +14,7 @@ from segmed.io.arrays import load
 from segmed.io.limits import DEFAULT_LIMITS, ReadLimits
 from segmed.io.source import Source
 from segmed.io.tensors import as_image, as_label
+from segmed.metatensor import MetaTensor
 
 
 def read_image(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from monai.data import MetaTensor
 
 from segmed.io.label import as_integers
 from segmed.io.limits import check_finite
 from segmed.io.source import Loaded
+from segmed.metatensor import MetaTensor
 
 
 def as_image(loaded: Loaded) -> MetaTensor:

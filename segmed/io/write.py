@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.data import MetaTensor
 
 from segmed.errors import GeometryError, UsageError
 from segmed.io.label import smallest_type
@@ -18,6 +17,7 @@ from segmed.io.nifti_write import write_nifti
 from segmed.io.nrrd import write_nrrd
 from segmed.io.raster import write_png
 from segmed.io.read import grid_of, source_of
+from segmed.metatensor import MetaTensor
 
 if TYPE_CHECKING:
     from segmed.structures import LabelClass

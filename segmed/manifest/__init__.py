@@ -1,15 +1,38 @@
 """Manifests: which images, labels and folds a project works on, and whether they are sound."""
 
-from segmed.manifest.build import FORMATS, build_manifest
-from segmed.manifest.check import check_manifest
-from segmed.manifest.clean import clean_manifest, write_clean
-from segmed.manifest.content import case_hash, data_hash, digest
-from segmed.manifest.faults import Fault
-from segmed.manifest.folds import assign_folds
-from segmed.manifest.guesses import Guess, guesses_of, state_modalities
-from segmed.manifest.json_form import read_manifest, rebase, write_manifest
-from segmed.manifest.schema import Case, Manifest
-from segmed.structures import Channel, Code, LabelClass
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from segmed.late import exported_late
+
+if TYPE_CHECKING:
+    from segmed.manifest.build import FORMATS, build_manifest
+    from segmed.manifest.check import check_manifest
+    from segmed.manifest.clean import clean_manifest, write_clean
+    from segmed.manifest.content import case_hash, data_hash, digest
+    from segmed.manifest.faults import Fault
+    from segmed.manifest.folds import assign_folds
+    from segmed.manifest.guesses import Guess, guesses_of, state_modalities
+    from segmed.manifest.json_form import read_manifest, rebase, write_manifest
+    from segmed.manifest.schema import Case, Manifest
+    from segmed.structures import Channel, Code, LabelClass
+else:
+    __getattr__ = exported_late(
+        __name__,
+        {
+            "segmed.manifest.build": "FORMATS build_manifest",
+            "segmed.manifest.check": "check_manifest",
+            "segmed.manifest.clean": "clean_manifest write_clean",
+            "segmed.manifest.content": "case_hash data_hash digest",
+            "segmed.manifest.faults": "Fault",
+            "segmed.manifest.folds": "assign_folds",
+            "segmed.manifest.guesses": "Guess guesses_of state_modalities",
+            "segmed.manifest.json_form": "read_manifest rebase write_manifest",
+            "segmed.manifest.schema": "Case Manifest",
+            "segmed.structures": "Channel Code LabelClass",
+        },
+    )
 
 __all__ = [
     "FORMATS",

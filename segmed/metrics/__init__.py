@@ -20,20 +20,40 @@ training_norms.py  ranges and distributions of a training set, to travel with th
 ```
 """
 
-from segmed.metrics.case import evaluate_case
-from segmed.metrics.comparison import Comparison, ModelCost, compare_models
-from segmed.metrics.quality import (
-    QualityFlag,
-    Shape,
-    ShapeRange,
-    check_quality,
-    check_shapes,
-    learn_ranges,
-    measure_shapes,
-)
-from segmed.metrics.score import FLAGS, METRICS, CaseScore, Metric
-from segmed.metrics.summary import summarise
-from segmed.metrics.table import read_table, scores_table, write_table
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from segmed.late import exported_late
+
+if TYPE_CHECKING:
+    from segmed.metrics.case import evaluate_case
+    from segmed.metrics.comparison import Comparison, ModelCost, compare_models
+    from segmed.metrics.quality import (
+        QualityFlag,
+        Shape,
+        ShapeRange,
+        check_quality,
+        check_shapes,
+        learn_ranges,
+        measure_shapes,
+    )
+    from segmed.metrics.score import FLAGS, METRICS, CaseScore, Metric
+    from segmed.metrics.summary import summarise
+    from segmed.metrics.table import read_table, scores_table, write_table
+else:
+    __getattr__ = exported_late(
+        __name__,
+        {
+            "segmed.metrics.case": "evaluate_case",
+            "segmed.metrics.comparison": "Comparison ModelCost compare_models",
+            "segmed.metrics.quality": "QualityFlag Shape ShapeRange check_quality check_shapes "
+            "learn_ranges measure_shapes",
+            "segmed.metrics.score": "FLAGS METRICS CaseScore Metric",
+            "segmed.metrics.summary": "summarise",
+            "segmed.metrics.table": "read_table scores_table write_table",
+        },
+    )
 
 __all__ = [
     "FLAGS",

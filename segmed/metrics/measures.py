@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from monai.data import MetaTensor
 from scipy import ndimage
 
 from segmed.geometry import spacing_of
+from segmed.metatensor import MetaTensor
 from segmed.metrics.quality import ShapeRange, check_quality
 from segmed.structures import LabelClass
 

@@ -11,9 +11,9 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from monai.data import MetaTensor
 
 from segmed.geometry import spacing_of
+from segmed.metatensor import MetaTensor
 from segmed.metrics.measures import Distributions, add_features, measure
 from segmed.metrics.quality import Shape, check_shapes, learn_ranges, measure_shapes
 from segmed.structures import LabelClass

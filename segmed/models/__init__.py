@@ -1,8 +1,24 @@
 """Seven networks from one builder: `build_model(name, spatial_dims=..., ...)`."""
 
-from segmed.models.describe import ModelCard, describe_model
-from segmed.models.registry import build_model, list_models
-from segmed.models.weights import WeightsReport, load_weights, read_weights
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from segmed.late import exported_late
+
+if TYPE_CHECKING:
+    from segmed.models.describe import ModelCard, describe_model
+    from segmed.models.registry import build_model, list_models
+    from segmed.models.weights import WeightsReport, load_weights, read_weights
+else:
+    __getattr__ = exported_late(
+        __name__,
+        {
+            "segmed.models.describe": "ModelCard describe_model",
+            "segmed.models.registry": "build_model list_models",
+            "segmed.models.weights": "WeightsReport load_weights read_weights",
+        },
+    )
 
 __all__ = [
     "ModelCard",

@@ -1,11 +1,25 @@
 """Model packages: a model that can be used, on disk; checked, unzipped, brought up to date."""
 
-from segmed.package.model_package import (
-    CARD_FILE,
-    FILES,
-    PLAN_FILE,
-    WEIGHTS_FILE,
-    ModelPackage,
-)
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from segmed.late import exported_late
+
+if TYPE_CHECKING:
+    from segmed.package.model_package import (
+        CARD_FILE,
+        FILES,
+        PLAN_FILE,
+        WEIGHTS_FILE,
+        ModelPackage,
+    )
+else:
+    __getattr__ = exported_late(
+        __name__,
+        {
+            "segmed.package.model_package": "CARD_FILE FILES PLAN_FILE WEIGHTS_FILE ModelPackage",
+        },
+    )
 
 __all__ = ["CARD_FILE", "FILES", "PLAN_FILE", "WEIGHTS_FILE", "ModelPackage"]

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.data import MetaTensor
 from torch import Tensor
 
 from segmed.errors import ManifestError
 from segmed.geometry import Grid
 from segmed.io.careful import read_images_carefully, read_label_carefully
 from segmed.manifest import Case, Manifest, digest
+from segmed.metatensor import MetaTensor
 from segmed.metrics.training_norms import measure_reference
 from segmed.plan.schema import Plan
 from segmed.preprocessing.placement import Placement, Prepared

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-from monai.data import MetaTensor
 from torch import Tensor
 
 from segmed.errors import ImageError
 from segmed.geometry import require_same_grid
 from segmed.io import grid_of
+from segmed.metatensor import MetaTensor
 from segmed.plan.schema import Plan
 from segmed.preprocessing.intensity import correct_bias, scaling_of
 from segmed.preprocessing.placement import Placement, Prepared, resampled, turned

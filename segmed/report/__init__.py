@@ -1,9 +1,26 @@
 """The report: one static HTML page with tables, figures and overlays, and its pictures alone."""
 
-from segmed.report.content import ArchiveItem, Cost, OverlayItem, ReportContent
-from segmed.report.figures import curves_png
-from segmed.report.overlay import overlay_png
-from segmed.report.page import write_report
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from segmed.late import exported_late
+
+if TYPE_CHECKING:
+    from segmed.report.content import ArchiveItem, Cost, OverlayItem, ReportContent
+    from segmed.report.figures import curves_png
+    from segmed.report.overlay import overlay_png
+    from segmed.report.page import write_report
+else:
+    __getattr__ = exported_late(
+        __name__,
+        {
+            "segmed.report.content": "ArchiveItem Cost OverlayItem ReportContent",
+            "segmed.report.figures": "curves_png",
+            "segmed.report.overlay": "overlay_png",
+            "segmed.report.page": "write_report",
+        },
+    )
 
 __all__ = [
     "ArchiveItem",

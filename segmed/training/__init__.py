@@ -3,9 +3,26 @@
 `fit` yields an `EpochResult` after each epoch and leaves checkpoints and a package behind.
 """
 
-from segmed.training.budget import Budget
-from segmed.training.device import Device, choose_device
-from segmed.training.loop import fit
-from segmed.training.settings import EpochResult, Settings
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from segmed.late import exported_late
+
+if TYPE_CHECKING:
+    from segmed.training.budget import Budget
+    from segmed.training.device import Device, choose_device
+    from segmed.training.loop import fit
+    from segmed.training.settings import EpochResult, Settings
+else:
+    __getattr__ = exported_late(
+        __name__,
+        {
+            "segmed.training.budget": "Budget",
+            "segmed.training.device": "Device choose_device",
+            "segmed.training.loop": "fit",
+            "segmed.training.settings": "EpochResult Settings",
+        },
+    )
 
 __all__ = ["Budget", "Device", "EpochResult", "Settings", "choose_device", "fit"]

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 import torch
-from monai.data import MetaTensor
 from pydicom.dataset import Dataset
 
 from segmed.errors import GeometryError, ImageError, UsageError
@@ -23,6 +22,7 @@ from segmed.io.dicom.header import read_header, tolerant_pydicom
 from segmed.io.dicom.read import require_usable
 from segmed.io.label import smallest_type
 from segmed.io.read import grid_of, source_of
+from segmed.metatensor import MetaTensor
 
 EMPTY_IF_MISSING = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",

@@ -20,7 +20,6 @@ import numpy.typing as npt
 import pydicom
 import torch
 from contourpy import contour_generator
-from monai.data import MetaTensor
 from pydicom.dataset import Dataset
 from pydicom.valuerep import format_number_as_ds
 
@@ -32,6 +31,7 @@ from segmed.io.dicom.references import References, label_slices, references_of
 from segmed.io.dicom.stack import LPS_TO_RAS
 from segmed.io.dicom.uid import uid_from
 from segmed.io.dicom.write import file_meta
+from segmed.metatensor import MetaTensor
 
 if TYPE_CHECKING:
     from segmed.structures import LabelClass

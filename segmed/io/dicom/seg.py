@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 import highdicom as hd
 import numpy as np
 import torch
-from monai.data import MetaTensor
 from pydicom.uid import ExplicitVRLittleEndian
 
 from segmed.errors import UsageError
@@ -32,6 +31,7 @@ from segmed.io.dicom.seg_read import VALUE_TEXT, load_seg
 from segmed.io.dicom.uid import uid_from
 from segmed.io.read import grid_of
 from segmed.io.tensors import as_label
+from segmed.metatensor import MetaTensor
 
 if TYPE_CHECKING:
     from segmed.structures import LabelClass

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from monai.data import MetaTensor
-
 from segmed.io.dicom.audit import SeriesAudit
 from segmed.io.dicom.read import load_series
 from segmed.io.dicom.scan import scan
 from segmed.io.limits import DEFAULT_LIMITS, ReadLimits
 from segmed.io.tensors import as_image
+from segmed.metatensor import MetaTensor
 
 __all__ = ["SeriesAudit", "read_series", "scan"]
 

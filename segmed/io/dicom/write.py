@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pydicom
-from monai.data import MetaTensor
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
@@ -22,6 +21,7 @@ from segmed.io.atomic import whole_file
 from segmed.io.dicom.stack import LPS_TO_RAS
 from segmed.io.dicom.uid import uid_from
 from segmed.io.limits import DEFAULT_LIMITS, check_affine
+from segmed.metatensor import MetaTensor
 
 SOP_CLASSES = {"MR": "1.2.840.10008.5.1.4.1.1.4", "CT": "1.2.840.10008.5.1.4.1.1.2"}
 IMPLEMENTATION_UID = uid_from("implementation", "1")
