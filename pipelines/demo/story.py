@@ -19,6 +19,7 @@ from pipelines.flows.runner import run_flow
 from pipelines.flows.segment_archive import segment_archive
 from pipelines.nights.archiving import ArchiveJob
 from pipelines.registry.versions import Registry
+from pipelines.tracking.database import sqlite_uri
 from segmed.errors import ManifestError
 from segmed.manifest import check_manifest, read_manifest
 from segmed.package import ModelPackage
@@ -84,7 +85,7 @@ def run_demo(out_dir: Path, budget_s: float | None, quick: bool, as_json: bool) 
 
 def use_embedded_tracking(out_dir: Path) -> None:
     """Track into `out_dir/mlflow.db`, unless a server is named."""
-    os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{out_dir / 'mlflow.db'}")
+    os.environ.setdefault("MLFLOW_TRACKING_URI", sqlite_uri(out_dir / "mlflow.db"))
 
 
 def _request(out_dir: Path, budget_s: float | None, quick: bool) -> Request:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from mlflow import MlflowClient
 from mlflow.entities import (
@@ -20,7 +21,17 @@ from mlflow.entities import (
 )
 from mlflow.exceptions import MlflowException
 from requests.exceptions import HTTPError, RequestException
+from sqlalchemy.exc import SQLAlchemyError
 
+from pipelines.tracking.database import (
+    OTHER_SCHEMA,
+    alone,
+    damaged,
+    other_schema,
+    require_usable,
+    sqlite_path,
+    sqlite_uri,
+)
 from pipelines.tracking.outbox import Outbox
 from segmed.errors import ServiceError, UsageError
 
@@ -38,11 +49,13 @@ T = TypeVar("T")
 
 def tracking_uri(folder: Path) -> str:
     """Where tracking goes: `MLFLOW_TRACKING_URI` if set, else a SQLite file in `folder`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(folder / 'mlflow.db').resolve()}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(folder / "mlflow.db")
 
 
 def without_password(uri: str) -> str:
-    """A URI with what stands before its `@` left out."""
+    """A URI with what stands before its `@` left out; the path of a file stays whole."""
+    if sqlite_path(uri) is not None:
+        return uri
     scheme, mark, rest = uri.partition("://")
     return scheme + mark + rest.rpartition("@")[2]
 
@@ -60,6 +73,8 @@ def translated(uri: str, call: Callable[[], T]) -> T:
     except MlflowException as error:
         status = int(error.get_http_status_code())
         text = " ".join(str(error.message).split())[:300]
+        if OTHER_SCHEMA in text:
+            raise other_schema(shown, text) from error
         if status in {401, 403}:
             raise UsageError(
                 f"MLflow at {shown} refuses access ({status}): set MLFLOW_TRACKING_USERNAME and "
@@ -73,6 +88,12 @@ def translated(uri: str, call: Callable[[], T]) -> T:
         if code >= 500:
             raise ServiceError(f"MLflow at {shown} is in trouble: status {code}") from error
         raise UsageError(f"MLflow at {shown} refuses: status {code}") from error
+    except SQLAlchemyError as error:
+        text = " ".join(str(getattr(error, "orig", None) or error).split())[:200]
+        path = sqlite_path(uri)
+        if path is not None and any(word in text for word in ("not a database", "malformed")):
+            raise damaged(path, text) from error
+        raise ServiceError(f"the tracking database {shown} does not answer: {text}") from error
     except (RequestException, ConnectionError) as error:
         raise ServiceError(f"MLflow at {shown} does not answer: {type(error).__name__}") from error
 
@@ -84,33 +105,45 @@ def connect(uri: str) -> MlflowClient:
         ServiceError: It does not answer within seconds.
         UsageError: It refuses.
     """
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    path = sqlite_path(uri)
+
+    def first() -> MlflowClient:
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client.search_experiments(max_results=1)
+        return client
+
+    if path is not None:
+        require_usable(path)
+        with alone(path):
+            return translated(uri, first)
     try:
-        translated(uri, lambda: client.search_experiments(max_results=1))
+        return translated(uri, first)
     except ServiceError as error:
         raise ServiceError(
             f"the MLflow server {without_password(uri)} does not answer: start it, or unset "
             "MLFLOW_TRACKING_URI to track in a local file"
         ) from error
-    return client
 
 
 def experiment_id(client: MlflowClient, uri: str, name: str, folder: Path) -> str:
     """The experiment of a data set, made where it is missing.
 
     With an embedded SQLite file, artifacts lie beside it in `mlartifacts`.
+
+    Raises:
+        UsageError: The experiment was deleted in MLflow.
     """
+    path = sqlite_path(uri)
 
     def find() -> str:
         found: Experiment | None = client.get_experiment_by_name(name)
         if found is not None:
-            return str(found.experiment_id)
+            return _require_active(found, uri)
         place = None
-        if uri.startswith("sqlite:///"):
-            beside = Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts"
-            place = (beside / name).resolve().as_uri()
+        if path is not None:
+            # Quoted: a name may hold `/` or `..`, which must not leave the folder.
+            inner = quote(name, safe=" ").replace("..", "%2E%2E")
+            place = (path.parent.resolve() / "mlartifacts" / inner).as_uri()
         try:
             made = client.create_experiment(name, artifact_location=place, tags=EXPERIMENT_TAGS)
             return str(made)
@@ -118,9 +151,28 @@ def experiment_id(client: MlflowClient, uri: str, name: str, folder: Path) -> st
             other: Experiment | None = client.get_experiment_by_name(name)
             if other is None:
                 raise
-            return str(other.experiment_id)
+            return _require_active(other, uri)
 
-    return translated(uri, find)
+    if path is None:
+        return translated(uri, find)
+    with alone(path):
+        return translated(uri, find)
+
+
+def _require_active(experiment: Experiment, uri: str) -> str:
+    """The id of an experiment that takes runs.
+
+    Raises:
+        UsageError: It was deleted.
+    """
+    number = str(experiment.experiment_id)
+    if experiment.lifecycle_stage != "active":
+        raise UsageError(
+            f"the experiment {experiment.name!r} was deleted in MLflow: restore it by `mlflow "
+            f"experiments restore --experiment-id {number}` (MLFLOW_TRACKING_URI="
+            f"'{without_password(uri)}'), or give the set another --name in `segmed manifest build`"
+        )
+    return number
 
 
 class RunDelivery:
