@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from segmed.archive.file_index import FileIndex
+from segmed.archive.identity import identity_of_place, identity_of_series
 from segmed.archive.query import SeriesQuery
 from segmed.archive.scratch import scratch_folder
 from segmed.archive.selection import Rules, choose_series
@@ -22,6 +23,7 @@ from segmed.archive.study import Fault, NotImage, Study, content_hash, sha256_of
 from segmed.errors import UsageError
 from segmed.io.channel_files import CaseFiles, group_channels
 from segmed.io.dicom.series import SeriesAudit
+from segmed.io.parts import files_of
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class FolderSource:
         """
         linked = set() if linked is None else linked
         volumes: list[Path] = []
+        others: list[Path] = []
         folders: list[Path] = []
         try:
             entries = sorted(folder.iterdir())
@@ -106,10 +109,16 @@ class FolderSource:
             if kind == "volume":
                 volumes.append(path)
             elif kind == "other" or not index.add(path):
-                yield NotImage(self._place(path), "neither a volume nor a DICOM object")
-        yield from self._volume_studies(volumes)
+                others.append(path)
+        beside = _voxel_files(volumes)
+        yield from self._others(path for path in others if path not in beside)
+        yield from self._volume_studies([path for path in volumes if path not in beside])
         for path in folders:
             yield from self._enter(path, index, linked)
+
+    def _others(self, paths: Iterable[Path]) -> Iterator[NotImage]:
+        for path in paths:
+            yield NotImage(self._place(path), "neither a volume nor a DICOM object")
 
     def _enter(self, path: Path, index: FileIndex, linked: set[Path]) -> Iterator[Study | NotImage]:
         """Go through a folder inside, unless it is skipped or a second link leads there."""
@@ -132,16 +141,18 @@ class FolderSource:
     def _volume_study(self, case: CaseFiles) -> Study:
         paths = case.files
         fault = Fault("other_channels", case.fault) if case.fault else None
+        files = [files_of(path) for path in paths]
         try:
-            digests = [[sha256_of_file(path)] for path in paths]
+            digests = [[sha256_of_file(part) for part in channel] for channel in files]
         except OSError as error:
             return self._no_access(paths[0], error)
         return Study(
             content=content_hash(digests),
             form=form_of_volume(paths[0]),
             place=self._place(paths[0]),
-            channels=tuple((path,) for path in paths),
+            channels=tuple(files),
             fault=fault,
+            identity=identity_of_place(paths[0]),
         )
 
     def _dicom_studies(self, audits: Sequence[SeriesAudit]) -> Iterator[Study | NotImage]:
@@ -175,13 +186,31 @@ class FolderSource:
             channels=files,
             audits=audits,
             fault=fault,
+            identity=self._identity(audits),
         )
+
+    def _identity(self, audits: Sequence[SeriesAudit]) -> str:
+        """What stays while the files of a unit of work change."""
+        first = audits[0]
+        if not first.series_uid:  # too damaged to say
+            return identity_of_place(first.files[0])
+        is_chosen = self.rules is not None or self.num_channels > 1
+        series = () if is_chosen else (first.series_uid,)
+        return identity_of_series(first.patient_key, first.study_uid, series)
 
     def _no_access(self, path: Path, error: OSError) -> Study:
         place = self._place(path)
         content = hashlib.sha256(f"no access\n{place}".encode()).hexdigest()
         fault = Fault("no_access", f"cannot be opened: {error.strerror or type(error).__name__}")
-        return Study(content, "unknown", place, ((path,),), fault=fault, environment=True)
+        return Study(
+            content,
+            "unknown",
+            place,
+            ((path,),),
+            fault=fault,
+            environment=True,
+            identity=identity_of_place(path),
+        )
 
     def _is_recent(self, paths: Sequence[Path]) -> bool:
         if self.since is None and self.until is None:
@@ -197,6 +226,11 @@ class FolderSource:
 
     def _place(self, path: Path) -> str:
         return str(path.relative_to(self.root))
+
+
+def _voxel_files(volumes: Iterable[Path]) -> set[Path]:
+    """The voxel files of headers among some volumes; by themselves they are no images."""
+    return {part for path in volumes for part in files_of(path) if part != path}
 
 
 def _real(path: Path) -> Path:

@@ -18,6 +18,7 @@ STATUS: dict[State, Status] = {
     "failed": "failed",
     "pending": "pending",
     "running": "pending",
+    "replaced": "pending",
 }
 
 
@@ -34,6 +35,7 @@ def outcome_of(entry: Entry, *, fresh: bool) -> StudyOutcome:
         seconds=entry.seconds,
         package=entry.package,
         fresh=fresh,
+        notes=tuple(entry.measures.get("notes", ())) if done else (),
     )
 
 
@@ -71,4 +73,5 @@ def record(outcome: StudyOutcome) -> dict[str, Any]:
         "output": outcome.output,
         "seconds": round(outcome.seconds, 4),
         "package": outcome.package,
+        "notes": list(outcome.notes),
     }

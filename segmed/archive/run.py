@@ -12,7 +12,7 @@ from pathlib import Path
 from segmed.archive.engine import Engine, Results
 from segmed.archive.job import Job, Result, bad_end
 from segmed.archive.ledger import Entry, Ledger
-from segmed.archive.ledger.reconcile import is_intact
+from segmed.archive.ledger.reconcile import is_intact, withdraw_output
 from segmed.archive.model import Model
 from segmed.archive.outcomes import outcome_of
 from segmed.archive.pacs.delivery import Delivery, Patience
@@ -133,6 +133,7 @@ class Run:
             self.ledger, study, self.model, self.settings, resegment=self.choices.resegment
         )
         entry = self.ledger.meet(study, key, package, settings=self.settings, run=self.number)
+        self._replace_earlier(key)
         if key in self._in_hand:
             self._in_hand[key] += 1
             return None
@@ -148,7 +149,7 @@ class Run:
             )
             return outcome_of(self.ledger.entry(key), fresh=not is_known)
         if entry.state == "done" or (entry.state == "quarantined" and entry.attempts > 0):
-            return outcome_of(entry, fresh=False)
+            return outcome_of(self.ledger.entry(key), fresh=False)
         if free_bytes(self.out_dir) < self.choices.min_free_bytes:
             self.ledger.end_badly(
                 key,
@@ -228,9 +229,16 @@ class Run:
         spool = self._spools.pop(report.key, None)
         if spool is not None:
             shutil.rmtree(spool, ignore_errors=True)
+        self._replace_earlier(report.key)
         outcome = outcome_of(self.ledger.entry(report.key), fresh=True)
         for _ in range(self._in_hand.pop(report.key)):
             yield outcome
+
+    def _replace_earlier(self, key: str) -> None:
+        """Withdraw the results that the present state of an input replaces."""
+        for entry in self.ledger.replace_earlier(key):
+            logger.info("study %s is replaced: its input has changed since", entry.study)
+            withdraw_output(self.ledger, self.out_dir, entry)
 
     def _book_output(self, result: Result) -> None:
         entry = self.ledger.entry(result.key)
@@ -248,10 +256,23 @@ class Run:
 def key_in(
     ledger: Ledger, study: Study, model: Model, settings: str, *, resegment: bool
 ) -> tuple[str, str]:
-    """Key and package under which a study is booked: another model's work stands unasked."""
+    """Key and package under which a study is booked: another model's work stands unasked.
+
+    A study that an earlier version of segmed knew by another hash keeps its entry, if this place
+    alone has that entry: several inputs may have had one hash then.
+    """
     key = key_of(study.content, model.hash, settings)
-    if not resegment and not ledger.knows(key):
-        other = ledger.done_by_another(study.content, model.hash, settings)
-        if other is not None:
-            return other.key, other.package
+    if ledger.knows(key):
+        return key, model.hash
+    older = key_of(study.older_content, model.hash, settings)
+    if study.older_content and ledger.places(older) == (study.place,):
+        return older, model.hash
+    if not resegment:
+        for content in filter(None, (study.content, study.older_content)):
+            other = ledger.done_by_another(content, model.hash, settings)
+            is_sure = content == study.content or (
+                other is not None and ledger.places(other.key) == (study.place,)
+            )
+            if other is not None and is_sure:
+                return other.key, other.package
     return key, model.hash

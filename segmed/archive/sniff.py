@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 from segmed.io.dicom.header import looks_like_dicom
+from segmed.io.metaimage import is_metaimage
 from segmed.io.nifti import is_nifti
 
 Kind = Literal["volume", "dicom", "other"]
 
-VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha")
+VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 HEAD_BYTES = 540
 GZIP_MAGIC = b"\x1f\x8b"
@@ -32,7 +33,7 @@ def kind_of(path: Path) -> Kind:
         return "dicom"
     if head[:2] == GZIP_MAGIC:
         head = _unzipped_head(path)
-    if is_nifti(head) or head[:4] == b"NRRD":
+    if is_nifti(head) or head[:4] == b"NRRD" or is_metaimage(head):
         return "volume"
     name = path.name.lower()
     if name.endswith(VOLUME_SUFFIXES):
@@ -52,4 +53,6 @@ def _unzipped_head(path: Path) -> bytes:
 def form_of_volume(path: Path) -> str:
     """Name of a volume file's form, for tables."""
     name = path.name.lower()
-    return "nrrd" if name.endswith(".nrrd") else "metaimage" if name.endswith(".mha") else "nifti"
+    if name.endswith((".nrrd", ".nhdr")):
+        return "nrrd"
+    return "metaimage" if name.endswith((".mha", ".mhd")) else "nifti"

@@ -42,6 +42,9 @@ class Study:
         fault: Why it is refused before anything is read.
         environment: Whether the fault lies in the surroundings (permission, network), not the data.
         remote: What a network source needs to fetch it.
+        identity: Hash of what stays equal while the content changes, see `segmed.archive.identity`;
+            empty where nothing does.
+        older_content: The content hash by which earlier versions of segmed knew it, if another.
     """
 
     content: str
@@ -52,6 +55,8 @@ class Study:
     fault: Fault | None = None
     environment: bool = False
     remote: dict[str, Any] = field(default_factory=dict)
+    identity: str = ""
+    older_content: str = ""
 
     @property
     def name(self) -> str:
@@ -91,6 +96,7 @@ class StudyOutcome:
         seconds: Time it took when it was segmented, in s.
         package: Hash of the model package that made the output.
         fresh: Whether this run worked on it, rather than finding it settled.
+        notes: Remarks on the input and the result, in plain words, without identifiers.
     """
 
     key: str
@@ -102,6 +108,7 @@ class StudyOutcome:
     seconds: float
     package: str
     fresh: bool = True
+    notes: tuple[str, ...] = ()
 
 
 class StudySource(Protocol):

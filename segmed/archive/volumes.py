@@ -16,6 +16,9 @@ from segmed.errors import unknown_name
 from segmed.io.atomic import whole_file
 from segmed.structures import LabelClass
 
+OUTDATED = "outdated:input"
+"""Flag of a result whose input has changed since, and is refused as it is now."""
+
 ROWS_AT_ONCE = 1000
 KINDS = ("csv", "parquet")
 
@@ -24,8 +27,9 @@ def write_volumes(ledger: Ledger, path: Path, labels: Sequence[LabelClass]) -> P
     """Write the volumes table, a thousand rows in memory at a time.
 
     Columns: study, key, package, form, output, `NAME_ml` for each structure, flags (separated by
-    blanks), num_flags, `spacing_mm_0` and so on, seconds. Rows with flags come first, then all in
-    the order of their keys. Studies that were refused or failed have no row.
+    blanks), num_flags, `spacing_mm_0` and so on, seconds, notes (separated by semicolons). Rows
+    with flags come first, then all in the order of their keys. Studies that were refused, failed
+    or replaced have no row.
 
     Args:
         ledger: The ledger.
@@ -67,20 +71,23 @@ def _schema(labels: Sequence[LabelClass]) -> pa.Schema:
     volumes = [(f"{item.name}_ml", pa.float64()) for item in labels]
     spacing = [(f"spacing_mm_{axis}", pa.float64()) for axis in range(3)]
     flags = [("flags", pa.string()), ("num_flags", pa.int64())]
-    return pa.schema([*texts, *volumes, *flags, *spacing, ("seconds", pa.float64())])
+    return pa.schema(
+        [*texts, *volumes, *flags, *spacing, ("seconds", pa.float64()), ("notes", pa.string())]
+    )
 
 
 def _rows(ledger: Ledger, labels: Sequence[LabelClass]) -> Iterator[dict[str, Any]]:
+    outdated = ledger.outdated()
     for is_flagged in (True, False):
         for entry in ledger.entries(state="done"):
-            if bool(entry.measures.get("flags")) is is_flagged:
-                yield _row(entry, labels)
+            flags = [*entry.measures.get("flags", []), *[OUTDATED] * (entry.key in outdated)]
+            if bool(flags) is is_flagged:
+                yield _row(entry, labels, flags)
 
 
-def _row(entry: Entry, labels: Sequence[LabelClass]) -> dict[str, Any]:
+def _row(entry: Entry, labels: Sequence[LabelClass], flags: Sequence[str]) -> dict[str, Any]:
     measures = entry.measures
     spacing = measures.get("spacing_mm", [])
-    flags = measures.get("flags", [])
     return {
         "study": entry.study,
         "key": entry.key,
@@ -92,4 +99,5 @@ def _row(entry: Entry, labels: Sequence[LabelClass]) -> dict[str, Any]:
         "num_flags": len(flags),
         **{f"spacing_mm_{axis}": edge for axis, edge in enumerate(spacing)},
         "seconds": entry.seconds,
+        "notes": "; ".join(measures.get("notes", [])),
     }

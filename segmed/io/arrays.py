@@ -63,8 +63,8 @@ def _load(
         raise ImageError(
             f"{path.name}: no such file or folder", reason="missing_file", paths=[path]
         )
-    start = _start(path)
-    if is_nifti(start) or _is_half_pair(path):
+    start = start_of(path)
+    if is_nifti(start) or is_half_pair(path):
         return read_nifti(path, limits, exact=exact, num_channels=num_channels)
     if is_zipped(path):
         raise unknown_format(path, start)
@@ -87,7 +87,7 @@ def _load_dicom(path: Path, limits: ReadLimits, *, exact: bool, grid: Grid | Non
     return load_series(audit, limits, exact=exact)
 
 
-def _start(path: Path) -> bytes:
+def start_of(path: Path) -> bytes:
     """The first bytes of a file, unzipped where it is zipped."""
     if path.stat().st_size == 0:
         raise ImageError(
@@ -103,7 +103,7 @@ def _start(path: Path) -> bytes:
         return stream.read(540)
 
 
-def _is_half_pair(path: Path) -> bool:
+def is_half_pair(path: Path) -> bool:
     """Whether a file without a magic may be the voxels of a NIfTI pair."""
     stem = path.with_suffix("") if path.suffix == ".gz" else path
     zipped = ".gz" if path.suffix == ".gz" else ""

@@ -67,16 +67,28 @@ def read_metaimage(path: Path, limits: ReadLimits, *, exact: bool = False) -> Lo
         affine = _affine(fields, len(shape), path)
         check_affine(affine, limits, path)
         dtype = _voxel_type(fields, path)
-        name = fields["ElementDataFile"]
-        if name == "LOCAL":
+        paths = _paths(fields, path)
+        if len(paths) == 1:
             raw = _body(stream, fields, shape, dtype, path)
-    paths: tuple[Path, ...] = (path,)
-    if name != "LOCAL":
-        beside = sibling(path, name)
-        with beside.open("rb") as stream:
-            raw = _body(stream, fields, shape, dtype, beside)
-        paths = (path, beside)
+    if len(paths) > 1:
+        with paths[1].open("rb") as stream:
+            raw = _body(stream, fields, shape, dtype, paths[1])
     return described(raw, affine, Source(format="metaimage", paths=paths), exact=exact)
+
+
+def metaimage_files(path: Path, limits: ReadLimits) -> tuple[Path, ...]:
+    """The files that `read_metaimage` reads: one, or a header and the voxels beside it.
+
+    Raises:
+        ImageError: The header is damaged, or its voxel file is missing or lies elsewhere.
+    """
+    with path.open("rb") as stream:
+        return _paths(_fields(stream, path, limits), path)
+
+
+def _paths(fields: dict[str, str], path: Path) -> tuple[Path, ...]:
+    name = fields["ElementDataFile"]
+    return (path,) if name == "LOCAL" else (path, sibling(path, name))
 
 
 def _fields(stream: IO[bytes], path: Path, limits: ReadLimits) -> dict[str, str]:

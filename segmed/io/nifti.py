@@ -78,13 +78,26 @@ def read_nifti(
             skip(stream, offset, voxel_path)
             raw = read_voxels(stream, stored, dtype, voxel_path)
     array = _scaled(raw, header, header_path, exact=exact)
-    paths = (path,) if voxel_path == header_path else (header_path, voxel_path)
+    paths = _once(header_path, voxel_path)
     if len(stored) <= 3:
         source = Source(format="nifti", paths=paths, header=header.binaryblock)
         return Loaded(array[None], affine, source)
     notes = (f"a 4D file: its {num_channels} volumes are taken for the channels, in order",)
     source = Source(format="nifti", paths=paths, header=header.binaryblock, notes=notes)
     return Loaded(np.moveaxis(array, 3, 0), affine, source)
+
+
+def nifti_files(path: Path) -> tuple[Path, ...]:
+    """The files that `read_nifti` reads: one, or the header and the voxels of a pair.
+
+    Raises:
+        ImageError: The other half of a pair is missing, or a zipped file is damaged.
+    """
+    return _once(*_pair(path))
+
+
+def _once(header_path: Path, voxel_path: Path) -> tuple[Path, ...]:
+    return (header_path,) if voxel_path == header_path else (header_path, voxel_path)
 
 
 def _pair(path: Path) -> tuple[Path, Path]:

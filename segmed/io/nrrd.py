@@ -71,16 +71,28 @@ def read_nrrd(path: Path, limits: ReadLimits, *, exact: bool = False) -> Loaded:
         check_size(shape, limits, path)
         check_affine(affine, limits, path)
         dtype = _voxel_type(fields, path)
-        data_file = fields.get("data file", fields.get("datafile"))
-        if data_file is None:
+        paths = _paths(fields, path)
+        if len(paths) == 1:
             raw = _body(stream, fields, shape, dtype, path)
-            paths: tuple[Path, ...] = (path,)
-    if data_file is not None:
-        beside = sibling(path, data_file)
-        with beside.open("rb") as stream:
-            raw = _body(stream, fields, shape, dtype, beside)
-        paths = (path, beside)
+    if len(paths) > 1:
+        with paths[1].open("rb") as stream:
+            raw = _body(stream, fields, shape, dtype, paths[1])
     return described(raw, affine, Source(format="nrrd", paths=paths), exact=exact)
+
+
+def nrrd_files(path: Path, limits: ReadLimits) -> tuple[Path, ...]:
+    """The files that `read_nrrd` reads: one, or a header and the voxels beside it.
+
+    Raises:
+        ImageError: The header is damaged, or its voxel file is missing or lies elsewhere.
+    """
+    with path.open("rb") as stream:
+        return _paths(_fields(stream, path, limits), path)
+
+
+def _paths(fields: dict[str, str], path: Path) -> tuple[Path, ...]:
+    name = fields.get("data file", fields.get("datafile"))
+    return (path,) if name is None else (path, sibling(path, name))
 
 
 def _fields(stream: IO[bytes], path: Path, limits: ReadLimits) -> dict[str, str]:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from segmed.manifest.build import FORMATS, build_manifest
     from segmed.manifest.check import check_manifest
     from segmed.manifest.clean import clean_manifest, write_clean
-    from segmed.manifest.content import case_hash, data_hash, digest
+    from segmed.manifest.content import case_hash, data_hash, digest, image_digest
     from segmed.manifest.faults import Fault
     from segmed.manifest.folds import assign_folds
     from segmed.manifest.guesses import Guess, guesses_of, state_modalities
@@ -24,7 +24,7 @@ else:
             "segmed.manifest.build": "FORMATS build_manifest",
             "segmed.manifest.check": "check_manifest",
             "segmed.manifest.clean": "clean_manifest write_clean",
-            "segmed.manifest.content": "case_hash data_hash digest",
+            "segmed.manifest.content": "case_hash data_hash digest image_digest",
             "segmed.manifest.faults": "Fault",
             "segmed.manifest.folds": "assign_folds",
             "segmed.manifest.guesses": "Guess guesses_of state_modalities",
@@ -51,6 +51,7 @@ __all__ = [
     "data_hash",
     "digest",
     "guesses_of",
+    "image_digest",
     "read_manifest",
     "rebase",
     "state_modalities",

@@ -16,7 +16,7 @@ from segmed.geometry import Grid, grid_difference_mm, same_grid
 from segmed.io import grid_of
 from segmed.io.careful import load_label_carefully, read_images_carefully
 from segmed.io.tensors import as_label
-from segmed.manifest.content import digest
+from segmed.manifest.content import image_digest, is_as_listed
 from segmed.manifest.faults import CaseRecord, Fault, note, order_of
 from segmed.manifest.label_values import values_in
 from segmed.manifest.outliers import duplicates, outliers
@@ -84,14 +84,15 @@ def _check_digest(manifest: Manifest, case: Case, name: str, record: CaseRecord)
     if expected is None:
         return
     try:
-        found = digest(manifest.root / name)
+        found = image_digest(manifest.root / name)
+        is_same = is_as_listed(manifest.root / name, expected, found)
     except OSError as error:
         record.error("unreadable", f"{name} cannot be read ({error.strerror})")
         return
-    if found != expected:
+    if not is_same:
         record.error(
             "wrong_hash",
-            f"{name} is not the file that was listed (sha256 {found[:12]}, expected "
+            f"{name} is not the image that was listed (sha256 {found[:12]}, expected "
             f"{expected[:12]})",
         )
 

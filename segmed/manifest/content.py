@@ -1,4 +1,4 @@
-"""What files hold, as digests: of one file, of a folder, of a set of cases."""
+"""What files hold, as digests: of one file, of a folder, of an image, of a set of cases."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ def digest(path: Path) -> str:
     """
     if path.is_dir():
         inside = (file for file in path.iterdir() if not is_hidden(file))
-        parts = sorted(digest(file) for file in inside if file.is_file() or file.is_dir())
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        return _joined(sorted(digest(file) for file in inside if file.is_file() or file.is_dir()))
     if path.exists() and not path.is_file():
         raise FileNotFoundError(f"{path.name} is a pipe or a device, not a file")
     running = hashlib.sha256()
@@ -41,13 +40,51 @@ def digest(path: Path) -> str:
     return running.hexdigest()
 
 
+def image_digest(path: Path) -> str:
+    """SHA-256 of all that is an image, as lower-case hex: changed voxels change it.
+
+    Of a single file it is the file's own. An image in two files, header and voxels, has a digest of
+    both, the same for either of their names. Of a folder with one DICOM series the files of the
+    series count, whatever else lies beside them; of another folder all files.
+
+    Args:
+        path: What the image is read from.
+
+    Raises:
+        FileNotFoundError: There is nothing at `path`, or something without an end.
+    """
+    from segmed.io.parts import files_of  # noqa: PLC0415 - readers of images, for images alone
+
+    files = files_of(path)
+    if path.is_dir():
+        return _joined(sorted(map(digest, files))) if files else digest(path)
+    if len(files) == 1:
+        return digest(path)
+    return _joined([f"image in {len(files)} files", *map(digest, files)])
+
+
+def is_as_listed(path: Path, listed: str, found: str) -> bool:
+    """Whether an image has the digest that a manifest lists.
+
+    Args:
+        path: What the image is read from.
+        listed: Digest in the manifest; manifests of segmed 0.1 list that of all files of a folder.
+        found: What `image_digest` gave.
+    """
+    return found == listed or (path.is_dir() and digest(path) == listed)
+
+
+def _joined(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
 def with_digests(manifest: Manifest) -> Manifest:
-    """The manifest with the SHA-256 of every file of every case filled in."""
+    """The manifest with the digest of every image and label of every case filled in."""
 
     def filled(case: Case) -> Case:
         files = [*case.image, *([case.label] if case.label else [])]
         return case.model_copy(
-            update={"sha256": {name: digest(manifest.root / name) for name in files}}
+            update={"sha256": {name: image_digest(manifest.root / name) for name in files}}
         )
 
     return manifest.model_copy(
@@ -59,13 +96,13 @@ def with_digests(manifest: Manifest) -> Manifest:
 
 
 def case_hash(manifest: Manifest, case: Case) -> str:
-    """SHA-256 of what a case's files hold, whatever their names and places.
+    """SHA-256 of what a case's images hold, whatever their names and places.
 
-    Stored digests are trusted; files without one are read.
+    Stored digests are trusted; images without one are read.
     """
     known = case.sha256
     names = [*case.image, *([case.label] if case.label else [])]
-    digests = [known.get(name) or digest(manifest.root / name) for name in names]
+    digests = [known.get(name) or image_digest(manifest.root / name) for name in names]
     parts = {"image": digests[: len(case.image)], "label": digests[len(case.image) :]}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

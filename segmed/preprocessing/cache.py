@@ -20,7 +20,9 @@ from torch import Tensor
 from segmed.errors import ManifestError
 from segmed.geometry import Grid
 from segmed.io.careful import read_images_carefully, read_label_carefully
-from segmed.manifest import Case, Manifest, digest
+from segmed.io.parts import files_of
+from segmed.manifest import Case, Manifest, image_digest
+from segmed.manifest.content import is_as_listed
 from segmed.metatensor import MetaTensor
 from segmed.metrics.training_norms import measure_reference
 from segmed.plan.schema import Plan
@@ -157,7 +159,7 @@ def _checked_digest(manifest: Manifest, case: Case, name: str) -> str:
             f"case {case.id!r}: {name} does not exist; `segmed manifest check` lists every fault"
         ) from None
     expected = case.sha256.get(name)
-    if expected is not None and found != expected:
+    if expected is not None and not is_as_listed(path, expected, found):
         raise ManifestError(
             f"case {case.id!r}: {name} does not hold what the manifest says (sha256 "
             f"{found[:12]}, expected {expected[:12]}); restore it or build the manifest again"
@@ -167,14 +169,14 @@ def _checked_digest(manifest: Manifest, case: Case, name: str) -> str:
 
 def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
     """Names, sizes and times: as long as they stay, the digest need not be taken again."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    files = sorted(path.iterdir()) if path.is_dir() else files_of(path)
     stats = [(file.name, file.stat()) for file in files]
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
 
 @lru_cache(maxsize=65536)
 def _digest_once(path: Path, stamp: tuple[tuple[str, int, int], ...]) -> str:
-    return digest(path)
+    return image_digest(path)
 
 
 def _write_entry(

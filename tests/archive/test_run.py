@@ -195,3 +195,43 @@ def test_a_second_run_at_the_same_time_is_refused(
     out, source = tmp_path / "out", FolderSource(tmp_path / "archive")
     with Ledger(out / "ledger.sqlite"), pytest.raises(UsageError, match="another run"):
         next(segment_archive(source, predictor=predictor, out_dir=out))
+
+
+@pytest.mark.parametrize("kind", ["nifti", "nrrd", "metaimage"])
+def test_images_in_two_files_with_equal_headers_are_two_studies(
+    tmp_path: Path, predictor: Predictor, kind: str
+) -> None:
+    for number in (1, 2):
+        write_pair(tmp_path / f"archive/case{number}", kind, number)
+    source, out = FolderSource(tmp_path / "archive"), tmp_path / "out"
+    first = list(segment_archive(source, predictor=predictor, out_dir=out))
+    assert [outcome.status for outcome in first] == ["done", "done"]
+    assert {outcome.form for outcome in first} == {kind}
+    assert len({outcome.output for outcome in first}) == 2
+    status = archive_status(out)
+    assert (status.files_in_studies, status.files_without_image) == (4, 0)
+    write_pair(tmp_path / "archive/case1", kind, 3)
+    again = list(segment_archive(source, predictor=predictor, out_dir=out))
+    assert [outcome.fresh for outcome in again].count(True) == 1
+
+
+def write_pair(folder: Path, kind: str, seed: int) -> None:
+    """A header and its voxels; headers of equal bytes whatever the seed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    voxels = np.random.default_rng(seed).integers(1, 900, (12, 10, 8)).astype(np.int16)
+    if kind == "nifti":
+        nib.save(nib.Nifti1Pair(voxels, np.eye(4)), folder / "image.img")
+        return
+    (folder / "image.raw").write_bytes(voxels.tobytes(order="F"))
+    if kind == "nrrd":
+        (folder / "image.nhdr").write_text(
+            "NRRD0004\ntype: short\ndimension: 3\nspace: left-posterior-superior\nsizes: 12 10 8\n"
+            "space directions: (1,0,0) (0,1,0) (0,0,1)\nendian: little\nencoding: raw\n"
+            "space origin: (0,0,0)\ndata file: image.raw\n"
+        )
+    else:
+        (folder / "image.mhd").write_text(
+            "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n"
+            "TransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 0 0 0\nElementSpacing = 1 1 1\n"
+            "DimSize = 12 10 8\nElementType = MET_SHORT\nElementDataFile = image.raw\n"
+        )

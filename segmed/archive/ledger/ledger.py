@@ -10,6 +10,7 @@ from typing import Any
 from segmed import __version__
 from segmed.archive.ledger.file import LedgerFile
 from segmed.archive.ledger.tables import FIELDS, STATES, Entry, State, entry_of
+from segmed.archive.ledger.versions import note_version, replace_earlier
 from segmed.archive.study import NotImage, Study
 
 __all__ = ["Entry", "Ledger", "State"]
@@ -56,7 +57,7 @@ class Ledger(LedgerFile):
             connection.execute("UPDATE runs SET ended = ? WHERE run = ?", (time.time(), run))
 
     def meet(self, study: Study, key: str, package: str, *, settings: str, run: int) -> Entry:
-        """Note that a run met a study; a new one is `pending`.
+        """Note that a run met a study; a new one is `pending`, and so is one that was replaced.
 
         Args:
             study: The study.
@@ -72,7 +73,10 @@ class Ledger(LedgerFile):
             connection.execute(
                 "INSERT INTO studies (key, content, package, settings, study, form, state, run, "
                 "updated) VALUES (?, ?, ?, ?, ?, ?, 'pending', ?, ?) "
-                "ON CONFLICT (key) DO UPDATE SET run = excluded.run",
+                "ON CONFLICT (key) DO UPDATE SET run = excluded.run, "
+                "state = iif(state = 'replaced', 'pending', state), "
+                "reason = iif(state = 'replaced', '', reason), "
+                "message = iif(state = 'replaced', '', message)",
                 (key, study.content, package, settings, study.name, study.form, run, time.time()),
             )
             connection.execute(
@@ -80,7 +84,43 @@ class Ledger(LedgerFile):
                 "key = excluded.key, files = excluded.files, run = excluded.run",
                 (study.place, key, len(study.files), run),
             )
+            if study.identity:
+                note_version(connection, study.identity, key, run)
         return self.entry(key)
+
+    def replace_earlier(self, key: str) -> list[Entry]:
+        """Mark what an input's present key replaces; see `segmed.archive.ledger.versions`.
+
+        Returns:
+            The replaced entries that have an output, as they were.
+        """
+        with self._transaction(can_wait=True) as connection:
+            return replace_earlier(connection, key)
+
+    def forget_output(self, key: str) -> None:
+        """Note that the output of a replaced entry is gone."""
+        with self._transaction(can_wait=True) as connection:
+            connection.execute("UPDATE studies SET output = NULL WHERE key = ?", (key,))
+
+    def is_shared(self, output: str, key: str) -> bool:
+        """Whether an entry that was not replaced has the output of another key."""
+        row = self._connection.execute(
+            "SELECT 1 FROM studies WHERE output = ? AND key <> ? AND state <> 'replaced'",
+            (output, key),
+        ).fetchone()
+        return row is not None
+
+    def outdated(self) -> frozenset[str]:
+        """Keys of results whose input was met later with other content, which was refused."""
+        rows = self._connection.execute(
+            "SELECT earlier.key FROM versions AS newer JOIN versions AS earlier "
+            "ON earlier.identity = newer.identity AND earlier.last < newer.first "
+            "JOIN studies AS old ON old.key = earlier.key "
+            "JOIN studies AS new ON new.key = newer.key "
+            "WHERE old.state = 'done' AND new.state = 'quarantined' "
+            "AND old.content <> new.content"
+        )
+        return frozenset(row[0] for row in rows)
 
     def note_not_image(self, item: NotImage, *, run: int) -> None:
         """Note a file that holds no image."""

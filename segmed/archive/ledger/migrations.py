@@ -16,8 +16,32 @@ from segmed.errors import UsageError
 
 logger = logging.getLogger(__name__)
 
+_WITH_REPLACED = """
+CREATE TABLE studies_of_3 (
+    key TEXT PRIMARY KEY, content TEXT NOT NULL, package TEXT NOT NULL, settings TEXT NOT NULL,
+    study TEXT NOT NULL, form TEXT NOT NULL, state TEXT NOT NULL CHECK
+    (state IN ('pending','running','done','failed','quarantined','replaced')),
+    reason TEXT NOT NULL DEFAULT '', message TEXT NOT NULL DEFAULT '',
+    attempts INTEGER NOT NULL DEFAULT 0, output TEXT, output_sha256 TEXT, delivered TEXT,
+    seconds REAL NOT NULL DEFAULT 0, measures TEXT NOT NULL DEFAULT '{}',
+    run INTEGER NOT NULL, worked INTEGER NOT NULL DEFAULT 0, updated REAL NOT NULL
+) WITHOUT ROWID;
+INSERT INTO studies_of_3 SELECT key, content, package, settings, study, form, state, reason,
+    message, attempts, output, output_sha256, delivered, seconds, measures, run, worked, updated
+    FROM studies;
+DROP TABLE studies;
+ALTER TABLE studies_of_3 RENAME TO studies;
+CREATE INDEX studies_by_content ON studies (content, settings);
+CREATE INDEX studies_by_state ON studies (state);
+CREATE TABLE versions (identity TEXT NOT NULL, key TEXT NOT NULL, first INTEGER NOT NULL,
+    last INTEGER NOT NULL, PRIMARY KEY (identity, key)) WITHOUT ROWID;
+CREATE INDEX versions_by_key ON versions (key);
+"""
+"""SQLite cannot change a check: the table is made anew, with one state more."""
+
 STEPS = {
     1: "ALTER TABLE runs ADD COLUMN segmed TEXT NOT NULL DEFAULT '';",
+    2: _WITH_REPLACED,
 }
 """What brings the tables from a version to the next one."""
 

@@ -17,7 +17,8 @@ logger = logging.getLogger(__name__)
 def reconcile(ledger: Ledger, out_dir: Path, outputs: Path, delivery: Delivery | None) -> int:
     """Reopen the studies whose output is gone, changed, or no longer where it was delivered.
 
-    Drafts of killed processes are removed. Studies in another state are left as they are.
+    Drafts of killed processes are removed, and so are outputs of replaced studies that a killed run
+    left behind. Studies in another state are left as they are.
 
     Args:
         ledger: The ledger.
@@ -33,6 +34,8 @@ def reconcile(ledger: Ledger, out_dir: Path, outputs: Path, delivery: Delivery |
     """
     sweep(outputs)
     sweep_scratch()
+    for entry in ledger.entries(state="replaced"):
+        withdraw_output(ledger, out_dir, entry)
     reopened = 0
     for entry in ledger.entries(state="done"):
         if is_intact(entry, out_dir) and _is_delivered(entry, delivery):
@@ -41,6 +44,18 @@ def reconcile(ledger: Ledger, out_dir: Path, outputs: Path, delivery: Delivery |
         ledger.reopen(entry.key)
         reopened += 1
     return reopened
+
+
+def withdraw_output(ledger: Ledger, out_dir: Path, entry: Entry) -> None:
+    """Remove the output of a replaced entry, unless another entry has the same file.
+
+    A file that was changed since it was written is left alone: it is no longer ours.
+    """
+    if entry.output is None:
+        return
+    if not ledger.is_shared(entry.output, entry.key) and is_intact(entry, out_dir):
+        (out_dir / entry.output).unlink()
+    ledger.forget_output(entry.key)
 
 
 def is_intact(entry: Entry, out_dir: Path) -> bool:

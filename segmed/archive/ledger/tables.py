@@ -6,17 +6,17 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version of the tables; `ledger_migrations` brings older ones here."""
 
-State = Literal["pending", "running", "done", "failed", "quarantined"]
-STATES: tuple[State, ...] = ("pending", "running", "done", "failed", "quarantined")
+State = Literal["pending", "running", "done", "failed", "quarantined", "replaced"]
+STATES: tuple[State, ...] = ("pending", "running", "done", "failed", "quarantined", "replaced")
 
 TABLES = """
 CREATE TABLE studies (
     key TEXT PRIMARY KEY, content TEXT NOT NULL, package TEXT NOT NULL, settings TEXT NOT NULL,
-    study TEXT NOT NULL, form TEXT NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('pending','running','done','failed','quarantined')),
+    study TEXT NOT NULL, form TEXT NOT NULL, state TEXT NOT NULL CHECK
+    (state IN ('pending','running','done','failed','quarantined','replaced')),
     reason TEXT NOT NULL DEFAULT '', message TEXT NOT NULL DEFAULT '',
     attempts INTEGER NOT NULL DEFAULT 0, output TEXT, output_sha256 TEXT, delivered TEXT,
     seconds REAL NOT NULL DEFAULT 0, measures TEXT NOT NULL DEFAULT '{}',
@@ -31,6 +31,9 @@ CREATE TABLE not_images (place TEXT PRIMARY KEY, why TEXT NOT NULL, run INTEGER 
     WITHOUT ROWID;
 CREATE TABLE runs (run INTEGER PRIMARY KEY, package TEXT NOT NULL, started REAL NOT NULL,
     ended REAL, segmed TEXT NOT NULL DEFAULT '');
+CREATE TABLE versions (identity TEXT NOT NULL, key TEXT NOT NULL, first INTEGER NOT NULL,
+    last INTEGER NOT NULL, PRIMARY KEY (identity, key)) WITHOUT ROWID;
+CREATE INDEX versions_by_key ON versions (key);
 """
 
 
@@ -44,7 +47,7 @@ class Entry:
         package: Hash of the model package.
         study: The study's name.
         form: Form of the source.
-        state: Where it stands.
+        state: Where it stands; `replaced`: its input has other content now, which is done.
         reason: Code of a bad end, or empty.
         message: One line about a bad end, or empty.
         attempts: How often work on it was begun.
@@ -52,7 +55,7 @@ class Entry:
         output_sha256: Hex digest of that file.
         delivered: Where it was sent, if a sink beyond the folder took it.
         seconds: Time the segmentation took, in s.
-        measures: What was measured on the way: volumes in mL, flags, intensity and spacing.
+        measures: What was measured on the way: volumes in mL, flags, intensity, spacing and notes.
         run: Number of the last run that met the study.
         worked: Number of the last run that worked on it.
     """

@@ -1,0 +1,99 @@
+"""Versions of one input in the ledger: a result of an earlier version is replaced, not doubled.
+
+An input has an identity that stays while its content changes: the UIDs of a DICOM series, the place
+of a volume file. The ledger records under which keys an identity was met, and when. A key replaces
+another one of the same identity and other content if it was first met after the other one was last
+met: two contents that are met in one run are two inputs, and neither replaces the other.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+
+from segmed.archive.ledger.tables import FIELDS, Entry, entry_of
+
+REPLACES = "replaces the result of an earlier state of this input"
+REPLACES_DELIVERED = (
+    f"{REPLACES}, which was also delivered: remove it there, no standard lets us do that"
+)
+
+_EARLIER = """
+SELECT DISTINCT earlier.key FROM versions AS newer
+JOIN versions AS earlier ON earlier.identity = newer.identity AND earlier.last < newer.first
+JOIN studies AS old ON old.key = earlier.key JOIN studies AS new ON new.key = newer.key
+WHERE newer.key = ? AND old.content <> new.content AND (new.state = 'done' OR old.output IS NULL)
+"""
+
+_LEAVE = """
+DELETE FROM versions WHERE key = ? AND EXISTS (
+    SELECT 1 FROM versions AS newer WHERE newer.key = ? AND newer.identity = versions.identity
+    AND versions.last < newer.first)
+"""
+
+
+def note_version(connection: sqlite3.Connection, identity: str, key: str, run: int) -> None:
+    """Record that a run met an input under a key.
+
+    A key that comes back after a run that met the input under another one counts as first met now.
+    """
+    connection.execute(
+        "INSERT INTO versions VALUES (?, ?, ?, ?) ON CONFLICT (identity, key) DO UPDATE SET "
+        "last = excluded.last, first = CASE WHEN EXISTS (SELECT 1 FROM versions AS other "
+        "WHERE other.identity = versions.identity AND other.last > versions.last) "
+        "THEN excluded.first ELSE versions.first END",
+        (identity, key, run, run),
+    )
+
+
+def replace_earlier(connection: sqlite3.Connection, key: str) -> list[Entry]:
+    """Mark the entries that a key replaces; an entry with an output only once the key is done.
+
+    An entry that another input still has (a copy at another place) stays.
+
+    Args:
+        connection: A connection within a transaction.
+        key: The key that an input has now.
+
+    Returns:
+        The replaced entries that have an output, as they were.
+    """
+    replaced = []
+    for (old,) in connection.execute(_EARLIER, (key,)).fetchall():
+        connection.execute(_LEAVE, (old, key))
+        if connection.execute("SELECT 1 FROM versions WHERE key = ?", (old,)).fetchone():
+            continue
+        row = connection.execute(
+            f"SELECT {FIELDS} FROM studies WHERE key = ?",  # noqa: S608 - constant columns
+            (old,),
+        ).fetchone()
+        entry = entry_of(row)
+        connection.execute(
+            "UPDATE studies SET state = 'replaced', reason = 'replaced', message = ?, "
+            "updated = ? WHERE key = ?",
+            (f"by the result of study {_name(connection, key)}", time.time(), old),
+        )
+        if entry.output is not None:
+            replaced.append(entry)
+    if replaced:
+        is_delivered = any(entry.delivered for entry in replaced)
+        add_note(connection, key, REPLACES_DELIVERED if is_delivered else REPLACES)
+    return replaced
+
+
+def add_note(connection: sqlite3.Connection, key: str, note: str) -> None:
+    """Add a remark to an entry's measures, once."""
+    row = connection.execute("SELECT measures FROM studies WHERE key = ?", (key,)).fetchone()
+    measures = json.loads(row[0])
+    if note not in measures.setdefault("notes", []):
+        measures["notes"].append(note)
+        connection.execute(
+            "UPDATE studies SET measures = ? WHERE key = ?",
+            (json.dumps(measures, sort_keys=True), key),
+        )
+
+
+def _name(connection: sqlite3.Connection, key: str) -> str:
+    row = connection.execute("SELECT study FROM studies WHERE key = ?", (key,)).fetchone()
+    return str(row[0])
