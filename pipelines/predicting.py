@@ -19,14 +19,17 @@ from segmed.inference import (
     Outcome,
     Predictor,
     find_cases,
+    find_passed_over,
     foresee_files,
     predict_files,
 )
 from segmed.inference.choice import ENGINES
+from segmed.inference.result_names import check_names
 from segmed.inference.writing import FORMATS
 from segmed.io import read_image
 from segmed.io.careful import read_image_carefully
 from segmed.io.channel_files import CaseFiles
+from segmed.io.output_names import shown as printable
 from segmed.metatensor import MetaTensor
 
 T = TypeVar("T")
@@ -50,6 +53,7 @@ class PredictJob:
         memory_gb: Memory that must not be exceeded, in GB of 2^30 bytes.
         cache_dir: Folder that keeps converted models; None is the one in the user's cache.
         trust: Decode everything in this process, also what may crash it.
+        names: `source` or `hash`; None: image files by source, DICOM series by hash.
     """
 
     inputs: tuple[Path, ...]
@@ -62,6 +66,17 @@ class PredictJob:
     memory_gb: float | None = None
     cache_dir: Path | None = None
     trust: bool = False
+    names: str | None = None
+
+    @property
+    def roots(self) -> list[Path]:
+        """The folders among the inputs, whose trees the results mirror."""
+        return [path for path in self.inputs if path.is_dir()]
+
+    def passed_over(self) -> list[dict[str, str]]:
+        """The files beside the images that are none, and why."""
+        found = find_passed_over(self.inputs)
+        return [{"file": printable(path), "why": why} for path, why in found.items()]
 
     def reader(self, num_channels: int) -> Callable[[Path], MetaTensor]:
         """The reader of one file or series for a model of so many channels."""
@@ -83,6 +98,7 @@ def check_job(job: PredictJob) -> None:
         raise unknown_name("output format", job.format, FORMATS)
     if job.engine not in ENGINES:
         raise unknown_name("engine", job.engine, ENGINES)
+    check_names(job.names)
     if job.memory_gb is not None and job.memory_gb <= 0:
         raise UsageError(f"--memory-gb must be positive, got {job.memory_gb:g}")
 
@@ -95,7 +111,7 @@ def foresee(job: PredictJob, shown: Shown[Forecast]) -> dict[str, Any]:
         shown: Shows progress.
 
     Returns:
-        `models`, `engines` and `forecasts`, as plain values.
+        `models`, `engines`, `forecasts` and `passed_over`, as plain values.
     """
     resolved, predictor = _open(job)
     images = job.images(predictor.plan.in_channels)
@@ -105,8 +121,9 @@ def foresee(job: PredictJob, shown: Shown[Forecast]) -> dict[str, Any]:
         job.format,  # type: ignore[arg-type]  # checked by foresee_files
         read=job.reader(predictor.plan.in_channels),
     )
-    found = [asdict(forecast) for forecast in shown(forecasts, len(images))]
-    return {**_circumstances(resolved, predictor), "forecasts": found}
+    found = [_plain(asdict(forecast)) for forecast in shown(forecasts, len(images))]
+    circumstances = _circumstances(resolved, predictor)
+    return {**circumstances, "forecasts": found, "passed_over": job.passed_over()}
 
 
 def predict(job: PredictJob, shown: Shown[Outcome]) -> dict[str, Any]:
@@ -117,10 +134,12 @@ def predict(job: PredictJob, shown: Shown[Outcome]) -> dict[str, Any]:
         shown: Shows progress.
 
     Returns:
-        `models`, `engines`, `seconds`, `images_per_second` and `outcomes`, as plain values.
+        `models`, `engines`, `seconds`, `images_per_second`, `outcomes` and `passed_over`, as plain
+        values.
     """
     resolved, predictor = _open(job)
     images = job.images(predictor.plan.in_channels)
+    passed_over = job.passed_over()
     begun = time.perf_counter()
     outcomes = predict_files(
         predictor,
@@ -128,19 +147,27 @@ def predict(job: PredictJob, shown: Shown[Outcome]) -> dict[str, Any]:
         job.out_dir,
         format=job.format,  # type: ignore[arg-type]  # checked by predict_files
         read=job.reader(predictor.plan.in_channels),
+        roots=job.roots,
+        names=job.names,  # type: ignore[arg-type]  # checked by check_job
     )
-    done = [asdict(outcome) for outcome in shown(outcomes, len(images))]
+    done = [_plain(asdict(outcome)) for outcome in shown(outcomes, len(images))]
     seconds = time.perf_counter() - begun
     record = {
         **_circumstances(resolved, predictor),
         "seconds": round(seconds, 3),
         "images_per_second": round(len(done) / seconds, 4),
         "outcomes": done,
+        "passed_over": passed_over,
     }
     beside = job.out_dir / ".predictions.json.new"
     beside.write_text(json.dumps(record, indent=2, default=str), encoding="utf-8")
     beside.replace(job.out_dir / "predictions.json")
     return record
+
+
+def _plain(entry: dict[str, Any]) -> dict[str, Any]:
+    """An outcome or forecast with its paths as text."""
+    return {k: printable(v) if isinstance(v, Path) else v for k, v in entry.items()}
 
 
 def _open(job: PredictJob) -> tuple[list[Resolved], Predictor]:

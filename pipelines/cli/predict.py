@@ -18,6 +18,9 @@ from pipelines.cli.console import (
 
 T = TypeVar("T")
 
+SHOWN_FILES = 3
+"""Files that a line names."""
+
 ModelOption = Annotated[
     list[str],
     typer.Option(
@@ -64,6 +67,13 @@ def predict(
             "file can end the run.",
         ),
     ] = False,
+    names: Annotated[
+        str | None,
+        typer.Option(
+            help="Names of the results: source (folder and name of the image) or hash. "
+            "Default: source for image files, hash for DICOM series."
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read all, say engine and memory, segment nothing.")
     ] = False,
@@ -86,6 +96,7 @@ def predict(
         memory_gb=memory_gb,
         cache_dir=cache_dir,
         trust=trust,
+        names=names,
     )
     with continued_by():
         if dry_run:
@@ -94,6 +105,7 @@ def predict(
             record = predicting.predict(job, _progress)
     bad = [entry for entry in _entries(record) if entry["status"] in {"refused", "failed"}]
     lines = _forecast_lines(record) if dry_run else _outcome_lines(record, len(bad), out)
+    lines += _passed_over_lines(record)
     lines += [f"{entry['status']}: {entry['input']}: {entry['reason']}" for entry in bad]
     emit(record, lines, as_json=as_json)
     if bad:
@@ -106,7 +118,9 @@ def _progress(items: Iterator[T], total: int) -> Iterator[T]:
 
 
 def _line(item: Any) -> str:
-    return f"{item.status}: {item.input} {item.reason or ''}".rstrip()
+    from segmed.io.output_names import shown
+
+    return f"{item.status}: {shown(item.input)} {item.reason or ''}".rstrip()
 
 
 def _entries(record: dict[str, Any]) -> list[dict[str, Any]]:
@@ -119,6 +133,18 @@ def _outcome_lines(record: dict[str, Any], bad: int, out: Path) -> list[str]:
     lines = [f"engine: {engine}" for engine in record["engines"]]
     rate = f"{record['seconds']:.1f} s, {record['images_per_second']:.2f} images/s"
     return [*lines, f"{done} segmented, {bad} not, in {out} ({rate})"]
+
+
+def _passed_over_lines(record: dict[str, Any]) -> list[str]:
+    """A line for each reason why files were passed over."""
+    by_reason: dict[str, list[str]] = {}
+    for entry in record["passed_over"]:
+        by_reason.setdefault(entry["why"], []).append(entry["file"])
+    return [
+        f"passed over: {len(files)} ({why}): {', '.join(files[:SHOWN_FILES])}"
+        + (", ..." if len(files) > SHOWN_FILES else "")
+        for why, files in by_reason.items()
+    ]
 
 
 def _forecast_lines(record: dict[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from segmed.late import exported_late
 if TYPE_CHECKING:
     from segmed.inference.files import Outcome, predict_files
     from segmed.inference.forecast import Forecast, foresee_files
-    from segmed.inference.inputs import find_cases, find_inputs
+    from segmed.inference.inputs import find_cases, find_inputs, find_passed_over
     from segmed.inference.memory import MemoryEstimate, estimate_memory
     from segmed.inference.onnx_form import export_onnx
     from segmed.inference.predictor import Predictor, Segmentation
@@ -20,7 +20,7 @@ else:
         {
             "segmed.inference.files": "Outcome predict_files",
             "segmed.inference.forecast": "Forecast foresee_files",
-            "segmed.inference.inputs": "find_cases find_inputs",
+            "segmed.inference.inputs": "find_cases find_inputs find_passed_over",
             "segmed.inference.memory": "MemoryEstimate estimate_memory",
             "segmed.inference.onnx_form": "export_onnx",
             "segmed.inference.predictor": "Predictor Segmentation",
@@ -38,6 +38,7 @@ __all__ = [
     "export_onnx",
     "find_cases",
     "find_inputs",
+    "find_passed_over",
     "foresee_files",
     "predict_files",
     "sliding_window",

@@ -6,7 +6,6 @@ queues between them are bounded, and outcomes come in the order of the inputs.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,13 +16,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from segmed.errors import ImageError, SegmedError, UsageError
+from segmed.errors import ImageError, SegmedError
 from segmed.inference.inputs import Input, checked_inputs
 from segmed.inference.predictor import Predictor, Segmentation
-from segmed.inference.writing import OutputFormat, suffix_for, write_result
-from segmed.io import grid_of, read_image, source_of
+from segmed.inference.result_names import NameKind, ResultNames, check_names
+from segmed.inference.writing import OutputFormat, write_result
+from segmed.io import grid_of, read_image
 from segmed.io.channel_files import CaseFiles
+from segmed.io.output_names import shown
 from segmed.io.read import as_channels
+from segmed.io.results import results_among
 from segmed.metatensor import MetaTensor
 from segmed.preprocessing import Prepared, prepare
 
@@ -61,7 +63,7 @@ class _Job:
     """An image on its way through; its voxels are gone once it has been prepared."""
 
     input: Path
-    case: str
+    output: Path
     like: MetaTensor
     prepared: Prepared
 
@@ -73,48 +75,52 @@ def predict_files(
     format: OutputFormat = "nifti",
     *,
     read: Callable[[Path], MetaTensor] | None = None,
+    roots: Sequence[Path] = (),
+    names: NameKind | None = None,
 ) -> Iterator[Outcome]:
     """Segment many images; a bad one is reported and the rest goes on.
 
     Args:
         predictor: Loaded once, used for all.
         inputs: Files, folders (searched, see `inputs.find_cases`), or tuples with a file a channel.
-        out_dir: Folder of the results; made if missing. A result takes its case's name; that of a
-            DICOM series is a hash of its UID, since folders are often named after patients.
+        out_dir: Folder of the results; made if missing. What exists there is only replaced if it
+            is an earlier result of the same input.
         format: `nifti` (PNG for raster images), `dicom-seg`, `rtstruct` or `probabilities`.
         read: Reads one file or series, `read_image` if not given;
             `segmed.io.careful.read_image_carefully` is for files that nobody vouches for.
+        roots: Folders, besides those among the inputs, that results mirror.
+        names: `source`: results keep relative path and name of their inputs; `hash`: they are named
+            by a hash of the content or UID. None: files by source, DICOM series by hash, since
+            their folders are often named after patients.
 
     Yields:
         One outcome an input, in their order.
 
     Raises:
-        UsageError: The format is unknown, or there is no input.
+        UsageError: The format or the kind of names is unknown, or there is no input.
     """
-    return _run(
-        predictor,
-        checked_inputs(inputs, format, predictor.plan.in_channels),
-        Path(out_dir),
-        format,
-        read or partial(read_image, num_channels=predictor.plan.in_channels),
-    )
+    check_names(names)
+    items = checked_inputs(inputs, format, predictor.plan.in_channels)
+    given = [Path(item) for item in inputs if isinstance(item, str | Path)]
+    folders = [*roots, *(path for path in given if path.is_dir())]
+    result_names = ResultNames(Path(out_dir), format, items, roots=folders, names=names)
+    reader = read or partial(read_image, num_channels=predictor.plan.in_channels)
+    return _run(predictor, items, result_names, reader)
 
 
 def _run(
     predictor: Predictor,
     items: list[CaseFiles],
-    out_dir: Path,
-    output_format: OutputFormat,
+    names: ResultNames,
     read: Callable[[Path], MetaTensor],
 ) -> Iterator[Outcome]:
-    out_dir.mkdir(parents=True, exist_ok=True)
-    names = _Names(out_dir, output_format)
-    keep_probs = output_format == "probabilities"
+    names.out_dir.mkdir(parents=True, exist_ok=True)
+    keep_probs = names.format == "probabilities"
     writes: deque[Future[Outcome]] = deque()
     with ThreadPoolExecutor(1, "write") as writer:
-        for job in _jobs(predictor, items, read, keep_probs):
+        for job in _jobs(predictor, items, read, names):
             result = _segment(predictor, job, keep_probs=keep_probs)
-            writes.append(writer.submit(_write, predictor, job, result, names))
+            writes.append(writer.submit(_write, predictor, job, result, names.format))
             while len(writes) > (WRITE_BEHIND if predictor.memory_gb is None else 0):
                 yield writes.popleft().result()
         while writes:
@@ -125,22 +131,22 @@ def _jobs(
     predictor: Predictor,
     items: list[CaseFiles],
     read: Callable[[Path], MetaTensor],
-    keep_probs: bool,
+    names: ResultNames,
 ) -> Iterator[_Job | Outcome]:
     """Prepared images in order; read ahead by a thread, unless memory is bounded."""
     if predictor.memory_gb is not None:
-        yield from (_read(predictor, item, read, keep_probs) for item in items)
+        yield from (_read(predictor, item, read, names) for item in items)
         return
     waiting = iter(items)
     reads: deque[Future[_Job | Outcome]] = deque()
     with ThreadPoolExecutor(1, "read") as reader:
         try:
             for item in islice(waiting, READ_AHEAD):
-                reads.append(reader.submit(_read, predictor, item, read, keep_probs))
+                reads.append(reader.submit(_read, predictor, item, read, names))
             while reads:
                 job = reads.popleft().result()
                 for item in islice(waiting, 1):
-                    reads.append(reader.submit(_read, predictor, item, read, keep_probs))
+                    reads.append(reader.submit(_read, predictor, item, read, names))
                 yield job
         finally:
             for queued in reads:
@@ -148,14 +154,16 @@ def _jobs(
 
 
 def _read(
-    predictor: Predictor, item: CaseFiles, read: Callable[[Path], MetaTensor], keep_probs: bool
+    predictor: Predictor, item: CaseFiles, read: Callable[[Path], MetaTensor], names: ResultNames
 ) -> _Job | Outcome:
     first = item.files[0]
+    keep_probs = names.format == "probabilities"
     try:
         image = read_input(item, read)
         predictor.require_memory(grid_of(image), keeps_image=False, keeps_probs=keep_probs)
+        output = names.path_for(item, image)
         prepared = prepare(image, predictor.plan)
-        return _Job(first, item.case, _without_voxels(image), prepared)
+        return _Job(first, output, _without_voxels(image), prepared)
     except Exception as error:  # noqa: BLE001 - one bad image must not stop the rest
         return bad_outcome(first, error)
 
@@ -168,9 +176,13 @@ def read_input(item: CaseFiles, read: Callable[[Path], MetaTensor]) -> MetaTenso
         read: Reads one file or series.
 
     Raises:
-        ImageError: It cannot be read correctly, or its files are not those of one case.
+        ImageError: It cannot be read correctly, its files are not those of one case, or `derived`:
+            one of them is a result.
     """
     item.require_sound()
+    for path, why in results_among(item.files).items():
+        message = f"{shown(path.name)} is {why}, no image to segment"
+        raise ImageError(message, reason="derived", paths=[path])
     return as_channels([read(path) for path in item.files], item.files)
 
 
@@ -186,18 +198,21 @@ def _segment(
 
 
 def _write(
-    predictor: Predictor, job: _Job | Outcome, result: Segmentation | Outcome, names: _Names
+    predictor: Predictor,
+    job: _Job | Outcome,
+    result: Segmentation | Outcome,
+    output_format: OutputFormat,
 ) -> Outcome:
     if isinstance(job, Outcome):
         return job
     if isinstance(result, Outcome):
         return result
     try:
-        path = names.path_for(job.input, job.case, job.like)
-        write_result(path, result, names.format, like=job.like, packages=predictor.packages)
+        like, packages = job.like, predictor.packages
+        write_result(job.output, result, output_format, like=like, packages=packages)
     except Exception as error:  # noqa: BLE001 - one bad image must not stop the rest
         return bad_outcome(job.input, error)
-    return Outcome(job.input, "done", path, None, result.seconds)
+    return Outcome(job.input, "done", job.output, None, result.seconds)
 
 
 def bad_outcome(path: Path, error: Exception) -> Outcome:
@@ -207,7 +222,7 @@ def bad_outcome(path: Path, error: Exception) -> Outcome:
         path: The input.
         error: What was raised on its way.
     """
-    message = " ".join(str(error).split()) or type(error).__name__
+    message = shown(" ".join(str(error).split())) or type(error).__name__
     if isinstance(error, ImageError):
         return Outcome(path, "refused", None, f"{error.reason}: {message}")
     if isinstance(error, SegmedError):
@@ -220,32 +235,3 @@ def _without_voxels(image: MetaTensor) -> MetaTensor:
     """Shape, affine and source of an image, in a few bytes: writers need no voxels."""
     hollow = image.as_tensor().new_zeros(1).expand(image.shape)
     return MetaTensor(hollow, affine=image.affine, meta={"source": image.meta.get("source")})
-
-
-class _Names:
-    """Names of results: an input's own, or a hash for DICOM; never one name for two inputs."""
-
-    def __init__(self, out_dir: Path, output_format: OutputFormat) -> None:
-        self.out_dir = out_dir
-        self.format = output_format
-        self.used: set[str] = set()
-
-    def path_for(self, path: Path, case: str, like: MetaTensor) -> Path:
-        """Where an input's result goes.
-
-        Raises:
-            UsageError: The result would replace the input.
-        """
-        source = source_of(like)
-        stem = case
-        if source is not None and source.series_uid:
-            stem = "series-" + hashlib.sha256(source.series_uid.encode()).hexdigest()[:16]
-        name, number = stem, 1
-        while name in self.used:
-            number += 1
-            name = f"{stem}-{number}"
-        self.used.add(name)
-        result = self.out_dir / (name + suffix_for(self.format, like))
-        if result.exists() and path.exists() and result.samefile(path):
-            raise UsageError(f"the result would replace its input {path.name}: give another folder")
-        return result

@@ -10,6 +10,7 @@ from segmed.inference.writing import FORMATS
 from segmed.io.channel_files import CaseFiles, group_channels
 from segmed.io.dicom.header import looks_like_dicom
 from segmed.io.image_names import SUFFIXES, has_image_suffix, stem_of
+from segmed.io.results import RUN_RECORD, is_archive_outputs, results_among
 
 IMAGE_SUFFIXES = SUFFIXES
 """Suffixes by which images are found in a folder; single files are known by their content."""
@@ -107,7 +108,8 @@ def find_inputs(paths: Sequence[Path]) -> list[Path]:
     Args:
         paths: Files are taken as they are. Of a folder come the images in it, by suffix; a folder
             without any, but with DICOM files, is taken as a series, and so is one with other files
-            and no subfolders, to be refused by name; subfolders likewise.
+            and no subfolders, to be refused by name; subfolders likewise. Results of earlier runs
+            are passed over, see `find_passed_over`.
 
     Returns:
         Files and series folders, in order of the paths, sorted within each folder.
@@ -118,12 +120,38 @@ def find_inputs(paths: Sequence[Path]) -> list[Path]:
             found.append(path)
             continue
         entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+        entries = [entry for entry in entries if entry.name != RUN_RECORD]
+        results = results_among(entry for entry in entries if entry.is_file())
+        entries = [entry for entry in entries if entry not in results]
         images = [e for e in entries if e.is_file() and e.name.lower().endswith(IMAGE_SUFFIXES)]
         if images:
             found.extend(images)
         elif _may_be_series(entries):
             found.append(path)
-        found.extend(find_inputs([entry for entry in entries if entry.is_dir()]))
+        folders = [entry for entry in entries if entry.is_dir()]
+        found.extend(find_inputs([f for f in folders if not is_archive_outputs(f)]))
+    return found
+
+
+def find_passed_over(paths: Sequence[Path]) -> dict[Path, str]:
+    """The files that `find_inputs` passes over, and why.
+
+    Args:
+        paths: As for `find_inputs`.
+    """
+    found: dict[Path, str] = {}
+    for path in paths:
+        if is_archive_outputs(path):
+            found[path] = "the results of an archive run"
+        elif path.is_dir():
+            entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+            files = [e for e in entries if e.is_file() and e.name != RUN_RECORD]
+            results = results_among(files)
+            rest = [file for file in files if file not in results]
+            if any(map(has_image_suffix, rest)) or not _may_be_series(entries):
+                strays = [file for file in rest if not has_image_suffix(file)]
+                found |= dict.fromkeys(strays, "no image by its name")
+            found |= results | find_passed_over([entry for entry in entries if entry.is_dir()])
     return found
 
 

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+LONGEST_END = 96
+"""Bytes of a file name that its temporary name ends with."""
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -24,7 +27,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         The path to write.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{secrets.token_hex(6)}-{path.name}")
+    partial = path.with_name(f".partial-{secrets.token_hex(6)}-{_end_of(path.name)}")
     try:
         yield partial
         flush(partial)
@@ -32,6 +35,11 @@ def whole_file(path: Path) -> Iterator[Path]:
         flush(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _end_of(name: str) -> str:
+    """The last bytes of a file name: a temporary name must not be longer than names may be."""
+    return os.fsdecode(os.fsencode(name)[-LONGEST_END:]).encode("utf-8", "ignore").decode()
 
 
 def flush(path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from segmed.geometry import Affine
 from segmed.io.atomic import whole_file
 from segmed.io.nifti import parse_header
+from segmed.io.results import ResultMark
 from segmed.io.source import Source
 
 GZIP_LEVEL = 4
@@ -25,7 +26,12 @@ KEPT = (
 
 
 def write_nifti(
-    path: Path, array: npt.NDArray[Any], *, affine_ras: Affine, source: Source | None
+    path: Path,
+    array: npt.NDArray[Any],
+    *,
+    affine_ras: Affine,
+    source: Source | None,
+    mark: ResultMark | None = None,
 ) -> Path:
     """Write an array as NIfTI; whole or not at all.
 
@@ -39,6 +45,7 @@ def write_nifti(
         array: `[*spatial]`, or `[*spatial, C]` for several values a voxel, in storage order.
         affine_ras: 4x4, voxel indices to RAS+ mm.
         source: Where the image came from.
+        mark: Kind of result, by which the file is known as one later; see `segmed.io.results`.
 
     Returns:
         `path`.
@@ -48,6 +55,8 @@ def write_nifti(
     header.set_data_shape(array.shape)
     header["scl_slope"], header["scl_inter"] = 1, 0
     header["cal_min"], header["cal_max"] = 0, 0
+    if mark is not None:
+        header["descrip"] = mark
     header["vox_offset"] = len(header.binaryblock) + 4
     header["magic"] = b"n+2" if isinstance(header, nib.Nifti2Header) else b"n+1"
     voxels = array.astype(array.dtype.newbyteorder("<")).tobytes(order="F")

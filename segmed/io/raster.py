@@ -22,11 +22,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from segmed.errors import ImageError
 from segmed.io.atomic import whole_file
 from segmed.io.bytestream import refusal
 from segmed.io.limits import ReadLimits, check_size, out_of_memory
+from segmed.io.results import LABEL_MARK
 from segmed.io.source import Loaded, Source
 
 MAGICS = {
@@ -230,6 +232,8 @@ def write_png(path: Path, array: npt.NDArray[Any]) -> Path:
     Returns:
         `path`.
     """
+    mark = PngInfo()
+    mark.add_text("Software", LABEL_MARK)
     with whole_file(path) as partial:
-        Image.fromarray(array).save(partial, format="PNG")
+        Image.fromarray(array).save(partial, format="PNG", pnginfo=mark)
     return path

@@ -17,6 +17,7 @@ from segmed.io.nifti_write import write_nifti
 from segmed.io.nrrd import write_nrrd
 from segmed.io.raster import write_png
 from segmed.io.read import grid_of, source_of
+from segmed.io.results import LABEL_MARK, PROBS_MARK
 from segmed.metatensor import MetaTensor
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ def write_probabilities(path: Path | str, probs: torch.Tensor, *, like: MetaTens
     moved = np.moveaxis(array, 0, -1)
     if moved.ndim == 3:  # a 2D image: classes go behind a depth of one
         moved = moved[:, :, None]
-    return write_nifti(path, moved, affine_ras=grid.affine_ras, source=source_of(like))
+    source = source_of(like)
+    return write_nifti(path, moved, affine_ras=grid.affine_ras, source=source, mark=PROBS_MARK)
 
 
 def _on_grid(label: torch.Tensor, like: MetaTensor, path: Path) -> npt.NDArray[Any]:
@@ -99,7 +101,7 @@ def _write(
 ) -> Path:
     grid, source = grid_of(like), source_of(like)
     if path.name.endswith((".nii", ".nii.gz")):
-        return write_nifti(path, array, affine_ras=grid.affine_ras, source=source)
+        return write_nifti(path, array, affine_ras=grid.affine_ras, source=source, mark=LABEL_MARK)
     if path.suffix in {".nrrd", ".mha"} and array.ndim != 3:
         raise UsageError(f"{path.name}: 2D labels are written as .png or .nii.gz")
     if path.suffix == ".nrrd":

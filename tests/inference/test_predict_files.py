@@ -78,15 +78,6 @@ def test_result_never_replaces_its_input(tmp_path: Path, predictor: Predictor) -
     assert path.read_bytes() == before
 
 
-def test_inputs_of_one_name_get_results_of_two(tmp_path: Path, predictor: Predictor) -> None:
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        write_volume(tmp_path / folder / "case.nii.gz")
-    inputs = [tmp_path / "a", tmp_path / "b"]
-    outputs = [outcome.output for outcome in predict_files(predictor, inputs, tmp_path / "out")]
-    assert [path.name for path in outputs if path] == ["case.nii.gz", "case-2.nii.gz"]
-
-
 def test_dicom_series_is_segmented_on_its_grid_and_named_without_its_folder(
     tmp_path: Path, predictor: Predictor, shared_data
 ) -> None:

@@ -1,0 +1,103 @@
+"""Results among files: what segmed or others derived from an image is no image to segment.
+
+Known by content: the mark that segmed writes into its own label maps and probabilities, NIfTI's
+label intent, and the segments in the header of a 3D Slicer segmentation. Results of versions that
+wrote no mark are known by the record of the run beside them.
+
+Source:
+    NIfTI-1.1 standard, nifti1.h: NIFTI_INTENT_LABEL.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from segmed.errors import ImageError
+from segmed.io.bytestream import unzipped
+from segmed.io.nifti import is_nifti, parse_header
+
+ResultMark = Literal["segmed label map", "segmed probabilities"]
+LABEL_MARK: ResultMark = "segmed label map"
+PROBS_MARK: ResultMark = "segmed probabilities"
+LABEL_INTENT = 1002
+"""NIFTI_INTENT_LABEL: the value at each voxel is an index into some set of labels."""
+
+RUN_RECORD = "predictions.json"
+"""What `segmed predict` writes beside its results."""
+
+LEDGER, ARCHIVE_OUTPUTS = "ledger.sqlite", "segmentations"
+"""Ledger and results in the output folder of an archive run."""
+
+DICOM_RESULTS = (".seg.dcm", ".rtstruct.dcm")
+"""Endings that segmed gives to DICOM results."""
+
+HEAD_BYTES = 4096
+
+
+def why_result(path: Path) -> str:
+    """How a file is known as a result; empty if it may be an image.
+
+    Args:
+        path: Any file. One that cannot be opened may be an image: its reader says what is wrong.
+    """
+    if path.name.endswith(DICOM_RESULTS):
+        return "a segmentation object of segmed"
+    try:
+        with unzipped(path) as stream:
+            head = stream.read(HEAD_BYTES)
+        return _why_nifti(head, path) if is_nifti(head) else _why_other(head)
+    except (ImageError, OSError):
+        return ""
+
+
+def _why_nifti(head: bytes, path: Path) -> str:
+    header = parse_header(head[:540], path)
+    description = bytes(header["descrip"]).rstrip(b"\0").decode("latin-1")
+    if description in (LABEL_MARK, PROBS_MARK):
+        return f"a result: {description}"
+    return "a label map (NIfTI intent LABEL)" if int(header["intent_code"]) == LABEL_INTENT else ""
+
+
+def _why_other(head: bytes) -> str:
+    if head.startswith(b"\x89PNG") and LABEL_MARK.encode() in head[:512]:
+        return f"a result: {LABEL_MARK}"
+    if head.startswith(b"NRRD") and b"Segment0_ID:=" in head:
+        return "a segmentation of 3D Slicer"
+    return ""
+
+
+def results_among(files: Iterable[Path]) -> dict[Path, str]:
+    """The results among files, and how each is known.
+
+    Args:
+        files: Files of any folders; records of runs beside them are read.
+    """
+    known: dict[Path, frozenset[str]] = {}
+    found = {}
+    for path in files:
+        if path.parent not in known:
+            known[path.parent] = _recorded(path.parent)
+        if path.name in known[path.parent]:
+            found[path] = f"a result of the run that {RUN_RECORD} describes"
+        elif why := why_result(path):
+            found[path] = why
+    return found
+
+
+def _recorded(folder: Path) -> frozenset[str]:
+    """Names of the files in a folder that its record calls results."""
+    try:
+        record = json.loads((folder / RUN_RECORD).read_bytes())
+        outputs = [Path(entry["output"]) for entry in record["outcomes"] if entry["output"]]
+    except (OSError, ValueError, TypeError, KeyError):
+        return frozenset()
+    beside = {folder.name, ""}
+    return frozenset(path.name for path in outputs if path.parent.name in beside)
+
+
+def is_archive_outputs(folder: Path) -> bool:
+    """True for the folder of the results of an archive run."""
+    return folder.name == ARCHIVE_OUTPUTS and (folder.parent / LEDGER).is_file()
