@@ -20,6 +20,8 @@ from segmed.manifest.content import image_digest, is_as_listed
 from segmed.manifest.faults import CaseRecord, Fault, note, order_of
 from segmed.manifest.label_values import values_in
 from segmed.manifest.outliers import duplicates, outliers
+from segmed.manifest.resampled import extents_of
+from segmed.manifest.resampling_faults import resampling_faults
 from segmed.manifest.schema import Case, Manifest
 
 
@@ -34,7 +36,8 @@ def check_manifest(
     Errors make a case unfit: a missing or unreadable file, a digest that differs, another grid,
     label values that are no labels, no label in training, a wrong number of channels, a constant
     image, a second copy of another case. Notes are for a look: labels stored as floats, empty
-    labels, outliers of intensity or spacing, a structure that never occurs.
+    labels, outliers of intensity or spacing, a structure that never occurs, structures that are
+    lost at the median spacing. An image whose size is out of all bounds at it is an error.
 
     Args:
         manifest: What to check.
@@ -45,9 +48,10 @@ def check_manifest(
         Faults in the manifest's order of cases, errors before notes; empty where all is well.
     """
     cases = [*manifest.training, *manifest.test]
+    training = frozenset(case.id for case in manifest.training)
     records: dict[str, CaseRecord] = {}
     with ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
-        waiting = [pool.submit(check_case, manifest, case) for case in cases]
+        waiting = [pool.submit(check_case, manifest, case, training) for case in cases]
         for done, future in enumerate(as_completed(waiting), start=1):
             record = future.result()
             records[record.case_id] = record
@@ -56,17 +60,24 @@ def check_manifest(
     ordered = [records[case.id] for case in cases]
     faults = [fault for record in ordered for fault in record.faults]
     faults += duplicates(ordered) + outliers(manifest, ordered) + _absent(manifest, ordered)
+    faults += resampling_faults(manifest, ordered, workers=workers)
     return sorted(faults, key=order_of([case.id for case in cases]))
 
 
-def check_case(manifest: Manifest, case: Case) -> CaseRecord:
-    """The faults of one case by itself, and the facts that are compared between cases."""
+def check_case(manifest: Manifest, case: Case, training: frozenset[str]) -> CaseRecord:
+    """The faults of one case by itself, and the facts that are compared between cases.
+
+    Args:
+        manifest: Where the case comes from.
+        case: The case.
+        training: Ids of the training cases.
+    """
     record = CaseRecord(case.id)
     names = [*case.image, *([case.label] if case.label else [])]
     missing = [name for name in names if not (manifest.root / name).exists()]
     for name in missing:
         record.error("missing_file", f"{name} does not exist; restore it or drop the case")
-    if case.label is None and case in manifest.training:
+    if case.label is None and case.id in training:
         record.error("missing_label", "a training case without a label; add one or move it to test")
     if missing:
         return record
@@ -146,6 +157,7 @@ def _check_label(manifest: Manifest, path: Path, grid: Grid | None, record: Case
     if not values:
         record.note("empty_label", f"{path.name} is background only")
     record.values = frozenset(values & known)
+    record.extents = extents_of(np.asarray(label)[0], known)
 
 
 def _difference(image: Grid, label: Grid) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from segmed.geometry import Grid
+from segmed.manifest.resampled import Extent
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class CaseRecord:
         content: Digest of the image's voxels.
         levels: Mean intensity of each channel.
         values: Known label values that occur.
+        extents: Sizes of the structures.
     """
 
     case_id: str
@@ -50,6 +52,7 @@ class CaseRecord:
     content: str | None = None
     levels: tuple[float, ...] = ()
     values: frozenset[int] = frozenset()
+    extents: tuple[Extent, ...] = ()
 
     def error(self, code: str, message: str) -> None:
         """Remembers a fault that makes the case unfit."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import nibabel as nib
 import numpy as np
 
-from segmed.geometry import Grid
 from segmed.manifest.faults import CaseRecord, Fault, note
+from segmed.manifest.resampled import world_spacing
 from segmed.manifest.schema import Manifest
 
 SPACING_FACTOR = 2.0
@@ -47,7 +46,8 @@ def outliers(manifest: Manifest, records: Sequence[CaseRecord]) -> list[Fault]:
 
 
 def _spacing(records: Sequence[CaseRecord]) -> list[Fault]:
-    edges = [_world_spacing(record.grid) for record in records if record.grid is not None]
+    grids = [record.grid for record in records if record.grid is not None]
+    edges = [np.asarray(world_spacing(grid)) for grid in grids]
     num_axes = max(len(one) for one in edges)
     usual = np.median([one for one in edges if len(one) == num_axes], axis=0)
     faults = []
@@ -61,14 +61,6 @@ def _spacing(records: Sequence[CaseRecord]) -> list[Fault]:
             message = f"voxels of {_mm(one)} mm, the median is {_mm(usual)} mm"
             faults.append(note(record.case_id, "spacing_outlier", message))
     return faults
-
-
-def _world_spacing(grid: Grid) -> np.ndarray:
-    """Voxel edges ordered by the body's axes, so that orientations compare."""
-    if len(grid.shape) < 3:
-        return np.asarray(grid.spacing_mm)
-    axes = nib.orientations.io_orientation(grid.affine_ras)[:, 0]
-    return np.asarray(grid.spacing_mm)[np.argsort(axes)]
 
 
 def _mm(edges: np.ndarray) -> str:

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from segmed.errors import ManifestError, SegmedError
-from segmed.geometry import reorientation, spacing_of
+from segmed.geometry import Grid, reorientation, spacing_of
 from segmed.io import grid_of
 from segmed.io.careful import read_images_carefully, read_label_carefully
+from segmed.manifest.resampled import Box, Extent, extents_of
 from segmed.manifest.schema import Case, Manifest
 
 FOREGROUND_SAMPLES = 10_000
@@ -33,6 +34,9 @@ class CaseFacts:
         class_voxels: Voxels of each label, in the manifest's order.
         foreground: Sampled intensities under the labels, `[channels, n]`.
         background_zero: Share of voxels that are exactly zero in all channels.
+        grid: Grid as stored.
+        box: Bounding box of voxels that are not zero, along the stored axes.
+        extents: Sizes of the structures.
     """
 
     shape: tuple[int, ...]
@@ -42,6 +46,9 @@ class CaseFacts:
     class_voxels: tuple[int, ...]
     foreground: npt.NDArray[np.float32]
     background_zero: float
+    grid: Grid
+    box: Box
+    extents: tuple[Extent, ...]
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,19 @@ def take_fingerprint(
     Raises:
         ManifestError: There is no training case, a case cannot be read, or 2D and 3D are mixed.
     """
+    return gather(survey(manifest, workers=workers, progress=progress))
+
+
+def survey(
+    manifest: Manifest,
+    *,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[CaseFacts]:
+    """Facts of every training case, in the manifest's order.
+
+    Args and Raises are those of `take_fingerprint`.
+    """
     if not manifest.training:
         raise ManifestError(f"manifest {manifest.name!r} has no training cases to plan from")
     facts: list[CaseFacts] = []
@@ -110,7 +130,7 @@ def take_fingerprint(
     dimensions = {len(fact.shape) for fact in facts}
     if len(dimensions) > 1:
         raise ManifestError(f"manifest {manifest.name!r} mixes 2D images and volumes: split it")
-    return _gather(facts)
+    return facts
 
 
 def _look_at(manifest: Manifest, case: Case) -> CaseFacts:
@@ -138,7 +158,8 @@ def _look_at(manifest: Manifest, case: Case) -> CaseFacts:
     order = _axis_order(grid.affine_ras, len(grid.shape))
     spacing_mm = spacing_of(grid.affine_ras)
     filled = (voxels != 0).any(axis=0)
-    filled_shape = _box_of(filled)
+    box = _box_of(filled)
+    filled_shape = tuple(stop - start for start, stop in box)
     return CaseFacts(
         shape=tuple(grid.shape[axis] for axis in order),
         filled_shape=tuple(filled_shape[axis] for axis in order),
@@ -149,17 +170,20 @@ def _look_at(manifest: Manifest, case: Case) -> CaseFacts:
         ),
         foreground=inside[:, ::step].astype(np.float32),
         background_zero=1.0 - float(filled.mean()),
+        grid=grid,
+        box=box,
+        extents=extents_of(values, {item.value for item in manifest.labels}),
     )
 
 
-def _box_of(filled: npt.NDArray[np.bool_]) -> tuple[int, ...]:
-    """Size of the bounding box of a mask; of an empty one, the whole."""
-    sizes = []
+def _box_of(filled: npt.NDArray[np.bool_]) -> Box:
+    """Bounding box of a mask; of an empty one, the whole."""
+    box = []
     for axis, size in enumerate(filled.shape):
         others = tuple(other for other in range(filled.ndim) if other != axis)
         used = np.flatnonzero(filled.any(axis=others))
-        sizes.append(int(used[-1] - used[0]) + 1 if used.size else size)
-    return tuple(sizes)
+        box.append((int(used[0]), int(used[-1]) + 1) if used.size else (0, size))
+    return tuple(box)
 
 
 def _axis_order(affine_ras: npt.NDArray[np.float64], axes: int) -> Sequence[int]:
@@ -169,7 +193,8 @@ def _axis_order(affine_ras: npt.NDArray[np.float64], axes: int) -> Sequence[int]
     return [int(axis) for axis in np.argsort(reorientation(affine_ras, "RAS")[:, 0])]
 
 
-def _gather(facts: Sequence[CaseFacts]) -> Fingerprint:
+def gather(facts: Sequence[CaseFacts]) -> Fingerprint:
+    """The fingerprint of the cases that were surveyed."""
     shapes = np.array([fact.shape for fact in facts])
     filled = np.array([fact.filled_shape for fact in facts])
     spacings = np.array([fact.spacing_mm for fact in facts])

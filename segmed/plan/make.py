@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -9,9 +10,10 @@ from typing import Literal
 
 from segmed.errors import UsageError
 from segmed.manifest.schema import Manifest
-from segmed.plan.fingerprint import Fingerprint, take_fingerprint
+from segmed.plan.fingerprint import Fingerprint, gather, survey
 from segmed.plan.mirroring import plan_mirroring
 from segmed.plan.networks import BASE_WIDTH, Size, plan_networks
+from segmed.plan.resampled import losses_in_words, lost_structures
 from segmed.plan.schema import (
     Augmentation,
     Inference,
@@ -21,6 +23,8 @@ from segmed.plan.schema import (
     Recipe,
 )
 from segmed.plan.topology import plan_patch, plan_topology
+
+log = logging.getLogger(__name__)
 
 COARSE_AXIS_RATIO = 3.0
 """An axis this many times coarser than the finest is resampled apart."""
@@ -98,17 +102,21 @@ def make_plan(
     Raises:
         UsageError: The wish contradicts the images (3D of rasters, bias correction without an MR
             channel), or the memory is too little.
-        ManifestError: A training case cannot be read.
+        ManifestError: A training case cannot be read, or would have a size out of all bounds.
     """
     memory_gb = DEFAULT_MEMORY_GB if memory_gb is None else memory_gb
     if memory_gb <= 0:
         raise UsageError(f"--memory-gb must be positive, got {memory_gb}")
-    facts = take_fingerprint(manifest, progress=progress)
+    cases = survey(manifest, progress=progress)
+    facts = gather(cases)
     choice = _choose_dimensions(facts, spatial_dims)
     reasons = {"spatial_dims": choice.why}
     preprocessing = _plan_preprocessing(manifest, facts, choice, reasons)
     if bias_correction:
         preprocessing = _with_bias_correction(preprocessing, manifest, reasons)
+    if lost := lost_structures(manifest, cases, preprocessing):
+        reasons["resampling"] = losses_in_words(lost)
+        log.warning("%s", reasons["resampling"])
     axes = _network_axes(facts, choice)
     spacing_mm = [preprocessing.spacing_mm[axis] for axis in axes]
     stored = facts.median_filled_shape if preprocessing.crop_nonzero else facts.median_shape

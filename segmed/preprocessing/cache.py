@@ -23,6 +23,7 @@ from segmed.io.careful import read_images_carefully, read_label_carefully
 from segmed.io.parts import files_of
 from segmed.manifest import Case, Manifest, image_digest
 from segmed.manifest.content import is_as_listed
+from segmed.manifest.label_values import values_in
 from segmed.metatensor import MetaTensor
 from segmed.metrics.training_norms import measure_reference
 from segmed.plan.schema import Plan
@@ -33,6 +34,9 @@ log = logging.getLogger(__name__)
 
 CACHE_FORM = 3
 """Version of what `prepare` does and of how it is kept; raise it when either changes."""
+
+LOST = "lost"
+"""Key of a case's measures that holds the names of structures lost by resampling."""
 
 TORCH_TYPES = {"f4": torch.float32, "u1": torch.uint8, "i2": torch.int16, "i4": torch.int32,
                "i8": torch.int64}  # fmt: skip
@@ -104,8 +108,23 @@ def _entry_of(manifest: Manifest, case: Case, plan: Plan, cache_dir: Path) -> Pa
         image, label = _read(manifest, case)
         prepared, indices = _prepare(image, label, plan)
         measures = None if label is None else measure_reference(image, label, plan.labels)
+        if measures is not None and label is not None and indices is not None:
+            measures[LOST] = lost_names(label, indices, plan)
         _write_entry(entry, prepared, indices, measures)
     return entry
+
+
+def lost_names(label: Tensor, indices: Tensor, plan: Plan) -> list[str]:
+    """Structures of a label map that have no voxel left on the target grid.
+
+    Args:
+        label: Label values as stored.
+        indices: The same as class indices on the target grid, from `prepare_label`.
+        plan: The plan of the training set.
+    """
+    before, after = values_in(label), values_in(indices)
+    classes = enumerate(plan.labels, start=1)
+    return [item.name for k, item in classes if item.value in before and k not in after]
 
 
 def prepared_case(manifest: Manifest, case: Case, plan: Plan) -> tuple[Prepared, Tensor | None]:

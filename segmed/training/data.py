@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from segmed.manifest.schema import Case, Manifest
 from segmed.metrics.training_norms import training_norms
 from segmed.plan.schema import Plan
 from segmed.preprocessing import cached_case, cached_measures
+from segmed.preprocessing.cache import LOST
 from segmed.training.augmentation import (
     AugmentationDraw,
     apply_augmentation,
@@ -29,6 +32,11 @@ from segmed.training.sampling import (
     draw_patches,
     step_generator,
 )
+
+log = logging.getLogger(__name__)
+
+LOST_STRUCTURES = "lost_structures"
+"""Key of a package's provenance: training cases in which resampling loses a structure, by name."""
 
 RESIDENT_SHARE = 0.25
 """Prepared cases stay on the GPU if they take at most this share of its free memory."""
@@ -89,8 +97,22 @@ def norms_of(
 
     It was measured when the cases were prepared: here a small file a case is read.
     """
-    measured = (cached_measures(manifest, case, plan, cache_dir) for case in cases)
-    return training_norms([measures for measures in measured if measures is not None])
+    found = (cached_measures(manifest, case, plan, cache_dir) for case in cases)
+    measured = [measures for measures in found if measures is not None]
+    lost = Counter(name for measures in measured for name in measures.pop(LOST, ()))
+    return {**training_norms(measured), **({LOST_STRUCTURES: dict(lost)} if lost else {})}
+
+
+def warn_of_losses(norms: Mapping[str, Any], spacing_mm: Sequence[float]) -> None:
+    """Log how many structures resampling leaves no voxel of, if there are such."""
+    if lost := norms.get(LOST_STRUCTURES):
+        log.warning(
+            "%d structures of training cases have no voxel left at %s mm and are not trained on: "
+            "%s; make a plan of a finer spacing if they matter",
+            sum(lost.values()),
+            " x ".join(f"{edge:.3g}" for edge in spacing_mm),
+            ", ".join(f"{name} in {count} cases" for name, count in sorted(lost.items())),
+        )
 
 
 def place_cases(cases: Sequence[TrainingCase], device: Device) -> list[TrainingCase]:

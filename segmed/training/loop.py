@@ -37,6 +37,7 @@ from segmed.training.data import (
     norms_of,
     one_ahead,
     place_cases,
+    warn_of_losses,
 )
 from segmed.training.device import Device, choose_device
 from segmed.training.distributed import Crew, join_crew
@@ -209,6 +210,7 @@ class _Run:
                 batch_size, plan.recipe.batch_size, crew.size, part,
             )  # fmt: skip
         if crew.leads:
+            warn_of_losses(run.norms, plan.preprocessing.spacing_mm)
             sweep(job.out_dir)
         if settings.resume and (job.out_dir / LAST).exists():
             run._resume()
