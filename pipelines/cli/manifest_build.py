@@ -32,6 +32,40 @@ def build(
     label_suffix: Annotated[
         str | None, typer.Option(help="What a mask's name adds to its image's: _mask, _1stHO.")
     ] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Images below SRC, braces list channels: 'sub-*/{FLAIR,T1}.nii.gz'; repeatable, "
+            "also as NAME=PATTERN.",
+        ),
+    ] = None,
+    label: Annotated[
+        str,
+        typer.Option(
+            metavar="PATTERN",
+            help="Labels below SRC: 'sub-*/mask.nii.gz'; braces list structures, one mask each.",
+        ),
+    ] = "",
+    channels: Annotated[
+        str,
+        typer.Option(metavar="NAME,...", help="Channels to take, in order, or their names."),
+    ] = "",
+    require: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Drop cases without this channel; repeatable."),
+    ] = None,
+    masks_folder: Annotated[
+        str,
+        typer.Option(metavar="DIR", help="Folder with several masks an image: CASE/*.png."),
+    ] = "",
+    masks: Annotated[
+        str | None,
+        typer.Option(
+            help="Several masks of a case become: union, instances (1, 2, ...) or structures (by "
+            "file name)."
+        ),
+    ] = None,
     modality: Annotated[
         str,
         typer.Option(
@@ -42,7 +76,7 @@ def build(
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Build a manifest from a folder; what names decided is listed.
+    """Build a manifest from a folder; what was kept, dropped and guessed is listed.
 
     Example: segmed manifest build Task04_Hippocampus -o hippocampus.json --format msd
     """
@@ -61,7 +95,13 @@ def build(
         num_folds=folds,
         seed=seed,
         group_by=group_by,
-        label_names=[one.strip() for one in label_names.split(",") if one.strip()],
+        label_names=_names(label_names),
+        images=tuple(image or ()),
+        label=label,
+        channels=_names(channels),
+        require=tuple(require or ()),
+        masks_folder=masks_folder,
+        masks=masks,
         label_suffix=label_suffix,
         made_in=out.resolve().parent / f"{out.stem}-labels",
     )
@@ -89,6 +129,10 @@ def build(
         ],
         as_json=as_json,
     )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(one.strip() for one in text.split(",") if one.strip())
 
 
 def _modalities_named(text: str) -> dict[str, str]:

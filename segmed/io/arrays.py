@@ -16,6 +16,7 @@ from segmed.io.nifti import is_nifti, read_nifti
 from segmed.io.nrrd import MAGIC, read_nrrd
 from segmed.io.raster import raster_format, read_raster
 from segmed.io.source import Loaded
+from segmed.io.stack import is_stack, read_stack
 
 
 def load(
@@ -57,6 +58,8 @@ def _load(
     path: Path, limits: ReadLimits, *, exact: bool, grid: Grid | None, num_channels: int
 ) -> Loaded:
     """As `load`; what the system says against reading comes out as it is."""
+    if is_stack(path):
+        return read_stack(path, limits, exact=exact)
     if path.is_dir():
         return _load_dicom(path, limits, exact=exact, grid=grid)
     if not path.is_file():

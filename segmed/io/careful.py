@@ -22,6 +22,7 @@ from segmed.io.nifti import is_nifti
 from segmed.io.raster import raster_format
 from segmed.io.read import as_channels, grid_of, read_image
 from segmed.io.source import Loaded
+from segmed.io.stack import is_stack
 from segmed.io.tensors import as_label
 from segmed.metatensor import MetaTensor
 
@@ -44,13 +45,11 @@ def read_image_carefully(path: Path | str, *, num_channels: int = 1) -> MetaTens
     start = _start(path)
     if is_nifti(start):
         return read_image(path, num_channels=num_channels)
+    if raster_format(start) or is_stack(path):
+        return read_image_isolated(path)
     if path.is_dir() or looks_like_dicom(start[:132]):
         return read_series_carefully(only_series(path))
-    return (
-        read_image_isolated(path)
-        if raster_format(start)
-        else read_image(path, num_channels=num_channels)
-    )
+    return read_image(path, num_channels=num_channels)
 
 
 def _start(path: Path) -> bytes:
@@ -80,7 +79,8 @@ def load_label_carefully(path: Path | str, *, grid: Grid | None = None) -> Loade
     path = Path(path)
     start = _start(path)
     is_dicom = not is_nifti(start) and (path.is_dir() or looks_like_dicom(start[:132]))
-    if raster_format(start) or (is_dicom and only_series(path).is_encapsulated):
+    is_raster = raster_format(start) is not None or is_stack(path)
+    if is_raster or (is_dicom and only_series(path).is_encapsulated):
         return load_isolated(path, exact=True, grid=grid)
     return load(path, DEFAULT_LIMITS, exact=True, grid=grid)
 

@@ -12,6 +12,7 @@ from segmed.io.limits import DEFAULT_LIMITS
 from segmed.io.metaimage import is_metaimage, metaimage_files
 from segmed.io.nifti import is_nifti, nifti_files
 from segmed.io.nrrd import MAGIC, nrrd_files
+from segmed.io.stack import in_order, is_stack, stack_files
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
@@ -22,8 +23,8 @@ def files_of(path: Path) -> tuple[Path, ...]:
 
     Returns:
         The file; of an image in two files the header, then the voxels; of a folder the files of its
-        one series. A file that its reader would refuse stands alone; a folder without exactly one
-        series gives nothing.
+        one series, or its slices in order if it is a stack of rasters. A file that its reader would
+        refuse stands alone; a folder without exactly one series gives nothing.
     """
     try:
         return _files_of(path)
@@ -32,6 +33,8 @@ def files_of(path: Path) -> tuple[Path, ...]:
 
 
 def _files_of(path: Path) -> tuple[Path, ...]:
+    if is_stack(path):
+        return tuple(in_order(stack_files(path)))
     if path.is_dir():
         return only_series(path).files
     start = start_of(path)

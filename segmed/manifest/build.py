@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segmed.errors import ManifestError, unknown_name
+from segmed.errors import ManifestError, UsageError, unknown_name
 from segmed.manifest.content import with_digests
 from segmed.manifest.dataset_json import is_nnunet, load_description
-from segmed.manifest.draft import Draft, group_of, image_files
+from segmed.manifest.draft import Draft, group_of, images_in
 from segmed.manifest.folds import assign_folds, split_groups
-from segmed.manifest.from_dataset_json import draft_from_msd, draft_from_nnunet
+from segmed.manifest.from_dataset_json import draft_from_msd, draft_from_nnunet, renamed
 from segmed.manifest.from_dicom import draft_from_dicom, has_dicom
 from segmed.manifest.from_folders import draft_from_folders, paired_folders
-from segmed.manifest.made_labels import LabelMaker
+from segmed.manifest.from_masks import draft_from_masks
+from segmed.manifest.from_patterns import Wanted, draft_from_patterns
+from segmed.manifest.made_labels import MASK_MODES, LabelMaker, MaskMode
 from segmed.manifest.schema import Case, Manifest
 from segmed.naming import guess_subjects
 
 DEFAULT_FOLDS = 5
+
+EXAMPLES = (
+    "Known are, for example: dataset.json (Decathlon, MONAI, nnU-Net); "
+    "imagesTr/CASE_0000.nii.gz with labelsTr/CASE.nii.gz; images/CASE.png with masks/CASE.png; "
+    "images/CASE/0001.png with labels/CASE/0001.png (slices of a volume); CASE.png with "
+    "CASE_mask.png (--label-suffix _mask); DICOM series with a DICOM-SEG, an RTSTRUCT or a mask "
+    "series. Any other tree is read by patterns: --image 'sub-*/{T1,FLAIR}.nii.gz' --label "
+    "'sub-*/mask.nii.gz'"
+)
+"""The layouts in one line, for the error about an unknown one."""
+
 FORMATS = ("auto", "msd", "nnunet", "folders", "dicom", "raster")
 
 
@@ -32,12 +45,43 @@ class Reading:
     Attributes:
         label_names: Names of the structures by growing value, for sources that do not say.
         label_suffix: What a mask's file name adds to its image's; of several graders, whose.
+        images: Patterns of image files; see `patterns`.
+        label: Pattern of label files.
+        channels: Names of the channels, in order.
+        require: Channels without which a case is dropped.
+        masks_folder: Folder with several mask files for each image.
+        masks: How these are put together; see `made_labels`.
         made_in: Folder for label maps that have to be put together from several files.
     """
 
     label_names: Sequence[str] = ()
     label_suffix: str | None = None
+    images: Sequence[str] = ()
+    label: str = ""
+    channels: Sequence[str] = ()
+    require: Sequence[str] = ()
+    masks_folder: str = ""
+    masks: MaskMode | None = None
     made_in: Path | None = None
+
+    def check(self) -> None:
+        """Refuse options that do not go together.
+
+        Raises:
+            UsageError: They contradict each other.
+        """
+        if bool(self.images) != bool(self.label):
+            given, lacking = ("--image", "--label") if self.images else ("--label", "--image")
+            raise UsageError(f"{given} needs {lacking}: both are patterns of files")
+        if self.images and (self.masks_folder or self.label_suffix):
+            raise UsageError(
+                "--image and --label say where the masks are: leave out --masks-folder and "
+                "--label-suffix"
+            )
+        if self.masks is not None and self.masks not in MASK_MODES:
+            raise unknown_name("way to put masks together", self.masks, MASK_MODES)
+        if len(set(self.channels)) < len(self.channels):
+            raise UsageError(f"--channels {','.join(self.channels)}: a name occurs twice")
 
 
 def build_manifest(
@@ -78,28 +122,42 @@ def build_manifest(
         raise ManifestError(f"{source} is no folder: give the folder that holds the image set")
     if format not in FORMATS:
         raise unknown_name("manifest format", format, FORMATS)
-    chosen = detect_format(source) if format == "auto" else format
-    draft = _draft(source, chosen, Reading(**reading))
+    how = Reading(**reading)
+    how.check()
+    draft = _draft(source, format, how)
     return _finished(
         dataclasses.replace(draft, name=name or draft.name), source, num_folds, seed, group_by
     )
 
 
 def _draft(source: Path, layout: str, how: Reading) -> Draft:
-    maker = LabelMaker(how.made_in)
-    names = how.label_names
-
-    def by_files() -> Draft:
-        return draft_from_folders(source, label_suffix=how.label_suffix, label_names=names)
-
-    drafts: dict[str, Callable[[], Draft]] = {
-        "msd": lambda: draft_from_msd(source, label_names=names, maker=maker),
-        "nnunet": lambda: draft_from_nnunet(source, label_names=names),
-        "dicom": lambda: draft_from_dicom(source, label_names=names),
-        "folders": by_files,
-        "raster": by_files,
-    }
-    return drafts[layout]()
+    maker, names, channels = LabelMaker(how.made_in), how.label_names, tuple(how.channels)
+    if how.images:
+        wanted = Wanted(tuple(how.images), how.label, channels, tuple(how.require), how.masks)
+        return draft_from_patterns(source, wanted, label_names=names, maker=maker)
+    if how.masks_folder:
+        return draft_from_masks(
+            source,
+            how.masks_folder,
+            mode=how.masks,
+            label_names=names,
+            channels=channels,
+            maker=maker,
+        )
+    chosen = detect_format(source) if layout == "auto" else layout
+    if chosen == "nnunet" and not (source / "dataset.json").is_file():
+        chosen = "folders"
+    if chosen == "dicom":
+        return draft_from_dicom(source, label_names=names, order=channels, require=how.require)
+    if how.require:
+        raise UsageError("--require chooses among the channels of --image patterns and DICOM trees")
+    if chosen in {"folders", "raster"}:
+        return draft_from_folders(
+            source, label_suffix=how.label_suffix, label_names=names, channels=channels
+        )
+    if chosen == "nnunet":
+        return renamed(draft_from_nnunet(source, label_names=names), channels)
+    return renamed(draft_from_msd(source, label_names=names, maker=maker), channels)
 
 
 def detect_format(source: Path) -> str:
@@ -115,12 +173,9 @@ def detect_format(source: Path) -> str:
     if has_dicom(source):
         return "dicom"
     inner = [source, *(path for path in sorted(source.iterdir()) if path.is_dir())]
-    if any(image_files(folder) for folder in inner):
+    if any(images_in(folder) for folder in inner):
         return "raster"
-    raise ManifestError(
-        f"{source} is of no known layout: expected dataset.json, images/ and labels/, a tree of "
-        "DICOM series, or images with masks beside them"
-    )
+    raise ManifestError(f"{source} is of no known layout. {EXAMPLES}")
 
 
 def _finished(

@@ -54,8 +54,11 @@ def image_digest(path: Path) -> str:
         FileNotFoundError: There is nothing at `path`, or something without an end.
     """
     from segmed.io.parts import files_of  # noqa: PLC0415 - readers of images, for images alone
+    from segmed.io.stack import is_stack  # noqa: PLC0415 - as below
 
     files = files_of(path)
+    if files and is_stack(path):
+        return _joined(["stack of slices, in order", *map(digest, files)])
     if path.is_dir():
         return _joined(sorted(map(digest, files))) if files else digest(path)
     if len(files) == 1:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from segmed.errors import ManifestError
 from segmed.io.image_names import has_image_suffix, stem_of
+from segmed.io.stack import is_stack
 from segmed.manifest.content import is_hidden
 from segmed.manifest.schema import Case
 from segmed.structures import Channel, LabelClass
@@ -45,6 +46,19 @@ def image_files(folder: Path) -> list[Path]:
     """The image files directly in a folder, by name; hidden ones such as `._*` are passed over."""
     found = (path for path in folder.iterdir() if path.is_file() and not is_hidden(path))
     return sorted(path for path in found if has_image_suffix(path))
+
+
+def images_in(folder: Path, *, stacks: bool = True) -> list[Path]:
+    """The image files directly in a folder; without any, its subfolders that are stacks of slices.
+
+    Args:
+        folder: The folder.
+        stacks: Also look for stacks (see `segmed.io.stack`).
+    """
+    files = image_files(folder)
+    if files or not stacks:
+        return files
+    return [path for path in sorted(folder.iterdir()) if not is_hidden(path) and is_stack(path)]
 
 
 def by_stem(files: Iterable[Path]) -> dict[str, Path]:

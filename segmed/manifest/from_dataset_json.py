@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -208,6 +209,22 @@ def _labels(
         raise told.fault(f": label value {values[-1]} is too large; at most {MAX_LABEL_VALUE}")
     named = {value: _plain(names[value]) or f"label_{value}" for value in values}
     return tuple(LabelClass(name=name, value=value) for value, name in named.items())
+
+
+def renamed(draft: Draft, names: Sequence[str]) -> Draft:
+    """A draft with other names for its channels, or the same if none are given.
+
+    Raises:
+        ManifestError: There are more or fewer channels.
+    """
+    if not names:
+        return draft
+    if len(names) != len(draft.channels):
+        known = ", ".join(channel.name for channel in draft.channels)
+        raise ManifestError(
+            f"--channels names {len(names)} channels, the set has {len(draft.channels)} ({known})"
+        )
+    return dataclasses.replace(draft, channels=_channels(list(names)))
 
 
 def _channels(names: list[str]) -> tuple[Channel, ...]:

@@ -60,7 +60,13 @@ def has_dicom(folder: Path) -> bool:
     return False
 
 
-def draft_from_dicom(folder: Path, *, label_names: Sequence[str] = ()) -> Draft:
+def draft_from_dicom(
+    folder: Path,
+    *,
+    label_names: Sequence[str] = (),
+    order: Sequence[str] = (),
+    require: Sequence[str] = (),
+) -> Draft:
     """A draft from any tree of DICOM files.
 
     A study is a case, its patient the group. Its channels are the series whose descriptions occur
@@ -70,6 +76,9 @@ def draft_from_dicom(folder: Path, *, label_names: Sequence[str] = ()) -> Draft:
     Args:
         folder: The tree. Each series lies in a folder of its own.
         label_names: Names of the structures by growing value; else `foreground` or `label_N`.
+
+        order: Names of the channels in order; all that the studies share if empty.
+        require: Channels without which a study is dropped.
 
     Raises:
         ManifestError: No study has a mask and a channel in common with the others, a study has

@@ -9,10 +9,11 @@ from pathlib import Path
 from segmed.errors import ImageError, ManifestError
 from segmed.io.careful import read_image_carefully
 from segmed.io.image_names import stem_of
-from segmed.manifest.draft import Draft, by_stem, case_id, image_files, relative
-from segmed.manifest.from_dataset_json import channel_files
+from segmed.manifest.draft import Draft, by_stem, case_id, image_files, images_in, relative
+from segmed.manifest.from_dataset_json import channel_files, nnunet_cases
 from segmed.manifest.label_values import COLOURS, label_values, named_labels
 from segmed.manifest.schema import Case
+from segmed.naming import guess_modality
 from segmed.structures import Channel
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "imagesTr")
@@ -27,18 +28,24 @@ def paired_folders(folder: Path) -> tuple[Path, Path] | None:
 
 
 def draft_from_folders(
-    folder: Path, *, label_suffix: str | None = None, label_names: Sequence[str] = ()
+    folder: Path,
+    *,
+    label_suffix: str | None = None,
+    label_names: Sequence[str] = (),
+    channels: Sequence[str] = (),
 ) -> Draft:
     """A draft from `images/` and `labels/`, or from one folder with images and masks together.
 
     A mask belongs to the image of the same name, or of the same name plus `label_suffix`. Images
-    named `ID_0000.ext`, `ID_0001.ext`, ... are the channels of one case.
+    named `ID_0000.ext`, `ID_0001.ext`, ... are the channels of one case. A folder of slices, such
+    as `images/ID/0001.png`, is a volume. Images of `imagesTs` beside `imagesTr` are kept out.
 
     Args:
         folder: The source.
         label_suffix: What a mask's name has after its image's name; needed where both lie
             together. With several graders it chooses one (`_1stHO`).
         label_names: Names of the structures, by growing value; else `foreground` or `label_N`.
+        channels: Names of the channels in order; else by number, or by colour.
 
     Raises:
         ManifestError: Nothing is found, an image has no mask or a mask no image, or the masks
@@ -48,19 +55,21 @@ def draft_from_folders(
     if pair is None:
         images, labels = _side_by_side(folder, label_suffix)
     else:
-        images = {stem: [path] for stem, path in by_stem(image_files(pair[0])).items()}
-        labels = by_stem(image_files(pair[1]))
+        images = {stem: [path] for stem, path in by_stem(images_in(pair[0])).items()}
+        labels = by_stem(images_in(pair[1]))
         images = _with_channels(pair[0], images, labels, label_suffix)
     if not images:
         raise ManifestError(f"{folder} holds no image files: known are {', '.join(_suffixes())}")
     cases = _paired(folder, images, labels, label_suffix or "")
-    channels = _channels(folder, cases[0])
+    found = channels_of(folder, cases[0], channels)
+    test = nnunet_cases(folder, "Ts", len(found), needs_label=False) if pair else ()
     values = label_values(folder, [case.label for case in cases if case.label])
     return Draft(
         name=case_id(folder.resolve().name),
         labels=named_labels(values, label_names),
-        channels=channels,
+        channels=found,
         training=tuple(cases),
+        test=test,
     )
 
 
@@ -133,12 +142,31 @@ def _paired(
     ]
 
 
-def _channels(folder: Path, case: Case) -> tuple[Channel, ...]:
-    if len(case.image) > 1:
-        return tuple(Channel(name=f"channel_{n}") for n in range(len(case.image)))
+def channels_of(folder: Path, case: Case, names: Sequence[str]) -> tuple[Channel, ...]:
+    """The channels of an image set, from one of its cases.
+
+    Args:
+        folder: Where paths start from.
+        case: The case.
+        names: Names of the channels in order; else by number, or by colour.
+
+    Raises:
+        ManifestError: The image cannot be read, or has another number of channels.
+    """
+    count = len(case.image)
     try:
-        count = int(read_image_carefully(folder / case.image[0]).shape[0])
+        if count == 1:
+            expected = max(len(names), 1)
+            image = read_image_carefully(folder / case.image[0], num_channels=expected)
+            count = int(image.shape[0])
     except ImageError as error:
-        raise ManifestError(f"case {case.id!r}: {error}") from error
-    names = COLOURS.get(count, tuple(f"channel_{n}" for n in range(count)))
-    return tuple(Channel(name=name) for name in names)
+        hint = "; --channels names the volumes" if error.reason == "four_dimensional" else ""
+        raise ManifestError(f"case {case.id!r}: {error}{hint}") from error
+    if names and len(names) != count:
+        raise ManifestError(
+            f"--channels names {len(names)} channels ({', '.join(names)}), case {case.id!r} has "
+            f"{count}"
+        )
+    plain = COLOURS.get(count) if len(case.image) == 1 else None
+    chosen = names or plain or [f"channel_{n}" for n in range(count)]
+    return tuple(Channel(name=name, modality=guess_modality(name).modality) for name in chosen)

@@ -46,13 +46,23 @@ class LabelMaker:
         mode: MaskMode = "union",
         names: Sequence[str] = (),
     ) -> Path:
+        """The label map of a case from its masks, with the values of a mode.
+
+        Args:
+            case_id: Name of the case and of the file.
+            files: The masks, as for `with_values`.
+            mode: How values are given.
+            names: For `structures`: all file stems in the order of their values, from 1.
+        """
+        return self.with_values(case_id, files, _values(files, mode, names))
+
+    def with_values(self, case_id: str, files: Sequence[Path], values: Sequence[int]) -> Path:
         """The label map of a case from its masks; a voxel that is not 0 belongs to a mask.
 
         Args:
             case_id: Name of the case and of the file.
             files: The masks, on one grid, at least one.
-            mode: How values are given.
-            names: For `structures`: all file stems in the order of their values, from 1.
+            values: Value of each mask; masks of one value may overlap.
 
         Returns:
             The file written.
@@ -69,7 +79,6 @@ class LabelMaker:
                 )
         except (ImageError, GeometryError) as error:
             raise ManifestError(f"masks of case {case_id!r}: {error}") from error
-        values = _values(files, mode, names)
         label = torch.zeros(masks[0].shape, dtype=torch.int32)
         for path, mask, value in zip(files, masks, values, strict=True):
             inside = mask.as_tensor() != 0
@@ -82,6 +91,16 @@ class LabelMaker:
             label[inside] = value
         self.counts[case_id] = len(files)
         return self.write(case_id, label, masks[0])
+
+    def remarks(self, mode: MaskMode) -> list[str]:
+        """What was put together, in one line; none if nothing was."""
+        counts = self.counts.values()
+        if not counts:
+            return []
+        return [
+            f"{sum(counts)} masks of {len(counts)} cases ({min(counts)} to {max(counts)} a case) "
+            f"put together ({mode}) in {self.folder}"
+        ]
 
     def write(self, case_id: str, label: Tensor, like: MetaTensor) -> Path:
         """Write one label map on the grid of an image.
