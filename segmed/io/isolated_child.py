@@ -16,7 +16,8 @@ from pydicom.uid import AllTransferSyntaxes
 from segmed.errors import GeometryError, ImageError
 from segmed.geometry import Grid
 from segmed.io.arrays import load
-from segmed.io.dicom.audit import SeriesAudit, is_decodable
+from segmed.io.dicom.audit import SeriesAudit
+from segmed.io.dicom.checks import is_decodable
 from segmed.io.dicom.frames import Slice
 from segmed.io.dicom.read import load_series
 from segmed.io.limits import ReadLimits, out_of_memory

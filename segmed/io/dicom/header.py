@@ -13,14 +13,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import pydicom
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from segmed.io.dicom.frames import Elements, Slice, numbers, slices_of
+from segmed.io.dicom.elements import Elements, numbers, words
+from segmed.io.dicom.frames import Slice, slices_of
 from segmed.io.dicom.quick import quick_header
+from segmed.io.dicom.traits import TRAIT_TAGS
 from segmed.io.dicom.uid import short_hash
 
 MAX_INFLATED_BYTES = 1 << 30
@@ -32,14 +34,12 @@ not come near; empty elements do, and each of them would be parsed."""
 
 TAGS = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID",
-    "Modality", "ImageType", "SeriesDescription", "SeriesNumber", "InstanceNumber",
-    "BodyPartExamined", "ContrastBolusAgent", "ImagesInAcquisition", "AcquisitionNumber",
-    "AcquisitionTime", "ContentTime", "EchoTime", "EchoNumbers",
-    "TemporalPositionIdentifier", "TriggerTime", "DiffusionBValue",
+    "Modality", "SeriesDescription", "SeriesNumber", "InstanceNumber",
+    "BodyPartExamined", "ImagesInAcquisition", "ImageType", *TRAIT_TAGS,
     "ImagePositionPatient", "ImageOrientationPatient", "FrameOfReferenceUID", "PixelSpacing",
     "SliceThickness", "SpacingBetweenSlices", "Rows", "Columns", "SamplesPerPixel",
     "PhotometricInterpretation", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit",
-    "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
+    "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence",
     "LossyImageCompression",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
@@ -268,7 +268,7 @@ def _fields(dataset: Elements, path: Path, transfer_syntax: str) -> DicomHeader:
         study_uid=text("StudyInstanceUID"),
         patient_key=short_hash(text("PatientID")),
         modality=text("Modality"),
-        image_type=_strings(dataset.get("ImageType")),
+        image_type=words(dataset, "ImageType"),
         description=text("SeriesDescription"),
         body_part=text("BodyPartExamined"),
         contrast_agent=text("ContrastBolusAgent"),
@@ -286,12 +286,6 @@ def _fields(dataset: Elements, path: Path, transfer_syntax: str) -> DicomHeader:
         slices=slices,
         fault=fault,
     )
-
-
-def _strings(value: Any) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, str) else tuple(str(part) for part in value)
 
 
 def _measure_pixels(

@@ -39,7 +39,7 @@ _PIXELS = 0x7FE00008
 _TRANSFER_SYNTAX = 0x00020010
 _GROUPS = frozenset({0x52009229, 0x52009230})
 
-Value = str | int | float | list[str]
+Value = str | int | float | list[str] | list[float]
 
 
 class _Irregular(Exception):  # noqa: N818 - says that the other reader is wanted, is no error
@@ -178,10 +178,17 @@ def _unsigned(raw: bytes) -> int:
     return int(struct.unpack("<H", raw)[0])
 
 
-def _double(raw: bytes) -> float:
-    if len(raw) != 8:
-        raise _Irregular
-    return float(struct.unpack("<d", raw)[0])
+def _reals(code: str) -> Callable[[bytes], Value]:
+    """Reader of binary floats: one number, or a list of several."""
+    size = struct.calcsize(code)
+
+    def read(raw: bytes) -> Value:
+        if not raw or len(raw) % size:
+            raise _Irregular
+        values = [float(value) for (value,) in struct.iter_unpack("<" + code, raw)]
+        return values[0] if len(values) == 1 else values
+
+    return read
 
 
 def _presence(_raw: bytes) -> str:
@@ -194,7 +201,8 @@ _BINARY: dict[str, Callable[[bytes], Value]] = {
          "PixelRepresentation"),
         _unsigned,
     ),
-    "DiffusionBValue": _double,
+    **dict.fromkeys(("DiffusionBValue", "DiffusionGradientOrientation"), _reals("d")),
+    "NominalPercentageOfCardiacPhase": _reals("f"),
     "ModalityLUTSequence": _presence,
 }  # fmt: skip
 

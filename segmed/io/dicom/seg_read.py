@@ -25,7 +25,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from segmed.errors import GeometryError, ImageError
 from segmed.geometry import Grid
 from segmed.io.bytestream import refusal
-from segmed.io.dicom.audit import ORIENTATION_TOLERANCE
+from segmed.io.dicom.checks import ORIENTATION_TOLERANCE
 from segmed.io.dicom.frames import Slice, slices_of
 from segmed.io.dicom.header import tolerant_pydicom
 from segmed.io.dicom.read import decoding

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from segmed.geometry import Affine
 from segmed.io.dicom.frames import Slice
+from segmed.io.dicom.traits import difference_at_one_place
 
 SAME_POSITION_MM = 1e-3
 STEP_TOLERANCE = 0.03
@@ -106,8 +107,8 @@ def _repeated(ordered: Placed, heights: npt.NDArray[np.float64]) -> StackFault:
             groups[-1].append(index)
         else:
             groups.append([index])
-    counts = {len(group) for group in groups}
     doubles = [ordered[i][0] for group in groups if len(group) > 1 for i in group]
+    counts = {len(group) for group in groups}
     if len(counts) > 1:
         where = next(heights[group[0]] for group in groups if len(group) > 1)
         return StackFault(
@@ -116,15 +117,17 @@ def _repeated(ordered: Placed, heights: npt.NDArray[np.float64]) -> StackFault:
             f"than once (first at {where:.1f} mm)",
             doubles,
         )
-    parts = [part for _, part in ordered]
     volumes = f"{counts.pop()} slices at each of {len(groups)} positions"
-    if len({part.echo for part in parts}) > 1:
-        return StackFault("several_echoes", f"{volumes}: several echo times", doubles)
-    if len({part.b_value for part in parts}) > 1:
-        return StackFault("several_b_values", f"{volumes}: several diffusion weightings", doubles)
-    if len(groups) > 1 or len({part.time for part in parts}) > 1:
-        return StackFault("several_time_points", f"{volumes}: several volumes in time", doubles)
-    return StackFault("duplicate_slice", f"{volumes}", doubles)
+    named = difference_at_one_place([ordered[i][1].traits for i in groups[0]])
+    if named is not None:
+        return StackFault(named[0], f"{volumes}: {named[1]}", doubles)
+    if len(groups) > 1:
+        return StackFault(
+            "several_volumes",
+            f"{volumes}: several volumes, and no known element tells them apart",
+            doubles,
+        )
+    return StackFault("duplicate_slice", volumes, doubles)
 
 
 def _check_tilt(

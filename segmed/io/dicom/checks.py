@@ -1,0 +1,269 @@
+"""Checks of the images of one series before they are stacked: each gives a refusal or nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from pydicom.pixels import get_decoder
+from pydicom.uid import UID
+
+from segmed.io.dicom.frames import Slice
+from segmed.io.dicom.header import DicomHeader, Fault
+from segmed.io.dicom.traits import several_volumes
+
+NO_IMAGES = frozenset({"SEG", "PR", "SR", "KO", "RTDOSE", "RTSTRUCT", "RTPLAN", "REG"})
+"""Modalities whose pixels, if any, are no slices to be segmented."""
+
+MONOCHROME = frozenset({"MONOCHROME1", "MONOCHROME2"})
+COLOURED = frozenset({
+    "RGB", "ARGB", "CMYK", "HSV", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420",
+    "YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT", "XYB",
+})  # fmt: skip
+"""Values of PhotometricInterpretation that mean colour."""
+
+PROJECTIONS = frozenset({"CR", "DX", "MG", "XA", "RF", "PX", "IO", "RTIMAGE"})
+PROJECTION_CLASSES = ("Computed Radiography Image", "Digital X-Ray Image", "Digital Mammography",
+                      "Digital Intra-Oral", "X-Ray Angiographic Image", "XRF Image",
+                      "X-Ray Radiofluoroscopic", "RT Image")  # fmt: skip
+"""Projections by Modality, and by the name of their SOP class."""
+
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+SPACING_TOLERANCE_MM = 1e-3
+ORIENTATION_TOLERANCE = 1e-4
+"""Largest difference of direction cosines within one series; real series differ in the last digit
+that their text holds."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A refusal: its code, its one-line message and the files at fault."""
+
+    reason: str
+    message: str
+    offending: tuple[Path, ...] = ()
+
+
+def _own_faults(headers: Sequence[DicomHeader]) -> Verdict | None:
+    bad = [header for header in headers if header.fault]
+    if not bad:
+        return None
+    fault: Fault = bad[0].fault or Fault("unreadable", "")
+    more = f" (and {len(bad) - 1} more files)" if len(bad) > 1 else ""
+    return Verdict(
+        fault.reason, f"{bad[0].path.name}: {fault.message}{more}", tuple(h.path for h in bad)
+    )
+
+
+def _other_objects(headers: Sequence[DicomHeader]) -> Verdict | None:
+    bad = _where(headers, lambda h: h.modality in NO_IMAGES)
+    return _no_images(headers, bad)
+
+
+def _without_pixels(headers: Sequence[DicomHeader]) -> Verdict | None:
+    """Images that lost their pixels are damaged; what never had any is no image."""
+    if bad := _where(headers, lambda h: not h.has_pixels and _is_image(h)):
+        return Verdict("no_pixels", f"{len(bad)} of {len(headers)} images have no pixels", bad)
+    return _no_images(headers, _where(headers, lambda h: not h.has_pixels))
+
+
+def _is_image(header: DicomHeader) -> bool:
+    """Whether the SOP class is one of images, such as `MR Image Storage`."""
+    return bool(header.sop_class) and "Image Storage" in UID(header.sop_class).name
+
+
+def _no_images(headers: Sequence[DicomHeader], bad: tuple[Path, ...]) -> Verdict | None:
+    if not bad:
+        return None
+    kind = next(h.modality for h in headers if h.path == bad[0]) or "no modality"
+    return Verdict("not_image", f"{len(bad)} of {len(headers)} objects are no images ({kind})", bad)
+
+
+def _where(headers: Sequence[DicomHeader], test: Callable[[DicomHeader], bool]) -> tuple[Path, ...]:
+    return tuple(header.path for header in headers if test(header))
+
+
+def _kinds(headers: Sequence[DicomHeader]) -> Verdict | None:
+    """Refuse images that are no slices of a scalar volume."""
+    types = [{part.upper() for part in header.image_type} for header in headers]
+    localiser = tuple(
+        h.path for h, kind in zip(headers, types, strict=True) if kind & {"LOCALIZER", "SCOUT"}
+    )
+    if localiser:
+        return Verdict(
+            "localiser", f"{len(localiser)} of {len(headers)} images are localisers", localiser
+        )
+    mosaic = tuple(h.path for h, kind in zip(headers, types, strict=True) if "MOSAIC" in kind)
+    if mosaic:
+        return Verdict(
+            "mosaic", "slices are tiled into one mosaic image; export them apart", mosaic
+        )
+    if bad := _where(headers, lambda h: h.samples != 1 or _is_coloured(h)):
+        return Verdict("colour", f"{len(bad)} images are in colour, a volume holds one value", bad)
+    if bad := _where(headers, lambda h: h.photometric not in MONOCHROME):
+        return Verdict(
+            "unknown_photometric",
+            f"{len(bad)} images do not state a known PhotometricInterpretation",
+            bad,
+        )
+    if bad := _where(headers, lambda h: any(not part.is_scaled for part in h.slices)):
+        return Verdict("bad_scaling", f"{len(bad)} images state no usable rescaling of values", bad)
+    if bad := _where(headers, lambda h: h.has_lut):
+        return Verdict("modality_lut", "values go through a look-up table, not a slope", bad)
+    if bad := _where(headers, lambda h: not is_decodable(h.transfer_syntax)):
+        syntax = next(h.transfer_syntax for h in headers if h.path == bad[0])
+        return Verdict(
+            "transfer_syntax", f"pixels are encoded in {syntax}, which cannot be decoded", bad
+        )
+    return None
+
+
+def _is_coloured(header: DicomHeader) -> bool:
+    return header.photometric in COLOURED
+
+
+def _rescaling(headers: Sequence[DicomHeader]) -> Verdict | None:
+    """Refuse a series whose images do not agree on being rescaled, and to which unit."""
+    counted = Counter(part.rescale for header in headers for part in header.slices)
+    if len(counted) < 2:
+        return None
+    usual = counted.most_common(1)[0][0]
+    odd = _where(headers, lambda h: any(part.rescale != usual for part in h.slices))
+    if len({stated[:2] for stated in counted}) > 1:
+        message = f"rescaling is stated in some images and not in others ({len(odd)} differ)"
+    else:
+        units = sorted(unit or "none" for *_, unit in counted)
+        message = f"images rescaled to several units ({', '.join(units[:4])})"
+    return Verdict("mixed_rescale", message, odd)
+
+
+def _volumes(headers: Sequence[DicomHeader]) -> Verdict | None:
+    """Refuse several volumes in one series, also where each position holds one image only."""
+    parts = [(header.path, part) for header in headers for part in header.slices]
+    named = several_volumes([part.traits for _, part in parts])
+    if named is None:
+        return None
+    usual = Counter(part.traits for _, part in parts).most_common(1)[0][0]
+    odd = tuple(dict.fromkeys(path for path, part in parts if part.traits != usual))
+    return Verdict(named[0], f"several volumes in one series: {named[1]}", odd)
+
+
+@cache
+def is_decodable(transfer_syntax: str) -> bool:
+    """Whether a decoder for the pixels of a transfer syntax is installed."""
+    try:
+        return bool(get_decoder(UID(transfer_syntax)).is_available)
+    except NotImplementedError:
+        return False
+
+
+def _geometry(headers: Sequence[DicomHeader]) -> Verdict | None:
+    """Refuse slices that do not say where they lie."""
+    if bad := _where(headers, lambda h: len(h.slices) > 1 and any(map(_unplaced, h.slices))):
+        return Verdict("no_frame_positions", "frames of a multi-frame file have no positions", bad)
+    bad = _where(headers, lambda h: not h.slices or any(map(_unplaced, h.slices)))
+    if bad and all(_is_projection(h) for h in headers if h.path in bad):
+        kind = next(h.modality for h in headers if h.path == bad[0]) or "X-ray"
+        return Verdict(
+            "projection", f"{len(bad)} images are projections ({kind}), no slices of a volume", bad
+        )
+    if bad and all(is_capture(h) for h in headers if h.path in bad):
+        return Verdict("secondary_capture", "screen captures have no place in the patient", bad)
+    if bad:
+        return Verdict(
+            "missing_geometry",
+            f"{len(bad)} images lack position, orientation or pixel spacing",
+            bad,
+        )
+    return None
+
+
+def _rotations(headers: Sequence[DicomHeader]) -> Verdict | None:
+    """Refuse direction cosines that span no rectangle."""
+    if bad := _where(headers, lambda h: any(not _is_rotation(s.orientation) for s in h.slices)):
+        return Verdict("bad_orientation", "direction cosines are not perpendicular units", bad)
+    return None
+
+
+def _is_projection(header: DicomHeader) -> bool:
+    """Radiograph, mammogram, angiogram and the like: one image, and no plane in the patient."""
+    name = UID(header.sop_class).name if header.sop_class else ""
+    return header.modality in PROJECTIONS or any(word in name for word in PROJECTION_CLASSES)
+
+
+def is_capture(header: DicomHeader) -> bool:
+    """Secondary capture, or one of its multi-frame classes."""
+    return f"{header.sop_class}.".startswith(SECONDARY_CAPTURE + ".")
+
+
+def _unplaced(part: Slice) -> bool:
+    return part.position is None or part.orientation is None or part.spacing is None
+
+
+def _is_rotation(orientation: tuple[float, ...] | None) -> bool:
+    row, column = np.asarray(orientation).reshape(2, 3)
+    return bool(
+        abs(row @ row - 1) < 5e-3 and abs(column @ column - 1) < 5e-3 and abs(row @ column) < 2e-3
+    )
+
+
+def _one_of_each(headers: Sequence[DicomHeader]) -> Verdict | None:
+    """Refuse what must be the same in all files of a series and is not."""
+    for reason, what, value in (
+        ("mixed_patient", "patients", lambda h: h.patient_key),
+        ("mixed_study", "studies", lambda h: h.study_uid),
+        ("mixed_modality", "modalities", lambda h: h.modality),
+        ("mixed_size", "image sizes", lambda h: (h.rows, h.columns)),
+        ("mixed_frame_of_reference", "frames of reference", lambda h: h.frame_of_reference),
+        ("mixed_photometric", "photometric interpretations", lambda h: h.photometric),
+    ):
+        counted = Counter(value(header) for header in headers)
+        if len(counted) > 1:
+            usual = counted.most_common(1)[0][0]
+            odd = tuple(h.path for h in headers if value(h) != usual)
+            return Verdict(reason, f"images of {len(counted)} {what} in one series", odd)
+    return None
+
+
+def _one_grid(headers: Sequence[DicomHeader]) -> Verdict | None:
+    """Refuse slices of more than one orientation or pixel spacing."""
+    parts = [(header.path, part) for header in headers for part in header.slices]
+    for reason, what, values, tolerance in (
+        (
+            "mixed_orientation",
+            "orientations",
+            [part.orientation for _, part in parts],
+            ORIENTATION_TOLERANCE,
+        ),
+        ("mixed_spacing", "pixel spacings", [part.spacing for _, part in parts],
+         SPACING_TOLERANCE_MM),
+    ):  # fmt: skip
+        array = np.asarray(values, dtype=np.float64)
+        usual = np.median(array, axis=0)
+        nearest = array[np.argmin(np.abs(array - usual).max(axis=1))]
+        odd = np.abs(array - nearest).max(axis=1) > tolerance
+        if odd.any():
+            bad = tuple(
+                dict.fromkeys(path for (path, _), is_odd in zip(parts, odd, strict=True) if is_odd)
+            )
+            return Verdict(reason, f"slices of several {what} in one series", bad)
+    return None
+
+
+def _copies(headers: Sequence[DicomHeader]) -> Verdict | None:
+    """Refuse images that are stored twice."""
+    counted = Counter(header.sop_uid for header in headers if header.sop_uid)
+    bad = _where(headers, lambda h: counted[h.sop_uid] > 1)
+    if bad:
+        return Verdict("duplicate_slice", f"{len(bad)} files hold the same images twice", bad)
+    return None
+
+
+CHECKS = (
+    _other_objects, _own_faults, _without_pixels, _copies, _kinds, _one_of_each, _geometry,
+    _one_grid, _rotations, _volumes, _rescaling,
+)  # fmt: skip
