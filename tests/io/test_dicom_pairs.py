@@ -39,7 +39,7 @@ def test_a_sound_series_equals_its_reference(shared_data: Callable[[str], Path],
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("dicom2nifti/ge/fmri/001", "several_time_points"),
+        ("dicom2nifti/ge/fmri/001", "several_volumes"),
         ("dicom2nifti/failing/gantrytilting/001", "tilt"),
         ("dicom2nifti/failing/sliceincrement/001", "missing_slice"),
     ],
