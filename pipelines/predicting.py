@@ -18,19 +18,17 @@ from segmed.inference import (
     Forecast,
     Outcome,
     Predictor,
-    find_cases,
-    find_passed_over,
     foresee_files,
     predict_files,
 )
 from segmed.inference.choice import ENGINES
+from segmed.inference.inputs import Read, find_all
 from segmed.inference.result_names import check_names
 from segmed.inference.writing import FORMATS
 from segmed.io import read_image
 from segmed.io.careful import read_image_carefully
 from segmed.io.channel_files import CaseFiles
 from segmed.io.output_names import shown as printable
-from segmed.metatensor import MetaTensor
 
 T = TypeVar("T")
 
@@ -73,19 +71,22 @@ class PredictJob:
         """The folders among the inputs, whose trees the results mirror."""
         return [path for path in self.inputs if path.is_dir()]
 
-    def passed_over(self) -> list[dict[str, str]]:
-        """The files beside the images that are none, and why."""
-        found = find_passed_over(self.inputs)
-        return [{"file": printable(path), "why": why} for path, why in found.items()]
-
-    def reader(self, num_channels: int) -> Callable[[Path], MetaTensor]:
+    def reader(self, num_channels: int) -> Read:
         """The reader of one file or series for a model of so many channels."""
         read = read_image if self.trust else read_image_carefully
         return partial(read, num_channels=num_channels)
 
-    def images(self, num_channels: int) -> list[CaseFiles]:
-        """The cases among the inputs, folders searched, for a model of so many channels."""
-        return find_cases(self.inputs, num_channels)
+    def search(self, num_channels: int) -> tuple[list[CaseFiles], list[dict[str, str]]]:
+        """Go through the inputs, folders searched, for a model of so many channels.
+
+        Returns:
+            The cases, and the files beside them that are none, with the reasons.
+        """
+        found = find_all(self.inputs, num_channels)
+        passed_over = [
+            {"file": printable(path), "why": why} for path, why in found.passed_over.items()
+        ]
+        return list(found.cases), passed_over
 
 
 def check_job(job: PredictJob) -> None:
@@ -114,7 +115,7 @@ def foresee(job: PredictJob, shown: Shown[Forecast]) -> dict[str, Any]:
         `models`, `engines`, `forecasts` and `passed_over`, as plain values.
     """
     resolved, predictor = _open(job)
-    images = job.images(predictor.plan.in_channels)
+    images, passed_over = job.search(predictor.plan.in_channels)
     forecasts = foresee_files(
         predictor,
         images,
@@ -123,7 +124,7 @@ def foresee(job: PredictJob, shown: Shown[Forecast]) -> dict[str, Any]:
     )
     found = [_plain(asdict(forecast)) for forecast in shown(forecasts, len(images))]
     circumstances = _circumstances(resolved, predictor)
-    return {**circumstances, "forecasts": found, "passed_over": job.passed_over()}
+    return {**circumstances, "forecasts": found, "passed_over": passed_over}
 
 
 def predict(job: PredictJob, shown: Shown[Outcome]) -> dict[str, Any]:
@@ -138,8 +139,7 @@ def predict(job: PredictJob, shown: Shown[Outcome]) -> dict[str, Any]:
         values.
     """
     resolved, predictor = _open(job)
-    images = job.images(predictor.plan.in_channels)
-    passed_over = job.passed_over()
+    images, passed_over = job.search(predictor.plan.in_channels)
     begun = time.perf_counter()
     outcomes = predict_files(
         predictor,

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from segmed.archive.file_index import FileIndex
 from segmed.archive.identity import identity_of_place, identity_of_series
 from segmed.archive.query import SeriesQuery
 from segmed.archive.scratch import scratch_folder
@@ -22,6 +21,7 @@ from segmed.archive.sniff import form_of_volume, kind_of
 from segmed.archive.study import Fault, NotImage, Study, content_hash, sha256_of_file
 from segmed.errors import UsageError
 from segmed.io.channel_files import CaseFiles, group_channels
+from segmed.io.dicom.grouping import SeriesIndex
 from segmed.io.dicom.series import SeriesAudit
 from segmed.io.parts import files_of
 
@@ -66,17 +66,18 @@ class FolderSource:
         if not self.root.is_dir():
             raise UsageError(f"{self.root} is no folder; give the folder that holds the archive")
         scratch = scratch_folder()
-        index = FileIndex(scratch / "index.sqlite")
+        index = SeriesIndex(scratch / "index.sqlite")
         try:
             yield from self._walk(self.root, index)
             for audits in index.studies():
                 yield from self._dicom_studies(audits)
+            yield from self._others(index.passed_over)
         finally:
             index.close()
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _walk(
-        self, folder: Path, index: FileIndex, linked: set[Path] | None = None
+        self, folder: Path, index: SeriesIndex, linked: set[Path] | None = None
     ) -> Iterator[Study | NotImage]:
         """The volumes of a tree; DICOM files go into the index.
 
@@ -108,7 +109,7 @@ class FolderSource:
                 continue
             if kind == "volume":
                 volumes.append(path)
-            elif kind == "other" or not index.add(path):
+            elif self._is_passed_over(path) or not index.add(path):
                 others.append(path)
         beside = _voxel_files(volumes)
         yield from self._others(path for path in others if path not in beside)
@@ -120,7 +121,9 @@ class FolderSource:
         for path in paths:
             yield NotImage(self._place(path), "neither a volume nor a DICOM object")
 
-    def _enter(self, path: Path, index: FileIndex, linked: set[Path]) -> Iterator[Study | NotImage]:
+    def _enter(
+        self, path: Path, index: SeriesIndex, linked: set[Path]
+    ) -> Iterator[Study | NotImage]:
         """Go through a folder inside, unless it is skipped or a second link leads there."""
         place = _real(path)
         if path.is_symlink():
@@ -156,22 +159,20 @@ class FolderSource:
         )
 
     def _dicom_studies(self, audits: Sequence[SeriesAudit]) -> Iterator[Study | NotImage]:
-        wanted = {audit.series_uid for audit in self.query.select(audits)}
+        wanted = self.query.select(audits)
         images = []
         for audit in audits:
+            for path in audit.copies:
+                yield NotImage(self._place(path), "a copy of another DICOM file")
             if audit.reason == "not_image" and set(audit.offending) == set(audit.files):
                 for path in audit.files:
                     yield NotImage(self._place(path), f"DICOM without an image ({audit.modality})")
-            elif self._is_wanted(audit, wanted) and self._is_recent(audit.files):
+            elif _is_wanted(audit, wanted) and self._is_recent(audit.files):
                 images.append(audit)
         for choice in choose_series(images, self.rules, num_channels=self.num_channels):
             for path, why in choice.left_out:
                 yield NotImage(self._place(path), why)
             yield self._dicom_study(choice.audits, choice.fault)
-
-    def _is_wanted(self, audit: SeriesAudit, wanted: set[str]) -> bool:
-        """What is too damaged to say what it is may be wanted, and is refused by name."""
-        return not audit.series_uid or audit.series_uid in wanted
 
     def _dicom_study(self, audits: tuple[SeriesAudit, ...], fault: Fault | None) -> Study:
         files = tuple(tuple(audit.files) for audit in audits)
@@ -231,6 +232,12 @@ class FolderSource:
 def _voxel_files(volumes: Iterable[Path]) -> set[Path]:
     """The voxel files of headers among some volumes; by themselves they are no images."""
     return {part for path in volumes for part in files_of(path) if part != path}
+
+
+def _is_wanted(audit: SeriesAudit, wanted: Sequence[SeriesAudit]) -> bool:
+    """Whether a query selected a series; one too damaged to be asked is refused by name instead."""
+    is_unknown = not audit.usable and not audit.series_uid
+    return is_unknown or any(audit is one for one in wanted)
 
 
 def _real(path: Path) -> Path:

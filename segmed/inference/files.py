@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from segmed.errors import ImageError, SegmedError
-from segmed.inference.inputs import Input, checked_inputs
+from segmed.inference.inputs import Input, Read, checked_inputs
 from segmed.inference.predictor import Predictor, Segmentation
 from segmed.inference.result_names import NameKind, ResultNames, check_names
 from segmed.inference.writing import OutputFormat, write_result
@@ -74,7 +74,7 @@ def predict_files(
     out_dir: Path | str,
     format: OutputFormat = "nifti",
     *,
-    read: Callable[[Path], MetaTensor] | None = None,
+    read: Read | None = None,
     roots: Sequence[Path] = (),
     names: NameKind | None = None,
 ) -> Iterator[Outcome]:
@@ -112,7 +112,7 @@ def _run(
     predictor: Predictor,
     items: list[CaseFiles],
     names: ResultNames,
-    read: Callable[[Path], MetaTensor],
+    read: Read,
 ) -> Iterator[Outcome]:
     names.out_dir.mkdir(parents=True, exist_ok=True)
     keep_probs = names.format == "probabilities"
@@ -130,7 +130,7 @@ def _run(
 def _jobs(
     predictor: Predictor,
     items: list[CaseFiles],
-    read: Callable[[Path], MetaTensor],
+    read: Read,
     names: ResultNames,
 ) -> Iterator[_Job | Outcome]:
     """Prepared images in order; read ahead by a thread, unless memory is bounded."""
@@ -153,9 +153,7 @@ def _jobs(
                 queued.cancel()
 
 
-def _read(
-    predictor: Predictor, item: CaseFiles, read: Callable[[Path], MetaTensor], names: ResultNames
-) -> _Job | Outcome:
+def _read(predictor: Predictor, item: CaseFiles, read: Read, names: ResultNames) -> _Job | Outcome:
     first = item.files[0]
     keep_probs = names.format == "probabilities"
     try:
@@ -168,7 +166,7 @@ def _read(
         return bad_outcome(first, error)
 
 
-def read_input(item: CaseFiles, read: Callable[[Path], MetaTensor]) -> MetaTensor:
+def read_input(item: CaseFiles, read: Read) -> MetaTensor:
     """The image of a case, its channels stacked.
 
     Args:
@@ -183,6 +181,8 @@ def read_input(item: CaseFiles, read: Callable[[Path], MetaTensor]) -> MetaTenso
     for path, why in results_among(item.files).items():
         message = f"{shown(path.name)} is {why}, no image to segment"
         raise ImageError(message, reason="derived", paths=[path])
+    if item.series is not None:
+        return read(item.series)
     return as_channels([read(path) for path in item.files], item.files)
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from segmed.inference.files import bad_outcome, read_input
-from segmed.inference.inputs import Input, checked_inputs
+from segmed.inference.inputs import Input, Read, checked_inputs
 from segmed.inference.predictor import Predictor
 from segmed.inference.writing import OutputFormat, require_writable
 from segmed.io import grid_of, read_image, source_of
 from segmed.io.channel_files import CaseFiles
-from segmed.metatensor import MetaTensor
 from segmed.preprocessing.prepare import require_channels
 
 
@@ -48,7 +47,7 @@ def foresee_files(
     inputs: Sequence[Input],
     format: OutputFormat = "nifti",
     *,
-    read: Callable[[Path], MetaTensor] | None = None,
+    read: Read | None = None,
 ) -> Iterator[Forecast]:
     """What `predict_files` would do with the same arguments; nothing is written.
 
@@ -64,9 +63,7 @@ def foresee_files(
     return (_forecast(predictor, item, format, reader) for item in items)
 
 
-def _forecast(
-    predictor: Predictor, item: CaseFiles, format: OutputFormat, read: Callable[[Path], MetaTensor]
-) -> Forecast:
+def _forecast(predictor: Predictor, item: CaseFiles, format: OutputFormat, read: Read) -> Forecast:
     path = item.files[0]
     try:
         image = read_input(item, read)

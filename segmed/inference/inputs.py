@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from segmed.errors import UsageError, unknown_name
+from segmed.inference.search import Found, search
 from segmed.inference.writing import FORMATS
 from segmed.io.channel_files import CaseFiles, group_channels
-from segmed.io.dicom.header import looks_like_dicom
+from segmed.io.dicom.audit import SeriesAudit
+from segmed.io.dicom.scan import group_files
 from segmed.io.image_names import SUFFIXES, has_image_suffix, stem_of
-from segmed.io.results import RUN_RECORD, is_archive_outputs, results_among
+from segmed.metatensor import MetaTensor
 
 IMAGE_SUFFIXES = SUFFIXES
 """Suffixes by which images are found in a folder; single files are known by their content."""
+
+Read = Callable[[Path | SeriesAudit], MetaTensor]
+"""Reads one file or folder, or one DICOM series that has been scanned."""
 
 Input = Path | Sequence[Path] | CaseFiles
 """One image: a file, a folder with one DICOM series, one of these for each channel, or the files of
@@ -65,28 +72,89 @@ def _cases_of(batch: list[Path] | CaseFiles, num_channels: int) -> list[CaseFile
     return [batch] if isinstance(batch, CaseFiles) else find_cases(batch, num_channels)
 
 
-def find_cases(paths: Sequence[Path], num_channels: int) -> list[CaseFiles]:
-    """The cases among files and folders: those of `find_inputs`, the files of a case together.
+@dataclass(frozen=True)
+class Inputs:
+    """What a search among files and folders gave.
+
+    Attributes:
+        cases: Cases in the order of their first files; those with a fault are among them.
+        passed_over: Files that are none, and why.
+    """
+
+    cases: tuple[CaseFiles, ...]
+    passed_over: dict[Path, str]
+
+
+def find_all(paths: Sequence[Path], num_channels: int) -> Inputs:
+    """Cases among files and folders: channels of one case together, DICOM files by series.
 
     Args:
-        paths: As for `find_inputs`; what is found twice counts once.
+        paths: Files and folders, which are searched at any depth. Image files are found by suffix,
+            DICOM files by content; the rest of a folder is passed over, and so are results of
+            earlier runs. Files that are named here and are no image are cases all the same, and so
+            is a folder without any: they are refused when they are read. What is found twice
+            counts once.
         num_channels: Input channels of the model. Files that are given one by one to a model of
             one channel are images of their own, whatever their names.
-
-    Returns:
-        Cases in the order of their first files; those with a fault are among them.
     """
-    listed = [path for path in paths if not path.is_dir()]
-    found = list(dict.fromkeys(find_inputs(paths)))
-    images = [path for path in found if has_image_suffix(path) and not path.is_dir()]
-    alone = set(listed) if num_channels == 1 else set()
-    cases = group_channels([path for path in images if path not in alone], num_channels)
-    for case in group_channels([path for path in images if path in alone], num_channels):
+    found = search(paths)
+    alone = found.listed if num_channels == 1 else set()
+    cases = group_channels([path for path in found.images if path not in alone], num_channels)
+    for case in group_channels([path for path in found.images if path in alone], num_channels):
         cases += _taken_apart(case)
-    of_first = {case.files[0]: case for case in cases}
-    rest = set(found) - set(images)
-    of_first |= {path: CaseFiles(_name_of(path), (path,)) for path in rest}
-    return [of_first[path] for path in found if path in of_first]
+    cases += [CaseFiles(_name_of(path), (path,)) for path in found.unknown]
+    audits = group_files(found.dicom)
+    cases += _series_cases(audits, found)
+    used = {path for case in cases for path in (case.series or case).files}
+    cases += [
+        CaseFiles(folder.name, (folder,))
+        for folder in found.folders
+        if any(path.is_relative_to(folder) for path in found.dicom)
+        and not any(path.is_relative_to(folder) for path in used)
+    ]
+    ordered = sorted(cases, key=lambda case: min(found.rank[path] for path in case.files))
+    passed_over = dict.fromkeys(found.dicom, "no image by its name or content")
+    for audit in audits:
+        passed_over |= dict.fromkeys(audit.files, f"DICOM without an image ({audit.modality})")
+        passed_over |= dict.fromkeys(audit.copies, "a copy of another DICOM file")
+    passed_over = {path: why for path, why in passed_over.items() if path not in used}
+    return Inputs(tuple(ordered), passed_over | found.passed_over)
+
+
+def find_cases(paths: Sequence[Path], num_channels: int) -> list[CaseFiles]:
+    """The cases of `find_all`."""
+    return list(find_all(paths, num_channels).cases)
+
+
+def find_passed_over(paths: Sequence[Path]) -> dict[Path, str]:
+    """The files that `find_all` passes over, and why."""
+    return find_all(paths, 1).passed_over
+
+
+def _series_cases(scanned: Sequence[SeriesAudit], found: Found) -> list[CaseFiles]:
+    """DICOM series as cases; objects that are no images count only where they were named."""
+    audits = [
+        audit
+        for audit in scanned
+        if audit.reason != "not_image" or found.listed.intersection(audit.files)
+    ]
+    met = {path for audit in audits for path in audit.files} | set(found.images)
+    cases = []
+    for audit in audits:
+        is_named = len(audit.files) == 1 and audit.files[0] in found.listed
+        place = audit.files[0] if is_named else _place_of(audit, met)
+        first = min(found.rank[path] for path in audit.files)
+        found.rank[place] = min(first, found.rank.get(place, first))
+        cases.append(CaseFiles(_name_of(place), (place,), series=audit))
+    return cases
+
+
+def _place_of(audit: SeriesAudit, met: Collection[Path]) -> Path:
+    """The folder of a series if no other input lies below it, else its first file."""
+    folder = Path(os.path.commonpath([path.parent for path in audit.files]))
+    own = {*audit.files, *audit.copies}
+    is_alone = all(path in own or not path.is_relative_to(folder) for path in met)
+    return folder if is_alone else min(audit.files)
 
 
 def _taken_apart(case: CaseFiles) -> list[CaseFiles]:
@@ -103,65 +171,5 @@ def _name_of(path: Path) -> str:
 
 
 def find_inputs(paths: Sequence[Path]) -> list[Path]:
-    """The images among files and folders.
-
-    Args:
-        paths: Files are taken as they are. Of a folder come the images in it, by suffix; a folder
-            without any, but with DICOM files, is taken as a series, and so is one with other files
-            and no subfolders, to be refused by name; subfolders likewise. Results of earlier runs
-            are passed over, see `find_passed_over`.
-
-    Returns:
-        Files and series folders, in order of the paths, sorted within each folder.
-    """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if not path.is_dir():
-            found.append(path)
-            continue
-        entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
-        entries = [entry for entry in entries if entry.name != RUN_RECORD]
-        results = results_among(entry for entry in entries if entry.is_file())
-        entries = [entry for entry in entries if entry not in results]
-        images = [e for e in entries if e.is_file() and e.name.lower().endswith(IMAGE_SUFFIXES)]
-        if images:
-            found.extend(images)
-        elif _may_be_series(entries):
-            found.append(path)
-        folders = [entry for entry in entries if entry.is_dir()]
-        found.extend(find_inputs([f for f in folders if not is_archive_outputs(f)]))
-    return found
-
-
-def find_passed_over(paths: Sequence[Path]) -> dict[Path, str]:
-    """The files that `find_inputs` passes over, and why.
-
-    Args:
-        paths: As for `find_inputs`.
-    """
-    found: dict[Path, str] = {}
-    for path in paths:
-        if is_archive_outputs(path):
-            found[path] = "the results of an archive run"
-        elif path.is_dir():
-            entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
-            files = [e for e in entries if e.is_file() and e.name != RUN_RECORD]
-            results = results_among(files)
-            rest = [file for file in files if file not in results]
-            if any(map(has_image_suffix, rest)) or not _may_be_series(entries):
-                strays = [file for file in rest if not has_image_suffix(file)]
-                found |= dict.fromkeys(strays, "no image by its name")
-            found |= results | find_passed_over([entry for entry in entries if entry.is_dir()])
-    return found
-
-
-def _may_be_series(entries: Sequence[Path]) -> bool:
-    """Whether a folder without images is to be read as a DICOM series."""
-    files = [entry for entry in entries if entry.is_file()]
-    if len(files) == len(entries):
-        return bool(files)
-    for path in files:  # a list of contents beside the folders of the series is no series
-        with path.open("rb") as stream:
-            if looks_like_dicom(stream.read(132)):
-                return True
-    return False
+    """Files and series folders among files and folders, each an image: `find_cases` as paths."""
+    return [path for case in find_cases(paths, 1) for path in case.files]

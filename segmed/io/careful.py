@@ -27,7 +27,7 @@ from segmed.io.tensors import as_label
 from segmed.metatensor import MetaTensor
 
 
-def read_image_carefully(path: Path | str, *, num_channels: int = 1) -> MetaTensor:
+def read_image_carefully(path: Path | str | SeriesAudit, *, num_channels: int = 1) -> MetaTensor:
     """`read_image`, in a process of its own where a compiled decoder is needed.
 
     Args:
@@ -41,6 +41,8 @@ def read_image_carefully(path: Path | str, *, num_channels: int = 1) -> MetaTens
         ImageError: As `read_image` raises it; besides, `decoder_hung`, `decoder_crashed` and
             `out_of_memory`.
     """
+    if isinstance(path, SeriesAudit):
+        return read_series_carefully(path)
     path = Path(path)
     start = _start(path)
     if is_nifti(start):

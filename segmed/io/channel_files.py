@@ -22,6 +22,7 @@ from PIL import Image
 
 from segmed.errors import ImageError
 from segmed.io.bytestream import unzipped
+from segmed.io.dicom.audit import SeriesAudit
 from segmed.io.image_names import stem_of
 from segmed.io.nifti import is_nifti, parse_header
 from segmed.io.raster import raster_format
@@ -47,11 +48,14 @@ class CaseFiles:
             a fault, all files of that name.
         fault: Why the files cannot be used as one case, in one line without names; empty if they
             can.
+        series: What the scan said of it, if it is a DICOM series; `files` then has the folder or
+            the first file that stands for it.
     """
 
     case: str
     files: tuple[Path, ...]
     fault: str = ""
+    series: SeriesAudit | None = None
 
     def require_sound(self) -> None:
         """Raise the fault, if there is one.

@@ -11,6 +11,8 @@ import torch
 from segmed.errors import UsageError
 from segmed.geometry import Grid, require_same_grid
 from segmed.io.arrays import load
+from segmed.io.dicom.audit import SeriesAudit
+from segmed.io.dicom.read import load_series
 from segmed.io.limits import DEFAULT_LIMITS, ReadLimits
 from segmed.io.source import Source
 from segmed.io.tensors import as_image, as_label
@@ -18,13 +20,13 @@ from segmed.metatensor import MetaTensor
 
 
 def read_image(
-    path: Path | str, *, limits: ReadLimits = DEFAULT_LIMITS, num_channels: int = 1
+    path: Path | str | SeriesAudit, *, limits: ReadLimits = DEFAULT_LIMITS, num_channels: int = 1
 ) -> MetaTensor:
     """Read one image.
 
     Args:
         path: A NIfTI, NRRD, MetaImage, DICOM, PNG, TIFF or JPEG file, known by its content, or a
-            folder that holds one DICOM series.
+            folder that holds one DICOM series; or what a scan said of a series.
         limits: Bounds on its size and spacing, checked before voxels are read.
         num_channels: Channels that are expected: a 4D NIfTI file with that many volumes gives one
             channel a volume. With another number of volumes it is refused, since they may be times.
@@ -36,6 +38,8 @@ def read_image(
     Raises:
         ImageError: The image cannot be read correctly; `reason` says why.
     """
+    if isinstance(path, SeriesAudit):
+        return as_image(load_series(path, limits))
     return as_image(load(path, limits, num_channels=num_channels))
 
 

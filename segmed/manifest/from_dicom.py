@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -86,10 +87,11 @@ def draft_from_dicom(
     """
     from segmed.io.dicom.series import scan  # noqa: PLC0415 - pydicom is needed for such trees alone
 
-    by_study: dict[str, list[SeriesAudit]] = defaultdict(list)
+    by_study: dict[tuple[str, str], list[SeriesAudit]] = defaultdict(list)
     for audit in scan(folder):
-        by_study[audit.study_uid].append(audit)
-    studies = [_study(audits) for _, audits in sorted(by_study.items())]
+        by_study[audit.study_uid, audit.patient_key].append(audit)
+    shared_folders = _shared_folders([one for audits in by_study.values() for one in audits])
+    studies = [_study(audits, shared_folders) for _, audits in sorted(by_study.items())]
     labelled = [study for study in studies if study.masks]
     for study in studies:
         if not study.masks:
@@ -104,7 +106,10 @@ def draft_from_dicom(
             f"the {len(labelled)} studies in {folder} have no series description in common"
         )
     names = sorted(shared)
-    cases = sorted((_case(folder, study, names) for study in labelled), key=lambda case: case.id)
+    cases = sorted(
+        (_case(folder, study, names, shared_folders) for study in labelled),
+        key=lambda case: case.id,
+    )
     first = labelled[0].images
     return Draft(
         name=case_id(folder.resolve().name),
@@ -155,7 +160,7 @@ def segments_of(path: Path) -> list[LabelClass]:
     return segments
 
 
-def _study(audits: Sequence[SeriesAudit]) -> Study:
+def _study(audits: Sequence[SeriesAudit], shared_folders: set[Path]) -> Study:
     patient = audits[0].patient_key or "unknown"
     study = Study(f"{patient}-{short_hash(audits[0].study_uid)}", patient, {}, ())
     masks: list[Path] = []
@@ -165,7 +170,7 @@ def _study(audits: Sequence[SeriesAudit]) -> Study:
         elif not audit.usable:
             log.warning("%s of study %s is left out: %s", audit.name, study.id, audit.reason)
         elif MASK_WORDS.search(audit.description.replace("_", " ")):
-            masks.append(_own_path(audit))
+            masks.append(_own_path(audit, shared_folders))
         else:
             channel = case_id(audit.description or audit.modality)
             if channel in study.images:
@@ -176,21 +181,33 @@ def _study(audits: Sequence[SeriesAudit]) -> Study:
     return Study(study.id, patient, study.images, tuple(masks))
 
 
-def _case(folder: Path, study: Study, channels: Sequence[str]) -> Case:
+def _case(folder: Path, study: Study, channels: Sequence[str], shared_folders: set[Path]) -> Case:
     if len(study.masks) != 1:
         raise ManifestError(f"study {study.id} has {len(study.masks)} masks: keep one")
-    images = tuple(relative(_own_path(study.images[name]), folder) for name in channels)
+    images = tuple(
+        relative(_own_path(study.images[name], shared_folders), folder) for name in channels
+    )
     label = relative(study.masks[0], folder)
     return Case(id=study.id, group=study.patient, image=images, label=label)
 
 
-def _own_path(audit: SeriesAudit) -> Path:
-    """The file of a series, or the folder that holds its files and nothing else."""
+def _shared_folders(audits: Sequence[SeriesAudit]) -> set[Path]:
+    """Folders with files of more than one image series, or with folders of others inside."""
+    owners: dict[Path, set[int]] = defaultdict(set)
+    for number, audit in enumerate(audits):
+        if audit.reason != "not_image":
+            for path in (*audit.files, *audit.copies):
+                for folder in path.parents:
+                    owners[folder].add(number)
+    return {folder for folder, numbers in owners.items() if len(numbers) > 1}
+
+
+def _own_path(audit: SeriesAudit, shared_folders: set[Path]) -> Path:
+    """The file of a series, or the folder that has no images of any other series."""
     if len(audit.files) == 1:
         return audit.files[0]
-    folder = audit.files[0].parent
-    inside = {path for path in folder.iterdir() if path.is_file() and not is_hidden(path)}
-    if inside != set(audit.files):
+    folder = Path(os.path.commonpath([path.parent for path in audit.files]))
+    if folder in shared_folders:
         raise ManifestError(
             f"{audit.name} does not have a folder of its own: "
             "`segmed manifest scan SRC --sort-into FOLDER` makes one a series"

@@ -151,7 +151,7 @@ def test_text_beside_series_folders_is_no_series(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("where these are from")
     assert [path.name for path in find_inputs([tmp_path])] == ["one", "two"]
     (tmp_path / "IM2").write_bytes(b"\0" * 128 + b"DICM")
-    assert find_inputs([tmp_path])[0] == tmp_path
+    assert find_inputs([tmp_path])[0] == tmp_path / "IM2"
 
 
 def test_unknown_format_and_no_input_are_refused(tmp_path: Path, predictor: Predictor) -> None:

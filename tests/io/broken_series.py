@@ -74,6 +74,7 @@ def duplicate_position(series: Series) -> None:
 
 def duplicate_instance(series: Series) -> None:
     series.append(copy.deepcopy(series[2]))
+    series[-1].ProtocolName = "sent again"
 
 
 def uneven(series: Series) -> None:

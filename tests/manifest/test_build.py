@@ -278,6 +278,23 @@ def test_a_study_with_two_masks_is_refused(segmented_tree: Path, tmp_path: Path)
 
 def test_series_that_share_a_folder_are_refused(segmented_tree: Path, tmp_path: Path) -> None:
     tree = shutil.copytree(segmented_tree, tmp_path / "tree")
-    shutil.move(tree / "s1" / "seg" / "label.dcm", tree / "s1" / "images" / "label.dcm")
+    for path in list((tree / "s1" / "images").iterdir())[:3]:
+        other = pydicom.dcmread(path)
+        other.SeriesInstanceUID += ".1"
+        other.SOPInstanceUID += ".1"
+        other.SeriesDescription = "another"
+        other.save_as(tree / "s1" / "images" / f"other_{path.name}")
     with pytest.raises(ManifestError, match="folder of its own"):
         build_manifest(tree)
+
+
+def test_objects_and_texts_beside_the_images_are_no_series(
+    segmented_tree: Path, tmp_path: Path
+) -> None:
+    tree = shutil.copytree(segmented_tree, tmp_path / "tree")
+    shutil.move(tree / "s1" / "seg" / "label.dcm", tree / "s1" / "images" / "label.dcm")
+    (tree / "s0" / "images" / "README").write_text("exported by hand")
+    (tree / "s0" / "images" / "LOCK").write_bytes(b"")
+    manifest = build_manifest(tree)
+    assert len(manifest.training) == 2
+    assert errors_of(manifest) == []

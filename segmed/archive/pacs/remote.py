@@ -13,9 +13,7 @@ from segmed.archive.query import SeriesQuery
 from segmed.archive.selection import Rules, choose_series
 from segmed.archive.study import Fault, Study
 from segmed.errors import ServiceError
-from segmed.io.dicom.audit import judge
-from segmed.io.dicom.header import read_header, tolerant_pydicom
-from segmed.io.dicom.series import SeriesAudit
+from segmed.io.dicom.scan import group_files
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ def local_study(study: Study, folder: Path, rules: Rules | None, num_channels: i
             f"{len(files)} of {study.remote['instances']} instances of a series were to be had; "
             "does it still arrive there?"
         )
-    audits = audits_of(files)
+    audits = group_files(files)
     if not audits:
         return replace(study, fault=Fault("not_image", "none of its objects is an image"))
     choice = next(choose_series(audits, rules, num_channels=num_channels))
@@ -129,13 +127,3 @@ def local_study(study: Study, folder: Path, rules: Rules | None, num_channels: i
         audits=choice.audits,
         fault=choice.fault,
     )
-
-
-def audits_of(files: Sequence[Path]) -> list[SeriesAudit]:
-    """The intake's audit of each series among some files."""
-    groups: dict[str, list[Path]] = {}
-    with tolerant_pydicom():
-        headers = [header for path in files if (header := read_header(path)) is not None]
-        for header in headers:
-            groups.setdefault(header.series_uid, []).append(header.path)
-        return [judge([h for h in headers if h.series_uid == series]) for series in groups]

@@ -21,8 +21,9 @@ from pydicom.uid import UID
 
 from segmed.geometry import Affine
 from segmed.io.dicom.checks import CHECKS, Verdict, is_capture
+from segmed.io.dicom.copies import without_copies
 from segmed.io.dicom.frames import Slice
-from segmed.io.dicom.header import DicomHeader
+from segmed.io.dicom.header import DicomHeader, tolerant_pydicom
 from segmed.io.dicom.stack import STEP_TOLERANCE, StackFault, stack
 from segmed.io.dicom.traits import NO_AGENT, drifting
 from segmed.io.dicom.uid import short_hash
@@ -54,6 +55,7 @@ class SeriesAudit:
         patient_key: Short hash of the patient identifier, for grouping.
         frame_of_reference: FrameOfReferenceUID.
         notes: What is odd, though usable.
+        copies: Files that are byte for byte the same as one of `files`, and are not used.
         is_encapsulated: Whether pixels of a file are compressed, and so need a decoder.
     """
 
@@ -75,6 +77,7 @@ class SeriesAudit:
     patient_key: str = ""
     frame_of_reference: str = field(default="", repr=False)
     notes: tuple[str, ...] = ()
+    copies: tuple[Path, ...] = ()
     is_encapsulated: bool = False
 
     @property
@@ -85,16 +88,17 @@ class SeriesAudit:
         return f"file {self.files[0].name}" if self.files else "no file"
 
 
+@tolerant_pydicom()
 def judge(headers: Sequence[DicomHeader]) -> SeriesAudit:
-    """Audit the files that carry one SeriesInstanceUID.
+    """Audit the files of one series, as `grouping` puts them together.
 
     Args:
-        headers: At least one.
+        headers: At least one. Byte-equal copies are passed over.
 
     Returns:
         The audit.
     """
-    headers = sorted(headers, key=lambda header: str(header.path))
+    headers, copies = without_copies(sorted(headers, key=lambda header: str(header.path)))
     verdict = next((found for check in CHECKS if (found := check(headers))), None)
     first = headers[0]
     pairs = [(header.path, part) for header in headers for part in header.slices]
@@ -132,7 +136,8 @@ def judge(headers: Sequence[DicomHeader]) -> SeriesAudit:
         slices=ordered,
         patient_key=first.patient_key,
         frame_of_reference=first.frame_of_reference,
-        notes=_notes(headers) if verdict is None else (),
+        notes=_notes(headers, len(copies)) if verdict is None else (),
+        copies=copies,
         is_encapsulated=any(_is_encapsulated(header.transfer_syntax) for header in headers),
     )
 
@@ -177,8 +182,10 @@ def _thinned(
     )
 
 
-def _notes(headers: Sequence[DicomHeader]) -> tuple[str, ...]:
+def _notes(headers: Sequence[DicomHeader], num_copies: int) -> tuple[str, ...]:
     notes = []
+    if num_copies:
+        notes.append(f"byte-equal copies of its files are passed over: {num_copies}")
     first = headers[0]
     if is_capture(first):
         notes.append("stored as secondary capture, though with geometry")

@@ -16,7 +16,9 @@ from segmed.io.dicom.frames import Slice
 from segmed.io.dicom.header import DicomHeader, Fault
 from segmed.io.dicom.traits import several_volumes
 
-NO_IMAGES = frozenset({"SEG", "PR", "SR", "KO", "RTDOSE", "RTSTRUCT", "RTPLAN", "REG"})
+NO_IMAGES = frozenset({
+    "SEG", "PR", "SR", "KO", "RTDOSE", "RTSTRUCT", "RTPLAN", "RTRECORD", "REG", "DOC", "ECG", "AU",
+})  # fmt: skip
 """Modalities whose pixels, if any, are no slices to be segmented."""
 
 MONOCHROME = frozenset({"MONOCHROME1", "MONOCHROME2"})
@@ -74,6 +76,13 @@ def _without_pixels(headers: Sequence[DicomHeader]) -> Verdict | None:
 def _is_image(header: DicomHeader) -> bool:
     """Whether the SOP class is one of images, such as `MR Image Storage`."""
     return bool(header.sop_class) and "Image Storage" in UID(header.sop_class).name
+
+
+def is_object(header: DicomHeader) -> bool:
+    """Whether a sound file is no image: a report, a presentation state, a segmentation."""
+    if header.modality in NO_IMAGES:
+        return True
+    return not (header.has_pixels or header.fault or _is_image(header))
 
 
 def _no_images(headers: Sequence[DicomHeader], bad: tuple[Path, ...]) -> Verdict | None:
@@ -259,7 +268,9 @@ def _copies(headers: Sequence[DicomHeader]) -> Verdict | None:
     counted = Counter(header.sop_uid for header in headers if header.sop_uid)
     bad = _where(headers, lambda h: counted[h.sop_uid] > 1)
     if bad:
-        return Verdict("duplicate_slice", f"{len(bad)} files hold the same images twice", bad)
+        return Verdict(
+            "duplicate_slice", f"{len(bad)} files are different versions of the same images", bad
+        )
     return None
 
 

@@ -46,9 +46,15 @@ TAGS = [
 NAMED_DICOM = frozenset({".dcm", ".dicom", ".ima", ".dic"})
 """Suffixes that name DICOM and nothing else."""
 
+MAGIC = b"DICM"
 UID_ROOT, ZIP_MAGIC = b"1.2.840.10008.", b"PK\x03\x04"
 HEAD_BYTES = 512
 """Within these a DICOM file names its SOP class and transfer syntax, whose UIDs begin so."""
+
+_SAVED_QUARTERS = {"YBR_FULL_422": 4, "YBR_PARTIAL_422": 4, "YBR_PARTIAL_420": 6}
+"""Samples that uncompressed images in colour leave out, in quarters of a sample a pixel.
+
+Source: DICOM PS3.3 C.7.6.3.1.2 (Photometric Interpretation)."""
 
 _PIXEL_TAGS = {(0x7FE0, 0x0008): 4, (0x7FE0, 0x0009): 8, (0x7FE0, 0x0010): 0}
 _LONG_VRS = {b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"UN"}
@@ -98,6 +104,8 @@ class DicomHeader:
         has_lut: Whether values need a look-up table instead of a slope.
         is_lossy: Whether the pixels were ever compressed with loss.
         slices: One per frame.
+        series_number: SeriesNumber as text.
+        is_certain: Whether the content is DICOM's beyond doubt: it begins as a DICOM file does.
         fault: What is wrong with this file by itself.
     """
 
@@ -125,6 +133,8 @@ class DicomHeader:
     has_lut: bool = False
     is_lossy: bool = False
     slices: tuple[Slice, ...] = ()
+    series_number: str = ""
+    is_certain: bool = False
     fault: Fault | None = None
 
 
@@ -141,7 +151,7 @@ def tolerant_pydicom() -> Iterator[None]:
 
 def looks_like_dicom(start: bytes) -> bool:
     """Whether the first 132 bytes of a file are DICOM's, with or without its preamble."""
-    if start[128:132] == b"DICM":
+    if start[128:132] == MAGIC:
         return True
     if len(start) < 16:
         return False
@@ -171,6 +181,7 @@ def read_header(path: Path, *, quick: bool = True) -> DicomHeader | None:
         An empty file counts as a DICOM file that lost its content, and so does one that says by
         its name, or by the UIDs in it, that it was DICOM.
     """
+    is_certain = False
     try:
         with path.open("rb") as stream:
             start = stream.read(HEAD_BYTES)
@@ -182,12 +193,12 @@ def read_header(path: Path, *, quick: bool = True) -> DicomHeader | None:
                 if not _was_dicom(path, start):
                     return None
                 return DicomHeader(path, fault=Fault("unreadable", "its begin is not DICOM's"))
+            is_certain = start[128:132] == MAGIC
             stream.seek(0)
-            return _read(path, stream, quick=quick)
+            return replace(_read(path, stream, quick=quick), is_certain=is_certain)
     except Exception as error:  # noqa: BLE001 - isolation boundary: one file of a whole tree
-        return DicomHeader(
-            path, fault=Fault("unreadable", f"the header cannot be parsed ({_kind(error)})")
-        )
+        fault = Fault("unreadable", f"the header cannot be parsed ({_kind(error)})")
+        return DicomHeader(path, is_certain=is_certain, fault=fault)
 
 
 def _kind(error: BaseException) -> str:
@@ -219,8 +230,17 @@ def _with_pixels(header: DicomHeader, stream: IO[bytes], size: int) -> DicomHead
     else:
         has_pixels, fault = _measure_pixels(stream, size, header, encoding)
         if not has_pixels and fault is None and not header.series_uid:
-            fault = Fault("truncated", "the file ends inside its header")
+            fault = _nameless_fault(header)
     return replace(header, has_pixels=has_pixels, fault=header.fault or fault)
+
+
+def _nameless_fault(header: DicomHeader) -> Fault | None:
+    """The fault of a file with neither pixels nor a series."""
+    if "Image Storage" in UID(header.sop_class).name:
+        return Fault("truncated", "the file ends before its pixels")
+    if header.sop_class:
+        return None
+    return Fault("unreadable", "it names neither its kind nor a series and holds no pixels")
 
 
 def _is_deflated_bomb(stream: IO[bytes], size: int) -> bool:
@@ -284,6 +304,7 @@ def _fields(dataset: Elements, path: Path, transfer_syntax: str) -> DicomHeader:
         has_lut="ModalityLUTSequence" in dataset,
         is_lossy=text("LossyImageCompression") == "01",
         slices=slices,
+        series_number=text("SeriesNumber"),
         fault=fault,
     )
 
@@ -314,13 +335,29 @@ def _measure_pixels(
         return True, _measure_fragments(stream, size)
     bits = header.bits_allocated or 8 * _PIXEL_TAGS[tag]
     frames = max(len(header.slices), 1)
-    wanted = (header.rows * header.columns * header.samples * frames * bits + 7) // 8
+    saved = _SAVED_QUARTERS.get(header.photometric, 0) if header.samples == 3 else 0
+    quarters = 4 * header.samples - saved
+    wanted = (header.rows * header.columns * quarters * frames * bits + 31) // 32
     if here + length > size or length < wanted:
         there = min(length, size - here)
         return True, Fault(
             "truncated", f"{max(there, 0)} of {max(wanted, length)} bytes of pixel data are there"
         )
+    stream.seek(here + wanted)
+    if wanted and _has_content(stream, length - wanted):
+        return True, Fault(
+            "excess_pixels", f"{length} bytes of pixel data, the header accounts for {wanted}"
+        )
     return True, None
+
+
+def _has_content(stream: IO[bytes], length: int) -> bool:
+    """Whether so many bytes are more than padding: more than one, and not all zero."""
+    while length > 1 and (block := stream.read(min(length, 1 << 16))):
+        if any(block):
+            return True
+        length -= len(block)
+    return False
 
 
 def _measure_fragments(stream: IO[bytes], size: int) -> Fault | None:

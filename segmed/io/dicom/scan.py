@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from segmed.errors import ImageError
-from segmed.io.dicom.audit import SeriesAudit, judge
-from segmed.io.dicom.header import DicomHeader, read_header, tolerant_pydicom
+from segmed.io.dicom.audit import SeriesAudit
+from segmed.io.dicom.grouping import SeriesIndex
 
 log = logging.getLogger(__name__)
-
-IMAGE_SUFFIXES = {"", ".dcm", ".dicom", ".ima", ".img", ".dic"}
-"""Suffixes of an empty file that count as a lost slice; `.123` and the like count too."""
 
 
 def scan(folder: Path | str) -> list[SeriesAudit]:
     """Find every DICOM series under a folder, or in one file.
 
-    Only headers are read. Files that are not DICOM, and hidden ones, are passed over. An empty or
-    unreadable file that lies in a folder with files of exactly one series is held against that
-    series, for it may be one of its slices; elsewhere it is an entry of its own.
+    Only headers are read. Files that are not DICOM, and hidden ones, are passed over. Which files
+    belong together is the rule of `grouping`.
 
     Args:
         folder: A folder of any depth, or a file.
@@ -39,15 +34,30 @@ def scan(folder: Path | str) -> list[SeriesAudit]:
         raise ImageError(
             f"{root.name}: no such folder or file", reason="missing_file", paths=[root]
         )
-    with tolerant_pydicom():
-        headers = [header for path in _files(root) if (header := read_header(path))]
-        headers = [header for header in headers if not _is_directory_record(header)]
-        audits = [judge(group) for group in _grouped(headers)]
-    log.info("scanned %d DICOM files into %d series", len(headers), len(audits))
-    return audits
+    return group_files(files_below(root))
 
 
-def _files(root: Path) -> Iterator[Path]:
+def group_files(paths: Iterable[Path]) -> list[SeriesAudit]:
+    """Audit the DICOM series among some files.
+
+    Args:
+        paths: Files of any kind and of any folders; those that are not DICOM are passed over.
+
+    Returns:
+        One audit a series, in the order of their first files.
+    """
+    index = SeriesIndex()
+    try:
+        number = sum(index.add(path) for path in paths)
+        audits = [audit for study in index.studies() for audit in study]
+    finally:
+        index.close()
+    log.info("scanned %d DICOM files into %d series", number, len(audits))
+    return sorted(audits, key=lambda audit: min(map(str, audit.files)))
+
+
+def files_below(root: Path) -> Iterator[Path]:
+    """A file itself, or the files below a folder, hidden ones left out, in order of their names."""
     if root.is_file():
         yield root
         return
@@ -57,28 +67,3 @@ def _files(root: Path) -> Iterator[Path]:
             path = Path(folder, name)
             if not name.startswith(".") and path.is_file():
                 yield path
-
-
-def _is_directory_record(header: DicomHeader) -> bool:
-    """DICOMDIR, and empty or odd files that never were images."""
-    if header.sop_class == "1.2.840.10008.1.3.10" or header.path.name.upper() == "DICOMDIR":
-        return True
-    suffix = header.path.suffix.lower()
-    named_like_image = suffix in IMAGE_SUFFIXES or suffix[1:].isdigit()
-    return header.fault is not None and not header.sop_class and not named_like_image
-
-
-def _grouped(headers: Sequence[DicomHeader]) -> Iterator[list[DicomHeader]]:
-    """Files by series; lost ones with the only series of their folder, else alone."""
-    groups: dict[str, list[DicomHeader]] = {}
-    series_in: defaultdict[Path, set[str]] = defaultdict(set)
-    for header in headers:
-        if header.series_uid and header.has_pixels:
-            series_in[header.path.parent].add(header.series_uid)
-    for header in headers:
-        key = header.series_uid
-        if not key:
-            here = series_in[header.path.parent]
-            key = next(iter(here)) if len(here) == 1 else str(header.path)
-        groups.setdefault(key, []).append(header)
-    yield from groups.values()
