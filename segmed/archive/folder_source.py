@@ -18,11 +18,12 @@ from segmed.archive.query import SeriesQuery
 from segmed.archive.scratch import scratch_folder
 from segmed.archive.selection import Rules, choose_series
 from segmed.archive.sniff import form_of_volume, kind_of
-from segmed.archive.study import Fault, NotImage, Study, content_hash, sha256_of_file
+from segmed.archive.study import Fault, NotImage, Study, content_hash
 from segmed.errors import UsageError
 from segmed.io.channel_files import CaseFiles, group_channels
 from segmed.io.dicom.grouping import SeriesIndex
 from segmed.io.dicom.series import SeriesAudit
+from segmed.io.digest import sha256_of_file
 from segmed.io.parts import files_of
 
 

@@ -11,8 +11,6 @@ from typing import Any, Literal, Protocol
 STUDY_NAME_LENGTH = 16
 """Hex digits of the content hash that name a study in files and tables."""
 
-READ_BLOCK = 1 << 20
-
 Status = Literal["done", "refused", "failed", "pending"]
 
 
@@ -125,15 +123,6 @@ class StudySource(Protocol):
             ServiceError: The server does not answer, or refuses.
         """
         ...
-
-
-def sha256_of_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(READ_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def content_hash(digests: Iterable[Iterable[str]]) -> str:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segmed.archive.scratch import is_alive
-from segmed.archive.study import sha256_of_file
 from segmed.errors import ImageError, unknown_name
 from segmed.io import write_label
 from segmed.io.atomic import flush
+from segmed.io.digest import sha256_of_file
 from segmed.metatensor import MetaTensor
 from segmed.metrics.quality import ShapeRange
 from segmed.structures import LabelClass

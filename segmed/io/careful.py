@@ -20,7 +20,7 @@ from segmed.io.isolated import load_isolated, read_image_isolated, read_series_i
 from segmed.io.limits import DEFAULT_LIMITS
 from segmed.io.nifti import is_nifti
 from segmed.io.raster import raster_format
-from segmed.io.read import as_channels, grid_of, read_image
+from segmed.io.read import as_channels, grid_of, read_image, require_belonging
 from segmed.io.source import Loaded
 from segmed.io.stack import is_stack
 from segmed.io.tensors import as_label
@@ -100,7 +100,9 @@ def read_label_carefully(path: Path | str, *, like: MetaTensor | None = None) ->
     Raises:
         ImageError: As from `read_image_carefully`, and `not_integer`.
     """
-    return as_label(load_label_carefully(path, grid=None if like is None else grid_of(like)))
+    loaded = load_label_carefully(path, grid=None if like is None else grid_of(like))
+    require_belonging(loaded, like)
+    return as_label(loaded)
 
 
 def read_images_carefully(paths: Sequence[Path | str], *, num_channels: int = 1) -> MetaTensor:

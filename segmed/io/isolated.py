@@ -83,6 +83,8 @@ def read_series_isolated(
         "affine_ras": affine.tolist(),
         "slices": [(_absolute(path), asdict(part)) for path, part in audit.slices],
         "notes": audit.notes,
+        "patient_key": audit.patient_key,
+        "frame_of_reference": audit.frame_of_reference,
     }
     request = {"path": _absolute(audit.files[0]), "series": series}
     return as_image(_load(request, timeout_s, memory_gb, limits))

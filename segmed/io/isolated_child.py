@@ -121,4 +121,6 @@ def _audit(series: dict[str, Any]) -> SeriesAudit:
         affine_ras=np.asarray(series["affine_ras"], dtype=np.float64),
         slices=tuple((Path(name), Slice(**part)) for name, part in series["slices"]),
         notes=tuple(series["notes"]),
+        patient_key=series["patient_key"],
+        frame_of_reference=series["frame_of_reference"],
     )

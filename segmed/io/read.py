@@ -13,8 +13,9 @@ from segmed.geometry import Grid, require_same_grid
 from segmed.io.arrays import load
 from segmed.io.dicom.audit import SeriesAudit
 from segmed.io.dicom.read import load_series
+from segmed.io.joining import joined_source, require_joinable
 from segmed.io.limits import DEFAULT_LIMITS, ReadLimits
-from segmed.io.source import Source
+from segmed.io.source import Loaded, Source
 from segmed.io.tensors import as_image, as_label
 from segmed.metatensor import MetaTensor
 
@@ -74,22 +75,24 @@ def as_channels(images: Sequence[MetaTensor], paths: Sequence[Path | str]) -> Me
         paths: Where each is from, for messages.
 
     Returns:
-        `[C, *spatial]`; geometry and source are those of the first.
+        `[C, *spatial]`; geometry and source are those of the first, whose source lists the others.
 
     Raises:
         GeometryError: They lie on different grids.
+        ImageError: They are of several patients, studies or frames of reference.
         UsageError: There is none.
     """
     if not images:
         raise UsageError("an image needs at least one file, none was given")
-    for path, image in zip(paths[1:], images[1:], strict=True):
-        require_same_grid(
-            grid_of(images[0]), grid_of(image), names=(Path(paths[0]).name, Path(path).name)
-        )
+    names = [Path(path).name for path in paths]
+    sources = [source_of(image) for image in images]
+    require_joinable(sources, names)
+    for name, image in zip(names[1:], images[1:], strict=True):
+        require_same_grid(grid_of(images[0]), grid_of(image), names=(names[0], name))
     if len(images) == 1:
         return images[0]
     values = torch.cat([image.as_tensor() for image in images])
-    return MetaTensor(values, affine=images[0].affine, meta={"source": source_of(images[0])})
+    return MetaTensor(values, affine=images[0].affine, meta={"source": joined_source(sources)})
 
 
 def read_label(
@@ -108,11 +111,23 @@ def read_label(
         `[1, *spatial]` int32. Values within 1e-3 of an integer are rounded to it.
 
     Raises:
-        ImageError: The file cannot be read correctly, or holds other values (`not_integer`).
+        ImageError: The file cannot be read correctly, holds other values (`not_integer`), or is of
+            another patient, study or frame of reference than `like`.
         GeometryError: A frame of a DICOM segmentation lies on no slice of `like`.
     """
-    grid = None if like is None else grid_of(like)
-    return as_label(load(path, limits, exact=True, grid=grid))
+    loaded = load(path, limits, exact=True, grid=None if like is None else grid_of(like))
+    require_belonging(loaded, like)
+    return as_label(loaded)
+
+
+def require_belonging(label: Loaded, image: MetaTensor | None) -> None:
+    """Raise an error if a label states another patient, study or frame of reference than its image.
+
+    Raises:
+        ImageError: `mixed_patient`, `mixed_study` or `mixed_frame_of_reference`.
+    """
+    if image is not None:
+        require_joinable([source_of(image), label.source], ["the image", "its label"])
 
 
 def grid_of(image: MetaTensor) -> Grid:

@@ -24,6 +24,9 @@ class Source:
         study_uid: StudyInstanceUID of a DICOM series; else empty.
         modality: DICOM modality such as `MR`; else empty.
         notes: What was odd, though not wrong, in plain words and without identifiers.
+        patient_key: Short hash of the PatientID of a DICOM series; else empty.
+        frame_of_reference: FrameOfReferenceUID of a DICOM series; else empty.
+        other_channels: Sources of the second and further channels, where these have their own.
     """
 
     format: str
@@ -33,6 +36,9 @@ class Source:
     study_uid: str = field(default="", repr=False)
     modality: str = ""
     notes: tuple[str, ...] = ()
+    patient_key: str = ""
+    frame_of_reference: str = field(default="", repr=False)
+    other_channels: tuple[Source, ...] = field(default=(), repr=False)
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain JSON values."""
@@ -44,6 +50,9 @@ class Source:
             "study_uid": self.study_uid,
             "modality": self.modality,
             "notes": list(self.notes),
+            "patient_key": self.patient_key,
+            "frame_of_reference": self.frame_of_reference,
+            "other_channels": [source.as_json() for source in self.other_channels],
         }
 
     @classmethod
@@ -57,6 +66,9 @@ class Source:
             study_uid=values["study_uid"],
             modality=values["modality"],
             notes=tuple(values["notes"]),
+            patient_key=values["patient_key"],
+            frame_of_reference=values["frame_of_reference"],
+            other_channels=tuple(map(cls.from_json, values["other_channels"])),
         )
 
 

@@ -13,8 +13,9 @@ import torch
 
 from segmed.errors import ImageError
 from segmed.geometry import Grid, grid_difference_mm, same_grid
-from segmed.io import grid_of
+from segmed.io import grid_of, source_of
 from segmed.io.careful import load_label_carefully, read_images_carefully
+from segmed.io.joining import require_joinable
 from segmed.io.tensors import as_label
 from segmed.manifest.content import image_digest, is_as_listed
 from segmed.manifest.faults import CaseRecord, Fault, note, order_of
@@ -35,9 +36,10 @@ def check_manifest(
 
     Errors make a case unfit: a missing or unreadable file, a digest that differs, another grid,
     label values that are no labels, no label in training, a wrong number of channels, a constant
-    image, a second copy of another case. Notes are for a look: labels stored as floats, empty
-    labels, outliers of intensity or spacing, a structure that never occurs, structures that are
-    lost at the median spacing. An image whose size is out of all bounds at it is an error.
+    image, a second copy of another case, channels or a label of another patient, an image whose
+    size is out of all bounds at the median spacing. Notes are for a look: labels stored as floats,
+    empty labels, outliers of intensity or spacing, a structure that never occurs, structures that
+    are lost at the median spacing, remarks of the reader (lossy compression, missing images).
 
     Args:
         manifest: What to check.
@@ -124,6 +126,9 @@ def _check_image(manifest: Manifest, case: Case, record: CaseRecord) -> Grid | N
     voxels = image.as_tensor()
     grid = grid_of(image)
     record.grid = grid
+    record.source = source_of(image)
+    for remark in record.source.notes if record.source else ():
+        record.note("remark", remark)
     record.content = _fingerprint(voxels.numpy(), grid)
     spread = torch.aminmax(voxels.flatten(1), dim=1)
     if bool((spread.min == spread.max).any()):
@@ -135,6 +140,7 @@ def _check_image(manifest: Manifest, case: Case, record: CaseRecord) -> Grid | N
 def _check_label(manifest: Manifest, path: Path, grid: Grid | None, record: CaseRecord) -> None:
     try:
         loaded = load_label_carefully(path, grid=grid)
+        require_joinable([record.source, loaded.source], ["the image", "its label"])
         label = as_label(loaded)
     except ImageError as error:
         record.error(error.reason, str(error))

@@ -7,10 +7,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from segmed.io.digest import sha256_of_file
 from segmed.manifest.schema import Case, Manifest
-
-BLOCK_BYTES = 1 << 20
-"""Bytes read at once."""
 
 
 def is_hidden(path: Path) -> bool:
@@ -33,11 +31,7 @@ def digest(path: Path) -> str:
         return _joined(sorted(digest(file) for file in inside if file.is_file() or file.is_dir()))
     if path.exists() and not path.is_file():
         raise FileNotFoundError(f"{path.name} is a pipe or a device, not a file")
-    running = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(BLOCK_BYTES):
-            running.update(block)
-    return running.hexdigest()
+    return sha256_of_file(path)
 
 
 def image_digest(path: Path) -> str:

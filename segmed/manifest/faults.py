@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from segmed.geometry import Grid
 from segmed.manifest.resampled import Extent
+
+if TYPE_CHECKING:
+    from segmed.io.source import Source
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class CaseRecord:
         levels: Mean intensity of each channel.
         values: Known label values that occur.
         extents: Sizes of the structures.
+        source: Where the image came from, where it could be read.
     """
 
     case_id: str
@@ -53,6 +57,7 @@ class CaseRecord:
     levels: tuple[float, ...] = ()
     values: frozenset[int] = frozenset()
     extents: tuple[Extent, ...] = ()
+    source: Source | None = None
 
     def error(self, code: str, message: str) -> None:
         """Remembers a fault that makes the case unfit."""

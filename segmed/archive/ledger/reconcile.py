@@ -8,8 +8,8 @@ from pathlib import Path
 from segmed.archive.ledger import Entry, Ledger
 from segmed.archive.pacs.delivery import Delivery
 from segmed.archive.scratch import sweep_scratch
-from segmed.archive.study import sha256_of_file
 from segmed.archive.writing import sweep
+from segmed.io.digest import sha256_of_file
 
 logger = logging.getLogger(__name__)
 

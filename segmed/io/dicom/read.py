@@ -92,6 +92,8 @@ def load_series(
         study_uid=audit.study_uid,
         modality=audit.modality,
         notes=audit.notes,
+        patient_key=audit.patient_key,
+        frame_of_reference=audit.frame_of_reference,
     )
     if audit.affine_ras is None:  # a usable audit has one
         raise GeometryError("the audit has no affine; scan the series again", reason="stale_audit")

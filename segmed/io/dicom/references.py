@@ -5,6 +5,7 @@ Only copies in memory are mended; the files stay as they are.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from datetime import date
@@ -18,8 +19,10 @@ from pydicom.dataset import Dataset
 
 from segmed.errors import GeometryError, ImageError, UsageError
 from segmed.io.dicom.audit import SeriesAudit, judge
+from segmed.io.dicom.frames import slices_of
 from segmed.io.dicom.header import read_header, tolerant_pydicom
 from segmed.io.dicom.read import require_usable
+from segmed.io.digest import sha256_of_file, sha256_of_stream
 from segmed.io.label import smallest_type
 from segmed.io.read import grid_of, source_of
 from segmed.metatensor import MetaTensor
@@ -30,6 +33,9 @@ EMPTY_IF_MISSING = (
     "PositionReferenceIndicator",
 )  # fmt: skip
 """Type 2 attributes: they must be there and may be empty. Real files lack some."""
+
+IDENTIFYING = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+"""Elements that say whose image a file contains; UIDs alone are equal in two patients at times."""
 
 GEOMETRY_TOLERANCE_MM = 1e-2
 
@@ -53,16 +59,21 @@ class References:
         audit: Their series.
         datasets: One a file, without pixels, with one orientation and all type 2 attributes.
         frames: Frame of each slice, in slice order; all 0 for classic files.
+        key: Identity and content of the input, of which the identifiers of results are functions:
+            patient, study, series, instances, places and stored pixels, of all channels.
+        notes: Remarks on the input, without identifiers.
     """
 
     audit: SeriesAudit
     datasets: tuple[Dataset, ...]
     frames: tuple[int, ...]
+    key: str
+    notes: tuple[str, ...] = ()
 
     @property
-    def key(self) -> str:
-        """What identifies the input: all its instance UIDs."""
-        return " ".join(sorted(str(dataset.SOPInstanceUID) for dataset in self.datasets))
+    def remarks(self) -> str:
+        """The notes as one text, for an element of the result; empty without any."""
+        return "; ".join(self.notes)
 
     @property
     def moment(self) -> tuple[str, str]:
@@ -126,7 +137,32 @@ def references_of(like: MetaTensor) -> References:
         require_usable(audit)
         _check_unmoved(like, audit)
         datasets = tuple(_mended(path, audit) for path in audit.files)
-    return References(audit, datasets, tuple(part.frame for _, part in audit.slices))
+        parts = [
+            _identity(path) if channel.format == "dicom" else sha256_of_file(path)
+            for channel in (source, *source.other_channels)
+            for path in channel.paths
+        ]
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    frames = tuple(part.frame for _, part in audit.slices)
+    return References(audit, datasets, frames, key, source.notes)
+
+
+def _identity(path: Path) -> str:
+    """Whose image a file contains, where it lies, and the digest of its stored pixels.
+
+    Other elements may change on the way through an archive, and leave the image what it is.
+    """
+    with path.open("rb") as stream:
+        dataset = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
+        if stream.tell() == path.stat().st_size:  # inflated as a whole: the pixels are behind us
+            stream.seek(0)
+        pixels = sha256_of_stream(stream)
+    stated = [str(dataset.get(name, "")) for name in IDENTIFYING]
+    places = [
+        (part.frame, part.position, part.orientation, part.spacing, part.slope, part.intercept)
+        for part in slices_of(dataset)
+    ]
+    return repr((stated, places, pixels))
 
 
 def _check_unmoved(like: MetaTensor, audit: SeriesAudit) -> None:

@@ -2,8 +2,9 @@
 
 A contour runs half-way between voxels of the structure and its neighbours, so that every voxel
 centre lies on its right side: rasterising with the even-odd rule gives the label map back. Holes
-are contours of their own inside the outer one. Identifiers are functions of the source images and
-the model; dates and times are those of the source images: equal input gives equal bytes.
+are contours of their own inside the outer one. Identifiers are functions of patient, study,
+series, content and model; dates and times are those of the source images: equal input gives equal
+bytes. What was odd about the input is in StructureSetDescription.
 
 Source:
     DICOM PS3.3 A.19 and C.8.8.5 to C.8.8.8 (RT structure set).
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
 RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 STUDY_COMPONENT = "1.2.840.10008.3.1.2.3.1"
+MAX_DESCRIPTION = 1024
+"""Characters that StructureSetDescription (3006,0006), a short text, may have."""
+
 DECIMALS = 4
 """Digits of a contour coordinate behind the point, in mm."""
 
@@ -120,6 +124,8 @@ def _frame_of_structures(references: References, model_name: str, model_version:
     dataset.SoftwareVersions = model_version[:64]
     dataset.DeviceSerialNumber = "0"
     dataset.StructureSetLabel = "SEGMED"
+    if references.notes:
+        dataset.StructureSetDescription = references.remarks[:MAX_DESCRIPTION]
     dataset.StructureSetDate, dataset.StructureSetTime = references.moment
     dataset.ApprovalStatus = "UNAPPROVED"
     series = Dataset()

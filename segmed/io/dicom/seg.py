@@ -1,9 +1,10 @@
 """Write label maps as DICOM Segmentation objects, and read them.
 
 Written as BINARY with all frames, because foreign readers mistake objects whose empty frames were
-left out. One segment a label, with coded concepts. Identifiers are functions of the source images
-and the model, so that a second delivery replaces the first; dates and times are those of the source
-images, so that equal input and an equal model give equal bytes.
+left out. One segment a label, with coded concepts. Identifiers are functions of patient, study,
+series, content and model, so that a second delivery replaces the first; dates and times are those
+of the source images, so that equal input and an equal model give equal bytes. What was odd about
+the input is in ImageComments.
 
 Source:
     DICOM PS3.3 A.51 and C.8.20 (Segmentation IOD).
@@ -40,6 +41,9 @@ PRIVATE_SCHEME = "99SEGMED"
 ANATOMY = hd.sr.CodedConcept("123037004", "SCT", "Anatomical Structure")
 ARTIFICIAL_INTELLIGENCE = hd.sr.CodedConcept("123109", "DCM", "Artificial Intelligence")
 SERIES_NUMBER = 9000
+MAX_COMMENT = 10240
+"""Characters that ImageComments (0020,4000), a long text, may have."""
+
 
 logging.getLogger("highdicom").setLevel(logging.WARNING)  # below, it quotes instance UIDs
 
@@ -138,13 +142,18 @@ def _segment(
 def _settle(
     segmentation: hd.seg.Segmentation, references: References, identity: tuple[str, ...]
 ) -> None:
-    """Replace what highdicom draws at random or from the clock: equal input gives equal bytes."""
+    """Replace what highdicom draws at random or from the clock, and add remarks on the input.
+
+    Equal input gives equal bytes.
+    """
     day, time = references.moment
     segmentation.InstanceCreationDate = segmentation.ContentDate = day
     segmentation.InstanceCreationTime = segmentation.ContentTime = time
     for item in segmentation.get("ContributingEquipmentSequence", ()):
         if "ContributionDateTime" in item:
             item.ContributionDateTime = day + time
+    if references.notes:
+        segmentation.ImageComments = references.remarks[:MAX_COMMENT]
     organisation = uid_from("seg dimensions", *identity)
     for item in segmentation.DimensionOrganizationSequence:
         item.DimensionOrganizationUID = organisation

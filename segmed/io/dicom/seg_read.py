@@ -30,6 +30,7 @@ from segmed.io.dicom.frames import Slice, slices_of
 from segmed.io.dicom.header import tolerant_pydicom
 from segmed.io.dicom.read import decoding
 from segmed.io.dicom.stack import LPS_TO_RAS
+from segmed.io.dicom.uid import short_hash
 from segmed.io.limits import DEFAULT_LIMITS, ReadLimits, check_affine, check_size
 from segmed.io.source import Loaded, Source
 
@@ -89,6 +90,8 @@ def load_seg(
             series_uid=str(dataset.get("SeriesInstanceUID", "")),
             study_uid=str(dataset.get("StudyInstanceUID", "")),
             modality="SEG",
+            patient_key=short_hash(str(dataset.get("PatientID") or "").strip("\0 ")),
+            frame_of_reference=str(dataset.get("FrameOfReferenceUID", "")),
         )
     target = grid or _own_grid(frames, path)
     check_size(target.shape, limits, path)
