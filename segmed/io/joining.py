@@ -5,11 +5,18 @@ Volume files name neither; only what two DICOM sources both state is compared.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from operator import attrgetter
 
 from segmed.errors import ImageError
 from segmed.io.source import Source
+
+_STATED: tuple[tuple[str, str, Callable[[Source], str]], ...] = (
+    ("mixed_patient", "patients", attrgetter("patient_key")),
+    ("mixed_study", "studies", attrgetter("study_uid")),
+    ("mixed_frame_of_reference", "frames of reference", attrgetter("frame_of_reference")),
+)
 
 
 def require_joinable(sources: Sequence[Source | None], names: Sequence[str]) -> None:
@@ -23,15 +30,7 @@ def require_joinable(sources: Sequence[Source | None], names: Sequence[str]) -> 
         ImageError: `mixed_patient`, `mixed_study` or `mixed_frame_of_reference`.
     """
     parts = [(source, name) for source, name in zip(sources, names, strict=True) if source]
-    for reason, what, stated in (
-        ("mixed_patient", "patients", lambda source: source.patient_key),
-        ("mixed_study", "studies", lambda source: source.study_uid),
-        (
-            "mixed_frame_of_reference",
-            "frames of reference",
-            lambda source: source.frame_of_reference,
-        ),
-    ):
+    for reason, what, stated in _STATED:
         known = [(stated(source), source, name) for source, name in parts if stated(source)]
         other = next((entry for entry in known if entry[0] != known[0][0]), None)
         if other is not None:
