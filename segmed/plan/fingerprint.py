@@ -17,9 +17,13 @@ from segmed.io import grid_of
 from segmed.io.careful import read_images_carefully, read_label_carefully
 from segmed.manifest.resampled import Box, Extent, extents_of
 from segmed.manifest.schema import Case, Manifest
+from segmed.plan.shapes import StructureShapes, measure_shapes
 
 FOREGROUND_SAMPLES = 10_000
 """Foreground voxels a case contributes to the intensity statistics, at most."""
+
+EXTENT_PERCENTILE = 90.0
+"""A structure's extent is that of this percentile of the cases that have it."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class CaseFacts:
         grid: Grid as stored.
         box: Bounding box of voxels that are not zero, along the stored axes.
         extents: Sizes of the structures.
+        shapes: Sizes of each label's structure, axes after reorientation.
     """
 
     shape: tuple[int, ...]
@@ -49,6 +54,7 @@ class CaseFacts:
     grid: Grid
     box: Box
     extents: tuple[Extent, ...]
+    shapes: StructureShapes
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,11 @@ class Fingerprint:
         class_share: Share of all voxels under each label, in the manifest's order.
         intensity: Per channel: mean, std, and percentiles 0.5 and 99.5 under the labels.
         background_zero: Median share of voxels that are exactly zero.
+        structure_extent_mm: Bounding box of each label's largest connected part, in the manifest's
+            order: the 90th percentile of the cases that have it; empty for a label in no case.
+        structure_thickness_mm: Mean run length of each label along each axis, likewise.
+        gap_thickness_mm: The same of background between labels, where labels cover most of the
+            images; else empty.
     """
 
     num_cases: int
@@ -80,6 +91,9 @@ class Fingerprint:
     class_share: tuple[float, ...]
     intensity: tuple[dict[str, float], ...]
     background_zero: float
+    structure_extent_mm: tuple[tuple[float, ...], ...] = ()
+    structure_thickness_mm: tuple[tuple[float, ...], ...] = ()
+    gap_thickness_mm: tuple[float, ...] = ()
 
     def as_record(self) -> dict[str, Any]:
         """Plain JSON values, as stored in a plan."""
@@ -157,6 +171,9 @@ def _look_at(manifest: Manifest, case: Case) -> CaseFacts:
     step = max(1, inside.shape[1] // FOREGROUND_SAMPLES)
     order = _axis_order(grid.affine_ras, len(grid.shape))
     spacing_mm = spacing_of(grid.affine_ras)
+    shapes = measure_shapes(
+        values, [item.value for item in manifest.labels], spacing_mm[: values.ndim]
+    )
     filled = (voxels != 0).any(axis=0)
     box = _box_of(filled)
     filled_shape = tuple(stop - start for start, stop in box)
@@ -173,6 +190,7 @@ def _look_at(manifest: Manifest, case: Case) -> CaseFacts:
         grid=grid,
         box=box,
         extents=extents_of(values, {item.value for item in manifest.labels}),
+        shapes=shapes.along(order),
     )
 
 
@@ -218,7 +236,31 @@ def gather(facts: Sequence[CaseFacts]) -> Fingerprint:
         ),
         intensity=tuple(_intensity(channel) for channel in foreground),
         background_zero=float(np.median([fact.background_zero for fact in facts])),
+        structure_extent_mm=_each(
+            np.array([fact.shapes.extent_mm for fact in facts]),
+            lambda rows: np.percentile(rows, EXTENT_PERCENTILE, axis=0),
+        ),
+        structure_thickness_mm=_each(
+            np.array([fact.shapes.thickness_mm for fact in facts]), lambda rows: rows.mean(axis=0)
+        ),
+        gap_thickness_mm=_each(
+            np.array([fact.shapes.gap_mm for fact in facts])[:, None],
+            lambda rows: rows.mean(axis=0),
+        )[0],
     )
+
+
+def _each(
+    sizes: npt.NDArray[np.float64],
+    summary: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]],
+) -> tuple[tuple[float, ...], ...]:
+    """A summary over the cases `[cases, labels, axes]` of each label; empty where it is in none."""
+    found = []
+    for rows in sizes.transpose(1, 0, 2):
+        present = rows[np.isfinite(rows).all(axis=1)]
+        summed = summary(present) if len(present) else np.empty(0)
+        found.append(tuple(float(f"{value:.4g}") for value in summed))
+    return tuple(found)
 
 
 def _intensity(values: npt.NDArray[np.float32]) -> dict[str, float]:

@@ -8,12 +8,25 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
+import numpy as np
+
 from segmed.errors import UsageError
 from segmed.manifest.schema import Manifest
+from segmed.plan.cost import memory_voxels
 from segmed.plan.fingerprint import Fingerprint, gather, survey
-from segmed.plan.mirroring import plan_mirroring
+from segmed.plan.mirroring import plan_mirroring, sides_of
 from segmed.plan.networks import BASE_WIDTH, Size, plan_networks
 from segmed.plan.resampled import losses_in_words, lost_structures
+from segmed.plan.resources import DEFAULT_MEMORY_GB, Resources, default_resources
+from segmed.plan.scale import (
+    BATCH_SIZE,
+    MANY_LABELS,
+    Scale,
+    Subject,
+    choose_scale,
+    explain_patch,
+    explain_spacing,
+)
 from segmed.plan.schema import (
     Augmentation,
     Inference,
@@ -22,7 +35,7 @@ from segmed.plan.schema import (
     Preprocessing,
     Recipe,
 )
-from segmed.plan.topology import plan_patch, plan_topology
+from segmed.plan.topology import plan_topology
 
 log = logging.getLogger(__name__)
 
@@ -35,21 +48,11 @@ SLICEWISE_RATIO = 4.0
 SLICEWISE_SLICES = 16
 """What "few slices" means."""
 
-ACTIVATION_BYTES_PER_VOXEL = 320
-"""Training memory of one voxel for each feature of the finest level, in bytes: two encoder and two
-decoder convolutions with norm, activation and gradients, the coarser levels included."""
-
-BATCH_SIZE = {2: 8, 3: 2}
-"""Patches a step, by spatial dimensions; `full` networks take more where memory allows."""
-
 MAX_BATCH_SHARE = 0.05
 """Largest share of all training voxels in one batch of a `full` network."""
 
 CROP_SHARE = 0.25
 """Volumes of which more is exactly zero are cropped."""
-
-SMALL_PATCH_VOXELS = {2: 160 * 160, 3: 40_000}
-"""Voxels of a patch for `small` networks, by spatial dimensions: more steps in the same time."""
 
 GENTLE = {
     "p_spatial": 0.1,
@@ -61,9 +64,6 @@ GENTLE = {
     "p_low_resolution": 0.05,
 }
 """Probabilities of changes in trainings of minutes."""
-
-DEFAULT_MEMORY_GB = 8.0
-"""Memory a plan is made for when none is stated, in GB."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ def make_plan(
     size: Size = "small",
     bias_correction: bool = False,
     flips: Sequence[int] | None = None,
+    resources: Resources | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Plan:
     """Decide spacing, patch, intensities, networks and recipe from the training cases.
@@ -94,6 +95,8 @@ def make_plan(
         size: `small` networks for a CPU or short budgets, `full` ones for a GPU.
         bias_correction: Clear MR channels of their bias field (N4) before anything else.
         flips: Axes along which images may be mirrored; found from the labels' names if left out.
+        resources: Time and device of one training; ten CPU minutes for `small` networks and a
+            night on a GPU for `full` ones where they are not stated.
         progress: Called with cases looked at and cases in all.
 
     Returns:
@@ -107,84 +110,74 @@ def make_plan(
     memory_gb = DEFAULT_MEMORY_GB if memory_gb is None else memory_gb
     if memory_gb <= 0:
         raise UsageError(f"--memory-gb must be positive, got {memory_gb}")
-    cases = survey(manifest, progress=progress)
-    facts = gather(cases)
+    resources = resources or default_resources(size)
+    facts = take_fingerprint(manifest, progress=progress)
     choice = _choose_dimensions(facts, spatial_dims)
     reasons = {"spatial_dims": choice.why}
-    preprocessing = _plan_preprocessing(manifest, facts, choice, reasons)
+    preprocessing = _plan_preprocessing(manifest, facts, reasons)
     if bias_correction:
         preprocessing = _with_bias_correction(preprocessing, manifest, reasons)
-    if lost := lost_structures(manifest, cases, preprocessing):
-        reasons["resampling"] = losses_in_words(lost)
-        log.warning("%s", reasons["resampling"])
-    axes = _network_axes(facts, choice)
-    spacing_mm = [preprocessing.spacing_mm[axis] for axis in axes]
-    stored = facts.median_filled_shape if preprocessing.crop_nonzero else facts.median_shape
-    shape = [
-        stored[axis] * facts.median_spacing_mm[axis] / preprocessing.spacing_mm[axis]
-        for axis in axes
-    ]
-    patch_size = _plan_patch(choice, size, memory_gb, shape, spacing_mm, reasons)
-    batch_size = _plan_batch(choice, size, memory_gb, patch_size, facts, reasons)
-    topology = plan_topology(patch_size, spacing_mm)
+    mirroring = plan_mirroring(manifest.labels, choice.spatial_dims, choice.slice_axis, wish=flips)
+    reasons["recipe.augmentation.flip_axes"] = mirroring.why
+    is_sided = sides_of(manifest.labels) is not None
+    subject = _subject(manifest, facts, choice, crop=preprocessing.crop_nonzero, is_sided=is_sided)
+    scale, own = choose_scale(subject, size=size, memory_gb=memory_gb, resources=resources)
+    reasons["preprocessing.spacing_mm"] = explain_spacing(scale, own, facts, resources)
+    reasons["patch_size"] = explain_patch(scale, subject, resources, memory_gb)
+    spacing_mm = dict(zip(_network_axes(facts, choice), scale.spacing_mm, strict=True))
+    spacing_mm = dict(enumerate(preprocessing.spacing_mm)) | spacing_mm
+    preprocessing = preprocessing.model_copy(update={"spacing_mm": tuple(spacing_mm.values())})
+    batch_size = _plan_batch(choice, size, memory_gb, scale, facts, reasons)
+    topology = plan_topology(scale.patch_size, scale.spacing_mm)
     reasons["networks"] = (
         f"{len(topology.strides)} levels: an axis is halved while it is not much coarser than the "
         f"others and keeps 4 voxels; {size!r} widths start at {BASE_WIDTH[size]} features"
     )
-    mirroring = plan_mirroring(manifest.labels, choice.spatial_dims, choice.slice_axis, wish=flips)
-    reasons["recipe.augmentation.flip_axes"] = mirroring.why
-    augmentation = _plan_augmentation(spacing_mm, patch_size, mirroring.axes, reasons)
+    augmentation = _plan_augmentation(scale.spacing_mm, scale.patch_size, mirroring.axes, reasons)
     return Plan(
         name=manifest.name,
         spatial_dims=choice.spatial_dims,
         channels=manifest.channels,
         labels=manifest.labels,
         preprocessing=preprocessing,
-        patch_size=patch_size,
+        patch_size=scale.patch_size,
         slice_axis=choice.slice_axis,
-        networks=plan_networks(topology, patch_size=patch_size, spacing_mm=spacing_mm, size=size),
+        networks=plan_networks(
+            topology, patch_size=scale.patch_size, spacing_mm=scale.spacing_mm, size=size
+        ),
         recipe=_plan_recipe(size, batch_size, augmentation, facts, reasons),
         inference=Inference(mirror_axes=mirroring.axes),
         fingerprint=facts.as_record(),
+        planned_for=resources.as_record(),
         reasons=reasons,
     )
 
 
-def _memory_voxels(size: Size, memory_gb: float) -> float:
-    """Voxels of all patches of one step that a memory holds."""
-    return memory_gb * 1e9 / (BASE_WIDTH[size] * ACTIVATION_BYTES_PER_VOXEL)
-
-
-def _plan_patch(
-    choice: _Choice,
-    size: Size,
-    memory_gb: float,
-    shape: Sequence[float],
-    spacing_mm: Sequence[float],
-    reasons: dict[str, str],
-) -> tuple[int, ...]:
-    """The largest patch of the typical image that memory (or the small networks' time) allows."""
-    batch_size = BATCH_SIZE[choice.spatial_dims]
-    voxels = _memory_voxels(size, memory_gb) / batch_size
-    told = f"as much of it as {memory_gb:g} GB holds at batch {batch_size}"
-    if size == "small" and voxels > SMALL_PATCH_VOXELS[choice.spatial_dims]:
-        voxels = SMALL_PATCH_VOXELS[choice.spatial_dims]
-        told = f"about {voxels:,} voxels of it, so that a CPU takes many steps"
-    patch_size = plan_patch(shape, spacing_mm, max_voxels=voxels)
-    if min(patch_size) < 4 and min(shape) >= 8:
-        raise UsageError(f"{memory_gb} GB is too little for a useful patch; give more memory")
-    reasons["patch_size"] = (
-        f"the median image is {'x'.join(f'{n:.0f}' for n in shape)} voxels at this spacing; "
-        f"{told}, rounded to the strides"
+def _subject(
+    manifest: Manifest, facts: Fingerprint, choice: _Choice, *, crop: bool, is_sided: bool
+) -> Subject:
+    """Images and structures on the network's axes."""
+    axes = _network_axes(facts, choice)
+    stored = facts.median_filled_shape if crop else facts.median_shape
+    present = [row for row, extent in enumerate(facts.structure_extent_mm) if extent]
+    thickness = [facts.structure_thickness_mm[row] for row in present]
+    thickness += [facts.gap_thickness_mm] if facts.gap_thickness_mm else []
+    return Subject(
+        shape=tuple(stored[axis] for axis in axes),
+        spacing_mm=tuple(facts.median_spacing_mm[axis] for axis in axes),
+        extent_mm=np.array([facts.structure_extent_mm[row] for row in present])[:, axes],
+        thickness_mm=np.array(thickness)[:, axes],
+        needs_place=is_sided or len(manifest.labels) >= MANY_LABELS,
+        in_channels=len(manifest.channels),
+        num_classes=len(manifest.labels) + 1,
     )
-    return patch_size
 
 
 def _plan_batch(
     choice: _Choice,
     size: Size,
     memory_gb: float,
-    patch_size: Sequence[int],
+    scale: Scale,
     facts: Fingerprint,
     reasons: dict[str, str],
 ) -> int:
@@ -194,8 +187,10 @@ def _plan_batch(
     if size == "small":
         reasons[field] = "few patches a step: more steps in the same time"
         return least
-    held = int(_memory_voxels(size, memory_gb) / prod(patch_size))
-    of_all = int(MAX_BATCH_SHARE * facts.num_cases * prod(facts.median_shape) / prod(patch_size))
+    most = memory_voxels(memory_gb, width=BASE_WIDTH[size], num_classes=len(facts.class_share) + 1)
+    held = int(most / prod(scale.patch_size))
+    voxels = facts.num_cases * prod(scale.shape)
+    of_all = int(MAX_BATCH_SHARE * voxels / prod(scale.patch_size))
     chosen = max(least, min(held, of_all))
     reasons[field] = (
         f"{memory_gb:g} GB hold {held} such patches; a batch is at least {least}, and at most "
@@ -249,13 +244,10 @@ def _network_axes(facts: Fingerprint, choice: _Choice) -> list[int]:
 
 
 def _plan_preprocessing(
-    manifest: Manifest, facts: Fingerprint, choice: _Choice, reasons: dict[str, str]
+    manifest: Manifest, facts: Fingerprint, reasons: dict[str, str]
 ) -> Preprocessing:
+    """Everything but a coarser spacing, which is chosen with the patch."""
     spacing_mm = facts.median_spacing_mm
-    reasons["preprocessing.spacing_mm"] = (
-        f"the median of {facts.num_cases} training cases, whose median size is "
-        f"{'x'.join(f'{n:.0f}' for n in facts.median_shape)} voxels"
-    )
     coarsest = max(range(len(spacing_mm)), key=lambda axis: spacing_mm[axis])
     is_anisotropic = spacing_mm[coarsest] > COARSE_AXIS_RATIO * min(spacing_mm)
     if is_anisotropic:

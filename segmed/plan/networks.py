@@ -59,6 +59,11 @@ MAX_WIDTH: dict[int, int] = {2: 512, 3: 320}
 """Features at most, by spatial dimensions."""
 
 
+def planned_widths(family: str, size: Size, topology: Topology, spatial_dims: int) -> list[int]:
+    """Features of each level of one family of architectures, finest first."""
+    return WIDTHS[size][family].of(len(topology.strides), MAX_WIDTH[spatial_dims])
+
+
 def plan_networks(
     topology: Topology, *, patch_size: Sequence[int], spacing_mm: Sequence[float], size: Size
 ) -> dict[str, NetworkPlan]:
@@ -78,7 +83,7 @@ def plan_networks(
 
     def levels(family: str) -> dict[str, Any]:
         return {
-            "widths": WIDTHS[size][family].of(len(topology.strides), MAX_WIDTH[spatial_dims]),
+            "widths": planned_widths(family, size, topology, spatial_dims),
             "kernels": [list(kernel) for kernel in topology.kernels],
             "strides": [list(stride) for stride in topology.strides],
             "norm": "instance",

@@ -182,6 +182,8 @@ class Plan(Frozen):
         recipe: How each is trained.
         inference: How a volume is segmented.
         fingerprint: The facts the plan was made from.
+        planned_for: Time, device and cores of the training that the plan was made for; empty in
+            plans written before they were asked for.
         reasons: Why, by dotted field name; written as comments into `plan.yaml`.
         schema_version: Version of this form.
     """
@@ -197,6 +199,7 @@ class Plan(Frozen):
     recipe: Recipe
     inference: Inference = Inference()
     fingerprint: dict[str, Any] = Field(default_factory=dict)
+    planned_for: dict[str, Any] = Field(default_factory=dict)
     reasons: dict[str, str] = Field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 

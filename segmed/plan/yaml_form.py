@@ -142,11 +142,11 @@ def _bounded_text(path: Path) -> str:
 
 
 def plan_hash(plan: Plan) -> str:
-    """Hex digest of everything in a plan that changes a result; reasons and fingerprint do not.
+    """Hex digest of everything in a plan that changes a result; what it was made from does not.
 
     Nor does a later field that says nothing: a plan of last year keeps its hash.
     """
-    content = plan.model_dump(mode="json", exclude={"reasons", "fingerprint"})
+    content = plan.model_dump(mode="json", exclude={"reasons", "fingerprint", "planned_for"})
     for part, name in LATER_FIELDS:
         if not content[part][name]:
             del content[part][name]
