@@ -131,17 +131,27 @@ def plan(
             "labels' names if auto.",
         ),
     ] = "auto",
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Time of one training, such as 10m or 10m-cpu: a short one takes coarser images."
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Device of the training: auto, cpu, cuda.")] = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Decide spacing, patch, networks and recipe from the data, with reasons.
+    """Decide spacing, patch, networks and recipe from data and time, with reasons.
 
-    Example: segmed plan hippocampus.json -o plan.yaml
+    Example: segmed plan hippocampus.json -o plan.yaml --budget 10m
     """
     from pipelines.comparing.jobs import size_named
+    from pipelines.comparing.resources import resources_for
     from segmed.manifest import guesses_of, read_manifest
     from segmed.plan import plan_hash, write_plan
     from segmed.plan.make import make_plan
+    from segmed.training import Budget
 
+    resources = resources_for(Budget.parse(budget), device) if budget else None
     wish: Literal[2, 3] | None = None if spatial_dims is None else (2 if spatial_dims == 2 else 3)
     manifest = read_manifest(manifest_path)
     made = make_plan(
@@ -151,6 +161,7 @@ def plan(
         size=size_named(size),
         bias_correction=bias_correction,
         flips=_axes_named(flips),
+        resources=resources,
         progress=counting("looked at"),
     )
     write_plan(made, out)
@@ -162,6 +173,8 @@ def plan(
         "patch_size": list(made.patch_size),
     }
     lines = [f"{key}: {value}" for key, value in facts.items()]
+    lines.append(f"spacing: {made.reasons['preprocessing.spacing_mm']}")
+    lines.append(f"patch: {made.reasons['patch_size']}")
     lines.append(f"flips: {made.reasons['recipe.augmentation.flip_axes']}")
     guesses = guesses_of(manifest)
     lines += [guess.line for guess in guesses if guess.subject != "sides"]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from segmed.training import Budget
 
 PlanOption = Annotated[
-    Path | None, typer.Option("--plan", help="A plan; made from the data if left out.")
+    Path | None, typer.Option("--plan", help="A plan; made from data and budget if left out.")
 ]
 BudgetOption = Annotated[
     str | None,
@@ -84,14 +84,16 @@ def train(
     """
     from pipelines.comparing import steps
     from pipelines.comparing.jobs import TrainJob, check_job, settle_plan
+    from pipelines.comparing.resources import resources_for
     from segmed.training import Settings
 
+    time = _budget(budget, epochs)
     job = TrainJob(
         manifest_path=manifest_path,
-        plan_path=settle_plan(manifest_path, plan, out),
+        plan_path=settle_plan(manifest_path, plan, out, resources=resources_for(time, device)),
         architecture=model,
         fold=fold,
-        budget=_budget(budget, epochs),
+        budget=time,
         out_dir=out,
         settings=Settings(
             device=device,

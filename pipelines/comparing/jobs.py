@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from pipelines.comparing.resources import remark_on_budget
 from segmed.errors import UsageError, unknown_name
 from segmed.io import read_label
 from segmed.manifest import LabelClass, Manifest, read_manifest
@@ -16,8 +18,12 @@ from segmed.models import list_models
 from segmed.plan import read_plan, write_plan
 from segmed.plan.make import make_plan
 from segmed.plan.networks import BASE_WIDTH, Size
+from segmed.plan.resources import Resources
 from segmed.training import Budget
 from segmed.training.settings import Settings
+
+progress = logging.getLogger("segmed.progress")
+"""Reaches Prefect's log of the run, and the terminal of somebody who waits for it."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +171,12 @@ def size_named(text: str | None) -> Size:
 
 
 def settle_plan(
-    manifest_path: Path, plan_path: Path | None, out_dir: Path, *, size: str | None = None
+    manifest_path: Path,
+    plan_path: Path | None,
+    out_dir: Path,
+    *,
+    size: str | None = None,
+    resources: Resources | None = None,
 ) -> Path:
     """The plan to use: the one that was named, the one in `out_dir`, or a new one there.
 
@@ -174,6 +185,8 @@ def settle_plan(
         plan_path: The plan that was named, if one was.
         out_dir: Folder of the comparison.
         size: Size of the networks of a plan that is made.
+        resources: Time and device of one training, for a plan that is made; a plan that was made
+            for another time is used with a remark.
 
     Raises:
         ManifestError: The manifest cannot be read.
@@ -182,7 +195,7 @@ def settle_plan(
     manifest = read_manifest(manifest_path)
     place = plan_path or out_dir / "plan.yaml"
     if plan_path is None and not place.exists():
-        plan = make_plan(manifest, size=size_named(size))
+        plan = make_plan(manifest, size=size_named(size), resources=resources)
         out_dir.mkdir(parents=True, exist_ok=True)
         write_plan(plan, place)
     plan = read_plan(place)
@@ -193,6 +206,8 @@ def settle_plan(
             f"{place} was made for labels {theirs}, {manifest_path} has {ours}; "
             "make a plan for this manifest"
         )
+    if remark := remark_on_budget(plan, resources):
+        progress.warning("%s: %s", place, remark)
     return place
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from pipelines.cli.console import note, plain, say
 from pipelines.comparing.jobs import Request
+from pipelines.comparing.resources import resources_for
 from pipelines.comparing.training_job import is_done
 from pipelines.demo.archive import make_archive
 from pipelines.demo.page import write_demo_report
@@ -91,7 +92,13 @@ def use_embedded_tracking(out_dir: Path) -> None:
 def _request(out_dir: Path, budget_s: float | None, quick: bool) -> Request:
     budget = Budget(epochs=1) if quick else Budget(seconds=budget_s or BUDGET_SECONDS)
     plan_path = out_dir / "plan.yaml"
-    plan = _demo_plan(make_plan(read_manifest(MANIFEST)), quick)
+    each = (
+        None
+        if quick
+        else replace(budget, seconds=(budget_s or BUDGET_SECONDS) / len(ARCHITECTURES))
+    )
+    made = make_plan(read_manifest(MANIFEST), resources=resources_for(each, "auto"))
+    plan = _demo_plan(made, quick)
     if not plan_path.exists() or plan_hash(read_plan(plan_path)) != plan_hash(plan):
         write_plan(plan, plan_path)
     return Request(

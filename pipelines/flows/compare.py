@@ -15,6 +15,7 @@ from pipelines.comparing import steps
 from pipelines.comparing.cross_validation import package_of_winner
 from pipelines.comparing.jobs import Request, TrainJob, settle_plan
 from pipelines.comparing.lanes import Lanes, choose_lanes
+from pipelines.comparing.resources import resources_for
 from pipelines.flows.train import train_fold, train_in_lane
 from pipelines.registry.registration import register_winner
 from pipelines.tracking.runs import ParentLog, comparison
@@ -34,9 +35,7 @@ def compare(request: Request) -> dict[str, Any]:
     Returns:
         What `comparison.json` holds, and the registered version.
     """
-    plan_path = settle_plan(
-        request.manifest_path, request.plan_path, request.out_dir, size=request.size
-    )
+    plan_path = plan_for(request)
     manifest, plan = read_manifest(request.manifest_path), read_plan(plan_path)
     models, folds = len(request.architectures), len(request.folds)
     title = f"{models} model{'s'[: models > 1]}, {folds} fold{'s'[: folds > 1]}"
@@ -48,6 +47,19 @@ def compare(request: Request) -> dict[str, Any]:
             steps.write_record(record, request)
         log_comparison(record, request, parent)
     return record
+
+
+def plan_for(request: Request) -> Path:
+    """The plan of all trainings: made, where there is none, for the time that each of them has."""
+    lanes = choose_lanes(request.side_by_side, request.settings.device)
+    each = request.jobs(Path(), lanes=len(lanes.devices))[0].budget
+    return settle_plan(
+        request.manifest_path,
+        request.plan_path,
+        request.out_dir,
+        size=request.size,
+        resources=resources_for(each, request.settings.device, cores=lanes.threads),
+    )
 
 
 def train_all(

@@ -95,8 +95,8 @@ def make_plan(
         size: `small` networks for a CPU or short budgets, `full` ones for a GPU.
         bias_correction: Clear MR channels of their bias field (N4) before anything else.
         flips: Axes along which images may be mirrored; found from the labels' names if left out.
-        resources: Time and device of one training; ten CPU minutes for `small` networks and a
-            night on a GPU for `full` ones where they are not stated.
+        resources: Time and device of one training; ten CPU minutes for `small` networks and eight
+            hours on a GPU for `full` ones where they are not stated.
         progress: Called with cases looked at and cases in all.
 
     Returns:
@@ -107,11 +107,51 @@ def make_plan(
             channel), or the memory is too little.
         ManifestError: A training case cannot be read, or would have a size out of all bounds.
     """
-    memory_gb = DEFAULT_MEMORY_GB if memory_gb is None else memory_gb
-    if memory_gb <= 0:
+    if memory_gb is not None and memory_gb <= 0:
         raise UsageError(f"--memory-gb must be positive, got {memory_gb}")
+    return decide_plan(
+        manifest,
+        take_fingerprint(manifest, progress=progress),
+        spatial_dims=spatial_dims,
+        memory_gb=memory_gb,
+        size=size,
+        bias_correction=bias_correction,
+        flips=flips,
+        resources=resources,
+    )
+
+
+def decide_plan(
+    manifest: Manifest,
+    facts: Fingerprint,
+    *,
+    spatial_dims: Literal[2, 3] | None = None,
+    memory_gb: float | None = None,
+    size: Size = "small",
+    bias_correction: bool = False,
+    flips: Sequence[int] | None = None,
+    resources: Resources | None = None,
+) -> Plan:
+    """Decide a plan from facts that were gathered before; no file is read.
+
+    Args:
+        manifest: The image set: its name, labels and channels.
+        facts: What `take_fingerprint` gave for it.
+        spatial_dims: As for `make_plan`, like the rest.
+        memory_gb: Memory that a training step may take, in GB.
+        size: Size of the networks.
+        bias_correction: Clear MR channels of their bias field first.
+        flips: Axes along which images may be mirrored.
+        resources: Time and device of one training.
+
+    Returns:
+        The plan, with reasons.
+
+    Raises:
+        UsageError: The wish contradicts the images, or the memory is too little.
+    """
+    memory_gb = memory_gb or DEFAULT_MEMORY_GB
     resources = resources or default_resources(size)
-    facts = take_fingerprint(manifest, progress=progress)
     choice = _choose_dimensions(facts, spatial_dims)
     reasons = {"spatial_dims": choice.why}
     preprocessing = _plan_preprocessing(manifest, facts, reasons)

@@ -16,8 +16,8 @@ core of a CPU (measured: 60 alone, 20 where the core is shared), and a whole GPU
 CORE_EFFICIENCY = 0.7
 """Gain of each further core over the first."""
 
-TRAINING_SHARE = {"wall": 0.75, "cpu": 1.0}
-"""Share of a budget that is training: by the wall, cases are prepared and validated within it."""
+TRAINING_SHARE = {"wall": 0.85, "cpu": 1.0}
+"""Share of a budget that is training: by the wall, cases are validated within it."""
 
 DEFAULT_MEMORY_GB = 8.0
 """Memory a plan is made for when none is stated, in GB."""

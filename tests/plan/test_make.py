@@ -14,6 +14,7 @@ from segmed.errors import UsageError
 from segmed.manifest import Case, Channel, LabelClass, Manifest, build_manifest, read_manifest
 from segmed.plan import Plan, to_yaml
 from segmed.plan.make import make_plan
+from segmed.plan.resources import Resources
 
 Shared = Callable[[str], Path]
 
@@ -69,7 +70,7 @@ def test_few_thick_slices_are_segmented_one_by_one(shared_data: Shared) -> None:
 def test_ct_is_scaled_by_its_foreground_and_its_coarse_axis_resampled_apart(
     spleen: Manifest, shared_data: Shared
 ) -> None:
-    plan = make_plan(spleen)
+    plan = make_plan(spleen, resources=Resources(1e6))  # time enough for the images' own grid
     folder = shared_data("msd_spleen_crop")
     voxels = nib.load(folder / "spleen2_ct.nii.gz").get_fdata()
     inside = voxels[nib.load(folder / "spleen2_seg.nii.gz").get_fdata() > 0]

@@ -1,0 +1,59 @@
+"""Time and device of one training, from a budget: a plan is made for these."""
+
+from __future__ import annotations
+
+import torch
+
+from segmed.plan import Plan
+from segmed.plan.resources import Resources
+from segmed.training import Budget, choose_device
+
+ALIKE = 3.0
+"""Budgets within this ratio of each other share a plan without a remark."""
+
+
+def resources_for(
+    budget: Budget | None, device: str, *, cores: int | None = None
+) -> Resources | None:
+    """Time and device of one training.
+
+    Args:
+        budget: Budget of one training.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        cores: Cores of the training; the threads of this process if not given.
+
+    Returns:
+        The resources; None where the budget states no time.
+
+    Raises:
+        UsageError: The device is unknown, or absent.
+    """
+    if budget is None or budget.seconds is None:
+        return None
+    return Resources(
+        round(budget.seconds, 1),
+        clock=budget.clock,
+        device="cuda" if choose_device(device).is_cuda else "cpu",
+        cores=cores or torch.get_num_threads(),
+    )
+
+
+def remark_on_budget(plan: Plan, resources: Resources | None) -> str:
+    """A sentence for a plan that was made for another time; empty where it fits.
+
+    Args:
+        plan: The plan that is going to be used.
+        resources: Time and device of one training.
+    """
+    if resources is None or not plan.planned_for:
+        return ""
+    planned = Resources(**plan.planned_for)
+    ratio = resources.gmac / planned.gmac
+    if 1 / ALIKE <= ratio <= ALIKE:
+        return ""
+    finer = "a finer spacing" if ratio > 1 else "a coarser spacing, with more steps,"
+    return (
+        f"the plan was made for {planned.described}, this training has {resources.described}: "
+        f"{finer} may do better; leave out --plan and give another --out, or use "
+        "`segmed plan --budget`"
+    )
