@@ -109,9 +109,10 @@ def make_plan(
     """
     if memory_gb is not None and memory_gb <= 0:
         raise UsageError(f"--memory-gb must be positive, got {memory_gb}")
-    return decide_plan(
+    cases = survey(manifest, progress=progress)
+    plan = decide_plan(
         manifest,
-        take_fingerprint(manifest, progress=progress),
+        gather(cases),
         spatial_dims=spatial_dims,
         memory_gb=memory_gb,
         size=size,
@@ -119,6 +120,11 @@ def make_plan(
         flips=flips,
         resources=resources,
     )
+    if lost := lost_structures(manifest, cases, plan.preprocessing):
+        reasons = plan.reasons | {"resampling": losses_in_words(lost)}
+        log.warning("%s", reasons["resampling"])
+        return plan.model_copy(update={"reasons": reasons})
+    return plan
 
 
 def decide_plan(
