@@ -179,7 +179,14 @@ def _lines(outcomes: list[dict[str, object]]) -> list[str]:
         counts[str(entry["status"])] = counts.get(str(entry["status"]), 0) + 1
     bad = [e for e in outcomes if e["status"] in {"refused", "failed"}]
     total = ", ".join(f"{number} {status}" for status, number in counts.items()) or "no study"
-    return [*[f"{e['status']}: study {e['study']}: {e['reason']}" for e in bad], total]
+    notes = {f"note: study {e['study']}: {note}": None for e in outcomes for note in _notes(e)}
+    return [*[f"{e['status']}: study {e['study']}: {e['reason']}" for e in bad], *notes, total]
+
+
+def _notes(outcome: dict[str, object]) -> list[str]:
+    """Remarks on one study; outcomes that an earlier version wrote have none."""
+    notes = outcome.get("notes", [])
+    return list(notes) if isinstance(notes, list | tuple) else []
 
 
 def status(out: FolderArgument, as_json: JsonOption = False) -> None:

@@ -106,6 +106,9 @@ def predict(
     bad = [entry for entry in _entries(record) if entry["status"] in {"refused", "failed"}]
     lines = _forecast_lines(record) if dry_run else _outcome_lines(record, len(bad), out)
     lines += _passed_over_lines(record)
+    lines += [
+        f"note: {entry['input']}: {note}" for entry in _entries(record) for note in entry["notes"]
+    ]
     lines += [f"{entry['status']}: {entry['input']}: {entry['reason']}" for entry in bad]
     emit(record, lines, as_json=as_json)
     if bad:

@@ -25,6 +25,7 @@ class Night:
             was new.
         models: What was segmented with, as `model.json` has it.
         seconds: Time the run took, in s.
+        num_remarked: Studies that this run segmented and whose input was odd in some way.
     """
 
     counts: Mapping[str, int]
@@ -34,6 +35,7 @@ class Night:
     drift: tuple[DriftRow, ...]
     models: tuple[Mapping[str, Any], ...]
     seconds: float
+    num_remarked: int = 0
 
     @property
     def alarms(self) -> tuple[DriftRow, ...]:
@@ -52,6 +54,8 @@ class Night:
         lines = [f"{self.headline()} in {self.seconds:.0f} s; {settled} were settled before"]
         lines += [f"model: {entry['model']} ({entry['hash'][:12]})" for entry in self.models]
         lines += [f"drift alarm: {told(row)}" for row in self.alarms]
+        if self.num_remarked:
+            lines.append(f"{self.num_remarked} with remarks on the input, see outcomes.json")
         lines += [f"study {study}: {reason}" for study, reason in self.bad_ends]
         if self.num_bad > len(self.bad_ends):
             lines.append(f"and {self.num_bad - len(self.bad_ends)} more, see outcomes.json")
@@ -87,6 +91,7 @@ def night_of(record: Mapping[str, Any], seconds: float) -> Night:
         drift=tuple(DriftRow(**row) for row in record["drift"]),
         models=tuple(record["models"]),
         seconds=seconds,
+        num_remarked=sum(bool(entry.get("notes")) for entry in fresh),
     )
 
 

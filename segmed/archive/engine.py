@@ -17,7 +17,7 @@ from segmed.inference import Predictor
 from segmed.io import read_images
 from segmed.io.careful import read_images_carefully, read_series_carefully
 from segmed.io.dicom.series import read_series
-from segmed.io.read import as_channels
+from segmed.io.read import as_channels, notes_of
 from segmed.metatensor import MetaTensor
 from segmed.metrics.measures import measure
 from segmed.preprocessing import Prepared, prepare
@@ -164,6 +164,7 @@ class ThreadEngine:
         assert work.label is not None
         writing = self._writing
         work.measures = measure(work.image, work.label, writing.labels, ranges=writing.ranges)
+        work.measures["notes"] = list(notes_of(work.image))
         work.digest = self._writing.write(work.job.output, work.label, like=work.image)
         if self._gallery is not None:
             flags = work.measures["flags"]

@@ -22,9 +22,20 @@ STATUS: dict[State, Status] = {
 }
 
 
-def outcome_of(entry: Entry, *, fresh: bool) -> StudyOutcome:
-    """The outcome that an entry of the ledger stands for."""
+SHARED = "{} places hold the same bytes: they share this output"
+
+
+def outcome_of(entry: Entry, *, fresh: bool, places: int = 1) -> StudyOutcome:
+    """The outcome that an entry of the ledger stands for.
+
+    Args:
+        entry: The entry.
+        fresh: Whether this run worked on it.
+        places: At how many places this run met its content.
+    """
     done = entry.state == "done"
+    notes = entry.measures.get("notes", ()) if done else ()
+    shared = [SHARED.format(places)] if done and places > 1 else []
     return StudyOutcome(
         key=entry.key,
         study=entry.study,
@@ -35,7 +46,7 @@ def outcome_of(entry: Entry, *, fresh: bool) -> StudyOutcome:
         seconds=entry.seconds,
         package=entry.package,
         fresh=fresh,
-        notes=tuple(entry.measures.get("notes", ())) if done else (),
+        notes=(*notes, *shared),
     )
 
 
@@ -43,7 +54,7 @@ def write_outcomes(ledger: Ledger, run: int, path: Path) -> Path:
     """Write what became of the studies that a run met, one at a time.
 
     Places stay in the ledger, since folder names may name patients. Studies of one content count
-    once for each place. The list is in the order of the places.
+    once for each place, and say so. The list is in the order of the places.
 
     Args:
         ledger: The ledger.
@@ -56,7 +67,8 @@ def write_outcomes(ledger: Ledger, run: int, path: Path) -> Path:
     with whole_file(path) as draft, draft.open("w", encoding="utf-8") as stream:
         separator = "[\n"
         for _, entry in ledger.met(run):
-            stream.write(separator + json.dumps(record(outcome_of(entry, fresh=True))))
+            outcome = outcome_of(entry, fresh=True, places=ledger.num_places(entry.key, run))
+            stream.write(separator + json.dumps(record(outcome)))
             separator = ",\n"
         stream.write("[]\n" if separator == "[\n" else "\n]\n")
     return path

@@ -147,9 +147,9 @@ class Run:
                 quarantine=not study.environment,
                 run=None if is_known else self.number,
             )
-            return outcome_of(self.ledger.entry(key), fresh=not is_known)
+            return self._outcome(key, fresh=not is_known)
         if entry.state == "done" or (entry.state == "quarantined" and entry.attempts > 0):
-            return outcome_of(self.ledger.entry(key), fresh=False)
+            return self._outcome(key, fresh=False)
         if free_bytes(self.out_dir) < self.choices.min_free_bytes:
             self.ledger.end_badly(
                 key,
@@ -159,7 +159,7 @@ class Run:
                 quarantine=False,
                 run=self.number,
             )
-            return outcome_of(self.ledger.entry(key), fresh=True)
+            return self._outcome(key, fresh=True)
         self._begin(study, entry)
         return None
 
@@ -230,9 +230,13 @@ class Run:
         if spool is not None:
             shutil.rmtree(spool, ignore_errors=True)
         self._replace_earlier(report.key)
-        outcome = outcome_of(self.ledger.entry(report.key), fresh=True)
+        outcome = self._outcome(report.key, fresh=True)
         for _ in range(self._in_hand.pop(report.key)):
             yield outcome
+
+    def _outcome(self, key: str, *, fresh: bool) -> StudyOutcome:
+        places = self.ledger.num_places(key, self.number)
+        return outcome_of(self.ledger.entry(key), fresh=fresh, places=places)
 
     def _replace_earlier(self, key: str) -> None:
         """Withdraw the results that the present state of an input replaces."""

@@ -17,7 +17,13 @@ from segmed.archive.model import Model
 from segmed.archive.outcomes import STATUS
 from segmed.archive.volumes import write_volumes
 from segmed.archive.worst import in_words, worst_first
-from segmed.report.archive_page import ArchivePage, BadEnd, ShownStudy, write_archive_page
+from segmed.report.archive_page import (
+    ArchivePage,
+    BadEnd,
+    Remark,
+    ShownStudy,
+    write_archive_page,
+)
 
 PAGE_FILE = "report.html"
 VOLUMES_NAME = "volumes"
@@ -25,7 +31,11 @@ PICTURES = "pictures"
 PAGES = "reports"
 SHOWN_STUDIES = 500
 SHOWN_BAD_ENDS = 1000
+SHOWN_REMARKS = 500
 SHOWN_PICTURES = 48
+
+COUNTED = ("done", "flagged", "remarked", *set(STATUS.values()))
+"""Counts of studies on the page."""
 
 
 @dataclass
@@ -37,6 +47,7 @@ class _Night:
     counts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     bad_ends: list[BadEnd] = field(default_factory=list)
+    remarks: list[Remark] = field(default_factory=list)
     settled: int = 0
 
     def segmented(self, ledger: Ledger) -> Iterator[Entry]:
@@ -50,12 +61,19 @@ class _Night:
             elif status == "done":
                 self.counts["done"] += 1
                 self.counts["flagged"] += bool(entry.measures.get("flags"))
+                self._note(entry)
                 yield entry
             else:
                 self.counts[status] += 1
                 self.reasons[entry.reason] += 1
                 if len(self.bad_ends) < SHOWN_BAD_ENDS:
                     self.bad_ends.append(BadEnd(entry.study, status, entry.reason, entry.message))
+
+    def _note(self, entry: Entry) -> None:
+        notes = entry.measures.get("notes")
+        self.counts["remarked"] += bool(notes)
+        if notes and len(self.remarks) < SHOWN_REMARKS:
+            self.remarks.append(Remark(entry.study, "; ".join(notes)))
 
 
 def write_run_page(ledger: Ledger, out_dir: Path, model: Model, *, table: str = "csv") -> Path:
@@ -81,10 +99,11 @@ def write_run_page(ledger: Ledger, out_dir: Path, model: Model, *, table: str = 
         run=run,
         model=model.name,
         started=datetime.fromtimestamp(ledger.started(run), UTC),
-        counts={key: night.counts[key] for key in ("done", "flagged", *set(STATUS.values()))},
+        counts={key: night.counts[key] for key in COUNTED},
         settled=night.settled,
         reasons=dict(night.reasons.most_common()),
         bad_ends=sorted(night.bad_ends, key=lambda item: (item.status, item.reason, item.study)),
+        remarks=night.remarks,
         studies=list(_shown(studies, out_dir / PICTURES)),
         structures=[label.name for label in model.labels],
         warnings=_drift_alarms(ledger, run, model),

@@ -24,7 +24,7 @@ from segmed.inference.writing import OutputFormat, write_result
 from segmed.io import grid_of, read_image
 from segmed.io.channel_files import CaseFiles
 from segmed.io.output_names import shown
-from segmed.io.read import as_channels
+from segmed.io.read import as_channels, notes_of
 from segmed.io.results import results_among
 from segmed.metatensor import MetaTensor
 from segmed.preprocessing import Prepared, prepare
@@ -49,6 +49,7 @@ class Outcome:
         output: The file written, if any.
         reason: Why it was refused or failed; a code where there is one, then a sentence.
         seconds: Wall time of its segmentation, reading and writing apart.
+        notes: Remarks on the input, such as lossy compression or images that are not there.
     """
 
     input: Path
@@ -56,6 +57,7 @@ class Outcome:
     output: Path | None = None
     reason: str | None = None
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,7 @@ def _write(
         write_result(job.output, result, output_format, like=like, packages=packages)
     except Exception as error:  # noqa: BLE001 - one bad image must not stop the rest
         return bad_outcome(job.input, error)
-    return Outcome(job.input, "done", job.output, None, result.seconds)
+    return Outcome(job.input, "done", job.output, None, result.seconds, notes_of(job.like))
 
 
 def bad_outcome(path: Path, error: Exception) -> Outcome:

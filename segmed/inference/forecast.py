@@ -14,6 +14,7 @@ from segmed.inference.predictor import Predictor
 from segmed.inference.writing import OutputFormat, require_writable
 from segmed.io import grid_of, read_image, source_of
 from segmed.io.channel_files import CaseFiles
+from segmed.io.read import notes_of
 from segmed.preprocessing.prepare import require_channels
 
 
@@ -30,6 +31,7 @@ class Forecast:
         spacing_mm: Voxel edge along each axis, in mm.
         memory_gb: Peak memory of the process while it is segmented, in GB of 2^30 bytes.
         memory: The same with its parts, in words.
+        notes: Remarks on the input, as for an outcome.
     """
 
     input: Path
@@ -40,6 +42,7 @@ class Forecast:
     spacing_mm: tuple[float, ...] = ()
     memory_gb: float | None = None
     memory: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def foresee_files(
@@ -85,4 +88,5 @@ def _forecast(predictor: Predictor, item: CaseFiles, format: OutputFormat, read:
         spacing_mm=grid.spacing_mm,
         memory_gb=round(estimate.total_gb, 3),
         memory=str(estimate),
+        notes=notes_of(image),
     )

@@ -135,6 +135,12 @@ def grid_of(image: MetaTensor) -> Grid:
     return Grid(tuple(int(n) for n in image.shape[1:]), np.asarray(image.affine, dtype=np.float64))
 
 
+def notes_of(image: MetaTensor) -> tuple[str, ...]:
+    """Remarks on what an image was read from: odd, though not wrong; without identifiers."""
+    source = source_of(image)
+    return () if source is None else source.notes
+
+
 def source_of(image: MetaTensor) -> Source | None:
     """Where an image came from; None where it was made in memory."""
     source = image.meta.get("source")

@@ -54,6 +54,19 @@ class BadEnd:
 
 
 @dataclass(frozen=True)
+class Remark:
+    """What was odd about the input of a segmented study, though not wrong.
+
+    Attributes:
+        study: Its name, without patient identifiers.
+        text: Remarks, separated by semicolons.
+    """
+
+    study: str
+    text: str
+
+
+@dataclass(frozen=True)
 class ArchivePage:
     """Everything on the page of an archive run.
 
@@ -61,10 +74,12 @@ class ArchivePage:
         run: Number of the run.
         model: Name of the model.
         started: When the run began.
-        counts: Studies of this run by `done`, `flagged`, `refused`, `failed` and `pending`.
+        counts: Studies of this run by `done`, `flagged`, `remarked`, `refused`, `failed` and
+            `pending`.
         settled: Studies that earlier runs had settled.
         reasons: Bad ends of this run by reason, the most frequent first.
         bad_ends: Some or all of them.
+        remarks: Remarks on the input of segmented studies, some or all of them.
         studies: Segmented studies, the worst first, some or all of them.
         structures: Names of the structures, in order.
         warnings: Sentences for the very top, such as drift alarms.
@@ -78,6 +93,7 @@ class ArchivePage:
     settled: int
     reasons: Mapping[str, int] = field(default_factory=dict)
     bad_ends: Sequence[BadEnd] = ()
+    remarks: Sequence[Remark] = ()
     studies: Sequence[ShownStudy] = ()
     structures: Sequence[str] = ()
     warnings: Sequence[str] = ()

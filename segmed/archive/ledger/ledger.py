@@ -302,6 +302,13 @@ class Ledger(LedgerFile):
         )
         return tuple(row[0] for row in rows)
 
+    def num_places(self, key: str, run: int) -> int:
+        """At how many places a run met the content of a key."""
+        row = self._connection.execute(
+            "SELECT count(*) FROM places WHERE key = ? AND run = ?", (key, run)
+        ).fetchone()
+        return int(row[0])
+
     def not_images(self, run: int) -> Iterator[NotImage]:
         """The files without an image that a run met, in order of their places."""
         rows = self._connection.execute(
