@@ -30,6 +30,7 @@ from segmed.io.source import Loaded, Source
 
 HEADER_SIZES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 MAGICS = {b"n+1\0": "single", b"ni1\0": "pair", b"n+2\0": "single", b"ni2\0": "pair"}
+VOLUMES_NOTE = "a 4D file: its {} volumes are taken for the channels, in order"
 UNIT_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 """Millimetres in one spatial unit, by the low three bits of `xyzt_units`; 0 is not stated."""
 
@@ -82,7 +83,7 @@ def read_nifti(
     if len(stored) <= 3:
         source = Source(format="nifti", paths=paths, header=header.binaryblock)
         return Loaded(array[None], affine, source)
-    notes = (f"a 4D file: its {num_channels} volumes are taken for the channels, in order",)
+    notes = (VOLUMES_NOTE.format(num_channels),)
     source = Source(format="nifti", paths=paths, header=header.binaryblock, notes=notes)
     return Loaded(np.moveaxis(array, 3, 0), affine, source)
 

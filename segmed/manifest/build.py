@@ -148,7 +148,9 @@ def _draft(source: Path, layout: str, how: Reading) -> Draft:
     if chosen == "nnunet" and not (source / "dataset.json").is_file():
         chosen = "folders"
     if chosen == "dicom":
-        return draft_from_dicom(source, label_names=names, order=channels, require=how.require)
+        return draft_from_dicom(
+            source, label_names=names, order=channels, require=how.require, maker=maker
+        )
     if how.require:
         raise UsageError("--require chooses among the channels of --image patterns and DICOM trees")
     if chosen in {"folders", "raster"}:
@@ -168,7 +170,8 @@ def detect_format(source: Path) -> str:
     """
     if (source / "dataset.json").is_file():
         return "nnunet" if is_nnunet(load_description(source)) else "msd"
-    if paired_folders(source) is not None:
+    pair = paired_folders(source)
+    if pair is not None and (images_in(pair[0]) or not has_dicom(pair[0])):
         return "folders"
     if has_dicom(source):
         return "dicom"

@@ -16,6 +16,7 @@ from segmed.geometry import Grid, grid_difference_mm, same_grid
 from segmed.io import grid_of, source_of
 from segmed.io.careful import load_label_carefully, read_images_carefully
 from segmed.io.joining import require_joinable
+from segmed.io.nifti import VOLUMES_NOTE
 from segmed.io.tensors import as_label
 from segmed.manifest.content import image_digest, is_as_listed
 from segmed.manifest.faults import CaseRecord, Fault, note, order_of
@@ -127,8 +128,10 @@ def _check_image(manifest: Manifest, case: Case, record: CaseRecord) -> Grid | N
     grid = grid_of(image)
     record.grid = grid
     record.source = source_of(image)
+    declared = VOLUMES_NOTE.format(manifest.num_channels)  # the manifest says so itself
     for remark in record.source.notes if record.source else ():
-        record.note("remark", remark)
+        if remark != declared:
+            record.note("remark", remark)
     record.content = _fingerprint(voxels.numpy(), grid)
     spread = torch.aminmax(voxels.flatten(1), dim=1)
     if bool((spread.min == spread.max).any()):

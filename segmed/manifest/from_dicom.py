@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import dataclasses
 import os
 import re
 from collections import defaultdict
@@ -11,18 +11,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from segmed.errors import ManifestError
+from segmed.geometry import Grid
 from segmed.io.dicom.uid import short_hash
 from segmed.manifest.content import is_hidden
+from segmed.manifest.dicom_labels import (
+    VOLUME_SUFFIXES,
+    region_labels,
+    volume_label,
+    volumes_below,
+    volumes_by_study,
+)
 from segmed.manifest.draft import Draft, case_id, relative
 from segmed.manifest.label_values import label_values, named_labels
+from segmed.manifest.made_labels import LabelMaker
 from segmed.manifest.schema import Case
+from segmed.manifest.shared_channels import agree_on_channels
 from segmed.structures import Channel, Code, LabelClass
 
 if TYPE_CHECKING:  # pydicom is needed only once a tree is scanned
     from segmed.io.dicom.series import SeriesAudit
-
-log = logging.getLogger(__name__)
 
 MASK_WORDS = re.compile(r"mask|label|segm|\bseg\b|\broi\b", re.IGNORECASE)
 """A series whose description holds one of these is a mask."""
@@ -42,13 +52,19 @@ class Study:
         id: Case id: hashes of patient and study, no identifiers.
         patient: Short hash of the patient.
         images: Image series by channel name.
-        masks: Paths of masks.
+        masks: Paths of mask series and DICOM-SEG objects.
+        regions: RT structure sets.
+        files: All its DICOM files.
+        left_out: What of it cannot be used, one line each.
     """
 
     id: str
     patient: str
     images: dict[str, SeriesAudit]
     masks: tuple[Path, ...]
+    regions: tuple[Path, ...] = ()
+    files: tuple[Path, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def has_dicom(folder: Path) -> bool:
@@ -67,19 +83,22 @@ def draft_from_dicom(
     label_names: Sequence[str] = (),
     order: Sequence[str] = (),
     require: Sequence[str] = (),
+    maker: LabelMaker | None = None,
 ) -> Draft:
     """A draft from any tree of DICOM files.
 
     A study is a case, its patient the group. Its channels are the series whose descriptions occur
-    in every study that has a mask; the mask is a DICOM-SEG object, or the series whose description
-    says so. Studies without a mask, and refused series, are logged and left out.
+    in every study that has a mask. The mask is a DICOM-SEG object, or the series whose description
+    says so; without these an RT structure set, or a NIfTI, NRRD or MetaImage file in the folder of
+    the study. What is left out is among the remarks.
 
     Args:
         folder: The tree. Each series lies in a folder of its own.
-        label_names: Names of the structures by growing value; else `foreground` or `label_N`.
-
+        label_names: Names of the structures by growing value; else `foreground` or `label_N`. Of
+            structure sets the regions to take; else all.
         order: Names of the channels in order; all that the studies share if empty.
         require: Channels without which a study is dropped.
+        maker: Writes label maps of structure sets, and of volumes stored in another order.
 
     Raises:
         ManifestError: No study has a mask and a channel in common with the others, a study has
@@ -91,33 +110,94 @@ def draft_from_dicom(
     for audit in scan(folder):
         by_study[audit.study_uid, audit.patient_key].append(audit)
     shared_folders = _shared_folders([one for audits in by_study.values() for one in audits])
-    studies = [_study(audits, shared_folders) for _, audits in sorted(by_study.items())]
-    labelled = [study for study in studies if study.masks]
-    for study in studies:
-        if not study.masks:
-            log.warning("study %s has no mask series and is left out", study.id)
-    if not labelled:
+    studies = [_study(audits, shared_folders, order) for _, audits in sorted(by_study.items())]
+    remarks = [remark for study in studies for remark in study.left_out]
+    found, unlabelled = _labelled(folder, studies, remarks)
+    if not found:
         raise ManifestError(
-            f"no study in {folder} has a mask: a DICOM-SEG object, or a series described as mask"
+            f"no study in {folder} has a mask: a DICOM-SEG object, a series described as mask, an "
+            "RT structure set, or a NIfTI file in the study's folder"
         )
-    shared = set.intersection(*(set(study.images) for study in labelled))
-    if not shared:
-        raise ManifestError(
-            f"the {len(labelled)} studies in {folder} have no series description in common"
+    if unlabelled:
+        number = f"{len(unlabelled)} of {len(unlabelled) + len(found)} sessions dropped"
+        remarks.append(f"{number}: no mask ({', '.join(unlabelled[:3])})")
+    channels = {study.id: sorted(study.images) for study in found}
+    agreed = agree_on_channels(channels, order=order, require=require, unit="session")
+    kept = sorted((study for study in found if study.id in agreed.cases), key=lambda one: one.id)
+    paths, regions = _label_paths(kept, agreed.channels[0], label_names, maker or LabelMaker(None))
+    cases = [
+        Case(
+            id=study.id,
+            group=study.patient,
+            image=tuple(
+                relative(_own_path(study.images[name], shared_folders), folder)
+                for name in agreed.channels
+            ),
+            label=Path(os.path.relpath(paths[study.id], folder)).as_posix(),
         )
-    names = sorted(shared)
-    cases = sorted(
-        (_case(folder, study, names, shared_folders) for study in labelled),
-        key=lambda case: case.id,
-    )
-    first = labelled[0].images
+        for study in kept
+    ]
+    first = kept[0].images
     return Draft(
         name=case_id(folder.resolve().name),
-        labels=_labels(folder, cases, label_names),
-        channels=tuple(Channel(name=name, modality=first[name].modality or "OT") for name in names),
+        labels=_labels(folder, cases, regions or label_names),
+        channels=tuple(
+            Channel(name=name, modality=first[name].modality or "OT") for name in agreed.channels
+        ),
         training=tuple(cases),
-        groups={study.id: study.patient for study in labelled},
+        groups={study.id: study.patient for study in kept},
+        remarks=(*remarks, *agreed.remarks),
     )
+
+
+def _labelled(
+    folder: Path, studies: Sequence[Study], remarks: list[str]
+) -> tuple[list[Study], list[str]]:
+    """The studies with a label, one each, and the ids of those without."""
+    files = {study.id: study.files for study in studies}
+    volumes = volumes_by_study(volumes_below(folder), files)
+    found, bare = [], []
+    for study in studies:
+        kinds = {
+            "mask series or DICOM-SEG": study.masks,
+            "RT structure sets": study.regions,
+            "volume files": tuple(volumes.get(study.id, ())),
+        }
+        present = [(kind, paths) for kind, paths in kinds.items() if paths]
+        if not present:
+            if study.images:
+                bare.append(study.id)
+            continue
+        kind, paths = present[0]
+        if len(paths) != 1:
+            raise ManifestError(f"study {study.id} has {len(paths)} masks ({kind}): keep one")
+        remarks += [f"{other} of study {study.id} not taken: {kind} is" for other, _ in present[1:]]
+        found.append(dataclasses.replace(study, masks=paths))
+    return found, bare
+
+
+def _label_paths(
+    studies: Sequence[Study], channel: str, names: Sequence[str], maker: LabelMaker
+) -> tuple[dict[str, Path], Sequence[str]]:
+    """The label map of each study, and the names of its values if structure sets name them."""
+    paths, sets = {}, {}
+    for study in studies:
+        image, path = study.images[channel], study.masks[0]
+        grid = Grid(tuple(image.shape), np.asarray(image.affine_ras, dtype=np.float64))
+        if path in study.regions:
+            sets[study.id] = (path, grid, image.frame_of_reference)
+        elif path.name.lower().endswith(VOLUME_SUFFIXES):
+            paths[study.id] = volume_label(study.id, path, grid, maker)
+        else:
+            paths[study.id] = path
+    if not sets:
+        return paths, ()
+    if paths:
+        raise ManifestError(
+            f"{len(sets)} studies have structure sets, {len(paths)} have other masks: their "
+            "structures cannot be told to be the same; convert one of them"
+        )
+    return region_labels(sets, names, maker)
 
 
 def _labels(folder: Path, cases: Sequence[Case], names: Sequence[str]) -> tuple[LabelClass, ...]:
@@ -143,6 +223,8 @@ def segments_of(path: Path) -> list[LabelClass]:
     """The segments that a DICOM-SEG object describes; none for other files."""
     import pydicom  # noqa: PLC0415 - as above
 
+    if path.name.lower().endswith(VOLUME_SUFFIXES):
+        return []
     dataset = pydicom.dcmread(path, stop_before_pixels=True)
     segments = []
     for item in dataset.get("SegmentSequence", []):
@@ -160,35 +242,30 @@ def segments_of(path: Path) -> list[LabelClass]:
     return segments
 
 
-def _study(audits: Sequence[SeriesAudit], shared_folders: set[Path]) -> Study:
+def _study(audits: Sequence[SeriesAudit], shared_folders: set[Path], order: Sequence[str]) -> Study:
     patient = audits[0].patient_key or "unknown"
-    study = Study(f"{patient}-{short_hash(audits[0].study_uid)}", patient, {}, ())
+    name = f"{patient}-{short_hash(audits[0].study_uid)}"
+    images: dict[str, SeriesAudit] = {}
     masks: list[Path] = []
+    regions: list[Path] = []
+    left_out = []
     for audit in audits:
-        if audit.modality == "SEG":
-            masks.extend(audit.files)
+        if audit.modality in {"SEG", "RTSTRUCT"}:
+            (masks if audit.modality == "SEG" else regions).extend(audit.files)
         elif not audit.usable:
-            log.warning("%s of study %s is left out: %s", audit.name, study.id, audit.reason)
+            left_out.append(f"{audit.name} of study {name} left out: {audit.reason}")
         elif MASK_WORDS.search(audit.description.replace("_", " ")):
             masks.append(_own_path(audit, shared_folders))
         else:
             channel = case_id(audit.description or audit.modality)
-            if channel in study.images:
+            if channel in images and (not order or channel in order):
                 raise ManifestError(
-                    f"study {study.id} has several series described as {channel!r}: keep one"
+                    f"study {name} has several series described as {channel!r}: keep one, or leave "
+                    "it out of --channels"
                 )
-            study.images[channel] = audit
-    return Study(study.id, patient, study.images, tuple(masks))
-
-
-def _case(folder: Path, study: Study, channels: Sequence[str], shared_folders: set[Path]) -> Case:
-    if len(study.masks) != 1:
-        raise ManifestError(f"study {study.id} has {len(study.masks)} masks: keep one")
-    images = tuple(
-        relative(_own_path(study.images[name], shared_folders), folder) for name in channels
-    )
-    label = relative(study.masks[0], folder)
-    return Case(id=study.id, group=study.patient, image=images, label=label)
+            images[channel] = audit
+    files = tuple(path for audit in audits for path in audit.files)
+    return Study(name, patient, images, tuple(masks), tuple(regions), files, tuple(left_out))
 
 
 def _shared_folders(audits: Sequence[SeriesAudit]) -> set[Path]:

@@ -120,7 +120,8 @@ def test_stacks_of_images_and_labels_make_a_manifest(tmp_path: Path) -> None:
             picture(tmp_path / f"masks/{case}/{position:03d}.png", spot(position))
     manifest = build_manifest(tmp_path)
     assert [case.image for case in manifest.training] == [(f"images/{c}",) for c in "abc"]
-    assert check_manifest(manifest) == []
+    faults = check_manifest(manifest)
+    assert {(one.severity, "no spacing" in one.message) for one in faults} == {("note", True)}
     label = read_label(tmp_path / "masks/b").numpy()[0]
     assert [int(label[5, 5, position]) for position in range(5)] == [0, 0, 0, 255, 255]
 
