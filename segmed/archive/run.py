@@ -269,14 +269,19 @@ def key_in(
     if ledger.knows(key):
         return key, model.hash
     older = key_of(study.older_content, model.hash, settings)
-    if study.older_content and ledger.places(older) == (study.place,):
+    if study.older_content and _has_alone(ledger, study, older):
         return older, model.hash
     if not resegment:
         for content in filter(None, (study.content, study.older_content)):
             other = ledger.done_by_another(content, model.hash, settings)
-            is_sure = content == study.content or (
-                other is not None and ledger.places(other.key) == (study.place,)
-            )
-            if other is not None and is_sure:
+            if other is not None and (
+                content == study.content or _has_alone(ledger, study, other.key)
+            ):
                 return other.key, other.package
     return key, model.hash
+
+
+def _has_alone(ledger: Ledger, study: Study, key: str) -> bool:
+    """Whether all places of a key are a study's, as this version or an earlier one wrote it."""
+    places = ledger.places(key)
+    return bool(places) and all(f"{study.place} ".startswith(f"{place} ") for place in places)

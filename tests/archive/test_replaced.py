@@ -224,7 +224,10 @@ def test_output_left_by_a_kill_is_withdrawn_at_the_next_start(
     assert outputs(out) == [str(new["output"])]
 
 
-@pytest.mark.parametrize(("places", "is_kept"), [(["one"], True), (["one", "two"], False)])
+@pytest.mark.parametrize(
+    ("places", "is_kept"),
+    [(["one"], True), (["one", "one of patient a"], True), (["one", "two"], False)],
+)
 def test_entry_under_an_older_hash_is_kept_where_it_is_sure(
     tmp_path: Path, places: list[str], is_kept: bool
 ) -> None:
@@ -235,7 +238,7 @@ def test_entry_under_an_older_hash_is_kept_where_it_is_sure(
             key = key_of(older.content, "package", "nifti")
             ledger.meet(older, key, "package", settings="nifti", run=run)
         ledger.note_output(key, "x.gz", "0", seconds=1, measures={}, is_final=True)
-        now = Study("b" * 64, "dicom", "one", older_content="a" * 64)
+        now = Study("b" * 64, "dicom", "one of patient a", older_content="a" * 64)
         found, _ = key_in(ledger, now, Model("package", "m", (), 1), "nifti", resegment=False)
         assert (found == key) is is_kept
         other, package = key_in(ledger, now, Model("new", "m", (), 1), "nifti", resegment=False)

@@ -36,6 +36,7 @@ PAGE = 100
 TIMEOUT_S = 60.0
 
 STUDY_UID, SERIES_UID, SOP_UID = "0020000D", "0020000E", "00080018"
+PATIENT_ID = "00100020"
 MODALITY, DESCRIPTION, BODY_PART = "00080060", "0008103E", "00180015"
 
 
@@ -112,8 +113,9 @@ class DicomWebSource:
         Raises:
             ServiceError: The service does not answer, or refuses.
         """
-        for study_uid in self._study_uids():
-            series = [self._complete(item) for item in self.query.select(self._series(study_uid))]
+        for study_uid, patient_id in self._studies():
+            found = self._series(study_uid, patient_id)
+            series = [self._complete(item) for item in self.query.select(found)]
             yield from remote_studies(series, self.rules, self.num_channels)
 
     def fetch(self, study: Study, folder: Path) -> Study:
@@ -130,24 +132,26 @@ class DicomWebSource:
                     dataset.save_as(place / f"{index:05d}.dcm")
         return local_study(study, folder, self.rules, self.num_channels)
 
-    def _study_uids(self) -> Iterator[str]:
+    def _studies(self) -> Iterator[tuple[str, str]]:
+        """StudyInstanceUID and PatientID of every study."""
         dates = self.query.study_dates
         filters = {} if dates is None else {"StudyDate": dates}
         offset = 0
         while True:
             page = self._search("search_for_studies", filters, limit=PAGE, offset=offset)
             for answer in page:
-                yield text_of(answer, STUDY_UID)
+                yield text_of(answer, STUDY_UID), text_of(answer, PATIENT_ID)
             if len(page) < PAGE:
                 return
             offset += PAGE
 
-    def _series(self, study_uid: str) -> list[RemoteSeries]:
+    def _series(self, study_uid: str, patient_id: str) -> list[RemoteSeries]:
+        """The series of a study; the patient of each, where the service names it, else its own."""
         answers = self._search(
             "search_for_series",
             {},
             study_instance_uid=study_uid,
-            fields=["SeriesDescription", "BodyPartExamined"],
+            fields=["SeriesDescription", "BodyPartExamined", "PatientID"],
         )
         found = [
             RemoteSeries(
@@ -156,6 +160,7 @@ class DicomWebSource:
                 modality=text_of(answer, MODALITY),
                 description=text_of(answer, DESCRIPTION),
                 body_part=text_of(answer, BODY_PART),
+                patient_id=text_of(answer, PATIENT_ID) or patient_id,
             )
             for answer in answers
         ]

@@ -132,9 +132,9 @@ class DimseSource:
         Raises:
             ServiceError: The node does not answer, or refuses.
         """
-        for answer in self._find("STUDY", StudyDate=self.query.study_dates or ""):
-            study_uid = str(answer.StudyInstanceUID)
-            series = [self._complete(item) for item in self.query.select(self._series(study_uid))]
+        for answer in self._find("STUDY", StudyDate=self.query.study_dates or "", PatientID=""):
+            found = self._series(str(answer.StudyInstanceUID), str(answer.get("PatientID") or ""))
+            series = [self._complete(item) for item in self.query.select(found)]
             yield from remote_studies(series, self.rules, self.num_channels)
 
     def fetch(self, study: Study, folder: Path) -> Study:
@@ -175,7 +175,7 @@ class DimseSource:
         ):
             return _last(association.send_c_move(identifier, title, model))
 
-    def _series(self, study_uid: str) -> list[RemoteSeries]:
+    def _series(self, study_uid: str, patient_id: str) -> list[RemoteSeries]:
         answers = self._find(
             "SERIES",
             StudyInstanceUID=study_uid,
@@ -191,6 +191,7 @@ class DimseSource:
                 modality=str(answer.get("Modality", "") or ""),
                 description=str(answer.get("SeriesDescription", "") or ""),
                 body_part=str(answer.get("BodyPartExamined", "") or ""),
+                patient_id=patient_id,
             )
             for answer in answers
         ]

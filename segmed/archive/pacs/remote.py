@@ -9,11 +9,13 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
+from segmed.archive.identity import identity_of_series
 from segmed.archive.query import SeriesQuery
 from segmed.archive.selection import Rules, choose_series
 from segmed.archive.study import Fault, Study
 from segmed.errors import ServiceError
 from segmed.io.dicom.scan import group_files
+from segmed.io.dicom.uid import short_hash
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class RemoteSeries:
         description: SeriesDescription; never logged.
         body_part: BodyPartExamined.
         instances: SOPInstanceUIDs.
+        patient_id: PatientID as the PACS lists it; never logged.
     """
 
     study_uid: str = field(repr=False)
@@ -56,6 +59,7 @@ class RemoteSeries:
     description: str = field(default="", repr=False)
     body_part: str = ""
     instances: tuple[str, ...] = field(default=(), repr=False)
+    patient_id: str = field(default="", repr=False)
 
 
 def remote_studies(
@@ -63,9 +67,10 @@ def remote_studies(
 ) -> Iterator[Study]:
     """Units of work among the wanted series of one DICOM study, before anything is fetched.
 
-    Without rules each series is one for a model of one channel; else all of them together, and the
-    rules choose once they are here. The content of a series is known by its instance UIDs: an
-    instance that changes must take another one (DICOM PS3.5, 9).
+    Without rules each series is one for a model of one channel; else all of one patient together,
+    and the rules choose once they are here. The content of a series is known by its patient, study,
+    series and instances: an instance that changes must take another UID (DICOM PS3.5, 9), and
+    poorly anonymised patients have equal ones.
 
     Args:
         series: The wanted series of one study.
@@ -74,19 +79,28 @@ def remote_studies(
     """
     wanted = [item for item in series if item.instances]
     is_whole = rules is not None or num_channels > 1
-    units = ([wanted] if wanted else []) if is_whole else [[item] for item in wanted]
-    for unit in units:
+    units: dict[str, list[RemoteSeries]] = {}
+    for item in wanted:
+        units.setdefault(item.patient_id if is_whole else item.series_uid, []).append(item)
+    for unit in units.values():
         uids = sorted(uid for item in unit for uid in item.instances)
+        first = unit[0]
+        names = [item.series_uid for item in unit]
+        owner = ["patient", first.patient_id, "study", first.study_uid, "series", *sorted(names)]
         yield Study(
-            content=hashlib.sha256("\n".join(["instances", *uids]).encode()).hexdigest(),
+            content=_hash(*owner, "instances", *uids),
             form="dicom",
-            place="series " + " ".join(item.series_uid for item in unit),
-            remote={
-                "study": unit[0].study_uid,
-                "series": [item.series_uid for item in unit],
-                "instances": len(uids),
-            },
+            place=f"series {' '.join(names)} of patient {short_hash(first.patient_id)}",
+            remote={"study": first.study_uid, "series": names, "instances": len(uids)},
+            identity=identity_of_series(
+                short_hash(first.patient_id), first.study_uid, () if is_whole else names
+            ),
+            older_content=_hash("instances", *uids),
         )
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def empty_folder(path: Path) -> Path:
@@ -120,7 +134,14 @@ def local_study(study: Study, folder: Path, rules: Rules | None, num_channels: i
     audits = group_files(files)
     if not audits:
         return replace(study, fault=Fault("not_image", "none of its objects is an image"))
-    choice = next(choose_series(audits, rules, num_channels=num_channels))
+    asked = {"", *study.remote["series"]}  # a damaged file cannot name its series
+    if any(audit.series_uid not in asked for audit in audits):
+        raise ServiceError("the PACS sent a series that it was not asked for")
+    images = [audit for audit in audits if audit.reason != "not_image"] or audits
+    if len({(audit.patient_key, audit.study_uid) for audit in images}) > 1:
+        message = "the PACS lists images of several patients or studies as one study"
+        return replace(study, fault=Fault("mixed_patient", message))
+    choice = next(choose_series(images, rules, num_channels=num_channels))
     return replace(
         study,
         channels=tuple(tuple(audit.files) for audit in choice.audits),
