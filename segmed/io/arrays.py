@@ -10,9 +10,10 @@ from segmed.io.bytestream import is_zipped, truncated, unzipped
 from segmed.io.dicom.header import looks_like_dicom
 from segmed.io.dicom.read import load_series, only_series
 from segmed.io.dicom.seg_read import load_seg
-from segmed.io.limits import ReadLimits
+from segmed.io.foreign import foreign_format
+from segmed.io.limits import ReadLimits, out_of_memory
 from segmed.io.metaimage import is_metaimage, read_metaimage
-from segmed.io.nifti import is_nifti, read_nifti
+from segmed.io.nifti import is_analyze, is_nifti, read_nifti
 from segmed.io.nrrd import MAGIC, read_nrrd
 from segmed.io.raster import raster_format, read_raster
 from segmed.io.source import Loaded
@@ -52,6 +53,8 @@ def load(
             reason="unreadable",
             paths=[path],
         ) from error
+    except MemoryError as error:
+        raise out_of_memory(path) from error
 
 
 def _load(
@@ -67,7 +70,7 @@ def _load(
             f"{path.name}: no such file or folder", reason="missing_file", paths=[path]
         )
     start = start_of(path)
-    if is_nifti(start) or is_half_pair(path):
+    if is_nifti(start) or is_half_pair(path) or is_analyze(path, start):
         return read_nifti(path, limits, exact=exact, num_channels=num_channels)
     if is_zipped(path):
         raise unknown_format(path, start)
@@ -117,6 +120,12 @@ def unknown_format(path: Path, start: bytes) -> ImageError:
     """The error for content that is no known image."""
     if path.name.endswith((".nii", ".nii.gz")) and len(start) < 348:
         return truncated(path, f"the file ends inside its header ({len(start)} of 348 bytes)")
+    if foreign := foreign_format(path.name, start):
+        return ImageError(
+            f"{path.name}: {foreign[0]} is not read: {foreign[1]}",
+            reason="unsupported_format",
+            paths=[path],
+        )
     return ImageError(
         f"{path.name}: no known image format; known are NIfTI, NRRD, MetaImage, DICOM, PNG, TIFF "
         "and JPEG",

@@ -10,6 +10,7 @@ Source:
 
 from __future__ import annotations
 
+import os
 import zlib
 from pathlib import Path
 from typing import IO, Any
@@ -37,6 +38,7 @@ TYPES = {
     "MET_UINT": "u4", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8", "MET_FLOAT": "f4",
     "MET_DOUBLE": "f8",
 }  # fmt: skip
+BYTE_ORDERS = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
 NAMES = {code: name for name, code in TYPES.items()}
 
 
@@ -156,9 +158,10 @@ def _voxel_type(fields: dict[str, str], path: Path) -> np.dtype[Any]:
     if code is None:
         name = fields.get("ElementType", "")[:40]
         raise refusal(path, "unsupported_pixels", f"unknown voxel type {name!r}")
-    big = "true" in {
-        fields.get(name, "").lower() for name in ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
-    }
+    orders = [_flag(fields, name, path) for name in BYTE_ORDERS if name in fields]
+    if len(set(orders)) > 1:
+        raise refusal(path, "corrupt", f"{' and '.join(BYTE_ORDERS)} contradict each other")
+    big = any(orders)
     return np.dtype((">" if big else "<") + code)
 
 
@@ -169,13 +172,37 @@ def _body(
     dtype: np.dtype[Any],
     path: Path,
 ) -> npt.NDArray[Any]:
-    binary = fields.get("BinaryData", "False").lower() == "true"
-    if not binary or fields.get("HeaderSize", "0") != "0":
+    if not _flag(fields, "BinaryData", path) or fields.get("HeaderSize", "0") != "0":
         raise refusal(path, "unsupported_encoding", "voxels as text or behind a foreign header")
-    zipped = fields.get("CompressedData", "False").lower() == "true"
+    zipped = _flag(fields, "CompressedData", path)
+    if zipped and (stated := fields.get("CompressedDataSize")) is not None:
+        _check_packed_size(stream, stated, path)
     with stream_errors(path):
         body: Readable = Inflated(stream) if zipped else stream
         return read_voxels(body, shape, dtype, path)
+
+
+def _flag(fields: dict[str, str], name: str, path: Path) -> bool:
+    """A field that is `True` or `False`; missing is `False`."""
+    text = fields.get(name, "False").lower()
+    if text not in {"true", "false", "1", "0"}:
+        raise refusal(path, "corrupt", f"{name} is {text[:40]!r}, neither True nor False")
+    return text in {"true", "1"}
+
+
+def _check_packed_size(stream: IO[bytes], stated: str, path: Path) -> None:
+    """Refuse a stated size of the packed voxels that the rest of the file contradicts.
+
+    Raises:
+        ImageError: `corrupt` or `truncated`.
+    """
+    left = os.fstat(stream.fileno()).st_size - stream.tell()
+    if not stated.isdecimal() or int(stated) < left:
+        raise refusal(
+            path, "corrupt", f"CompressedDataSize is {stated[:40]!r}, {left} bytes follow"
+        )
+    if int(stated) > left:
+        raise truncated(path, f"the file ends after {left} of {stated[:40]} packed bytes")
 
 
 def write_metaimage(path: Path, array: npt.NDArray[Any], *, affine_ras: Affine) -> Path:

@@ -5,7 +5,8 @@ is verified. Rules, each with its reason code: `four_dimensional`, `vector`, `co
 `unsupported_pixels`, `one_dimensional`, `no_geometry` (sform and qform code both zero),
 `ambiguous_geometry`, `shear`, `absurd_spacing`, `truncated`, `corrupt`, `trailing_data`.
 The sform is used where its code is set, else the qform; where both claim one space they must agree
-to half a voxel. Metres and micrometres are honoured.
+to half a voxel, unless the numbers of the qform are no rotation. Metres and micrometres are
+honoured.
 
 Source:
     NIfTI-1.1 and NIfTI-2 standards, nifti1.h and nifti2.h (NIfTI Data Format Working Group).
@@ -23,7 +24,7 @@ import numpy.typing as npt
 from nibabel.spatialimages import HeaderDataError
 
 from segmed.errors import GeometryError, ImageError
-from segmed.geometry import Affine, Grid, grid_difference_mm
+from segmed.geometry import Affine, Grid, grid_difference_mm, spacing_of
 from segmed.io.bytestream import read_voxels, skip, truncated, unzipped
 from segmed.io.limits import ReadLimits, check_affine, check_size
 from segmed.io.source import Loaded, Source
@@ -35,9 +36,19 @@ UNIT_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 """Millimetres in one spatial unit, by the low three bits of `xyzt_units`; 0 is not stated."""
 
 
+MAX_FORM_CODE = 5
+"""Largest code of a sform or qform that the standard gives a meaning."""
+
+
 def is_nifti(start: bytes) -> bool:
     """Whether the (unzipped) first 540 bytes of a file are a NIfTI header."""
     return (start[344:348] in MAGICS) or (start[4:8] in MAGICS)
+
+
+def is_analyze(path: Path, start: bytes) -> bool:
+    """Whether a file is the header of an Analyze 7.5 pair, which `read_nifti` refuses by name."""
+    is_named_so = path.name.lower().endswith((".hdr", ".hdr.gz"))
+    return is_named_so and start[:4] in {struct.pack(order + "i", 348) for order in "<>"}
 
 
 def read_nifti(
@@ -80,12 +91,19 @@ def read_nifti(
             raw = read_voxels(stream, stored, dtype, voxel_path)
     array = _scaled(raw, header, header_path, exact=exact)
     paths = _once(header_path, voxel_path)
-    if len(stored) <= 3:
-        source = Source(format="nifti", paths=paths, header=header.binaryblock)
-        return Loaded(array[None], affine, source)
-    notes = (VOLUMES_NOTE.format(num_channels),)
+    notes = _notes(header, num_channels if len(stored) > 3 else 1)
     source = Source(format="nifti", paths=paths, header=header.binaryblock, notes=notes)
-    return Loaded(np.moveaxis(array, 3, 0), affine, source)
+    return Loaded(array[None] if len(stored) <= 3 else np.moveaxis(array, 3, 0), affine, source)
+
+
+def _notes(header: Any, num_volumes: int) -> tuple[str, ...]:
+    """Odd, though not wrong, facts of a header."""
+    notes = []
+    if num_volumes > 1:
+        notes.append(VOLUMES_NOTE.format(num_volumes))
+    if int(header["qform_code"]) > 0 and qform_of(header) is None:
+        notes.append("its qform is no rotation of a grid: the sform is used alone")
+    return tuple(notes)
 
 
 def nifti_files(path: Path) -> tuple[Path, ...]:
@@ -143,6 +161,14 @@ def parse_header(start: bytes, path: Path) -> Any:
         )
     if len(start) < size:
         raise truncated(path, f"the file ends inside its header ({len(start)} of {size} bytes)")
+    magic = start[344:348] if size == 348 else start[4:8]
+    if MAGICS.get(magic, "") and magic[2:3] != (b"1" if size == 348 else b"2"):
+        raise ImageError(
+            f"{path.name}: its header has {size} bytes and the magic {magic[:3].decode()!r} of the "
+            "other version; restore it from its source",
+            reason="not_nifti",
+            paths=[path],
+        )
     if not is_nifti(start):
         raise ImageError(
             f"{path.name}: an Analyze 7.5 header states no orientation; convert it to NIfTI",
@@ -206,12 +232,18 @@ def affine_of(header: Any, num_axes: int, path: Path) -> Affine:
             reason="no_geometry",
             paths=[path],
         )
+    used = ("sform", sform_code) if sform_code > 0 else ("qform", qform_code)
+    if used[1] > MAX_FORM_CODE:
+        raise GeometryError(
+            f"{path.name}: the {used[0]} has the code {used[1]}, known are 0 to {MAX_FORM_CODE}; "
+            "rewrite its header",
+            reason="bad_affine",
+            paths=[path],
+        )
     scale = UNIT_MM.get(int(header["xyzt_units"]) & 7, 1.0)
     with np.errstate(invalid="ignore", over="ignore"):  # numbers that are none are refused later
         sform = np.asarray(header.get_sform(), dtype=np.float64)
-        qform = _qform(header, path) if qform_code > 0 else None
-    affine = sform if sform_code > 0 or qform is None else qform
-    affine = affine.copy()
+    affine = (sform if sform_code > 0 else _require_qform(header, path)).copy()
     affine[:3] *= scale
     if num_axes == 2 and not np.any(affine[:3, 2]):
         affine[:3, 2] = np.cross(affine[:3, 0], affine[:3, 1])
@@ -219,15 +251,26 @@ def affine_of(header: Any, num_axes: int, path: Path) -> Affine:
     return affine
 
 
-def _qform(header: Any, path: Path) -> Affine:
+def qform_of(header: Any) -> Affine | None:
+    """The qform, whether coded or not; None where its numbers are no rotation of a grid."""
     try:
-        return np.asarray(header.get_qform(), dtype=np.float64)
-    except (ValueError, HeaderDataError) as error:
+        with np.errstate(invalid="ignore", over="ignore"):
+            qform = np.asarray(header.get_qform(), dtype=np.float64)
+    except (ValueError, HeaderDataError):
+        return None
+    return qform if np.isfinite(qform).all() and min(spacing_of(qform)) > 0 else None
+
+
+def _require_qform(header: Any, path: Path) -> Affine:
+    qform = qform_of(header)
+    if qform is None:
         raise GeometryError(
-            f"{path.name}: the qform is no rotation ({error}); rewrite its header",
+            f"{path.name}: the qform is no rotation of a grid, and no sform is set; rewrite its "
+            "header",
             reason="bad_affine",
             paths=[path],
-        ) from error
+        )
+    return qform
 
 
 def _check_agreement(header: Any, shape: tuple[int, ...], path: Path) -> None:
@@ -238,8 +281,11 @@ def _check_agreement(header: Any, shape: tuple[int, ...], path: Path) -> None:
     """
     if not 0 < int(header["sform_code"]) == int(header["qform_code"]):
         return
+    qform = qform_of(header)
+    if qform is None:
+        return  # the sform stands alone
     first = Grid(shape, np.asarray(header.get_sform(), dtype=np.float64))
-    second = Grid(shape, _qform(header, path))
+    second = Grid(shape, qform)
     apart = grid_difference_mm(first, second)
     if not apart <= 0.5 * min(first.spacing_mm + second.spacing_mm):
         raise GeometryError(

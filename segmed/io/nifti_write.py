@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from segmed.geometry import Affine
 from segmed.io.atomic import whole_file
-from segmed.io.nifti import parse_header
+from segmed.io.nifti import parse_header, qform_of
 from segmed.io.results import ResultMark
 from segmed.io.source import Source
 
@@ -77,6 +77,9 @@ def _header_like(array: npt.NDArray[Any], affine_ras: Affine, source: Source | N
         header = type(theirs)(endianness="<")
         for name in KEPT:
             header[name] = theirs[name]
+        if int(theirs["qform_code"]) > 0 and qform_of(theirs) is None:
+            header["qform_code"] = 0  # readers would stumble over it; the sform places the image
+            header["quatern_b"] = header["quatern_c"] = header["quatern_d"] = 0
         return header
     wide = max(array.shape) > MAX_NIFTI1_EDGE
     header = (nib.Nifti2Header if wide else nib.Nifti1Header)(endianness="<")

@@ -121,6 +121,8 @@ def _grid(fields: dict[str, str], path: Path) -> tuple[tuple[int, ...], Affine]:
     if _numbers(fields, "dimension", path) != [len(shape)]:
         raise refusal(path, "corrupt", "its dimension and its sizes contradict each other")
     kinds = fields.get("kinds", "").lower().split()
+    if "kinds" in fields and len(kinds) != len(shape):
+        raise refusal(path, "corrupt", f"{len(kinds)} kinds for {len(shape)} axes")
     inner = [kind for kind in kinds if kind not in {"domain", "space", "???", "none"}]
     directions = _vectors(fields.get("space directions", ""))
     if len(shape) > 3 or inner or None in directions[: len(shape)]:
@@ -159,6 +161,8 @@ def _affine(
 def _vectors(text: str) -> list[list[float] | None]:
     """Parenthesised vectors; None for each `none`."""
     found: list[list[float] | None] = []
+    if not re.fullmatch(r"\s*((\([^()]*\)|none)(\s+|$))*", text):
+        return [[]]  # more than vectors: none of them can be relied on
     for part in re.findall(r"\([^()]*\)|none", text):
         try:
             found.append(
@@ -175,7 +179,7 @@ def _voxel_type(fields: dict[str, str], path: Path) -> np.dtype[Any]:
     if code is None:
         raise refusal(path, "unsupported_pixels", f"unknown voxel type {name[:40]!r}")
     endian = fields.get("endian", "").lower()
-    if code[1] != "1" and endian not in {"little", "big"}:
+    if endian not in {"little", "big"} and (code[1] != "1" or "endian" in fields):
         raise refusal(path, "corrupt", "its byte order is not stated")
     return np.dtype((">" if endian == "big" else "<") + code)
 

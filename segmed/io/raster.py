@@ -6,7 +6,8 @@ palette is expanded to its colours for an image; a label keeps its indices. One 
 A label keeps the stored numbers: those of 2 or 4 bits are not spread over 0..255, and those of a
 TIFF whose zero is white are not inverted. Refused where this leaves open what was drawn: a mask of
 the two extreme values in such a TIFF, and an image of 16 or 32 bits (`inverted`); a JPEG with more
-than two values as a label, for its compression made some of them up (`lossy_label`).
+than two values as a label, for its compression made some of them up (`lossy_label`); a compressed
+TIFF of signed or of 32-bit values with the high byte first (`byte_order`).
 Refused: several pages (`several_pages`), 16-bit colour and CMYK (`unsupported_pixels`), and pixels
 that are to be turned before they are shown (`turned`), for a mask drawn on what is shown would not
 fit. The affine is the identity: 1 mm pixels, rows then columns.
@@ -30,21 +31,28 @@ from segmed.io.bytestream import refusal
 from segmed.io.limits import ReadLimits, check_size, out_of_memory
 from segmed.io.results import LABEL_MARK
 from segmed.io.source import Loaded, Source
+from segmed.io.tiff_strips import check_strips
 
 MAGICS = {
     b"\x89PNG\r\n\x1a\n": "png",
     b"II*\0": "tiff",
     b"MM\0*": "tiff",
+    b"II+\0": "tiff",
+    b"MM\0+": "tiff",
     b"\xff\xd8\xff": "jpeg",
 }
 CHANNELS = {"1": 1, "L": 1, "P": 1, "I": 1, "F": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "LA": 2,
             "RGB": 3, "RGBA": 4}  # fmt: skip
 ORIENTATION_TAG, PHOTOMETRIC_TAG, SAMPLE_FORMAT_TAG = 0x0112, 0x0106, 0x0153
+COMPRESSION_TAG = 0x0103
 WHITE_IS_ZERO = 0
 SPREAD = {2: 85, 4: 17}
 """Factor by which Pillow spreads grey of so many bits over 0..255."""
 
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError,
+_BROKEN_OFF = "Corrupt EXIF data|Truncated File Read"
+"""Pillow's remarks on a directory of a TIFF of which it read a part."""
+
+_DAMAGE = (UserWarning, OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError,
            OverflowError, AttributeError, struct.error)  # fmt: skip
 
 
@@ -83,6 +91,8 @@ def _pixels(path: Path, kind: str, limits: ReadLimits, *, as_label: bool) -> npt
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         # Odd private tags of TIFF files are no concern of the pixels.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
+        # A directory that breaks off may lack the very tags that say what the pixels are.
+        warnings.filterwarnings("error", message=_BROKEN_OFF, category=UserWarning)
         try:
             _verify(path, kind)
             with Image.open(path, formats=[kind.upper()]) as image:
@@ -124,6 +134,12 @@ def _as_stored(
     if as_label and image.mode == "L" and (spread := SPREAD.get(_bits(image, path, kind))):
         return array // spread
     return array
+
+
+def _is_swapped(image: Image.Image) -> bool:
+    """Whether Pillow takes the bytes of compressed pixels in the wrong order (seen with 13.0)."""
+    is_big_endian = image.tag_v2.prefix[:2] == b"MM"  # type: ignore[attr-defined]  # TIFF images only
+    return is_big_endian and _tag(image, COMPRESSION_TAG, 1) != 1
 
 
 def _tag(image: Image.Image, number: int, default: int) -> int:
@@ -180,6 +196,17 @@ def _check_header(image: Image.Image, path: Path, kind: str, limits: ReadLimits)
     if (turn := image.getexif().get(ORIENTATION_TAG, 1)) != 1:
         raise refusal(
             path, "turned", f"to be turned before it is shown (orientation {turn}); save it turned"
+        )
+    if kind == "tiff":
+        tags = image.tag_v2  # type: ignore[attr-defined]  # TIFF images only
+        bits = 1 if image.mode == "1" else _bits(image, path, kind)
+        check_strips(tags, (image.height, image.width), bits, path)
+    if kind == "tiff" and image.mode in {"I", "F"} and _is_swapped(image):
+        raise refusal(
+            path,
+            "byte_order",
+            "compressed pixels of more than 8 bits, the high byte first, would be read wrongly; "
+            "save it uncompressed, or with the low byte first",
         )
     pages = int(getattr(image, "n_frames", 1))
     if pages > 1:
