@@ -7,6 +7,7 @@ from pathlib import Path
 SUFFIXES = (
     ".nii.gz",
     ".nii",
+    ".hdr",
     ".nrrd",
     ".nhdr",
     ".mha",

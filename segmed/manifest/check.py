@@ -18,7 +18,7 @@ from segmed.io.careful import load_label_carefully, read_images_carefully
 from segmed.io.joining import require_joinable
 from segmed.io.nifti import VOLUMES_NOTE
 from segmed.io.tensors import as_label
-from segmed.manifest.content import image_digest, is_as_listed
+from segmed.manifest.content import image_digest, is_as_listed, repair_of
 from segmed.manifest.faults import CaseRecord, Fault, note, order_of
 from segmed.manifest.label_values import values_in
 from segmed.manifest.outliers import duplicates, outliers
@@ -107,7 +107,7 @@ def _check_digest(manifest: Manifest, case: Case, name: str, record: CaseRecord)
         record.error(
             "wrong_hash",
             f"{name} is not the image that was listed (sha256 {found[:12]}, expected "
-            f"{expected[:12]})",
+            f"{expected[:12]}); {repair_of(manifest.root / name, expected)}",
         )
 
 

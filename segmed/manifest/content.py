@@ -71,6 +71,13 @@ def is_as_listed(path: Path, listed: str, found: str) -> bool:
     return found == listed or (path.is_dir() and digest(path) == listed)
 
 
+def repair_of(path: Path, listed: str) -> str:
+    """The repair for an image whose digest is not the listed one, for messages."""
+    if path.is_file() and digest(path) == listed:
+        return "the manifest lists its header alone, as segmed 0.1 did: build the manifest again"
+    return "restore it or build the manifest again"
+
+
 def _joined(parts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

@@ -22,7 +22,7 @@ from segmed.geometry import Grid
 from segmed.io.careful import read_images_carefully, read_label_carefully
 from segmed.io.parts import files_of
 from segmed.manifest import Case, Manifest, image_digest
-from segmed.manifest.content import is_as_listed
+from segmed.manifest.content import is_as_listed, repair_of
 from segmed.manifest.label_values import values_in
 from segmed.metatensor import MetaTensor
 from segmed.metrics.training_norms import measure_reference
@@ -181,14 +181,14 @@ def _checked_digest(manifest: Manifest, case: Case, name: str) -> str:
     if expected is not None and not is_as_listed(path, expected, found):
         raise ManifestError(
             f"case {case.id!r}: {name} does not hold what the manifest says (sha256 "
-            f"{found[:12]}, expected {expected[:12]}); restore it or build the manifest again"
+            f"{found[:12]}, expected {expected[:12]}); {repair_of(path, expected)}"
         )
     return found
 
 
 def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
     """Names, sizes and times: as long as they stay, the digest need not be taken again."""
-    files = sorted(path.iterdir()) if path.is_dir() else files_of(path)
+    files = sorted(path.rglob("*")) if path.is_dir() else files_of(path)
     stats = [(file.name, file.stat()) for file in files]
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 

@@ -244,3 +244,11 @@ def test_entry_under_an_older_hash_is_kept_where_it_is_sure(
         other, package = key_in(ledger, now, Model("new", "m", (), 1), "nifti", resegment=False)
         assert (other == key) is is_kept
         assert (package == "package") is is_kept
+
+
+def test_no_place_is_left_of_content_that_no_input_has(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        run = ledger.begin_run("package")
+        old, other = entry_of(ledger, "s", "a", run), entry_of(ledger, "t", "b", run)
+        new = entry_of(ledger, "s", "c", ledger.begin_run("package"), done=False)
+        assert [bool(ledger.places(key)) for key in (old, other, new)] == [False, True, True]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from segmed.errors import ManifestError
-from segmed.manifest import Case, Channel, LabelClass, Manifest, check_manifest
+from segmed.manifest import Case, Channel, LabelClass, Manifest, check_manifest, digest
 from segmed.manifest.content import with_digests
 from segmed.plan.schema import Plan
 from segmed.preprocessing import cache_key, cached_case
@@ -78,5 +78,8 @@ def test_changed_voxels_of_a_pair_are_noticed(
     with pytest.raises(ManifestError, match="does not hold what the manifest says"):
         cached_case(manifest, manifest.training[0], plan, tmp_path / "cache")
     assert cache_key(bare, case, plan) != key
+    listed = {name: digest(tmp_path / name) for name in (*case.image, "label.hdr")}
+    older = manifest.model_copy(update={"training": (case.model_copy(update={"sha256": listed}),)})
+    assert any("lists its header alone" in fault.message for fault in check_manifest(older))
     after = cached_case(bare, case, plan, tmp_path / "cache")
     assert not all(bool((old == new).all()) for old, new in zip(before[:2], after[:2], strict=True))

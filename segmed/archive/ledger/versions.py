@@ -37,6 +37,7 @@ def note_version(connection: sqlite3.Connection, identity: str, key: str, run: i
     """Record that a run met an input under a key.
 
     A key that comes back after a run that met the input under another one counts as first met now.
+    Places of content that only this input had are dropped: no input has it any more.
     """
     connection.execute(
         "INSERT INTO versions VALUES (?, ?, ?, ?) ON CONFLICT (identity, key) DO UPDATE SET "
@@ -44,6 +45,14 @@ def note_version(connection: sqlite3.Connection, identity: str, key: str, run: i
         "WHERE other.identity = versions.identity AND other.last > versions.last) "
         "THEN excluded.first ELSE versions.first END",
         (identity, key, run, run),
+    )
+    connection.execute(
+        "DELETE FROM places WHERE key IN (SELECT earlier.key FROM versions AS earlier "
+        "JOIN studies AS old ON old.key = earlier.key JOIN studies AS new ON new.key = ? "
+        "WHERE earlier.identity = ? AND earlier.last < ? AND old.content <> new.content "
+        "AND NOT EXISTS (SELECT 1 FROM versions AS other WHERE other.key = earlier.key "
+        "AND other.identity <> earlier.identity))",
+        (key, identity, run),
     )
 
 
