@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from segmed.errors import ImageError
@@ -18,6 +19,7 @@ from segmed.io.nrrd import MAGIC, read_nrrd
 from segmed.io.raster import raster_format, read_raster
 from segmed.io.source import Loaded
 from segmed.io.stack import is_stack, read_stack
+from segmed.structures import LabelClass
 
 
 def load(
@@ -26,6 +28,7 @@ def load(
     *,
     exact: bool = False,
     grid: Grid | None = None,
+    labels: Sequence[LabelClass] = (),
     num_channels: int = 1,
 ) -> Loaded:
     """Read one image as an array.
@@ -35,6 +38,7 @@ def load(
         limits: Bounds on its size and spacing.
         exact: Keep stored integers (or float64) instead of float32, as labels need it.
         grid: Where to put a DICOM segmentation.
+        labels: Structures to match the segments of a DICOM segmentation to; see `load_seg`.
         num_channels: Volumes of a 4D NIfTI file that are taken for channels.
 
     Returns:
@@ -45,7 +49,9 @@ def load(
     """
     path = Path(path)
     try:
-        return _load(path, limits, exact=exact, grid=grid, num_channels=num_channels)
+        if exact and (seg := _segmentation(path)):
+            return load_seg(seg, grid=grid, limits=limits, labels=labels)
+        return _load(path, limits, exact=exact, num_channels=num_channels)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ImageError(
@@ -57,14 +63,12 @@ def load(
         raise out_of_memory(path) from error
 
 
-def _load(
-    path: Path, limits: ReadLimits, *, exact: bool, grid: Grid | None, num_channels: int
-) -> Loaded:
+def _load(path: Path, limits: ReadLimits, *, exact: bool, num_channels: int) -> Loaded:
     """As `load`; what the system says against reading comes out as it is."""
     if is_stack(path):
         return read_stack(path, limits, exact=exact)
     if path.is_dir():
-        return _load_dicom(path, limits, exact=exact, grid=grid)
+        return load_series(only_series(path), limits, exact=exact)
     if not path.is_file():
         raise ImageError(
             f"{path.name}: no such file or folder", reason="missing_file", paths=[path]
@@ -75,7 +79,7 @@ def _load(
     if is_zipped(path):
         raise unknown_format(path, start)
     if looks_like_dicom(start[:132]):
-        return _load_dicom(path, limits, exact=exact, grid=grid)
+        return load_series(only_series(path), limits, exact=exact)
     if start.startswith(MAGIC):
         return read_nrrd(path, limits, exact=exact)
     if is_metaimage(start):
@@ -85,12 +89,17 @@ def _load(
     raise unknown_format(path, start)
 
 
-def _load_dicom(path: Path, limits: ReadLimits, *, exact: bool, grid: Grid | None) -> Loaded:
-    """A series of images; or, where a label is wanted, a segmentation object."""
+def _segmentation(path: Path) -> Path | None:
+    """The DICOM segmentation object at a place, if that is what lies there."""
+    if not path.is_dir():
+        if not path.is_file():
+            return None
+        with path.open("rb") as stream:
+            if not looks_like_dicom(stream.read(132)):
+                return None
     audit = only_series(path)
-    if exact and audit.reason == "not_image" and audit.modality == "SEG" and len(audit.files) == 1:
-        return load_seg(audit.files[0], grid=grid, limits=limits)
-    return load_series(audit, limits, exact=exact)
+    is_seg = audit.reason == "not_image" and audit.modality == "SEG" and len(audit.files) == 1
+    return audit.files[0] if is_seg else None
 
 
 def start_of(path: Path) -> bytes:

@@ -25,6 +25,7 @@ from segmed.io.source import Loaded
 from segmed.io.stack import is_stack
 from segmed.io.tensors import as_label
 from segmed.metatensor import MetaTensor
+from segmed.structures import LabelClass
 
 
 def read_image_carefully(path: Path | str | SeriesAudit, *, num_channels: int = 1) -> MetaTensor:
@@ -65,12 +66,15 @@ def _start(path: Path) -> bytes:
         return b""
 
 
-def load_label_carefully(path: Path | str, *, grid: Grid | None = None) -> Loaded:
+def load_label_carefully(
+    path: Path | str, *, grid: Grid | None = None, labels: Sequence[LabelClass] = ()
+) -> Loaded:
     """The stored values of a label map, in a process of its own where a decoder is needed.
 
     Args:
         path: As for `read_label`.
         grid: Where to put a DICOM segmentation.
+        labels: Structures to match its segments to, by name and code.
 
     Returns:
         The label as an array, not yet rounded.
@@ -83,16 +87,19 @@ def load_label_carefully(path: Path | str, *, grid: Grid | None = None) -> Loade
     is_dicom = not is_nifti(start) and (path.is_dir() or looks_like_dicom(start[:132]))
     is_raster = raster_format(start) is not None or is_stack(path)
     if is_raster or (is_dicom and only_series(path).is_encapsulated):
-        return load_isolated(path, exact=True, grid=grid)
-    return load(path, DEFAULT_LIMITS, exact=True, grid=grid)
+        return load_isolated(path, exact=True, grid=grid, labels=labels)
+    return load(path, DEFAULT_LIMITS, exact=True, grid=grid, labels=labels)
 
 
-def read_label_carefully(path: Path | str, *, like: MetaTensor | None = None) -> MetaTensor:
+def read_label_carefully(
+    path: Path | str, *, like: MetaTensor | None = None, labels: Sequence[LabelClass] = ()
+) -> MetaTensor:
     """`read_label`, in a process of its own where a compiled decoder is needed.
 
     Args:
         path: As for `read_label`.
         like: The image it belongs to.
+        labels: As for `read_label`.
 
     Returns:
         The same label map as from `read_label`.
@@ -100,7 +107,8 @@ def read_label_carefully(path: Path | str, *, like: MetaTensor | None = None) ->
     Raises:
         ImageError: As from `read_image_carefully`, and `not_integer`.
     """
-    loaded = load_label_carefully(path, grid=None if like is None else grid_of(like))
+    grid = None if like is None else grid_of(like)
+    loaded = load_label_carefully(path, grid=grid, labels=labels)
     require_belonging(loaded, like)
     return as_label(loaded)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from segmed.io.limits import DEFAULT_LIMITS, ReadLimits
 from segmed.io.source import Loaded, Source
 from segmed.io.tensors import as_image
 from segmed.metatensor import MetaTensor
+from segmed.structures import LabelClass
 
 
 def read_image_isolated(
@@ -99,12 +101,14 @@ def load_isolated(
     *,
     exact: bool = False,
     grid: Grid | None = None,
+    labels: Sequence[LabelClass] = (),
     timeout_s: float = 300.0,
     memory_gb: float = 8.0,
     limits: ReadLimits = DEFAULT_LIMITS,
 ) -> Loaded:
     """`arrays.load` in a process of its own; see `read_image_isolated`."""
-    wish: dict[str, Any] = {"path": _absolute(path), "exact": exact}
+    stated = [label.model_dump(mode="json") for label in labels]
+    wish: dict[str, Any] = {"path": _absolute(path), "exact": exact, "labels": stated}
     if grid is not None:
         wish["grid"] = {"shape": grid.shape, "affine_ras": grid.affine_ras.tolist()}
     return _load(wish, timeout_s, memory_gb, limits)

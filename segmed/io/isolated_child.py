@@ -21,6 +21,7 @@ from segmed.io.dicom.checks import is_decodable
 from segmed.io.dicom.frames import Slice
 from segmed.io.dicom.read import load_series
 from segmed.io.limits import ReadLimits, out_of_memory
+from segmed.structures import LabelClass
 
 
 def serve() -> None:
@@ -97,7 +98,10 @@ def _answer(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     if "series" in request:
         loaded = load_series(_audit(request["series"]), limits)
     else:
-        loaded = load(request["path"], limits, exact=request["exact"], grid=_grid(request))
+        labels = [LabelClass.model_validate(label) for label in request["labels"]]
+        loaded = load(
+            request["path"], limits, exact=request["exact"], grid=_grid(request), labels=labels
+        )
     np.save(folder / "array.npy", loaded.array, allow_pickle=False)
     return {"affine": loaded.affine_ras.tolist(), "source": loaded.source.as_json()}
 

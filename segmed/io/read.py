@@ -18,6 +18,7 @@ from segmed.io.limits import DEFAULT_LIMITS, ReadLimits
 from segmed.io.source import Loaded, Source
 from segmed.io.tensors import as_image, as_label
 from segmed.metatensor import MetaTensor
+from segmed.structures import LabelClass
 
 
 def read_image(
@@ -96,7 +97,11 @@ def as_channels(images: Sequence[MetaTensor], paths: Sequence[Path | str]) -> Me
 
 
 def read_label(
-    path: Path | str, *, limits: ReadLimits = DEFAULT_LIMITS, like: MetaTensor | None = None
+    path: Path | str,
+    *,
+    limits: ReadLimits = DEFAULT_LIMITS,
+    like: MetaTensor | None = None,
+    labels: Sequence[LabelClass] = (),
 ) -> MetaTensor:
     """Read a label map.
 
@@ -106,16 +111,21 @@ def read_label(
         limits: Bounds on its size and spacing.
         like: The image it belongs to. A DICOM segmentation, which may leave out empty slices, is
             put on its grid; for other formats it plays no part.
+        labels: Structures that the segments of a DICOM segmentation are matched to, by name and
+            code; without any, its values are those that `write_dicom_seg` noted, else segment
+            numbers. For other formats they play no part.
 
     Returns:
         `[1, *spatial]` int32. Values within 1e-3 of an integer are rounded to it.
 
     Raises:
-        ImageError: The file cannot be read correctly, holds other values (`not_integer`), or is of
-            another patient, study or frame of reference than `like`.
+        ImageError: The file cannot be read correctly, holds other values (`not_integer`) or
+            segments that are none of the labels (`unknown_segment`), or is of another patient,
+            study or frame of reference than `like`.
         GeometryError: A frame of a DICOM segmentation lies on no slice of `like`.
     """
-    loaded = load(path, limits, exact=True, grid=None if like is None else grid_of(like))
+    grid = None if like is None else grid_of(like)
+    loaded = load(path, limits, exact=True, grid=grid, labels=labels)
     require_belonging(loaded, like)
     return as_label(loaded)
 

@@ -28,7 +28,8 @@ from segmed.errors import UsageError
 from segmed.io.atomic import whole_file
 from segmed.io.dicom.header import tolerant_pydicom
 from segmed.io.dicom.references import References, label_slices, references_of
-from segmed.io.dicom.seg_read import VALUE_TEXT, load_seg
+from segmed.io.dicom.seg_read import load_seg
+from segmed.io.dicom.segments import VALUE_TEXT
 from segmed.io.dicom.uid import uid_from
 from segmed.io.read import grid_of
 from segmed.io.tensors import as_label

@@ -2,7 +2,8 @@
 
 Reasons: `not_seg`, `fractional`, `overlapping_segments`, `no_frame_positions`,
 `mixed_orientation`, `uneven_slices`, `shifted_slices`, `truncated`, `undecodable`, `too_large`,
-and `other_grid` where a frame lies on no slice of the grid asked for.
+`other_grid` where a frame lies on no slice of the grid asked for, and `unknown_segment` and
+`same_segments` where segments do not fit the labels asked for.
 
 Source:
     DICOM PS3.3 C.8.20.2 (Segmentation image), PS3.5 8.1.1 (1-bit pixels run over frame borders).
@@ -10,7 +11,7 @@ Source:
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,15 +30,14 @@ from segmed.io.dicom.checks import ORIENTATION_TOLERANCE
 from segmed.io.dicom.frames import Slice, slices_of
 from segmed.io.dicom.header import tolerant_pydicom
 from segmed.io.dicom.read import decoding
+from segmed.io.dicom.segments import segments_in, values_of
 from segmed.io.dicom.stack import LPS_TO_RAS
 from segmed.io.dicom.uid import short_hash
 from segmed.io.limits import DEFAULT_LIMITS, ReadLimits, check_affine, check_size
 from segmed.io.source import Loaded, Source
+from segmed.structures import LabelClass
 
 SEG_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
-VALUE_TEXT = "label value {}"
-"""How `write_dicom_seg` notes the label value of a segment in its description."""
-
 POSITION_TOLERANCE_MM = 1e-2
 
 
@@ -57,12 +57,18 @@ class SegFrames:
 
 
 def load_seg(
-    path: Path, *, grid: Grid | None = None, limits: ReadLimits = DEFAULT_LIMITS
+    path: Path,
+    *,
+    grid: Grid | None = None,
+    limits: ReadLimits = DEFAULT_LIMITS,
+    labels: Sequence[LabelClass] = (),
 ) -> Loaded:
     """Read a segmentation object as a label map.
 
     Args:
         path: The file.
+        labels: Structures that its segments are matched to by name and code; without any, values
+            are those that `write_dicom_seg` noted, else segment numbers.
         grid: The grid `[columns, rows, slices]` to map it to; without it the
             grid spans the object's own frames, with empty slices where it has none.
         limits: Bounds on its size.
@@ -83,7 +89,7 @@ def load_seg(
             raise refusal(path, "not_seg", "no DICOM segmentation object")
         if not placed:
             raise refusal(path, "no_frame_positions", "its frames do not say where they lie")
-        frames = _frames(dataset, parts, path, limits)
+        frames = _frames(dataset, parts, path, limits, labels)
         source = Source(
             format="dicom-seg",
             paths=(path,),
@@ -101,7 +107,11 @@ def load_seg(
 
 
 def _frames(
-    dataset: Dataset, parts: tuple[Slice, ...], path: Path, limits: ReadLimits
+    dataset: Dataset,
+    parts: tuple[Slice, ...],
+    path: Path,
+    limits: ReadLimits,
+    labels: Sequence[LabelClass],
 ) -> SegFrames:
     """Decode all frames."""
     kind = str(dataset.get("SegmentationType", ""))
@@ -112,30 +122,48 @@ def _frames(
         count = int(dataset.get("NumberOfFrames", 1))
         syntax = dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
         pixels, _ = get_decoder(syntax).as_array(dataset, raw=True)
-        values = _values(dataset, kind)
+        value_of = values_of(segments_in(dataset), labels, path)
+        values = _values(dataset, kind, value_of, path)
         pixels = pixels.reshape(count, int(dataset.Rows), int(dataset.Columns))
+        if kind == "LABELMAP":
+            pixels = _translated(pixels, value_of, path)
     if not count == len(parts) == len(values):
         raise refusal(path, "corrupt", f"{count} frames and {len(parts)} places")
     return SegFrames(pixels, parts, values)
 
 
-def _values(dataset: Dataset, kind: str) -> tuple[int, ...]:
-    """Label value of each frame."""
+def _values(
+    dataset: Dataset, kind: str, value_of: Mapping[int, int], path: Path
+) -> tuple[int, ...]:
+    """Label value of each frame; 0 for all of a label map."""
     groups = dataset.PerFrameFunctionalGroupsSequence
     if kind == "LABELMAP":
         return (0,) * len(groups)
-    noted = {}
-    for segment in dataset.SegmentSequence:
-        text = str(segment.get("SegmentDescription", ""))
-        match = re.fullmatch(VALUE_TEXT.format(r"(\d{1,5})"), text)
-        number = int(segment.SegmentNumber)
-        noted[number] = int(match[1]) if match else number
     shared = dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]
     numbers = []
     for group in groups:
         place = group if "SegmentIdentificationSequence" in group else shared[0]
         numbers.append(int(place.SegmentIdentificationSequence[0].ReferencedSegmentNumber))
-    return tuple(noted[number] for number in numbers)
+    _require_described(numbers, value_of, path)
+    return tuple(value_of[number] for number in numbers)
+
+
+def _translated(
+    pixels: npt.NDArray[Any], value_of: Mapping[int, int], path: Path
+) -> npt.NDArray[np.int32]:
+    """The pixels of a label map, which are segment numbers, as label values."""
+    numbers, places = np.unique(pixels, return_inverse=True)
+    _require_described([int(number) for number in numbers if number], value_of, path)
+    table = np.array([value_of.get(int(number), 0) for number in numbers], dtype=np.int32)
+    return np.asarray(table[places.reshape(pixels.shape)])
+
+
+def _require_described(numbers: Iterable[int], value_of: Mapping[int, int], path: Path) -> None:
+    unknown = sorted(set(numbers) - set(value_of))
+    if unknown:
+        raise refusal(
+            path, "corrupt", f"segment numbers {unknown[:5]} occur that it does not describe"
+        )
 
 
 def _own_grid(frames: SegFrames, path: Path) -> Grid:
