@@ -13,6 +13,7 @@ import pandas as pd
 
 from segmed.errors import UsageError
 from segmed.io import grid_of, read_images, read_label
+from segmed.manifest.reference import read_reference
 from segmed.manifest.schema import Case, Manifest
 from segmed.metrics import Comparison, ModelCost, compare_models, summarise
 from segmed.report import ArchiveItem, Cost, OverlayItem, ReportContent
@@ -236,7 +237,9 @@ def _overlay(
     grid = grid_of(image)
     return OverlayItem(
         image=np.asarray(image),
-        reference=None if label_path is None else np.asarray(read_label(label_path, like=image))[0],
+        reference=None
+        if label_path is None
+        else np.asarray(read_reference(manifest, label_path, like=image))[0],
         prediction=np.asarray(read_label(prediction))[0],
         spacing_mm=grid.spacing_mm,
         caption=f"{case.id}, {model}: mean Dice {dice:.3f}",

@@ -13,6 +13,7 @@ from segmed.errors import ManifestError, SegmedError, UsageError
 from segmed.geometry import require_same_grid
 from segmed.inference import Predictor
 from segmed.io import grid_of, read_images, read_label, write_label
+from segmed.manifest.reference import read_reference
 from segmed.manifest.schema import Case, Manifest
 from segmed.metatensor import MetaTensor
 from segmed.metrics import CaseScore, evaluate_case, scores_table
@@ -94,7 +95,7 @@ def _read(manifest: Manifest, case: Case) -> tuple[MetaTensor, MetaTensor]:
         raise ManifestError(f"case {case.id} has no label to score against")
     try:
         image = read_images(manifest.image_paths(case), num_channels=manifest.num_channels)
-        reference = read_label(label_path, like=image)
+        reference = read_reference(manifest, label_path, like=image)
         require_same_grid(grid_of(image), grid_of(reference), names=("image", "label"))
     except SegmedError as error:
         raise ManifestError(f"case {case.id}: {error}") from error

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.console import JsonOption, emit
+from pipelines.cli.console import JsonOption, counting, emit
 
 
 def build(
@@ -27,7 +27,23 @@ def build(
     name: Annotated[str | None, typer.Option(help="Name of the set.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the folds.")] = 0,
     label_names: Annotated[
-        str, typer.Option(help="Names of the structures by growing value, with commas.")
+        str,
+        typer.Option(
+            metavar="NAME,...|VALUE=NAME,...",
+            help="Names of the structures by growing value, or by value, with commas.",
+        ),
+    ] = "",
+    merge: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="VALUES=NAME",
+            help="Make one structure of several: 127,128=axon or 130-140=axon; repeatable. Label "
+            "files stay as they are.",
+        ),
+    ] = None,
+    drop_values: Annotated[
+        str,
+        typer.Option(metavar="VALUES", help="Label values that become background: 233 or 1-9,12."),
     ] = "",
     label_suffix: Annotated[
         str | None, typer.Option(help="What a mask's name adds to its image's: _mask, _1stHO.")
@@ -82,12 +98,18 @@ def build(
     """
     from segmed.manifest import (
         build_manifest,
+        census_lines,
+        change_values,
         guesses_of,
         rebase,
+        rename_labels,
         state_modalities,
         write_manifest,
     )
 
+    names = _names(label_names)
+    # Names by value, and those of what merging leaves, are given once the values are known.
+    named_later = "=" in label_names or bool(merge) or bool(drop_values)
     manifest = build_manifest(
         source,
         format=layout,
@@ -95,7 +117,7 @@ def build(
         num_folds=folds,
         seed=seed,
         group_by=group_by,
-        label_names=_names(label_names),
+        label_names=() if named_later else names,
         images=tuple(image or ()),
         label=label,
         channels=_names(channels),
@@ -105,7 +127,11 @@ def build(
         label_suffix=label_suffix,
         made_in=out.resolve().parent / f"{out.stem}-labels",
     )
+    manifest = change_values(manifest, merge=_merges_named(merge or []), drop=drop_values)
+    if named_later and names:
+        manifest = rename_labels(manifest, names)
     manifest = state_modalities(manifest, _modalities_named(modality))
+    census = census_lines(manifest, progress=counting("labels counted"))
     write_manifest(rebase(manifest, out.resolve().parent), out)
     guesses = guesses_of(manifest)
     counts = {"training": len(manifest.training), "test": len(manifest.test)}
@@ -118,10 +144,12 @@ def build(
             "labels": labels,
             "channels": [channel.name for channel in manifest.channels],
             "remarks": list(manifest.remarks),
+            "census": census,
             "guesses": [asdict(guess) for guess in guesses],
         },
         [
             *manifest.remarks,
+            *census,
             *[guess.line for guess in guesses],
             f"{out}: {counts['training']} training and {counts['test']} test cases, "
             f"{len(manifest.folds)} folds, labels {', '.join(labels)}",
@@ -133,6 +161,19 @@ def build(
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(one.strip() for one in text.split(",") if one.strip())
+
+
+def _merges_named(options: list[str]) -> dict[str, str]:
+    """Names of merged structures by what they are merged of, from `--merge`."""
+    from segmed.errors import UsageError
+
+    merges = {}
+    for option in options:
+        parts, sign, name = option.rpartition("=")
+        if not sign or not parts.strip() or not name.strip():
+            raise UsageError(f"--merge {option!r}: write values and a name, as in 127,128=axon")
+        merges[parts] = name.strip()
+    return merges
 
 
 def _modalities_named(text: str) -> dict[str, str]:

@@ -27,7 +27,7 @@ from pipelines.comparing.training_job import (
 from pipelines.tracking.runs import RunLog, comparison
 from segmed.comparison import Contest, Contestant, contest_record, hold_contest, report_content
 from segmed.io import grid_of, read_images, read_label
-from segmed.manifest import Case, Manifest, data_hash, read_manifest
+from segmed.manifest import Case, Manifest, data_hash, read_manifest, read_reference
 from segmed.plan import Plan, read_plan
 from segmed.report import overlay_png, write_report
 from segmed.training import EpochResult
@@ -150,7 +150,9 @@ def _overlay(contestant: Contestant, manifest: Manifest, case: Case) -> bytes:
     grid = grid_of(image)
     return overlay_png(
         np.asarray(image),
-        None if label_path is None else np.asarray(read_label(label_path, like=image))[0],
+        None
+        if label_path is None
+        else np.asarray(read_reference(manifest, label_path, like=image))[0],
         np.asarray(read_label(contestant.predictions[case.id]))[0],
         grid.spacing_mm,
         f"worst held-out case, {contestant.architecture}",

@@ -91,6 +91,8 @@ def _load(path: Path, limits: ReadLimits, *, exact: bool, num_channels: int) -> 
 
 def _segmentation(path: Path) -> Path | None:
     """The DICOM segmentation object at a place, if that is what lies there."""
+    if is_stack(path):
+        return None
     if not path.is_dir():
         if not path.is_file():
             return None

@@ -8,6 +8,7 @@ from segmed.late import exported_late
 
 if TYPE_CHECKING:
     from segmed.manifest.build import FORMATS, build_manifest
+    from segmed.manifest.census import census_lines
     from segmed.manifest.check import check_manifest
     from segmed.manifest.clean import clean_manifest, write_clean
     from segmed.manifest.content import case_hash, data_hash, digest, image_digest
@@ -15,13 +16,16 @@ if TYPE_CHECKING:
     from segmed.manifest.folds import assign_folds
     from segmed.manifest.guesses import Guess, guesses_of, state_modalities
     from segmed.manifest.json_form import read_manifest, rebase, write_manifest
-    from segmed.manifest.schema import Case, Manifest
+    from segmed.manifest.reference import read_reference
+    from segmed.manifest.schema import Case, Manifest, StoredLabel
+    from segmed.manifest.value_changes import change_values, rename_labels
     from segmed.structures import Channel, Code, LabelClass
 else:
     __getattr__ = exported_late(
         __name__,
         {
             "segmed.manifest.build": "FORMATS build_manifest",
+            "segmed.manifest.census": "census_lines",
             "segmed.manifest.check": "check_manifest",
             "segmed.manifest.clean": "clean_manifest write_clean",
             "segmed.manifest.content": "case_hash data_hash digest image_digest",
@@ -29,7 +33,9 @@ else:
             "segmed.manifest.folds": "assign_folds",
             "segmed.manifest.guesses": "Guess guesses_of state_modalities",
             "segmed.manifest.json_form": "read_manifest rebase write_manifest",
-            "segmed.manifest.schema": "Case Manifest",
+            "segmed.manifest.reference": "read_reference",
+            "segmed.manifest.schema": "Case Manifest StoredLabel",
+            "segmed.manifest.value_changes": "change_values rename_labels",
             "segmed.structures": "Channel Code LabelClass",
         },
     )
@@ -43,9 +49,12 @@ __all__ = [
     "Guess",
     "LabelClass",
     "Manifest",
+    "StoredLabel",
     "assign_folds",
     "build_manifest",
     "case_hash",
+    "census_lines",
+    "change_values",
     "check_manifest",
     "clean_manifest",
     "data_hash",
@@ -53,7 +62,9 @@ __all__ = [
     "guesses_of",
     "image_digest",
     "read_manifest",
+    "read_reference",
     "rebase",
+    "rename_labels",
     "state_modalities",
     "write_clean",
     "write_manifest",

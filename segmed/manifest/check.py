@@ -14,14 +14,16 @@ import torch
 from segmed.errors import ImageError
 from segmed.geometry import Grid, grid_difference_mm, same_grid
 from segmed.io import grid_of, source_of
-from segmed.io.careful import load_label_carefully, read_images_carefully
+from segmed.io.careful import read_images_carefully
 from segmed.io.joining import require_joinable
 from segmed.io.nifti import VOLUMES_NOTE
 from segmed.io.tensors import as_label
+from segmed.manifest.census import count_values, rare_note
 from segmed.manifest.content import image_digest, is_as_listed, repair_of
 from segmed.manifest.faults import CaseRecord, Fault, note, order_of
-from segmed.manifest.label_values import values_in
+from segmed.manifest.label_values import counts_in
 from segmed.manifest.outliers import duplicates, outliers
+from segmed.manifest.reference import as_meant, load_reference
 from segmed.manifest.resampled import extents_of
 from segmed.manifest.resampling_faults import resampling_faults
 from segmed.manifest.schema import Case, Manifest
@@ -39,8 +41,8 @@ def check_manifest(
     label values that are no labels, no label in training, a wrong number of channels, a constant
     image, a second copy of another case, channels or a label of another patient, an image whose
     size is out of all bounds at the median spacing. Notes are for a look: labels stored as floats,
-    empty labels, outliers of intensity or spacing, a structure that never occurs, structures that
-    are lost at the median spacing, remarks of the reader (lossy compression, missing images).
+    empty labels, outliers of intensity or spacing, structures that occur never or hardly, or are
+    lost at the median spacing, remarks of the reader (lossy compression, missing images).
 
     Args:
         manifest: What to check.
@@ -62,7 +64,8 @@ def check_manifest(
                 progress(done, len(cases))
     ordered = [records[case.id] for case in cases]
     faults = [fault for record in ordered for fault in record.faults]
-    faults += duplicates(ordered) + outliers(manifest, ordered) + _absent(manifest, ordered)
+    faults += duplicates(ordered) + outliers(manifest, ordered)
+    faults += _absent(manifest, ordered) + _rare(manifest, ordered)
     faults += resampling_faults(manifest, ordered, workers=workers)
     return sorted(faults, key=order_of([case.id for case in cases]))
 
@@ -142,9 +145,9 @@ def _check_image(manifest: Manifest, case: Case, record: CaseRecord) -> Grid | N
 
 def _check_label(manifest: Manifest, path: Path, grid: Grid | None, record: CaseRecord) -> None:
     try:
-        loaded = load_label_carefully(path, grid=grid)
+        loaded = load_reference(manifest, path, grid=grid)
         require_joinable([record.source, loaded.source], ["the image", "its label"])
-        label = as_label(loaded)
+        label = as_meant(manifest, as_label(loaded))
     except ImageError as error:
         record.error(error.reason, str(error))
         return
@@ -155,17 +158,21 @@ def _check_label(manifest: Manifest, path: Path, grid: Grid | None, record: Case
     place = grid_of(label)
     if grid is not None and not same_grid(grid, place):
         record.error("other_grid", _difference(grid, place))
-    values = values_in(label.as_tensor()) - {0}
+    voxels = counts_in(label.as_tensor())
+    voxels.pop(0, None)
     known = {one.value for one in manifest.labels}
-    if values - known:
+    strays = sorted(voxels.keys() - known)
+    if strays:
+        shown = ", ".join(f"{value} ({voxels[value]} voxels)" for value in strays[:5])
         record.error(
             "stray_value",
-            f"{path.name} holds {sorted(values - known)[:5]}; labels are 0, "
+            f"{path.name} holds {shown}{' and more' if len(strays) > 5 else ''}; labels are 0, "
             f"{', '.join(map(str, sorted(known)))}",
         )
-    if not values:
+    if not voxels:
         record.note("empty_label", f"{path.name} is background only")
-    record.values = frozenset(values & known)
+    record.voxels = {value: count for value, count in voxels.items() if value in known}
+    record.has_label = True
     record.extents = extents_of(np.asarray(label)[0], known)
 
 
@@ -184,9 +191,17 @@ def _fingerprint(voxels: npt.NDArray[np.float32], grid: Grid) -> str:
 
 
 def _absent(manifest: Manifest, records: list[CaseRecord]) -> list[Fault]:
-    seen = frozenset().union(*(record.values for record in records))
+    seen = frozenset().union(*(record.voxels for record in records))
     return [
         note("", "absent_label", f"label {label.name!r} (value {label.value}) occurs in no case")
         for label in manifest.labels
         if label.value not in seen
     ]
+
+
+def _rare(manifest: Manifest, records: list[CaseRecord]) -> list[Fault]:
+    labelled = [record for record in records if record.has_label]
+    names = {label.value: label.name for label in manifest.labels}
+    counts = count_values(names, [record.voxels for record in labelled])
+    line = rare_note(counts, len(labelled))
+    return [note("", "rare_label", line)] if line else []

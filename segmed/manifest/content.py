@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from segmed.io.digest import sha256_of_file
 from segmed.manifest.schema import Case, Manifest
@@ -123,7 +124,15 @@ def data_hash(manifest: Manifest, cases: Iterable[Case]) -> str:
     """
     parts = {
         "labels": [[label.name, label.value] for label in manifest.labels],
+        **stored_parts(manifest),
         "channels": [[channel.name, channel.modality] for channel in manifest.channels],
         "cases": sorted([case.id, case_hash(manifest, case)] for case in cases),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def stored_parts(manifest: Manifest) -> dict[str, Any]:
+    """Stored labels as a part of a digest; nothing where the files have the labels' own values."""
+    if not manifest.stored_labels:
+        return {}
+    return {"stored": [label.model_dump(mode="json") for label in manifest.stored_labels]}

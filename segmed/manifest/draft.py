@@ -11,7 +11,7 @@ from segmed.errors import ManifestError
 from segmed.io.image_names import has_image_suffix, stem_of
 from segmed.io.stack import is_stack
 from segmed.manifest.content import is_hidden
-from segmed.manifest.schema import Case
+from segmed.manifest.schema import Case, StoredLabel
 from segmed.structures import Channel, LabelClass
 
 
@@ -29,6 +29,7 @@ class Draft:
         source: Where the images come from, as stated by the source.
         groups: Patient of each case id, where the source knows it.
         remarks: What was kept, dropped or taken for something else, one line each.
+        stored_labels: The structures of the label files, where they differ from `labels`.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Draft:
     source: str = ""
     groups: dict[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    stored_labels: tuple[StoredLabel, ...] = ()
 
 
 def image_files(folder: Path) -> list[Path]:

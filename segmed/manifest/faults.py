@@ -45,7 +45,8 @@ class CaseRecord:
         grid: Grid of the image, where it could be read.
         content: Digest of the image's voxels.
         levels: Mean intensity of each channel.
-        values: Known label values that occur.
+        voxels: Voxels of each known label value that occurs.
+        has_label: Whether the label could be read.
         extents: Sizes of the structures.
         source: Where the image came from, where it could be read.
     """
@@ -55,7 +56,8 @@ class CaseRecord:
     grid: Grid | None = None
     content: str | None = None
     levels: tuple[float, ...] = ()
-    values: frozenset[int] = frozenset()
+    voxels: dict[int, int] = field(default_factory=dict)
+    has_label: bool = False
     extents: tuple[Extent, ...] = ()
     source: Source | None = None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,20 +24,15 @@ from segmed.manifest.dicom_labels import (
     volumes_by_study,
 )
 from segmed.manifest.draft import Draft, case_id, relative
-from segmed.manifest.label_values import label_values, named_labels
+from segmed.manifest.found_structures import found_structures
 from segmed.manifest.made_labels import LabelMaker
 from segmed.manifest.schema import Case
 from segmed.manifest.shared_channels import agree_on_channels
-from segmed.structures import Channel, Code, LabelClass
+from segmed.naming import has_mask_words
+from segmed.structures import Channel
 
 if TYPE_CHECKING:  # pydicom is needed only once a tree is scanned
     from segmed.io.dicom.series import SeriesAudit
-
-MASK_WORDS = re.compile(r"mask|label|segm|\bseg\b|\broi\b", re.IGNORECASE)
-"""A series whose description holds one of these is a mask."""
-
-VALUE_NOTE = re.compile(r"\blabel value (\d+)")
-"""How our own DICOM-SEG objects note a segment's label value; others have segment numbers."""
 
 PROBED_FILES = 64
 """Files looked into before a tree counts as free of DICOM."""
@@ -94,8 +88,8 @@ def draft_from_dicom(
 
     Args:
         folder: The tree. Each series lies in a folder of its own.
-        label_names: Names of the structures by growing value; else `foreground` or `label_N`. Of
-            structure sets the regions to take; else all.
+        label_names: Names of the structures by growing value; else those of the segments,
+            `foreground` or `label_N`. Of structure sets the regions to take; else all.
         order: Names of the channels in order; all that the studies share if empty.
         require: Channels without which a study is dropped.
         maker: Writes label maps of structure sets, and of volumes stored in another order.
@@ -138,9 +132,12 @@ def draft_from_dicom(
         for study in kept
     ]
     first = kept[0].images
+    files = [case.label for case in cases if case.label]
+    labels, stored = found_structures(folder, files, regions or label_names)
     return Draft(
         name=case_id(folder.resolve().name),
-        labels=_labels(folder, cases, regions or label_names),
+        labels=labels,
+        stored_labels=stored,
         channels=tuple(
             Channel(name=name, modality=first[name].modality or "OT") for name in agreed.channels
         ),
@@ -200,48 +197,6 @@ def _label_paths(
     return region_labels(sets, names, maker)
 
 
-def _labels(folder: Path, cases: Sequence[Case], names: Sequence[str]) -> tuple[LabelClass, ...]:
-    """The structures: as DICOM-SEG objects call them, or as given, or by their values."""
-    files = [case.label for case in cases if case.label]
-    if names or not all((folder / name).is_file() for name in files):
-        return named_labels(label_values(folder, files), names)
-    found: dict[int, LabelClass] = {}
-    for name in files:
-        for label in segments_of(folder / name):
-            known = found.setdefault(label.value, label)
-            if known.name != label.name:
-                raise ManifestError(
-                    f"segment {label.value} is {known.name!r} in one DICOM-SEG and "
-                    f"{label.name!r} in another: give label names"
-                )
-    if not found:
-        return named_labels(label_values(folder, files), names)
-    return tuple(found[value] for value in sorted(found))
-
-
-def segments_of(path: Path) -> list[LabelClass]:
-    """The segments that a DICOM-SEG object describes; none for other files."""
-    import pydicom  # noqa: PLC0415 - as above
-
-    if path.name.lower().endswith(VOLUME_SUFFIXES):
-        return []
-    dataset = pydicom.dcmread(path, stop_before_pixels=True)
-    segments = []
-    for item in dataset.get("SegmentSequence", []):
-        noted = VALUE_NOTE.search(str(item.get("SegmentDescription", "")))
-        kind = next(iter(item.get("SegmentedPropertyTypeCodeSequence", [])), None)
-        code = None
-        if kind is not None and "CodeValue" in kind:
-            code = Code(
-                scheme=str(kind.CodingSchemeDesignator),
-                value=str(kind.CodeValue),
-                meaning=str(kind.CodeMeaning),
-            )
-        value = int(noted[1]) if noted else int(item.SegmentNumber)
-        segments.append(LabelClass(name=str(item.SegmentLabel), value=value, code=code))
-    return segments
-
-
 def _study(audits: Sequence[SeriesAudit], shared_folders: set[Path], order: Sequence[str]) -> Study:
     patient = audits[0].patient_key or "unknown"
     name = f"{patient}-{short_hash(audits[0].study_uid)}"
@@ -254,7 +209,7 @@ def _study(audits: Sequence[SeriesAudit], shared_folders: set[Path], order: Sequ
             (masks if audit.modality == "SEG" else regions).extend(audit.files)
         elif not audit.usable:
             left_out.append(f"{audit.name} of study {name} left out: {audit.reason}")
-        elif MASK_WORDS.search(audit.description.replace("_", " ")):
+        elif has_mask_words(audit.description):
             masks.append(_own_path(audit, shared_folders))
         else:
             channel = case_id(audit.description or audit.modality)

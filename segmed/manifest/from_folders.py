@@ -10,8 +10,9 @@ from segmed.errors import ImageError, ManifestError
 from segmed.io.careful import read_image_carefully
 from segmed.io.image_names import stem_of
 from segmed.manifest.draft import Draft, by_stem, case_id, image_files, images_in, relative
+from segmed.manifest.found_structures import found_structures
 from segmed.manifest.from_dataset_json import channel_files, nnunet_cases
-from segmed.manifest.label_values import COLOURS, label_values, named_labels
+from segmed.manifest.label_values import COLOURS
 from segmed.manifest.schema import Case
 from segmed.naming import guess_modality
 from segmed.structures import Channel
@@ -63,10 +64,12 @@ def draft_from_folders(
     cases = _paired(folder, images, labels, label_suffix or "")
     found = channels_of(folder, cases[0], channels)
     test = nnunet_cases(folder, "Ts", len(found), needs_label=False) if pair else ()
-    values = label_values(folder, [case.label for case in cases if case.label])
+    files = [case.label for case in cases if case.label]
+    structures, stored = found_structures(folder, files, label_names)
     return Draft(
         name=case_id(folder.resolve().name),
-        labels=named_labels(values, label_names),
+        labels=structures,
+        stored_labels=stored,
         channels=found,
         training=tuple(cases),
         test=test,

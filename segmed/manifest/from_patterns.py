@@ -13,7 +13,8 @@ from segmed.errors import ManifestError, UsageError
 from segmed.io.channel_files import channels_in
 from segmed.io.image_names import has_image_suffix
 from segmed.manifest.draft import Draft, case_id
-from segmed.manifest.label_values import COLOURS, label_values, named_labels
+from segmed.manifest.found_structures import found_structures
+from segmed.manifest.label_values import COLOURS, label_values
 from segmed.manifest.made_labels import LabelMaker, MaskMode
 from segmed.manifest.patterns import Found, Pattern
 from segmed.manifest.schema import Case
@@ -92,12 +93,15 @@ def draft_from_patterns(
         )
         for case in agreed.cases
     ]
-    values = label_values(folder, [str(case.label) for case in training])
-    structures = labels.choices if not label_names else ()
-    named = [structures[value - 1] for value in values] if structures else list(label_names)
+    files = [str(case.label) for case in training]
+    named = list(label_names)
+    if labels.choices and not named:
+        named = [labels.choices[value - 1] for value in label_values(folder, files)]
+    structures, stored = found_structures(folder, files, named)
     return Draft(
         name=case_id(folder.resolve().name),
-        labels=named_labels(values, named),
+        labels=structures,
+        stored_labels=stored,
         channels=_channels(folder, training, agreed.channels, wanted),
         training=tuple(training),
         groups=_groups({case: files for case, files in cases.items() if case in agreed.cases}),

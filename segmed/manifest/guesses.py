@@ -55,7 +55,8 @@ def guesses_of(manifest: Manifest) -> list[Guess]:
     """
     names = tuple(channel.name for channel in manifest.channels)
     found = [] if COLOURS.get(len(names)) == names else _modalities(manifest.channels)
-    return [*found, *_groups(manifest), *_sides(manifest), *_ignored(manifest)]
+    found += [*_groups(manifest), *_sides(manifest)]
+    return [*found, *_unnamed(manifest), *_ignored(manifest)]
 
 
 def state_modalities(manifest: Manifest, stated: Mapping[str, str]) -> Manifest:
@@ -134,6 +135,23 @@ def _sides(manifest: Manifest) -> list[Guess]:
         return []
     repair = "if not, plan with --flips 0"
     return [Guess("sides", "images are not mirrored", guess.why, guess.is_sure, repair)]
+
+
+def _unnamed(manifest: Manifest) -> list[Guess]:
+    bare = [label for label in manifest.labels if label.name == f"label_{label.value}"]
+    if not bare:
+        return []
+    values = ", ".join(str(label.value) for label in bare[:8]) + (" ..." if len(bare) > 8 else "")
+    shown = ",".join(f"{label.value}=NAME" for label in bare[:3]) + (",..." if bare[3:] else "")
+    return [
+        Guess(
+            "labels",
+            f"{len(bare)} structures called by their values ({values})",
+            "the source does not name them",
+            False,
+            f"build with --label-names {shown}",
+        )
+    ]
 
 
 def _ignored(manifest: Manifest) -> list[Guess]:

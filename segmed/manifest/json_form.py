@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from segmed.errors import ManifestError
 from segmed.io.atomic import whole_file
+from segmed.manifest.ignored import require_no_ignored
 from segmed.manifest.schema import SCHEMA_VERSION, Case, Manifest
 from segmed.manifest.strict_json import read_json
 
@@ -78,6 +79,22 @@ def _require_consistent(path: Path, manifest: Manifest) -> None:
     values = [label.value for label in manifest.labels]
     if len(set(values)) != len(values):
         raise ManifestError(f"manifest {path}: label values {values} repeat; each needs its own")
+    require_no_ignored(manifest.labels, str(path))
+    _require_consistent_values(path, manifest)
+
+
+def _require_consistent_values(path: Path, manifest: Manifest) -> None:
+    """Check that stored labels lead to labels, each value once."""
+    stored = [label.value for label in manifest.stored_labels]
+    if len(set(stored)) != len(stored):
+        raise ManifestError(f"manifest {path}: stored label values repeat; each needs its own")
+    known = {label.value for label in manifest.labels}
+    lost = sorted({label.becomes for label in manifest.stored_labels} - known - {0})
+    if lost:
+        raise ManifestError(
+            f"manifest {path}: stored labels become {lost[0]}, which is no label; labels are "
+            f"{', '.join(map(str, sorted(known)))}, and 0 is background"
+        )
 
 
 def write_manifest(manifest: Manifest, path: Path | str) -> Path:
@@ -93,6 +110,8 @@ def write_manifest(manifest: Manifest, path: Path | str) -> Path:
     path = Path(path)
     rebased = rebase(manifest, path.parent)
     content = rebased.model_dump(mode="json", exclude_none=True)
+    if not content["stored_labels"]:
+        del content["stored_labels"]  # earlier versions read manifests without it
     for row in (*content["training"], *content["test"]):
         if len(row["image"]) == 1:
             row["image"] = row["image"][0]  # the form that MONAI's examples have

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -13,13 +15,58 @@ from segmed.errors import ImageError, ManifestError
 from segmed.io.careful import read_label_carefully
 from segmed.structures import LabelClass
 
-MAX_LABEL_VALUES = 128
-"""More distinct values than this in a set of masks are no labels."""
+MANY_VALUES = 128
+"""A mask with more values than this may be an image, which its roughness tells."""
+
+LARGEST_VALUE = 65535
+"""Largest label value."""
+
+ROUGH_SHARE = 0.25
+"""Share of neighbouring voxels that differ: images have more, label maps less."""
 
 COUNTED_VALUES = 1 << 16
 """Values below this are counted, which is quicker than sorting them."""
 
 COLOURS = {1: ("grey",), 3: ("red", "green", "blue")}
+
+Stamp = tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True)
+class LabelFacts:
+    """What one label file contains.
+
+    Attributes:
+        voxels: Voxels of each value, 0 among them.
+        roughness: Share of neighbours along the last axis that differ.
+    """
+
+    voxels: dict[int, int]
+    roughness: float
+
+
+def label_facts(path: Path, labels: Sequence[LabelClass] = ()) -> LabelFacts:
+    """Values of a label file as they are stored; read once for as long as it stays the same.
+
+    Args:
+        path: The file.
+        labels: Structures that the segments of a DICOM segmentation are matched to.
+
+    Raises:
+        ImageError: The file cannot be read as labels.
+    """
+    files = sorted(path.iterdir()) if path.is_dir() else [path] if path.exists() else []
+    stats = [(file.name, file.stat()) for file in files]
+    stamp = tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+    return _facts_once(path, stamp, tuple(label.model_dump_json() for label in labels))
+
+
+@lru_cache(maxsize=65536)
+def _facts_once(path: Path, stamp: Stamp, labels: tuple[str, ...]) -> LabelFacts:
+    stated = [LabelClass.model_validate_json(label) for label in labels]
+    label = read_label_carefully(path, labels=stated).as_tensor()
+    differ = label[..., 1:] != label[..., :-1]
+    return LabelFacts(counts_in(label), float(differ.float().mean()) if differ.numel() else 0.0)
 
 
 def label_values(folder: Path, names: list[str]) -> list[int]:
@@ -30,34 +77,45 @@ def label_values(folder: Path, names: list[str]) -> list[int]:
         names: Label files.
 
     Raises:
-        ManifestError: A file cannot be read as labels, all are empty, or the values are so many
-            or so low that these are no label maps.
+        ManifestError: A file cannot be read as labels, all are empty, or the values are such that
+            these are no label maps.
     """
 
-    def values_of(name: str) -> set[int]:
+    def facts_of(name: str) -> LabelFacts:
         try:
-            return values_in(read_label_carefully(folder / name).as_tensor())
+            return label_facts(folder / name)
         except ImageError as error:
             raise ManifestError(f"label {name}: {error}") from error
 
     with ThreadPoolExecutor(2) as pool:
-        found = sorted(set().union(*pool.map(values_of, names)) - {0})
+        facts = list(pool.map(facts_of, names))
+    found = sorted(set().union(*(one.voxels for one in facts)) - {0})
     if not found:
         raise ManifestError(f"the labels of {folder} are all empty: nothing could be learnt")
-    if len(found) > MAX_LABEL_VALUES or found[0] < 0:
+    for name, one in zip(names, facts, strict=True):
+        if min(one.voxels) < 0 or (len(one.voxels) > MANY_VALUES and one.roughness > ROUGH_SHARE):
+            raise ManifestError(
+                f"label {name} holds {len(one.voxels)} values from {min(one.voxels)} to "
+                f"{max(one.voxels)}, and {one.roughness:.0%} of neighbouring voxels differ: these "
+                "are no label maps; give masks whose values are numbers of structures"
+            )
+    if found[-1] > LARGEST_VALUE:
         raise ManifestError(
-            f"the labels of {folder} hold {len(found)} values from {found[0]} to {found[-1]}: "
-            "these are no label maps"
+            f"the labels of {folder} hold the value {found[-1]}; label values are at most "
+            f"{LARGEST_VALUE}, so give the structures smaller numbers"
         )
     return found
 
 
-def values_in(label: Tensor) -> set[int]:
-    """The values that occur in a label map of integers."""
+def counts_in(label: Tensor) -> dict[int, int]:
+    """Voxels of each value of a label map of integers."""
     low, high = (int(end) for end in torch.aminmax(label))
     if low < 0 or high >= COUNTED_VALUES:
-        return set(torch.unique(label).tolist())
-    return set(torch.bincount(label.flatten()).nonzero().flatten().tolist())
+        values, counts = torch.unique(label, return_counts=True)
+        return dict(zip(values.tolist(), counts.tolist(), strict=True))
+    counts = torch.bincount(label.flatten())
+    values = counts.nonzero().flatten()
+    return dict(zip(values.tolist(), counts[values].tolist(), strict=True))
 
 
 def named_labels(values: list[int], names: Sequence[str]) -> tuple[LabelClass, ...]:
@@ -75,3 +133,8 @@ def named_labels(values: list[int], names: Sequence[str]) -> tuple[LabelClass, .
     return tuple(
         LabelClass(name=name, value=value) for name, value in zip(names, values, strict=True)
     )
+
+
+def values_in(label: Tensor) -> set[int]:
+    """The values that occur in a label map of integers."""
+    return set(counts_in(label))

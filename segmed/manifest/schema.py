@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from segmed.structures import Channel, Frozen, LabelClass
+from segmed.structures import Channel, Code, Frozen, LabelClass
 
 SCHEMA_VERSION = 1
 """Version of the manifest's form; a reader that meets another one says so."""
@@ -45,6 +45,22 @@ class Case(Frozen):
         return data
 
 
+class StoredLabel(Frozen):
+    """One structure as the label files contain it, where that differs from the manifest's labels.
+
+    Attributes:
+        name: Name in the files (of a DICOM segmentation: of the segment).
+        value: Value in the files; for segments, the number they are given here.
+        code: Coded concept of a segment.
+        becomes: Value of the label that it is a part of; 0 for background.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    value: Annotated[int, Field(ge=1, le=65535)]
+    code: Code | None = None
+    becomes: Annotated[int, Field(ge=0, le=65535)]
+
+
 class Manifest(Frozen):
     """A labelled image set: what `segmed` trains on and compares with.
 
@@ -56,6 +72,8 @@ class Manifest(Frozen):
         channels: Input channels, in order.
         training: Cases with labels, each in a fold.
         test: Cases kept out of every training.
+        stored_labels: The structures of the label files, all of them, if some are merged, dropped
+            or renamed; else empty: the files have the labels' own values and names.
         licence: Licence of the images, as stated by their source.
         source: Where the images come from.
         schema_version: Version of this form.
@@ -68,6 +86,7 @@ class Manifest(Frozen):
     channels: Annotated[tuple[Channel, ...], Field(min_length=1)]
     training: tuple[Case, ...]
     test: tuple[Case, ...] = ()
+    stored_labels: tuple[StoredLabel, ...] = ()
     licence: str = ""
     source: str = ""
     schema_version: int = SCHEMA_VERSION

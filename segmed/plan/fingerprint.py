@@ -14,7 +14,8 @@ import numpy.typing as npt
 from segmed.errors import ManifestError, SegmedError
 from segmed.geometry import Grid, reorientation, spacing_of
 from segmed.io import grid_of
-from segmed.io.careful import read_images_carefully, read_label_carefully
+from segmed.io.careful import read_images_carefully
+from segmed.manifest.reference import read_reference
 from segmed.manifest.resampled import Box, Extent, extents_of
 from segmed.manifest.schema import Case, Manifest
 from segmed.plan.shapes import StructureShapes, measure_shapes
@@ -164,7 +165,7 @@ def _look_at(manifest: Manifest, case: Case) -> CaseFacts:
         image = read_images_carefully(
             manifest.image_paths(case), num_channels=manifest.num_channels
         )
-        label = read_label_carefully(label_path, like=image)
+        label = read_reference(manifest, label_path, like=image)
     except SegmedError as error:
         raise ManifestError(f"case {case.id}: {error}") from error
     grid = grid_of(image)

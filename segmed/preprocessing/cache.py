@@ -19,11 +19,12 @@ from torch import Tensor
 
 from segmed.errors import ManifestError
 from segmed.geometry import Grid
-from segmed.io.careful import read_images_carefully, read_label_carefully
+from segmed.io.careful import read_images_carefully
 from segmed.io.parts import files_of
 from segmed.manifest import Case, Manifest, image_digest
-from segmed.manifest.content import is_as_listed, repair_of
+from segmed.manifest.content import is_as_listed, repair_of, stored_parts
 from segmed.manifest.label_values import values_in
+from segmed.manifest.reference import read_reference
 from segmed.metatensor import MetaTensor
 from segmed.metrics.training_norms import measure_reference
 from segmed.plan.schema import Plan
@@ -135,7 +136,7 @@ def prepared_case(manifest: Manifest, case: Case, plan: Plan) -> tuple[Prepared,
 def _read(manifest: Manifest, case: Case) -> tuple[MetaTensor, MetaTensor | None]:
     image = read_images_carefully(manifest.image_paths(case), num_channels=manifest.num_channels)
     path = manifest.label_path(case)
-    return image, None if path is None else read_label_carefully(path, like=image)
+    return image, None if path is None else read_reference(manifest, path, like=image)
 
 
 def _prepare(
@@ -158,6 +159,7 @@ def cache_key(manifest: Manifest, case: Case, plan: Plan) -> str:
         "label": case.label is not None,
         "labels": [(label.value, label.name) for label in plan.labels],
         **_index_type(plan),
+        **stored_parts(manifest),
         "preprocessing": plan.preprocessing.model_dump(mode="json"),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

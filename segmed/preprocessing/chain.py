@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai.transforms import Compose, Transform
 
 from segmed.io.careful import read_images_carefully, read_label_carefully
+from segmed.manifest.reference import read_reference
+from segmed.manifest.schema import Manifest
+from segmed.metatensor import MetaTensor
 from segmed.plan.schema import Plan
 from segmed.preprocessing.prepare import prepare, prepare_label
+from segmed.structures import LabelClass
 
 
 class LoadCase(Transform):  # type: ignore[misc] # MONAI is untyped
@@ -18,10 +22,19 @@ class LoadCase(Transform):  # type: ignore[misc] # MONAI is untyped
 
     Args:
         num_channels: Channels that are expected of a single file; see `read_image`.
+        labels: Structures that the segments of DICOM segmentations are matched to.
+        manifest: Where the rows come from, if it merges, drops or renames stored labels.
     """
 
-    def __init__(self, num_channels: int = 1) -> None:
+    def __init__(
+        self,
+        num_channels: int = 1,
+        labels: Sequence[LabelClass] = (),
+        manifest: Manifest | None = None,
+    ) -> None:
         self.num_channels = num_channels
+        self.labels = tuple(labels)
+        self.manifest = manifest
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The row with `image` and `label` (where it has one) as MetaTensors."""
@@ -30,8 +43,13 @@ class LoadCase(Transform):  # type: ignore[misc] # MONAI is untyped
         image = read_images_carefully(paths, num_channels=self.num_channels)
         loaded = {**row, "image": image}
         if row.get("label") is not None:
-            loaded["label"] = read_label_carefully(row["label"], like=loaded["image"])
+            loaded["label"] = self._label(Path(row["label"]), loaded["image"])
         return loaded
+
+    def _label(self, path: Path, image: MetaTensor) -> MetaTensor:
+        if self.manifest is not None:
+            return read_reference(self.manifest, path, like=image)
+        return read_label_carefully(path, like=image, labels=self.labels)
 
 
 class PrepareCase(Transform):  # type: ignore[misc] # MONAI is untyped
@@ -53,6 +71,11 @@ class PrepareCase(Transform):  # type: ignore[misc] # MONAI is untyped
         return done
 
 
-def preparation_chain(plan: Plan) -> Compose:
-    """From a data-list row (`image`, `label`) to tensors `[C, *target]` and `[1, *target]`."""
-    return Compose([LoadCase(plan.in_channels), PrepareCase(plan)])
+def preparation_chain(plan: Plan, manifest: Manifest | None = None) -> Compose:
+    """From a data-list row (`image`, `label`) to tensors `[C, *target]` and `[1, *target]`.
+
+    Args:
+        plan: The plan of the training set.
+        manifest: Where the rows come from, if it merges, drops or renames stored labels.
+    """
+    return Compose([LoadCase(plan.in_channels, plan.labels, manifest), PrepareCase(plan)])
