@@ -21,10 +21,9 @@ from segmed.inference import (
     foresee_files,
     predict_files,
 )
-from segmed.inference.choice import ENGINES
 from segmed.inference.inputs import Read, find_all
 from segmed.inference.result_names import check_names
-from segmed.inference.writing import FORMATS
+from segmed.inference.vocabulary import ENGINES, FORMATS
 from segmed.io import read_image
 from segmed.io.careful import read_image_carefully
 from segmed.io.channel_files import CaseFiles
@@ -44,8 +43,8 @@ class PredictJob:
         inputs: Files, series folders, and folders of these.
         models: Model references; several are averaged.
         out_dir: Folder of the segmentations.
-        format: One of `segmed.inference.writing.FORMATS`.
-        engine: One of `segmed.inference.choice.ENGINES`.
+        format: One of `segmed.inference.vocabulary.FORMATS`.
+        engine: One of `segmed.inference.vocabulary.ENGINES`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         tta: Average over mirror images.
         memory_gb: Memory that must not be exceeded, in GB of 2^30 bytes.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipelines.cli.arguments import require_file, require_models, require_out, require_source
 from pipelines.cli.console import (
     DONE_WITH_FAILURES,
     JsonOption,
@@ -94,6 +95,10 @@ def segment(
 
     Example: segmed archive segment scans --model models:/hippocampus@champion -o segmentations
     """
+    require_models(model)
+    require_source(source)
+    require_file(rules, "--rules")
+    require_out(out)
     from pipelines.nights.archiving import ArchiveJob, preview, run_archive
 
     job = ArchiveJob(

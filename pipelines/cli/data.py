@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from pipelines.cli.arguments import require_any, require_manifest
 from pipelines.cli.console import DONE_WITH_FAILURES, JsonOption, counting, emit, table
 from pipelines.cli.manifest_build import build
 
@@ -36,6 +37,7 @@ def scan(
 
     Example: segmed manifest scan incoming --sort-into sorted
     """
+    require_any([source], "a folder of DICOM files")
     from segmed.io.dicom.scan import scan as scan_tree
     from segmed.io.dicom.sort import sort_series
 
@@ -79,6 +81,7 @@ def check(
 
     Example: segmed manifest check hippocampus.json
     """
+    require_manifest(manifest_path)
     from segmed.manifest import check_manifest, guesses_of, read_manifest
     from segmed.manifest import write_clean as write_clean_manifest
 
@@ -144,6 +147,7 @@ def plan(
 
     Example: segmed plan hippocampus.json -o plan.yaml --budget 10m
     """
+    require_manifest(manifest_path)
     from pipelines.comparing.jobs import size_named
     from pipelines.comparing.resources import resources_for
     from segmed.manifest import guesses_of, read_manifest

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pipelines.cli.arguments import require_any, require_out
 from pipelines.cli.console import DONE_WITH_FAILURES, JsonOption, emit
 
 
@@ -34,6 +35,8 @@ def deidentify(
 
     Example: segmed deidentify dicom_series segmentations -o to_share
     """
+    require_any(inputs, "DICOM files or folders of these")
+    require_out(out)
     from segmed.errors import ImageError
     from segmed.io.dicom.deidentify import deidentify_file
     from segmed.io.salt import read_salt, salt_path

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pipelines.cli.arguments import require_out
 from pipelines.cli.console import JsonOption, continued_by
 
 
@@ -29,9 +30,11 @@ def demo(
 
     Example: segmed demo -o demo
     """
-    from pipelines.demo.story import run_demo
     from segmed.training.budget import Budget
 
     seconds = Budget.parse(budget).seconds if budget else None
+    require_out(out)
+    from pipelines.demo.story import run_demo
+
     with continued_by():
         run_demo(out, seconds, quick, as_json)

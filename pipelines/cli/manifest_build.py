@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pipelines.cli.arguments import require_any
 from pipelines.cli.console import JsonOption, counting, emit
 
 
@@ -96,6 +97,7 @@ def build(
 
     Example: segmed manifest build Task04_Hippocampus -o hippocampus.json --format msd
     """
+    require_any([source], "a folder of images and labels")
     from segmed.manifest import (
         build_manifest,
         census_lines,

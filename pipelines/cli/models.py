@@ -9,6 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines.cli.arguments import (
+    require_any,
+    require_file,
+    require_known,
+    require_manifest,
+    require_models,
+)
 from pipelines.cli.console import DONE_WITH_FAILURES, JsonOption, emit, say, table
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Registered model.")]
@@ -16,6 +23,9 @@ ReferenceArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="models:/NAME@alias, models:/NAME/3, folder or zip.")
 ]
 
+
+EXPORT_FORMATS = ("zip", "onnx", "openvino", "bundle")
+"""Forms that `segmed model export` writes; each has its writer in `pipelines.registry.exports`."""
 
 LONG_FACTS = ("training_distributions", "shape_ranges", "curves")
 """Tables in a package's provenance that nobody reads as a line."""
@@ -42,10 +52,10 @@ def list_(as_json: JsonOption = False) -> None:
 
     Example: segmed model list
     """
+    from pipelines.registry.loading import every_version
     from pipelines.registry.reference import DICE_TAG
-    from pipelines.registry.versions import Registry
+    from pipelines.tracking.address import tracking_uri, without_password
 
-    registry = Registry()
     rows = [
         {
             "name": entry.name,
@@ -57,11 +67,11 @@ def list_(as_json: JsonOption = False) -> None:
             "decision": entry.tags.get("segmed.decision", "").partition(" ")[0],
             "hash": entry.hash[:12],
         }
-        for name in registry.names()
-        for entry in registry.versions(name)
+        for entry in every_version()
     ]
     nothing = [
-        "no model is registered: segmed compare M.json --register NAME, or segmed model register"
+        f"no model is registered in {without_password(tracking_uri(Path()))}: "
+        "segmed compare M.json --register NAME, or segmed model register"
     ]
     emit(rows, table(rows, list(rows[0])) if rows else nothing, as_json=as_json)
 
@@ -71,19 +81,18 @@ def show(reference: ReferenceArgument, as_json: JsonOption = False) -> None:
 
     Example: segmed model show models:/hippocampus@champion
     """
-    from pipelines.comparing.held_out import HELD_OUT
-    from pipelines.registry.loading import resolve_model
+    from pipelines.registry.loading import look_up
+    from pipelines.registry.reference import HELD_OUT
 
-    resolved = resolve_model(reference)
-    package = resolved.load()
+    resolved, package, plan = look_up(reference)
     facts = {
         **resolved.record(),
         "architecture": package.architecture,
-        "spatial_dims": package.plan.spatial_dims,
+        "spatial_dims": plan.spatial_dims,
         "members": package.members,
-        "labels": {label.name: label.value for label in package.plan.labels},
-        "channels": [channel.name for channel in package.plan.channels],
-        "spacing_mm": list(package.plan.preprocessing.spacing_mm),
+        "labels": {label.name: label.value for label in plan.labels},
+        "channels": [channel.name for channel in plan.channels],
+        "spacing_mm": list(plan.preprocessing.spacing_mm),
         "path": str(resolved.path),
         "provenance": {
             key: value for key, value in package.provenance.items() if key not in LONG_FACTS
@@ -133,6 +142,7 @@ def card(reference: ReferenceArgument) -> None:
 
     Example: segmed model card models:/hippocampus@champion
     """
+    require_models([reference])
     from pipelines.registry.card import card_of
     from pipelines.registry.loading import resolve_model
     from pipelines.registry.reference import parse_reference
@@ -157,6 +167,7 @@ def register(
 
     Example: segmed model register segmed-runs/runs/unet3plus/fold0/package --name hippocampus
     """
+    require_models([str(package)])
     from pipelines.registry.registration import register_package
 
     version = register_package(package, name, alias)
@@ -182,6 +193,9 @@ def promote(
 
     Example: segmed model promote hippocampus@challenger --manifest hippocampus.json
     """
+    if manifest is not None:
+        require_manifest(manifest)
+    require_file(rules, "--rules")
     from pipelines.registry.promotion import promote as run_gate
 
     decision = run_gate(reference, manifest=manifest, rules=rules, force=force)
@@ -195,6 +209,7 @@ def rollback(name: NameArgument, as_json: JsonOption = False) -> None:
 
     Example: segmed model rollback hippocampus
     """
+    require_models([f"models:/{name}@previous"])
     from pipelines.registry.versions import Registry
 
     version = Registry().rollback(name)
@@ -212,6 +227,8 @@ def export(
 
     Example: segmed model export models:/hippocampus@champion -o hippocampus.zip
     """
+    require_known("format", form, EXPORT_FORMATS)
+    require_models([reference])
     from pipelines.registry.exports import export_model
 
     record = export_model(reference, out, form)
@@ -229,6 +246,7 @@ def import_(
 
     Example: segmed model import hippocampus.zip --name hippocampus --sha256 4f1c...
     """
+    require_any([file], "the zip or bundle that `segmed model export` wrote")
     from pipelines.registry.exports import import_model
 
     version = import_model(file, name, sha256=sha256, alias=alias)
@@ -264,6 +282,10 @@ def describe(
 
     Example: segmed model describe unet3plus --preset paper
     """
+    from segmed.models import list_models
+
+    if not every:
+        require_known("model", model, list_models())
     from segmed.models import describe_model
     from segmed.models.table import all_cards, as_markdown
 

@@ -8,6 +8,13 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from pipelines.cli.arguments import (
+    require_any,
+    require_device,
+    require_known,
+    require_models,
+    require_out,
+)
 from pipelines.cli.console import (
     DONE_WITH_FAILURES,
     JsonOption,
@@ -15,6 +22,7 @@ from pipelines.cli.console import (
     emit,
     tracked,
 )
+from segmed.inference.vocabulary import ENGINES, FORMATS
 
 T = TypeVar("T")
 
@@ -83,6 +91,12 @@ def predict(
 
     Example: segmed predict scan.nii.gz --model models:/hippocampus@champion -o out
     """
+    require_models(model)
+    require_any(inputs, "images, DICOM series folders, or folders of these")
+    require_known("output format", output_format, tuple(FORMATS))
+    require_known("engine", engine, ENGINES)
+    require_device(device)
+    require_out(out)
     from pipelines import predicting
 
     job = predicting.PredictJob(

@@ -7,6 +7,13 @@ from typing import Annotated
 
 import typer
 
+from pipelines.cli.arguments import (
+    require_file,
+    require_manifest,
+    require_models,
+    require_out,
+    require_source,
+)
 from pipelines.cli.console import note, say
 
 
@@ -81,6 +88,12 @@ def serve(
 
     Example: segmed serve --archive scans --model models:/hippocampus@champion -o segmentations
     """
+    require_models([name for name in model if not name.startswith("models:")])
+    require_source(archive)
+    require_file(rules, "--rules")
+    require_out(out)
+    if manifest is not None:
+        require_manifest(manifest)
     from pipelines.flows.schedules import Schedules, serve_schedules
     from pipelines.flows.weekly import WeeklyJob
     from pipelines.nights.archiving import ArchiveJob

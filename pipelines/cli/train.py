@@ -9,6 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipelines.cli.arguments import (
+    require_device,
+    require_file,
+    require_folder,
+    require_manifest,
+    require_out,
+)
 from pipelines.cli.console import (
     DONE_WITH_FAILURES,
     JsonOption,
@@ -82,15 +89,18 @@ def train(
 
     Example: segmed train hippocampus.json --model unet3plus --fold 0 --budget 10m
     """
-    from pipelines.comparing import steps
     from pipelines.comparing.jobs import TrainJob, check_job, settle_plan
     from pipelines.comparing.resources import resources_for
     from segmed.training import Settings
 
+    require_manifest(manifest_path)
+    require_file(plan, "--plan")
+    require_device(device)
+    require_out(out)
     time = _budget(budget, epochs)
     job = TrainJob(
         manifest_path=manifest_path,
-        plan_path=settle_plan(manifest_path, plan, out, resources=resources_for(time, device)),
+        plan_path=plan or out / "plan.yaml",
         architecture=model,
         fold=fold,
         budget=time,
@@ -106,6 +116,11 @@ def train(
         ),
     )
     check_job(job)
+    job = replace(
+        job, plan_path=settle_plan(manifest_path, plan, out, resources=resources_for(time, device))
+    )
+    from pipelines.comparing import steps
+
     if int(os.environ.get("RANK", "0")) > 0:
         _train_along(job)
         return
@@ -190,10 +205,12 @@ def compare(
     Example: segmed compare hippocampus.json --models unet,unetpp --folds 0 --budget 20m
     """
     from pipelines.comparing.jobs import Request
-    from pipelines.flows.compare import lanes_wide
-    from pipelines.flows.runner import run_flow
     from segmed.training import Settings
 
+    require_manifest(manifest_path)
+    require_file(plan, "--plan")
+    require_device(device)
+    require_out(out)
     request = Request.parse(
         manifest_path,
         models=models,
@@ -205,6 +222,9 @@ def compare(
         out_dir=out,
     )
     request = replace(request.of_size(size), side_by_side=side_by_side)
+    from pipelines.flows.compare import lanes_wide
+    from pipelines.flows.runner import run_flow
+
     with continued_by("--resume"):
         record = run_flow(lanes_wide(request), request)
     rows = [
@@ -244,6 +264,11 @@ def evaluate(
 
     Example: segmed evaluate --predictions out --references labelsTs -o scores
     """
+    require_folder(predictions, "the folder of label maps to score")
+    require_folder(references, "the folder of reference label maps")
+    require_file(labels, "--labels")
+    if images is not None:
+        require_folder(images, "the folder of the images")
     from pipelines.comparing.jobs import labels_of
     from pipelines.comparing.worst_cases import images_of, worst_overlays
     from segmed.evaluation import label_files, score_folders

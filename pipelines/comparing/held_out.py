@@ -13,12 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from pipelines.registry.reference import DICE_TAG
+from pipelines.registry.reference import DICE_TAG, HELD_OUT
 from segmed.metrics import summarise
 from segmed.package import ModelPackage
-
-HELD_OUT = "held_out_scores"
-"""Key of a package's provenance that holds what `held_out_scores` gives."""
 
 KEPT_METRICS = ("dice", "iou", "precision", "recall", "hd95_mm", "assd_mm", "nsd")
 """Metrics that are kept, where the table has them."""

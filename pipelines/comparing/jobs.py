@@ -8,15 +8,11 @@ import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from pipelines.comparing.resources import remark_on_budget
 from segmed.errors import UsageError, unknown_name
-from segmed.io import read_label
 from segmed.manifest import LabelClass, Manifest, read_manifest
-from segmed.models import list_models
+from segmed.models.names import list_models
 from segmed.plan import read_plan, write_plan
-from segmed.plan.make import make_plan
 from segmed.plan.networks import BASE_WIDTH, Size
 from segmed.plan.resources import Resources
 from segmed.training import Budget
@@ -195,6 +191,8 @@ def settle_plan(
     manifest = read_manifest(manifest_path)
     place = plan_path or out_dir / "plan.yaml"
     if plan_path is None and not place.exists():
+        from segmed.plan import make_plan  # noqa: PLC0415 - reads images
+
         plan = make_plan(manifest, size=size_named(size), resources=resources)
         out_dir.mkdir(parents=True, exist_ok=True)
         write_plan(plan, place)
@@ -239,6 +237,10 @@ def labels_of(path: Path | None, references: Path) -> tuple[LabelClass, ...]:
         return _labels_from(path)
     if not references.is_dir():
         raise UsageError(f"{references} is no folder of label maps")
+    import numpy as np  # noqa: PLC0415 - as below
+
+    from segmed.io import read_label  # noqa: PLC0415 - reads images
+
     values: set[int] = set()
     for file in sorted(references.iterdir()):
         if file.is_file() and not file.name.startswith("."):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
 from segmed.plan import Plan
 from segmed.plan.resources import Resources
-from segmed.training import Budget, choose_device
+from segmed.training import Budget
 
 ALIKE = 3.0
 """Budgets within this ratio of each other share a plan without a remark."""
@@ -30,6 +28,10 @@ def resources_for(
     """
     if budget is None or budget.seconds is None:
         return None
+    import torch  # noqa: PLC0415 - takes a second, and names are checked before
+
+    from segmed.training import choose_device  # noqa: PLC0415 - likewise
+
     return Resources(
         round(budget.seconds, 1),
         clock=budget.clock,

@@ -14,8 +14,8 @@ from pipelines.doctor.finding import Finding
 from pipelines.tracking.outbox import outboxes
 from pipelines.tracking.runs import OUTBOX_FOLDER
 from segmed.archive import archive_status
+from segmed.archive.ledger.file import LEDGER_FILE
 from segmed.archive.run import MIN_FREE_BYTES
-from segmed.archive.segment import LEDGER_FILE
 from segmed.errors import SegmedError
 
 GB = 1e9

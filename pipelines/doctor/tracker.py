@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pipelines.doctor.finding import Finding
 from pipelines.doctor.versions import version_of
-from pipelines.tracking.delivery import tracking_uri, without_password
+from pipelines.tracking.address import tracking_uri, without_password
 from segmed.errors import SegmedError
 
 HERE = {"localhost", "127.0.0.1", "::1"}

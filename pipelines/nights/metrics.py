@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from segmed.archive.ledger.file import LEDGER_FILE
 from segmed.archive.ledger.tables import STATES
-from segmed.archive.segment import LEDGER_FILE
 from segmed.errors import UsageError
 
 LOOPBACK = "127.0.0.1"

@@ -18,7 +18,7 @@ from prefect.runtime import flow_run
 
 from pipelines.nights.summary import Night
 from segmed.archive import Ledger, StudyOutcome
-from segmed.archive.segment import LEDGER_FILE
+from segmed.archive.ledger.file import LEDGER_FILE
 
 progress = logging.getLogger("segmed.progress")
 

@@ -9,10 +9,13 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segmed.errors import PackageError
-from segmed.package import ModelPackage
-from segmed.package.check import check_package
+from segmed.package.card import checked_card
+
+if TYPE_CHECKING:
+    from segmed.package import ModelPackage
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +66,7 @@ def cached_package(package_hash: str, fetch: Callable[[Path], Path]) -> Path:
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".fetch-") as scratch:
         package = fetch(Path(scratch))
-        found = check_package(package).hash
+        found = checked_card(package)[0].hash
         if found != package_hash:
             raise PackageError(
                 f"the package has hash {found[:12]}, the registry says {package_hash[:12]}; "
@@ -83,7 +86,7 @@ def _is_sound(place: Path, package_hash: str) -> bool:
     if not place.exists():
         return False
     try:
-        return check_package(place).hash == package_hash
+        return checked_card(place)[0].hash == package_hash
     except PackageError as error:
         logger.warning("the copy in the cache is fetched anew: %s", error)
         return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.comparing.held_out import HELD_OUT
+from pipelines.registry.reference import HELD_OUT
 from segmed.package import ModelPackage
 
 MAX_CARD_LENGTH = 5000

@@ -13,18 +13,12 @@ from contextlib import contextmanager
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from pipelines.registry.reference import LOCK_PREFIX
 from pipelines.tracking.delivery import translated
 from segmed.errors import UsageError
 
-PREFIX = "segmed-lock--"
-
 STALE_SECONDS = 120.0
 """A lock older than this was left by a process that died; a swap takes well under a second."""
-
-
-def is_lock(name: str) -> bool:
-    """Whether a registered model is a lock and no model."""
-    return name.startswith(PREFIX)
 
 
 @contextmanager
@@ -34,7 +28,7 @@ def promotion_lock(client: MlflowClient, uri: str, name: str) -> Iterator[None]:
     Raises:
         UsageError: Somebody else holds it.
     """
-    lock = PREFIX + name
+    lock = LOCK_PREFIX + name
     if not _take(client, uri, lock):
         free = _is_stale(client, uri, lock) and _break(client, uri, lock)
         if not (free and _take(client, uri, lock)):

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipelines.registry.cache import keep_package
 from segmed.errors import PackageError, UsageError
-from segmed.package import ModelPackage
-from segmed.package.check import check_package
+from segmed.package.card import checked_card, read_card
 from segmed.plan import Plan
+
+if TYPE_CHECKING:
+    from segmed.package import ModelPackage
 
 HASH_TAG = "segmed.package_hash"
 """Tag of a version that holds its package's hash."""
@@ -24,6 +25,12 @@ CONTRACT_TAG = "segmed.contract"
 
 DICE_TAG = "segmed.held_out_dice"
 """Tag of a version that holds its mean Dice on held-out cases, where the package carries it."""
+
+HELD_OUT = "held_out_scores"
+"""Key of a package's provenance that holds what `pipelines.comparing.held_out` gives."""
+
+LOCK_PREFIX = "segmed-lock--"
+"""Names of registered models that are locks and no models begin with it."""
 
 _NAMED = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 
@@ -48,6 +55,8 @@ class Resolved:
 
     def load(self) -> ModelPackage:
         """The package, checked against its hash."""
+        from segmed.package import ModelPackage  # noqa: PLC0415 - loads PyTorch
+
         return ModelPackage.load(self.path)
 
     def record(self) -> dict[str, str | None]:
@@ -104,15 +113,29 @@ def parse_reference(reference: str) -> tuple[str, str]:
     return match["name"], match["alias"] or match["version"]
 
 
-def resolve_path(path: Path) -> Resolved:
-    """A package folder or zip as a resolved reference; a zip is unpacked into the cache."""
+def require_package(path: Path) -> None:
+    """Refuse a path that is missing, or a folder without the files of a package.
+
+    Raises:
+        PackageError: It is.
+    """
     if not path.exists():
         raise PackageError(
             f"{path} does not exist; give a package folder, a zip of one, or a registered model as "
             "models:/NAME@champion"
         )
     if path.is_dir():
-        return Resolved(str(path), path.resolve(), check_package(path).hash)
+        read_card(path)
+
+
+def resolve_path(path: Path) -> Resolved:
+    """A package folder or zip as a resolved reference; a zip is unpacked into the cache."""
+    require_package(path)
+    if path.is_dir():
+        return Resolved(str(path), path.resolve(), checked_card(path)[0].hash)
+    from pipelines.registry.cache import keep_package  # noqa: PLC0415 - loads PyTorch
+    from segmed.package import ModelPackage  # noqa: PLC0415 - likewise
+
     package = ModelPackage.load(path)
     return Resolved(str(path), keep_package(package), package.hash)
 
@@ -140,6 +163,35 @@ def check_name(name: str) -> None:
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise UsageError(f"model name {name!r}: use letters, digits, '.', '_' and '-' only")
+
+
+def is_lock(name: str) -> bool:
+    """Whether a registered model is a lock and no model."""
+    return name.startswith(LOCK_PREFIX)
+
+
+def one_version(
+    name: str, selector: str, known: Sequence[Version], names: Sequence[str]
+) -> Version:
+    """One of the versions of a model, by number or alias.
+
+    Args:
+        name: The model.
+        selector: A version number or an alias.
+        known: All versions of the model.
+        names: All models, for the message where it has no version.
+
+    Raises:
+        UsageError: There is none.
+    """
+    for entry in known:
+        if selector == entry.version or selector in entry.aliases:
+            return entry
+    if not known:
+        listed = ", ".join(names) or "none"
+        raise UsageError(f"no model {name!r} is registered: known are {listed}")
+    have = sorted({*(v.version for v in known), *(a for v in known for a in v.aliases)})
+    raise UsageError(f"model {name!r} has no {selector!r}: known are {', '.join(have)}")
 
 
 def version_record(entry: Any, aliases: Mapping[str, str] | None = None) -> Version:

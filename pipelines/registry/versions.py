@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from pipelines.comparing.held_out import dice_tag
 from pipelines.registry.cache import Known, cached_package, recall, remember
 from pipelines.registry.card import card_of
-from pipelines.registry.promotion_lock import is_lock, promotion_lock
+from pipelines.registry.promotion_lock import promotion_lock
 from pipelines.registry.pyfunc_form import MODEL_FOLDER, PACKAGE_INSIDE, package_hash, save_pyfunc
 from pipelines.registry.reference import (
     CONTRACT_TAG,
@@ -31,11 +31,14 @@ from pipelines.registry.reference import (
     check_name,
     contract,
     contract_text,
+    is_lock,
+    one_version,
     parse_reference,
     resolve_path,
     version_record,
 )
-from pipelines.tracking.delivery import tracking_uri, translated, without_password
+from pipelines.tracking.address import tracking_uri, without_password
+from pipelines.tracking.delivery import translated
 from pipelines.tracking.runs import connect_quietly, open_registration_run
 from segmed.errors import ServiceError, UsageError
 from segmed.package import ModelPackage
@@ -220,14 +223,7 @@ class Registry:
             UsageError: There is none.
         """
         known = self.versions(name)
-        for entry in known:
-            if selector == entry.version or selector in entry.aliases:
-                return entry
-        if not known:
-            names = ", ".join(self.names()) or "none"
-            raise UsageError(f"no model {name!r} is registered: known are {names}")
-        have = sorted({*(v.version for v in known), *(a for v in known for a in v.aliases)})
-        raise UsageError(f"model {name!r} has no {selector!r}: known are {', '.join(have)}")
+        return one_version(name, selector, known, () if known else self.names())
 
     def _aliases(self, name: str) -> dict[str, str]:
         model = translated(self.uri, lambda: self.client.get_registered_model(name))

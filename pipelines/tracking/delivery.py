@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +22,7 @@ from mlflow.exceptions import MlflowException
 from requests.exceptions import HTTPError, RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
+from pipelines.tracking.address import without_password
 from pipelines.tracking.database import (
     OTHER_SCHEMA,
     alone,
@@ -30,7 +30,6 @@ from pipelines.tracking.database import (
     other_schema,
     require_usable,
     sqlite_path,
-    sqlite_uri,
 )
 from pipelines.tracking.outbox import Outbox
 from segmed.errors import ServiceError, UsageError
@@ -45,19 +44,6 @@ BATCH_METRICS = 1000
 """MLflow takes at most this many metrics a request."""
 
 T = TypeVar("T")
-
-
-def tracking_uri(folder: Path) -> str:
-    """Where tracking goes: `MLFLOW_TRACKING_URI` if set, else a SQLite file in `folder`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(folder / "mlflow.db")
-
-
-def without_password(uri: str) -> str:
-    """A URI with what stands before its `@` left out; the path of a file stays whole."""
-    if sqlite_path(uri) is not None:
-        return uri
-    scheme, mark, rest = uri.partition("://")
-    return scheme + mark + rest.rpartition("@")[2]
 
 
 def translated(uri: str, call: Callable[[], T]) -> T:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from pipelines.tracking.delivery import RunDelivery, tracking_uri
+from pipelines.tracking.address import tracking_uri
+from pipelines.tracking.delivery import RunDelivery
 from pipelines.tracking.outbox import Outbox, deliver, outboxes
 from pipelines.tracking.runs import OUTBOX_FOLDER, connect_quietly
 

@@ -30,13 +30,12 @@ import segmed
 from pipelines.comparing.held_out import held_out_scores, metric_values
 from pipelines.registry.pyfunc_form import MODEL_FOLDER, package_hash, save_pyfunc
 from pipelines.registry.reference import HASH_TAG
+from pipelines.tracking.address import tracking_uri, without_password
 from pipelines.tracking.delivery import (
     RunDelivery,
     connect,
     experiment_id,
-    tracking_uri,
     translated,
-    without_password,
 )
 from pipelines.tracking.outbox import Courier, Outbox
 from segmed.errors import ServiceError

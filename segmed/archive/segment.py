@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from segmed.archive.engine import Engine, Results, ThreadEngine
 from segmed.archive.folder_source import FolderSource
 from segmed.archive.ledger import Ledger
+from segmed.archive.ledger.file import LEDGER_FILE
 from segmed.archive.ledger.reconcile import reconcile
 from segmed.archive.model import Model, model_of, read_packages
 from segmed.archive.outcomes import OUTCOMES_FILE, outcome_of, write_outcomes
@@ -25,7 +26,6 @@ from segmed.archive.workers.setup import Setup
 from segmed.archive.writing import Writing, suffix_of
 from segmed.inference import Predictor
 
-LEDGER_FILE = "ledger.sqlite"
 DEFAULT_CHOICES = Choices()
 
 FIXED_ENGINE = "torch"

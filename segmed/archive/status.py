@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segmed.archive.ledger import Ledger, State
+from segmed.archive.ledger.file import LEDGER_FILE
 from segmed.archive.outcomes import outcome_of
-from segmed.archive.segment import LEDGER_FILE
 from segmed.archive.study import StudyOutcome
 
 

@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +27,10 @@ from segmed.inference.cuda_engine import CudaEngine
 from segmed.inference.engine import Engine, TorchEngine
 from segmed.inference.openvino_engine import Conversion, OpenVinoEngine
 from segmed.inference.silent_openvino import has_openvino
+from segmed.inference.vocabulary import ENGINES, EngineName
 from segmed.package import ModelPackage
 
 logger = logging.getLogger(__name__)
-
-EngineName = Literal["auto", "steady", "torch", "compile", "openvino"]
-
-ENGINES: tuple[str, ...] = ("auto", "steady", "torch", "compile", "openvino")
 
 CONVERSION_SECONDS = 30.0
 """About what converting a network costs; eager PyTorch may spend as much before it is replaced."""

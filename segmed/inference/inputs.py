@@ -9,7 +9,7 @@ from pathlib import Path
 
 from segmed.errors import UsageError, unknown_name
 from segmed.inference.search import Found, search
-from segmed.inference.writing import FORMATS
+from segmed.inference.vocabulary import FORMATS
 from segmed.io.channel_files import CaseFiles, group_channels
 from segmed.io.dicom.audit import SeriesAudit
 from segmed.io.dicom.scan import group_files

@@ -4,23 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from segmed.errors import ImageError
 from segmed.inference.predictor import Segmentation
+from segmed.inference.vocabulary import FORMATS, OutputFormat
 from segmed.io import source_of, write_label, write_probabilities
 from segmed.metatensor import MetaTensor
 from segmed.package import ModelPackage
-
-OutputFormat = Literal["nifti", "dicom-seg", "rtstruct", "probabilities"]
-
-FORMATS: dict[str, str] = {
-    "nifti": ".nii.gz",
-    "dicom-seg": ".seg.dcm",
-    "rtstruct": ".rtstruct.dcm",
-    "probabilities": ".probs.nii.gz",
-}
-"""Suffix of each output format."""
 
 
 def suffix_for(output_format: OutputFormat, like: MetaTensor) -> str:

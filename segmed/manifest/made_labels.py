@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from monai.data import MetaTensor
 from torch import Tensor
 
 from segmed.errors import GeometryError, ImageError, ManifestError
@@ -15,6 +14,7 @@ from segmed.geometry import require_same_grid
 from segmed.io import grid_of, read_label, source_of, write_label
 from segmed.io.careful import read_label_carefully
 from segmed.io.image_names import stem_of
+from segmed.metatensor import MetaTensor
 
 MaskMode = Literal["union", "instances", "structures"]
 MASK_MODES: tuple[MaskMode, ...] = ("union", "instances", "structures")

@@ -8,14 +8,16 @@ from segmed.late import exported_late
 
 if TYPE_CHECKING:
     from segmed.models.describe import ModelCard, describe_model
-    from segmed.models.registry import build_model, list_models
+    from segmed.models.names import list_models
+    from segmed.models.registry import build_model
     from segmed.models.weights import WeightsReport, load_weights, read_weights
 else:
     __getattr__ = exported_late(
         __name__,
         {
             "segmed.models.describe": "ModelCard describe_model",
-            "segmed.models.registry": "build_model list_models",
+            "segmed.models.names": "list_models",
+            "segmed.models.registry": "build_model",
             "segmed.models.weights": "WeightsReport load_weights read_weights",
         },
     )

@@ -23,15 +23,6 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 
 
-def list_models() -> tuple[str, ...]:
-    """Names that `build_model` knows.
-
-    Returns:
-        The names, in the order of publication.
-    """
-    return tuple(ARCHITECTURES)
-
-
 def architecture(name: str) -> Architecture:
     """The entry of one architecture.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from segmed.models.describe import ModelCard, describe_model
-from segmed.models.registry import list_models
+from segmed.models.names import list_models
 
 TITLES = {
     "fcn32s": "FCN-32s",

@@ -7,18 +7,14 @@ from typing import TYPE_CHECKING
 from segmed.late import exported_late
 
 if TYPE_CHECKING:
-    from segmed.package.model_package import (
-        CARD_FILE,
-        FILES,
-        PLAN_FILE,
-        WEIGHTS_FILE,
-        ModelPackage,
-    )
+    from segmed.package.card import CARD_FILE, FILES, PLAN_FILE, WEIGHTS_FILE
+    from segmed.package.model_package import ModelPackage
 else:
     __getattr__ = exported_late(
         __name__,
         {
-            "segmed.package.model_package": "CARD_FILE FILES PLAN_FILE WEIGHTS_FILE ModelPackage",
+            "segmed.package.card": "CARD_FILE FILES PLAN_FILE WEIGHTS_FILE",
+            "segmed.package.model_package": "ModelPackage",
         },
     )
 

@@ -14,31 +14,18 @@ from torch import Tensor
 
 from segmed.errors import PackageError, UsageError
 from segmed.manifest.content import digest
-from segmed.package.model_package import (
+from segmed.package.card import (
     MAX_TEXT_BYTES,
     MAX_WEIGHTS_BYTES,
+    NUMBER_TYPES,
     PLAN_FILE,
     WEIGHTS_FILE,
-    ModelPackage,
     hash_differs,
     read_card,
     sha256_differs,
 )
+from segmed.package.model_package import ModelPackage
 from segmed.plan import read_plan
-
-NUMBER_TYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-"""Number types by their names in safetensors."""
 
 
 class TensorsOnDisk(Mapping[str, Tensor]):
@@ -70,7 +57,8 @@ class TensorsOnDisk(Mapping[str, Tensor]):
         """Read one tensor."""
         entry = self._entries[name]
         begin, end = entry["data_offsets"]
-        kind, shape = NUMBER_TYPES[entry["dtype"]], entry["shape"]
+        kind = getattr(torch, NUMBER_TYPES[entry["dtype"]].removeprefix("torch."))
+        shape = entry["shape"]
         if math.prod(shape) == 0:
             return torch.empty(shape, dtype=kind)
         buffer = bytearray(end - begin)
@@ -115,5 +103,5 @@ def check_package(folder: Path) -> ModelPackage:
         card.architecture, card.options, plan, state, card.provenance, card.members
     )
     if package.hash != card.hash:
-        raise hash_differs(folder, card, package)
+        raise hash_differs(folder, card, package.hash)
     return package

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import PositiveInt, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -36,64 +35,27 @@ from segmed import __version__
 from segmed.errors import PackageError, UsageError, WeightsError
 from segmed.models import build_model
 from segmed.models.averaged import AveragedNetworks
-from segmed.package.upgrade import SCHEMA_VERSION, upgraded
+from segmed.package.card import (
+    CARD_FILE,
+    LIMITS,
+    MAX_TEXT_BYTES,
+    MAX_WEIGHTS_BYTES,
+    PICKLE_SUFFIXES,
+    PLAN_FILE,
+    WEIGHTS_FILE,
+    Card,
+    StoredTensor,
+    bounded_bytes,
+    hash_differs,
+    identity,
+    identity_head,
+    plain_values,
+    read_card,
+    sha256_differs,
+)
+from segmed.package.upgrade import SCHEMA_VERSION
 from segmed.package.zipped import unpack
-from segmed.plan import Plan, plan_hash, read_plan, write_plan
-from segmed.structures import Channel, Frozen, LabelClass
-
-HASH_FORM = 1
-"""Version of what enters the hash; another one would make every package a stranger."""
-
-WEIGHTS_FILE = "model.safetensors"
-PLAN_FILE = "plan.yaml"
-CARD_FILE = "package.json"
-FILES = (WEIGHTS_FILE, PLAN_FILE, CARD_FILE)
-
-PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib", ".npy")
-"""Files that may run code when they are loaded; a package holds none."""
-
-MAX_TEXT_BYTES = 16 * 2**20
-"""Largest plan or card that is read, in bytes."""
-
-MAX_WEIGHTS_BYTES = 16 * 2**30
-"""Largest weight file that is read, in bytes."""
-
-LIMITS = {
-    WEIGHTS_FILE: MAX_WEIGHTS_BYTES,
-    PLAN_FILE: MAX_TEXT_BYTES,
-    CARD_FILE: MAX_TEXT_BYTES,
-}
-"""Each file of a package, and the most bytes of it that are read."""
-
-
-class Card(Frozen):
-    """What `package.json` holds.
-
-    Attributes:
-        schema_version: Version of the package's form.
-        architecture: Name that `build_model` knows.
-        options: Its keyword options.
-        spatial_dims: 2 or 3, for people and registries; the plan decides.
-        channels: Input channels, likewise.
-        labels: Structures with their codes, likewise.
-        provenance: Training data hash, commit, versions, seed, metrics.
-        files: Hex sha256 of each other file.
-        hash: Identity of what the package computes, see `ModelPackage.hash`.
-        segmed: Version of segmed that wrote the package; empty where that is not known.
-        members: How many networks are averaged.
-    """
-
-    schema_version: int
-    architecture: str
-    options: dict[str, Any]
-    spatial_dims: int
-    channels: tuple[Channel, ...]
-    labels: tuple[LabelClass, ...]
-    provenance: dict[str, Any]
-    files: dict[str, str]
-    hash: str
-    segmed: str
-    members: PositiveInt = 1
+from segmed.plan import Plan, read_plan, write_plan
 
 
 @dataclass(frozen=True)
@@ -122,15 +84,13 @@ class ModelPackage:
 
         Provenance does not enter: the same network trained by another clock is the same network.
         """
-        digest = hashlib.sha256()
-        head = [HASH_FORM, self.architecture, _plain(self.options), plan_hash(self.plan)]
-        head += [self.members] if self.members > 1 else []
-        digest.update(json.dumps(head, sort_keys=True).encode())
-        for name in sorted(self.state):
-            tensor = self.state[name].detach().cpu().contiguous()
-            digest.update(f"|{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        head = identity_head(self.architecture, self.options, self.plan, self.members)
+        return identity(head, map(self._bytes_of, sorted(self.state)))
+
+    def _bytes_of(self, name: str) -> StoredTensor:
+        tensor = self.state[name].detach().cpu().contiguous()
+        content = tensor.reshape(-1).view(torch.uint8).numpy().data
+        return StoredTensor(name, str(tensor.dtype), tuple(tensor.shape), content)
 
     def build(self) -> nn.Module:
         """The network with its weights, on the CPU, in evaluation mode.
@@ -196,11 +156,11 @@ class ModelPackage:
         card = Card(
             schema_version=SCHEMA_VERSION,
             architecture=self.architecture,
-            options=_plain(self.options),
+            options=plain_values(self.options),
             spatial_dims=self.plan.spatial_dims,
             channels=self.plan.channels,
             labels=self.plan.labels,
-            provenance=_plain(self.provenance),
+            provenance=plain_values(self.provenance),
             files={name: _sha256(folder / name) for name in (WEIGHTS_FILE, PLAN_FILE)},
             hash=self.hash,
             segmed=__version__,
@@ -248,61 +208,15 @@ def _read_folder(folder: Path) -> ModelPackage:
         card.architecture, card.options, plan, state, card.provenance, card.members
     )
     if package.hash != card.hash:
-        raise hash_differs(folder, card, package)
+        raise hash_differs(folder, card, package.hash)
     return package
 
 
-def hash_differs(folder: Path, card: Card, package: ModelPackage) -> PackageError:
-    """The error for a card whose hash is not that of its package."""
-    return PackageError(
-        f"{folder / CARD_FILE} was changed after it was written: its hash is "
-        f"{card.hash[:12]}, the content's is {package.hash[:12]}; fetch the package anew"
-    )
-
-
-def read_card(folder: Path) -> Card:
-    """The card of a package folder, once it is sure that no file in it is missing or a pickle."""
-    pickles = [p.name for p in folder.iterdir() if p.suffix.lower() in PICKLE_SUFFIXES]
-    if pickles:
-        raise PackageError(
-            f"{folder} holds {pickles[0]}, which may be a pickle; a package holds only "
-            + ", ".join(FILES)
-        )
-    missing = [name for name in FILES if not (folder / name).is_file()]
-    if missing:
-        raise PackageError(f"{folder} is no package: {missing[0]} is missing")
-    try:
-        content = json.loads(_bounded_bytes(folder / CARD_FILE, MAX_TEXT_BYTES))
-    except (ValueError, RecursionError) as error:
-        raise PackageError(f"{folder / CARD_FILE} is damaged: {error}") from error
-    try:
-        return Card.model_validate(upgraded(content, str(folder)))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise PackageError(f"{folder / CARD_FILE}: field {where!r}: {first['msg']}") from error
-
-
 def _checked_bytes(folder: Path, name: str, card: Card, limit: int) -> bytes:
-    content = _bounded_bytes(folder / name, limit)
+    content = bounded_bytes(folder / name, limit)
     if hashlib.sha256(content).hexdigest() != card.files.get(name):
         raise sha256_differs(folder / name)
     return content
-
-
-def sha256_differs(path: Path) -> PackageError:
-    """The error for a file that is not the one that its card names."""
-    return PackageError(
-        f"{path} is not the file that was written (its sha256 differs from that in {CARD_FILE}); "
-        "fetch the package anew"
-    )
-
-
-def _bounded_bytes(path: Path, limit: int) -> bytes:
-    size = path.stat().st_size
-    if size > limit:
-        raise PackageError(f"{path} has {size} bytes; a package's file has at most {limit}")
-    return path.read_bytes()
 
 
 @contextmanager
@@ -343,17 +257,3 @@ def _write_bytes(path: Path, content: bytes) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _plain(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON form of a mapping, tuples as lists.
-
-    Raises:
-        PackageError: A value has no JSON form.
-    """
-    try:
-        plain = json.loads(json.dumps(dict(content), sort_keys=True))
-    except TypeError as error:
-        raise PackageError(f"a package holds JSON values only: {error}") from error
-    assert isinstance(plain, dict)
-    return plain

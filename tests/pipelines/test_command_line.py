@@ -91,7 +91,7 @@ def test_help_starts_fast_and_without_torch() -> None:
         (["predict", "x.nii", "--model", "nowhere", "-o", "out"], "nowhere does not exist"),
         (["archive", "status", "nowhere"], "nowhere"),
         (["archive", "retry", "nowhere"], "nowhere"),
-        (["evaluate", "--predictions", "a", "--references", "b", "-o", "c"], "b is no folder"),
+        (["evaluate", "--predictions", "a", "--references", "b", "-o", "c"], "a does not exist"),
         (["model", "show", "nowhere"], "nowhere does not exist"),
         (["model", "import", "nowhere.zip", "--name", "x"], "nowhere.zip"),
         (["model", "export", "nowhere", "-o", "x", "--format", "pickle"], "unknown format"),

@@ -29,7 +29,7 @@ from pipelines.nights.archiving import ArchiveJob
 from pipelines.nights.automations import HEARTBEAT_S, automations
 from pipelines.nights.summary import Night, night_of
 from pipelines.registry.versions import Registry
-from pipelines.tracking.delivery import tracking_uri
+from pipelines.tracking.address import tracking_uri
 from pipelines.tracking.runs import connect_quietly
 from segmed.archive.drift import DriftRow, drift_table
 from segmed.errors import UsageError

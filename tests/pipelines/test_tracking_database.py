@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.tracking.address import tracking_uri, without_password
 from pipelines.tracking.database import sqlite_path, sqlite_uri
-from pipelines.tracking.delivery import connect, experiment_id, tracking_uri, without_password
+from pipelines.tracking.delivery import connect, experiment_id
 from segmed.errors import UsageError
 
 NAMES = ("a b", "x#1", "50%20", "w?y", "t:1", "\u00e4\u7530", "q'\"s", "a&b=c;d@e", "p%s%3Fy#?z")
@@ -72,7 +73,8 @@ def test_artifacts_of_any_experiment_stay_in_the_folder(
 AT_ONCE = """
 import sys, time
 from pathlib import Path
-from pipelines.tracking.delivery import connect, experiment_id, tracking_uri
+from pipelines.tracking.address import tracking_uri
+from pipelines.tracking.delivery import connect, experiment_id
 folder = Path(sys.argv[1])
 (folder / f"ready{sys.argv[2]}").touch()
 while len(list(folder.glob("ready*"))) < 3:

@@ -14,6 +14,9 @@ from typing import Self, TextIO
 from segmed.archive.ledger.migrations import settle_schema
 from segmed.errors import ServiceError, UsageError
 
+LEDGER_FILE = "ledger.sqlite"
+"""Name of the ledger in the output folder of an archive."""
+
 CHECKPOINT_PAGES = 4000
 """Pages of the write-ahead log (16 MB) after which it is folded into the file, at a sync's cost."""
 

@@ -1,0 +1,118 @@
+"""Checks of a command's arguments that need none of the libraries that the command needs.
+
+Called first in a command: a wrong path is answered at once, and not after PyTorch has been loaded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from segmed.errors import UsageError, unknown_name
+
+
+def require_manifest(path: Path) -> None:
+    """Refuse a manifest that is missing, damaged or of another schema.
+
+    Raises:
+        ManifestError: As `segmed.manifest.read_manifest`.
+    """
+    from segmed.manifest import read_manifest
+
+    read_manifest(path)
+
+
+def require_models(references: Sequence[str]) -> None:
+    """Refuse references that name no package and no registered model.
+
+    A registry that is a server is not asked here.
+
+    Raises:
+        UsageError: A reference has no form of one, or names nothing in the embedded registry.
+        PackageError: A path does not exist, or is a folder that is no package.
+    """
+    from pipelines.registry.embedded import registered_versions
+    from pipelines.registry.reference import one_version, parse_reference, require_package
+    from pipelines.tracking.address import tracking_uri
+
+    for reference in references:
+        if not reference.startswith("models:"):
+            require_package(Path(reference))
+            continue
+        name, selector = parse_reference(reference)
+        found = registered_versions(tracking_uri(Path()))
+        if found is not None:
+            one_version(name, selector, found.get(name, ()), list(found))
+
+
+def require_any(paths: Sequence[Path], what: str) -> None:
+    """Refuse paths none of which exists; of several that exist in part each is reported later.
+
+    Raises:
+        UsageError: None of them exists.
+    """
+    if paths and not any(path.exists() for path in paths):
+        raise UsageError(f"{paths[0]} does not exist; give {what}")
+
+
+def require_folder(path: Path, what: str) -> None:
+    """Refuse what is no folder.
+
+    Raises:
+        UsageError: The path does not exist, or is a file.
+    """
+    if not path.exists():
+        raise UsageError(f"{path} does not exist; give {what}")
+    if not path.is_dir():
+        raise UsageError(f"{path} is a file; give {what}")
+
+
+def require_file(path: Path | None, option: str) -> None:
+    """Refuse an option that names a file which is not there.
+
+    Raises:
+        UsageError: There is no such file.
+    """
+    if path is not None and not path.is_file():
+        raise UsageError(f"{option} {path}: there is no such file")
+
+
+def require_source(source: str) -> None:
+    """Refuse an archive that is neither an address nor a folder.
+
+    Raises:
+        UsageError: The folder does not exist.
+    """
+    if "://" not in source:
+        require_folder(Path(source), "a folder, dicomweb://HOST/PATH or dimse://HOST:PORT")
+
+
+def require_out(path: Path) -> None:
+    """Refuse an output folder that is a file.
+
+    Raises:
+        UsageError: It is a file.
+    """
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"--out {path} is a file; give a folder")
+
+
+def require_device(name: str) -> None:
+    """Refuse what is no name of a device.
+
+    Raises:
+        UsageError: It is none.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise UsageError(f"unknown device {name!r}: known are auto, cpu, cuda, cuda:N")
+
+
+def require_known(kind: str, name: str, known: Sequence[str]) -> None:
+    """Refuse a name that is not among those known.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if name not in known:
+        raise unknown_name(kind, name, known)

@@ -1,0 +1,243 @@
+"""The card of a package, and the identity of what it computes: read and checked without PyTorch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import PositiveInt, ValidationError
+from safetensors import SafetensorError, safe_open
+
+from segmed.errors import PackageError, UsageError
+from segmed.manifest.content import digest
+from segmed.package.upgrade import upgraded
+from segmed.plan import Plan, plan_hash, read_plan
+from segmed.structures import Channel, Frozen, LabelClass
+
+HASH_FORM = 1
+"""Version of what enters the hash; another one would make every package a stranger."""
+
+NUMBER_TYPES = {
+    "F64": "torch.float64",
+    "F32": "torch.float32",
+    "F16": "torch.float16",
+    "BF16": "torch.bfloat16",
+    "I64": "torch.int64",
+    "I32": "torch.int32",
+    "I16": "torch.int16",
+    "I8": "torch.int8",
+    "U8": "torch.uint8",
+    "BOOL": "torch.bool",
+}
+"""PyTorch's number types by their names in safetensors."""
+
+WEIGHTS_FILE = "model.safetensors"
+PLAN_FILE = "plan.yaml"
+CARD_FILE = "package.json"
+FILES = (WEIGHTS_FILE, PLAN_FILE, CARD_FILE)
+
+PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib", ".npy")
+"""Files that may run code when they are loaded; a package holds none."""
+
+MAX_TEXT_BYTES = 16 * 2**20
+"""Largest plan or card that is read, in bytes."""
+
+MAX_WEIGHTS_BYTES = 16 * 2**30
+"""Largest weight file that is read, in bytes."""
+
+LIMITS = {
+    WEIGHTS_FILE: MAX_WEIGHTS_BYTES,
+    PLAN_FILE: MAX_TEXT_BYTES,
+    CARD_FILE: MAX_TEXT_BYTES,
+}
+"""Each file of a package, and the most bytes of it that are read."""
+
+
+class Card(Frozen):
+    """What `package.json` holds.
+
+    Attributes:
+        schema_version: Version of the package's form.
+        architecture: Name that `build_model` knows.
+        options: Its keyword options.
+        spatial_dims: 2 or 3, for people and registries; the plan decides.
+        channels: Input channels, likewise.
+        labels: Structures with their codes, likewise.
+        provenance: Training data hash, commit, versions, seed, metrics.
+        files: Hex sha256 of each other file.
+        hash: Identity of what the package computes, see `ModelPackage.hash`.
+        segmed: Version of segmed that wrote the package; empty where that is not known.
+        members: How many networks are averaged.
+    """
+
+    schema_version: int
+    architecture: str
+    options: dict[str, Any]
+    spatial_dims: int
+    channels: tuple[Channel, ...]
+    labels: tuple[LabelClass, ...]
+    provenance: dict[str, Any]
+    files: dict[str, str]
+    hash: str
+    segmed: str
+    members: PositiveInt = 1
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor as it enters the identity of a package.
+
+    Attributes:
+        name: Its name.
+        dtype: PyTorch's name of its number type.
+        shape: Its shape.
+        content: Its bytes, row by row, little endian.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    content: bytes | memoryview
+
+
+def identity(head: list[Any], tensors: Iterable[StoredTensor]) -> str:
+    """Hex sha256 of what a package computes.
+
+    Args:
+        head: See `identity_head`.
+        tensors: All tensors, sorted by name.
+    """
+    found = hashlib.sha256()
+    found.update(json.dumps(head, sort_keys=True).encode())
+    for tensor in tensors:
+        found.update(f"|{tensor.name}|{tensor.dtype}|{tensor.shape}|".encode())
+        found.update(tensor.content)
+    return found.hexdigest()
+
+
+def identity_head(
+    architecture: str, options: Mapping[str, Any], plan: Plan, members: int
+) -> list[Any]:
+    """What enters the identity of a package beside its tensors."""
+    head = [HASH_FORM, architecture, plain_values(options), plan_hash(plan)]
+    return head + ([members] if members > 1 else [])
+
+
+def checked_card(folder: Path) -> tuple[Card, Plan]:
+    """Card and plan of a package folder, all three files checked as `ModelPackage.load` does.
+
+    Raises:
+        PackageError: A file is missing, damaged, a pickle, or of another schema version.
+    """
+    card = read_card(folder)
+    for name, limit in ((WEIGHTS_FILE, MAX_WEIGHTS_BYTES), (PLAN_FILE, MAX_TEXT_BYTES)):
+        require_size(folder / name, limit)
+        if digest(folder / name) != card.files.get(name):
+            raise sha256_differs(folder / name)
+    try:
+        plan = read_plan(folder / PLAN_FILE)
+    except UsageError as error:
+        raise PackageError(f"{folder} is damaged: {error}") from error
+    head = identity_head(card.architecture, card.options, plan, card.members)
+    found = identity(head, stored_tensors(folder / WEIGHTS_FILE))
+    if found != card.hash:
+        raise hash_differs(folder, card, found)
+    return card, plan
+
+
+def stored_tensors(path: Path) -> list[StoredTensor]:
+    """The tensors of a safetensors file, sorted by name.
+
+    Raises:
+        PackageError: It is no safetensors file, or has an unknown number type.
+    """
+    try:
+        with safe_open(path, framework="np"):  # judges the header: bounds, overlaps, sizes
+            pass
+    except SafetensorError as error:
+        raise PackageError(f"{path} is damaged: {error}") from error
+    with path.open("rb") as stream:
+        content = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+    begin = 8 + int.from_bytes(content[:8], "little")
+    header: dict[str, Any] = json.loads(bytes(content[8:begin]))
+    found = []
+    for name, entry in sorted(header.items()):
+        if name == "__metadata__":
+            continue
+        if entry["dtype"] not in NUMBER_TYPES:
+            raise PackageError(f"{path}: {name} has numbers of type {entry['dtype']!r}")
+        first, last = entry["data_offsets"]
+        piece = content[begin + first : begin + last]
+        found.append(StoredTensor(name, NUMBER_TYPES[entry["dtype"]], tuple(entry["shape"]), piece))
+    return found
+
+
+def hash_differs(folder: Path, card: Card, found: str) -> PackageError:
+    """The error for a card whose hash is not that of its package."""
+    return PackageError(
+        f"{folder / CARD_FILE} was changed after it was written: its hash is "
+        f"{card.hash[:12]}, the content's is {found[:12]}; fetch the package anew"
+    )
+
+
+def read_card(folder: Path) -> Card:
+    """The card of a package folder, once it is sure that no file in it is missing or a pickle."""
+    pickles = [p.name for p in folder.iterdir() if p.suffix.lower() in PICKLE_SUFFIXES]
+    if pickles:
+        raise PackageError(
+            f"{folder} holds {pickles[0]}, which may be a pickle; a package holds only "
+            + ", ".join(FILES)
+        )
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        raise PackageError(f"{folder} is no package: {missing[0]} is missing")
+    try:
+        content = json.loads(bounded_bytes(folder / CARD_FILE, MAX_TEXT_BYTES))
+    except (ValueError, RecursionError) as error:
+        raise PackageError(f"{folder / CARD_FILE} is damaged: {error}") from error
+    try:
+        return Card.model_validate(upgraded(content, str(folder)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise PackageError(f"{folder / CARD_FILE}: field {where!r}: {first['msg']}") from error
+
+
+def sha256_differs(path: Path) -> PackageError:
+    """The error for a file that is not the one that its card names."""
+    return PackageError(
+        f"{path} is not the file that was written (its sha256 differs from that in {CARD_FILE}); "
+        "fetch the package anew"
+    )
+
+
+def bounded_bytes(path: Path, limit: int) -> bytes:
+    """The content of a file, unless it is larger than a package's may be."""
+    require_size(path, limit)
+    return path.read_bytes()
+
+
+def require_size(path: Path, limit: int) -> None:
+    """Refuse a file of a package that is larger than any may be."""
+    size = path.stat().st_size
+    if size > limit:
+        raise PackageError(f"{path} has {size} bytes; a package's file has at most {limit}")
+
+
+def plain_values(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON form of a mapping, tuples as lists.
+
+    Raises:
+        PackageError: A value has no JSON form.
+    """
+    try:
+        plain = json.loads(json.dumps(dict(content), sort_keys=True))
+    except TypeError as error:
+        raise PackageError(f"a package holds JSON values only: {error}") from error
+    assert isinstance(plain, dict)
+    return plain
