@@ -82,11 +82,11 @@ def _read(database: sqlite3.Connection) -> dict[str, list[Version]]:
         "SELECT name, alias, version FROM registered_model_aliases"
     ):
         aliases.setdefault(name, {})[alias] = str(version)
-    for name, version, *rest in database.execute(
+    for name, version, words, run_id, made in database.execute(
         "SELECT name, version, description, run_id, creation_time FROM model_versions"
         " WHERE current_stage IS NULL OR current_stage != 'Deleted_Internal' ORDER BY version DESC"
     ):
         if name in found:
-            row = _Row(name, version, *rest, tags.get((name, version), {}))
+            row = _Row(name, version, words, run_id, made, tags.get((name, version), {}))
             found[name].append(version_record(row, aliases.get(name)))
     return found

@@ -20,7 +20,8 @@ from segmed.errors import ImageError, SegmedError
 from segmed.inference.inputs import Input, Read, checked_inputs
 from segmed.inference.predictor import Predictor, Segmentation
 from segmed.inference.result_names import NameKind, ResultNames, check_names
-from segmed.inference.writing import OutputFormat, write_result
+from segmed.inference.vocabulary import OutputFormat
+from segmed.inference.writing import write_result
 from segmed.io import grid_of, read_image
 from segmed.io.channel_files import CaseFiles
 from segmed.io.output_names import shown

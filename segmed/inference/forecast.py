@@ -11,7 +11,8 @@ from typing import Literal
 from segmed.inference.files import bad_outcome, read_input
 from segmed.inference.inputs import Input, Read, checked_inputs
 from segmed.inference.predictor import Predictor
-from segmed.inference.writing import OutputFormat, require_writable
+from segmed.inference.vocabulary import OutputFormat
+from segmed.inference.writing import require_writable
 from segmed.io import grid_of, read_image, source_of
 from segmed.io.channel_files import CaseFiles
 from segmed.io.read import notes_of

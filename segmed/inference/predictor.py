@@ -16,7 +16,7 @@ from torch import Tensor
 
 from segmed.errors import UsageError
 from segmed.geometry import Grid
-from segmed.inference.choice import EngineName, EngineRequest, MeasuredEngine, make_engine
+from segmed.inference.choice import EngineRequest, MeasuredEngine, make_engine
 from segmed.inference.engine import Engine, resolve_device
 from segmed.inference.ensemble import averaged, mirrored, require_one_contract, slice_by_slice
 from segmed.inference.memory import (
@@ -29,6 +29,7 @@ from segmed.inference.memory import (
 )
 from segmed.inference.postprocessing import cleaned
 from segmed.inference.sliding import NetworkFn, WindowRecipe, first_windows, sliding_slabs, zeros
+from segmed.inference.vocabulary import EngineName
 from segmed.inference.way_back import Piece, restored_pieces
 from segmed.io import grid_of
 from segmed.metatensor import MetaTensor

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from segmed.errors import UsageError, unknown_name
-from segmed.inference.writing import OutputFormat, suffix_for
+from segmed.inference.vocabulary import OutputFormat
+from segmed.inference.writing import suffix_for
 from segmed.io import source_of
 from segmed.io.channel_files import CaseFiles
 from segmed.io.dicom.header import looks_like_dicom
