@@ -21,9 +21,9 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEnd
 
 from segmed.io.dicom.elements import Elements, numbers, words
 from segmed.io.dicom.frames import Slice, slices_of
+from segmed.io.dicom.patient import PATIENT_TAGS, patient_key
 from segmed.io.dicom.quick import quick_header
 from segmed.io.dicom.traits import TRAIT_TAGS
-from segmed.io.dicom.uid import short_hash
 
 MAX_INFLATED_BYTES = 1 << 30
 """Largest deflated data set that is inflated."""
@@ -33,7 +33,7 @@ MAX_INFLATION, FREE_INFLATED_BYTES = 100, 1 << 24
 not come near; empty elements do, and each of them would be parsed."""
 
 TAGS = [
-    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID",
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", *PATIENT_TAGS,
     "Modality", "SeriesDescription", "SeriesNumber", "InstanceNumber",
     "BodyPartExamined", "ImagesInAcquisition", "ImageType", *TRAIT_TAGS,
     "ImagePositionPatient", "ImageOrientationPatient", "FrameOfReferenceUID", "PixelSpacing",
@@ -85,7 +85,7 @@ class DicomHeader:
         sop_uid: SOP instance UID.
         series_uid: Series instance UID; empty where the file is too short to say.
         study_uid: Study instance UID.
-        patient_key: Short hash of the patient identifier.
+        patient_key: Short hash of the patient, see `segmed.io.dicom.patient`.
         modality: Such as `MR`.
         image_type: Values of ImageType.
         description: SeriesDescription; personal, never logged.
@@ -286,7 +286,7 @@ def _fields(dataset: Elements, path: Path, transfer_syntax: str) -> DicomHeader:
         sop_uid=text("SOPInstanceUID"),
         series_uid=text("SeriesInstanceUID"),
         study_uid=text("StudyInstanceUID"),
-        patient_key=short_hash(text("PatientID")),
+        patient_key=patient_key(dataset),
         modality=text("Modality"),
         image_type=words(dataset, "ImageType"),
         description=text("SeriesDescription"),

@@ -191,6 +191,11 @@ def _reals(code: str) -> Callable[[bytes], Value]:
     return read
 
 
+def _as_stored(raw: bytes) -> str:
+    """Text of any character set, only to be compared."""
+    return raw.decode("latin-1").strip("\0 ")
+
+
 def _presence(_raw: bytes) -> str:
     return "present"
 
@@ -204,6 +209,7 @@ _BINARY: dict[str, Callable[[bytes], Value]] = {
     **dict.fromkeys(("DiffusionBValue", "DiffusionGradientOrientation"), _reals("d")),
     "NominalPercentageOfCardiacPhase": _reals("f"),
     "ModalityLUTSequence": _presence,
+    "PatientName": _as_stored,
 }  # fmt: skip
 
 

@@ -29,10 +29,10 @@ from segmed.io.bytestream import refusal
 from segmed.io.dicom.checks import ORIENTATION_TOLERANCE
 from segmed.io.dicom.frames import Slice, slices_of
 from segmed.io.dicom.header import tolerant_pydicom
+from segmed.io.dicom.patient import patient_key
 from segmed.io.dicom.read import decoding
 from segmed.io.dicom.segments import segments_in, values_of
 from segmed.io.dicom.stack import LPS_TO_RAS
-from segmed.io.dicom.uid import short_hash
 from segmed.io.limits import DEFAULT_LIMITS, ReadLimits, check_affine, check_size
 from segmed.io.source import Loaded, Source
 from segmed.structures import LabelClass
@@ -96,7 +96,7 @@ def load_seg(
             series_uid=str(dataset.get("SeriesInstanceUID", "")),
             study_uid=str(dataset.get("StudyInstanceUID", "")),
             modality="SEG",
-            patient_key=short_hash(str(dataset.get("PatientID") or "").strip("\0 ")),
+            patient_key=patient_key(dataset),
             frame_of_reference=str(dataset.get("FrameOfReferenceUID", "")),
         )
     target = grid or _own_grid(frames, path)
