@@ -22,11 +22,11 @@ from segmed.inference import (
     predict_files,
 )
 from segmed.inference.inputs import Read, find_all
-from segmed.inference.result_names import check_names
 from segmed.inference.vocabulary import ENGINES, FORMATS
 from segmed.io import read_image
 from segmed.io.careful import read_image_carefully
 from segmed.io.channel_files import CaseFiles
+from segmed.io.output_names import check_names
 from segmed.io.output_names import shown as printable
 
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""`segmed archive segment|status|retry`."""
+"""`segmed archive segment|status|retry`; `find` and `list` are in `archive_index`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipelines.cli import archive_index
 from pipelines.cli.arguments import require_file, require_models, require_out, require_source
 from pipelines.cli.console import (
     DONE_WITH_FAILURES,
@@ -33,6 +34,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("segment")(segment)
     group.command("status")(status)
     group.command("retry")(retry)
+    archive_index.add_to(group)
     app.add_typer(group, name="archive")
 
 
@@ -88,6 +90,13 @@ def segment(
         typer.Option(metavar="tcp://HOST:8786", help="Dask scheduler whose workers segment."),
     ] = None,
     table: Annotated[str, typer.Option(help="Kind of the volumes table: csv or parquet.")] = "csv",
+    names: Annotated[
+        str | None,
+        typer.Option(
+            help="Names of the outputs: source (folder and name of the image) or hash. "
+            "Default: source for image files, hash for DICOM and PACS."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -122,6 +131,7 @@ def segment(
         devices=tuple(device or ()),
         cluster=cluster,
         table=table,
+        names=names,
     )
     if dry_run:
         outcomes = [asdict(outcome) for outcome in preview(job)]
@@ -135,6 +145,7 @@ def segment(
         *_alarms(record),
         *models,
         f"report: {out / 'report.html'}",
+        f"index of outputs and inputs: {out / 'index.csv'}",
     ]
     emit(record, lines, as_json=as_json)
     if any(entry["status"] != "done" for entry in record["outcomes"]):

@@ -33,6 +33,7 @@ from segmed.archive.pacs.remote import Query
 from segmed.archive.query import SeriesQuery
 from segmed.errors import unknown_name
 from segmed.inference import Predictor
+from segmed.io.output_names import check_names
 from segmed.package import ModelPackage
 
 ENGINES = ("steady", "torch", "openvino")
@@ -64,6 +65,7 @@ class ArchiveJob:
             `openvino`; nothing that is timed, so that a run that was cut off goes on with equal
             outputs.
         table: Kind of the volumes table, `csv` or `parquet`.
+        names: `source` or `hash`; None: outputs of image files by source, of DICOM by hash.
         folder: Working folder, for the embedded registry.
         devices: Devices that worker processes take in turn, such as `cuda:0` and `cuda:1`; without
             any, `workers` share the one that is there.
@@ -88,6 +90,7 @@ class ArchiveJob:
     tta: bool = False
     engine: str = "steady"
     table: str = "csv"
+    names: str | None = None
     folder: Path = Path()
     devices: tuple[str, ...] = ()
     cluster: str | None = None
@@ -96,10 +99,12 @@ class ArchiveJob:
         """Refuse what would only be found out at night.
 
         Raises:
-            UsageError: The engine is unknown, or one that is chosen by timing.
+            UsageError: The engine is unknown, or one that is chosen by timing; or the kind of names
+                is unknown.
         """
         if self.engine not in ENGINES:
             raise unknown_name("engine of archive runs", self.engine, ENGINES)
+        check_names(self.names)
 
 
 def source_of(job: ArchiveJob, num_channels: int) -> Callable[[], StudySource]:
@@ -153,19 +158,24 @@ def run_archive(
     source = opens()
     crew = _crew(job, paths, packages, opens)
     outcomes = []
+    _write_models(resolved, job.out_dir)
     for outcome in segment_archive(
         source,
         predictor=crew,
         out_dir=job.out_dir,
         format=job.format,
         delivery=delivery_at(job.send) if job.send else None,
-        choices=Choices(limit=job.limit, resegment=job.resegment, table=job.table),
+        choices=Choices(
+            limit=job.limit,
+            resegment=job.resegment,
+            table=job.table,
+            names=job.names,  # type: ignore[arg-type]  # checked when the job was made
+        ),
     ):
         outcomes.append(asdict(outcome))
         log_outcome(outcome)
         if on_outcome is not None:
             on_outcome(outcome)
-    _write_models(resolved, job.out_dir)
     return {
         "models": [entry.record() for entry in resolved],
         "outcomes": outcomes,
@@ -219,6 +229,7 @@ def _write_models(resolved: list[Resolved], out_dir: Path) -> None:
     path = out_dir / "model.json"
     known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     known |= {entry.hash: entry.record() for entry in resolved}
+    out_dir.mkdir(parents=True, exist_ok=True)
     beside = out_dir / ".model.json.new"
     beside.write_text(json.dumps(known, indent=2), encoding="utf-8")
     beside.replace(path)

@@ -168,7 +168,7 @@ class ThreadEngine:
         work.digest = self._writing.write(work.job.output, work.label, like=work.image)
         if self._gallery is not None:
             flags = work.measures["flags"]
-            self._gallery.offer(work.job.output.name, flags, work.image, work.label)
+            self._gallery.offer(work.job.key, flags, work.image, work.label)
         work.image = work.label = None
 
 

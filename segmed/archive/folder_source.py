@@ -1,4 +1,4 @@
-"""Studies of a folder tree that holds NIfTI files, DICOM series, and anything else, in any order.
+"""Studies of a folder tree that holds image files, DICOM series, and anything else, in any order.
 
 Every file ends up in a study, or in the list of files that hold no image: none is passed over.
 """
@@ -17,14 +17,16 @@ from segmed.archive.identity import identity_of_place, identity_of_series
 from segmed.archive.query import SeriesQuery
 from segmed.archive.scratch import scratch_folder
 from segmed.archive.selection import Rules, choose_series
-from segmed.archive.sniff import form_of_volume, kind_of
+from segmed.archive.sniff import Kind, form_of_image, has_pages, kind_of
 from segmed.archive.study import Fault, NotImage, Study, content_hash
 from segmed.errors import UsageError
 from segmed.io.channel_files import CaseFiles, group_channels
 from segmed.io.dicom.grouping import SeriesIndex
 from segmed.io.dicom.series import SeriesAudit
 from segmed.io.digest import sha256_of_file
+from segmed.io.output_names import absolute, mirrored, shown
 from segmed.io.parts import files_of
+from segmed.io.results import is_archive_outputs, why_result
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class FolderSource:
         query: Which series are wanted. Volume files say neither modality nor description nor body
             part: where one of these is asked for, they are left out.
         skip: Folders to leave out, such as an output folder below `root`.
+        spatial_dims: Of the model: one of planes (2) also takes pictures. Set by
+            `segment_archive`.
     """
 
     root: Path
@@ -53,13 +57,14 @@ class FolderSource:
     until: datetime | None = None
     query: SeriesQuery = field(default_factory=SeriesQuery)
     skip: tuple[Path, ...] = ()
+    spatial_dims: int = 3
 
     def fetch(self, study: Study, folder: Path) -> Study:
         """The study itself: its files are here already."""
         return study
 
     def studies(self) -> Iterator[Study | NotImage]:
-        """NIfTI studies as the walk meets them, then the DICOM studies, then what is left.
+        """Image files as the walk meets them, then the DICOM studies, then what is left.
 
         Raises:
             UsageError: `root` is no folder.
@@ -108,8 +113,11 @@ class FolderSource:
             except OSError as error:
                 yield self._no_access(path, error)
                 continue
-            if kind == "volume":
-                volumes.append(path)
+            if kind in {"volume", "raster"}:
+                if why := self._why_no_image(path, kind):
+                    yield NotImage(self._place(path), why)
+                else:
+                    volumes.append(path)
             elif self._is_passed_over(path) or not index.add(path):
                 others.append(path)
         beside = _voxel_files(volumes)
@@ -118,9 +126,15 @@ class FolderSource:
         for path in folders:
             yield from self._enter(path, index, linked)
 
+    def _why_no_image(self, path: Path, kind: Kind) -> str:
+        """Why a volume or raster is not to be segmented; empty if it is."""
+        if kind == "raster" and self.spatial_dims == 3 and not has_pages(path):
+            return "a picture of one plane; the model takes volumes"
+        return why_result(path)
+
     def _others(self, paths: Iterable[Path]) -> Iterator[NotImage]:
         for path in paths:
-            yield NotImage(self._place(path), "neither a volume nor a DICOM object")
+            yield NotImage(self._place(path), "neither an image nor a DICOM object")
 
     def _enter(
         self, path: Path, index: SeriesIndex, linked: set[Path]
@@ -132,8 +146,12 @@ class FolderSource:
                 yield NotImage(self._place(path), "a link to where another link has led")
                 return
             linked.add(place)
-        if place not in {_real(skipped) for skipped in self.skip}:
-            yield from self._walk(path, index, linked)
+        if place in {_real(skipped) for skipped in self.skip}:
+            return
+        if is_archive_outputs(path):
+            yield NotImage(self._place(path), "the results of an archive run")
+            return
+        yield from self._walk(path, index, linked)
 
     def _volume_studies(self, volumes: Sequence[Path]) -> Iterator[Study]:
         if self.query.asks_of_headers:
@@ -144,7 +162,7 @@ class FolderSource:
 
     def _volume_study(self, case: CaseFiles) -> Study:
         paths = case.files
-        fault = Fault("other_channels", case.fault) if case.fault else None
+        fault = Fault("other_channels", case.fault, case.files) if case.fault else None
         files = [files_of(path) for path in paths]
         try:
             digests = [[sha256_of_file(part) for part in channel] for channel in files]
@@ -152,11 +170,13 @@ class FolderSource:
             return self._no_access(paths[0], error)
         return Study(
             content=content_hash(digests),
-            form=form_of_volume(paths[0]),
+            form=form_of_image(paths[0]),
             place=self._place(paths[0]),
             channels=tuple(files),
             fault=fault,
             identity=identity_of_place(paths[0]),
+            root=self._root,
+            source_name=mirrored(paths[0].parent.relative_to(self.root), case.case),
         )
 
     def _dicom_studies(self, audits: Sequence[SeriesAudit]) -> Iterator[Study | NotImage]:
@@ -189,7 +209,27 @@ class FolderSource:
             audits=audits,
             fault=fault,
             identity=self._identity(audits),
+            root=self._root,
+            uids=(audits[0].study_uid, *(audit.series_uid for audit in audits)),
+            source_name=self._name_of_series(audits),
         )
+
+    def _name_of_series(self, audits: Sequence[SeriesAudit]) -> str:
+        """Path of the folder of a series, with a hash of its UID where it shares that folder."""
+        files = {path for audit in audits for path in (*audit.files, *audit.copies)}
+        folder = Path(os.path.commonpath([path.parent for path in files]))
+        with os.scandir(folder) as entries:
+            is_shared = any(e.is_dir() or Path(e.path) not in files for e in entries)
+        name = folder.name if folder != self.root else Path(self._root).name
+        if is_shared:
+            uids = " ".join(audit.series_uid for audit in audits)
+            name += f"-{hashlib.sha256(uids.encode()).hexdigest()[:8]}"
+        inside = folder.relative_to(self.root).parent
+        return mirrored(inside, name)
+
+    @property
+    def _root(self) -> str:
+        return shown(absolute(self.root))
 
     def _identity(self, audits: Sequence[SeriesAudit]) -> str:
         """What stays while the files of a unit of work change."""
@@ -203,7 +243,8 @@ class FolderSource:
     def _no_access(self, path: Path, error: OSError) -> Study:
         place = self._place(path)
         content = hashlib.sha256(f"no access\n{place}".encode()).hexdigest()
-        fault = Fault("no_access", f"cannot be opened: {error.strerror or type(error).__name__}")
+        what = error.strerror or type(error).__name__
+        fault = Fault("no_access", f"cannot be opened: {what}", (path,))
         return Study(
             content,
             "unknown",
@@ -212,6 +253,8 @@ class FolderSource:
             fault=fault,
             environment=True,
             identity=identity_of_place(path),
+            root=self._root,
+            source_name=mirrored(path.parent.relative_to(self.root), path.name),
         )
 
     def _is_recent(self, paths: Sequence[Path]) -> bool:
@@ -227,7 +270,7 @@ class FolderSource:
         return is_hidden or (path.exists() and not path.is_file())
 
     def _place(self, path: Path) -> str:
-        return str(path.relative_to(self.root))
+        return shown(path.relative_to(self.root))
 
 
 def _voxel_files(volumes: Iterable[Path]) -> set[Path]:

@@ -42,13 +42,13 @@ class Gallery:
         self._held: list[tuple[float, int, Path]] = []
         self._seen = 0
 
-    def offer(self, name: str, flags: Sequence[str], image: MetaTensor, label: MetaTensor) -> None:
+    def offer(self, key: str, flags: Sequence[str], image: MetaTensor, label: MetaTensor) -> None:
         """Keep a picture if it shows something worse than the least of those that are kept.
 
         A picture that cannot be drawn or written is left out: the segmentation stands without it.
 
         Args:
-            name: Name of the output.
+            key: Key of the study in the ledger.
             flags: Its quality flags.
             image: `[C, *spatial]`.
             label: `[1, *spatial]` on the same grid.
@@ -57,7 +57,7 @@ class Gallery:
         self._seen += 1
         if len(self._held) >= KEPT and worth <= self._held[0][0]:
             return
-        path = picture_of(self._folder, name)
+        path = picture_of(self._folder, key)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             _draw(path, image, label)
@@ -69,9 +69,9 @@ class Gallery:
             heapq.heappop(self._held)[2].unlink(missing_ok=True)
 
 
-def picture_of(folder: Path, name: str) -> Path:
-    """The picture of an output."""
-    return folder / f"{name}.webp"
+def picture_of(folder: Path, key: str) -> Path:
+    """The picture of a study, by its key in the ledger."""
+    return folder / f"{key}.webp"
 
 
 def _draw(path: Path, image: MetaTensor, label: MetaTensor) -> None:

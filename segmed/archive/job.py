@@ -39,6 +39,7 @@ class Result:
         output_sha256: Hex digest of the file written; empty after a bad end.
         seconds: From reading to the finished file, waiting excluded, in s.
         measures: What was measured on the way.
+        files: The files at fault after a bad end, if they are known.
     """
 
     key: str
@@ -48,6 +49,7 @@ class Result:
     output_sha256: str = ""
     seconds: float = 0.0
     measures: dict[str, Any] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
 
 
 def bad_end(key: str, error: Exception, files: Sequence[Path], seconds: float = 0.0) -> Result:
@@ -62,8 +64,10 @@ def bad_end(key: str, error: Exception, files: Sequence[Path], seconds: float = 
         files: The job's input files.
         seconds: Time spent, in s.
     """
+    faulty: tuple[Path, ...] = ()
     if isinstance(error, ImageError):
         reason, quarantine, message = error.reason, True, str(error)
+        faulty = tuple(path for path in map(Path, error.paths) if path in files)
     elif isinstance(error, ModelError | UsageError):
         reason, quarantine, message = "model_refuses", True, str(error)
     elif isinstance(error, ServiceError):
@@ -76,7 +80,8 @@ def bad_end(key: str, error: Exception, files: Sequence[Path], seconds: float = 
         reason, quarantine, message = "system", False, error.strerror or type(error).__name__
     else:
         reason, quarantine, message = "unexpected", False, f"{type(error).__name__} {_line(error)}"
-    return Result(key, reason, without_names(message, files), quarantine, seconds=seconds)
+    message = without_names(message, files)
+    return Result(key, reason, message, quarantine, seconds=seconds, files=faulty)
 
 
 def without_names(message: str, files: Sequence[Path]) -> str:

@@ -25,6 +25,7 @@ class Model:
         num_channels: Input channels.
         ranges: What the structures looked like in training, for quality flags; may be empty.
         norms: What the training cases looked like, for the drift watch; empty when not kept.
+        spatial_dims: 2 for planes, 3 for volumes.
     """
 
     hash: str
@@ -33,6 +34,7 @@ class Model:
     num_channels: int
     ranges: tuple[ShapeRange, ...] = ()
     norms: Distributions = field(default_factory=dict)
+    spatial_dims: int = 3
 
 
 def model_of(packages: Sequence[ModelPackage]) -> Model:
@@ -53,6 +55,7 @@ def model_of(packages: Sequence[ModelPackage]) -> Model:
         plan.in_channels,
         ranges,
         packages[0].provenance.get(DISTRIBUTIONS, {}),
+        plan.spatial_dims,
     )
 
 

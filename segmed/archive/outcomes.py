@@ -53,8 +53,9 @@ def outcome_of(entry: Entry, *, fresh: bool, places: int = 1) -> StudyOutcome:
 def write_outcomes(ledger: Ledger, run: int, path: Path) -> Path:
     """Write what became of the studies that a run met, one at a time.
 
-    Places stay in the ledger, since folder names may name patients. Studies of one content count
-    once for each place, and say so. The list is in the order of the places.
+    Outputs may be named like their inputs, so the file is readable to its owner alone; the places
+    of the inputs are in the ledger and in `index.csv`. Studies of one content count once for each
+    place, and say so. The list is in the order of the places.
 
     Args:
         ledger: The ledger.
@@ -64,7 +65,7 @@ def write_outcomes(ledger: Ledger, run: int, path: Path) -> Path:
     Returns:
         The file.
     """
-    with whole_file(path) as draft, draft.open("w", encoding="utf-8") as stream:
+    with whole_file(path, private=True) as draft, draft.open("w", encoding="utf-8") as stream:
         separator = "[\n"
         for _, entry in ledger.met(run):
             outcome = outcome_of(entry, fresh=True, places=ledger.num_places(entry.key, run))

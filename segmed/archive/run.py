@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from segmed.archive.job import Job, Result, bad_end
 from segmed.archive.ledger import Entry, Ledger
 from segmed.archive.ledger.reconcile import is_intact, withdraw_output
 from segmed.archive.model import Model
+from segmed.archive.naming import OutputNames
 from segmed.archive.outcomes import outcome_of
 from segmed.archive.pacs.delivery import Delivery, Patience
 from segmed.archive.pacs.fetching import fetched
@@ -21,14 +22,13 @@ from segmed.archive.scratch import scratch_folder
 from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource, key_of
 from segmed.archive.writing import free_bytes
 from segmed.errors import SegmedError
+from segmed.io.output_names import NameKind, absolute, shown
 
 logger = logging.getLogger(__name__)
 
-OUTPUTS = "segmentations"
 MIN_FREE_BYTES = 256 * 2**20
 """Space that stays free on the output disk, so that the ledger can always be written."""
 
-PACKAGE_NAME_LENGTH = 8
 TRANSFERS = 2
 """Fetches, and deliveries, that go on at once."""
 
@@ -43,6 +43,8 @@ class Choices:
         min_free_bytes: Studies fail with `disk_full` rather than leave less space than this.
         patience: How long networks are waited for.
         table: Kind of the volumes table, `csv` or `parquet`.
+        names: Kind of output names, `source` or `hash`; None: of image files `source`, of DICOM
+            series `hash`.
     """
 
     limit: int | None = None
@@ -50,6 +52,7 @@ class Choices:
     min_free_bytes: int = MIN_FREE_BYTES
     patience: Patience = field(default_factory=Patience)
     table: str = "csv"
+    names: NameKind | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Run:
     Attributes:
         ledger: The ledger, reconciled.
         out_dir: Folder that output names are relative to.
-        suffix: Suffix of the outputs.
+        names: Names of the outputs.
         settings: What changes outputs besides content and package.
         model: The model.
         source: Where studies come from.
@@ -90,7 +93,7 @@ class Run:
 
     ledger: Ledger
     out_dir: Path
-    suffix: str
+    names: OutputNames
     settings: str
     model: Model
     source: StudySource
@@ -101,6 +104,7 @@ class Run:
     number: int
     _begun: int = 0
     _in_hand: dict[str, int] = field(default_factory=dict)
+    _outputs: dict[str, str] = field(default_factory=dict)
     _spools: dict[str, Path] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[StudyOutcome]:
@@ -146,6 +150,7 @@ class Run:
                 fault.message,
                 quarantine=not study.environment,
                 run=None if is_known else self.number,
+                files=_as_text(fault.files),
             )
             return self._outcome(key, fresh=not is_known)
         if entry.state == "done" or (entry.state == "quarantined" and entry.attempts > 0):
@@ -160,18 +165,24 @@ class Run:
                 run=self.number,
             )
             return self._outcome(key, fresh=True)
-        self._begin(study, entry)
+        if self.delivery is not None and is_intact(entry, self.out_dir):
+            self._in_hand[key] = 1
+            self._transfers.submit(self._deliver, key, self.out_dir / str(entry.output))
+            return None
+        output = self.names.reserve(study, entry)
+        if output is None:
+            message = "every name of its output is taken by a file of unknown origin; remove it"
+            self.ledger.end_badly(key, "name_taken", message, quarantine=False, run=self.number)
+            return self._outcome(key, fresh=True)
+        self._begin(study, entry, output)
         return None
 
-    def _begin(self, study: Study, entry: Entry) -> None:
+    def _begin(self, study: Study, entry: Entry, output: str) -> None:
         self._in_hand[entry.key] = 1
-        if self.delivery is not None and is_intact(entry, self.out_dir):
-            self._transfers.submit(self._deliver, entry.key, self.out_dir / str(entry.output))
-            return
         self._begun += 1
+        self._outputs[entry.key] = output
         self.ledger.start(entry.key, run=self.number)
-        name = f"{study.name}-{self.model.hash[:PACKAGE_NAME_LENGTH]}{self.suffix}"
-        job = Job(entry.key, study, self.out_dir / OUTPUTS / name)
+        job = Job(entry.key, study, self.out_dir / output)
         if study.channels or self.engine.fetches:
             self.engine.submit(job)
         else:
@@ -220,12 +231,17 @@ class Run:
                 return
         elif isinstance(report, Result):
             self.ledger.end_badly(
-                report.key, report.reason, report.message, quarantine=report.quarantine
+                report.key,
+                report.reason,
+                report.message,
+                quarantine=report.quarantine,
+                files=_as_text(report.files),
             )
         elif report.address:
             self.ledger.finish(report.key, delivered=report.address)
         else:
             self.ledger.end_badly(report.key, "service", report.message, quarantine=False)
+        self._outputs.pop(report.key, None)
         spool = self._spools.pop(report.key, None)
         if spool is not None:
             shutil.rmtree(spool, ignore_errors=True)
@@ -245,16 +261,19 @@ class Run:
             withdraw_output(self.ledger, self.out_dir, entry)
 
     def _book_output(self, result: Result) -> None:
-        entry = self.ledger.entry(result.key)
-        name = f"{entry.study}-{self.model.hash[:PACKAGE_NAME_LENGTH]}{self.suffix}"
         self.ledger.note_output(
             result.key,
-            f"{OUTPUTS}/{name}",
+            self._outputs[result.key],
             result.output_sha256,
             seconds=result.seconds,
             measures=result.measures,
             is_final=self.delivery is None,
         )
+
+
+def _as_text(files: Sequence[Path]) -> list[str]:
+    """Files at fault as the ledger keeps them."""
+    return [shown(absolute(path)) for path in files]
 
 
 def key_in(

@@ -9,11 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
 from segmed.archive.drift import night_distributions, watch
 from segmed.archive.gallery import picture_of
 from segmed.archive.ledger import Entry, Ledger
 from segmed.archive.model import Model
+from segmed.archive.naming import is_hash_name
 from segmed.archive.outcomes import STATUS
 from segmed.archive.volumes import write_volumes
 from segmed.archive.worst import in_words, worst_first
@@ -81,7 +83,8 @@ def write_run_page(ledger: Ledger, out_dir: Path, model: Model, *, table: str = 
 
     The page is `report.html`, and stays as `reports/run-NUMBER.html` when the next run writes its
     own. It tells of what this run worked on, and of the runs cut off before it that it continued;
-    alarms of the drift watch stand at its top.
+    alarms of the drift watch stand at its top. Outputs that are named by hash are linked; others
+    may name patients and stay in `index.csv`.
 
     Args:
         ledger: The ledger.
@@ -110,7 +113,7 @@ def write_run_page(ledger: Ledger, out_dir: Path, model: Model, *, table: str = 
         provenance={"model hash": model.hash, "outputs": str(night.counts["done"])},
     )
     write_volumes(ledger, out_dir / f"{VOLUMES_NAME}.{table}", model.labels)
-    write_archive_page(out_dir / PAGES / f"run-{run:04d}.html", content)
+    write_archive_page(out_dir / PAGES / f"run-{run:04d}.html", content, root="../")
     path = write_archive_page(out_dir / PAGE_FILE, content)
     shutil.rmtree(out_dir / PICTURES, ignore_errors=True)  # the page has taken them in
     return path
@@ -119,13 +122,14 @@ def write_run_page(ledger: Ledger, out_dir: Path, model: Model, *, table: str = 
 def _shown(entries: Sequence[Entry], pictures: Path) -> Iterator[ShownStudy]:
     left = SHOWN_PICTURES
     for entry in entries:
-        name = Path(str(entry.output)).name
-        picture = picture_of(pictures, name)
+        picture = picture_of(pictures, entry.key)
+        is_public = is_hash_name(entry)
         has_picture = left > 0 and picture.is_file()
         left -= has_picture
         yield ShownStudy(
             study=entry.study,
-            output=name,
+            output=Path(str(entry.output)).name if is_public else "named in index.csv",
+            link=quote(str(entry.output)) if is_public else "",
             flags=in_words(entry.measures.get("flags", ())),
             volumes_ml=entry.measures.get("volumes_ml", {}),
             seconds=entry.seconds,

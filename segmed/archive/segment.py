@@ -11,20 +11,23 @@ from typing import Any, Protocol
 
 from segmed.archive.engine import Engine, Results, ThreadEngine
 from segmed.archive.folder_source import FolderSource
+from segmed.archive.index import write_index
 from segmed.archive.ledger import Ledger
 from segmed.archive.ledger.file import LEDGER_FILE
 from segmed.archive.ledger.reconcile import reconcile
 from segmed.archive.model import Model, model_of, read_packages
+from segmed.archive.naming import OUTPUTS, OutputNames
 from segmed.archive.outcomes import OUTCOMES_FILE, outcome_of, write_outcomes
 from segmed.archive.pacs.delivery import Delivery
-from segmed.archive.run import OUTPUTS, Choices, Run, key_in
+from segmed.archive.run import Choices, Run, key_in
 from segmed.archive.run_page import PICTURES, write_run_page
 from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource, key_of
 from segmed.archive.volumes import check_kind
 from segmed.archive.workers.engine import WorkerEngine
 from segmed.archive.workers.setup import Setup
-from segmed.archive.writing import Writing, suffix_of
+from segmed.archive.writing import STAGING, Writing, suffix_of
 from segmed.inference import Predictor
+from segmed.io.output_names import check_names
 
 DEFAULT_CHOICES = Choices()
 
@@ -116,12 +119,19 @@ def segment_archive(
         PackageError: A package is damaged.
         ServiceError: The ledger cannot be written, or source or delivery do not answer.
     """
-    suffix = suffix_of(format)
+    suffix_of(format)
     check_kind(choices.table)
+    check_names(choices.names)
     crew = predictor if isinstance(predictor, Predictor) else _crew(predictor)
     model, tta = _identify(crew)
     writing = Writing(
-        format, model.labels, model.name, model.hash, model.ranges, out_dir / PICTURES
+        format,
+        model.labels,
+        model.name,
+        model.hash,
+        model.ranges,
+        pictures=out_dir / PICTURES,
+        drafts=out_dir / OUTPUTS / STAGING,
     )
     results: Results = queue.Queue()
     _keep_private(ledger_path or out_dir / LEDGER_FILE)
@@ -133,10 +143,10 @@ def segment_archive(
             yield from Run(
                 ledger=ledger,
                 out_dir=out_dir,
-                suffix=suffix,
+                names=OutputNames(ledger, out_dir, format, model.hash, choices.names),
                 settings=_settings(format, tta=tta),
                 model=model,
-                source=_apart(source, out_dir),
+                source=_fitted(source, out_dir, model),
                 engine=_engine(crew, writing, results),
                 results=results,
                 delivery=delivery,
@@ -146,6 +156,7 @@ def segment_archive(
             ledger.end_run(number)
         finally:
             write_outcomes(ledger, number, out_dir / OUTCOMES_FILE)
+            write_index(ledger, out_dir)
             write_run_page(ledger, out_dir, model, table=choices.table)
 
 
@@ -177,7 +188,7 @@ def preview_archive(
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger(path, writer=False)) if path.exists() else None
         left = choices.limit
-        for study in _apart(source, out_dir).studies():
+        for study in _fitted(source, out_dir, model).studies():
             if isinstance(study, NotImage):
                 continue
             outcome = _foreseen(study, ledger, model, settings, resegment=choices.resegment)
@@ -216,11 +227,12 @@ def _crew(predictor: Crew | Path | Sequence[Path]) -> Crew:
     return Workers(tuple(predictor)) if isinstance(predictor, Sequence) else predictor
 
 
-def _apart(source: StudySource, out_dir: Path) -> StudySource:
-    """The source without our own outputs, should these lie inside of it."""
-    if isinstance(source, FolderSource):
-        return replace(source, skip=(*source.skip, out_dir))
-    return source
+def _fitted(source: StudySource, out_dir: Path, model: Model) -> StudySource:
+    """The source for a model, and without our own outputs, should these lie inside of it."""
+    if not isinstance(source, FolderSource):
+        return source
+    outputs = (out_dir, out_dir / OUTPUTS, out_dir / PICTURES)  # it may be the archive itself
+    return replace(source, skip=(*source.skip, *outputs), spatial_dims=model.spatial_dims)
 
 
 def _identify(crew: Predictor | Crew) -> tuple[Model, bool]:

@@ -153,7 +153,7 @@ def own_fault(audit: SeriesAudit) -> Fault | None:
     message = audit.message
     for number, path in enumerate(audit.files, 1):
         message = message.replace(path.name, f"file {number} of {len(audit.files)}")
-    return Fault(audit.reason or "unreadable", message)
+    return Fault(audit.reason or "unreadable", message, audit.offending)
 
 
 def _by_rules(audits: Sequence[SeriesAudit], rules: Rules) -> Choice:

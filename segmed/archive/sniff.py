@@ -6,20 +6,27 @@ import zlib
 from pathlib import Path
 from typing import Literal
 
+from PIL import Image
+
 from segmed.io.dicom.header import looks_like_dicom
 from segmed.io.metaimage import is_metaimage
 from segmed.io.nifti import is_nifti
+from segmed.io.raster import raster_format
 
-Kind = Literal["volume", "dicom", "other"]
+Kind = Literal["volume", "raster", "dicom", "other"]
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+RASTER_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
+FLAT_FORMS = frozenset({"png", "tiff", "jpeg"})
+"""Forms of raster images of one plane, whose label maps are rasters, too."""
+
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 HEAD_BYTES = 540
 GZIP_MAGIC = b"\x1f\x8b"
 
 
 def kind_of(path: Path) -> Kind:
-    """Whether a file holds (or claims to hold) a volume, a DICOM object, or something else.
+    """Kind of a file: what it contains, or claims to contain.
 
     A damaged file counts as what its name says, so that it is refused by name instead of passed
     over.
@@ -38,6 +45,8 @@ def kind_of(path: Path) -> Kind:
     name = path.name.lower()
     if name.endswith(VOLUME_SUFFIXES):
         return "volume"
+    if raster_format(head) or name.endswith(RASTER_SUFFIXES):
+        return "raster"
     return "dicom" if name.endswith(DICOM_SUFFIXES) else "other"
 
 
@@ -50,9 +59,24 @@ def _unzipped_head(path: Path) -> bytes:
             return b""
 
 
-def form_of_volume(path: Path) -> str:
-    """Name of a volume file's form, for tables."""
+def form_of_image(path: Path) -> str:
+    """Name of an image file's form, for tables; `tiff stack` if it has several pages."""
     name = path.name.lower()
     if name.endswith((".nrrd", ".nhdr")):
         return "nrrd"
-    return "metaimage" if name.endswith((".mha", ".mhd")) else "nifti"
+    if name.endswith((".mha", ".mhd")):
+        return "metaimage"
+    if name.endswith((".jpg", ".jpeg")):
+        return "jpeg"
+    if name.endswith((".tif", ".tiff")):
+        return "tiff stack" if has_pages(path) else "tiff"
+    return "png" if name.endswith(".png") else "nifti"
+
+
+def has_pages(path: Path) -> bool:
+    """True for a TIFF file of several pages, which is a volume; False if it cannot be opened."""
+    try:
+        with Image.open(path, formats=["TIFF"]) as image:
+            return getattr(image, "n_frames", 1) > 1
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False

@@ -21,10 +21,12 @@ class Fault:
     Attributes:
         reason: Short stable code such as `missing_slice`.
         message: One line for people.
+        files: The files at fault, if they are known.
     """
 
     reason: str
     message: str
+    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,10 @@ class Study:
         identity: Hash of what stays equal while the content changes, see `segmed.archive.identity`;
             empty where nothing does.
         older_content: The content hash by which earlier versions of segmed knew it, if another.
+        root: The folder that was searched, absolute; empty for a PACS.
+        uids: StudyInstanceUID, then SeriesInstanceUIDs; empty for a volume file.
+        source_name: Relative path and name of the input, from which outputs may be named; may name
+            patients.
     """
 
     content: str
@@ -55,6 +61,9 @@ class Study:
     remote: dict[str, Any] = field(default_factory=dict)
     identity: str = ""
     older_content: str = ""
+    root: str = ""
+    uids: tuple[str, ...] = ()
+    source_name: str = ""
 
     @property
     def name(self) -> str:

@@ -29,7 +29,8 @@ def write_volumes(ledger: Ledger, path: Path, labels: Sequence[LabelClass]) -> P
     Columns: study, key, package, form, output, `NAME_ml` for each structure, flags (separated by
     blanks), num_flags, `spacing_mm_0` and so on, seconds, notes (separated by semicolons). Rows
     with flags come first, then all in the order of their keys. Studies that were refused, failed
-    or replaced have no row.
+    or replaced have no row. Outputs may be named like their inputs, so the file is readable to its
+    owner alone.
 
     Args:
         ledger: The ledger.
@@ -44,7 +45,7 @@ def write_volumes(ledger: Ledger, path: Path, labels: Sequence[LabelClass]) -> P
     """
     check_kind(path.suffix.removeprefix("."))
     schema = _schema(labels)
-    with whole_file(path) as draft:
+    with whole_file(path, private=True) as draft:
         if path.suffix == ".csv":
             writer: Any = pa_csv.CSVWriter(draft, schema)
         else:

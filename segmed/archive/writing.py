@@ -36,6 +36,8 @@ class Writing:
         model_version: Hash of the package, for DICOM objects and their identifiers.
         ranges: What the structures looked like in training, for quality flags; may be empty.
         pictures: Folder for small pictures of the worst segmentations; None for none.
+        drafts: Folder on the disk of the outputs where they are written first; `.staging` beside
+            each if not given.
     """
 
     format: str
@@ -44,6 +46,7 @@ class Writing:
     model_version: str
     ranges: tuple[ShapeRange, ...] = ()
     pictures: Path | None = None
+    drafts: Path | None = None
 
     def write(self, path: Path, label: MetaTensor, *, like: MetaTensor) -> str:
         """Write one segmentation, whole or not at all.
@@ -59,7 +62,10 @@ class Writing:
         Raises:
             ImageError: `no_dicom_source`: a DICOM object is asked for and the image is none.
         """
-        with tempfile.TemporaryDirectory(prefix=f"{os.getpid()}-", dir=staging(path)) as folder:
+        drafts = self.drafts or path.parent / STAGING
+        drafts.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f"{os.getpid()}-", dir=drafts) as folder:
             draft = self._draft(Path(folder) / path.name, label, like)
             digest = sha256_of_file(draft)
             flush(draft)
@@ -103,13 +109,6 @@ def suffix_of(format_name: str) -> str:
     if format_name not in SUFFIXES:
         raise unknown_name("output format", format_name, SUFFIXES)
     return SUFFIXES[format_name]
-
-
-def staging(path: Path) -> Path:
-    """The folder beside an output where drafts are written; made if missing."""
-    folder = path.parent / STAGING
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def sweep(outputs: Path) -> int:

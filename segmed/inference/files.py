@@ -19,12 +19,12 @@ from typing import Literal
 from segmed.errors import ImageError, SegmedError
 from segmed.inference.inputs import Input, Read, checked_inputs
 from segmed.inference.predictor import Predictor, Segmentation
-from segmed.inference.result_names import NameKind, ResultNames, check_names
+from segmed.inference.result_names import ResultNames
 from segmed.inference.vocabulary import OutputFormat
 from segmed.inference.writing import write_result
 from segmed.io import grid_of, read_image
 from segmed.io.channel_files import CaseFiles
-from segmed.io.output_names import shown
+from segmed.io.output_names import NameKind, check_names, shown
 from segmed.io.read import as_channels, notes_of
 from segmed.io.results import results_among
 from segmed.metatensor import MetaTensor

@@ -13,37 +13,32 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
 
-from segmed.errors import UsageError, unknown_name
+from segmed.errors import UsageError
 from segmed.inference.vocabulary import OutputFormat
 from segmed.inference.writing import suffix_for
 from segmed.io import source_of
 from segmed.io.channel_files import CaseFiles
 from segmed.io.dicom.header import looks_like_dicom
-from segmed.io.output_names import absolute, folded, is_same_file, mirrored, shown, with_suffix
+from segmed.io.digest import sha256_of_file
+from segmed.io.output_names import (
+    NameKind,
+    absolute,
+    folded,
+    is_same_file,
+    mirrored,
+    shown,
+    with_suffix,
+)
 from segmed.io.raster import raster_format
 from segmed.io.results import RUN_RECORD
 from segmed.metatensor import MetaTensor
-
-NameKind = Literal["source", "hash"]
-"""`source`: the relative path and name of the input; `hash`: a hash of its content or UID."""
 
 ORIGINS_FILE = ".segmed-results.jsonl"
 """Input of each result in a folder; hidden, and readable by its owner alone: paths may name
 patients."""
 
 HASH_LENGTH = 16
-
-
-def check_names(names: str | None) -> None:
-    """Refuse an unknown kind of names.
-
-    Raises:
-        UsageError: It is none of `source` and `hash`.
-    """
-    if names is not None and names not in get_args(NameKind):
-        raise unknown_name("kind of output names", names, get_args(NameKind))
 
 
 class ResultNames:
@@ -166,13 +161,8 @@ def _hashed(item: CaseFiles, like: MetaTensor) -> str:
         digest = hashlib.sha256(source.series_uid.encode()).hexdigest()
         return f"series-{digest[:HASH_LENGTH]}"
     files = item.files if source is None else (*item.files, *source.paths)
-    digests = sorted({_digest(path) for path in files if path.is_file()})
+    digests = sorted({sha256_of_file(path) for path in files if path.is_file()})
     return f"image-{hashlib.sha256(' '.join(digests).encode()).hexdigest()[:HASH_LENGTH]}"
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _look(path: Path) -> tuple[bool, bool]:

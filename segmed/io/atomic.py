@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+PRIVATE = 0o600
+"""Mode of files that may name patients."""
+
 LONGEST_END = 96
 """Bytes of a file name that its temporary name ends with."""
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, private: bool = False) -> Iterator[Path]:
     """A path beside `path` to write to; on success it is flushed to disk and renamed to `path`.
 
     The temporary name begins with a dot and ends with the suffixes of `path`, so that writers which
@@ -22,6 +25,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     Args:
         path: Where the file shall appear; its folder is made if missing.
+        private: Make it readable to its owner alone.
 
     Yields:
         The path to write.
@@ -29,6 +33,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{secrets.token_hex(6)}-{_end_of(path.name)}")
     try:
+        if private:
+            partial.touch(mode=PRIVATE)
         yield partial
         flush(partial)
         partial.replace(path)

@@ -12,6 +12,12 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from typing import Literal, get_args
+
+from segmed.errors import unknown_name
+
+NameKind = Literal["source", "hash"]
+"""`source`: relative path and name of the input; `hash`: a hash of its content or UID."""
 
 LONGEST_NAME = 255
 """Bytes that a file name has at most on usual file systems."""
@@ -21,6 +27,16 @@ HASH_LENGTH = 8
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NOT_UTF8 = re.compile(r"[\ud800-\udfff]")
+
+
+def check_names(names: str | None) -> None:
+    """Refuse an unknown kind of names.
+
+    Raises:
+        UsageError: It is none of `source` and `hash`.
+    """
+    if names is not None and names not in get_args(NameKind):
+        raise unknown_name("kind of output names", names, get_args(NameKind))
 
 
 def shown(path: Path | str) -> str:

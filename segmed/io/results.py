@@ -31,6 +31,9 @@ RUN_RECORD = "predictions.json"
 LEDGER, ARCHIVE_OUTPUTS = "ledger.sqlite", "segmentations"
 """Ledger and results in the output folder of an archive run."""
 
+INDEX = "index.csv"
+"""Index of the outputs of an archive, beside its ledger."""
+
 DICOM_RESULTS = (".seg.dcm", ".rtstruct.dcm")
 """Endings that segmed gives to DICOM results."""
 

@@ -21,11 +21,12 @@ class ShownStudy:
 
     Attributes:
         study: Its name, without patient identifiers.
-        output: File name of the segmentation.
+        output: File name of the segmentation, or where to find it.
         flags: Quality flags in words; empty where nothing is odd.
         volumes_ml: Volume of each structure, in ml.
         seconds: Time that it took, in s.
         picture: `data:` address of its picture; empty without one.
+        link: The segmentation relative to the output folder; empty where its name may be personal.
     """
 
     study: str
@@ -34,6 +35,7 @@ class ShownStudy:
     volumes_ml: Mapping[str, float]
     seconds: float
     picture: str = ""
+    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,12 +102,13 @@ class ArchivePage:
     provenance: Mapping[str, str] = field(default_factory=dict)
 
 
-def write_archive_page(path: Path, content: ArchivePage) -> Path:
+def write_archive_page(path: Path, content: ArchivePage, *, root: str = "") -> Path:
     """Write the page as one self-contained HTML file, whole or not at all.
 
     Args:
         path: The file; its folder is made.
         content: What to show.
+        root: The output folder relative to that of the page, such as `../`.
 
     Returns:
         The file.
@@ -119,6 +122,7 @@ def write_archive_page(path: Path, content: ArchivePage) -> Path:
     )
     page = environment.get_template("archive.html.j2").render(
         content=content,
+        root=root,
         pictured=[study for study in content.studies if study.picture],
         style=(ASSETS / "report.css").read_text(encoding="utf-8"),
         script=(ASSETS / "archive.js").read_text(encoding="utf-8"),

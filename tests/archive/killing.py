@@ -61,7 +61,12 @@ def run_and_kill(
 
 def visible(out: Path) -> dict[str, bytes]:
     """The segmentations under their final names, with their bytes."""
-    return {path.name: path.read_bytes() for path in (out / "segmentations").glob("[!.]*")}
+    root = out / "segmentations"
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in root.rglob("[!.]*")
+        if path.is_file() and ".staging" not in path.parts
+    }
 
 
 def _run(root: Path, predictor: Predictor, out: Path) -> None:

@@ -44,7 +44,7 @@ def test_other_schema_version_is_refused_by_number(tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 9")
     connection.close()
-    with pytest.raises(UsageError, match="schema version 9, this segmed reads 1 to 3"):
+    with pytest.raises(UsageError, match="schema version 9, this segmed reads 1 to 4"):
         Ledger(path)
     with pytest.raises(UsageError, match="schema version 9"):
         Ledger(path, writer=False)

@@ -48,8 +48,8 @@ def test_archive_ends_every_study_and_names_the_gap(
     assert refused.reason.startswith("missing_slice: ")
     written = json.loads((out / "outcomes.json").read_text())
     assert {row["key"] for row in written} == {outcome.key for outcome in outcomes}
-    assert sorted(path.name for path in (out / "segmentations").glob("*.nii.gz")) == sorted(
-        Path(row["output"]).name for row in written if row["output"]
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*.nii.gz")) == sorted(
+        row["output"] for row in written if row["output"]
     )
 
 
@@ -75,17 +75,25 @@ def test_segmentation_lies_on_the_grid_of_its_input(
     np.testing.assert_array_equal(label.affine, image.affine)
 
 
-def test_no_patient_name_leaves_the_ledger(
-    mixed_archive: Path, tmp_path: Path, predictor: Predictor
+@pytest.mark.parametrize("names", [None, "hash"])
+def test_no_patient_name_leaves_the_private_files(
+    mixed_archive: Path, tmp_path: Path, predictor: Predictor, names
 ) -> None:
     broken = mixed_archive / "volumes" / "MUSTER^BERTA.nii.gz"
     broken.write_bytes(b"\x1f\x8b broken")
     out = tmp_path / "out"
-    outcomes = list(segment_archive(FolderSource(mixed_archive), predictor=predictor, out_dir=out))
+    source, choices = FolderSource(mixed_archive), Choices(names=names)
+    outcomes = list(segment_archive(source, predictor=predictor, out_dir=out, choices=choices))
     assert [outcome.status for outcome in outcomes].count("refused") == 2
-    told = (out / "outcomes.json").read_text() + " ".join(map(str, out.rglob("*")))
-    assert "MUSTER" not in told
-    assert "SEGMED-0" not in told
+    private = ["ledger.sqlite", "ledger.sqlite.lock", "index.csv", "outcomes.json", "volumes.csv"]
+    for path in out.iterdir():
+        if (path.is_file() and path.name in private[2:]) or path.name == private[0]:
+            assert path.stat().st_mode & 0o777 == 0o600
+        elif path.is_file() and path.name not in private:
+            assert b"MUSTER" not in path.read_bytes()
+    written = (out / "outcomes.json").read_text() + " ".join(map(str, out.rglob("*")))
+    assert ("MUSTER" in written) is (names is None)
+    assert "SEGMED-0" not in written
     refused = next(o for o in outcomes if o.status == "refused" and o.form == "nifti")
     assert places_of(out, refused.study) == ("volumes/MUSTER^BERTA.nii.gz",)
 
@@ -96,11 +104,12 @@ def test_second_run_works_on_nothing(
     out = tmp_path / "out"
     source = FolderSource(mixed_archive)
     first = list(segment_archive(source, predictor=predictor, out_dir=out))
-    stamps = {path: path.stat().st_mtime_ns for path in (out / "segmentations").glob("*.gz")}
+    stamps = {path: path.stat().st_mtime_ns for path in (out / "segmentations").rglob("*.gz")}
+    assert len(stamps) == 6
     second = list(segment_archive(source, predictor=predictor, out_dir=out))
     assert sorted(o.key for o in second) == sorted(o.key for o in first)
     assert not any(outcome.fresh for outcome in second)
-    assert stamps == {p: p.stat().st_mtime_ns for p in (out / "segmentations").glob("*.gz")}
+    assert stamps == {p: p.stat().st_mtime_ns for p in (out / "segmentations").rglob("*.gz")}
 
 
 @pytest.mark.parametrize("harm", ["delete", "change"])
@@ -110,16 +119,14 @@ def test_only_the_lost_or_changed_output_returns(
     out = tmp_path / "out"
     source = FolderSource(mixed_archive)
     list(segment_archive(source, predictor=predictor, out_dir=out))
-    victim = sorted((out / "segmentations").glob("*.gz"))[2]
+    victim = sorted((out / "segmentations").rglob("*.gz"))[-1]
     content = victim.read_bytes()
     if harm == "delete":
         victim.unlink()
     else:
         victim.write_bytes(content[:-9])
     again = list(segment_archive(source, predictor=predictor, out_dir=out))
-    assert [outcome.output for outcome in again if outcome.fresh] == [
-        f"segmentations/{victim.name}"
-    ]
+    assert [outcome.output for outcome in again if outcome.fresh] == [str(victim.relative_to(out))]
     assert victim.read_bytes() == content
 
 
@@ -145,7 +152,7 @@ def test_same_content_twice_is_segmented_once_and_reported_twice(
     source = FolderSource(tmp_path / "archive")
     outcomes = list(segment_archive(source, predictor=predictor, out_dir=tmp_path / "out"))
     assert [outcome.status for outcome in outcomes] == ["done", "done"]
-    assert len(list((tmp_path / "out/segmentations").glob("*.gz"))) == 1
+    assert len(list((tmp_path / "out/segmentations").rglob("*.gz"))) == 1
     assert len(json.loads((tmp_path / "out/outcomes.json").read_text())) == 2
 
 

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from segmed import __version__
 from segmed.archive.ledger.file import LedgerFile
+from segmed.archive.ledger.inputs import (
+    InputOf,
+    content_of,
+    inputs_with,
+    is_outlived,
+    note_faulty,
+    note_input,
+    owner_of,
+    reserve,
+)
 from segmed.archive.ledger.tables import FIELDS, STATES, Entry, State, entry_of
 from segmed.archive.ledger.versions import note_version, replace_earlier
 from segmed.archive.study import NotImage, Study
@@ -84,6 +94,7 @@ class Ledger(LedgerFile):
                 "key = excluded.key, files = excluded.files, run = excluded.run",
                 (study.place, key, len(study.files), run),
             )
+            note_input(connection, study, key)
             if study.identity:
                 note_version(connection, study.identity, key, run)
         return self.entry(key)
@@ -101,6 +112,27 @@ class Ledger(LedgerFile):
         """Note that the output of a replaced entry is gone."""
         with self._transaction(can_wait=True) as connection:
             connection.execute("UPDATE studies SET output = NULL WHERE key = ?", (key,))
+
+    def owner_of(self, output: str) -> str | None:
+        """Key of the entry that an output name is reserved for."""
+        return owner_of(self._connection, output)
+
+    def reserve_output(self, output: str, key: str) -> None:
+        """Reserve an output name, on disk when the call returns: the file may appear any time."""
+        with self._transaction() as connection:
+            reserve(connection, output, key)
+
+    def content_of(self, key: str) -> str | None:
+        """Content hash of an entry; None for a key that the ledger does not know."""
+        return content_of(self._connection, key)
+
+    def is_outlived(self, owner: str, study: Study, key: str) -> bool:
+        """Whether an entry is of an earlier state of an input; see `ledger.inputs`."""
+        return is_outlived(self._connection, owner, study, key)
+
+    def inputs_with(self, texts: Sequence[Sequence[str]] = ()) -> Iterator[InputOf]:
+        """Entries with their inputs; see `segmed.archive.ledger.inputs`."""
+        return inputs_with(self._connection, texts)
 
     def is_shared(self, output: str, key: str) -> bool:
         """Whether an entry that was not replaced has the output of another key."""
@@ -206,7 +238,14 @@ class Ledger(LedgerFile):
         self._set(key, "done", delivered=delivered, reason="", message="")
 
     def end_badly(
-        self, key: str, reason: str, message: str, *, quarantine: bool, run: int | None = None
+        self,
+        key: str,
+        reason: str,
+        message: str,
+        *,
+        quarantine: bool,
+        run: int | None = None,
+        files: Sequence[str] = (),
     ) -> None:
         """Note a bad end.
 
@@ -217,8 +256,11 @@ class Ledger(LedgerFile):
             quarantine: The data are bad, and the study is not tried again unless asked; else the
                 surroundings are, and the next run tries again.
             run: The run that found it out, where no work had begun.
+            files: The files at fault, if they are known; they stay in the ledger and the index.
         """
         state: State = "quarantined" if quarantine else "failed"
+        with self._transaction(can_wait=True) as connection:
+            note_faulty(connection, key, files)
         if run is None:
             self._set(key, state, reason=reason, message=message)
         else:

@@ -39,9 +39,20 @@ CREATE INDEX versions_by_key ON versions (key);
 """
 """SQLite cannot change a check: the table is made anew, with one state more."""
 
+_WITH_INPUTS = """
+CREATE TABLE inputs (key TEXT NOT NULL, place TEXT NOT NULL, root TEXT NOT NULL,
+    uids TEXT NOT NULL, PRIMARY KEY (key, place)) WITHOUT ROWID;
+INSERT INTO inputs SELECT key, place, '', '' FROM places;
+CREATE TABLE names (folded TEXT PRIMARY KEY, output TEXT NOT NULL, key TEXT NOT NULL) WITHOUT ROWID;
+INSERT OR IGNORE INTO names SELECT lower(output), output, key FROM studies WHERE output IS NOT NULL;
+CREATE TABLE faulty (key TEXT NOT NULL, path TEXT NOT NULL, PRIMARY KEY (key, path)) WITHOUT ROWID;
+"""
+"""Output names up to here are made of hex digits, which `lower` folds."""
+
 STEPS = {
     1: "ALTER TABLE runs ADD COLUMN segmed TEXT NOT NULL DEFAULT '';",
     2: _WITH_REPLACED,
+    3: _WITH_INPUTS,
 }
 """What brings the tables from a version to the next one."""
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Version of the tables; `ledger_migrations` brings older ones here."""
 
 State = Literal["pending", "running", "done", "failed", "quarantined", "replaced"]
@@ -34,6 +34,10 @@ CREATE TABLE runs (run INTEGER PRIMARY KEY, package TEXT NOT NULL, started REAL 
 CREATE TABLE versions (identity TEXT NOT NULL, key TEXT NOT NULL, first INTEGER NOT NULL,
     last INTEGER NOT NULL, PRIMARY KEY (identity, key)) WITHOUT ROWID;
 CREATE INDEX versions_by_key ON versions (key);
+CREATE TABLE inputs (key TEXT NOT NULL, place TEXT NOT NULL, root TEXT NOT NULL,
+    uids TEXT NOT NULL, PRIMARY KEY (key, place)) WITHOUT ROWID;
+CREATE TABLE names (folded TEXT PRIMARY KEY, output TEXT NOT NULL, key TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE faulty (key TEXT NOT NULL, path TEXT NOT NULL, PRIMARY KEY (key, path)) WITHOUT ROWID;
 """
 
 
@@ -82,6 +86,8 @@ FIELDS = (
     "studies.key, content, package, study, form, state, reason, message, attempts, output, "
     "output_sha256, delivered, seconds, measures, studies.run, worked"
 )
+
+NUM_FIELDS = len(Entry.__dataclass_fields__)
 
 
 def entry_of(row: tuple[Any, ...]) -> Entry:

@@ -16,6 +16,7 @@ from segmed.archive.study import Fault, Study
 from segmed.errors import ServiceError
 from segmed.io.dicom.scan import group_files
 from segmed.io.dicom.uid import short_hash
+from segmed.io.output_names import mirrored
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,8 @@ def remote_studies(
                 short_hash(first.patient_id), first.study_uid, () if is_whole else names
             ),
             older_content=_hash("instances", *uids),
+            uids=(first.study_uid, *names),
+            source_name=mirrored(Path(first.study_uid), "+".join(names)),
         )
 
 
