@@ -12,7 +12,8 @@ import pandas as pd
 from segmed.errors import ManifestError, SegmedError, UsageError
 from segmed.geometry import require_same_grid
 from segmed.inference import Predictor
-from segmed.io import grid_of, read_images, read_label, write_label
+from segmed.io import grid_of, read_images, read_label, source_of, write_label
+from segmed.io.joining import require_joinable
 from segmed.manifest.reference import read_reference
 from segmed.manifest.schema import Case, Manifest
 from segmed.metatensor import MetaTensor
@@ -140,6 +141,7 @@ def score_folders(
     def score(case_id: str) -> list[CaseScore]:
         reference, prediction = read_label(wanted[case_id]), read_label(found[case_id])
         names = (f"the prediction of {case_id}", "its reference")
+        require_joinable([source_of(prediction), source_of(reference)], names)
         require_same_grid(grid_of(prediction), grid_of(reference), names=names)
         return evaluate_case(
             prediction[0],

@@ -81,7 +81,7 @@ def lose_position(dataset: pydicom.Dataset, index: int) -> None:
 
 
 def mix_studies(dataset: pydicom.Dataset, index: int) -> None:
-    """One slice says that it is of another study, and so becomes one of its own."""
+    """One slice says that it is of another study: the series is refused."""
     if index == 2:
         dataset.StudyInstanceUID += ".9"
         dataset.FrameOfReferenceUID = f"{SERIES_ROOT}.77"
@@ -190,7 +190,7 @@ def leaks(content: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize(
-    ("output_format", "num_done"), [("nifti", 4), ("dicom-seg", 3), ("rtstruct", 3)]
+    ("output_format", "num_done"), [("nifti", 3), ("dicom-seg", 2), ("rtstruct", 2)]
 )
 def test_archive_run_tells_no_identifier(
     archive: Path,
