@@ -21,13 +21,15 @@ from segmed.inference import (
     foresee_files,
     predict_files,
 )
-from segmed.inference.inputs import Read, find_all
+from segmed.inference.inputs import Read, expected_by, find_all
 from segmed.inference.vocabulary import ENGINES, FORMATS
 from segmed.io import read_image
 from segmed.io.careful import read_image_carefully
 from segmed.io.channel_files import CaseFiles
 from segmed.io.output_names import check_names
 from segmed.io.output_names import shown as printable
+from segmed.package import ModelPackage
+from segmed.package.series_rules import read_rules
 
 T = TypeVar("T")
 
@@ -51,6 +53,7 @@ class PredictJob:
         cache_dir: Folder that keeps converted models; None is the one in the user's cache.
         trust: Decode everything in this process, also what may crash it.
         names: `source` or `hash`; None: image files by source, DICOM series by hash.
+        rules: YAML that says which series of a DICOM study is which channel.
     """
 
     inputs: tuple[Path, ...]
@@ -64,6 +67,7 @@ class PredictJob:
     cache_dir: Path | None = None
     trust: bool = False
     names: str | None = None
+    rules: Path | None = None
 
     @property
     def roots(self) -> list[Path]:
@@ -75,13 +79,14 @@ class PredictJob:
         read = read_image if self.trust else read_image_carefully
         return partial(read, num_channels=num_channels)
 
-    def search(self, num_channels: int) -> tuple[list[CaseFiles], list[dict[str, str]]]:
-        """Go through the inputs, folders searched, for a model of so many channels.
+    def search(self, package: ModelPackage) -> tuple[list[CaseFiles], list[dict[str, str]]]:
+        """Go through the inputs, folders searched, for the model of a package.
 
         Returns:
             The cases, and the files beside them that are none, with the reasons.
         """
-        found = find_all(self.inputs, num_channels)
+        rules = read_rules(self.rules) if self.rules else None
+        found = find_all(self.inputs, expected_by(package, rules))
         passed_over = [
             {"file": printable(path), "why": why} for path, why in found.passed_over.items()
         ]
@@ -114,7 +119,7 @@ def foresee(job: PredictJob, shown: Shown[Forecast]) -> dict[str, Any]:
         `models`, `engines`, `forecasts` and `passed_over`, as plain values.
     """
     resolved, predictor = _open(job)
-    images, passed_over = job.search(predictor.plan.in_channels)
+    images, passed_over = job.search(predictor.packages[0])
     forecasts = foresee_files(
         predictor,
         images,
@@ -138,7 +143,7 @@ def predict(job: PredictJob, shown: Shown[Outcome]) -> dict[str, Any]:
         values.
     """
     resolved, predictor = _open(job)
-    images, passed_over = job.search(predictor.plan.in_channels)
+    images, passed_over = job.search(predictor.packages[0])
     begun = time.perf_counter()
     outcomes = predict_files(
         predictor,

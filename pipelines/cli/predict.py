@@ -47,7 +47,8 @@ def predict(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="INPUT...", help="Images, DICOM series folders, or folders of these."
+            metavar="INPUT...",
+            help="Images, DICOM series, folders of these, or a manifest.",
         ),
     ],
     model: ModelOption,
@@ -82,6 +83,13 @@ def predict(
             "Default: source for image files, hash for DICOM series."
         ),
     ] = None,
+    rules: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML that says which DICOM series is which channel, instead of the rules that "
+            "the model keeps."
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read all, say engine and memory, segment nothing.")
     ] = False,
@@ -111,6 +119,7 @@ def predict(
         cache_dir=cache_dir,
         trust=trust,
         names=names,
+        rules=rules,
     )
     with continued_by():
         if dry_run:

@@ -35,6 +35,7 @@ from segmed.errors import unknown_name
 from segmed.inference import Predictor
 from segmed.io.output_names import check_names
 from segmed.package import ModelPackage
+from segmed.package.series_rules import rules_in
 
 ENGINES = ("steady", "torch", "openvino")
 """Engines of archive runs: none is chosen by timing."""
@@ -107,13 +108,18 @@ class ArchiveJob:
         check_names(self.names)
 
 
-def source_of(job: ArchiveJob, num_channels: int) -> Callable[[], StudySource]:
+def source_of(job: ArchiveJob, package: ModelPackage) -> Callable[[], StudySource]:
     """What opens the source that a job names, here or on another machine.
+
+    Args:
+        job: Its rules count before those that the package keeps.
+        package: The model.
 
     Raises:
         UsageError: The file of rules cannot be used.
     """
-    rules = read_rules(job.rules) if job.rules else None
+    rules = read_rules(job.rules) if job.rules else rules_in(package)
+    num_channels = package.plan.in_channels
     if "://" in job.source:
         query = Query(*_asked(job), since=job.since, until=job.until)
         return partial(source_at, job.source, query=query, num_channels=num_channels, rules=rules)
@@ -154,7 +160,7 @@ def run_archive(
     resolved = [resolve_model(reference, folder=job.folder) for reference in job.models]
     paths = tuple(entry.path for entry in resolved)
     packages = read_packages(paths)
-    opens = source_of(job, len(packages[0].plan.channels))
+    opens = source_of(job, packages[0])
     source = opens()
     crew = _crew(job, paths, packages, opens)
     outcomes = []
@@ -213,7 +219,7 @@ def preview(job: ArchiveJob) -> Iterator[StudyOutcome]:
     """What `run_archive` would do; nothing is written."""
     resolved = [resolve_model(reference, folder=job.folder) for reference in job.models]
     packages = read_packages(tuple(entry.path for entry in resolved))
-    source = source_of(job, len(packages[0].plan.channels))()
+    source = source_of(job, packages[0])()
     yield from preview_archive(
         source,
         model=model_of(packages),

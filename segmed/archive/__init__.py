@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from segmed.archive.pacs.delivery import Delivery, Patience
     from segmed.archive.run import Choices
     from segmed.archive.segment import Crew, Workers, preview_archive, segment_archive
-    from segmed.archive.selection import Rules, read_rules
     from segmed.archive.status import ArchiveStatus, archive_status, places_of, retry_archive
     from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource
+    from segmed.package.series_rules import Rules, read_rules
 else:
     __getattr__ = exported_late(
         __name__,
@@ -32,7 +32,7 @@ else:
             "segmed.archive.pacs.delivery": "Delivery Patience",
             "segmed.archive.run": "Choices",
             "segmed.archive.segment": "Crew Workers preview_archive segment_archive",
-            "segmed.archive.selection": "Rules read_rules",
+            "segmed.package.series_rules": "Rules read_rules",
             "segmed.archive.status": "ArchiveStatus archive_status places_of retry_archive",
             "segmed.archive.study": "NotImage Study StudyOutcome StudySource",
         },

@@ -16,10 +16,11 @@ from pathlib import Path
 from segmed.archive.identity import identity_of_place, identity_of_series
 from segmed.archive.query import SeriesQuery
 from segmed.archive.scratch import scratch_folder
-from segmed.archive.selection import Rules, choose_series
 from segmed.archive.sniff import Kind, form_of_image, has_pages, kind_of
-from segmed.archive.study import Fault, NotImage, Study, content_hash
+from segmed.archive.study import NotImage, Study, content_hash
 from segmed.errors import UsageError
+from segmed.inference.fault import Fault
+from segmed.inference.selection import choose_series
 from segmed.io.channel_files import CaseFiles, group_channels
 from segmed.io.dicom.grouping import SeriesIndex
 from segmed.io.dicom.series import SeriesAudit
@@ -27,6 +28,7 @@ from segmed.io.digest import sha256_of_file
 from segmed.io.output_names import absolute, mirrored, shown
 from segmed.io.parts import files_of
 from segmed.io.results import is_archive_outputs, why_result
+from segmed.package.series_rules import Rules
 
 
 @dataclass(frozen=True)

@@ -8,25 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from segmed.inference.fault import Fault
+
 STUDY_NAME_LENGTH = 16
 """Hex digits of the content hash that name a study in files and tables."""
 
 Status = Literal["done", "refused", "failed", "pending"]
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Why a study cannot be segmented.
-
-    Attributes:
-        reason: Short stable code such as `missing_slice`.
-        message: One line for people.
-        files: The files at fault, if they are known.
-    """
-
-    reason: str
-    message: str
-    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

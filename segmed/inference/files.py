@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from segmed.errors import ImageError, SegmedError
-from segmed.inference.inputs import Input, Read, checked_inputs
+from segmed.inference.inputs import Input, Read, checked_inputs, expected_by
 from segmed.inference.predictor import Predictor, Segmentation
 from segmed.inference.result_names import ResultNames
 from segmed.inference.vocabulary import OutputFormat
@@ -103,7 +103,7 @@ def predict_files(
         UsageError: The format or the kind of names is unknown, or there is no input.
     """
     check_names(names)
-    items = checked_inputs(inputs, format, predictor.plan.in_channels)
+    items = checked_inputs(inputs, format, expected_by(predictor.packages[0]))
     given = [Path(item) for item in inputs if isinstance(item, str | Path)]
     folders = [*roots, *(path for path in given if path.is_dir())]
     result_names = ResultNames(Path(out_dir), format, items, roots=folders, names=names)
@@ -184,8 +184,9 @@ def read_input(item: CaseFiles, read: Read) -> MetaTensor:
     for path, why in results_among(item.files).items():
         message = f"{shown(path.name)} is {why}, no image to segment"
         raise ImageError(message, reason="derived", paths=[path])
-    if item.series is not None:
-        return read(item.series)
+    if item.series:
+        names = [f"channel {number}" for number in range(1, len(item.series) + 1)]
+        return as_channels([read(audit) for audit in item.series], names)
     return as_channels([read(path) for path in item.files], item.files)
 
 

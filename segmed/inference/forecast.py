@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from segmed.inference.files import bad_outcome, read_input
-from segmed.inference.inputs import Input, Read, checked_inputs
+from segmed.inference.inputs import Input, Read, checked_inputs, expected_by
 from segmed.inference.predictor import Predictor
 from segmed.inference.vocabulary import OutputFormat
 from segmed.inference.writing import require_writable
@@ -62,7 +62,7 @@ def foresee_files(
     Raises:
         UsageError: The format is unknown, or there is no input.
     """
-    items = checked_inputs(inputs, format, predictor.plan.in_channels)
+    items = checked_inputs(inputs, format, expected_by(predictor.packages[0]))
     reader = read or partial(read_image, num_channels=predictor.plan.in_channels)
     return (_forecast(predictor, item, format, reader) for item in items)
 

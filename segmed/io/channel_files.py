@@ -48,24 +48,26 @@ class CaseFiles:
             a fault, all files of that name.
         fault: Why the files cannot be used as one case, in one line without names; empty if they
             can.
-        series: What the scan said of it, if it is a DICOM series; `files` then has the folder or
-            the first file that stands for it.
+        series: What the scan said of its DICOM series, one a channel; `files` then has the folder
+            or the first file that stands for each.
+        reason: Code of the fault.
     """
 
     case: str
     files: tuple[Path, ...]
     fault: str = ""
-    series: SeriesAudit | None = None
+    series: tuple[SeriesAudit, ...] = ()
+    reason: str = "other_channels"
 
     def require_sound(self) -> None:
         """Raise the fault, if there is one.
 
         Raises:
-            ImageError: `other_channels`.
+            ImageError: `other_channels`, or the reason of a series.
         """
         if self.fault:
             message = f"case {self.case!r}: {self.fault}"
-            raise ImageError(message, reason="other_channels", paths=self.files)
+            raise ImageError(message, reason=self.reason, paths=self.files)
 
 
 def group_channels(files: Sequence[Path], num_channels: int) -> list[CaseFiles]:

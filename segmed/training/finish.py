@@ -14,6 +14,7 @@ import torch
 
 from segmed.manifest.schema import Manifest
 from segmed.package import ModelPackage
+from segmed.package.series_rules import stored_rules
 from segmed.training.phases import totals
 from segmed.training.settings import EpochResult
 from segmed.training.trainer import Trainer
@@ -49,6 +50,7 @@ def save_package(
         plan=trainer.plan,
         state=trainer.final_state(),
         provenance={
+            **stored_rules(trainer.plan.channels),
             **identity,
             "data": manifest.name,
             "data_licence": manifest.licence,

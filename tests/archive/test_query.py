@@ -13,9 +13,9 @@ import pytest
 from segmed.archive import FolderSource, NotImage, Study, segment_archive
 from segmed.archive.pacs.remote import RemoteSeries
 from segmed.archive.query import SeriesQuery
-from segmed.archive.selection import ChannelRule, Rules
 from segmed.errors import UsageError
 from segmed.inference import Predictor
+from segmed.package.series_rules import ChannelRule, Rules
 
 T1 = RemoteSeries("1", "1.1", "MR", "T1 post contrast", "BRAIN")
 CT = RemoteSeries("1", "1.2", "CT", "thorax", "CHEST")

@@ -14,10 +14,10 @@ import pytest
 from segmed.archive import FolderSource, Study
 from segmed.archive.pacs.dicomweb import DicomWeb, DicomWebSource
 from segmed.archive.pacs.remote import RemoteSeries, local_study, remote_studies
-from segmed.archive.selection import ChannelRule, Rules
 from segmed.errors import ServiceError
 from segmed.io.dicom.write import Identity, write_series
 from segmed.metatensor import MetaTensor
+from segmed.package.series_rules import ChannelRule, Rules
 
 BRAIN = RemoteSeries("1", "1.1", "MR", instances=("1.1.1", "1.1.2"), patient_id="P1")
 RULES = Rules(channels=(ChannelRule(name="t1"),))

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segmed.archive.selection import ChannelRule, Rules, choose_series, read_rules
 from segmed.errors import UsageError
+from segmed.inference.selection import choose_series
 from segmed.io.dicom.series import SeriesAudit
+from segmed.package.series_rules import ChannelRule, Rules, read_rules
 
 
 def audit(number: int, **values: Any) -> SeriesAudit:

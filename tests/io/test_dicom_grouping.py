@@ -50,7 +50,7 @@ def of(audits: Sequence[SeriesAudit]) -> Found:
 def found_everywhere(root: Path) -> Found:
     """Reason and number of files of each series, the same for all who look."""
     audits = scan(root)
-    cases = [case.series for case in find_cases([root], 1) if case.series is not None]
+    cases = [audit for case in find_cases([root], 1) for audit in case.series]
     studies = [item for item in FolderSource(root).studies() if isinstance(item, Study)]
     archived = [audit for study in studies for audit in study.audits]
     assert of(cases) == of(audits)
@@ -65,15 +65,15 @@ def test_series_over_several_folders_is_one(real_series: Real, tmp_path: Path) -
     assert found_everywhere(tmp_path) == {(None, 8)}
     (case,) = find_cases([tmp_path / "a", tmp_path / "b"], 1)
     assert case.files == (tmp_path,)
-    assert case.series is not None
-    assert read_image(case.series).shape == (1, 36, 40, 8)
+    assert len(case.series) == 1
+    assert read_image(case.series[0]).shape == (1, 36, 40, 8)
 
 
 def test_slices_named_one_by_one_are_one_series(real_series: Real, tmp_path: Path) -> None:
     paths = save(tmp_path, real_series)
     (case,) = find_cases(paths, 1)
-    assert case.series is not None
-    assert len(case.series.files) == 8
+    assert len(case.series) == 1
+    assert len(case.series[0].files) == 8
 
 
 def test_series_of_one_flat_folder_are_apart(real_series: Real, tmp_path: Path) -> None:
@@ -91,8 +91,8 @@ def test_picture_and_volume_beside_a_series_hide_nothing(real_series: Real, tmp_
     (tmp_path / "notes.txt").write_text("no image")
     cases = find_cases([tmp_path], 1)
     assert [case.case for case in cases] == [tmp_path.joinpath("000").name, "mask", "preview"]
-    assert cases[0].series is not None
-    assert cases[0].series.usable
+    assert len(cases[0].series) == 1
+    assert cases[0].series[0].usable
 
 
 @pytest.mark.parametrize("number", ["4", ""])
@@ -250,6 +250,6 @@ def test_names_of_lost_images(name: str, beside: list[str], expected: bool) -> N
 def test_reading_a_found_series_gives_its_voxels(real_series: Real, tmp_path: Path) -> None:
     save(tmp_path, real_series)
     (case,) = find_cases([tmp_path], 1)
-    assert case.series is not None
+    assert len(case.series) == 1
     expected = np.stack([dataset.pixel_array.T for dataset in real_series], axis=-1)
-    np.testing.assert_array_equal(read_image(case.series).numpy()[0], expected)
+    np.testing.assert_array_equal(read_image(case.series[0]).numpy()[0], expected)

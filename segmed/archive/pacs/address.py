@@ -20,9 +20,9 @@ from segmed.archive.pacs.dicomweb import DicomWeb, DicomWebSource, StowDelivery
 from segmed.archive.pacs.dimse import Dimse, DimseSource, StoreDelivery
 from segmed.archive.pacs.remote import Query
 from segmed.archive.pacs.tls import Tls
-from segmed.archive.selection import Rules
 from segmed.archive.study import StudySource
 from segmed.errors import UsageError, unknown_name
+from segmed.package.series_rules import Rules
 
 TITLE_LENGTH = 16
 """Most letters of an AE title (DICOM PS3.5, 6.2)."""

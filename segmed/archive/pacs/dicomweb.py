@@ -26,9 +26,9 @@ from segmed.archive.pacs.remote import (
     remote_studies,
 )
 from segmed.archive.pacs.tls import Tls
-from segmed.archive.selection import Rules
 from segmed.archive.study import NotImage, Study
 from segmed.errors import ServiceError
+from segmed.package.series_rules import Rules
 
 PAGE = 100
 """Studies asked for at once."""

@@ -34,9 +34,9 @@ from segmed.archive.pacs.remote import (
     local_study,
     remote_studies,
 )
-from segmed.archive.selection import Rules
 from segmed.archive.study import NotImage, Study
 from segmed.errors import ServiceError
+from segmed.package.series_rules import Rules
 
 PENDING = frozenset({0xFF00, 0xFF01})
 STORED = frozenset({0x0000, 0xB000, 0xB006, 0xB007})

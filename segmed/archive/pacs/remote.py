@@ -11,12 +11,14 @@ from pathlib import Path
 
 from segmed.archive.identity import identity_of_series
 from segmed.archive.query import SeriesQuery
-from segmed.archive.selection import Rules, choose_series
-from segmed.archive.study import Fault, Study
+from segmed.archive.study import Study
 from segmed.errors import ServiceError
+from segmed.inference.fault import Fault
+from segmed.inference.selection import choose_series
 from segmed.io.dicom.scan import group_files
 from segmed.io.dicom.uid import short_hash
 from segmed.io.output_names import mirrored
+from segmed.package.series_rules import Rules
 
 
 @dataclass(frozen=True)

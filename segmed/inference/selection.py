@@ -1,18 +1,4 @@
-"""Which series of a DICOM study a model is given, by rules that explain what they chose and why.
-
-```yaml
-channels:
-  - name: T1post
-    modality: MR
-    description: "t1.*post"     # regular expression, case does not matter
-    orientation: axial          # plane of the slices: axial, coronal, sagittal
-    body_part: BRAIN            # BodyPartExamined
-    contrast: true              # whether ContrastBolusAgent names one
-    max_spacing_mm: 7.0         # largest voxel edge
-    min_slices: 10
-    prefer: most_slices         # among several that fit: most_slices or finest_spacing
-```
-"""
+"""Which series of a DICOM study a model is given, by rules that explain what they chose and why."""
 
 from __future__ import annotations
 
@@ -20,65 +6,16 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
-import yaml
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, field_validator
 
-from segmed.archive.study import Fault
-from segmed.errors import UsageError
 from segmed.geometry import Affine
+from segmed.inference.fault import Fault
 from segmed.io.dicom.series import SeriesAudit
-from segmed.structures import Frozen
-
-MAX_RULES_BYTES = 1 << 18
-"""Largest file of rules that is read."""
+from segmed.package.series_rules import ChannelRule, Rules, tokens_of
 
 PLANES = ("sagittal", "coronal", "axial")
 """Plane of the slices, by the world axis (x, y, z) that their normal is nearest to."""
-
-
-class ChannelRule(Frozen):
-    """What one input channel wants of a series.
-
-    Attributes:
-        name: Name of the channel, for messages.
-        modality: DICOM modality.
-        description: Regular expression searched in SeriesDescription, whatever the case.
-        orientation: Plane of the slices.
-        body_part: BodyPartExamined, whatever the case.
-        contrast: Whether a contrast agent must, or must not, be named.
-        max_spacing_mm: Largest voxel edge along any axis, in mm.
-        min_slices: Fewest slices.
-        prefer: What decides among several that fit; without it they are a tie, and refused.
-    """
-
-    name: str
-    modality: str | None = None
-    description: str | None = None
-    orientation: Literal["axial", "coronal", "sagittal"] | None = None
-    body_part: str | None = None
-    contrast: bool | None = None
-    max_spacing_mm: PositiveFloat | None = None
-    min_slices: PositiveInt | None = None
-    prefer: Literal["most_slices", "finest_spacing"] | None = None
-
-    @field_validator("description")
-    @classmethod
-    def _is_expression(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                re.compile(value)
-            except re.error as error:
-                raise ValueError(f"no regular expression: {error}") from error
-        return value
-
-
-class Rules(Frozen):
-    """Rules for all channels of a model, in the model's order."""
-
-    channels: Annotated[tuple[ChannelRule, ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -94,24 +31,6 @@ class Choice:
     audits: tuple[SeriesAudit, ...]
     fault: Fault | None = None
     left_out: tuple[tuple[Path, str], ...] = ()
-
-
-def read_rules(path: Path) -> Rules:
-    """Rules from a YAML file.
-
-    Raises:
-        UsageError: The file is missing or is none; the message names the field.
-    """
-    try:
-        if path.stat().st_size > MAX_RULES_BYTES:
-            raise UsageError(f"{path.name}: rules have at most {MAX_RULES_BYTES} bytes")
-        return Rules.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
-        raise UsageError(f"{path.name}: no YAML file of rules: {type(error).__name__}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{path.name}: field {where!r}: {first['msg']}") from error
 
 
 def choose_series(
@@ -195,6 +114,11 @@ def _other_words(audit: SeriesAudit, rule: ChannelRule) -> str | None:
         return f"modality {audit.modality or 'unknown'} instead of {rule.modality}"
     if rule.description is not None and not re.search(rule.description, audit.description, re.I):
         return "another description"
+    words = set(tokens_of(audit.description))
+    if not set(rule.words) <= words:
+        return f"a description without {' '.join(rule.words)}"
+    if words & set(rule.without):
+        return f"a description with {' '.join(sorted(words & set(rule.without)))}"
     if rule.body_part is not None and audit.body_part.upper() != rule.body_part.upper():
         return f"another body part than {rule.body_part}"
     if rule.contrast is not None and audit.has_contrast != rule.contrast:
