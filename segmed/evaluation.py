@@ -6,22 +6,20 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from segmed.errors import ManifestError, SegmedError, UsageError
 from segmed.geometry import require_same_grid
 from segmed.inference import Predictor
-from segmed.io import grid_of, read_images, read_label, source_of, write_label
-from segmed.io.joining import require_joinable
+from segmed.io import grid_of, read_images, write_label
+from segmed.label_pairs import StrayValue, label_files, read_pair
 from segmed.manifest.reference import read_reference
 from segmed.manifest.schema import Case, Manifest
 from segmed.metatensor import MetaTensor
 from segmed.metrics import CaseScore, evaluate_case, scores_table
 from segmed.structures import LabelClass
-
-IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".png")
-"""Files that `score_folders` takes for label maps, the longest suffix first."""
 
 Progress = Callable[[int, int], None]
 
@@ -103,27 +101,50 @@ def _read(manifest: Manifest, case: Case) -> tuple[MetaTensor, MetaTensor]:
     return image, reference
 
 
+@dataclass(frozen=True)
+class FolderScores:
+    """Scores of a folder of predictions.
+
+    Attributes:
+        table: One row a case and label.
+        strays: Values in predictions and references that are no label, and enter no score.
+    """
+
+    table: pd.DataFrame
+    strays: tuple[StrayValue, ...]
+
+
 def score_folders(
+    predictions: Path, references: Path, *, labels: Sequence[LabelClass], **options: Any
+) -> pd.DataFrame:
+    """The table of `compare_folders`, which takes the same arguments."""
+    return compare_folders(predictions, references, labels=labels, **options).table
+
+
+def compare_folders(
     predictions: Path,
     references: Path,
     *,
     labels: Sequence[LabelClass],
+    manifest: Manifest | None = None,
     tolerance_mm: float = 1.0,
     workers: int = 2,
     progress: Progress | None = None,
-) -> pd.DataFrame:
+) -> FolderScores:
     """Score the label maps of one folder against those of the same name in another.
 
     Args:
         predictions: Folder of label maps, whoever made them.
         references: Folder of reference label maps; each must have a prediction.
-        labels: Structures to score.
+        labels: Structures to score. Segments of DICOM segmentations are matched to them by name
+            and code.
+        manifest: The set of the references, if it merges, drops or renames what they contain.
         tolerance_mm: Tolerance of NSD and boundary IoU, in mm.
         workers: Threads.
         progress: Called with cases done and cases in all.
 
     Returns:
-        One row a case and label.
+        The scores, and the values that are no label.
 
     Raises:
         UsageError: A folder is missing or empty, or a reference has no prediction.
@@ -138,45 +159,24 @@ def score_folders(
             f"{shown}; a missing case is not left out of a mean, so predict it first"
         )
 
-    def score(case_id: str) -> list[CaseScore]:
-        reference, prediction = read_label(wanted[case_id]), read_label(found[case_id])
-        names = (f"the prediction of {case_id}", "its reference")
-        require_joinable([source_of(prediction), source_of(reference)], names)
-        require_same_grid(grid_of(prediction), grid_of(reference), names=names)
-        return evaluate_case(
-            prediction[0],
-            reference[0],
+    def score(case_id: str) -> tuple[list[CaseScore], tuple[StrayValue, ...]]:
+        pair = read_pair(case_id, found[case_id], wanted[case_id], labels, manifest=manifest)
+        rows = evaluate_case(
+            pair.prediction[0],
+            pair.reference[0],
             labels=labels,
-            spacing_mm=grid_of(reference).spacing_mm,
+            spacing_mm=grid_of(pair.reference).spacing_mm,
             case_id=case_id,
             tolerance_mm=tolerance_mm,
         )
+        return rows, pair.strays
 
     scores: list[CaseScore] = []
+    strays: list[StrayValue] = []
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-        for done, rows in enumerate(pool.map(score, sorted(wanted)), start=1):
+        for done, (rows, odd) in enumerate(pool.map(score, sorted(wanted)), start=1):
             scores += rows
+            strays += odd
             if progress is not None:
                 progress(done, len(wanted))
-    return scores_table(scores)
-
-
-def label_files(folder: Path) -> dict[str, Path]:
-    """Label maps of a folder by case id; hidden files are left out.
-
-    Args:
-        folder: The folder; its subfolders are not searched.
-
-    Raises:
-        UsageError: There is no such folder, or no label map in it.
-    """
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder of label maps")
-    files = {}
-    for path in sorted(folder.iterdir()):
-        suffix = next((end for end in IMAGE_SUFFIXES if path.name.endswith(end)), None)
-        if suffix is not None and not path.name.startswith("."):
-            files[path.name.removesuffix(suffix)] = path
-    if not files:
-        raise UsageError(f"{folder} holds no label map ({', '.join(IMAGE_SUFFIXES)})")
-    return files
+    return FolderScores(scores_table(scores), tuple(strays))

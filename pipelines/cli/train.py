@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -269,28 +269,39 @@ def evaluate(
     require_file(labels, "--labels")
     if images is not None:
         require_folder(images, "the folder of the images")
-    from pipelines.comparing.jobs import labels_of
+    from pipelines.comparing.jobs import labels_of, manifest_of
     from pipelines.comparing.worst_cases import images_of, worst_overlays
-    from segmed.evaluation import label_files, score_folders
+    from segmed.evaluation import compare_folders
+    from segmed.label_pairs import label_files, stray_lines
     from segmed.metrics import summarise, write_table
     from segmed.report import ReportContent, write_report
 
     named = labels_of(labels, references)
     shown = images_of(images, sorted(label_files(references))) if images else {}
-    scores = score_folders(
+    scored = compare_folders(
         predictions,
         references,
         labels=named,
+        manifest=manifest_of(labels),
         tolerance_mm=tolerance_mm,
         progress=counting("scored"),
     )
+    scores, odd = scored.table, stray_lines(scored.strays)
     summary = summarise(scores)
     out.mkdir(parents=True, exist_ok=True)
     write_table(scores, out / "scores.csv")
     write_table(summary, out / "summary.csv")
-    overlays = worst_overlays(scores, images=shown, predictions=predictions, references=references)
+    overlays = worst_overlays(
+        scores,
+        images=shown,
+        predictions=predictions,
+        references=references,
+        labels=named,
+        manifest=manifest_of(labels),
+    )
     content = ReportContent(
         title="Evaluation",
+        warnings=odd,
         scores={predictions.name: scores},
         overlays=overlays if images else (),
     )
@@ -307,7 +318,11 @@ def evaluate(
         "n_false_positive",
         "n_both_empty",
     ]
-    emit({"summary": summary.to_dict("records")}, table(rows, columns), as_json=as_json)
+    record = {
+        "summary": summary.to_dict("records"),
+        "strays": [asdict(stray) for stray in scored.strays],
+    }
+    emit(record, [*table(rows, columns), *odd], as_json=as_json)
 
 
 def _budget(budget: str | None, epochs: int | None) -> Budget:

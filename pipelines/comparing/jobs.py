@@ -235,20 +235,36 @@ def labels_of(path: Path | None, references: Path) -> tuple[LabelClass, ...]:
     """
     if path is not None:
         return _labels_from(path)
-    if not references.is_dir():
-        raise UsageError(f"{references} is no folder of label maps")
-    import numpy as np  # noqa: PLC0415 - as below
+    # These read images; trainings and comparisons need none of it before they start.
+    from segmed.label_pairs import label_files  # noqa: PLC0415 - see above
+    from segmed.manifest.found_structures import (  # noqa: PLC0415 - see above
+        found_structures,
+        segments_at,
+    )
+    from segmed.manifest.label_values import label_facts  # noqa: PLC0415 - see above
 
-    from segmed.io import read_label  # noqa: PLC0415 - reads images
-
+    files = [path.name for path in label_files(references).values()]
+    if any(segments_at(references / name) for name in files):
+        return found_structures(references, files)[0]
     values: set[int] = set()
-    for file in sorted(references.iterdir()):
-        if file.is_file() and not file.name.startswith("."):
-            values |= set(np.unique(np.asarray(read_label(file))).tolist())
+    for name in files:
+        values |= set(label_facts(references / name).voxels)
     values.discard(0)
     if not values:
         raise UsageError(f"the label maps in {references} hold no structure; name them: --labels")
     return tuple(LabelClass(name=f"label{value}", value=value) for value in sorted(values))
+
+
+def manifest_of(path: Path | None) -> Manifest | None:
+    """The manifest that names the labels, if that is what the file is."""
+    if path is None:
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    is_manifest = isinstance(content, dict) and {"labels", "channels", "training"} <= set(content)
+    return read_manifest(path) if is_manifest else None
 
 
 def _labels_from(path: Path) -> tuple[LabelClass, ...]:

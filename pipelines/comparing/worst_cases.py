@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from segmed.errors import UsageError
-from segmed.evaluation import label_files
 from segmed.geometry import require_same_grid
 from segmed.inference.inputs import IMAGE_SUFFIXES
 from segmed.io import grid_of, read_image, read_label
+from segmed.label_pairs import label_files
+from segmed.manifest import LabelClass, Manifest, read_reference
 from segmed.report import OverlayItem
 
 SHOWN_CASES = 5
@@ -57,6 +58,8 @@ def worst_overlays(
     images: dict[str, Path],
     predictions: Path,
     references: Path,
+    labels: Sequence[LabelClass] = (),
+    manifest: Manifest | None = None,
     most: int = SHOWN_CASES,
 ) -> Iterator[OverlayItem]:
     """The cases with the lowest mean Dice, the worst first, read one at a time.
@@ -66,6 +69,8 @@ def worst_overlays(
         images: The image of each case.
         predictions: Folder of the label maps that were scored.
         references: Folder of their references.
+        labels: Structures that segments of DICOM segmentations are matched to.
+        manifest: The set of the references, if it merges, drops or renames what they contain.
         most: How many to show; cases without any Dice (nothing there, nothing found) are not.
 
     Raises:
@@ -76,8 +81,11 @@ def worst_overlays(
     for number, (case, dice) in enumerate(means.head(most).items()):
         case_id = str(case)
         image = read_image(images[case_id])
-        reference = read_label(wanted[case_id], like=image)
-        prediction = read_label(found[case_id], like=image)
+        prediction = read_label(found[case_id], like=image, labels=labels)
+        if manifest is None:
+            reference = read_label(wanted[case_id], like=image, labels=labels)
+        else:
+            reference = read_reference(manifest, wanted[case_id], like=image)
         grid = grid_of(image)
         names = (f"the image of {case_id}", "its reference")
         require_same_grid(grid, grid_of(reference), names=names)

@@ -1,0 +1,144 @@
+"""Predictions and references of one name: found, read on one grid, their odd values counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from segmed.errors import UsageError
+from segmed.geometry import require_same_grid, same_grid
+from segmed.io import grid_of, read_label, source_of
+from segmed.io.dicom.header import looks_like_dicom
+from segmed.io.joining import require_joinable
+from segmed.manifest.label_values import counts_in
+from segmed.manifest.reference import as_meant, stored_structures
+from segmed.manifest.schema import Manifest
+from segmed.metatensor import MetaTensor
+from segmed.structures import LabelClass
+
+LABEL_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".tif", ".tiff",
+                  ".dcm")  # fmt: skip
+"""Files that are taken for label maps, the longest suffix first."""
+
+
+@dataclass(frozen=True)
+class StrayValue:
+    """A value in a label map that is no label: it enters no score.
+
+    Attributes:
+        case: Case id.
+        side: `prediction` or `reference`.
+        value: The value.
+        voxels: Voxels that have it.
+    """
+
+    case: str
+    side: str
+    value: int
+    voxels: int
+
+
+@dataclass(frozen=True)
+class LabelPair:
+    """A prediction and its reference on one grid.
+
+    Attributes:
+        prediction: `[1, *spatial]` integers.
+        reference: The same of the reference.
+        strays: Values of both that are no label.
+    """
+
+    prediction: MetaTensor
+    reference: MetaTensor
+    strays: tuple[StrayValue, ...]
+
+
+def label_files(folder: Path) -> dict[str, Path]:
+    """Label maps of a folder by case id; hidden files are left out.
+
+    Args:
+        folder: The folder; its subfolders are not searched.
+
+    Raises:
+        UsageError: There is no such folder, or no label map in it.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder of label maps")
+    files = {}
+    for path in sorted(folder.iterdir()):
+        suffix = next((end for end in LABEL_SUFFIXES if path.name.endswith(end)), None)
+        if suffix is not None and not path.name.startswith("."):
+            files[path.name.removesuffix(suffix)] = path
+    if not files:
+        raise UsageError(f"{folder} holds no label map ({', '.join(LABEL_SUFFIXES)})")
+    return files
+
+
+def read_pair(
+    case: str,
+    prediction: Path,
+    reference: Path,
+    labels: Sequence[LabelClass],
+    *,
+    manifest: Manifest | None = None,
+) -> LabelPair:
+    """Read a prediction and its reference; segments of DICOM objects by name and code.
+
+    A DICOM segmentation, which may leave out empty slices, is put on the grid of the other.
+
+    Args:
+        case: Case id, for messages.
+        prediction: A label map.
+        reference: The label map that is right.
+        labels: Structures that are scored.
+        manifest: The set of the references, if it states how they are stored.
+
+    Raises:
+        ImageError: A file cannot be read correctly, has a segment that is no label, or they are of
+            two patients, studies or frames of reference.
+        GeometryError: They lie on different grids; the case is named.
+    """
+    stored = labels if manifest is None else stored_structures(manifest)
+    found = read_label(prediction, labels=labels)
+    right = read_label(reference, labels=stored)
+    if not same_grid(grid_of(found), grid_of(right)):
+        if _is_dicom(reference) and (not _is_dicom(prediction) or right.numel() < found.numel()):
+            right = read_label(reference, like=found, labels=stored)
+        elif _is_dicom(prediction):
+            found = read_label(prediction, like=right, labels=labels)
+    names = (f"the prediction of {case}", "its reference")
+    require_joinable([source_of(found), source_of(right)], names)
+    require_same_grid(grid_of(found), grid_of(right), names=names)
+    if manifest is not None:
+        right = as_meant(manifest, right)
+    known = {label.value for label in labels}
+    strays = [
+        StrayValue(case, side, value, voxels)
+        for side, label in (("prediction", found), ("reference", right))
+        for value, voxels in counts_in(label.as_tensor()).items()
+        if value != 0 and value not in known
+    ]
+    return LabelPair(found, right, tuple(strays))
+
+
+def stray_lines(strays: Sequence[StrayValue], most: int = 20) -> list[str]:
+    """One line for each case and side with values that are no label."""
+    by_place: dict[tuple[str, str], list[StrayValue]] = {}
+    for stray in strays:
+        by_place.setdefault((stray.side, stray.case), []).append(stray)
+    lines = []
+    for (side, case), found in by_place.items():
+        values = ", ".join(f"{one.value} ({one.voxels:,} voxels)" for one in found[:5])
+        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+        lines.append(
+            f"unknown: the {side} of {case} has values {values}{more} that are no label: they "
+            "enter no score; name them in --labels, or correct the file"
+        )
+    left = len(lines) - most
+    return lines[:most] + ([f"unknown: {left} more files have such values"] if left > 0 else [])
+
+
+def _is_dicom(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return looks_like_dicom(stream.read(132))
