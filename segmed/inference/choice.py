@@ -70,6 +70,8 @@ def make_engine(package: ModelPackage, request: EngineRequest) -> Engine:
         if request.device.type != "cpu":
             raise UsageError("engine 'openvino' runs on the CPU: give device cpu, or engine torch")
         return OpenVinoEngine(network, conversion)
+    if request.name == "compile" and request.device.type == "cuda":
+        return CudaEngine(network, request.device, compiled=True)
     if request.name == "compile":
         return TorchEngine(compiled(network), request.device, name="compile")
     if request.name == "torch":

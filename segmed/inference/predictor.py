@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,7 @@ from torch import Tensor
 from segmed.errors import UsageError
 from segmed.geometry import Grid
 from segmed.inference.choice import EngineRequest, MeasuredEngine, make_engine
+from segmed.inference.cuda_engine import CudaEngine, cuda_batch
 from segmed.inference.engine import Engine, resolve_device
 from segmed.inference.ensemble import averaged, mirrored, require_one_contract, slice_by_slice
 from segmed.inference.memory import (
@@ -30,7 +33,7 @@ from segmed.inference.memory import (
 from segmed.inference.postprocessing import cleaned
 from segmed.inference.sliding import NetworkFn, WindowRecipe, first_windows, sliding_slabs, zeros
 from segmed.inference.vocabulary import EngineName
-from segmed.inference.way_back import Piece, restored_pieces
+from segmed.inference.way_back import CUDA_PIECE_BYTES, Piece, restored_pieces
 from segmed.io import grid_of
 from segmed.metatensor import MetaTensor
 from segmed.package import ModelPackage
@@ -40,6 +43,9 @@ from segmed.preprocessing.placement import resampled, turned
 
 BATCH_VOXELS = 2**18
 """Aim for the voxels of a batch of windows on the CPU; more gains nothing there."""
+
+BLEND_SHARE = 0.8
+"""Share of free GPU memory that the blended map may take; beyond it blending is the CPU's."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,9 @@ class Segmentation:
 
 class Predictor:
     """Loads networks once and segments many images.
+
+    Several threads may share one predictor: engines work in fixed buffers, so images go through
+    the networks one after the other.
 
     Args:
         packages: One package, or several that share one contract: their probabilities are averaged.
@@ -95,10 +104,12 @@ class Predictor:
         self.tta = tta
         self.memory_gb = memory_gb
         window = self.plan.patch_size
-        self.batch = 1 if memory_gb is not None else max(1, BATCH_VOXELS // prod(window))
+        full = cuda_batch(window) if self.device.type == "cuda" else BATCH_VOXELS // prod(window)
+        self.batch = 1 if memory_gb is not None else max(1, full)
         shape = (self.batch, self.plan.in_channels, *window)
         request = EngineRequest(engine, self.device, shape, cache_dir)
         self.engines: list[Engine] = [make_engine(member, request) for member in members]
+        self._lock = threading.Lock()
         self._base_bytes = resident_bytes()
         self._seconds = 0.0
 
@@ -130,7 +141,22 @@ class Predictor:
             probabilities: Keep the class probabilities too.
         """
         start = time.perf_counter()
-        self._settle_engines(prepared)
+        with self._lock:
+            self._settle_engines(prepared)
+            label, probs, network_s = self._label_map(prepared, probabilities=probabilities)
+            if self._fell_back():
+                label, probs, network_s = self._label_map(prepared, probabilities=probabilities)
+        label = cleaned(label, self.plan.inference)
+        affine = torch.from_numpy(prepared.grid_in.affine_ras)
+        whole = MetaTensor(torch.from_numpy(label)[None], affine=affine)
+        seconds = time.perf_counter() - start
+        phases = {"network": network_s, "way_back": seconds - network_s}
+        return Segmentation(whole, probs, seconds, phases)
+
+    def _label_map(
+        self, prepared: Prepared, *, probabilities: bool
+    ) -> tuple[npt.NDArray[Any], Tensor | None, float]:
+        """Label values and probabilities on the input's grid, and the network's seconds."""
         self._seconds = 0.0
         grid = prepared.grid_in
         values = class_values(self.plan)
@@ -138,20 +164,37 @@ class Predictor:
         label = np.zeros(grid.shape, dtype=table.dtype)
         probs = _certain_background(len(values), grid.shape) if probabilities else None
         for piece in self.pieces(prepared):
-            label[piece.region] = table[most_probable(piece.probs)]
+            label[piece.region] = most_probable(piece.probs, table)
             if probs is not None:
                 probs[(slice(None), *piece.region)] = piece.probs.cpu()
-        label = cleaned(label, self.plan.inference)
-        whole = MetaTensor(torch.from_numpy(label)[None], affine=torch.from_numpy(grid.affine_ras))
-        seconds = time.perf_counter() - start
-        phases = {"network": self._seconds, "way_back": seconds - self._seconds}
-        return Segmentation(whole, probs, seconds, phases)
+        return label, probs, self._seconds
+
+    def _fell_back(self) -> bool:
+        """Whether an engine lost values to a narrow type and now runs in a wider one."""
+        changed = [e.fall_back() for e in self.engines if isinstance(e, CudaEngine)]
+        return any(changed)
 
     def pieces(self, prepared: Prepared) -> Iterator[Piece]:
-        """Probabilities on the input's grid, piece by piece as the windows advance."""
+        """Probabilities on the input's grid, piece by piece as the windows advance.
+
+        On a GPU with room for it the prepared volume, the blended map and the pieces stay there.
+        """
         recipe = self.recipe(tuple(prepared.tensor.shape[1:]))
-        slabs = sliding_slabs(self._timed(self._network()), prepared.tensor, recipe)
+        network, tensor = self._timed(self._network()), prepared.tensor
+        if self.device.type == "cuda":
+            if self._blends_on_gpu(prepared, recipe):
+                tensor = tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
+                tensor = tensor.to(self.engines[0].device, non_blocking=True)
+            else:
+                on_gpu = network
+                network = lambda windows: on_gpu(windows).cpu()  # noqa: E731 - one line says it
+        slabs = sliding_slabs(network, tensor, recipe)
         return restored_pieces(slabs, prepared.placement, recipe.sweep)
+
+    def _blends_on_gpu(self, prepared: Prepared, recipe: WindowRecipe) -> bool:
+        """Whether volume, blended map and pieces fit into free GPU memory beside the network."""
+        free, _ = torch.cuda.mem_get_info(self.engines[0].device)
+        return blend_bytes(prepared, recipe, self.plan.num_classes) <= BLEND_SHARE * free
 
     def recipe(self, shape: tuple[int, ...]) -> WindowRecipe:
         """How a prepared volume of this shape is walked."""
@@ -280,10 +323,38 @@ def shallowest_sweep(shape: Sequence[int], window: Sequence[int]) -> int:
     return sizes.index(min(sizes))
 
 
-def most_probable(probs: Tensor) -> npt.NDArray[np.int64]:
-    """Class index of the largest probability, the first of equals, `[*box]`."""
+def most_probable(probs: Tensor, table: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Label value of the largest probability, the first of equals.
+
+    Args:
+        probs: `[K, *box]`, on any device; one byte (or two) a voxel leave a GPU.
+        table: Label value of each class, `[K]`, uint8 or uint16.
+
+    Returns:
+        `[*box]`, of the table's type.
+    """
     # `max` takes a tenth of the time of `argmax` over a leading axis on the CPU.
-    return np.asarray(probs.max(dim=0).indices.cpu().numpy())
+    indices = probs.max(dim=0).indices
+    if not probs.is_cuda:
+        return np.asarray(table[indices.numpy()])
+    wide = table if table.dtype == np.uint8 else table.astype(np.int32)  # CUDA indexes no uint16
+    found = torch.from_numpy(wide).to(probs.device)[indices].cpu().numpy()
+    return np.asarray(found.astype(table.dtype, copy=False))
+
+
+def blend_bytes(prepared: Prepared, recipe: WindowRecipe, num_classes: int) -> int:
+    """GPU memory of a segmentation besides the network's: volume, window buffer, rows, pieces.
+
+    Args:
+        prepared: The prepared image.
+        recipe: Its windows.
+        num_classes: Classes, the background included.
+    """
+    shape = tuple(prepared.tensor.shape[1:])
+    volume = 4 * prepared.tensor.shape[0] * prod(shape)
+    rows = max(recipe.window[recipe.sweep], 1)
+    buffer = 4 * num_classes * prod(shape) * rows // max(shape[recipe.sweep], 1)
+    return volume + 3 * buffer + 4 * CUDA_PIECE_BYTES
 
 
 def _certain_background(num_classes: int, shape: Sequence[int]) -> Tensor:

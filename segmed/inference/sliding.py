@@ -95,7 +95,7 @@ def sliding_window(
     for corner, values in window_maps(network, padded, grid, recipe):
         if total is None:
             total = zeros((num_classes or values.shape[0], *grid.shape), values.device)
-        _add(total, values, grid.weight(corner), corner)
+        _add(total, values, grid.weight(corner, total.device), corner)
     assert total is not None  # a grid has at least one window
     return total[(slice(None), *inside)].cpu()
 
@@ -189,7 +189,7 @@ class _Buffer:
         """Blend one window in; it lies within the current row."""
         place = list(corner)
         place[self.axis] -= self.first
-        _add(self.sums, values, self.grid.weight(corner), tuple(place))
+        _add(self.sums, values, self.grid.weight(corner, self.sums.device), tuple(place))
 
     def finished(self, *, before: int) -> Iterator[Slab]:
         """Give the rows that no window from `before` on reaches, and move on to `before`."""
@@ -222,7 +222,7 @@ def zeros(shape: Sequence[int], device: torch.device) -> Tensor:
 
 def _add(total: Tensor, values: Tensor, weight: Tensor, corner: tuple[int, ...]) -> None:
     place = total[(slice(None), *_box(corner, tuple(weight.shape)))]
-    values, weight = values.to(total.device), weight.to(total.device)
+    values = values.to(total.device)
     depth = len(weight)
     step = depth if total.is_cuda else max(1, depth * SLAB_VOXELS // weight.numel())
     for low in range(0, depth, step):

@@ -22,6 +22,9 @@ from segmed.preprocessing.resampling import coordinates
 PIECE_BYTES = 32 * 2**20
 """Aim for the size of one piece of restored probabilities; a piece has at least one input row."""
 
+CUDA_PIECE_BYTES = 512 * 2**20
+"""The same on a GPU, where every piece costs a few dozen launches."""
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -60,14 +63,22 @@ def restored_pieces(slabs: Iterable[Slab], placement: Placement, sweep: int) -> 
 def _thin(slabs: Iterable[Slab], placement: Placement, sweep: int) -> Iterator[Slab]:
     """The same slabs in a few rows each, so that joining them to rows held copies little."""
     for slab in slabs:
-        step = piece_rows(slab.values.shape[0], placement, sweep)
+        step = piece_rows(slab.values, placement, sweep)
         for low in range(0, slab.values.shape[1 + sweep], step):
             size = min(step, slab.values.shape[1 + sweep] - low)
             yield Slab(slab.start + low, slab.values.narrow(1 + sweep, low, size))
 
 
-def piece_rows(num_classes: int, placement: Placement, sweep: int) -> int:
-    """Input rows in one piece, so that its probabilities stay near `PIECE_BYTES`."""
+def piece_rows(values: Tensor, placement: Placement, sweep: int) -> int:
+    """Input rows in one piece, so that its probabilities stay near the device's piece size.
+
+    Args:
+        values: `[K, ...]`, a slab; gives the number of classes and the device.
+        placement: How the target lies in the input.
+        sweep: The target axis that slabs run along.
+    """
+    num_classes = values.shape[0]
+    piece_bytes = CUDA_PIECE_BYTES if values.is_cuda else PIECE_BYTES
     others = [
         max(size, box)
         for axis, (size, box) in enumerate(
@@ -75,7 +86,7 @@ def piece_rows(num_classes: int, placement: Placement, sweep: int) -> int:
         )
         if axis != sweep
     ]
-    return max(1, PIECE_BYTES // (4 * num_classes * prod(others)))
+    return max(1, piece_bytes // (4 * num_classes * prod(others)))
 
 
 class _Rows:
@@ -115,7 +126,7 @@ def _pieces(
     rows: _Rows, placement: Placement, sweep: int, done: int, reach: int
 ) -> Iterator[Piece]:
     assert rows.held is not None
-    step = piece_rows(rows.held.shape[0], placement, sweep)
+    step = piece_rows(rows.held, placement, sweep)
     for low in range(done, reach, step):
         span = (low, min(low + step, reach))
         yield _piece(rows, placement, sweep, span)

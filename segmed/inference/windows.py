@@ -104,13 +104,35 @@ class WindowGrid:
         axes = zip(self.shape, self.window, self.starts, strict=True)
         return tuple(_normalised(*axis, self.blend) for axis in axes)
 
-    def weight(self, corner: tuple[int, ...]) -> Tensor:
-        """Share of the blended map that the window at `corner` contributes, `[*window]` float32."""
-        weight = self._profiles[-1][corner[-1]]
-        for axis in range(len(corner) - 2, -1, -1):
-            lead = self._profiles[axis][corner[axis]]
+    def weight(self, corner: tuple[int, ...], device: torch.device | None = None) -> Tensor:
+        """Share of the blended map that a window contributes.
+
+        Args:
+            corner: First voxel of the window.
+            device: Where the weights are computed; None for the CPU. Only the profiles travel.
+
+        Returns:
+            `[*window]` float32.
+        """
+        placed = self._profiles_on(device or torch.device("cpu"))
+        profiles = [axis[start] for axis, start in zip(placed, corner, strict=True)]
+        weight = profiles[-1]
+        for lead in reversed(profiles[:-1]):
             weight = lead.reshape(-1, *[1] * weight.ndim) * weight
         return weight
+
+    @cached_property
+    def _placed(self) -> dict[torch.device, tuple[dict[int, Tensor], ...]]:
+        return {}
+
+    def _profiles_on(self, device: torch.device) -> tuple[dict[int, Tensor], ...]:
+        """The profiles in a device's memory, copied there once."""
+        if device not in self._placed:
+            self._placed[device] = tuple(
+                {start: weights.to(device) for start, weights in axis.items()}
+                for axis in self._profiles
+            )
+        return self._placed[device]
 
 
 def _normalised(size: int, window: int, starts: Sequence[int], blend: Blend) -> dict[int, Tensor]:

@@ -6,11 +6,21 @@ import torch
 from torch import Tensor
 
 MEMORY_FORMAT = {2: torch.channels_last, 3: torch.channels_last_3d}
-"""Features innermost, for training: a third faster on a CPU, and what tensor cores want.
+"""Features innermost, for training on a CPU, which is a third faster so.
+
+Not on a GPU: group norm wants PyTorch's own order, and the transposes around it cost more than
+convolutions gain (forward and backward of a U-Net, two patches of 128 cubed, bf16, H200: 92 ms with
+features innermost, 67 ms without; compiled 41 ms either way).
 
 Not for inference: oneDNN's kernels for it lose digits (probabilities of small planned networks move
 by up to 7e-4 from float64's, against 7e-6 in PyTorch's own order), enough to change labels.
 """
+
+
+def training_format(spatial_dims: int, device: torch.device) -> torch.memory_format:
+    """Memory layout of weights and batches in training."""
+    return torch.contiguous_format if device.type == "cuda" else MEMORY_FORMAT[spatial_dims]
+
 
 NARROW_FEATURES = 8
 """Features of the finest level that decide whether one volume is convolved slowly."""

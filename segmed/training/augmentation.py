@@ -125,7 +125,7 @@ def source_size(patch_size: Sequence[int], draw: AugmentationDraw) -> tuple[int,
     """
     if not draw.is_spatial:
         return tuple(patch_size)
-    matrices = _matrices(draw, len(patch_size))
+    matrices = offset_matrices(draw, len(patch_size))
     reach = np.abs(matrices).max(axis=0) @ np.asarray(patch_size, dtype=np.float64)
     reach = reach + 4 * np.abs(draw.elastic_voxels).max() + 2
     return tuple(
@@ -154,7 +154,7 @@ def apply_augmentation(
     return _shade(image, draw), label
 
 
-def _matrices(draw: AugmentationDraw, axes: int) -> Floats:
+def offset_matrices(draw: AugmentationDraw, axes: int) -> Floats:
     """Per patch, the matrix from an offset in the result to the offset in the source, in voxels."""
     count = len(draw.zoom)
     matrix = np.broadcast_to(np.eye(axes), (count, axes, axes)).copy()
@@ -180,7 +180,7 @@ def _move(
         ),
         dim=-1,
     ).float()  # [*patch, axes]
-    matrix = torch.from_numpy(_matrices(draw, axes)).float().to(device)
+    matrix = torch.from_numpy(offset_matrices(draw, axes)).float().to(device)
     points = torch.einsum("bij,...j->b...i", matrix, offsets)  # [B, *patch, axes]
     if draw.elastic_voxels.any():
         bend = torch.from_numpy(draw.elastic_voxels).float().to(device)
@@ -256,7 +256,7 @@ def _per_patch(image: Tensor, values: Floats, rest: float, change: object) -> Te
 
 def _blur(patch: Tensor, sigma: float) -> Tensor:
     """Gaussian blur, one axis after the other."""
-    radius = max(1, int(3 * sigma + 0.5))
+    radius = blur_radius(sigma)
     offsets = torch.arange(-radius, radius + 1, device=patch.device, dtype=patch.dtype)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = kernel / kernel.sum()
@@ -266,6 +266,11 @@ def _blur(patch: Tensor, sigma: float) -> Tensor:
         smooth = F.conv1d(flat.transpose(0, 1), kernel.view(1, 1, -1)).transpose(0, 1)
         patch = smooth.reshape(lines.shape).movedim(-1, axis)
     return patch
+
+
+def blur_radius(sigma: float) -> int:
+    """Voxels of a Gaussian kernel on either side of its middle."""
+    return max(1, int(3 * sigma + 0.5))
 
 
 def _coarsen(patch: Tensor, zoom: float) -> Tensor:

@@ -58,6 +58,9 @@ def choose_device(name: str = "auto") -> Device:
     index = int(os.environ.get("LOCAL_RANK", "0")) if ":" not in name else int(name[5:])
     if index >= torch.cuda.device_count():
         raise UsageError(f"device {name!r}: only {torch.cuda.device_count()} GPUs are visible")
-    dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    with torch.cuda.device(index):
+        # PyTorch emulates bfloat16 on GPUs before Ampere, slower than float32.
+        is_native = torch.cuda.is_bf16_supported(including_emulation=False)
+    dtype = torch.bfloat16 if is_native else torch.float16
     label = torch.cuda.get_device_name(index)
     return Device(torch.device("cuda", index), dtype, f"cuda:{index} ({label}), {dtype} autocast")

@@ -13,8 +13,9 @@ STEP_PHASES = ("augment", "forward", "backward", "update")
 """What a step does, in order: copies and random changes; loss included in `forward`; `update` is
 clipping, the optimiser and the averaged weights."""
 
-PHASES = ("data", *STEP_PHASES, "validation", "checkpoint")
-"""All phases of an epoch; `data` is waiting for the next batch."""
+PHASES = ("data", *STEP_PHASES, "graph", "validation", "checkpoint")
+"""All phases of an epoch; `data` is waiting for the next batch, `graph` the steps of a captured
+graph, whose phases cannot be told apart."""
 
 
 class StepTimer:
@@ -22,10 +23,14 @@ class StepTimer:
 
     Args:
         device: Where the step runs; on a GPU the marks are events of its stream.
+
+    Attributes:
+        is_paused: Marks are ignored.
     """
 
     def __init__(self, device: Device) -> None:
         self._device = device
+        self.is_paused = False
         self._marks: list[float | torch.cuda.Event] = []
 
     def begin(self) -> None:
@@ -35,6 +40,8 @@ class StepTimer:
 
     def mark(self) -> None:
         """A phase ends."""
+        if self.is_paused:  # a captured graph cannot hold timed events
+            return
         if not self._device.is_cuda:
             self._marks.append(time.monotonic())
             return

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from segmed.errors import TrainingError
 from segmed.losses import make_loss
 from segmed.models import build_model
-from segmed.models.fast_kernels import MEMORY_FORMAT
+from segmed.models.fast_kernels import training_format
 from segmed.plan.schema import NetworkPlan, Plan, Recipe
 from segmed.training.data import Batch, augment
 from segmed.training.device import Device
@@ -45,16 +46,19 @@ class Trainer:
             **self.settings.options,
         )
         self.network.to(device.torch_device)
-        self.network.to(memory_format=MEMORY_FORMAT[plan.spatial_dims])  # type: ignore[call-overload]  # missing from the stub
+        self._format = training_format(plan.spatial_dims, device.torch_device)
+        self.network.to(memory_format=self._format)  # type: ignore[call-overload]  # missing from the stub
         self.loss = make_loss(self.settings.loss, num_classes=plan.num_classes)
-        self.optimizer = make_optimizer(self.network, plan.recipe, self.settings.learning_rate)
+        self.optimizer = make_optimizer(
+            self.network, plan.recipe, self.settings.learning_rate, device=device
+        )
         self.averaged = {
             name: tensor.detach().clone()
             for name, tensor in self.network.state_dict().items()
             if plan.recipe.ema_decay > 0
         }
-        needs_scaler = device.autocast_dtype is torch.float16
-        self._scaler = torch.amp.GradScaler(device.torch_device.type, enabled=needs_scaler)
+        self.needs_scaler = device.autocast_dtype is torch.float16
+        self._scaler = torch.amp.GradScaler(device.torch_device.type, enabled=self.needs_scaler)
         wrapped = crew.wrap(self.network, device)
         self._forward: nn.Module = torch.compile(wrapped) if compiled else wrapped  # type: ignore[assignment]  # compiled: a callable to the stub
         self.timer = StepTimer(device)
@@ -72,16 +76,44 @@ class Trainer:
             The loss, a scalar on the device (not yet waited for).
         """
         self.timer.begin()
-        self.network.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.plan.recipe, self.settings.learning_rate, progress)
+        self.set_learning_rate(progress)
         image, label = augment(batch, self.plan, self.device)
-        image = image.contiguous(memory_format=MEMORY_FORMAT[self.plan.spatial_dims])
+        image = self.in_memory_format(image)
         self.timer.mark()
+        loss = self.update(image, label)
+        self.average(self.ema_weight(step))
+        self.timer.mark()
+        return loss
+
+    def set_learning_rate(self, progress: float) -> None:
+        """Set the learning rate for a share of the budget that is spent."""
+        rate = learning_rate(self.plan.recipe, self.settings.learning_rate, progress)
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def in_memory_format(self, image: Tensor) -> Tensor:
+        """A batch in the memory layout of the network's weights."""
+        return image.contiguous(memory_format=self._format)
+
+    def update(self, image: Tensor, label: Tensor) -> Tensor:
+        """Forward pass, loss, backward pass, clipping and the optimiser's step.
+
+        Args:
+            image: `[B, C, *patch]`, augmented.
+            label: Class indices, `[B, *patch]`.
+
+        Returns:
+            The loss, a scalar on the device (not yet waited for).
+        """
+        self.network.train()
         with torch.autocast(
             self.device.torch_device.type,
             dtype=self.device.autocast_dtype,
             enabled=self.device.autocast_dtype is not None,
+            cache_enabled=not self.device.is_cuda,  # a graph must cast the weights in every replay
         ):
             loss: Tensor = self.loss(self._forward(image), label)
         self.timer.mark()
@@ -92,23 +124,60 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self._parameters, self.plan.recipe.gradient_clip)
         self._scaler.step(self.optimizer)
         self._scaler.update()
-        if self.averaged:
-            self._average(step)
-        self.timer.mark()
         return loss.detach()
 
-    def _average(self, step: int) -> None:
-        """Move the averaged weights towards the present ones; faster at the start."""
-        decay = min(self.plan.recipe.ema_decay, (1 + step) / (10 + step))
+    def ema_weight(self, step: int) -> float:
+        """Share of the present weights that enters the averaged ones; larger at the start."""
+        return 1.0 - min(self.plan.recipe.ema_decay, (1 + step) / (10 + step))
+
+    def average(self, weight: float | Tensor) -> None:
+        """Move the averaged weights towards the present ones.
+
+        Args:
+            weight: From `ema_weight`; a scalar on the device where a graph reads it.
+        """
+        if not self.averaged:
+            return
         state = self.network.state_dict()
         floating = [name for name, tensor in state.items() if tensor.is_floating_point()]
-        torch._foreach_lerp_(
-            [self.averaged[name] for name in floating],
-            [state[name] for name in floating],
-            1.0 - decay,
-        )
+        averaged = [self.averaged[name] for name in floating]
+        present = [state[name] for name in floating]
+        if isinstance(weight, Tensor):
+            change = torch._foreach_sub(present, averaged)
+            torch._foreach_mul_(change, weight)
+            torch._foreach_add_(averaged, change)
+        else:
+            torch._foreach_lerp_(averaged, present, weight)
         for name in state.keys() - set(floating):
             self.averaged[name].copy_(state[name])
+
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """Undo in place whatever steps change within the block: weights, averages, moments."""
+        before = self._tensors()
+        values = [tensor.detach().clone() for tensor in before]
+        kept = {id(tensor) for tensor in before}
+        yield
+        with torch.no_grad():
+            for tensor, value in zip(before, values, strict=True):
+                tensor.copy_(value)
+            for tensor in self._tensors():
+                if id(tensor) not in kept:
+                    tensor.zero_()  # moments that the block has made
+
+    def _tensors(self) -> list[Tensor]:
+        moments = [
+            value
+            for state in self.optimizer.state.values()
+            for value in state.values()
+            if isinstance(value, Tensor)
+        ]
+        return [
+            *self.network.parameters(),
+            *self.network.buffers(),
+            *self.averaged.values(),
+            *moments,
+        ]
 
     def final_state(self) -> dict[str, Tensor]:
         """The weights to be used: averaged where the recipe averages, on the CPU."""
@@ -134,24 +203,43 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """The parts of a checkpoint that belong to the trainer."""
+        optimizer = self.optimizer.state_dict()
+        for group in optimizer["param_groups"]:
+            group["lr"] = float(group["lr"])
         return {
             "model": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": optimizer,
             "averaged": self.averaged,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take over the trainer's parts of a checkpoint."""
         self.network.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        # The checkpoint may come from another device, whose optimiser has other kernels.
+        groups = [
+            {**saved, **{name: own[name] for name in (*KERNELS, "lr") if name in own}}
+            for saved, own in zip(
+                state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True
+            )
+        ]
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         if self.averaged.keys() != state["averaged"].keys():
             raise TrainingError("the checkpoint was trained with another ema_decay")
         for name, tensor in state["averaged"].items():
             self.averaged[name].copy_(tensor)
 
 
-def make_optimizer(network: nn.Module, recipe: Recipe, peak: float) -> torch.optim.Optimizer:
-    """The recipe's optimiser; norms and biases are not decayed."""
+KERNELS = ("foreach", "fused", "capturable")
+"""Options of an optimiser that choose its kernels, not what it computes."""
+
+
+def make_optimizer(
+    network: nn.Module, recipe: Recipe, peak: float, *, device: Device
+) -> torch.optim.Optimizer:
+    """The recipe's optimiser; norms and biases are not decayed.
+
+    On a GPU it is fused, and AdamW's learning rate is a tensor, so that a graph can hold its step.
+    """
     matrices = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
     vectors = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [
@@ -160,4 +248,7 @@ def make_optimizer(network: nn.Module, recipe: Recipe, peak: float) -> torch.opt
     ]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=peak, momentum=0.99, nesterov=True)
-    return torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.99))
+    if not device.is_cuda:
+        return torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.99))
+    rate = torch.tensor(peak, device=device.torch_device)
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99), fused=True, capturable=True)

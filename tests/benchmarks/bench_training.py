@@ -35,7 +35,7 @@ from segmed.training import Budget, Settings, choose_device, fit
 from segmed.training.data import make_batch, one_ahead
 from segmed.training.distributed import Crew
 from segmed.training.sampling import TrainingCase
-from segmed.training.trainer import MEMORY_FORMAT, Trainer
+from segmed.training.trainer import Trainer
 from tests.benchmarks.training_2d import train_membranes, train_vessels
 from tests.benchmarks.training_runs import Runs, train_ours, train_peer
 from tests.benchmarks.training_table import write_table
@@ -118,7 +118,7 @@ def compare_steps(plan: Plan, cases: list[TrainingCase], *, steps: int, rounds: 
     whole = slice(0, batch_size)
     batches = one_ahead(lambda n: make_batch(cases, plan, seed=0, step=n, share=whole), 0)
     resident = torch.randn(batch_size, plan.in_channels, *plan.patch_size)
-    resident = resident.contiguous(memory_format=MEMORY_FORMAT[plan.spatial_dims])
+    resident = trainer.in_memory_format(resident)
     numbers = iter(range(10**6))
 
     def train() -> None:
