@@ -60,6 +60,27 @@ def foreground_sums(flat: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(overlaps, 1), torch.stack(sizes, 1)
 
 
+def mean_nll(log_probs: Tensor, target: Tensor) -> Tensor:
+    """Mean negative log-likelihood of the target classes.
+
+    Args:
+        log_probs: `[B, K, *spatial]`.
+        target: `[B, *spatial]`, class indices.
+
+    Returns:
+        A scalar. Gathered where only deterministic algorithms are allowed on a GPU, where PyTorch's
+        own loss over volumes has none.
+    """
+    if log_probs.is_cuda and torch.are_deterministic_algorithms_enabled():
+        return gathered_nll(log_probs, target)
+    return F.nll_loss(log_probs, target)
+
+
+def gathered_nll(log_probs: Tensor, target: Tensor) -> Tensor:
+    """The same as `mean_nll`, by a gather over the classes."""
+    return -log_probs.gather(1, target.unsqueeze(1)).mean()
+
+
 class DiceCELoss(nn.Module):
     """Soft Dice plus cross-entropy, equally weighted.
 
@@ -94,4 +115,4 @@ class DiceCELoss(nn.Module):
             include_background=self.include_background,
             batch_dice=self.batch_dice,
         )
-        return dice + F.nll_loss(log_probs, target)
+        return dice + mean_nll(log_probs, target)

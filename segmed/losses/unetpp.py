@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segmed.losses.dice_ce import soft_dice_loss
+from segmed.losses.dice_ce import mean_nll, soft_dice_loss
 
 CROSS_ENTROPY_WEIGHT = 0.5
 
@@ -44,7 +44,7 @@ class BCEDiceLoss(nn.Module):
             probs = logits.sigmoid()
         else:
             log_probs = F.log_softmax(logits, dim=1)
-            entropy = F.nll_loss(log_probs, target)
+            entropy = mean_nll(log_probs, target)
             probs = log_probs.exp()
         dice = soft_dice_loss(probs, target, include_background=False, batch_dice=False)
         return CROSS_ENTROPY_WEIGHT * entropy + dice

@@ -56,7 +56,8 @@ def resize_linear(tensor: Tensor, size: Sequence[int]) -> Tensor:
     """Linear interpolation with half-voxel centres (`align_corners=False`).
 
     Volumes on a CPU go axis by axis through sparse weights held as matrices, which is three times
-    faster than PyTorch's trilinear kernel and equal to it in all but the last bits.
+    faster than PyTorch's trilinear kernel and equal to it in all but the last bits. So does all
+    else where only deterministic algorithms are allowed: PyTorch has no such gradient on a GPU.
 
     Args:
         tensor: `[B, C, *spatial]`.
@@ -68,24 +69,27 @@ def resize_linear(tensor: Tensor, size: Sequence[int]) -> Tensor:
     target = list(size)
     if list(tensor.shape[2:]) == target:
         return tensor
-    if tensor.ndim == 5 and tensor.is_cpu and not torch.compiler.is_compiling():
+    is_exact = not tensor.is_cpu and torch.are_deterministic_algorithms_enabled()
+    is_fast = tensor.ndim == 5 and tensor.is_cpu and not torch.compiler.is_compiling()
+    if is_exact or is_fast:
         return _resize_by_matrices(tensor, target)
     return F.interpolate(tensor, size=target, mode=MODES[len(target)], align_corners=False)
 
 
-def _resize_by_matrices(volume: Tensor, size: Sequence[int]) -> Tensor:
-    for axis in (4, 3, 2):
-        if volume.shape[axis] == size[axis - 2]:
+def _resize_by_matrices(image: Tensor, size: Sequence[int]) -> Tensor:
+    last = image.ndim - 1
+    for axis in range(last, 1, -1):
+        if image.shape[axis] == size[axis - 2]:
             continue
-        weights = _weights(volume.shape[axis], size[axis - 2]).to(volume.dtype)  # [out, in]
-        if axis == 4:
-            volume = volume @ weights.T
-        elif axis == 3:
-            volume = weights @ volume
+        weights = _weights(image.shape[axis], size[axis - 2]).to(image)  # [out, in]
+        if axis == last:
+            image = image @ weights.T
+        elif axis == last - 1:
+            image = weights @ image
         else:
-            rest = volume.shape[3:]
-            volume = (weights @ volume.flatten(3)).view(*volume.shape[:2], -1, *rest)
-    return volume
+            rest = image.shape[3:]
+            image = (weights @ image.flatten(3)).view(*image.shape[:2], -1, *rest)
+    return image
 
 
 @lru_cache(maxsize=64)

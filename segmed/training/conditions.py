@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from segmed.errors import UsageError, unknown_name
 from segmed.manifest.schema import Manifest
@@ -43,9 +45,25 @@ def same_bits(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
+    # Read by cuBLAS when a process first uses it; without it PyTorch refuses matrix products.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+def require_deterministic(network: nn.Module, architecture: str, *, is_cuda: bool) -> None:
+    """Require that every layer has an algorithm that gives the same bits each time.
+
+    Raises:
+        UsageError: On a GPU the network pools volumes, whose gradient PyTorch adds up in any order.
+    """
+    has_pools = any(isinstance(module, nn.MaxPool3d) for module in network.modules())
+    if is_cuda and has_pools and torch.are_deterministic_algorithms_enabled():
+        raise UsageError(
+            f"--deterministic cannot be kept for {architecture} in 3D on a GPU: max pooling of "
+            "volumes has no deterministic gradient there; use --device cpu, or leave it out"
+        )

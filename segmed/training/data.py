@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -183,8 +183,11 @@ def augment(batch: Batch, plan: Plan, device: Device) -> tuple[Tensor, Tensor]:
     return apply_augmentation(image, label, batch.draw, plan.patch_size)
 
 
-def one_ahead(make: Callable[[int], Batch], first: int) -> Iterator[Batch]:
-    """Batches of the steps from `first` on; the next one is made while the last one is used."""
+Work = TypeVar("Work")
+
+
+def one_ahead(make: Callable[[int], Work], first: int) -> Iterator[Work]:
+    """Host work of the steps from `first` on; the next one is made while the last one is used."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         coming = pool.submit(make, first)
         for step in range(first + 1, 2**62):

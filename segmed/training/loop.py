@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,16 +29,8 @@ from segmed.training.checkpoint import (
     write_history,
 )
 from segmed.training.clock import Clock
-from segmed.training.conditions import check_request, same_bits
-from segmed.training.data import (
-    Batch,
-    load_cases,
-    make_batch,
-    norms_of,
-    one_ahead,
-    place_cases,
-    warn_of_losses,
-)
+from segmed.training.conditions import check_request, require_deterministic, same_bits
+from segmed.training.data import load_cases, norms_of, warn_of_losses
 from segmed.training.device import Device, choose_device
 from segmed.training.distributed import Crew, join_crew
 from segmed.training.finish import save_package
@@ -52,6 +44,7 @@ from segmed.training.memory import (
 from segmed.training.phases import STEP_PHASES
 from segmed.training.sampling import TrainingCase
 from segmed.training.settings import EpochResult, Settings
+from segmed.training.stepping import Steps, make_steps
 from segmed.training.trainer import Trainer
 from segmed.training.validation import validate
 from segmed.training.weights import start_from
@@ -61,7 +54,7 @@ log = logging.getLogger(__name__)
 TIMED_STEPS = 4
 """Steps after which the length of an epoch is foretold."""
 
-_TALLY = ("steps", "loss", "data", *STEP_PHASES, "checkpoint")
+_TALLY = ("steps", "loss", "data", *STEP_PHASES, "graph", "checkpoint")
 """Running sums of the epoch under way."""
 
 HISTORY = "history.jsonl"
@@ -149,7 +142,7 @@ class _Run:
     job: _Job
     plan: Plan
     trainer: Trainer
-    training: list[TrainingCase]
+    steps: Steps
     held_out: list[TrainingCase]
     identity: dict[str, object]
     device: Device
@@ -179,16 +172,17 @@ class _Run:
         need = estimate_step_bytes(job.architecture, options, plan, batch_size=part)
         require_memory(need, device, plan, batch_size=part)
         cache_dir = settings.cache_dir or job.out_dir.parent / "cache"
-        training = place_cases(load_cases(manifest, inside, plan, cache_dir), device)
+        training = load_cases(manifest, inside, plan, cache_dir)
         torch.manual_seed(settings.seed)
         trainer = Trainer(
             job.architecture, plan, device=device, crew=crew, compiled=settings.compile
         )
+        require_deterministic(trainer.network, job.architecture, is_cuda=device.is_cuda)
         run = cls(
             job=job,
             plan=plan,
             trainer=trainer,
-            training=training,
+            steps=make_steps(trainer, training, crew=crew, seed=settings.seed),
             held_out=load_cases(manifest, held_out, plan, cache_dir) if crew.leads else [],
             identity={
                 "architecture": job.architecture,
@@ -225,11 +219,11 @@ class _Run:
             self.is_reused = True
             return
         length = self.plan.recipe.iterations_per_epoch
-        batches = one_ahead(self._make_batch, self.step)
+        works = self.steps.works(self.step)
         waits_since = time.monotonic()
-        for batch in batches:
+        for work in works:
             self.tally["data"] += time.monotonic() - waits_since
-            self._take_step(batch)
+            self._take_step(work)
             ends_epoch = self.step % length == 0
             spent = self.crew.agree(self._progress()) >= 1.0
             if self.step == TIMED_STEPS or (spent and self.step < TIMED_STEPS):
@@ -246,18 +240,7 @@ class _Run:
             if not ends_epoch and self._checkpoint_is_due():
                 self._save(LAST)
             waits_since = time.monotonic()
-        batches.close()  # type: ignore[attr-defined]  # a generator has it
-
-    def _make_batch(self, step: int) -> Batch:
-        batch_size = self.crew.whole_batch(self.plan.recipe.batch_size)
-        return make_batch(
-            self.training,
-            self.plan,
-            seed=self.job.settings.seed,
-            step=step,
-            share=self.crew.share(batch_size),
-            batch_size=batch_size,
-        )
+        works.close()  # type: ignore[attr-defined]  # a generator has it
 
     def _progress(self) -> float:
         """Share of the budget spent, keeping time aside for the last validation."""
@@ -267,21 +250,25 @@ class _Run:
             steps_per_epoch=self.plan.recipe.iterations_per_epoch,
         )
 
-    def _take_step(self, batch: Batch) -> None:
+    def _take_step(self, work: Any) -> None:
         begin = time.monotonic()
-        torch.manual_seed(self.job.settings.seed * 1_000_003 + self.step)  # dropout, by step
         progress = self.crew.agree(self._progress())
-        loss = self.crew.mean(float(self.trainer.step(batch, step=self.step, progress=progress)))
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss} at step {self.step} with cases {', '.join(batch.case_ids)}; "
-                "check these cases (segmed manifest check), or lower the learning rate in the plan"
-            )
+        loss = self.steps.take(work, step=self.step, progress=progress)
+        self._count(self.crew.mean(loss), work.case_ids)
         self.step += 1
         self.fastest_s = min(self.fastest_s, time.monotonic() - begin)
         self.tally["steps"] += 1
+
+    def _count(self, loss: float, case_ids: Sequence[str] = ()) -> None:
+        """Add up losses that became known, and the seconds of their phases."""
+        if not math.isfinite(loss):
+            cases = f" with cases {', '.join(case_ids)}" if case_ids else ""
+            raise TrainingError(
+                f"the loss is {loss} at or shortly before step {self.step}{cases}; check the "
+                "cases (segmed manifest check), or lower the learning rate in the plan"
+            )
         self.tally["loss"] += loss
-        for phase, seconds in self.trainer.timer.seconds().items():
+        for phase, seconds in self.steps.phases().items():
             self.tally[phase] += seconds
 
     def _foretell(self, length: int) -> None:
@@ -300,6 +287,7 @@ class _Run:
             )
 
     def _end_epoch(self, *, is_last: bool) -> EpochResult:
+        self._count(self.steps.flush())
         begin = time.monotonic()
         val_loss: float | None = None
         val_dice: dict[str, float] = {}
@@ -322,6 +310,7 @@ class _Run:
             phases_s={
                 "data": self.tally["data"],
                 **{phase: self.tally[phase] for phase in STEP_PHASES},
+                **({"graph": self.tally["graph"]} if self.tally["graph"] else {}),
                 "validation": time.monotonic() - begin,
                 "checkpoint": self.tally["checkpoint"],
             },
@@ -347,6 +336,7 @@ class _Run:
     def _save(self, name: str) -> None:
         if not self.crew.leads:
             return
+        self._count(self.steps.flush())
         begin = time.monotonic()
         records = [result.as_record() for result in self.history]
         checkpoint = Checkpoint(

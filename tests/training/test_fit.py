@@ -56,7 +56,7 @@ def test_training_leaves_checkpoints_history_and_a_package(undisturbed: Path) ->
     assert package.provenance["curves"]["step"] == [4, 8]
     assert all(value > 0 for value in package.provenance["curves"]["train_loss"])
     phases = package.provenance["phases_s"]
-    assert set(phases) == set(PHASES)
+    assert set(phases) == set(PHASES) - {"graph"}
     assert min(phases["forward"], phases["backward"], phases["validation"]) > 0
     assert 100 < package.provenance["peak_memory_mb"] < 20_000
 

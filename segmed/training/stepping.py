@@ -1,0 +1,152 @@
+"""Steps of a training, eager or as a captured graph, behind one interface for the loop."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+
+from segmed.plan.schema import Plan
+from segmed.training.data import Batch, make_batch, one_ahead, place_cases
+from segmed.training.distributed import Crew
+from segmed.training.graph_step import GraphStep, why_no_graph
+from segmed.training.resident import PatchRows
+from segmed.training.sampling import TrainingCase
+from segmed.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+
+class Steps(Protocol):
+    """Takes the steps of one training, in order."""
+
+    def works(self, first: int) -> Iterator[Any]:
+        """The host's work for each step from `first` on, made ahead of its use."""
+        ...
+
+    def take(self, work: Any, *, step: int, progress: float) -> float:
+        """Take one step.
+
+        Args:
+            work: From `works`.
+            step: Number of the step.
+            progress: Share of the budget that is spent.
+
+        Returns:
+            Sum of the losses that became known, of this step or of several; NaN if one is NaN.
+        """
+        ...
+
+    def flush(self) -> float:
+        """Wait for all steps; the sum of the losses not yet known."""
+        ...
+
+    def phases(self) -> dict[str, float]:
+        """Seconds by phase since the last call, see `segmed.training.phases.PHASES`."""
+        ...
+
+
+def make_steps(trainer: Trainer, cases: Sequence[TrainingCase], *, crew: Crew, seed: int) -> Steps:
+    """The fastest way to take steps on the trainer's device.
+
+    Args:
+        trainer: Network and optimiser; a checkpoint is loaded before.
+        cases: Prepared cases, on the host.
+        crew: The processes that train together.
+        seed: Seed of the run.
+    """
+    reason = why_no_graph(trainer, cases, trainer.device, crew)
+    if not reason:
+        return GraphSteps(trainer, cases, seed=seed)
+    if trainer.device.is_cuda:
+        log.info("training steps are not captured as a graph: %s", reason)
+    return EagerSteps(trainer, cases, crew=crew, seed=seed)
+
+
+class EagerSteps:
+    """Batches made on the host (or cut from cases on the GPU), one call a kernel.
+
+    Args:
+        trainer: Network and optimiser.
+        cases: Prepared cases, on the host; they move to the GPU where they fit.
+        crew: The processes that train together.
+        seed: Seed of the run.
+    """
+
+    def __init__(
+        self, trainer: Trainer, cases: Sequence[TrainingCase], *, crew: Crew, seed: int
+    ) -> None:
+        self._trainer = trainer
+        self._cases = place_cases(cases, trainer.device)
+        self._crew = crew
+        self._seed = seed
+
+    def works(self, first: int) -> Iterator[Batch]:
+        """Batches of the steps from `first` on."""
+        return one_ahead(self._make_batch, first)
+
+    def take(self, work: Batch, *, step: int, progress: float) -> float:
+        """Take one step and wait for its loss."""
+        torch.manual_seed(self._seed * 1_000_003 + step)  # dropout, by step
+        return float(self._trainer.step(work, step=step, progress=progress))
+
+    def flush(self) -> float:
+        """Nothing is left: every step was waited for."""
+        return 0.0
+
+    def phases(self) -> dict[str, float]:
+        """Seconds of each phase of the step that ended last."""
+        return self._trainer.timer.seconds()
+
+    def _make_batch(self, step: int) -> Batch:
+        plan: Plan = self._trainer.plan
+        batch_size = self._crew.whole_batch(plan.recipe.batch_size)
+        return make_batch(
+            self._cases,
+            plan,
+            seed=self._seed,
+            step=step,
+            share=self._crew.share(batch_size),
+            batch_size=batch_size,
+        )
+
+
+class GraphSteps:
+    """One captured graph a step.
+
+    Args:
+        trainer: Network and optimiser, on a GPU.
+        cases: Prepared cases, on the host.
+        seed: Seed of the run.
+    """
+
+    def __init__(self, trainer: Trainer, cases: Sequence[TrainingCase], *, seed: int) -> None:
+        self._graph = GraphStep(trainer, cases, seed=seed)
+        self._since: float | None = None
+        self._seconds = 0.0
+
+    def works(self, first: int) -> Iterator[PatchRows]:
+        """Rows of numbers of the steps from `first` on."""
+        return one_ahead(self._graph.rows, first)
+
+    def take(self, work: PatchRows, *, step: int, progress: float) -> float:
+        """Send one step to the device; losses become known every few dozen steps."""
+        self._since = self._since or time.monotonic()
+        self._graph.take(work, step=step, progress=progress)
+        return self.flush() if self._graph.is_due else 0.0
+
+    def flush(self) -> float:
+        """Wait for all steps; the sum of the losses not yet known."""
+        total = self._graph.read()
+        if self._since is not None:
+            self._seconds += time.monotonic() - self._since
+            self._since = None
+        return total
+
+    def phases(self) -> dict[str, float]:
+        """Seconds since the last call, which cannot be told apart."""
+        seconds, self._seconds = self._seconds, 0.0
+        return {"graph": seconds} if seconds else {}
