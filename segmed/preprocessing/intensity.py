@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 - its documented name
 import torch
 from torch import Tensor
 
@@ -97,6 +96,8 @@ def correct_bias(channel: Tensor) -> Tensor:
     Source:
         Tustison et al. 2010, IEEE TMI 29(6), as SimpleITK implements it.
     """
+    import SimpleITK as sitk  # noqa: N813, PLC0415 - its documented name; few plans need it
+
     voxels = np.ascontiguousarray(channel.numpy(), dtype=np.float32)
     if float(voxels.min()) == float(voxels.max()):
         return channel

@@ -1,0 +1,65 @@
+"""Check segmed on a GPU: `python -m tests.gpu [PART ...]`; parts are right, speed, volume, dice.
+
+Every finding is one line; all of them join a JSON file. Needs neither a registry nor a network, and
+of the dependencies only those of training and inference. Exit status 1 if a part or a limit failed.
+`--device cpu --tiny` tries the check itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import tempfile
+from pathlib import Path
+
+import torch
+
+from tests.gpu import dice, right, speed, volume
+from tests.gpu.findings import Check
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PARTS = ("right", "volume", "dice", "speed")
+
+
+def main() -> int:
+    """Run the parts that are asked for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.gpu", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--tiny", action="store_true", help="small patches, few steps")
+    parser.add_argument("--compile", action="store_true", help="torch.compile as well: minutes")
+    parser.add_argument(
+        "--data", type=Path, default=REPOSITORY.parent / "shared" / "data" / "hippocampus"
+    )
+    parser.add_argument("--seconds", type=float, default=240.0, help="of the training to Dice")
+    parser.add_argument("--out", type=Path, default=Path("gpu-check.json"))
+    options = parser.parse_args()
+    unknown = set(options.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"unknown part {unknown.pop()!r}: known are {', '.join(PARTS)}")
+    device = torch.device(options.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error("PyTorch sees no GPU; --device cpu --tiny tries the check itself")
+    scratch = Path(tempfile.mkdtemp(prefix="segmed-gpu-"))
+    check = Check(device, options.tiny, options.data, scratch, options.seconds)
+    check.note("GPU", torch.cuda.get_device_name() if device.type == "cuda" else "none")
+    check.note("PyTorch", torch.__version__)
+    check.note("Python", platform.python_version())
+    check.note("CPU cores", os.cpu_count())
+    runs = {
+        "right": lambda: right.run(check),
+        "volume": lambda: volume.run(check, compiles=options.compile),
+        "dice": lambda: dice.run(check),
+        "speed": lambda: speed.run(check, compiles=options.compile),
+    }
+    for name in options.parts or PARTS:
+        with check.part(name):
+            runs[name]()
+        check.write(options.out)
+    print(f"{len(check.failed)} failed: {', '.join(check.failed)}" if check.failed else "all right")
+    return 1 if check.failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
