@@ -161,13 +161,17 @@ class Predictor:
         grid = prepared.grid_in
         values = class_values(self.plan)
         table = np.array(values, dtype=np.uint8 if max(values) <= 255 else np.uint16)
-        label = np.zeros(grid.shape, dtype=table.dtype)
+        label: Tensor | None = None
         probs = _certain_background(len(values), grid.shape) if probabilities else None
         for piece in self.pieces(prepared):
+            if label is None:  # where the pieces are: one copy leaves a GPU, a byte a voxel
+                label = zeros(grid.shape, piece.probs.device, dtype=narrow(table))
             label[piece.region] = most_probable(piece.probs, table)
             if probs is not None:
                 probs[(slice(None), *piece.region)] = piece.probs.cpu()
-        return label, probs, self._seconds
+        assert label is not None  # a prepared image has at least one voxel
+        values_of = np.asarray(label.cpu().numpy()).astype(table.dtype, copy=False)
+        return values_of, probs, self._seconds
 
     def _fell_back(self) -> bool:
         """Whether an engine lost values to a narrow type and now runs in a wider one."""
@@ -323,23 +327,26 @@ def shallowest_sweep(shape: Sequence[int], window: Sequence[int]) -> int:
     return sizes.index(min(sizes))
 
 
-def most_probable(probs: Tensor, table: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def narrow(table: npt.NDArray[Any]) -> torch.dtype:
+    """The type in which label values are gathered; PyTorch computes little with uint16."""
+    return torch.uint8 if table.dtype == np.uint8 else torch.int32
+
+
+def most_probable(probs: Tensor, table: npt.NDArray[Any]) -> Tensor:
     """Label value of the largest probability, the first of equals.
 
     Args:
-        probs: `[K, *box]`, on any device; one byte (or two) a voxel leave a GPU.
+        probs: `[K, *box]`, on any device.
         table: Label value of each class, `[K]`, uint8 or uint16.
 
     Returns:
-        `[*box]`, of the table's type.
+        `[*box]`, on the same device, of the type that `narrow` gives.
     """
     # `max` takes a tenth of the time of `argmax` over a leading axis on the CPU.
     indices = probs.max(dim=0).indices
-    if not probs.is_cuda:
-        return np.asarray(table[indices.numpy()])
-    wide = table if table.dtype == np.uint8 else table.astype(np.int32)  # CUDA indexes no uint16
-    found = torch.from_numpy(wide).to(probs.device)[indices].cpu().numpy()
-    return np.asarray(found.astype(table.dtype, copy=False))
+    if probs.is_cpu:  # numpy looks values up faster here
+        return torch.from_numpy(table[indices.numpy()]).to(narrow(table))
+    return torch.from_numpy(table.astype(np.int32)).to(probs.device, narrow(table))[indices]
 
 
 def blend_bytes(prepared: Prepared, recipe: WindowRecipe, num_classes: int) -> int:

@@ -213,11 +213,12 @@ class _Buffer:
         self.first += count
 
 
-def zeros(shape: Sequence[int], device: torch.device) -> Tensor:
-    """Float32 zeros; on the CPU in NumPy's memory, whose huge pages take a quarter of the time."""
+def zeros(shape: Sequence[int], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Zeros; on the CPU in NumPy's memory, whose huge pages take a quarter of the time."""
     if device.type != "cpu":
-        return torch.zeros(tuple(shape), device=device)
-    return torch.from_numpy(np.zeros(tuple(shape), dtype=np.float32))
+        return torch.zeros(tuple(shape), device=device, dtype=dtype)
+    like = torch.empty(0, dtype=dtype).numpy()
+    return torch.from_numpy(np.zeros(tuple(shape), dtype=like.dtype))
 
 
 def _add(total: Tensor, values: Tensor, weight: Tensor, corner: tuple[int, ...]) -> None:

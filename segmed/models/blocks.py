@@ -16,7 +16,57 @@ LEAKY_SLOPE = 0.01
 
 CONV: dict[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 DECONV: dict[int, Callable[..., nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-MAX_POOL: dict[int, Callable[..., nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+
+
+class VolumeMaxPool(nn.MaxPool3d):
+    """Max-pooling of volumes that has a deterministic gradient where windows do not overlap.
+
+    PyTorch's own gradient adds up in any order on a GPU. Where only deterministic algorithms are
+    allowed, the maximum over blocks stands in, which shares the gradient of equal values.
+    """
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether each voxel lies in one window."""
+        return _triple(self.kernel_size) == _triple(self.stride) and not any(_triple(self.padding))
+
+    def forward(self, volume: Tensor) -> Tensor:
+        """Pooled volume `[B, C, *spatial]`."""
+        is_strict = volume.is_cuda and torch.are_deterministic_algorithms_enabled()
+        if is_strict and self.has_blocks:
+            return block_maximum(volume, _triple(self.stride), ceil_mode=self.ceil_mode)
+        pooled: Tensor = super().forward(volume)
+        return pooled
+
+
+def _triple(value: int | Sequence[int]) -> tuple[int, ...]:
+    return (value,) * 3 if isinstance(value, int) else tuple(value)
+
+
+def block_maximum(volume: Tensor, block: Sequence[int], *, ceil_mode: bool) -> Tensor:
+    """Largest value of each block of a volume.
+
+    Args:
+        volume: `[B, C, *spatial]`.
+        block: Voxels of a block along each axis.
+        ceil_mode: Count a last, partial block.
+
+    Returns:
+        `[B, C, *blocks]`.
+    """
+    counts = [
+        -(-size // step) if ceil_mode else size // step
+        for size, step in zip(volume.shape[2:], block, strict=True)
+    ]
+    whole = [count * step for count, step in zip(counts, block, strict=True)]
+    missing = [want - size for want, size in zip(whole, volume.shape[2:], strict=True)]
+    amounts = [n for right in reversed(missing) for n in (0, right)]
+    padded = nn.functional.pad(volume, amounts, value=-math.inf)
+    split = [n for count, step in zip(counts, block, strict=True) for n in (count, step)]
+    return padded.reshape(*volume.shape[:2], *split).amax(dim=(3, 5, 7))
+
+
+MAX_POOL: dict[int, Callable[..., nn.Module]] = {2: nn.MaxPool2d, 3: VolumeMaxPool}
 BATCH_NORM: dict[int, Callable[..., nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 CONV_TYPES = (nn.Conv2d, nn.Conv3d)

@@ -12,6 +12,7 @@ from torch import nn
 from segmed.errors import UsageError, unknown_name
 from segmed.manifest.schema import Manifest
 from segmed.models import list_models
+from segmed.models.blocks import VolumeMaxPool
 from segmed.plan.schema import Plan
 
 
@@ -59,11 +60,14 @@ def require_deterministic(network: nn.Module, architecture: str, *, is_cuda: boo
     """Require that every layer has an algorithm that gives the same bits each time.
 
     Raises:
-        UsageError: On a GPU the network pools volumes, whose gradient PyTorch adds up in any order.
+        UsageError: On a GPU the network pools volumes by windows that overlap, whose gradient
+            PyTorch adds up in any order.
     """
-    has_pools = any(isinstance(module, nn.MaxPool3d) for module in network.modules())
+    pools = [module for module in network.modules() if isinstance(module, nn.MaxPool3d)]
+    has_pools = not all(isinstance(pool, VolumeMaxPool) and pool.has_blocks for pool in pools)
     if is_cuda and has_pools and torch.are_deterministic_algorithms_enabled():
         raise UsageError(
-            f"--deterministic cannot be kept for {architecture} in 3D on a GPU: max pooling of "
-            "volumes has no deterministic gradient there; use --device cpu, or leave it out"
+            f"--deterministic cannot be kept for {architecture} in 3D on a GPU: max pooling by "
+            "windows that overlap has no deterministic gradient there; use --device cpu, or leave "
+            "it out"
         )

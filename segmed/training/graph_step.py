@@ -41,6 +41,10 @@ RESIDENT_SHARE = 0.4
 """Cases stay on the GPU if they take at most this share of its free memory."""
 
 
+class CaptureError(Exception):
+    """A training step cannot be captured as a graph; weights and optimiser are as before."""
+
+
 def why_no_graph(
     trainer: Trainer, cases: Sequence[TrainingCase], device: Device, crew: Crew
 ) -> str:
@@ -118,12 +122,22 @@ class GraphStep:
             rows: From `rows(step)`.
             step: Number of the step, for the averaged weights.
             progress: Share of the budget spent, for the learning rate.
+
+        Raises:
+            CaptureError: At the first step, if it cannot be captured.
         """
         self._send(rows)
         self._trainer.set_learning_rate(progress)
         self._ema_weight.fill_(self._trainer.ema_weight(step))
         if self._device.is_cuda and self._graph is None:
-            self._graph = self._captured()
+            try:
+                self._graph = self._captured()
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                self._trainer.timer.is_paused = False
+                detail = " ".join(str(error).split())[:200]
+                raise CaptureError(f"the step cannot be captured as a graph ({detail})") from error
         torch.manual_seed(rows.seed)  # a replay takes its noise from the generator's seed
         if self._graph is None:
             self._body()

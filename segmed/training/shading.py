@@ -69,17 +69,17 @@ def _blur(image: Tensor, sigma: Tensor, radius: int) -> Tensor:
     Taps beyond three sigma have weight 0, as in the branching path.
     """
     result = image
-    offsets = torch.arange(-radius, radius + 1, device=image.device)
+    offsets = range(-radius, radius + 1)
     width = sigma.clamp(min=1e-3)
     # The radius of each patch's own kernel; at rest the kernel is its middle tap alone.
     reach = (3 * width + 0.5).floor().clamp(min=1) * (sigma > 0)
-    taps = [torch.exp(-0.5 * (k / width) ** 2) * (abs(int(k)) <= reach) for k in offsets.tolist()]
+    taps = [torch.exp(-0.5 * (k / width) ** 2) * (reach >= abs(k)) for k in offsets]
     total = torch.stack(taps).sum(0)
     for axis in range(2, image.ndim):
         size = result.shape[axis]
         index = torch.arange(size, device=image.device)
         smooth = torch.zeros_like(result)
-        for k, tap in zip(offsets.tolist(), taps, strict=True):
+        for k, tap in zip(offsets, taps, strict=True):
             smooth = smooth + result.index_select(axis, (index + k).clamp(0, size - 1)) * tap
         result = smooth / total
     return torch.where(sigma > 0, result, image)

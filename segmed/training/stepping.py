@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -12,7 +13,7 @@ import torch
 from segmed.plan.schema import Plan
 from segmed.training.data import Batch, make_batch, one_ahead, place_cases
 from segmed.training.distributed import Crew
-from segmed.training.graph_step import GraphStep, why_no_graph
+from segmed.training.graph_step import CaptureError, GraphStep, why_no_graph
 from segmed.training.resident import PatchRows
 from segmed.training.sampling import TrainingCase
 from segmed.training.trainer import Trainer
@@ -86,7 +87,7 @@ class EagerSteps:
 
     def works(self, first: int) -> Iterator[Batch]:
         """Batches of the steps from `first` on."""
-        return one_ahead(self._make_batch, first)
+        return one_ahead(self.batch, first)
 
     def take(self, work: Batch, *, step: int, progress: float) -> float:
         """Take one step and wait for its loss."""
@@ -101,7 +102,8 @@ class EagerSteps:
         """Seconds of each phase of the step that ended last."""
         return self._trainer.timer.seconds()
 
-    def _make_batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> Batch:
+        """The batch of one step, not yet augmented."""
         plan: Plan = self._trainer.plan
         batch_size = self._crew.whole_batch(plan.recipe.batch_size)
         return make_batch(
@@ -115,7 +117,7 @@ class EagerSteps:
 
 
 class GraphSteps:
-    """One captured graph a step.
+    """One captured graph a step; eager steps if the network cannot be captured.
 
     Args:
         trainer: Network and optimiser, on a GPU.
@@ -125,8 +127,15 @@ class GraphSteps:
 
     def __init__(self, trainer: Trainer, cases: Sequence[TrainingCase], *, seed: int) -> None:
         self._graph = GraphStep(trainer, cases, seed=seed)
+        self._make_eager = partial(EagerSteps, trainer, cases, crew=Crew(), seed=seed)
+        self._eager: EagerSteps | None = None
         self._since: float | None = None
         self._seconds = 0.0
+
+    @property
+    def is_eager(self) -> bool:
+        """Whether the steps could not be captured."""
+        return self._eager is not None
 
     def works(self, first: int) -> Iterator[PatchRows]:
         """Rows of numbers of the steps from `first` on."""
@@ -134,12 +143,21 @@ class GraphSteps:
 
     def take(self, work: PatchRows, *, step: int, progress: float) -> float:
         """Send one step to the device; losses become known every few dozen steps."""
-        self._since = self._since or time.monotonic()
-        self._graph.take(work, step=step, progress=progress)
+        if self._eager is None:
+            self._since = self._since or time.monotonic()
+            try:
+                self._graph.take(work, step=step, progress=progress)
+            except CaptureError as error:
+                log.warning("%s: training goes on in eager steps", error)
+                self._eager, self._since = self._make_eager(), None
+        if self._eager is not None:
+            return self._eager.take(self._eager.batch(step), step=step, progress=progress)
         return self.flush() if self._graph.is_due else 0.0
 
     def flush(self) -> float:
         """Wait for all steps; the sum of the losses not yet known."""
+        if self._eager is not None:
+            return 0.0
         total = self._graph.read()
         if self._since is not None:
             self._seconds += time.monotonic() - self._since
@@ -148,5 +166,7 @@ class GraphSteps:
 
     def phases(self) -> dict[str, float]:
         """Seconds since the last call, which cannot be told apart."""
+        if self._eager is not None:
+            return self._eager.phases()
         seconds, self._seconds = self._seconds, 0.0
         return {"graph": seconds} if seconds else {}

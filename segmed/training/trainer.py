@@ -157,13 +157,15 @@ class Trainer:
         before = self._tensors()
         values = [tensor.detach().clone() for tensor in before]
         kept = {id(tensor) for tensor in before}
-        yield
-        with torch.no_grad():
-            for tensor, value in zip(before, values, strict=True):
-                tensor.copy_(value)
-            for tensor in self._tensors():
-                if id(tensor) not in kept:
-                    tensor.zero_()  # moments that the block has made
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for tensor, value in zip(before, values, strict=True):
+                    tensor.copy_(value)
+                for tensor in self._tensors():
+                    if id(tensor) not in kept:
+                        tensor.zero_()  # moments that the block has made
 
     def _tensors(self) -> list[Tensor]:
         moments = [

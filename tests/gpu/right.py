@@ -19,6 +19,7 @@ from segmed.training.data import load_cases, make_batch
 from segmed.training.device import Device, choose_device
 from segmed.training.distributed import Crew
 from segmed.training.graph_step import GraphStep
+from segmed.training.stepping import EagerSteps, GraphSteps
 from segmed.training.trainer import Trainer
 from tests.gpu.cases import hippocampus
 from tests.gpu.findings import Check
@@ -39,6 +40,8 @@ def run(check: Check) -> None:
         augmentation(check)
     with check.part("20 steps"):
         steps(check)
+    with check.part("captures"):
+        captures(check)
     with check.part("deterministic"):
         deterministic(check)
 
@@ -142,6 +145,34 @@ def steps(check: Check) -> None:
         check.note(f"loss of the last of {len(losses['cpu'])} steps, {name} - CPU", gap, limit)
     gaps = np.abs(np.array(losses["graph"]) / np.array(losses["as chosen"]) - 1)
     check.note("losses, graph against eager: largest relative gap", float(gaps.max()), 0.05)
+
+
+def captures(check: Check) -> None:
+    """Every architecture's step is captured, and its losses follow the eager steps."""
+    manifest, plan = hippocampus(check)
+    inside, _ = manifest.split(0)
+    cases = load_cases(manifest, inside[:4], plan, check.scratch / "cache")
+    quiet = plan.recipe.augmentation.model_copy(update={"p_noise": 0.0})
+    recipe = plan.recipe.model_copy(update={"augmentation": quiet, "batch_size": 2})
+    plan = plan.model_copy(update={"recipe": recipe})
+    device = choose_device("auto" if check.device.type == "cuda" else "cpu")
+    for name in list_models():
+        found = []
+        for kind in (EagerSteps, GraphSteps):
+            torch.manual_seed(0)
+            trainer = Trainer(name, plan, device=device, crew=Crew())
+            steps = (
+                GraphSteps(trainer, cases, seed=0)
+                if kind is GraphSteps
+                else EagerSteps(trainer, cases, crew=Crew(), seed=0)
+            )
+            works = steps.works(0)
+            found.append([steps.take(next(works), step=n, progress=0.1) for n in range(4)])
+            works.close()  # type: ignore[attr-defined]
+            if isinstance(steps, GraphSteps):
+                check.note(f"captured {name}: eager instead", int(steps.is_eager), 0)
+        gap = float(np.abs(np.array(found[0]) / np.array(found[1]) - 1).max())
+        check.note(f"captured {name}: largest relative gap of 4 losses", gap, 0.05)
 
 
 def deterministic(check: Check) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from segmed.errors import UsageError
 from segmed.losses.dice_ce import gathered_nll
 from segmed.models import build_model
+from segmed.models.blocks import block_maximum
 from segmed.models.resize import _resize_by_matrices
 from segmed.training.conditions import require_deterministic, same_bits
 
@@ -41,12 +43,31 @@ def test_resizing_by_matrices_equals_interpolation(size: tuple[int, ...], mode: 
     torch.testing.assert_close(_resize_by_matrices(image, size), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("ceil_mode", [True, False])
+@pytest.mark.parametrize("block", [(2, 2, 2), (1, 2, 3)])
+def test_block_maximum_has_value_and_gradient_of_max_pooling(
+    block: tuple[int, ...], ceil_mode: bool
+) -> None:
+    volume = torch.randn(2, 3, 6, 7, 8, requires_grad=True)
+    ours = block_maximum(volume, block, ceil_mode=ceil_mode)
+    expected = F.max_pool3d(volume, block, stride=block, ceil_mode=ceil_mode)
+    torch.testing.assert_close(ours, expected)
+    weights = torch.randn_like(expected)
+    mine, theirs = (
+        torch.autograd.grad((value * weights).sum(), volume)[0] for value in (ours, expected)
+    )
+    torch.testing.assert_close(mine, theirs)
+
+
 @pytest.mark.usefixtures("only_deterministic")
-def test_pools_of_volumes_are_refused_on_a_gpu_and_strided_convolutions_are_not() -> None:
+def test_overlapping_pools_of_volumes_are_refused_on_a_gpu_and_blocks_are_not() -> None:
+    network = partial(build_model, in_channels=1, num_classes=2, preset="paper")
     with torch.device("meta"):
-        pooled = build_model("fcn8s", spatial_dims=3, in_channels=1, num_classes=2, preset="paper")
-        flat = build_model("fcn8s", spatial_dims=2, in_channels=1, num_classes=2, preset="paper")
-    with pytest.raises(UsageError, match="--deterministic cannot be kept for fcn8s in 3D"):
-        require_deterministic(pooled, "fcn8s", is_cuda=True)
-    require_deterministic(pooled, "fcn8s", is_cuda=False)
-    require_deterministic(flat, "fcn8s", is_cuda=True)
+        resnet = network("deeplabv3plus", spatial_dims=3)
+        flat = network("deeplabv3plus", spatial_dims=2)
+        blocks = network("unet3plus", spatial_dims=3)
+    with pytest.raises(UsageError, match="--deterministic cannot be kept for deeplabv3plus in 3D"):
+        require_deterministic(resnet, "deeplabv3plus", is_cuda=True)
+    for allowed in (flat, blocks):
+        require_deterministic(allowed, "a network", is_cuda=True)
+    require_deterministic(resnet, "deeplabv3plus", is_cuda=False)
