@@ -7,7 +7,7 @@ FUZZ_EXAMPLES ?= 2000
 AUDIT_SERVICE ?= pypi
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock
 
-.PHONY: demo test test-all fuzz check audit sbom format bench lock clean
+.PHONY: demo test test-all fuzz check audit sbom format bench gpu lock clean
 
 demo: $(VENV)/.core  ## The whole story on the bundled sample
 	$(BIN)/segmed demo
@@ -48,6 +48,10 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.peers  ## Ratios against named peers; writes tests/benchmarks/results
 	$(BIN)/python -m tests.benchmarks
+
+GPU_CHECK ?=
+gpu: $(VENV)/.dev  ## Check a GPU: right, fast, Dice in minutes; writes gpu-check.json
+	$(BIN)/python -m tests.gpu $(GPU_CHECK)
 
 lock: $(VENV)/.dev  ## Write down the versions that are installed now
 	$(BIN)/pip list --format=freeze --exclude-editable \

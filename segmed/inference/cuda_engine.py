@@ -26,8 +26,8 @@ MAX_GRAPH_DIFFERENCE = 1e-2
 """Largest difference of a probability between a graph and the uncaptured network (both 16-bit)."""
 
 BATCH_VOXELS = 2**23
-"""Voxels of a full batch of windows: a window of 128 cubed takes 15 ms alone, 11 in twos, 9 in fours
-(full-width U-Net, H200)."""
+"""Voxels of a full batch of windows: a window of 128 cubed takes 15 ms alone, 11 in twos, 9 in
+fours (full-width U-Net, H200)."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,49 @@
+"""`docs/measured-gpu.md`: the recorded checks on a GPU as one page. Run: `python -m tests.gpu.page`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RESULTS = REPOSITORY / "tests" / "benchmarks" / "results" / "gpu"
+PAGE = REPOSITORY / "docs" / "measured-gpu.md"
+
+HEAD = """# Measured on a GPU
+
+Made from the JSON files in `tests/benchmarks/results/gpu` by `python -m tests.gpu.page`; `make gpu`
+measures anew and writes `gpu-check.json`. Times are medians of calls that were waited for. "Bare
+forward and backward" is the network alone, in the same arithmetic and the same run.
+
+The record named `first` is of the code before it had run on any GPU, by an earlier form of the
+check. Its rows "labels changed" of untrained networks are wrong: that check moved the weights to the
+CPU and back between a graph's capture and its replays, so that graphs read freed memory. The engine
+now owns a copy of the weights, and compares each graph with the uncaptured network before it is used.
+"""
+
+
+def page() -> str:
+    """The whole page, newest record first."""
+    records = sorted(RESULTS.glob("*.json"), reverse=True)
+    return HEAD + "".join(section(path) for path in records)
+
+
+def section(path: Path) -> str:
+    """One record as a table."""
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    rows = "".join(
+        f"| {name} | {_shown(value)} |\n"
+        for name, value in record["found"].items()
+        if isinstance(value, int | float | str)
+    )
+    failed = ", ".join(record["failed"]) or "none"
+    return f"\n## {path.stem}\n\nFailed parts or limits: {failed}.\n\n| what | figure |\n|---|---|\n{rows}"
+
+
+def _shown(value: float | str) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", "/")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
