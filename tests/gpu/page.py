@@ -1,4 +1,4 @@
-"""`docs/measured-gpu.md`: the recorded checks on a GPU as one page. Run: `python -m tests.gpu.page`."""
+"""Page of the recorded checks on a GPU, `docs/measured-gpu.md`; run `python -m tests.gpu.page`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ measures anew and writes `gpu-check.json`. Times are medians of calls that were 
 forward and backward" is the network alone, in the same arithmetic and the same run.
 
 The record named `first` is of the code before it had run on any GPU, by an earlier form of the
-check. Its rows "labels changed" of untrained networks are wrong: that check moved the weights to the
-CPU and back between a graph's capture and its replays, so that graphs read freed memory. The engine
-now owns a copy of the weights, and compares each graph with the uncaptured network before it is used.
+check. Its rows "labels changed" of untrained networks are wrong: that check moved the weights to
+the CPU and back between a graph's capture and its replays, so that graphs read freed memory. The
+engine now owns a copy of the weights, and compares each graph with the uncaptured network first.
 """
 
 
@@ -38,7 +38,8 @@ def section(path: Path) -> str:
         if isinstance(value, int | float | str)
     )
     failed = ", ".join(record["failed"]) or "none"
-    return f"\n## {path.stem}\n\nFailed parts or limits: {failed}.\n\n| what | figure |\n|---|---|\n{rows}"
+    head = f"\n## {path.stem}\n\nFailed parts or limits: {failed}.\n\n"
+    return f"{head}| what | figure |\n|---|---|\n{rows}"
 
 
 def _shown(value: float | str) -> str:
