@@ -28,6 +28,9 @@ def breaches() -> list[str]:
                 found.append(f"{name}: {lines} lines, the limit is {MAX_LINES}: split it by idea")
             if path.stem in EMPTY_NAMES:
                 found.append(f"{name}: a name that says nothing: call it after its idea")
+    names = [path.name for path in (REPOSITORY / "tests").rglob("test_*.py")]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        found.append(f"tests: {name} is the name of several files: pytest needs unique names")
     return found
 
 
