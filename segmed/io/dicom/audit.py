@@ -5,18 +5,19 @@ Reasons: `missing_slice`, `duplicate_slice`, `uneven_slices`, `tilt`, `shifted_s
 `mixed_modality`, `mixed_frame_of_reference`, `mixed_photometric`, `mixed_rescale`, `localiser`,
 `mosaic`, `no_frame_positions`, `secondary_capture`, `projection`, `colour`, `unknown_photometric`,
 `transfer_syntax`, `truncated`, `empty_file`, `unreadable`, `missing_geometry`, `modality_lut`,
-`bad_scaling`, `absurd_spacing`, `bad_orientation`, `no_pixels`, `not_image`, `too_large`, and one
-for each trait by which the volumes of one series differ (`several_echoes`, `several_time_points`,
-..., see `traits`), `several_volumes` where no trait is known.
+`bad_scaling`, `bad_pixel_format`, `excess_pixels`, `absurd_spacing`, `bad_orientation`,
+`no_pixels`, `not_image`, `too_large`, and one for each trait by which the volumes of one series
+differ (`several_echoes`, `several_time_points`, ..., see `traits`), `several_volumes` where no
+trait is known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 from pydicom.uid import UID
 
 from segmed.geometry import Affine
@@ -27,6 +28,9 @@ from segmed.io.dicom.header import DicomHeader, tolerant_pydicom
 from segmed.io.dicom.stack import STEP_TOLERANCE, StackFault, stack
 from segmed.io.dicom.traits import NO_AGENT, drifting
 from segmed.io.dicom.uid import short_hash
+
+MOST_STEPS = 1000
+"""Largest plausible ratio of the distance of slices and the stated one."""
 
 MIN_SPACING_MM, MAX_SPACING_MM = 1e-3, 200.0
 
@@ -165,14 +169,16 @@ def _thinned(
     """
     stated = ordered[0][1].step if len(ordered) > 1 else None
     number_of = {header.path: header.instance_number for header in headers}
-    numbers = [number_of[path] for path, _ in ordered]
-    if not stated or len(headers) != len(ordered) or None in numbers:
+    numbers = [n for path, _ in ordered if (n := number_of[path]) is not None]
+    if not stated or len(headers) != len(ordered) or len(numbers) != len(ordered):
         return None
-    times = round(spacing[2] / abs(stated))
-    leaps = np.abs(np.diff(np.asarray(numbers, dtype=np.int64)))
-    if times < 2 or abs(spacing[2] / abs(stated) - times) > STEP_TOLERANCE * times:
+    ratio = spacing[2] / abs(stated)
+    if not 1.5 < ratio < MOST_STEPS:
         return None
-    if (leaps < times).any():
+    times = round(ratio)
+    if abs(ratio - times) > STEP_TOLERANCE * times:
+        return None
+    if any(abs(after - before) < times for before, after in pairwise(numbers)):
         return None
     missing = (times - 1) * (len(ordered) - 1)
     return Verdict(

@@ -22,7 +22,7 @@ def numbers(dataset: Elements, name: str, count: int) -> tuple[float, ...] | Non
     """`count` finite numbers of an element, or None where it holds anything else."""
     try:
         value = dataset.get(name)
-        if value is None or value == "":
+        if value is None or value == "" or isinstance(value, bytes):
             return None
         parts = [float(v) for v in (value if _is_multi(value) else [value])]
     except (ValueError, TypeError, OverflowError, ArithmeticError):

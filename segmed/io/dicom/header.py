@@ -22,6 +22,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEnd
 from segmed.io.dicom.elements import Elements, numbers, words
 from segmed.io.dicom.frames import Slice, slices_of
 from segmed.io.dicom.patient import PATIENT_TAGS, patient_key
+from segmed.io.dicom.pixel_format import pixel_format_fault
 from segmed.io.dicom.quick import quick_header
 from segmed.io.dicom.traits import TRAIT_TAGS
 
@@ -280,6 +281,8 @@ def _fields(dataset: Elements, path: Path, transfer_syntax: str) -> DicomHeader:
         slices, fault = (), Fault("unreadable", f"its geometry cannot be parsed ({_kind(error)})")
     if fault is None and len(slices) != max(whole("NumberOfFrames") or 1, 1):
         fault = Fault("unreadable", "the number of frames and of their places differ")
+    if fault is None and (unsound := pixel_format_fault(dataset)):
+        fault = Fault("bad_pixel_format", unsound)
     return DicomHeader(
         path=path,
         sop_class=text("SOPClassUID"),

@@ -162,6 +162,8 @@ def _frame(
             stream = get_frame(dataset.PixelData, part.frame, number_of_frames=frames)
             check_codestream(stream, shape[1], shape[0], path)
         stored, _ = get_decoder(syntax).as_array(dataset, index=part.frame, raw=True)
+        if not syntax.is_compressed or syntax.is_deflated:
+            stored = meaningful_bits(stored, dataset)
     if stored.shape != (shape[1], shape[0]):
         raise ImageError(
             f"{path.name}: the pixels have the shape {stored.shape}, the header states "
@@ -169,8 +171,6 @@ def _frame(
             reason="undecodable",
             paths=[path],
         )
-    if not syntax.is_compressed or syntax.is_deflated:
-        stored = meaningful_bits(stored, dataset)
     values: npt.NDArray[np.float64] = stored.astype(np.float64) * part.slope + part.intercept
     return values
 
