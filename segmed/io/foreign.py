@@ -7,6 +7,9 @@ FORMATS = (
     (b"BM", "a BMP picture", "save it as PNG"),
     (b"\0\0\0\x0cjP", "a JPEG 2000 picture", "save it as PNG or TIFF"),
     (b"\xffO\xffQ", "a JPEG 2000 picture", "save it as PNG or TIFF"),
+    (b"\0\0\0\x0cJXL", "a JPEG XL picture", "save it as PNG or TIFF"),
+    (b"MATRIX7", "an ECAT 7 file", "convert it to NIfTI"),
+    (b"# === DATA DESCRIPTION FILE", "a Philips PAR/REC header", "convert it to NIfTI"),
     (b"\x89HDF", "an HDF5 or MINC 2 file", "convert it to NIfTI"),
     (b"CDF\x01", "a MINC 1 file", "convert it to NIfTI"),
     (b"CDF\x02", "a MINC 1 file", "convert it to NIfTI"),
@@ -24,7 +27,7 @@ FORMATS = (
 
 MGH_VERSION = b"\0\0\0\x01"
 MGH_SUFFIXES = (".mgh", ".mgz", ".mgh.gz")
-TAR_MAGIC = slice(257, 262)
+TAR_MAGIC, DICOM_MAGIC = slice(257, 262), slice(128, 132)
 
 
 def foreign_format(name: str, start: bytes) -> tuple[str, str] | None:
@@ -34,6 +37,8 @@ def foreign_format(name: str, start: bytes) -> tuple[str, str] | None:
         name: The file's name; FreeSurfer's format has no magic of its own.
         start: Its first 540 bytes, unzipped.
     """
+    if start[DICOM_MAGIC] == b"DICM":
+        return "a gzipped DICOM file", "unpack it"
     if start[TAR_MAGIC] == b"ustar":
         return "a tar archive", "unpack it"
     if start[:4] == MGH_VERSION and name.lower().endswith(MGH_SUFFIXES):

@@ -28,6 +28,7 @@ from PIL.PngImagePlugin import PngInfo
 from segmed.errors import ImageError
 from segmed.io.atomic import whole_file
 from segmed.io.bytestream import refusal
+from segmed.io.dicom.codestream import stated_precision
 from segmed.io.limits import ReadLimits, check_size, out_of_memory
 from segmed.io.results import LABEL_MARK
 from segmed.io.source import Loaded, Source
@@ -48,6 +49,9 @@ COMPRESSION_TAG = 0x0103
 WHITE_IS_ZERO = 0
 SPREAD = {2: 85, 4: 17}
 """Factor by which Pillow spreads grey of so many bits over 0..255."""
+
+HEAD_BYTES = 1 << 20
+"""Bytes within which a JPEG file states its size and depth."""
 
 _BROKEN_OFF = "Corrupt EXIF data|Truncated File Read"
 """Pillow's remarks on a directory of a TIFF of which it read a part."""
@@ -182,10 +186,16 @@ def _without_palette(image: Image.Image) -> Image.Image:
 
 
 def _verify(path: Path, kind: str) -> None:
-    """Check the checksums of a PNG's chunks, which decoding alone passes over."""
+    """Check the checksums of a PNG's chunks, which decoding alone passes over, and JPEG's depth."""
     if kind == "png":
         with Image.open(path, formats=["PNG"]) as image:
             image.verify()
+    if kind == "jpeg":
+        with path.open("rb") as stream:
+            bits = stated_precision(stream.read(HEAD_BYTES))
+        if bits not in {None, 8}:
+            message = f"JPEG of {bits} bits a sample is not read; save it as PNG or TIFF of 16 bits"
+            raise refusal(path, "unsupported_pixels", message)
 
 
 def _check_header(image: Image.Image, path: Path, kind: str, limits: ReadLimits) -> None:

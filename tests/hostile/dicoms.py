@@ -68,8 +68,23 @@ def with_raw(keyword: str, value: bytes, number: int = 1) -> Make:
     return make
 
 
+PIXEL_TAG = b"\xe0\x7f\x10\x00"
+
+
+def inserted(tail: bytes | Callable[[], bytes]) -> Make:
+    """A series whose first file has more before its pixels."""
+
+    def make(folder: Path) -> Path:
+        path = sound(folder)[0]
+        head, pixels = path.read_bytes().split(PIXEL_TAG, 1)
+        path.write_bytes(head + (tail() if callable(tail) else tail) + PIXEL_TAG + pixels)
+        return folder
+
+    return make
+
+
 def appended(tail: bytes | Callable[[], bytes]) -> Make:
-    """A series whose first file goes on behind its pixels."""
+    """A series whose first file goes on behind its pixels, where nothing is read."""
 
     def make(folder: Path) -> Path:
         path = sound(folder)[0]
@@ -94,13 +109,13 @@ def encapsulated(syntax: str, frame: bytes, **attributes: Any) -> Make:
 
 def nested(depth: int) -> bytes:
     """A private sequence in a sequence, and so on, none of which ends."""
-    level = struct.pack("<HH2sHI", 0x7FE1, 0x1010, b"SQ", 0, 0xFFFFFFFF)
+    level = struct.pack("<HH2sHI", 0x7FDF, 0x1010, b"SQ", 0, 0xFFFFFFFF)
     return (level + struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)) * depth
 
 
 def long_element(length: int) -> bytes:
     """An element that says it is longer than the file."""
-    return struct.pack("<HH2sHI", 0x7FE1, 0x1010, b"OB", 0, length) + b"x" * 10
+    return struct.pack("<HH2sHI", 0x7FDF, 0x1010, b"OB", 0, length) + b"x" * 10
 
 
 def deflated_bomb(folder: Path) -> Path:
@@ -142,10 +157,10 @@ def link_round(folder: Path) -> Path:
 
 
 DICOM = [
-    Hostile("dicom: sequences nested 5000 deep", "image", "undecodable",
-            appended(lambda: nested(5000))),
-    Hostile("dicom: an element without an end", "image", "undecodable",
-            appended(long_element(0xFFFFFFFF))),
+    Hostile("dicom: sequences nested 5000 deep", "image", "unreadable",
+            inserted(lambda: nested(5000))),
+    Hostile("dicom: an element without an end", "image", "unreadable",
+            inserted(long_element(0xFFFFFFFF))),
     Hostile("dicom: a deflated data set of a gigabyte", "image", "too_large", deflated_bomb),
     Hostile("dicom: 65535 rows and columns in 128 bytes", "image", "truncated",
             changed(lambda d: d.update({"Rows": 65535, "Columns": 65535}))),
@@ -153,7 +168,7 @@ DICOM = [
     Hostile("dicom: 2^31 - 1 frames", "image", "unreadable",
             with_attribute("NumberOfFrames", 2**31 - 1)),
     Hostile("dicom: -1 frames", "image", "undecodable", with_attribute("NumberOfFrames", -1)),
-    Hostile("dicom: 7 bits allocated", "image", "undecodable",
+    Hostile("dicom: 7 bits allocated", "image", "bad_pixel_format",
             with_attribute("BitsAllocated", 7)),
     Hostile("dicom: 255 samples a pixel", "image", "truncated",
             with_attribute("SamplesPerPixel", 255)),
@@ -186,7 +201,7 @@ DICOM = [
     Hostile("dicom: an encoding nobody knows", "image", "several_series",
             changed(lambda d: setattr(d.file_meta, "TransferSyntaxUID", UID("1.2.3.4.5")))),
     Hostile("dicom: nothing behind its preamble", "image", "truncated", preamble_only),
-    Hostile("dicom: noise behind its preamble", "image", "truncated",
+    Hostile("dicom: noise behind its preamble", "image", "unreadable",
             lambda folder: one_file(folder, bytes(128) + b"DICM" + bytes(range(256)) * 8)),
     Hostile("dicom: a directory of files elsewhere", "image", "not_image",
             with_attribute("SOPClassUID", "1.2.840.10008.1.3.10")),
@@ -196,4 +211,8 @@ DICOM = [
 HARMLESS_DICOM = [
     Hostile("dicom: an element of 4 GB that is not there", "image", "",
             appended(long_element(0xFFFFFFF0))),
+    Hostile("dicom: sequences nested 5000 deep behind the pixels", "image", "",
+            appended(lambda: nested(5000))),
+    Hostile("dicom: an element without an end behind the pixels", "image", "",
+            appended(long_element(0xFFFFFFFF))),
 ]  # fmt: skip

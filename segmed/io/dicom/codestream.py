@@ -35,7 +35,7 @@ def check_codestream(stream: bytes, rows: int, columns: int, path: Path) -> None
     Raises:
         ImageError: `truncated` or `undecodable`.
     """
-    if _END not in stream[-16:]:
+    if _END not in stream[-4096:].rstrip(b"\0")[-16:]:  # padding is no part of the stream
         raise ImageError(
             f"{path.name}: its compressed pixels end too early; fetch it again",
             reason="truncated",
@@ -56,12 +56,26 @@ def stated_size(stream: bytes) -> tuple[int, int] | None:
     if stream[:4] == _JPEG_2000 and len(stream) >= 24:
         right, bottom, left, top = struct.unpack_from(">4I", stream, 8)
         return bottom - top, right - left
+    frame = _frame_header(stream)
+    if frame is None:
+        return None
+    rows, columns = struct.unpack_from(">2H", stream, frame + 5)
+    return rows, columns
+
+
+def stated_precision(stream: bytes) -> int | None:
+    """Bits of a sample that a JPEG or JPEG-LS stream states; None if it states none."""
+    frame = _frame_header(stream)
+    return None if frame is None else stream[frame + 4]
+
+
+def _frame_header(stream: bytes) -> int | None:
+    """Offset of the marker of the frame header."""
     position = 2
     while position + 9 <= len(stream) and stream[position] == 0xFF:
         marker = stream[position + 1]
         if marker in _FRAME_MARKERS:
-            rows, columns = struct.unpack_from(">2H", stream, position + 5)
-            return rows, columns
+            return position
         position += 1 if marker == 0xFF else 2
         if marker not in _NO_LENGTH and marker != 0xFF:
             position += struct.unpack_from(">H", stream, position)[0]

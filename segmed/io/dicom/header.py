@@ -47,7 +47,7 @@ TAGS = [
 NAMED_DICOM = frozenset({".dcm", ".dicom", ".ima", ".dic"})
 """Suffixes that name DICOM and nothing else."""
 
-MAGIC = b"DICM"
+MAGIC, PREAMBLE_BYTES = b"DICM", 132
 UID_ROOT, ZIP_MAGIC = b"1.2.840.10008.", b"PK\x03\x04"
 HEAD_BYTES = 512
 """Within these a DICOM file names its SOP class and transfer syntax, whose UIDs begin so."""
@@ -195,6 +195,9 @@ def read_header(path: Path, *, quick: bool = True) -> DicomHeader | None:
                     return None
                 return DicomHeader(path, fault=Fault("unreadable", "its begin is not DICOM's"))
             is_certain = start[128:132] == MAGIC
+            if is_certain and len(start) == PREAMBLE_BYTES:
+                fault = Fault("truncated", "the file ends behind its preamble")
+                return DicomHeader(path, is_certain=True, fault=fault)
             stream.seek(0)
             return replace(_read(path, stream, quick=quick), is_certain=is_certain)
     except Exception as error:  # noqa: BLE001 - isolation boundary: one file of a whole tree

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pydicom
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
+from pydicom.filereader import read_partial
 from pydicom.pixels import get_decoder
 from pydicom.uid import ImplicitVRLittleEndian
 
@@ -23,6 +23,9 @@ from segmed.io.dicom.header import tolerant_pydicom
 from segmed.io.dicom.scan import scan
 from segmed.io.limits import ReadLimits, check_finite, check_size, out_of_memory
 from segmed.io.source import Loaded, Source
+
+PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+"""Float, double and integer pixel data."""
 
 GEOMETRY_REASONS = frozenset({
     "missing_slice", "uneven_slices", "tilt", "shifted_slices", "mixed_orientation", "mixed_size",
@@ -80,7 +83,7 @@ def load_series(
         for index, (path, part) in enumerate(audit.slices):
             if opened is None or opened[0] != path:
                 with decoding(path):
-                    opened = (path, pydicom.dcmread(path, force=True))
+                    opened = (path, _dataset(path))
             volume[:, :, index] = _frame(opened[1], part, path, audit.shape[:2]).T
     check_finite(volume, audit.files[0])
     if exact and all((part.slope, part.intercept) == (1, 0) for _, part in audit.slices):
@@ -98,6 +101,26 @@ def load_series(
     if audit.affine_ras is None:  # a usable audit has one
         raise GeometryError("the audit has no affine; scan the series again", reason="stale_audit")
     return Loaded(np.ascontiguousarray(volume)[None], audit.affine_ras, source)
+
+
+def _dataset(path: Path) -> Dataset:
+    """The elements of a file up to its pixels: what follows them is no part of the image."""
+    with path.open("rb") as stream:
+        return read_partial(stream, stop_when=_behind_pixels(), force=True)
+
+
+def _behind_pixels() -> Callable[[int, str | None, int], bool]:
+    """Give a test that is true for the first element behind the pixel data, whatever its tag."""
+    has_met = False
+
+    def is_behind(tag: int, _vr: str | None, _length: int) -> bool:
+        nonlocal has_met
+        if has_met:
+            return True
+        has_met = int(tag) in PIXEL_TAGS
+        return False
+
+    return is_behind
 
 
 def _as_whole(volume: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -145,7 +168,8 @@ def decoding(path: Path) -> Iterator[None]:
         if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
             raise
         raise ImageError(
-            f"{path.name}: its content cannot be decoded ({type(error).__name__}); fetch it again",
+            f"{path.name}: its pixels cannot be decoded ({type(error).__name__}): they are damaged "
+            "or encoded in an unusual way; fetch it again or store it uncompressed",
             reason="undecodable",
             paths=[path],
         ) from error

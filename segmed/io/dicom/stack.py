@@ -146,7 +146,7 @@ def _check_tilt(
         degrees = np.degrees(np.arctan2(aside[-1], heights[-1]))
         raise StackFault(
             "tilt",
-            f"the stack leans by {degrees:.1f} degrees (gantry tilt); resample it first",
+            f"the stack leans by {degrees:.1f} degrees (gantry tilt): resample it upright first",
             [path for path, _ in ordered],
         )
     odd = [ordered[i][0] for i in np.flatnonzero(aside > allowed)]
