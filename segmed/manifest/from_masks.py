@@ -46,7 +46,7 @@ def draft_from_masks(
     root = folder / masks_folder
     if not root.is_dir():
         raise ManifestError(f"--masks-folder {masks_folder}: {folder} has no such folder")
-    images = by_stem(images_in(_images_folder(folder, root)))
+    images = by_stem(images_in(_images_folder(folder, root), stacks=False))
     masks = _by_image(root, images)
     names = {stem: [_own_name(path, stem) for path in files] for stem, files in masks.items()}
     structures = _structures(names) if mode in {None, "structures"} else []
@@ -81,7 +81,7 @@ def _images_folder(folder: Path, masks: Path) -> Path:
     named = [folder / name for name in IMAGE_FOLDERS if (folder / name).is_dir()]
     inner = [path for path in sorted(folder.iterdir()) if path.is_dir() and path != masks]
     for candidate in (*named, folder, *inner):
-        if candidate != masks and images_in(candidate):
+        if candidate != masks and images_in(candidate, stacks=False):
             return candidate
     raise ManifestError(f"{folder} contains no images beside {masks.name}")
 
