@@ -54,6 +54,7 @@ class PredictJob:
         trust: Decode everything in this process, also what may crash it.
         names: `source` or `hash`; None: image files by source, DICOM series by hash.
         rules: YAML that says which series of a DICOM study is which channel.
+        any_modality: Take DICOM images of another modality or body part than the model's, too.
     """
 
     inputs: tuple[Path, ...]
@@ -68,6 +69,7 @@ class PredictJob:
     trust: bool = False
     names: str | None = None
     rules: Path | None = None
+    any_modality: bool = False
 
     @property
     def roots(self) -> list[Path]:
@@ -184,6 +186,7 @@ def _open(job: PredictJob) -> tuple[list[Resolved], Predictor]:
         tta=job.tta,
         cache_dir=job.cache_dir or converted_folder(),
         memory_gb=job.memory_gb,
+        any_modality=job.any_modality,
     )
     return resolved, predictor
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 
 class Frozen(BaseModel):
@@ -47,7 +53,17 @@ class Channel(Frozen):
     Attributes:
         name: Name of the channel, such as `T1`.
         modality: DICOM modality (`MR`, `CT`, ...) or `OT`; decides how intensities are scaled.
+        body_part: BodyPartExamined of all training images, where they agree; else empty.
     """
 
     name: str
     modality: str = "OT"
+    body_part: str = ""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_body_part(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave an empty body part out: hashes of plans that have none stay as they were."""
+        fields: dict[str, Any] = serialize(self)
+        if not self.body_part:
+            fields.pop("body_part", None)
+        return fields

@@ -89,6 +89,14 @@ def segment(
         str | None,
         typer.Option(metavar="tcp://HOST:8786", help="Dask scheduler whose workers segment."),
     ] = None,
+    any_modality: Annotated[
+        bool,
+        typer.Option(
+            "--any-modality",
+            help="Take DICOM series of another modality or body part than the model's, "
+            "too; studies refused before are tried again after `segmed archive retry`.",
+        ),
+    ] = False,
     table: Annotated[str, typer.Option(help="Kind of the volumes table: csv or parquet.")] = "csv",
     names: Annotated[
         str | None,
@@ -132,6 +140,7 @@ def segment(
         cluster=cluster,
         table=table,
         names=names,
+        any_modality=any_modality,
     )
     if dry_run:
         outcomes = [asdict(outcome) for outcome in preview(job)]

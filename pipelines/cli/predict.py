@@ -90,6 +90,13 @@ def predict(
             "the model keeps."
         ),
     ] = None,
+    any_modality: Annotated[
+        bool,
+        typer.Option(
+            "--any-modality",
+            help="Take DICOM series of another modality or body part than the model's, too.",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read all, say engine and memory, segment nothing.")
     ] = False,
@@ -120,6 +127,7 @@ def predict(
         trust=trust,
         names=names,
         rules=rules,
+        any_modality=any_modality,
     )
     with continued_by():
         if dry_run:

@@ -67,6 +67,7 @@ class ArchiveJob:
             outputs.
         table: Kind of the volumes table, `csv` or `parquet`.
         names: `source` or `hash`; None: outputs of image files by source, of DICOM by hash.
+        any_modality: Take DICOM images of another modality or body part than the model's, too.
         folder: Working folder, for the embedded registry.
         devices: Devices that worker processes take in turn, such as `cuda:0` and `cuda:1`; without
             any, `workers` share the one that is there.
@@ -92,6 +93,7 @@ class ArchiveJob:
     engine: str = "steady"
     table: str = "csv"
     names: str | None = None
+    any_modality: bool = False
     folder: Path = Path()
     devices: tuple[str, ...] = ()
     cluster: str | None = None
@@ -196,6 +198,8 @@ def _crew(
     opens: Callable[[], StudySource],
 ) -> Crew | Predictor:
     options: dict[str, Any] = {"tta": job.tta, "engine": job.engine}
+    if job.any_modality:
+        options["any_modality"] = True
     if job.cluster is not None:
         from pipelines.nights.cluster import Cluster, shared_packages  # noqa: PLC0415 - needs Dask
 

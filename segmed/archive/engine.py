@@ -152,6 +152,7 @@ class ThreadEngine:
         work.image = read_study(
             work.job.study, self._predictor.plan.in_channels, carefully=self._carefully
         )
+        self._predictor.require_fitting(work.image)
         work.prepared = prepare(work.image, self._predictor.plan)
 
     def _predict(self, work: _Work) -> None:

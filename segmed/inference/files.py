@@ -161,6 +161,7 @@ def _read(predictor: Predictor, item: CaseFiles, read: Read, names: ResultNames)
     keep_probs = names.format == "probabilities"
     try:
         image = read_input(item, read)
+        predictor.require_fitting(image)
         predictor.require_memory(grid_of(image), keeps_image=False, keeps_probs=keep_probs)
         output = names.path_for(item, image)
         prepared = prepare(image, predictor.plan)

@@ -71,6 +71,7 @@ def _forecast(predictor: Predictor, item: CaseFiles, format: OutputFormat, read:
     path = item.files[0]
     try:
         image = read_input(item, read)
+        predictor.require_fitting(image)
         require_channels(image, predictor.plan)
         require_writable(format, image)
         grid = grid_of(image)

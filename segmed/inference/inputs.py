@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from segmed.errors import UsageError, unknown_name
 from segmed.inference.manifest_input import cases_of_manifest, is_manifest
 from segmed.inference.search import Found, search
-from segmed.inference.selection import choose_series
+from segmed.inference.selection import choose_series, mask_fault
 from segmed.inference.vocabulary import FORMATS
 from segmed.io.channel_files import CaseFiles, group_channels
 from segmed.io.dicom.audit import SeriesAudit
@@ -229,9 +229,16 @@ def _series_cases(
         found.rank[place] = min(first, found.rank.get(place, first))
         places[id(audit)] = place
     if expected.num_channels == 1 or expected.rules is None:
-        alone = [(places[id(audit)], audit) for audit in audits]
-        return [CaseFiles(_name_of(place), (place,), series=(one,)) for place, one in alone], {}
+        return [_alone(audit, places[id(audit)]) for audit in audits], {}
     return _chosen(audits, places, expected)
+
+
+def _alone(audit: SeriesAudit, place: Path) -> CaseFiles:
+    """One series as a case; a mask by its description is refused by name."""
+    fault = mask_fault(audit) if audit.usable else None
+    if fault is None:
+        return CaseFiles(_name_of(place), (place,), series=(audit,))
+    return CaseFiles(_name_of(place), (place,), fault.message, (audit,), fault.reason)
 
 
 def _chosen(

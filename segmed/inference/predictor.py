@@ -22,6 +22,7 @@ from segmed.inference.choice import EngineRequest, MeasuredEngine, make_engine
 from segmed.inference.cuda_engine import CudaEngine, cuda_batch
 from segmed.inference.engine import Engine, resolve_device
 from segmed.inference.ensemble import averaged, mirrored, require_one_contract, slice_by_slice
+from segmed.inference.fitting import require_fitting
 from segmed.inference.memory import (
     MemoryEstimate,
     Surroundings,
@@ -80,6 +81,7 @@ class Predictor:
         cache_dir: Folder that keeps converted models; None keeps nothing.
         memory_gb: Resident set that must not be exceeded: windows go one at a time, images are not
             read ahead, and an image that needs more is refused with the figure.
+        any_modality: Take DICOM images of another modality or body part than the plan's, too.
 
     Attributes:
         plan: The plan that all packages share.
@@ -96,6 +98,7 @@ class Predictor:
         tta: bool = False,
         cache_dir: Path | None = None,
         memory_gb: float | None = None,
+        any_modality: bool = False,
     ) -> None:
         members = [packages] if isinstance(packages, ModelPackage) else list(packages)
         self.plan: Plan = require_one_contract([member.plan for member in members])
@@ -103,6 +106,7 @@ class Predictor:
         self.device = resolve_device(device)
         self.tta = tta
         self.memory_gb = memory_gb
+        self.any_modality = any_modality
         window = self.plan.patch_size
         full = cuda_batch(window) if self.device.type == "cuda" else BATCH_VOXELS // prod(window)
         self.batch = 1 if memory_gb is not None else max(1, full)
@@ -132,6 +136,15 @@ class Predictor:
         found = self.segment(prepared, probabilities=probabilities)
         phases = {"prepare": spent, **found.phases}
         return Segmentation(found.label, found.probs, time.perf_counter() - start, phases)
+
+    def require_fitting(self, image: MetaTensor) -> None:
+        """Check modality and body part of an image read from DICOM, unless any may come.
+
+        Raises:
+            ImageError: `other_modality` or `other_body_part`.
+        """
+        if not self.any_modality:
+            require_fitting(image, self.plan)
 
     def segment(self, prepared: Prepared, *, probabilities: bool = False) -> Segmentation:
         """Segment one prepared image; the first half of `predict` may so run elsewhere.

@@ -12,6 +12,7 @@ import numpy as np
 from segmed.geometry import Affine
 from segmed.inference.fault import Fault
 from segmed.io.dicom.series import SeriesAudit
+from segmed.naming import has_mask_words
 from segmed.package.series_rules import ChannelRule, Rules, tokens_of
 
 PLANES = ("sagittal", "coronal", "axial")
@@ -51,7 +52,7 @@ def choose_series(
         return
     if rules is None and num_channels == 1:
         for audit in audits:
-            yield Choice((audit,), own_fault(audit))
+            yield Choice((audit,), own_fault(audit) or mask_fault(audit))
     elif rules is None:
         message = (
             f"a model of {num_channels} channels needs rules that say which series is which; "
@@ -73,6 +74,14 @@ def own_fault(audit: SeriesAudit) -> Fault | None:
     for number, path in enumerate(audit.files, 1):
         message = message.replace(path.name, f"file {number} of {len(audit.files)}")
     return Fault(audit.reason or "unreadable", message, audit.offending)
+
+
+def mask_fault(audit: SeriesAudit) -> Fault | None:
+    """The fault of a series whose description calls it a mask: it is a result, no input."""
+    if not has_mask_words(audit.description):
+        return None
+    message = "described as a mask, no image to segment; if it is one, rename it"
+    return Fault("mask", message)
 
 
 def _by_rules(audits: Sequence[SeriesAudit], rules: Rules) -> Choice:
@@ -114,6 +123,8 @@ def _other_words(audit: SeriesAudit, rule: ChannelRule) -> str | None:
         return f"modality {audit.modality or 'unknown'} instead of {rule.modality}"
     if rule.description is not None and not re.search(rule.description, audit.description, re.I):
         return "another description"
+    if rule.description is None and has_mask_words(audit.description):
+        return "described as a mask"
     words = set(tokens_of(audit.description))
     if not set(rule.words) <= words:
         return f"a description without {' '.join(rule.words)}"

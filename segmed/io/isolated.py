@@ -81,6 +81,7 @@ def read_series_isolated(
         "study_uid": audit.study_uid,
         "files": [_absolute(path) for path in audit.files],
         "modality": audit.modality,
+        "body_part": audit.body_part,
         "shape": audit.shape,
         "affine_ras": affine.tolist(),
         "slices": [(_absolute(path), asdict(part)) for path, part in audit.slices],

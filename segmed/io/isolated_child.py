@@ -121,6 +121,7 @@ def _audit(series: dict[str, Any]) -> SeriesAudit:
         files=tuple(Path(name) for name in series["files"]),
         usable=True,
         modality=series["modality"],
+        body_part=series["body_part"],
         shape=tuple(series["shape"]),
         affine_ras=np.asarray(series["affine_ras"], dtype=np.float64),
         slices=tuple((Path(name), Slice(**part)) for name, part in series["slices"]),

@@ -23,6 +23,7 @@ class Source:
         series_uid: SeriesInstanceUID of a DICOM series; else empty.
         study_uid: StudyInstanceUID of a DICOM series; else empty.
         modality: DICOM modality such as `MR`; else empty.
+        body_part: BodyPartExamined of a DICOM series; else empty.
         notes: What was odd, though not wrong, in plain words and without identifiers.
         patient_key: Short hash of the PatientID of a DICOM series; else empty.
         frame_of_reference: FrameOfReferenceUID of a DICOM series; else empty.
@@ -35,6 +36,7 @@ class Source:
     series_uid: str = field(default="", repr=False)
     study_uid: str = field(default="", repr=False)
     modality: str = ""
+    body_part: str = ""
     notes: tuple[str, ...] = ()
     patient_key: str = ""
     frame_of_reference: str = field(default="", repr=False)
@@ -49,6 +51,7 @@ class Source:
             "series_uid": self.series_uid,
             "study_uid": self.study_uid,
             "modality": self.modality,
+            "body_part": self.body_part,
             "notes": list(self.notes),
             "patient_key": self.patient_key,
             "frame_of_reference": self.frame_of_reference,
@@ -65,6 +68,7 @@ class Source:
             series_uid=values["series_uid"],
             study_uid=values["study_uid"],
             modality=values["modality"],
+            body_part=values.get("body_part", ""),
             notes=tuple(values["notes"]),
             patient_key=values["patient_key"],
             frame_of_reference=values["frame_of_reference"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -139,7 +139,12 @@ def draft_from_dicom(
         labels=labels,
         stored_labels=stored,
         channels=tuple(
-            Channel(name=name, modality=first[name].modality or "OT") for name in agreed.channels
+            Channel(
+                name=name,
+                modality=first[name].modality or "OT",
+                body_part=_body_part(study.images[name] for study in kept),
+            )
+            for name in agreed.channels
         ),
         training=tuple(cases),
         groups={study.id: study.patient for study in kept},
@@ -195,6 +200,12 @@ def _label_paths(
             "structures cannot be told to be the same; convert one of them"
         )
     return region_labels(sets, names, maker)
+
+
+def _body_part(audits: Iterable[SeriesAudit]) -> str:
+    """BodyPartExamined of some series, where all of them agree."""
+    found = {audit.body_part.strip().upper() for audit in audits}
+    return found.pop() if len(found) == 1 else ""
 
 
 def _study(audits: Sequence[SeriesAudit], shared_folders: set[Path], order: Sequence[str]) -> Study:

@@ -94,6 +94,7 @@ def load_series(
         series_uid=audit.series_uid,
         study_uid=audit.study_uid,
         modality=audit.modality,
+        body_part=audit.body_part,
         notes=audit.notes,
         patient_key=audit.patient_key,
         frame_of_reference=audit.frame_of_reference,
