@@ -56,6 +56,7 @@ class IndexRow:
         study: Name of the study in reports.
         key: Key of the entry in the ledger.
         form: Form of the source.
+        notes: Remarks on the input and the result, separated by semicolons.
     """
 
     output: str
@@ -73,6 +74,7 @@ class IndexRow:
     study: str
     key: str
     form: str
+    notes: str = ""
 
 
 def write_index(ledger: Ledger, out_dir: Path) -> Path:
@@ -178,6 +180,7 @@ def _row(item: InputOf, models: dict[str, dict[str, Any]]) -> IndexRow:
         study=entry.study,
         key=entry.key,
         form=entry.form,
+        notes="; ".join(entry.measures.get("notes", ())),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,37 @@ STATUS: dict[State, Status] = {
 
 
 SHARED = "{} places hold the same bytes: they share this output"
+KEPT = "the result of an earlier state of this input is kept, flagged as outdated"
 
 
-def outcome_of(entry: Entry, *, fresh: bool, places: int = 1) -> StudyOutcome:
+def outcome_in(ledger: Ledger, key: str, run: int, *, fresh: bool) -> StudyOutcome:
+    """The outcome of a key in one run, with remarks on copies and earlier results.
+
+    Args:
+        ledger: The ledger.
+        key: The key.
+        run: Number of the run.
+        fresh: Whether this run worked on it.
+    """
+    entry = ledger.entry(key)
+    notes = []
+    if entry.state == "done" and (places := ledger.num_places(key, run)) > 1:
+        notes.append(SHARED.format(places))
+    if entry.state == "quarantined" and ledger.outdated(by=key):
+        notes.append(KEPT)
+    return outcome_of(entry, fresh=fresh, more=notes)
+
+
+def outcome_of(entry: Entry, *, fresh: bool, more: Sequence[str] = ()) -> StudyOutcome:
     """The outcome that an entry of the ledger stands for.
 
     Args:
         entry: The entry.
         fresh: Whether this run worked on it.
-        places: At how many places this run met its content.
+        more: Remarks besides those on its input.
     """
     done = entry.state == "done"
     notes = entry.measures.get("notes", ()) if done else ()
-    shared = [SHARED.format(places)] if done and places > 1 else []
     return StudyOutcome(
         key=entry.key,
         study=entry.study,
@@ -46,7 +65,7 @@ def outcome_of(entry: Entry, *, fresh: bool, places: int = 1) -> StudyOutcome:
         seconds=entry.seconds,
         package=entry.package,
         fresh=fresh,
-        notes=(*notes, *shared),
+        notes=(*notes, *more),
     )
 
 
@@ -68,7 +87,7 @@ def write_outcomes(ledger: Ledger, run: int, path: Path) -> Path:
     with whole_file(path, private=True) as draft, draft.open("w", encoding="utf-8") as stream:
         separator = "[\n"
         for _, entry in ledger.met(run):
-            outcome = outcome_of(entry, fresh=True, places=ledger.num_places(entry.key, run))
+            outcome = outcome_in(ledger, entry.key, run, fresh=True)
             stream.write(separator + json.dumps(record(outcome)))
             separator = ",\n"
         stream.write("[]\n" if separator == "[\n" else "\n]\n")

@@ -15,7 +15,7 @@ from segmed.archive.ledger import Entry, Ledger
 from segmed.archive.ledger.reconcile import is_intact, withdraw_output
 from segmed.archive.model import Model
 from segmed.archive.naming import OutputNames
-from segmed.archive.outcomes import outcome_of
+from segmed.archive.outcomes import outcome_in
 from segmed.archive.pacs.delivery import Delivery, Patience
 from segmed.archive.pacs.fetching import fetched
 from segmed.archive.scratch import scratch_folder
@@ -152,9 +152,9 @@ class Run:
                 run=None if is_known else self.number,
                 files=_as_text(fault.files),
             )
-            return self._outcome(key, fresh=not is_known)
+            return outcome_in(self.ledger, key, self.number, fresh=not is_known)
         if entry.state == "done" or (entry.state == "quarantined" and entry.attempts > 0):
-            return self._outcome(key, fresh=False)
+            return outcome_in(self.ledger, key, self.number, fresh=False)
         if free_bytes(self.out_dir) < self.choices.min_free_bytes:
             self.ledger.end_badly(
                 key,
@@ -164,7 +164,7 @@ class Run:
                 quarantine=False,
                 run=self.number,
             )
-            return self._outcome(key, fresh=True)
+            return outcome_in(self.ledger, key, self.number, fresh=True)
         if self.delivery is not None and is_intact(entry, self.out_dir):
             self._in_hand[key] = 1
             self._transfers.submit(self._deliver, key, self.out_dir / str(entry.output))
@@ -173,7 +173,7 @@ class Run:
         if output is None:
             message = "every name of its output is taken by a file of unknown origin; remove it"
             self.ledger.end_badly(key, "name_taken", message, quarantine=False, run=self.number)
-            return self._outcome(key, fresh=True)
+            return outcome_in(self.ledger, key, self.number, fresh=True)
         self._begin(study, entry, output)
         return None
 
@@ -246,13 +246,9 @@ class Run:
         if spool is not None:
             shutil.rmtree(spool, ignore_errors=True)
         self._replace_earlier(report.key)
-        outcome = self._outcome(report.key, fresh=True)
+        outcome = outcome_in(self.ledger, report.key, self.number, fresh=True)
         for _ in range(self._in_hand.pop(report.key)):
             yield outcome
-
-    def _outcome(self, key: str, *, fresh: bool) -> StudyOutcome:
-        places = self.ledger.num_places(key, self.number)
-        return outcome_of(self.ledger.entry(key), fresh=fresh, places=places)
 
     def _replace_earlier(self, key: str) -> None:
         """Withdraw the results that the present state of an input replaces."""

@@ -13,6 +13,7 @@ import pytest
 from segmed.archive import FolderSource, Ledger, Study, archive_status, segment_archive
 from segmed.archive.ledger.versions import REPLACES, REPLACES_DELIVERED
 from segmed.archive.model import Model
+from segmed.archive.outcomes import KEPT
 from segmed.archive.run import key_in
 from segmed.archive.study import key_of
 from segmed.inference import Predictor
@@ -89,6 +90,7 @@ def test_earlier_result_stays_flagged_while_the_present_input_is_refused(
     shutil.copy(files[6], archive)
     [gap] = run(archive, out, predictor)
     assert str(gap["reason"]).startswith("missing_slice")
+    assert gap["notes"] == [KEPT]
     assert outputs(out) == [str(half["output"])]
     assert "outdated:input" in volumes(out)[0]["flags"]
     for path in files[4:]:

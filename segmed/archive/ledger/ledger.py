@@ -142,15 +142,20 @@ class Ledger(LedgerFile):
         ).fetchone()
         return row is not None
 
-    def outdated(self) -> frozenset[str]:
-        """Keys of results whose input was met later with other content, which was refused."""
+    def outdated(self, *, by: str | None = None) -> frozenset[str]:
+        """Keys of results whose input was met later with other content, which was refused.
+
+        Args:
+            by: Only those whose input has this key now.
+        """
         rows = self._connection.execute(
             "SELECT earlier.key FROM versions AS newer JOIN versions AS earlier "
             "ON earlier.identity = newer.identity AND earlier.last < newer.first "
             "JOIN studies AS old ON old.key = earlier.key "
             "JOIN studies AS new ON new.key = newer.key "
             "WHERE old.state = 'done' AND new.state = 'quarantined' "
-            "AND old.content <> new.content"
+            "AND old.content <> new.content AND (? IS NULL OR newer.key = ?)",
+            (by, by),
         )
         return frozenset(row[0] for row in rows)
 
