@@ -20,7 +20,7 @@ from segmed.archive.ledger.inputs import (
     reserve,
 )
 from segmed.archive.ledger.tables import FIELDS, STATES, Entry, State, entry_of
-from segmed.archive.ledger.versions import note_version, replace_earlier
+from segmed.archive.ledger.versions import note_version, outdated, replace_earlier
 from segmed.archive.study import NotImage, Study
 
 __all__ = ["Entry", "Ledger", "State"]
@@ -148,16 +148,7 @@ class Ledger(LedgerFile):
         Args:
             by: Only those whose input has this key now.
         """
-        rows = self._connection.execute(
-            "SELECT earlier.key FROM versions AS newer JOIN versions AS earlier "
-            "ON earlier.identity = newer.identity AND earlier.last < newer.first "
-            "JOIN studies AS old ON old.key = earlier.key "
-            "JOIN studies AS new ON new.key = newer.key "
-            "WHERE old.state = 'done' AND new.state = 'quarantined' "
-            "AND old.content <> new.content AND (? IS NULL OR newer.key = ?)",
-            (by, by),
-        )
-        return frozenset(row[0] for row in rows)
+        return outdated(self._connection, by)
 
     def note_not_image(self, item: NotImage, *, run: int) -> None:
         """Note a file that holds no image."""

@@ -91,6 +91,25 @@ def replace_earlier(connection: sqlite3.Connection, key: str) -> list[Entry]:
     return replaced
 
 
+def outdated(connection: sqlite3.Connection, by: str | None = None) -> frozenset[str]:
+    """Keys of results whose input was met later with other content, which was refused.
+
+    Args:
+        connection: A connection.
+        by: Only those whose input has this key now.
+    """
+    rows = connection.execute(
+        "SELECT earlier.key FROM versions AS newer JOIN versions AS earlier "
+        "ON earlier.identity = newer.identity AND earlier.last < newer.first "
+        "JOIN studies AS old ON old.key = earlier.key "
+        "JOIN studies AS new ON new.key = newer.key "
+        "WHERE old.state = 'done' AND new.state = 'quarantined' "
+        "AND old.content <> new.content AND (? IS NULL OR newer.key = ?)",
+        (by, by),
+    )
+    return frozenset(row[0] for row in rows)
+
+
 def add_note(connection: sqlite3.Connection, key: str, note: str) -> None:
     """Add a remark to an entry's measures, once."""
     row = connection.execute("SELECT measures FROM studies WHERE key = ?", (key,)).fetchone()
