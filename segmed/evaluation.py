@@ -14,7 +14,7 @@ from segmed.errors import ManifestError, SegmedError, UsageError
 from segmed.geometry import require_same_grid
 from segmed.inference import Predictor
 from segmed.io import grid_of, read_images, write_label
-from segmed.label_pairs import StrayValue, label_files, read_pair
+from segmed.label_pairs import StrayValue, label_files, prediction_files, read_pair
 from segmed.manifest.reference import read_reference
 from segmed.manifest.schema import Case, Manifest
 from segmed.metatensor import MetaTensor
@@ -134,7 +134,7 @@ def compare_folders(
     """Score the label maps of one folder against those of the same name in another.
 
     Args:
-        predictions: Folder of label maps, whoever made them.
+        predictions: Folder of label maps, whoever made them, or output folder of an archive run.
         references: Folder of reference label maps; each must have a prediction.
         labels: Structures to score. Segments of DICOM segmentations are matched to them by name
             and code.
@@ -150,7 +150,8 @@ def compare_folders(
         UsageError: A folder is missing or empty, or a reference has no prediction.
         ImageError: A file cannot be read correctly, or lies on another grid; the case is named.
     """
-    wanted, found = label_files(references), label_files(predictions)
+    wanted = label_files(references)
+    found = prediction_files(predictions, wanted)
     missing = sorted(wanted.keys() - found.keys())
     if missing:
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from segmed.archive_pairs import archive_files, archive_of
 from segmed.errors import UsageError
 from segmed.geometry import require_same_grid, same_grid
 from segmed.io import grid_of, read_label, source_of
 from segmed.io.dicom.header import looks_like_dicom
 from segmed.io.joining import require_joinable
+from segmed.io.output_names import writable
 from segmed.manifest.label_values import counts_in
 from segmed.manifest.reference import as_meant, stored_structures
 from segmed.manifest.schema import Manifest
@@ -55,23 +57,57 @@ class LabelPair:
 
 
 def label_files(folder: Path) -> dict[str, Path]:
-    """Label maps of a folder by case id; hidden files are left out.
+    """Label maps of a folder by case id; hidden files and files that are no images are left out.
 
     Args:
-        folder: The folder; its subfolders are not searched.
+        folder: The folder. If it has no label map but subfolders have, ids contain their names:
+            `sub-07/T1`.
 
     Raises:
         UsageError: There is no such folder, or no label map in it.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder of label maps")
-    files = {}
-    for path in sorted(folder.iterdir()):
-        suffix = next((end for end in LABEL_SUFFIXES if path.name.endswith(end)), None)
-        if suffix is not None and not path.name.startswith("."):
-            files[path.name.removesuffix(suffix)] = path
+    files = _label_maps(folder, sorted(folder.iterdir()))
+    if not files:
+        files = _label_maps(folder, sorted(folder.rglob("*")))
     if not files:
         raise UsageError(f"{folder} holds no label map ({', '.join(LABEL_SUFFIXES)})")
+    return files
+
+
+def prediction_files(folder: Path, cases: Iterable[str]) -> dict[str, Path]:
+    """Label maps that were predicted for cases, by case id.
+
+    Args:
+        folder: Folder of label maps, or output folder of an archive run, whose index says which
+            output is of which input.
+        cases: Case ids of the references.
+
+    Raises:
+        UsageError: There is no such folder, or no label map in it.
+    """
+    archive = archive_of(folder)
+    return label_files(folder) if archive is None else archive_files(archive, cases)
+
+
+def passed_over(folder: Path) -> list[Path]:
+    """Files beside the label maps of a folder that are none by their names."""
+    maps = set(label_files(folder).values())
+    beside = {path.parent for path in maps}
+    found = sorted(path for inside in beside for path in inside.iterdir() if path.is_file())
+    return [path for path in found if path not in maps and not path.name.startswith(".")]
+
+
+def _label_maps(folder: Path, paths: Iterable[Path]) -> dict[str, Path]:
+    files = {}
+    for path in paths:
+        inside = path.relative_to(folder)
+        suffix = next((end for end in LABEL_SUFFIXES if path.name.endswith(end)), None)
+        is_hidden = any(part.startswith(".") for part in inside.parts)
+        if suffix is not None and not is_hidden and path.is_file():
+            case = "/".join(map(writable, inside.parts)).removesuffix(suffix)
+            files[case] = path
     return files
 
 

@@ -248,7 +248,10 @@ def compare(
 
 
 def evaluate(
-    predictions: Annotated[Path, typer.Option(help="Folder of label maps to score.")],
+    predictions: Annotated[
+        Path,
+        typer.Option(help="Folder of label maps to score, or output folder of an archive run."),
+    ],
     references: Annotated[Path, typer.Option(help="Folder of reference label maps.")],
     out: OutOption,
     labels: Annotated[
@@ -271,11 +274,13 @@ def evaluate(
         require_folder(images, "the folder of the images")
     from pipelines.comparing.jobs import labels_of, manifest_of
     from pipelines.comparing.worst_cases import images_of, worst_overlays
+    from segmed.archive.index import ensure_index
     from segmed.evaluation import compare_folders
-    from segmed.label_pairs import label_files, stray_lines
+    from segmed.label_pairs import label_files, passed_over, stray_lines
     from segmed.metrics import summarise, write_table
     from segmed.report import ReportContent, write_report
 
+    ensure_index(predictions)
     named = labels_of(labels, references)
     shown = images_of(images, sorted(label_files(references))) if images else {}
     scored = compare_folders(
@@ -287,6 +292,9 @@ def evaluate(
         progress=counting("scored"),
     )
     scores, odd = scored.table, stray_lines(scored.strays)
+    if beside := passed_over(references):
+        names = ", ".join(path.name for path in beside[:3]) + (", ..." if len(beside) > 3 else "")
+        odd.append(f"passed over: {len(beside)} files beside the references ({names})")
     summary = summarise(scores)
     out.mkdir(parents=True, exist_ok=True)
     write_table(scores, out / "scores.csv")

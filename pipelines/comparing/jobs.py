@@ -243,7 +243,7 @@ def labels_of(path: Path | None, references: Path) -> tuple[LabelClass, ...]:
     )
     from segmed.manifest.label_values import label_facts  # noqa: PLC0415 - see above
 
-    files = [path.name for path in label_files(references).values()]
+    files = [str(path.relative_to(references)) for path in label_files(references).values()]
     if any(segments_at(references / name) for name in files):
         return found_structures(references, files)[0]
     values: set[int] = set()

@@ -12,7 +12,7 @@ from segmed.errors import UsageError
 from segmed.geometry import require_same_grid
 from segmed.inference.inputs import IMAGE_SUFFIXES
 from segmed.io import grid_of, read_image, read_label
-from segmed.label_pairs import label_files
+from segmed.label_pairs import label_files, prediction_files
 from segmed.manifest import LabelClass, Manifest, read_reference
 from segmed.report import OverlayItem
 
@@ -76,7 +76,8 @@ def worst_overlays(
     Raises:
         ImageError: An image cannot be read, or lies on another grid than its reference.
     """
-    found, wanted = label_files(predictions), label_files(references)
+    wanted = label_files(references)
+    found = prediction_files(predictions, wanted)
     means = scores.groupby("case")["dice"].mean().dropna().sort_values(kind="stable")
     for number, (case, dice) in enumerate(means.head(most).items()):
         case_id = str(case)

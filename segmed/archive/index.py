@@ -21,7 +21,7 @@ from segmed.io.atomic import whole_file
 from segmed.io.dicom.header import looks_like_dicom
 from segmed.io.digest import sha256_of_file
 from segmed.io.output_names import absolute
-from segmed.io.results import INDEX, LEDGER
+from segmed.io.results import INDEX, LEDGER, is_archive_outputs
 
 MODELS_FILE = "model.json"
 """Name and version of each model that outputs are from, by hash; written by the command line."""
@@ -102,6 +102,19 @@ def write_index(ledger: Ledger, out_dir: Path) -> Path:
             row["volumes_ml"] = json.dumps(row["volumes_ml"], ensure_ascii=False)
             writer.writerow([row[name] for name in columns])
     return path
+
+
+def ensure_index(folder: Path) -> None:
+    """Write the index of an output folder that has a ledger and no index, as older versions left.
+
+    Args:
+        folder: Output folder of an archive run, or the segmentations in it; else nothing is done.
+    """
+    for out_dir in (folder, folder.resolve().parent):
+        is_of_run = out_dir == folder or is_archive_outputs(folder.resolve())
+        if is_of_run and (out_dir / LEDGER).is_file() and not (out_dir / INDEX).exists():
+            with Ledger(out_dir / LEDGER, writer=False) as ledger:
+                write_index(ledger, out_dir)
 
 
 def list_index(out_dir: Path) -> Iterator[IndexRow]:
