@@ -20,7 +20,7 @@ from pipelines.flows.train import train_fold, train_in_lane
 from pipelines.registry.registration import register_winner
 from pipelines.tracking.runs import ParentLog, comparison
 from segmed.comparison import Contest, Contestant
-from segmed.errors import TrainingError
+from segmed.errors import SegmedError, ServiceError
 from segmed.manifest import read_manifest
 from segmed.plan import read_plan
 
@@ -71,17 +71,23 @@ def train_all(
     started = started_jobs(jobs, parent, lanes)
     contestants: list[Contestant] = []
     failures: list[str] = []
+    errors: list[SegmedError] = []
     try:
         for job, result in zip(jobs, started, strict=True):
             name = f"{job.architecture}/fold{job.fold}"
             try:
                 contestants.append(result())
-            except TrainingError as error:
+            except ServiceError:
+                raise  # the tracking server is away for all
+            except SegmedError as error:
+                errors.append(error)
                 failures.append(f"{name}: {error}")
                 get_run_logger().error("%s failed: %s", name, error)
     except BaseException:
         lanes.stop()
         raise
+    if errors and not contestants:
+        raise errors[0]
     return contestants, failures
 
 

@@ -128,6 +128,8 @@ class Run:
         finally:
             self._transfers.shutdown(cancel_futures=True)
             self.engine.close()
+            for key in self._in_hand:  # stopped, not killed: these are under no suspicion
+                self.ledger.release(key)
             for folder in self._spools.values():
                 shutil.rmtree(folder, ignore_errors=True)
 

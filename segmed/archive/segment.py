@@ -22,6 +22,7 @@ from segmed.archive.pacs.delivery import Delivery
 from segmed.archive.run import Choices, Run, key_in
 from segmed.archive.run_page import PICTURES, write_run_page
 from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource, key_of
+from segmed.archive.suspects import SuspectEngine
 from segmed.archive.volumes import check_kind
 from segmed.archive.workers.engine import WorkerEngine
 from segmed.archive.workers.setup import Setup
@@ -147,7 +148,7 @@ def segment_archive(
                 settings=_settings(format, tta=tta),
                 model=model,
                 source=_fitted(source, out_dir, model),
-                engine=_engine(crew, writing, results),
+                engine=_engine(crew, writing, results, ledger.suspects()),
                 results=results,
                 delivery=delivery,
                 choices=choices,
@@ -242,9 +243,15 @@ def _identify(crew: Predictor | Crew) -> tuple[Model, bool]:
     return model_of(read_packages(crew.packages)), bool(crew.options.get("tta", False))
 
 
-def _engine(crew: Predictor | Crew, writing: Writing, results: Results) -> Engine:
+def _engine(
+    crew: Predictor | Crew, writing: Writing, results: Results, suspects: frozenset[str]
+) -> Engine:
+    """Who segments; in this process, the studies in hand when an earlier one died go apart."""
     if isinstance(crew, Predictor):
-        return ThreadEngine(crew, writing, results)
+        here = ThreadEngine(crew, writing, results)
+        if not suspects:
+            return here
+        return SuspectEngine(here, suspects, predictor=crew, writing=writing, results=results)
     return crew.engine(
         Setup(crew.packages, writing, {"engine": FIXED_ENGINE, **crew.options}), results
     )

@@ -84,7 +84,7 @@ class FCN(nn.Module):
             too few levels.
 
     Raises:
-        ModelError: The padding of 100 does not go with these levels.
+        ModelError: There is one level alone, or the padding of 100 does not go with these levels.
     """
 
     def __init__(self, task: Task, options: FCNOptions, *, num_taps: int) -> None:
@@ -92,6 +92,8 @@ class FCN(nn.Module):
         self.task, self.options = task, options
         dims, classes = task.spatial_dims, task.num_classes
         self.levels = options.levels(dims)
+        if len(self.levels) < 2:
+            raise ModelError("the FCN needs at least 2 levels, got 1")
         self.is_cropped = options.padding == "hundred"
         if self.is_cropped and (
             dims != 2 or [level.stride for level in self.levels[1:]] != [(2, 2)] * 5

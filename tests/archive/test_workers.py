@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from segmed.archive import FolderSource, Workers, segment_archive
+from segmed.archive import FolderSource, Ledger, Workers, segment_archive
 from segmed.errors import ServiceError
 from segmed.inference import Predictor
 
 DEADLY = """
-import gzip, os, signal
+import gzip, os, signal, threading
 unzip = gzip.open
 def open(file, *args, **kwargs):
-    if os.path.basename(str(getattr(file, "name", file))).startswith("deadly"):
+    is_deadly = os.path.basename(str(getattr(file, "name", file))).startswith("deadly")
+    if is_deadly and threading.current_thread().name.startswith("segmed-"):
         os.kill(os.getpid(), signal.SIGSEGV)
     return unzip(file, *args, **kwargs)
 gzip.open = open
 """
-"""Run at the start of every worker: a zlib that crashes on some files."""
+"""Run at the start of every process: a zlib that crashes on some files once they are segmented."""
 
 
 @pytest.fixture
@@ -58,6 +61,70 @@ def test_study_that_kills_its_process_twice_is_quarantined_and_the_rest_is_done(
     list(segment_archive(source, predictor=predictor, out_dir=tmp_path / "inside"))
     for path in (tmp_path / "inside" / "segmentations").glob("*.gz"):
         assert (out / "segmentations" / path.name).read_bytes() == path.read_bytes()
+
+
+IN_PROCESS = """
+import sys
+from pathlib import Path
+from segmed.archive import FolderSource, segment_archive
+from segmed.inference import Predictor
+from segmed.package import ModelPackage
+root, package = Path(sys.argv[1]), ModelPackage.load(Path(sys.argv[2]))
+predictor = Predictor(package, device="cpu", engine="torch")
+source = FolderSource(root / "archive")
+for outcome in segment_archive(source, predictor=predictor, out_dir=root / "out"):
+    print(outcome.status, outcome.reason, flush=True)
+"""
+
+
+@pytest.mark.slow  # three starts, and a worker process
+@pytest.mark.usefixtures("crashing_decoder")
+def test_a_study_that_kills_a_run_without_workers_is_refused_at_the_next_start(
+    tmp_path: Path, package_folder: Path, write_nifti: Callable[..., Path]
+) -> None:
+    for seed, name in enumerate(["a", "deadly", "z"]):
+        write_nifti(tmp_path / f"archive/{name}.nii.gz", seed)
+
+    def start() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", IN_PROCESS, str(tmp_path), str(package_folder)],
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    assert start().returncode == -signal.SIGSEGV
+    with Ledger(tmp_path / "out/ledger.sqlite", writer=False) as ledger:
+        assert ledger.counts()["running"] >= 1
+    second = start()
+    assert second.returncode == 0, second.stderr
+    lines = sorted(second.stdout.splitlines())
+    assert [line.split()[0] for line in lines if line.startswith("refused")] == ["refused"]
+    assert f"killed_process: its process died twice (signal {signal.SIGSEGV.name}" in lines[-1]
+    with Ledger(tmp_path / "out/ledger.sqlite", writer=False) as ledger:
+        assert ledger.counts()["done"] == 2
+        assert not ledger.suspects()
+    third = start()
+    assert third.returncode == 0
+    assert third.stdout.count("done") == 2
+    assert third.stdout.count("killed_process") == 1
+
+
+def test_studies_in_hand_when_a_run_is_told_to_stop_are_under_no_suspicion(
+    tmp_path: Path, predictor: Predictor, write_nifti: Callable[..., Path]
+) -> None:
+    for seed in range(6):
+        write_nifti(tmp_path / f"archive/{seed}.nii.gz", seed)
+    run = segment_archive(
+        FolderSource(tmp_path / "archive"), predictor=predictor, out_dir=tmp_path / "out"
+    )
+    next(run)
+    run.close()
+    with Ledger(tmp_path / "out/ledger.sqlite") as ledger:
+        assert ledger.counts()["running"] == 0
+        ledger.begin_run("package")
+        assert not ledger.suspects()
 
 
 @pytest.mark.slow  # a worker process, which imports torch

@@ -32,7 +32,7 @@ from pipelines.registry.versions import Registry
 from pipelines.tracking.address import tracking_uri
 from pipelines.tracking.runs import connect_quietly
 from segmed.archive.drift import DriftRow, drift_table
-from segmed.errors import UsageError
+from segmed.errors import ModelError, UsageError
 from segmed.manifest import read_manifest
 from segmed.plan import write_plan
 from segmed.training import Budget, Settings
@@ -218,6 +218,29 @@ def test_comparison_leaves_report_runs_and_champion(
     again = run_flow(compare, request_for(manifest, working_folder))
     assert again["registered"] == record["registered"]
     assert again["architectures"] == record["architectures"]
+
+
+@pytest.mark.slow
+def test_a_training_that_cannot_fit_fails_alone(
+    temporary_server: None, working_folder: Path
+) -> None:
+    manifest = write_set(working_folder / "set")
+    plan = tiny_plan()
+    flat = {"widths": [8], "strides": [[1, 1, 1]], "kernels": [[3, 3, 3]]}
+    networks = {
+        "unet": plan.networks["unet"],
+        "fcn8s": plan.networks["unet"].model_copy(update={"options": flat}),
+    }
+    write_plan(plan.model_copy(update={"networks": networks}), manifest.parent / "plan.yaml")
+    wishes = request_for(manifest, working_folder, models="fcn8s,unet,unetpp", register=None)
+    record = run_flow(compare, wishes)
+    assert set(record["architectures"]) == {"unet"}
+    assert len(record["failures"]) == 2
+    assert "fcn8s/fold0: the FCN needs at least 2 levels" in record["failures"][0]
+    assert "unetpp/fold0: unknown network of this plan" in record["failures"][1]
+    alone = request_for(manifest, working_folder, models="fcn8s", register=None)
+    with pytest.raises(ModelError, match="at least 2 levels"):
+        run_flow(compare, alone)
 
 
 @pytest.mark.slow

@@ -25,6 +25,9 @@ from segmed.archive.study import NotImage, Study
 
 __all__ = ["Entry", "Ledger", "State"]
 
+INTERRUPTED = "interrupted"
+"""Reason of a pending study that was in hand when the process of a run died."""
+
 ROWS_AT_ONCE = 256
 """Entries in memory at a time."""
 
@@ -32,8 +35,8 @@ ROWS_AT_ONCE = 256
 class Ledger(LedgerFile):
     """The ledger of one output folder. One process writes at a time; readers may look on.
 
-    How a study ended is on disk when the call returns. That it was met, and that work on it began,
-    joins the next such write: whoever is killed in between would begin it again in any case.
+    That work on a study began, and how it ended, is on disk when the call returns. That it was met
+    joins the next such write: whoever is killed in between would meet it again in any case.
 
     Args:
         path: The SQLite file; made if absent.
@@ -45,7 +48,7 @@ class Ledger(LedgerFile):
     """
 
     def begin_run(self, package: str) -> int:
-        """Open a run: what a killed run left `running` is `pending` again.
+        """Open a run: what a killed run left `running` is `pending` again, and suspect.
 
         Args:
             package: Hash of the model package of this run.
@@ -54,12 +57,28 @@ class Ledger(LedgerFile):
             The run's number.
         """
         with self._transaction() as connection:
-            connection.execute("UPDATE studies SET state = 'pending' WHERE state = 'running'")
+            connection.execute(
+                "UPDATE studies SET state = 'pending', reason = ?, message = ? "
+                "WHERE state = 'running'",
+                (INTERRUPTED, "the process that worked on it died"),
+            )
             cursor = connection.execute(
                 "INSERT INTO runs (package, started, segmed) VALUES (?, ?, ?)",
                 (package, time.time(), __version__),
             )
             return int(cursor.lastrowid or 0)
+
+    def suspects(self) -> frozenset[str]:
+        """Keys of studies that were in hand when a run's process died, and were not ended since."""
+        rows = self._connection.execute(
+            "SELECT key FROM studies WHERE state = 'pending' AND reason = ?", (INTERRUPTED,)
+        )
+        return frozenset(row[0] for row in rows)
+
+    def release(self, key: str) -> None:
+        """Note that work on a study is given up without an end, since the run is told to stop."""
+        if self.entry(key).state == "running":
+            self.reopen(key)
 
     def end_run(self, run: int) -> None:
         """Note that a run came to its end."""
@@ -187,12 +206,11 @@ class Ledger(LedgerFile):
         return None if row is None else entry_of(row)
 
     def start(self, key: str, *, run: int) -> None:
-        """Note that work on a study begins."""
+        """Note that work on a study begins; on disk when this returns, should it kill us."""
         self._set(
             key,
             "running",
             attempts="attempts + 1",
-            can_wait=True,
             worked=run,
             reason="",
             message="",
