@@ -7,8 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from segmed import __version__
-from segmed.archive.ledger.file import LedgerFile
 from segmed.archive.ledger.inputs import (
     InputOf,
     content_of,
@@ -19,20 +17,18 @@ from segmed.archive.ledger.inputs import (
     owner_of,
     reserve,
 )
+from segmed.archive.ledger.runs import RunLedger
 from segmed.archive.ledger.tables import FIELDS, STATES, Entry, State, entry_of
 from segmed.archive.ledger.versions import note_version, outdated, replace_earlier
 from segmed.archive.study import NotImage, Study
 
 __all__ = ["Entry", "Ledger", "State"]
 
-INTERRUPTED = "interrupted"
-"""Reason of a pending study that was in hand when the process of a run died."""
-
 ROWS_AT_ONCE = 256
 """Entries in memory at a time."""
 
 
-class Ledger(LedgerFile):
+class Ledger(RunLedger):
     """The ledger of one output folder. One process writes at a time; readers may look on.
 
     That work on a study began, and how it ended, is on disk when the call returns. That it was met
@@ -47,43 +43,10 @@ class Ledger(LedgerFile):
             reader finds no ledger.
     """
 
-    def begin_run(self, package: str) -> int:
-        """Open a run: what a killed run left `running` is `pending` again, and suspect.
-
-        Args:
-            package: Hash of the model package of this run.
-
-        Returns:
-            The run's number.
-        """
-        with self._transaction() as connection:
-            connection.execute(
-                "UPDATE studies SET state = 'pending', reason = ?, message = ? "
-                "WHERE state = 'running'",
-                (INTERRUPTED, "the process that worked on it died"),
-            )
-            cursor = connection.execute(
-                "INSERT INTO runs (package, started, segmed) VALUES (?, ?, ?)",
-                (package, time.time(), __version__),
-            )
-            return int(cursor.lastrowid or 0)
-
-    def suspects(self) -> frozenset[str]:
-        """Keys of studies that were in hand when a run's process died, and were not ended since."""
-        rows = self._connection.execute(
-            "SELECT key FROM studies WHERE state = 'pending' AND reason = ?", (INTERRUPTED,)
-        )
-        return frozenset(row[0] for row in rows)
-
     def release(self, key: str) -> None:
         """Note that work on a study is given up without an end, since the run is told to stop."""
         if self.entry(key).state == "running":
             self.reopen(key)
-
-    def end_run(self, run: int) -> None:
-        """Note that a run came to its end."""
-        with self._transaction() as connection:
-            connection.execute("UPDATE runs SET ended = ? WHERE run = ?", (time.time(), run))
 
     def meet(self, study: Study, key: str, package: str, *, settings: str, run: int) -> Entry:
         """Note that a run met a study; a new one is `pending`, and so is one that was replaced.
@@ -372,23 +335,6 @@ class Ledger(LedgerFile):
         )
         for place, why in rows:
             yield NotImage(place, why)
-
-    def started(self, run: int) -> float:
-        """When a run began, in s since 1970; 0 for a run that there was not."""
-        row = self._connection.execute("SELECT started FROM runs WHERE run = ?", (run,)).fetchone()
-        return 0.0 if row is None else float(row[0])
-
-    def last_run(self) -> int | None:
-        """Number of the newest run."""
-        row = self._connection.execute("SELECT max(run) FROM runs").fetchone()
-        return None if row[0] is None else int(row[0])
-
-    def night_of(self, run: int) -> int:
-        """First of the runs that were cut off before this one and that it continued, or itself."""
-        row = self._connection.execute(
-            "SELECT coalesce(max(run), 0) FROM runs WHERE run < ? AND ended IS NOT NULL", (run,)
-        ).fetchone()
-        return int(row[0]) + 1
 
     def counts(self) -> dict[State, int]:
         """How many studies are in each state."""

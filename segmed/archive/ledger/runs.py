@@ -1,0 +1,65 @@
+"""Runs of an archive in its ledger: when they were, and what a dead one left in hand."""
+
+from __future__ import annotations
+
+import time
+
+from segmed import __version__
+from segmed.archive.ledger.file import LedgerFile
+
+INTERRUPTED = "interrupted"
+"""Reason of a pending study that was in hand when the process of a run died."""
+
+
+class RunLedger(LedgerFile):
+    """A ledger file as runs see it."""
+
+    def begin_run(self, package: str) -> int:
+        """Open a run: what a killed run left `running` is `pending` again, and suspect.
+
+        Args:
+            package: Hash of the model package of this run.
+
+        Returns:
+            The run's number.
+        """
+        with self._transaction() as connection:
+            connection.execute(
+                "UPDATE studies SET state = 'pending', reason = ?, message = ? "
+                "WHERE state = 'running'",
+                (INTERRUPTED, "the process that worked on it died"),
+            )
+            cursor = connection.execute(
+                "INSERT INTO runs (package, started, segmed) VALUES (?, ?, ?)",
+                (package, time.time(), __version__),
+            )
+            return int(cursor.lastrowid or 0)
+
+    def suspects(self) -> frozenset[str]:
+        """Keys of studies that were in hand when a run's process died, and were not ended since."""
+        rows = self._connection.execute(
+            "SELECT key FROM studies WHERE state = 'pending' AND reason = ?", (INTERRUPTED,)
+        )
+        return frozenset(row[0] for row in rows)
+
+    def end_run(self, run: int) -> None:
+        """Note that a run came to its end."""
+        with self._transaction() as connection:
+            connection.execute("UPDATE runs SET ended = ? WHERE run = ?", (time.time(), run))
+
+    def started(self, run: int) -> float:
+        """When a run began, in s since 1970; 0 for a run that there was not."""
+        row = self._connection.execute("SELECT started FROM runs WHERE run = ?", (run,)).fetchone()
+        return 0.0 if row is None else float(row[0])
+
+    def last_run(self) -> int | None:
+        """Number of the newest run."""
+        row = self._connection.execute("SELECT max(run) FROM runs").fetchone()
+        return None if row[0] is None else int(row[0])
+
+    def night_of(self, run: int) -> int:
+        """First of the runs that were cut off before this one and that it continued, or itself."""
+        row = self._connection.execute(
+            "SELECT coalesce(max(run), 0) FROM runs WHERE run < ? AND ended IS NOT NULL", (run,)
+        ).fetchone()
+        return int(row[0]) + 1
