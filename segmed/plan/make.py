@@ -5,42 +5,34 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Literal
 
 import numpy as np
 
 from segmed.errors import UsageError
 from segmed.manifest.schema import Manifest
-from segmed.plan.cost import memory_voxels
 from segmed.plan.fingerprint import Fingerprint, gather, survey
 from segmed.plan.mirroring import plan_mirroring, sides_of
 from segmed.plan.networks import BASE_WIDTH, Size, plan_networks
+from segmed.plan.recipe import COARSE_AXIS_RATIO, plan_recipe
 from segmed.plan.resampled import losses_in_words, lost_structures
 from segmed.plan.resources import DEFAULT_MEMORY_GB, Resources, default_resources
 from segmed.plan.scale import (
-    BATCH_SIZE,
     MANY_LABELS,
-    Scale,
     Subject,
     choose_scale,
     explain_patch,
     explain_spacing,
 )
 from segmed.plan.schema import (
-    Augmentation,
     Inference,
     Intensity,
     Plan,
     Preprocessing,
-    Recipe,
 )
 from segmed.plan.topology import plan_topology
 
 log = logging.getLogger(__name__)
-
-COARSE_AXIS_RATIO = 3.0
-"""An axis this many times coarser than the finest is resampled apart."""
 
 SLICEWISE_RATIO = 4.0
 """Volumes this anisotropic, and with few slices, are better segmented slice by slice."""
@@ -48,22 +40,8 @@ SLICEWISE_RATIO = 4.0
 SLICEWISE_SLICES = 16
 """What "few slices" means."""
 
-MAX_BATCH_SHARE = 0.05
-"""Largest share of all training voxels in one batch of a `full` network."""
-
 CROP_SHARE = 0.25
 """Volumes of which more is exactly zero are cropped."""
-
-GENTLE = {
-    "p_spatial": 0.1,
-    "p_noise": 0.05,
-    "p_blur": 0.05,
-    "p_brightness": 0.1,
-    "p_contrast": 0.1,
-    "p_gamma": 0.1,
-    "p_low_resolution": 0.05,
-}
-"""Probabilities of changes in trainings of minutes."""
 
 
 @dataclass(frozen=True)
@@ -173,13 +151,14 @@ def decide_plan(
     spacing_mm = dict(zip(_network_axes(facts, choice), scale.spacing_mm, strict=True))
     spacing_mm = dict(enumerate(preprocessing.spacing_mm)) | spacing_mm
     preprocessing = preprocessing.model_copy(update={"spacing_mm": tuple(spacing_mm.values())})
-    batch_size = _plan_batch(choice, size, memory_gb, scale, facts, reasons)
     topology = plan_topology(scale.patch_size, scale.spacing_mm)
     reasons["networks"] = (
         f"{len(topology.strides)} levels: an axis is halved while it is not much coarser than the "
         f"others and keeps 4 voxels; {size!r} widths start at {BASE_WIDTH[size]} features"
     )
-    augmentation = _plan_augmentation(scale.spacing_mm, scale.patch_size, mirroring.axes, reasons)
+    recipe = plan_recipe(
+        size, scale, facts, memory_gb=memory_gb, flips=mirroring.axes, reasons=reasons
+    )
     return Plan(
         name=manifest.name,
         spatial_dims=choice.spatial_dims,
@@ -191,7 +170,7 @@ def decide_plan(
         networks=plan_networks(
             topology, patch_size=scale.patch_size, spacing_mm=scale.spacing_mm, size=size
         ),
-        recipe=_plan_recipe(size, batch_size, augmentation, facts, reasons),
+        recipe=recipe,
         inference=Inference(mirror_axes=mirroring.axes),
         fingerprint=facts.as_record(),
         planned_for=resources.as_record(),
@@ -216,57 +195,6 @@ def _subject(
         needs_place=is_sided or len(manifest.labels) >= MANY_LABELS,
         in_channels=len(manifest.channels),
         num_classes=len(manifest.labels) + 1,
-    )
-
-
-def _plan_batch(
-    choice: _Choice,
-    size: Size,
-    memory_gb: float,
-    scale: Scale,
-    facts: Fingerprint,
-    reasons: dict[str, str],
-) -> int:
-    """Patches a step: few for small networks; else what memory leaves once patches are whole."""
-    least = BATCH_SIZE[choice.spatial_dims]
-    field = "recipe.batch_size"
-    if size == "small":
-        reasons[field] = "few patches a step: more steps in the same time"
-        return least
-    most = memory_voxels(memory_gb, width=BASE_WIDTH[size], num_classes=len(facts.class_share) + 1)
-    held = int(most / prod(scale.patch_size))
-    voxels = facts.num_cases * prod(scale.shape)
-    of_all = int(MAX_BATCH_SHARE * voxels / prod(scale.patch_size))
-    chosen = max(least, min(held, of_all))
-    reasons[field] = (
-        f"{memory_gb:g} GB hold {held} such patches; a batch is at least {least}, and at most "
-        f"{MAX_BATCH_SHARE:.0%} of all training voxels ({of_all})"
-    )
-    return chosen
-
-
-def _plan_recipe(
-    size: Size,
-    batch_size: int,
-    augmentation: Augmentation,
-    facts: Fingerprint,
-    reasons: dict[str, str],
-) -> Recipe:
-    """Short trainings of small networks see little twice: change less, average the weights."""
-    reasons["recipe.foreground_fraction"] = (
-        "this share of patches is centred on a label, for labels take up "
-        f"{sum(facts.class_share):.2%} of the voxels"
-    )
-    reasons["recipe.ema_decay"] = (
-        "averaged weights steady a short training"
-        if size == "small"
-        else "none: a long training ends at a small learning rate, which averages by itself"
-    )
-    if size == "full":
-        return Recipe(batch_size=batch_size, iterations_per_epoch=100, augmentation=augmentation)
-    gentler = augmentation.model_copy(update=GENTLE)
-    return Recipe(
-        batch_size=batch_size, foreground_fraction=0.66, ema_decay=0.99, augmentation=gentler
     )
 
 
@@ -355,23 +283,3 @@ def _plan_intensity(modality: str, statistics: dict[str, float], *, nonzero: boo
             std=max(statistics["std"], 1e-3),
         )
     return Intensity(scheme="zscore", nonzero=nonzero)
-
-
-def _plan_augmentation(
-    spacing_mm: Sequence[float],
-    patch_size: Sequence[int],
-    flips: tuple[int, ...],
-    reasons: dict[str, str],
-) -> Augmentation:
-    """Rotation is small about axes that would mix coarse and fine directions."""
-    reasons["recipe.augmentation.rotation_deg"] = (
-        "small about axes that would mix directions of very different voxel edges"
-    )
-    if len(patch_size) == 2:
-        return Augmentation(flip_axes=flips, rotation_deg=(30.0,))
-    anisotropic = max(spacing_mm) > COARSE_AXIS_RATIO * min(spacing_mm)
-    coarsest = spacing_mm.index(max(spacing_mm)) if anisotropic else None
-    rotation = tuple(
-        20.0 if coarsest is None else (30.0 if axis == coarsest else 3.0) for axis in range(3)
-    )
-    return Augmentation(flip_axes=flips, rotation_deg=rotation)

@@ -1,8 +1,9 @@
 """Training beside a plain MONAI loop, beside the bare passes, and where its time goes.
 
 Run: `python -m tests.benchmarks.bench_training [PART...] [--cpu-seconds N] [--seed N]`; without a
-part all but `two_d`. Parts: `race` (`unet` against a plain MONAI loop on hippocampus), `seven`
-(each architecture under the same budget), `two_d` (`unet` on isbi2012 and on chase_db1), `step`
+part all but `two_d` and `atrium`. Parts: `race` (`unet` against a plain MONAI loop on hippocampus),
+`seven` (each architecture under the same budget), `two_d` (`unet` on isbi2012 and on chase_db1),
+`atrium` (`unet` on left_atrium against a MONAI loop at half resolution), `step`
 (steps a second against the bare forward and backward passes on a resident tensor, small and full
 U-Net), `phases` (where the time of a training goes), `table` (the Markdown of what is recorded).
 One thread; budgets are CPU seconds of training, so that a machine that others use too gives the
@@ -37,7 +38,8 @@ from segmed.training.distributed import Crew
 from segmed.training.sampling import TrainingCase
 from segmed.training.trainer import Trainer
 from tests.benchmarks.training_2d import train_membranes, train_vessels
-from tests.benchmarks.training_runs import Runs, train_ours, train_peer
+from tests.benchmarks.training_atrium import train_atrium
+from tests.benchmarks.training_runs import Runs, plan_of, train_ours, train_peer
 from tests.benchmarks.training_table import write_table
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
@@ -63,7 +65,9 @@ class Bench:
     @cached_property
     def hippocampus(self) -> Runs:
         manifest = build_manifest(DATA / "hippocampus")
-        return Runs(manifest, make_plan(manifest), self.folder, self.cpu_seconds, self.seed)
+        return Runs(
+            manifest, plan_of(manifest, self.cpu_seconds), self.folder, self.cpu_seconds, self.seed
+        )
 
 
 def race(bench: Bench) -> None:
@@ -86,6 +90,11 @@ def two_d(bench: Bench) -> None:
     """`unet` on two sets of pictures, with the scores that are usual there."""
     train_membranes(DATA / "isbi2012", bench.folder, bench.cpu_seconds, bench.seed)
     train_vessels(DATA / "chase_db1", bench.folder, bench.cpu_seconds, bench.seed)
+
+
+def atrium(bench: Bench) -> None:
+    """`unet` on volumes that a patch cannot hold at their own spacing."""
+    train_atrium(DATA / "left_atrium", bench.folder, bench.cpu_seconds, bench.seed)
 
 
 def table(_bench: Bench) -> None:
@@ -199,12 +208,12 @@ def phases(bench: Bench) -> Record:
 def main() -> None:
     """Run the parts that were named and add them to the record."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, "two_d", []], default=[])
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, "two_d", "atrium", []], default=[])
     parser.add_argument("--cpu-seconds", type=float, default=300.0, help="of each training")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    work = {f.__name__: f for f in (race, seven, two_d, step, phases, table)}
+    work = {f.__name__: f for f in (race, seven, two_d, atrium, step, phases, table)}
     record: Record = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     with tempfile.TemporaryDirectory(prefix="segmed-bench-") as folder:
         bench = Bench(Path(folder), arguments.cpu_seconds, arguments.seed)

@@ -14,8 +14,7 @@ from segmed.inference import Predictor
 from segmed.io import read_image, read_label
 from segmed.manifest import Manifest, build_manifest
 from segmed.package import ModelPackage
-from segmed.plan.make import make_plan
-from tests.benchmarks.training_runs import Record, Runs, train_ours
+from tests.benchmarks.training_runs import Record, Runs, plan_of, train_ours
 
 SLICES_A_FOLD = 6
 """ISBI 2012: neighbouring slices show the same cells, so a fold is a block of slices."""
@@ -50,7 +49,7 @@ def vessel_manifest(source: Path) -> Manifest:
 def train_membranes(source: Path, folder: Path, cpu_seconds: float, seed: int) -> Record:
     """Membrane F1 and the challenge's Rand score on held-out slices."""
     manifest = membrane_manifest(source)
-    runs = Runs(manifest, make_plan(manifest), folder, cpu_seconds, seed)
+    runs = Runs(manifest, plan_of(manifest, cpu_seconds), folder, cpu_seconds, seed)
     record = train_ours(runs, "unet")
     predictor = _predictor(runs)
     f1, rand_half, rand = [], [], {threshold: [] for threshold in THRESHOLDS}  # type: ignore[var-annotated]  # filled below
@@ -80,7 +79,7 @@ def train_membranes(source: Path, folder: Path, cpu_seconds: float, seed: int) -
 def train_vessels(source: Path, folder: Path, cpu_seconds: float, seed: int) -> Record:
     """Dice of vessels against grader 1, beside that of grader 2 on the same held-out pictures."""
     manifest = vessel_manifest(source)
-    runs = Runs(manifest, make_plan(manifest), folder, cpu_seconds, seed)
+    runs = Runs(manifest, plan_of(manifest, cpu_seconds), folder, cpu_seconds, seed)
     record = train_ours(runs, "unet")
     human, ours = [], []
     segmentations = folder / runs.key("unet") / "predictions"

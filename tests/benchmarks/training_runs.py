@@ -29,6 +29,8 @@ from segmed.inference import Predictor
 from segmed.manifest import Manifest
 from segmed.package import ModelPackage
 from segmed.plan import Plan
+from segmed.plan.make import make_plan
+from segmed.plan.resources import Resources
 from segmed.training import Budget, Settings, fit
 from segmed.training.data import load_cases
 from segmed.training.finish import commit_hash
@@ -109,6 +111,11 @@ class Runs:
         path = RUNS / f"{self.key(name)}.json"
         path.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
         return whole
+
+
+def plan_of(manifest: Manifest, cpu_seconds: float) -> Plan:
+    """The default plan for a training of so many CPU seconds."""
+    return make_plan(manifest, resources=Resources(cpu_seconds, clock="cpu"))
 
 
 def train_ours(runs: Runs, architecture: str, *, name: str | None = None) -> Record:
