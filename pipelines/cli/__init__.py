@@ -4,7 +4,13 @@
 def main() -> None:
     """Run the command line."""
     from pipelines.cli.app import app
-    from pipelines.cli.termination import stop_on_sigterm
+    from pipelines.cli.console import INTERRUPTED
+    from pipelines.cli.termination import end_at_once, stop_on_sigterm
 
     stop_on_sigterm()
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            end_at_once(INTERRUPTED)
+        raise

@@ -160,16 +160,17 @@ def counting(title: str) -> Callable[[int, int], None]:
 
 
 @contextmanager
-def continued_by(*extra: str) -> Iterator[None]:
+def continued_by(*extra: str, without: Sequence[str] = ()) -> Iterator[None]:
     """Within the block, Ctrl-C tells with which command line to continue.
 
     Args:
         extra: Options to add to the present command line, such as `--resume`.
+        without: Options to leave out of it.
     """
     try:
         yield
     except KeyboardInterrupt as stop:
-        present = sys.argv[1:]
+        present = [word for word in sys.argv[1:] if word not in without]
         words = ["segmed", *present, *(word for word in extra if word not in present)]
         stop.add_note(f"continue with: {shlex.join(words)}")
         raise

@@ -26,6 +26,7 @@ from pipelines.cli.console import (
     table,
 )
 from pipelines.cli.data import ManifestArgument
+from segmed.errors import UsageError
 
 if TYPE_CHECKING:
     from pipelines.comparing.jobs import TrainJob
@@ -179,7 +180,13 @@ def compare(
     size: SizeOption = None,
     budget: Annotated[str | None, typer.Option(help="Time for all trainings together.")] = None,
     epochs: EpochsOption = None,
-    resume: ResumeOption = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", hidden=True, help="The default; kept for older scripts.")
+    ] = False,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Train all anew, instead of going on with what is in OUT."),
+    ] = False,
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
     side_by_side: Annotated[
@@ -202,11 +209,15 @@ def compare(
     holds every case as segmented by the network that had not seen it, and OUT/ensembles one
     package a model that averages its folds; that of the winner is registered.
 
+    Repeated in its folder it goes on where it was stopped: what is trained and scored stays.
+
     Example: segmed compare hippocampus.json --models unet,unetpp --folds 0 --budget 20m
     """
-    from pipelines.comparing.jobs import Request
+    from pipelines.comparing.jobs import Request, require_enough_time
     from segmed.training import Settings
 
+    if fresh and resume:
+        raise UsageError("--fresh starts anew, --resume goes on: give one of them")
     require_manifest(manifest_path)
     require_file(plan, "--plan")
     require_device(device)
@@ -217,15 +228,16 @@ def compare(
         folds=folds,
         plan=plan,
         budget=_budget(budget, epochs),
-        settings=Settings(device=device, seed=seed, resume=resume),
+        settings=Settings(device=device, seed=seed, resume=not fresh),
         register=register,
         out_dir=out,
     )
     request = replace(request.of_size(size), side_by_side=side_by_side)
+    require_enough_time(request, lanes=side_by_side)
     from pipelines.flows.compare import lanes_wide
     from pipelines.flows.runner import run_flow
 
-    with continued_by("--resume"):
+    with continued_by(without=("--fresh",)):
         record = run_flow(lanes_wide(request), request)
     rows = [
         {

@@ -52,7 +52,9 @@ class TrainJob:
     @property
     def fit_settings(self) -> Settings:
         """The settings, with prepared cases kept where all jobs of the comparison find them."""
-        return replace(self.settings, cache_dir=cache_of(self.settings, self.out_dir))
+        return replace(
+            self.settings, cache_dir=cache_of(self.settings, self.out_dir), is_scored=True
+        )
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,33 @@ class Request:
             TrainJob(self.manifest_path, plan_path, name, fold, share, self.out_dir, self.settings)
             for name, fold in pairs
         ]
+
+
+SHORTEST_TRAINING_S = 5.0
+"""A training of fewer seconds is not begun: its last validation and scoring take as long."""
+
+
+def require_enough_time(request: Request, *, lanes: int = 1) -> None:
+    """Refuse a budget that is too short for its trainings, before anything is begun.
+
+    Args:
+        request: The comparison.
+        lanes: Trainings at once.
+
+    Raises:
+        UsageError: A training would have fewer than `SHORTEST_TRAINING_S` seconds.
+    """
+    seconds = request.budget.seconds
+    trainings = len(request.architectures) * len(request.folds)
+    rounds = math.ceil(trainings / max(lanes, 1))
+    if seconds is None or not rounds or seconds / rounds >= SHORTEST_TRAINING_S:
+        return
+    raise UsageError(
+        f"a budget of {seconds:.0f} s is too short for {trainings} trainings "
+        f"({len(request.architectures)} models, {len(request.folds)} folds): "
+        f"{seconds / rounds:.1f} s each; give at least --budget "
+        f"{math.ceil(rounds * SHORTEST_TRAINING_S)}s, or fewer --models or --folds"
+    )
 
 
 def cache_of(settings: Settings, out_dir: Path) -> Path:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import subprocess
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import Flow
+from prefect.server.api.server import SubprocessASGIServer
 
 from segmed.errors import SegmedError
 
 PROGRESS = "segmed.progress"
 """Logger of what somebody who waits wants to see."""
+
+INTERRUPT = "aborted by an interrupt signal"
+"""Words of Prefect's records about a run that was stopped."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,6 +31,7 @@ def run_flow(flow: Flow[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         args: Its arguments.
         kwargs: Its named arguments.
     """
+    _ShieldedServer()  # Prefect takes this one where no server is named
     logging.getLogger(PROGRESS).setLevel(logging.INFO)
     logging.getLogger("segmed").setLevel(os.environ.get("PREFECT_LOGGING_LEVEL", "INFO"))
     for name in ("prefect.flow_runs", "prefect.task_runs"):
@@ -32,10 +39,39 @@ def run_flow(flow: Flow[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     return flow(*args, **kwargs)
 
 
+class _ShieldedServer(SubprocessASGIServer):
+    """Prefect's temporary server, out of reach of Ctrl-C.
+
+    A terminal sends SIGINT to every process of the command. A server that ends before its client
+    leaves the client with retries of a minute and tracebacks of two screens. Prefect keeps one
+    server in a process and stops it by SIGTERM when the process ends.
+    """
+
+    def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it
+        try:
+            return super()._run_uvicorn_command()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def stop_temporary_server() -> None:
+    """End Prefect's temporary server, if one runs, without waiting for it.
+
+    Its database is a file that survives this; it has no other client.
+    """
+    server = _ShieldedServer()
+    if server.server_process is not None:
+        server.server_process.kill()
+
+
 def without_expected_tracebacks(record: logging.LogRecord) -> bool:
-    """Strip the traceback of an error that is one line by design; a logging filter."""
+    """Strip the traceback of an error that is one line by design; a logging filter.
+
+    What Prefect calls a crash is a stop that was asked for where a signal is its reason.
+    """
     error: Any = record.exc_info[1] if record.exc_info else None
     if isinstance(error, SegmedError | KeyboardInterrupt):
         record.exc_info = None
         record.exc_text = None
-    return True
+    return INTERRUPT not in record.getMessage()

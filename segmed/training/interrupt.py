@@ -14,10 +14,23 @@ class StopWish:
 
     Attributes:
         signal_name: The signal that asked, such as `SIGTERM`; empty while nobody did.
+        acts_at_once: A signal raises KeyboardInterrupt; see `at_once`.
     """
 
     def __init__(self) -> None:
         self.signal_name = ""
+        self.acts_at_once = False
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within the block, which may be long and changes nothing, a signal does not wait."""
+        if self:
+            raise KeyboardInterrupt(f"stopped by {self.signal_name}")
+        self.acts_at_once = True
+        try:
+            yield
+        finally:
+            self.acts_at_once = False
 
     def __bool__(self) -> bool:
         return bool(self.signal_name)
@@ -36,9 +49,10 @@ def stop_on_signals() -> Iterator[StopWish]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number: int, _frame: FrameType | None) -> None:
-        if wish:
-            raise KeyboardInterrupt
+        is_second = bool(wish)
         wish.signal_name = signal.Signals(number).name
+        if is_second or wish.acts_at_once:
+            raise KeyboardInterrupt(f"stopped by {wish.signal_name}")
 
     for number in before:
         signal.signal(number, note)

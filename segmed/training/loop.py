@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +41,16 @@ from segmed.training.memory import (
     peak_memory_mb,
     require_memory,
 )
+from segmed.training.pace import TIMED_STEPS, Pace, settle_pace, spread_out
 from segmed.training.phases import STEP_PHASES
 from segmed.training.sampling import TrainingCase
-from segmed.training.settings import EpochResult, Settings
+from segmed.training.settings import EpochResult, FitRequest, Settings
 from segmed.training.stepping import Steps, make_steps
 from segmed.training.trainer import Trainer
 from segmed.training.validation import validate
 from segmed.training.weights import start_from
 
 log = logging.getLogger(__name__)
-
-TIMED_STEPS = 4
-"""Steps after which the length of an epoch is foretold."""
 
 _TALLY = ("steps", "loss", "data", *STEP_PHASES, "graph", "checkpoint")
 """Running sums of the epoch under way."""
@@ -90,7 +88,7 @@ def fit(
         One result an epoch.
 
     Raises:
-        UsageError: Unknown architecture or fold, or a budget too short for one epoch or step.
+        UsageError: Unknown architecture or fold, or a budget too short for a few steps.
         TrainingError: NaN loss, out of memory, full disk, or a checkpoint of another run.
         ManifestError: A case cannot be read.
         KeyboardInterrupt: Stopped by Ctrl-C or SIGTERM, after saving.
@@ -106,7 +104,7 @@ def fit(
         run = _Run.start(
             manifest,
             plan,
-            _Job(architecture, fold, budget, out_dir, settings),
+            FitRequest(architecture, fold, budget, out_dir, settings),
             device=device,
             crew=crew,
             clock=clock,
@@ -124,22 +122,11 @@ def fit(
         crew.wait()  # the package is there for all
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What `fit` was asked for."""
-
-    architecture: str
-    fold: int
-    budget: Budget
-    out_dir: Path
-    settings: Settings
-
-
 @dataclass
 class _Run:
     """The state of one call of `fit`."""
 
-    job: _Job
+    job: FitRequest
     plan: Plan
     trainer: Trainer
     steps: Steps
@@ -148,6 +135,7 @@ class _Run:
     device: Device
     crew: Crew
     clock: Clock
+    pace: Pace
     step: int = 0
     history: list[EpochResult] = field(default_factory=list)
     tally: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_TALLY, 0.0))
@@ -161,7 +149,13 @@ class _Run:
 
     @classmethod
     def start(
-        cls, manifest: Manifest, plan: Plan, job: _Job, *, device: Device, crew: Crew, clock: Clock
+        cls,
+        manifest: Manifest,
+        plan: Plan,
+        job: FitRequest,
+        device: Device,
+        crew: Crew,
+        clock: Clock,
     ) -> _Run:
         """Prepare cases and network, or take over a checkpoint."""
         settings = job.settings
@@ -194,6 +188,7 @@ class _Run:
             device=device,
             crew=crew,
             clock=clock,
+            pace=Pace(plan.recipe.iterations_per_epoch, len(held_out)),
             norms=norms_of(manifest, inside, plan, cache_dir) if crew.leads else {},
         )
         log.info("training %s fold %d on %s", job.architecture, job.fold, device.why)
@@ -218,18 +213,18 @@ class _Run:
             log.info("the budget is already spent: nothing left to train")
             self.is_reused = True
             return
-        length = self.plan.recipe.iterations_per_epoch
+        timed = self.step + TIMED_STEPS
         works = self.steps.works(self.step)
         waits_since = time.monotonic()
         for work in works:
             self.tally["data"] += time.monotonic() - waits_since
             self._take_step(work)
-            ends_epoch = self.step % length == 0
             spent = self.crew.agree(self._progress()) >= 1.0
-            if self.step == TIMED_STEPS or (spent and self.step < TIMED_STEPS):
-                self._foretell(length)
+            if self.step == timed or (spent and self.step < timed):
+                self._settle_pace()
+            ends_epoch = self.step % self.pace.steps == 0
             if ends_epoch or spent:
-                yield self._end_epoch(is_last=spent)
+                yield self._end_epoch(wish, is_last=spent)
             if self.is_finished:
                 break
             if self.crew.any(bool(wish)):
@@ -245,7 +240,7 @@ class _Run:
     def _progress(self) -> float:
         """Share of the budget spent, keeping time aside for the last validation."""
         return self.job.budget.progress(
-            elapsed_s=self.clock.elapsed_s() + self.closing_s,
+            elapsed_s=self.clock.elapsed_s() + self.closing_s + self.pace.scoring_s,
             step=self.step,
             steps_per_epoch=self.plan.recipe.iterations_per_epoch,
         )
@@ -271,31 +266,29 @@ class _Run:
         for phase, seconds in self.steps.phases().items():
             self.tally[phase] += seconds
 
-    def _foretell(self, length: int) -> None:
-        """Refuse a budget in which not even one epoch fits, before it is spent."""
-        seconds = self.job.budget.seconds
-        if seconds is None or self.history:
-            return
-        epoch_s = self.crew.agree(self.fastest_s * length)
-        spent_s = self.crew.agree(self.clock.elapsed_s())
-        suffix = "-cpu" if self.clock.kind == "cpu" else ""
-        if spent_s + epoch_s > seconds:
-            raise UsageError(
-                f"a budget of {seconds:.0f} s is too short: one epoch of {length} steps of "
-                f"{self.job.architecture} takes about {epoch_s:.0f} s here; give at least "
-                f"--budget {math.ceil(1.2 * (spent_s + epoch_s))}s{suffix}"
-            )
+    def _settle_pace(self) -> None:
+        """Share out the budget; one that is too short is refused before it is spent."""
+        self.pace = settle_pace(
+            self.plan,
+            self.held_out,
+            self.job.budget,
+            step_s=self.crew.agree(self.fastest_s),
+            spent_s=self.crew.agree(self.clock.elapsed_s()),
+            share=self.job.settings.validation_share,
+            is_scored=self.job.settings.is_scored,
+            is_resumed=bool(self.history),
+        )
+        self.pace = replace(self.pace, steps=round(self.crew.agree(self.pace.steps)))
+        self.closing_s = self.closing_s or self.pace.closing_s
 
-    def _end_epoch(self, *, is_last: bool) -> EpochResult:
+    def _end_epoch(self, wish: StopWish, *, is_last: bool) -> EpochResult:
         self._count(self.steps.flush())
         begin = time.monotonic()
         val_loss: float | None = None
         val_dice: dict[str, float] = {}
         if self.held_out and (is_last or self._may_validate()):
             with self.clock.unpaid() as took:
-                network = self.trainer.evaluation_network()
-                val_loss, val_dice = validate(network, self.held_out, self.plan, self.device)
-                self.trainer.restore_training_weights()
+                val_loss, val_dice = self._validate(wish)
             self.validations_s.append(took())
             self.closing_s = 1.1 * took() if self.clock.kind == "wall" else 0.0
         steps = max(self.tally["steps"], 1.0)
@@ -325,6 +318,20 @@ class _Run:
             if is_best:
                 self._save(BEST)
         return result
+
+    def _validate(self, wish: StopWish) -> tuple[float, dict[str, float]]:
+        """Validate; a signal meanwhile saves and ends, without waiting for the last case."""
+        network = self.trainer.evaluation_network()
+        try:
+            with wish.at_once():
+                cases = spread_out(self.held_out, self.pace.num_validated)
+                return validate(network, cases, self.plan, self.device)
+        except KeyboardInterrupt:
+            self.trainer.restore_training_weights()
+            self._save(LAST)
+            raise
+        finally:
+            self.trainer.restore_training_weights()
 
     def _may_validate(self) -> bool:
         """Whether this epoch's validation leaves the time to the training."""

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from segmed.training.budget import Budget
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -20,8 +22,9 @@ class Settings:
         checkpoint_minutes: Longest time between two checkpoints.
         deterministic: Only algorithms that give the same bits each time.
         compile: Compile the network with `torch.compile`.
-        validation_share: Share of a time budget that validations between the first and the last one
-            may take; the epochs in between are then not validated.
+        validation_share: Share of a time budget that one validation may take, on fewer cases where
+            need be, and that those between the first and the last one may take together.
+        is_scored: The caller scores all held-out cases afterwards, within the same time budget.
         patience: Epochs without a better validation Dice after which to stop; 0 never stops early.
     """
 
@@ -34,7 +37,19 @@ class Settings:
     deterministic: bool = False
     compile: bool = False
     validation_share: float = 0.1
+    is_scored: bool = False
     patience: int = 0
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """What `fit` was asked for."""
+
+    architecture: str
+    fold: int
+    budget: Budget
+    out_dir: Path
+    settings: Settings
 
 
 @dataclass(frozen=True)

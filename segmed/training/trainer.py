@@ -62,6 +62,7 @@ class Trainer:
         wrapped = crew.wrap(self.network, device)
         self._forward: nn.Module = torch.compile(wrapped) if compiled else wrapped  # type: ignore[assignment]  # compiled: a callable to the stub
         self.timer = StepTimer(device)
+        self._set_aside: dict[str, Tensor] = {}
         self._parameters = [p for p in self.network.parameters() if p.requires_grad]
 
     def step(self, batch: Batch, *, step: int, progress: float) -> Tensor:
@@ -199,9 +200,9 @@ class Trainer:
 
     def restore_training_weights(self) -> None:
         """Undo what `evaluation_network` exchanged."""
-        if self.averaged:
+        if self._set_aside:
             self.network.load_state_dict(self._set_aside)
-            del self._set_aside
+            self._set_aside = {}
 
     def state(self) -> dict[str, Any]:
         """The parts of a checkpoint that belong to the trainer."""

@@ -118,6 +118,8 @@ MORE_WRONG = [
     "train {manifest} --model unet --budget 1m --plan absent.yaml",
     "compare {manifest} --models unet,vnet --budget 1m",
     "compare {manifest} --folds 9 --budget 1m",
+    "compare {manifest} --budget 20s",
+    "compare {manifest} --budget 1m --fresh --resume",
     "compare {manifest} --budget 1m -o {manifest}",
     "predict {manifest} --model models:/absent@champion -o out",
     "predict absent.nii --model {package} -o out",

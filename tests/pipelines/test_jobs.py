@@ -10,7 +10,7 @@ from tiny_data import write_set
 from typer.testing import CliRunner
 
 from pipelines.cli.app import app
-from pipelines.comparing.jobs import Request, TrainJob, settle_plan
+from pipelines.comparing.jobs import Request, TrainJob, require_enough_time, settle_plan
 from pipelines.comparing.steps import job_params
 from segmed.errors import UsageError
 from segmed.plan import read_plan
@@ -92,3 +92,25 @@ def test_plan_command_takes_size_memory_and_dimensions(tmp_path: Path) -> None:
     assert plan.spatial_dims == 2
     assert "'full' widths" in plan.reasons["networks"]
     assert CliRunner().invoke(app, [*words, "--size", "huge"]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("models", "folds", "seconds", "lanes", "needed"),
+    [("all", "all", 30.0, 1, 70), ("unet,unetpp", "0", 4.0, 1, 10), ("all", "0", 10.0, 2, 20)],
+)
+def test_budget_too_short_for_its_trainings_names_what_would_do(
+    models: str, folds: str, seconds: float, lanes: int, needed: int, tmp_path: Path
+) -> None:
+    manifest = write_set(tmp_path)
+    request = Request.parse(
+        manifest,
+        models=models,
+        folds=folds,
+        plan=None,
+        budget=Budget(seconds=seconds),
+        out_dir=tmp_path / "out",
+    )
+    with pytest.raises(UsageError, match=rf"too short for \d+ trainings .* --budget {needed}s"):
+        require_enough_time(request, lanes=lanes)
+    require_enough_time(replace(request, budget=Budget(seconds=needed)), lanes=lanes)
+    require_enough_time(replace(request, budget=Budget(epochs=1)), lanes=lanes)
