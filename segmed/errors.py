@@ -12,6 +12,8 @@ SegmedError
 ├── MetricError     (ValueError)    a score that would be meaningless
 ├── TrainingError   (RuntimeError)  a training that cannot go on: NaN, out of memory
 └── ServiceError    (ConnectionError)  a server that does not answer or refuses
+    ├── RefusedRequestError         a final answer to one request: asking again changes nothing
+    └── AccessDeniedError           a refusal of this caller, whatever it asks for
 ```
 
 Every message is one line: what was wrong, what was got, what would do.
@@ -91,6 +93,17 @@ class TrainingError(SegmedError, RuntimeError):
 
 class ServiceError(SegmedError, ConnectionError):
     """A server that does not answer, or refuses."""
+
+
+class RefusedRequestError(ServiceError):
+    """A server's final answer to one request, such as HTTP 404; asking again changes nothing."""
+
+
+class AccessDeniedError(ServiceError):
+    """A server refuses this caller: wrong password, certificate or AE title.
+
+    Asking again changes nothing, and may lock an account: a run ends at the first one.
+    """
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from segmed.archive.study import Study
-from segmed.errors import ImageError, ModelError, ServiceError, UsageError
+from segmed.errors import (
+    AccessDeniedError,
+    ImageError,
+    ModelError,
+    RefusedRequestError,
+    ServiceError,
+    UsageError,
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,16 @@ class Result:
     files: tuple[Path, ...] = ()
 
 
+ACCESS_DENIED = "access_denied"
+"""Reason of a study whose server refuses the caller; the run ends with it."""
+
+SERVICE = "service"
+"""Reason of a study whose server did not answer, after all tries."""
+
+SERVICE_REFUSES = "service_refuses"
+"""Reason of a study that its server refuses to send or keep; the other studies go on."""
+
+
 def bad_end(key: str, error: Exception, files: Sequence[Path], seconds: float = 0.0) -> Result:
     """The result of a job that ended with an error.
 
@@ -70,8 +87,12 @@ def bad_end(key: str, error: Exception, files: Sequence[Path], seconds: float = 
         faulty = tuple(path for path in map(Path, error.paths) if path in files)
     elif isinstance(error, ModelError | UsageError):
         reason, quarantine, message = "model_refuses", True, str(error)
+    elif isinstance(error, AccessDeniedError):
+        reason, quarantine, message = ACCESS_DENIED, False, str(error)
+    elif isinstance(error, RefusedRequestError):
+        reason, quarantine, message = SERVICE_REFUSES, False, str(error)
     elif isinstance(error, ServiceError):
-        reason, quarantine, message = "service", False, str(error)
+        reason, quarantine, message = SERVICE, False, str(error)
     elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
         reason, quarantine, message = "disk_full", False, "no space left; free some and run again"
     elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

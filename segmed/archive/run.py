@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from segmed.archive.engine import Engine, Results
-from segmed.archive.job import Job, Result, bad_end
+from segmed.archive.job import ACCESS_DENIED, SERVICE, Job, Result, bad_end
 from segmed.archive.ledger import Entry, Ledger
 from segmed.archive.ledger.reconcile import is_intact, withdraw_output
 from segmed.archive.model import Model
@@ -21,7 +21,7 @@ from segmed.archive.pacs.fetching import fetched
 from segmed.archive.scratch import scratch_folder
 from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource, key_of
 from segmed.archive.writing import free_bytes
-from segmed.errors import SegmedError
+from segmed.errors import AccessDeniedError, ServiceError
 from segmed.io.output_names import NameKind, absolute, shown
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,9 @@ MIN_FREE_BYTES = 256 * 2**20
 
 TRANSFERS = 2
 """Fetches, and deliveries, that go on at once."""
+
+MOST_UNANSWERED = 5
+"""Studies in a row that may end without an answer of a server, each after all tries."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,13 @@ class Delivered:
         key: The study's key.
         address: Where the output is to be found; empty when it failed.
         message: Why it failed.
+        reason: Code of the failure, as `bad_end` gives it.
     """
 
     key: str
     address: str = ""
     message: str = ""
+    reason: str = SERVICE
 
 
 @dataclass
@@ -106,6 +111,7 @@ class Run:
     _in_hand: dict[str, int] = field(default_factory=dict)
     _outputs: dict[str, str] = field(default_factory=dict)
     _spools: dict[str, Path] = field(default_factory=dict)
+    _unanswered: int = 0
 
     def __iter__(self) -> Iterator[StudyOutcome]:
         """Outcomes, in the order in which studies end."""
@@ -206,10 +212,10 @@ class Run:
         send = self.delivery.deliver
         try:
             address = self.choices.patience.insist(lambda: send(path))
-        except SegmedError as error:
-            self.results.put(Delivered(key, message=str(error)))
         except Exception as error:  # noqa: BLE001 - one study ends badly, the rest go on
-            self.results.put(Delivered(key, message=bad_end(key, error, (path,)).message))
+            end = bad_end(key, error, (path,))
+            reason = end.reason if isinstance(error, ServiceError) else SERVICE
+            self.results.put(Delivered(key, message=end.message, reason=reason))
         else:
             self.results.put(Delivered(key, address))
 
@@ -242,7 +248,7 @@ class Run:
         elif report.address:
             self.ledger.finish(report.key, delivered=report.address)
         else:
-            self.ledger.end_badly(report.key, "service", report.message, quarantine=False)
+            self.ledger.end_badly(report.key, report.reason, report.message, quarantine=False)
         self._outputs.pop(report.key, None)
         spool = self._spools.pop(report.key, None)
         if spool is not None:
@@ -251,6 +257,24 @@ class Run:
         outcome = outcome_in(self.ledger, report.key, self.number, fresh=True)
         for _ in range(self._in_hand.pop(report.key)):
             yield outcome
+        self._require_service(outcome)
+
+    def _require_service(self, outcome: StudyOutcome) -> None:
+        """End the run where going on would only ask a refusing or silent server again.
+
+        Raises:
+            AccessDeniedError: The server refuses the caller.
+            ServiceError: Several studies in a row got no answer, each after all its tries.
+        """
+        code, _, message = outcome.reason.partition(": ")
+        if code == ACCESS_DENIED:
+            raise AccessDeniedError(message)
+        self._unanswered = self._unanswered + 1 if code == SERVICE else 0
+        if self._unanswered >= MOST_UNANSWERED:
+            raise ServiceError(
+                f"{self._unanswered} studies in a row ended without an answer, the last one: "
+                f"{message}; run again to continue"
+            )
 
     def _replace_earlier(self, key: str) -> None:
         """Withdraw the results that the present state of an input replaces."""

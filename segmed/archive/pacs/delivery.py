@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from segmed.errors import ServiceError
+from segmed.errors import AccessDeniedError, RefusedRequestError, ServiceError
 
 T = TypeVar("T")
 
@@ -59,11 +59,15 @@ class Patience:
 
         Raises:
             ServiceError: The last attempt failed too.
+            RefusedRequestError: The service gave a final answer; it is not asked again.
+            AccessDeniedError: The service refuses this caller; it is not asked again.
         """
         wait_s = self.first_wait_s
         for _ in range(self.attempts - 1):
             try:
                 return act()
+            except (RefusedRequestError, AccessDeniedError):
+                raise
             except ServiceError:
                 sleep(wait_s)
                 wait_s = min(2 * wait_s, self.longest_wait_s)

@@ -6,10 +6,11 @@ Source:
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +19,26 @@ import requests
 from dicomweb_client.api import DICOMwebClient
 
 from segmed.archive.pacs.delivery import Patience
+from segmed.archive.pacs.paging import Page, all_entries
 from segmed.archive.pacs.remote import (
     Query,
     RemoteSeries,
     empty_folder,
+    listed,
     local_study,
-    remote_studies,
 )
 from segmed.archive.pacs.tls import Tls
 from segmed.archive.study import NotImage, Study
-from segmed.errors import ServiceError
+from segmed.errors import AccessDeniedError, RefusedRequestError, ServiceError
 from segmed.package.series_rules import Rules
 
-PAGE = 100
-"""Studies asked for at once."""
-
 TIMEOUT_S = 60.0
+
+DENIED = frozenset({401, 403, 407})
+"""HTTP states by which a service refuses the caller."""
+
+PASSING = frozenset({408, 425, 429})
+"""HTTP states of 4xx that waiting may mend; all others are final."""
 
 STUDY_UID, SERIES_UID, SOP_UID = "0020000D", "0020000E", "00080018"
 PATIENT_ID = "00100020"
@@ -66,9 +71,22 @@ class DicomWeb:
         if self.user:
             session.auth = (self.user, self.password)
         self.tls.apply_to(session, self.url)
+        session.hooks["response"] = [self._note_warning]
         client = DICOMwebClient(self.url, session=session, timeout=TIMEOUT_S)
         client.set_http_retry_params(retry=False)  # patience is ours
         return client
+
+    @cached_property
+    def _spoken(self) -> threading.local:
+        return threading.local()
+
+    def _note_warning(self, response: requests.Response, **_: object) -> None:
+        self._spoken.warning = response.headers.get("Warning", "")
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the last answer of this thread announced that results were left out."""
+        return str(getattr(self._spoken, "warning", "")).lstrip().startswith("299")
 
     @contextmanager
     def talking(self, what: str) -> Iterator[DICOMwebClient]:
@@ -78,13 +96,26 @@ class DicomWeb:
             what: What is asked of the service, for the message.
 
         Raises:
-            ServiceError: The service does not answer, or refuses.
+            ServiceError: The service does not answer, or is in trouble: waiting may help.
+            RefusedRequestError: It refuses this request for good.
+            AccessDeniedError: It refuses this caller.
         """
         try:
             yield self.client
         except requests.HTTPError as error:
-            status = error.response.status_code if error.response is not None else "no status"
-            raise ServiceError(f"the DICOMweb service refused to {what}: HTTP {status}") from error
+            status = error.response.status_code if error.response is not None else 0
+            message = f"the DICOMweb service refused to {what}: HTTP {status or 'without status'}"
+            if status in DENIED:
+                advice = "check user, password and rights; it is not asked again"
+                raise AccessDeniedError(f"{message}; {advice}") from error
+            if 400 <= status < 500 and status not in PASSING:
+                raise RefusedRequestError(message) from error
+            raise ServiceError(message) from error
+        except requests.exceptions.SSLError as error:
+            raise AccessDeniedError(
+                f"the DICOMweb service did not {what}: its certificate or ours is not accepted; "
+                "set SEGMED_DICOMWEB_CA, and _CERT and _KEY for our own"
+            ) from error
         except (requests.RequestException, ConnectionError) as error:
             raise ServiceError(
                 f"the DICOMweb service did not {what}: {type(error).__name__}; is it running?"
@@ -114,9 +145,13 @@ class DicomWebSource:
             ServiceError: The service does not answer, or refuses.
         """
         for study_uid, patient_id in self._studies():
-            found = self._series(study_uid, patient_id)
-            series = [self._complete(item) for item in self.query.select(found)]
-            yield from remote_studies(series, self.rules, self.num_channels)
+            yield from listed(
+                partial(self._wanted, study_uid, patient_id),
+                study_uid,
+                patient_id,
+                rules=self.rules,
+                num_channels=self.num_channels,
+            )
 
     def fetch(self, study: Study, folder: Path) -> Study:
         """Fetch a study's series and audit them.
@@ -136,19 +171,19 @@ class DicomWebSource:
         """StudyInstanceUID and PatientID of every study."""
         dates = self.query.study_dates
         filters = {} if dates is None else {"StudyDate": dates}
-        offset = 0
-        while True:
-            page = self._search("search_for_studies", filters, limit=PAGE, offset=offset)
-            for answer in page:
-                yield text_of(answer, STUDY_UID), text_of(answer, PATIENT_ID)
-            if len(page) < PAGE:
-                return
-            offset += PAGE
+        for answer in self._search("search_for_studies", STUDY_UID, filters):
+            yield text_of(answer, STUDY_UID), text_of(answer, PATIENT_ID)
+
+    def _wanted(self, study_uid: str, patient_id: str) -> list[RemoteSeries]:
+        """The wanted series of a study, with their instances."""
+        found = self._series(study_uid, patient_id)
+        return [self._complete(item) for item in self.query.select(found)]
 
     def _series(self, study_uid: str, patient_id: str) -> list[RemoteSeries]:
         """The series of a study; the patient of each, where the service names it, else its own."""
         answers = self._search(
             "search_for_series",
+            SERIES_UID,
             {},
             study_instance_uid=study_uid,
             fields=["SeriesDescription", "BodyPartExamined", "PatientID"],
@@ -169,6 +204,7 @@ class DicomWebSource:
     def _complete(self, series: RemoteSeries) -> RemoteSeries:
         answers = self._search(
             "search_for_instances",
+            SOP_UID,
             {},
             study_instance_uid=series.study_uid,
             series_instance_uid=series.series_uid,
@@ -176,12 +212,23 @@ class DicomWebSource:
         instances = tuple(text_of(answer, SOP_UID) for answer in answers)
         return RemoteSeries(**{**series.__dict__, "instances": instances})
 
-    def _search(self, method: str, filters: Mapping[str, str], **options: Any) -> list[Any]:
-        def ask() -> list[Any]:
-            with self.service.talking("answer a query") as client:
-                return list(getattr(client, method)(search_filters=dict(filters), **options))
+    def _search(
+        self, method: str, tag: str, filters: Mapping[str, str], **options: Any
+    ) -> Iterator[Any]:
+        """All answers to a query, however the service pages them."""
 
-        return self.service.patience.insist(ask)
+        def ask(limit: int, offset: int) -> Page:
+            with self.service.talking("answer a query") as client:
+                search = getattr(client, method)
+                pages = {"limit": limit, "offset": offset}
+                found = list(search(search_filters=dict(filters), **pages, **options))
+                return Page(found, self.service.has_more)
+
+        return all_entries(
+            lambda limit, offset: self.service.patience.insist(lambda: ask(limit, offset)),
+            lambda answer: text_of(answer, tag),
+            what=method.removeprefix("search_for_"),
+        )
 
 
 @dataclass(frozen=True)

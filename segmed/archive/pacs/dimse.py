@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pydicom
@@ -31,16 +32,24 @@ from segmed.archive.pacs.remote import (
     Query,
     RemoteSeries,
     empty_folder,
+    listed,
     local_study,
-    remote_studies,
 )
 from segmed.archive.study import NotImage, Study
-from segmed.errors import ServiceError
+from segmed.errors import AccessDeniedError, RefusedRequestError, ServiceError
 from segmed.package.series_rules import Rules
 
 PENDING = frozenset({0xFF00, 0xFF01})
 STORED = frozenset({0x0000, 0xB000, 0xB006, 0xB007})
 """Kept, possibly with a remark (DICOM PS3.4, B.2.3)."""
+
+NOT_AUTHORISED = 0x0124
+REFUSED = frozenset({0x0112, 0x0117, 0x0122, 0xA801})
+"""No such object or SOP class; unknown destination of a move."""
+
+IDENTIFIER_MISMATCH = 0xA9
+TRANSIENT = 2
+"""Result of a rejected association that may be accepted later."""
 
 TIMEOUT_S = 60.0
 
@@ -77,7 +86,8 @@ class Dimse:
             inbox: Folder for the images that the node sends back, for C-GET.
 
         Raises:
-            ServiceError: The node does not answer, or refuses the connection.
+            ServiceError: The node does not answer, or is busy.
+            AccessDeniedError: It does not accept our AE title, or answers to another than called.
         """
         entity = AE(ae_title=self.calling)
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = TIMEOUT_S
@@ -98,11 +108,14 @@ class Dimse:
             evt_handlers=handlers,
         )
         if not found.is_established:
-            why = "refuses our AE title or theirs" if found.is_rejected else "does not answer"
-            raise ServiceError(
-                f"the DICOM node {self.called} at port {self.port} {why} "
-                f"(we call ourselves {self.calling})"
-            )
+            node = f"the DICOM node {self.called} at port {self.port}"
+            if found.is_rejected and _is_permanent(found):
+                raise AccessDeniedError(
+                    f"{node} refuses our AE title {self.calling} or is called otherwise; "
+                    "it is not asked again"
+                )
+            why = "is busy" if found.is_rejected else "does not answer"
+            raise ServiceError(f"{node} {why}")
         try:
             yield found
         finally:
@@ -133,9 +146,14 @@ class DimseSource:
             ServiceError: The node does not answer, or refuses.
         """
         for answer in self._find("STUDY", StudyDate=self.query.study_dates or "", PatientID=""):
-            found = self._series(str(answer.StudyInstanceUID), str(answer.get("PatientID") or ""))
-            series = [self._complete(item) for item in self.query.select(found)]
-            yield from remote_studies(series, self.rules, self.num_channels)
+            study_uid, patient_id = str(answer.StudyInstanceUID), str(answer.get("PatientID") or "")
+            yield from listed(
+                partial(self._wanted, study_uid, patient_id),
+                study_uid,
+                patient_id,
+                rules=self.rules,
+                num_channels=self.num_channels,
+            )
 
     def fetch(self, study: Study, folder: Path) -> Study:
         """Fetch a study's series and audit them.
@@ -154,8 +172,7 @@ class DimseSource:
                 status = self._get(identifier, place)
             else:
                 status = self._move(identifier, place, self.node.listen)
-            if status.get("Status") != SUCCESS:
-                raise ServiceError(f"the DICOM node did not send a series: {_told(status)}")
+            require_success(status, "send a series")
         return local_study(study, folder, self.rules, self.num_channels)
 
     def _get(self, identifier: Dataset, place: Path) -> Dataset:
@@ -174,6 +191,11 @@ class DimseSource:
             self.node.association([(model, SYNTAXES[:2])]) as association,
         ):
             return _last(association.send_c_move(identifier, title, model))
+
+    def _wanted(self, study_uid: str, patient_id: str) -> list[RemoteSeries]:
+        """The wanted series of a study, with their instances."""
+        found = self._series(study_uid, patient_id)
+        return [self._complete(item) for item in self.query.select(found)]
 
     def _series(self, study_uid: str, patient_id: str) -> list[RemoteSeries]:
         answers = self._find(
@@ -238,7 +260,9 @@ class StoreDelivery:
                 )
             status = association.send_c_store(dataset)
         if status.get("Status") not in STORED:
-            raise ServiceError(f"the DICOM node did not keep the segmentation: {_told(status)}")
+            raise ServiceError(
+                f"the DICOM node did not keep the segmentation: {_described(status)}"
+            )
         return f"{dataset.StudyInstanceUID}/{dataset.SeriesInstanceUID}/{dataset.SOPInstanceUID}"
 
     def holds(self, address: str) -> bool:
@@ -278,9 +302,40 @@ def find(node: Dimse, level: str, **keys: str) -> list[Dataset]:
         ):
             if status.get("Status") in PENDING and answer is not None:
                 answers.append(answer)
-    if status.get("Status") != SUCCESS:
-        raise ServiceError(f"the DICOM node did not answer a query: {_told(status)}")
+    require_success(status, "answer a query")
     return answers
+
+
+def require_success(status: Dataset, what: str) -> None:
+    """Require that an exchange ended with success.
+
+    Args:
+        status: Its last status; empty where the connection broke.
+        what: What was asked of the node, for the message.
+
+    Raises:
+        ServiceError: The connection broke, or the node is out of resources: waiting may help.
+        RefusedRequestError: The node refuses this request for good.
+        AccessDeniedError: The node does not authorise us.
+
+    Source:
+        DICOM PS3.4, C.4.1.1.4 and C.4.2.1.5; PS3.7, annex C.
+    """
+    value = status.get("Status")
+    if value == SUCCESS:
+        return
+    message = f"the DICOM node did not {what}: {_described(status)}"
+    if value == NOT_AUTHORISED:
+        raise AccessDeniedError(f"{message}; it does not authorise us and is not asked again")
+    if value is not None and (value in REFUSED or value >> 8 == IDENTIFIER_MISMATCH):
+        raise RefusedRequestError(message)
+    raise ServiceError(message)
+
+
+def _is_permanent(found: Association) -> bool:
+    """Whether a rejection is called permanent by the node (PS3.8, 9.3.4)."""
+    primitive = found.acceptor.primitive
+    return primitive is None or primitive.result != TRANSIENT
 
 
 def _last(answers: Iterable[tuple[Dataset, Dataset | None]]) -> Dataset:
@@ -299,7 +354,7 @@ def _dataset(**values: str) -> Dataset:
     return dataset
 
 
-def _told(status: Dataset) -> str:
+def _described(status: Dataset) -> str:
     """A status in words; an empty one means a broken or refused connection."""
     if "Status" not in status:
         return "no status: the connection broke, or our AE title is not known there"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 from segmed.archive.identity import identity_of_series
 from segmed.archive.query import SeriesQuery
 from segmed.archive.study import Study
-from segmed.errors import ServiceError
+from segmed.errors import RefusedRequestError, ServiceError
 from segmed.inference.fault import Fault
 from segmed.inference.selection import choose_series
 from segmed.io.dicom.scan import group_files
@@ -102,6 +102,43 @@ def remote_studies(
             uids=(first.study_uid, *names),
             source_name=mirrored(Path(first.study_uid), "+".join(names)),
         )
+
+
+def listed(
+    list_series: Callable[[], Sequence[RemoteSeries]],
+    study_uid: str,
+    patient_id: str,
+    *,
+    rules: Rules | None,
+    num_channels: int,
+) -> Iterator[Study]:
+    """Units of work of one study, or the study as refused where the server does not list it.
+
+    Args:
+        list_series: Asks the server for the wanted series, complete with their instances.
+        study_uid: The study.
+        patient_id: Its patient, as the PACS lists it.
+        rules: The rules, if any.
+        num_channels: Input channels of the model.
+
+    Raises:
+        ServiceError: The server does not answer, or refuses the caller.
+    """
+    try:
+        series = list_series()
+    except RefusedRequestError as error:
+        owner = short_hash(patient_id)
+        yield Study(
+            content=_hash("unlisted", patient_id, study_uid),
+            form="dicom",
+            place=f"study {study_uid} of patient {owner}",
+            fault=Fault("service_refuses", str(error)),
+            environment=True,
+            identity=identity_of_series(owner, study_uid, ()),
+            uids=(study_uid,),
+        )
+        return
+    yield from remote_studies(series, rules, num_channels)
 
 
 def _hash(*parts: str) -> str:
