@@ -26,6 +26,13 @@ JOIN studies AS old ON old.key = earlier.key JOIN studies AS new ON new.key = ne
 WHERE newer.key = ? AND old.content <> new.content AND (new.state = 'done' OR old.output IS NULL)
 """
 
+_OUTDATED = """
+SELECT earlier.key FROM versions AS newer
+JOIN versions AS earlier ON earlier.identity = newer.identity AND earlier.last < newer.first
+JOIN studies AS old ON old.key = earlier.key JOIN studies AS new ON new.key = newer.key
+WHERE old.state = 'done' AND new.state = 'quarantined' AND old.content <> new.content
+"""
+
 _LEAVE = """
 DELETE FROM versions WHERE key = ? AND EXISTS (
     SELECT 1 FROM versions AS newer WHERE newer.key = ? AND newer.identity = versions.identity
@@ -98,15 +105,8 @@ def outdated(connection: sqlite3.Connection, by: str | None = None) -> frozenset
         connection: A connection.
         by: Only those whose input has this key now.
     """
-    rows = connection.execute(
-        "SELECT earlier.key FROM versions AS newer JOIN versions AS earlier "
-        "ON earlier.identity = newer.identity AND earlier.last < newer.first "
-        "JOIN studies AS old ON old.key = earlier.key "
-        "JOIN studies AS new ON new.key = newer.key "
-        "WHERE old.state = 'done' AND new.state = 'quarantined' "
-        "AND old.content <> new.content AND (? IS NULL OR newer.key = ?)",
-        (by, by),
-    )
+    which, values = ("", ()) if by is None else (" AND newer.key = ?", (by,))
+    rows = connection.execute(_OUTDATED + which, values)
     return frozenset(row[0] for row in rows)
 
 
