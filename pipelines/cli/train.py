@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -121,13 +122,15 @@ def train(
         job, plan_path=settle_plan(manifest_path, plan, out, resources=resources_for(time, device))
     )
     from pipelines.comparing import steps
+    from pipelines.comparing.progress import epoch_line, progress, title_of
 
+    progress.setLevel(logging.INFO)
     if int(os.environ.get("RANK", "0")) > 0:
         _train_along(job)
         return
     with continued_by("--resume"):
         contestant = steps.train_alone(
-            job, on_epoch=lambda result: note(steps.epoch_line(model, result))
+            job, on_epoch=lambda result: note(epoch_line(title_of(job), result, job.budget))
         )
     mean = float(contestant.table["dice"].mean())
     emit(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pipelines.comparing.progress import progress
 from pipelines.comparing.resources import remark_on_budget
 from segmed.errors import UsageError, unknown_name
 from segmed.manifest import LabelClass, Manifest, read_manifest
@@ -17,9 +17,6 @@ from segmed.plan.networks import BASE_WIDTH, Size
 from segmed.plan.resources import Resources
 from segmed.training import Budget
 from segmed.training.settings import Settings
-
-progress = logging.getLogger("segmed.progress")
-"""Reaches Prefect's log of the run, and the terminal of somebody who waits for it."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +31,8 @@ class TrainJob:
         budget: Time or epochs.
         out_dir: Folder of the comparison.
         settings: Device, seed, resume.
+        number: Its number among the trainings of a comparison, from 1.
+        of: How many trainings there are.
     """
 
     manifest_path: Path
@@ -43,6 +42,8 @@ class TrainJob:
     budget: Budget
     out_dir: Path
     settings: Settings = field(default_factory=Settings)
+    number: int = 1
+    of: int = 1
 
     @property
     def run_dir(self) -> Path:
@@ -145,8 +146,18 @@ class Request:
             rounds = math.ceil(len(pairs) / lanes)
             share = replace(share, seconds=self.budget.seconds / rounds)
         return [
-            TrainJob(self.manifest_path, plan_path, name, fold, share, self.out_dir, self.settings)
-            for name, fold in pairs
+            TrainJob(
+                self.manifest_path,
+                plan_path,
+                name,
+                fold,
+                share,
+                self.out_dir,
+                self.settings,
+                number,
+                len(pairs),
+            )
+            for number, (name, fold) in enumerate(pairs, 1)
         ]
 
 

@@ -46,16 +46,6 @@ def train_alone(job: TrainJob, on_epoch: OnEpoch | None = None) -> Contestant:
         return train_and_score(job, log, on_epoch)
 
 
-def epoch_line(name: str, result: EpochResult) -> str:
-    """One epoch in one line."""
-    loss = "" if result.val_loss is None else f"  val loss {result.val_loss:.3f}"
-    dice = "  ".join(f"{label} {value:.3f}" for label, value in result.val_dice.items())
-    return (
-        f"{name}  epoch {result.epoch}  {result.seconds:.0f} s  "
-        f"loss {result.train_loss:.3f}{loss}  Dice {dice or 'not measured'}"
-    )
-
-
 def job_params(job: TrainJob, plan: Plan) -> dict[str, Any]:
     """Parameters of a job, for tracking."""
     network = plan.networks.get(job.architecture)

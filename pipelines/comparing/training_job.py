@@ -14,6 +14,7 @@ from typing import Any
 
 from pipelines.comparing.held_out import held_out_scores, keep_scores
 from pipelines.comparing.jobs import TrainJob
+from pipelines.comparing.progress import scoring_lines, title_of
 from segmed.comparison import Contestant
 from segmed.evaluation import Evaluated, score_cases
 from segmed.inference import Predictor
@@ -77,12 +78,14 @@ def train_and_keep(job: TrainJob, on_epoch: OnEpoch) -> None:
 
 def _score(job: TrainJob) -> Evaluated:
     manifest = read_manifest(job.manifest_path)
+    cases = manifest.split(job.fold)[1]
     package = ModelPackage.load(job.run_dir / "package")
     evaluated = score_cases(
         Predictor(package, device=job.settings.device),
         manifest,
-        manifest.split(job.fold)[1],
+        cases,
         out_dir=job.run_dir / "predictions",
+        progress=scoring_lines(title_of(job), len(cases)),
     )
     write_table(evaluated.table, job.run_dir / "scores.parquet")
     keep_scores(job.run_dir / "package", held_out_scores(evaluated.table, [job.fold]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from prefect import flow, task
@@ -11,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from pipelines.comparing import steps
 from pipelines.comparing.jobs import TrainJob, check_job
 from pipelines.comparing.lanes import Lanes
+from pipelines.comparing.progress import epoch_line, progress, title_of
 from pipelines.flows.gpu_slot import device_slot
 from pipelines.tracking.runs import ParentLog, comparison
 from segmed.comparison import Contestant
@@ -18,16 +18,13 @@ from segmed.manifest import read_manifest
 from segmed.plan import read_plan
 from segmed.training import EpochResult
 
-progress = logging.getLogger("segmed.progress")
-"""Reaches Prefect's log of the run, and the terminal of somebody who waits for it."""
-
 
 @task(cache_policy=NO_CACHE)
 def train_fold(job: TrainJob, parent: ParentLog) -> Contestant:
     """One child run: training, held-out scores, package."""
 
     def show(result: EpochResult) -> None:
-        progress.info("%s", steps.epoch_line(f"{job.architecture} fold {job.fold}", result))
+        progress.info("%s", epoch_line(title_of(job), result, job.budget))
 
     params = steps.job_params(job, read_plan(job.plan_path))
     with parent.child(job.architecture, job.fold, params=params) as log:
@@ -39,7 +36,7 @@ def train_in_lane(job: TrainJob, parent: ParentLog, lanes: Lanes) -> Contestant:
     """`train_fold` in a process of its own, so that several run side by side."""
 
     def show(result: EpochResult) -> None:
-        progress.info("%s", steps.epoch_line(f"{job.architecture} fold {job.fold}", result))
+        progress.info("%s", epoch_line(title_of(job), result, job.budget))
 
     params = steps.job_params(job, read_plan(job.plan_path))
     with parent.child(job.architecture, job.fold, params=params) as log:

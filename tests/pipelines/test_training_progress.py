@@ -1,0 +1,74 @@
+"""Progress of trainings in words."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+from tiny_data import write_set
+
+from pipelines.comparing.jobs import Request
+from pipelines.comparing.progress import duration, epoch_line, scoring_lines, title_of
+from segmed.training import Budget, EpochResult
+
+
+def result(seconds: float, epoch: int = 3, **dice: float) -> EpochResult:
+    return EpochResult(epoch, 30, 0.5, 0.25 if dice else None, dice, 0.01, seconds)
+
+
+@pytest.mark.parametrize(
+    ("budget", "seconds", "words"),
+    [
+        (Budget(seconds=240), 60.0, "25 %, 3 m 00 s left"),
+        (Budget(seconds=240), 250.0, "100 %, 0 s left"),
+        (Budget(epochs=12), 30.0, "25 %, 1 m 30 s left"),
+        (Budget(seconds=86400), 864.0, "1 %, 23 h 45 m left"),
+    ],
+)
+def test_epoch_says_how_far_and_how_long_to_go(budget: Budget, seconds: float, words: str) -> None:
+    assert words in epoch_line("unet fold 0", result(seconds), budget)
+
+
+def test_dice_is_said_when_it_is_known() -> None:
+    budget = Budget(seconds=240)
+    assert "Dice not measured" in epoch_line("unet", result(9), budget)
+    assert "val loss 0.250  Dice anterior 0.812" in epoch_line(
+        "unet", result(9, anterior=0.8123), budget
+    )
+
+
+def test_trainings_of_a_comparison_are_numbered(tmp_path: Path) -> None:
+    request = Request.parse(
+        write_set(tmp_path),
+        models="unet,unetpp",
+        folds="all",
+        plan=None,
+        budget=Budget(seconds=100),
+        out_dir=tmp_path,
+    )
+    titles = [title_of(job) for job in request.jobs(tmp_path / "plan.yaml")]
+    assert titles[0] == "unet fold 0 (model 1 of 4)"
+    assert titles[-1] == "unetpp fold 1 (model 4 of 4)"
+
+
+@pytest.mark.parametrize(("total", "lines"), [(1, 1), (7, 7), (95, 10)])
+def test_scoring_says_which_case_of_how_many(
+    total: int, lines: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "segmed.progress")
+    show = scoring_lines("unet fold 0", total)
+    for done in range(1, total + 1):
+        show(done, total)
+    assert len(caplog.messages) == lines
+    assert caplog.messages[0] == f"unet fold 0  scoring case 1 of {total}"
+
+
+def test_durations_are_said_in_two_units() -> None:
+    assert [duration(s) for s in (0.2, 59.4, 60, 3599, 7500)] == [
+        "0 s",
+        "59 s",
+        "1 m 00 s",
+        "59 m 59 s",
+        "2 h 05 m",
+    ]
