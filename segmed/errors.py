@@ -106,6 +106,14 @@ class AccessDeniedError(ServiceError):
     """
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out, on the machine or on a GPU."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error) if isinstance(error, RuntimeError) else ""
+    return "can't allocate memory" in text or "not enough memory" in text
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is not in a list: it lists those that are.
 

@@ -16,7 +16,11 @@ from segmed.errors import (
     RefusedRequestError,
     ServiceError,
     UsageError,
+    is_out_of_memory,
 )
+
+OF_THE_SURROUNDINGS = frozenset({"out_of_memory", "unreadable"})
+"""Reasons of an image that lie in the machine or the disk: the next run tries again."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,8 @@ def bad_end(key: str, error: Exception, files: Sequence[Path], seconds: float = 
     """
     faulty: tuple[Path, ...] = ()
     if isinstance(error, ImageError):
-        reason, quarantine, message = error.reason, True, str(error)
+        reason, message = error.reason, str(error)
+        quarantine = reason not in OF_THE_SURROUNDINGS
         faulty = tuple(path for path in map(Path, error.paths) if path in files)
     elif isinstance(error, ModelError | UsageError):
         reason, quarantine, message = "model_refuses", True, str(error)
@@ -95,7 +100,7 @@ def bad_end(key: str, error: Exception, files: Sequence[Path], seconds: float = 
         reason, quarantine, message = SERVICE, False, str(error)
     elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
         reason, quarantine, message = "disk_full", False, "no space left; free some and run again"
-    elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    elif is_out_of_memory(error):
         reason, quarantine, message = "out_of_memory", False, "more memory was needed than there is"
     elif isinstance(error, OSError):
         reason, quarantine, message = "system", False, error.strerror or type(error).__name__

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from segmed.errors import ImageError, SegmedError
+from segmed.errors import ImageError, SegmedError, is_out_of_memory
 from segmed.inference.inputs import Input, Read, checked_inputs, expected_by
 from segmed.inference.predictor import Predictor, Segmentation
 from segmed.inference.result_names import ResultNames
@@ -232,6 +232,9 @@ def bad_outcome(path: Path, error: Exception) -> Outcome:
         return Outcome(path, "refused", None, f"{error.reason}: {message}")
     if isinstance(error, SegmedError):
         return Outcome(path, "refused", None, message)
+    if is_out_of_memory(error):
+        why = "more memory was needed than there is; free some, or give --memory-gb"
+        return Outcome(path, "failed", None, f"out_of_memory: {why}")
     logger.warning("an input failed by %s", type(error).__name__)
     return Outcome(path, "failed", None, f"{type(error).__name__}: {message}")
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from segmed.errors import ImageError
+from segmed.errors import ImageError, is_out_of_memory
 from segmed.geometry import Grid, grid_difference_mm, same_grid
 from segmed.io import grid_of, source_of
 from segmed.io.careful import read_images_carefully
@@ -79,21 +79,38 @@ def check_case(manifest: Manifest, case: Case, training: frozenset[str]) -> Case
         training: Ids of the training cases.
     """
     record = CaseRecord(case.id)
+    try:
+        _examine(manifest, case, record, is_training=case.id in training)
+    except Exception as error:  # noqa: BLE001 - one case must not hide the faults of the others
+        record.error(*_reason_of(error))
+    return record
+
+
+def _reason_of(error: Exception) -> tuple[str, str]:
+    """Code and message of an exception that ended the check of one case."""
+    if is_out_of_memory(error):
+        return "out_of_memory", "reading it needs more memory than there is; check fewer at once"
+    if isinstance(error, OSError):
+        detail = error.strerror or type(error).__name__
+        return "unreadable", f"its files cannot be read ({detail}); see to the disk or their rights"
+    return "unexpected", f"its check ended by {type(error).__name__}: {error}"
+
+
+def _examine(manifest: Manifest, case: Case, record: CaseRecord, *, is_training: bool) -> None:
     names = [*case.image, *([case.label] if case.label else [])]
     missing = [name for name in names if not (manifest.root / name).exists()]
     for name in missing:
         record.error("missing_file", f"{name} does not exist; restore it or drop the case")
-    if case.label is None and case.id in training:
+    if case.label is None and is_training:
         record.error("missing_label", "a training case without a label; add one or move it to test")
     if missing:
-        return record
+        return
     for name in names:
         _check_digest(manifest, case, name, record)
     grid = _check_image(manifest, case, record)
     label = manifest.label_path(case)
     if label is not None:
         _check_label(manifest, label, grid, record)
-    return record
 
 
 def _check_digest(manifest: Manifest, case: Case, name: str, record: CaseRecord) -> None:

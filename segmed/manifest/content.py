@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from segmed.errors import ManifestError
 from segmed.io.digest import sha256_of_file
 from segmed.manifest.schema import Case, Manifest
 
@@ -84,13 +85,23 @@ def _joined(parts: Iterable[str]) -> str:
 
 
 def with_digests(manifest: Manifest) -> Manifest:
-    """The manifest with the digest of every image and label of every case filled in."""
+    """The manifest with the digest of every image and label of every case filled in.
+
+    Raises:
+        ManifestError: A file has vanished, or cannot be read.
+    """
 
     def filled(case: Case) -> Case:
         files = [*case.image, *([case.label] if case.label else [])]
-        return case.model_copy(
-            update={"sha256": {name: image_digest(manifest.root / name) for name in files}}
-        )
+        try:
+            found = {name: image_digest(manifest.root / name) for name in files}
+        except OSError as error:
+            detail = error.strerror or str(error)
+            raise ManifestError(
+                f"case {case.id!r} cannot be read ({detail}); restore its files, or take the case "
+                "out of the set"
+            ) from error
+        return case.model_copy(update={"sha256": found})
 
     return manifest.model_copy(
         update={

@@ -80,7 +80,7 @@ def load_cases(
     def load(case: Case) -> TrainingCase:
         try:
             image, label, _ = cached_case(manifest, case, plan, cache_dir)
-        except SegmedError as error:
+        except (SegmedError, OSError) as error:
             raise ManifestError(f"case {case.id}: {error}") from error
         if label is None:
             raise ManifestError(f"case {case.id} has no label: it cannot be trained on")

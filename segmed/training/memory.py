@@ -12,7 +12,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from segmed.errors import TrainingError
+from segmed.errors import TrainingError, is_out_of_memory
 from segmed.models import build_model
 from segmed.plan.schema import Plan
 from segmed.training.device import Device
@@ -116,10 +116,8 @@ def explained_memory_errors(plan: Plan, *, batch_size: int) -> Iterator[None]:
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _out_of_memory(plan, batch_size) from error
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
             raise _out_of_memory(plan, batch_size) from error
         raise
 
