@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from segmed.errors import ManifestError, UsageError, unknown_name
 from segmed.manifest.content import with_digests
 from segmed.manifest.dataset_json import is_nnunet, load_description
@@ -125,10 +127,18 @@ def build_manifest(
         raise unknown_name("manifest format", format, FORMATS)
     how = Reading(**reading)
     how.check()
-    draft = _draft(source, format, how)
-    return _finished(
-        dataclasses.replace(draft, name=name or draft.name), source, num_folds, seed, group_by
-    )
+    try:
+        draft = _draft(source, format, how)
+        return _finished(
+            dataclasses.replace(draft, name=name or draft.name), source, num_folds, seed, group_by
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or error.title
+        raise ManifestError(
+            f"{source} has a {error.title} that a manifest cannot hold: {field} is "
+            f"{str(first.get('input'))[:80]!r}: {first['msg']}"
+        ) from error
 
 
 def _draft(source: Path, layout: str, how: Reading) -> Draft:

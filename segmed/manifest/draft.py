@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -114,5 +115,18 @@ def group_of(case: str, pattern: str | None, known: dict[str, str]) -> str:
 
 
 def relative(path: Path, root: Path) -> str:
-    """A path below a folder, with forward slashes."""
-    return path.relative_to(root).as_posix()
+    """A path below a folder, with forward slashes.
+
+    Raises:
+        ManifestError: Its bytes are no UTF-8, which a manifest is written in.
+    """
+    name = path.relative_to(root).as_posix()
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError as error:
+        told = os.fsencode(name).decode("utf-8", "backslashreplace")
+        raise ManifestError(
+            f"the bytes of the file name {told!r} are no UTF-8, which a manifest is written in: "
+            "rename the file"
+        ) from error
+    return name

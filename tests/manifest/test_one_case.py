@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +38,34 @@ def test_files_that_the_system_does_not_open_are_faults_of_their_cases(paired_se
     faults = [fault for fault in check_manifest(spoiled) if fault.severity == "error"]
     assert {fault.case_id for fault in faults} >= {manifest.training[0].id, manifest.training[1].id}
     assert not {fault.case_id for fault in faults} & {case.id for case in manifest.training[2:]}
+
+
+@pytest.mark.parametrize("odd", [b"p\xff0_s0", b"\xe9t\xe9", b"\x80"])
+def test_a_name_that_is_no_utf8_is_refused_in_one_line(paired_set: Path, odd: bytes) -> None:
+    for folder in ("images", "labels"):
+        name = os.fsdecode(odd) + ".nii.gz"
+        (paired_set / folder / "p0_s0.nii.gz").rename(paired_set / folder / name)
+    with pytest.raises(ManifestError, match=r"are no UTF-8.*: rename the file") as caught:
+        build_manifest(paired_set)
+    assert str(caught.value).isprintable()
+    assert str(caught.value).isascii()
+
+
+@pytest.mark.parametrize(
+    "labels", [{"0": "background", "70000": "organ"}, {"0": "background", "-3": "a"}]
+)
+def test_what_no_manifest_can_hold_is_refused_in_one_line(
+    paired_set: Path, labels: dict[str, str]
+) -> None:
+    rows = [
+        {"image": f"images/{path.name}", "label": f"labels/{path.name}"}
+        for path in sorted((paired_set / "images").iterdir())
+    ]
+    content = {"labels": labels, "modality": {"0": "MR"}, "training": rows}
+    (paired_set / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(ManifestError) as caught:
+        build_manifest(paired_set, format="msd")
+    assert str(caught.value).isprintable()
 
 
 BOUNDED = """
