@@ -20,7 +20,7 @@ def broken_archive(
     """Eight sound studies, and one broken in each of ten ways; with the ten reasons."""
     root = tmp_path / "archive"
     for seed in range(6):
-        write_nifti(root / f"sound{seed}.nii.gz", seed)
+        write_nifti(root / f"sub-{seed}/sound.nii.gz", seed)
     for seed in range(2):
         write_dicom(root / f"sound{seed}", 50 + seed)
     for seed, spoil in enumerate(breakages.NIFTI):
