@@ -20,6 +20,7 @@ from segmed.io import read_image
 from segmed.io.dicom.audit import SeriesAudit
 from segmed.io.dicom.grouping import may_be_image
 from segmed.io.dicom.series import scan
+from segmed.io.dicom.sort import sort_series
 
 Real = tuple[FileDataset, ...]
 Found = set[tuple[str | None, int]]
@@ -253,3 +254,13 @@ def test_reading_a_found_series_gives_its_voxels(real_series: Real, tmp_path: Pa
     assert len(case.series) == 1
     expected = np.stack([dataset.pixel_array.T for dataset in real_series], axis=-1)
     np.testing.assert_array_equal(read_image(case.series[0]).numpy()[0], expected)
+
+
+def test_sorting_gives_each_nameless_series_a_folder(real_series: Real, tmp_path: Path) -> None:
+    nameless = copied(real_series, SeriesInstanceUID=None)
+    save(tmp_path / "in" / "a", nameless)
+    save(tmp_path / "in" / "b", map_another(nameless[:6]))
+    audits = scan(tmp_path / "in")
+    placed = sort_series(audits, tmp_path / "out")
+    assert sorted(len(list(folder.iterdir())) for folder in placed.values()) == [6, 8]
+    assert of(scan(tmp_path / "out")) == {(None, 8), (None, 6)}

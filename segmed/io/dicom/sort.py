@@ -38,13 +38,15 @@ def sort_series(audits: Sequence[SeriesAudit], folder: Path | str) -> dict[str, 
     for audit in audits:
         if not (audit.usable or audit.modality in SORTED_OBJECTS):
             continue
-        home = (
-            folder / audit.patient_key / short_hash(audit.study_uid) / short_hash(audit.series_uid)
-        )
-        home.mkdir(parents=True, exist_ok=True)
+        # a series without UID is known by where it lies, and so is one that shares its UID
+        series = short_hash(audit.series_uid or str(audit.files[0]))
+        home = folder / audit.patient_key / short_hash(audit.study_uid) / series
+        while home.exists():
+            home = home.with_name(f"{home.name}-{short_hash(str(audit.files[0]))}")
+        home.mkdir(parents=True)
         for number, path in enumerate(audit.files):
             _link_or_copy(path, home / f"{number:04d}.dcm")
-        placed[audit.name] = home
+        placed[audit.name if audit.series_uid else str(home)] = home
     return placed
 
 
