@@ -45,20 +45,15 @@ def test_plan_command_takes_a_budget_and_refuses_one_that_is_none(tmp_path: Path
     assert "'soon' is no duration" in refused.stderr
 
 
-def test_train_plans_for_its_budget(tmp_path: Path) -> None:
+def test_train_plans_for_its_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     manifest = write_set(tmp_path / "set")
-    resources = resources_for(Budget.parse("45s-cpu"), "cpu")
-    place = settle_plan(manifest, None, tmp_path / "out", resources=resources)
-    assert planned_for(place)["seconds"] == 45.0
-    assert planned_for(place)["clock"] == "cpu"
-
-
-def test_wrong_fold_is_refused_before_a_plan_is_made(tmp_path: Path) -> None:
-    manifest = write_set(tmp_path / "set")
-    words = ["train", str(manifest), "--model", "unet", "--fold", "9", "--budget", "45s-cpu"]
-    result = CliRunner().invoke(app, [*words, "--device", "cpu", "-o", str(tmp_path / "out")])
+    words = ["train", str(manifest), "--model", "unet", "--budget", "0.1s-cpu", "--device", "cpu"]
+    result = CliRunner().invoke(app, [*words, "-o", str(tmp_path / "out")])
     assert result.exit_code == 2
-    assert not (tmp_path / "out").exists()
+    assert "too short" in str(result.stderr)
+    assert planned_for(tmp_path / "out" / "plan.yaml")["seconds"] == 0.1
+    assert planned_for(tmp_path / "out" / "plan.yaml")["clock"] == "cpu"
 
 
 def test_compare_plans_for_the_time_of_one_training(tmp_path: Path) -> None:
