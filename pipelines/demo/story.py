@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.cli.console import note, plain, say
-from pipelines.comparing.jobs import Request
+from pipelines.comparing.jobs import Request, require_enough_time
 from pipelines.comparing.resources import resources_for
 from pipelines.comparing.training_job import is_done
 from pipelines.demo.archive import make_archive
@@ -64,6 +64,7 @@ def run_demo(out_dir: Path, budget_s: float | None, quick: bool, as_json: bool) 
     out_dir.mkdir(parents=True, exist_ok=True)
     use_embedded_tracking(out_dir)
     request = _request(out_dir, budget_s, quick)
+    require_enough_time(request)
     _foretell(request, quick)
     _check_sample()
     record = run_flow(compare, _without_repeated_registration(request))

@@ -17,7 +17,6 @@ from typing import Literal
 
 from segmed.errors import ImageError
 from segmed.io.bytestream import unzipped
-from segmed.io.nifti import is_nifti, parse_header
 
 ResultMark = Literal["segmed label map", "segmed probabilities"]
 LABEL_MARK: ResultMark = "segmed label map"
@@ -48,6 +47,8 @@ def why_result(path: Path) -> str:
     """
     if path.name.endswith(DICOM_RESULTS):
         return "a segmentation object of segmed"
+    from segmed.io.nifti import is_nifti  # noqa: PLC0415 - a look at an index needs no nibabel
+
     try:
         with unzipped(path) as stream:
             head = stream.read(HEAD_BYTES)
@@ -57,6 +58,8 @@ def why_result(path: Path) -> str:
 
 
 def _why_nifti(head: bytes, path: Path) -> str:
+    from segmed.io.nifti import parse_header  # noqa: PLC0415 - as above
+
     header = parse_header(head[:540], path)
     description = bytes(header["descrip"]).rstrip(b"\0").decode("latin-1")
     if description in (LABEL_MARK, PROBS_MARK):

@@ -96,6 +96,8 @@ WRONG = {
     "archive segment": "archive segment absent --model absent -o out",
     "archive status": "archive status absent",
     "archive retry": "archive retry absent",
+    "archive find": "archive find absent -o absent",
+    "archive list": "archive list absent",
     "deidentify": "deidentify absent -o out",
     "model show": "model show absent",
     "model card": "model card absent",
@@ -201,3 +203,9 @@ def test_names_that_arguments_are_checked_by_are_those_that_are_built() -> None:
     assert list_models() == tuple(ARCHITECTURES)
     exports = importlib.import_module("pipelines.registry.exports")
     assert set(EXPORT_FORMATS) == set(exports.WRITERS)
+
+
+def test_prediction_imports_no_library_that_it_does_not_need() -> None:
+    ways = imported_by("pipelines.predicting")
+    needless = {"monai", "mlflow", "matplotlib", "prefect", "pandas", "sklearn", "highdicom"}
+    assert not {name: ways[name] for name in needless & set(ways)}
