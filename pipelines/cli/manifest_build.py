@@ -154,7 +154,7 @@ def build(
             *census,
             *[guess.line for guess in guesses],
             f"{out}: {counts['training']} training and {counts['test']} test cases, "
-            f"{len(manifest.folds)} folds, labels {', '.join(labels)}",
+            f"{len(manifest.folds)} folds, labels {_shown(labels)}",
             f"next: segmed manifest check {out}",
         ],
         as_json=as_json,
@@ -163,6 +163,12 @@ def build(
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(one.strip() for one in text.split(",") if one.strip())
+
+
+def _shown(names: list[str], most: int = 20) -> str:
+    """Names with commas; of many, the first and the number of the others."""
+    left = len(names) - most
+    return ", ".join(names[:most]) + (f" and {left} more" if left > 0 else "")
 
 
 def _merges_named(options: list[str]) -> dict[str, str]:
