@@ -92,7 +92,7 @@ def require_read_right_or_refused(folder: Path) -> str:
     assert cases, "every file is a case or part of one"
     reasons = []
     for case in cases:
-        item = case.series or case.files[0]
+        item = case.series[0] if case.series else case.files[0]
         try:
             image = read_image_carefully(item)  # a decoder may crash
         except ImageError as error:
