@@ -226,9 +226,15 @@ class DicomWebSource:
 
         return all_entries(
             lambda limit, offset: self.service.patience.insist(lambda: ask(limit, offset)),
-            lambda answer: text_of(answer, tag),
+            lambda answer: _key_of(answer, tag),
             what=method.removeprefix("search_for_"),
         )
+
+
+def _key_of(answer: Mapping[str, Any], tag: str) -> str:
+    """What tells answers apart: a UID and its patient, since two patients may have equal UIDs."""
+    uid = text_of(answer, tag)
+    return f"{uid} {text_of(answer, PATIENT_ID)}" if uid else ""
 
 
 @dataclass(frozen=True)
