@@ -58,7 +58,8 @@ def frame_values(dataset: Dataset, index: int) -> npt.NDArray[np.float64]:
     scale: Dataset = dataset
     for sequence in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         groups = dataset.get(sequence) or []
-        item = groups[index if len(groups) > 1 else 0] if groups else Dataset()
+        place = index if sequence.startswith("Per") else 0
+        item = groups[place] if groups else Dataset()
         scale = next(iter(item.get("PixelValueTransformationSequence") or []), scale)
     slope, intercept = scale.get("RescaleSlope"), scale.get("RescaleIntercept")
     values: npt.NDArray[np.float64] = stored.astype(np.float64)
