@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -17,11 +19,12 @@ import pydicom
 import torch
 from pydicom.dataset import Dataset
 
-from segmed.errors import GeometryError, ImageError, UsageError
+from segmed.errors import GeometryError, ImageError, SegmedError, UsageError
 from segmed.io.dicom.audit import SeriesAudit, judge
 from segmed.io.dicom.frames import slices_of
 from segmed.io.dicom.header import read_header, tolerant_pydicom
 from segmed.io.dicom.read import require_usable
+from segmed.io.dicom.texts import SourceTexts
 from segmed.io.digest import sha256_of_file, sha256_of_stream
 from segmed.io.label import smallest_type
 from segmed.io.read import grid_of, source_of
@@ -33,6 +36,12 @@ EMPTY_IF_MISSING = (
     "PositionReferenceIndicator",
 )  # fmt: skip
 """Type 2 attributes: they must be there and may be empty. Real files lack some."""
+
+REQUIRED = (
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID",
+    "FrameOfReferenceUID",
+)  # fmt: skip
+"""Type 1 attributes that derived objects copy or refer to."""
 
 IDENTIFYING = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 """Elements that say whose image a file contains; UIDs alone are equal in two patients at times."""
@@ -62,13 +71,21 @@ class References:
         key: Identity and content of the input, of which the identifiers of results are functions:
             patient, study, series, instances, places and stored pixels, of all channels.
         notes: Remarks on the input, without identifiers.
+        texts: Texts of the first file, which `datasets` have as stand-ins.
     """
 
     audit: SeriesAudit
     datasets: tuple[Dataset, ...]
     frames: tuple[int, ...]
     key: str
+    texts: SourceTexts
     notes: tuple[str, ...] = ()
+
+    @property
+    def source_of_slice(self) -> tuple[tuple[Dataset, int], ...]:
+        """Data set and frame of each slice, in slice order."""
+        by_path = dict(zip(self.audit.files, self.datasets, strict=True))
+        return tuple((by_path[path], part.frame) for path, part in self.audit.slices)
 
     @property
     def remarks(self) -> str:
@@ -136,7 +153,13 @@ def references_of(like: MetaTensor) -> References:
         audit = judge([header for header in headers if header is not None])
         require_usable(audit)
         _check_unmoved(like, audit)
-        datasets = tuple(_mended(path, audit) for path in audit.files)
+        datasets = tuple(
+            pydicom.dcmread(p, stop_before_pixels=True, force=True) for p in audit.files
+        )
+        texts = SourceTexts.of(datasets[0])
+        for dataset in datasets:
+            SourceTexts.of(dataset).replace_by_stand_ins(dataset)
+            _mend(dataset, audit)
         parts = [
             _identity(path) if channel.format == "dicom" else sha256_of_file(path)
             for channel in (source, *source.other_channels)
@@ -144,7 +167,7 @@ def references_of(like: MetaTensor) -> References:
         ]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     frames = tuple(part.frame for _, part in audit.slices)
-    return References(audit, datasets, frames, key, source.notes)
+    return References(audit, datasets, frames, key, texts, source.notes)
 
 
 def _identity(path: Path) -> str:
@@ -177,8 +200,7 @@ def _check_unmoved(like: MetaTensor, audit: SeriesAudit) -> None:
         )
 
 
-def _mended(path: Path, audit: SeriesAudit) -> Dataset:
-    dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+def _mend(dataset: Dataset, audit: SeriesAudit) -> None:
     for name in EMPTY_IF_MISSING:
         if name not in dataset:
             setattr(dataset, name, None if name.endswith("Number") else "")
@@ -189,7 +211,48 @@ def _mended(path: Path, audit: SeriesAudit) -> Dataset:
     if "ImageOrientationPatient" in dataset:
         first = audit.slices[0][1].orientation
         dataset.ImageOrientationPatient = list(first or ())
-    return dataset
+
+
+@contextmanager
+def complete_headers(path: Path) -> Iterator[None]:
+    """Refuse by name what a writer of derived objects cannot make of the source's headers.
+
+    Args:
+        path: The file to be written, for messages.
+
+    Raises:
+        ImageError: `poor_header`. The writer's own words are left out: they quote identifiers.
+    """
+    try:
+        yield
+    except SegmedError:
+        raise
+    except AttributeError as error:
+        missing = error.name or "an attribute"
+        raise _poor_header(path, f"they lack {missing}") from error
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise _poor_header(path, f"{type(error).__name__} in the DICOM writer") from error
+
+
+def require_headers(references: References, path: Path) -> None:
+    """Require what every derived object copies from its source.
+
+    Raises:
+        ImageError: `poor_header`.
+    """
+    for dataset in references.datasets:
+        for name in REQUIRED:
+            if not dataset.get(name):
+                raise _poor_header(path, f"they lack {name}")
+
+
+def _poor_header(path: Path, why: str) -> ImageError:
+    return ImageError(
+        f"{path.name}: the headers of the source images do not suffice for a DICOM result ({why}); "
+        "--format nifti needs less",
+        reason="poor_header",
+        paths=[path],
+    )
 
 
 def label_slices(

@@ -1,10 +1,11 @@
 """Write label maps as DICOM RT structure sets: closed planar contours on each slice.
 
 A contour runs half-way between voxels of the structure and its neighbours, so that every voxel
-centre lies on its right side: rasterising with the even-odd rule gives the label map back. Holes
-are contours of their own inside the outer one. Identifiers are functions of patient, study,
-series, content and model; dates and times are those of the source images: equal input gives equal
-bytes. What was odd about the input is in StructureSetDescription.
+centre lies on its right side: rasterising gives the label map back. Holes are joined to their
+outline by keyholes, see `segmed.io.dicom.keyhole`. The objects are in implicit VR, since contours
+of more than 64 KiB do not fit the explicit form of a decimal string. Identifiers are functions of
+patient, study, series, content and model; dates and times are those of the source images: equal
+input gives equal bytes. What was odd about the input is in StructureSetDescription.
 
 Source:
     DICOM PS3.3 A.19 and C.8.8.5 to C.8.8.8 (RT structure set).
@@ -14,21 +15,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pydicom
 import torch
-from contourpy import contour_generator
 from pydicom.dataset import Dataset
+from pydicom.uid import ImplicitVRLittleEndian
 from pydicom.valuerep import format_number_as_ds
 
+from segmed.colours import structure_colour
 from segmed.errors import UsageError
 from segmed.geometry import Affine
 from segmed.io.atomic import whole_file
 from segmed.io.dicom.header import tolerant_pydicom
-from segmed.io.dicom.references import References, label_slices, references_of
+from segmed.io.dicom.keyhole import outlines
+from segmed.io.dicom.references import (
+    References,
+    complete_headers,
+    label_slices,
+    references_of,
+    require_headers,
+)
 from segmed.io.dicom.stack import LPS_TO_RAS
 from segmed.io.dicom.uid import uid_from
 from segmed.io.dicom.write import file_meta
@@ -45,10 +54,8 @@ MAX_DESCRIPTION = 1024
 DECIMALS = 4
 """Digits of a contour coordinate behind the point, in mm."""
 
-COLOURS = ((220, 50, 47), (38, 139, 210), (133, 153, 0), (211, 54, 130), (181, 137, 0),
-           (42, 161, 152))  # fmt: skip
 COPIED = (
-    "SpecificCharacterSet", "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
     "StudyInstanceUID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName",
     "StudyID", "StudyDescription", "FrameOfReferenceUID", "PositionReferenceIndicator",
 )  # fmt: skip
@@ -85,8 +92,9 @@ def write_rtstruct(
     if not labels:
         raise UsageError("a structure set needs at least one named label, none was given")
     references = references_of(like)
+    require_headers(references, path)
     slices = label_slices(label, like, tuple(entry.value for entry in labels), path)
-    with tolerant_pydicom():
+    with tolerant_pydicom(), complete_headers(path):
         dataset = _frame_of_structures(references, model_name, model_version)
     to_lps = LPS_TO_RAS @ np.asarray(like.affine, dtype=np.float64)
     dataset.StructureSetROISequence = []
@@ -94,11 +102,13 @@ def write_rtstruct(
     dataset.RTROIObservationsSequence = []
     for number, entry in enumerate(labels, start=1):
         contours = _contours(slices == entry.value, to_lps, references)
-        dataset.StructureSetROISequence.append(_region(number, entry, dataset))
+        dataset.StructureSetROISequence.append(_region(number, entry, dataset, references))
         dataset.ROIContourSequence.append(_drawn(number, contours))
-        dataset.RTROIObservationsSequence.append(_observation(number, entry))
+        dataset.RTROIObservationsSequence.append(_observation(number, entry, references))
     dataset.file_meta = file_meta(dataset)
+    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
     with tolerant_pydicom(), whole_file(path) as partial:
+        references.texts.restore(dataset, references.datasets[0])
         pydicom.dcmwrite(partial, dataset, enforce_file_format=True)
     return path
 
@@ -151,16 +161,16 @@ def _image(source: Dataset, frame: int | None = None) -> Dataset:
     return item
 
 
-def _region(number: int, entry: LabelClass, dataset: Dataset) -> Dataset:
+def _region(number: int, entry: LabelClass, dataset: Dataset, references: References) -> Dataset:
     item = Dataset()
     item.ROINumber = number
     item.ReferencedFrameOfReferenceUID = dataset.FrameOfReferenceUID
-    item.ROIName = entry.name[:64]
+    item.ROIName = references.texts.fitted(entry.name, f"label {entry.value}")[:64]
     item.ROIGenerationAlgorithm = "AUTOMATIC"
     return item
 
 
-def _observation(number: int, entry: LabelClass) -> Dataset:
+def _observation(number: int, entry: LabelClass, references: References) -> Dataset:
     item = Dataset()
     item.ObservationNumber = number
     item.ReferencedROINumber = number
@@ -170,7 +180,7 @@ def _observation(number: int, entry: LabelClass) -> Dataset:
         code = Dataset()
         code.CodeValue = entry.code.value
         code.CodingSchemeDesignator = entry.code.scheme
-        code.CodeMeaning = entry.code.meaning[:64]
+        code.CodeMeaning = references.texts.fitted(entry.code.meaning, entry.code.value)[:64]
         item.RTROIIdentificationCodeSequence = [code]
     return item
 
@@ -178,7 +188,7 @@ def _observation(number: int, entry: LabelClass) -> Dataset:
 def _drawn(number: int, contours: list[Dataset]) -> Dataset:
     item = Dataset()
     item.ReferencedROINumber = number
-    item.ROIDisplayColor = list(COLOURS[(number - 1) % len(COLOURS)])
+    item.ROIDisplayColor = list(structure_colour(number - 1))
     if contours:
         item.ContourSequence = contours
     return item
@@ -187,33 +197,17 @@ def _drawn(number: int, contours: list[Dataset]) -> Dataset:
 def _contours(mask: npt.NDArray[np.bool_], to_lps: Affine, references: References) -> list[Dataset]:
     """All closed contours of one structure; mask `[slices, rows, columns]`."""
     found = []
-    single = len(references.datasets) == 1
+    sources = references.source_of_slice
     for k in np.flatnonzero(mask.any(axis=(1, 2))):
-        source = references.datasets[0 if single else k]
+        source, frame = sources[k]
         frames = int(source.get("NumberOfFrames") or 1)
         for line in outlines(mask[k]):
             index = np.column_stack([line, np.full(len(line), k), np.ones(len(line))])
             points = np.round((index @ to_lps.T)[:, :3], DECIMALS) + 0.0  # no negative zero
             item = Dataset()
-            item.ContourImageSequence = [
-                _image(source, references.frames[k] if frames > 1 else None)
-            ]
+            item.ContourImageSequence = [_image(source, frame if frames > 1 else None)]
             item.ContourGeometricType = "CLOSED_PLANAR"
             item.NumberOfContourPoints = len(points)
             item.ContourData = [format_number_as_ds(float(value)) for value in points.ravel()]
             found.append(item)
     return found
-
-
-def outlines(mask: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.float64]]:
-    """Closed outlines of a 2D mask, in voxel indices.
-
-    Args:
-        mask: `[rows, columns]`; its border counts as surrounded by background.
-
-    Returns:
-        One `[points, 2]` array (column, row) an outline, the first point not repeated.
-    """
-    padded = np.pad(mask.astype(np.float64), 1)
-    lines: Any = contour_generator(z=padded).lines(0.5)
-    return [np.asarray(line[:-1], dtype=np.float64) - 1.0 for line in lines]

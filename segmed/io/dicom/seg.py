@@ -12,6 +12,7 @@ Source:
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 import warnings
@@ -24,10 +25,17 @@ import numpy as np
 import torch
 from pydicom.uid import ExplicitVRLittleEndian
 
+from segmed.colours import structure_colour
 from segmed.errors import UsageError
 from segmed.io.atomic import whole_file
 from segmed.io.dicom.header import tolerant_pydicom
-from segmed.io.dicom.references import References, label_slices, references_of
+from segmed.io.dicom.references import (
+    References,
+    complete_headers,
+    label_slices,
+    references_of,
+    require_headers,
+)
 from segmed.io.dicom.seg_read import load_seg
 from segmed.io.dicom.segments import VALUE_TEXT
 from segmed.io.dicom.uid import uid_from
@@ -42,6 +50,9 @@ PRIVATE_SCHEME = "99SEGMED"
 ANATOMY = hd.sr.CodedConcept("123037004", "SCT", "Anatomical Structure")
 ARTIFICIAL_INTELLIGENCE = hd.sr.CodedConcept("123109", "DCM", "Artificial Intelligence")
 SERIES_NUMBER = 9000
+MAX_CODE = 16
+"""Characters that CodeValue (0008,0100), a short string, may have."""
+
 MAX_COMMENT = 10240
 """Characters that ImageComments (0020,4000), a long text, may have."""
 
@@ -81,6 +92,7 @@ def write_dicom_seg(
     if not labels:
         raise UsageError("a DICOM segmentation needs at least one named label, none was given")
     references = references_of(like)
+    require_headers(references, path)
     slices = label_slices(label, like, tuple(entry.value for entry in labels), path)
     planes = np.zeros(slices.shape, dtype=np.uint8 if len(labels) <= 255 else np.uint16)
     for number, entry in enumerate(labels, start=1):
@@ -88,56 +100,74 @@ def write_dicom_seg(
     if len(references.datasets) == 1:  # highdicom wants the order of the file's frames
         planes = planes[np.argsort(references.frames)]
     identity = (references.key, model_name, model_version)
+    described = [
+        _segment(number, entry, model_name, model_version, references)
+        for number, entry in enumerate(labels, start=1)
+    ]
     with tolerant_pydicom():
         # Names of real patients break the recommended form; they are copied as they are.
         warnings.filterwarnings("ignore", category=UserWarning, module="highdicom")
-        segmentation = hd.seg.Segmentation(
-            source_images=list(references.datasets),
-            pixel_array=planes,
-            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=[
-                _segment(number, entry, model_name, model_version)
-                for number, entry in enumerate(labels, start=1)
-            ],
-            series_instance_uid=uid_from("seg series", *identity),
-            series_number=SERIES_NUMBER,
-            sop_instance_uid=uid_from("seg instance", *identity),
-            instance_number=1,
-            manufacturer="segmed",
-            manufacturer_model_name=model_name,
-            software_versions=model_version,
-            device_serial_number="0",
-            omit_empty_frames=False,
-            transfer_syntax_uid=ExplicitVRLittleEndian,
-            series_description=f"Segmentation by {model_name}"[:64],
-            content_label="SEGMENTATION",
-        )
+        with complete_headers(path):
+            segmentation = hd.seg.Segmentation(
+                source_images=list(references.datasets),
+                pixel_array=planes,
+                segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+                segment_descriptions=described,
+                series_instance_uid=uid_from("seg series", *identity),
+                series_number=SERIES_NUMBER,
+                sop_instance_uid=uid_from("seg instance", *identity),
+                instance_number=1,
+                manufacturer="segmed",
+                manufacturer_model_name=model_name,
+                software_versions=model_version,
+                device_serial_number="0",
+                omit_empty_frames=False,
+                transfer_syntax_uid=ExplicitVRLittleEndian,
+                series_description=f"Segmentation by {model_name}"[:64],
+                content_label="SEGMENTATION",
+            )
         _settle(segmentation, references, identity)
+        references.texts.restore(segmentation, references.datasets[0])
         with whole_file(path) as partial:
             segmentation.save_as(partial)
     return path
 
 
 def _segment(
-    number: int, entry: LabelClass, model_name: str, model_version: str
+    number: int, entry: LabelClass, model_name: str, model_version: str, references: References
 ) -> hd.seg.SegmentDescription:
+    name = references.texts.fitted(entry.name, f"label {entry.value}")
     if entry.code is None:
-        slug = re.sub(r"[^A-Z0-9]+", "_", entry.name.upper())[:16]
-        kind = hd.sr.CodedConcept(slug, PRIVATE_SCHEME, entry.name[:64])
+        kind = hd.sr.CodedConcept(private_code(entry.name), PRIVATE_SCHEME, name[:64])
     else:
-        kind = hd.sr.CodedConcept(entry.code.value, entry.code.scheme, entry.code.meaning[:64])
+        meaning = references.texts.fitted(entry.code.meaning, name)
+        kind = hd.sr.CodedConcept(entry.code.value, entry.code.scheme, meaning[:64])
     description = hd.seg.SegmentDescription(
         segment_number=number,
-        segment_label=entry.name[:64],
+        segment_label=name[:64],
         segmented_property_category=ANATOMY,
         segmented_property_type=kind,
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=hd.AlgorithmIdentificationSequence(
             name=model_name[:64], version=model_version[:64], family=ARTIFICIAL_INTELLIGENCE
         ),
+        display_color=hd.color.CIELabColor.from_rgb(*structure_colour(number - 1)),
     )
     description.SegmentDescription = VALUE_TEXT.format(entry.value)
     return description
+
+
+def private_code(name: str) -> str:
+    """A code of at most 16 characters for a structure without one.
+
+    Its letters and digits where they are all of the name and fit; else as many as fit with a hash
+    of the name, so that names in any script, and long ones, have codes of their own.
+    """
+    slug = re.sub(r"[^A-Z0-9]+", "_", name.upper()).strip("_")
+    if name.isascii() and 0 < len(slug) <= MAX_CODE:
+        return slug
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8].upper()
+    return f"{slug[: MAX_CODE - 9]}_{digest}".lstrip("_")
 
 
 def _settle(
