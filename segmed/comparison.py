@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from segmed.manifest.reference import read_reference
 from segmed.manifest.schema import Case, Manifest
 from segmed.metrics import Comparison, ModelCost, compare_models, summarise
 from segmed.report import ArchiveItem, Cost, OverlayItem, ReportContent
+from segmed.report.legends import legend_of, legend_of_set, orientation_of
 
 RECORDED_METRICS = (
     "dice",
@@ -30,6 +31,9 @@ RECORDED_METRICS = (
     "nsd",
 )
 """Metrics of `comparison.json`."""
+
+LEARNED_DICE = 0.1
+"""Mean Dice on held-out cases below which a training is said to have learned nothing."""
 
 COUNT_COLUMNS = ("n_missed", "n_false_positive", "n_both_empty")
 
@@ -73,6 +77,7 @@ class Contest:
         costs: What each architecture costs.
         result: Ranks, tests and sentences; absent for a single architecture.
         winner: The architecture that ranks first.
+        unit: Unit of distances, `mm` or `px`.
     """
 
     contestants: tuple[Contestant, ...]
@@ -80,6 +85,13 @@ class Contest:
     costs: dict[str, ModelCost]
     result: Comparison | None
     winner: str
+    unit: Literal["mm", "px"] = "mm"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences for the top of the page: nothing learned first, then what the tables show."""
+        found = self.result.warnings if self.result else ()
+        return (*_nothing_learned(self), *found)
 
     @property
     def winning_package(self) -> Path:
@@ -87,11 +99,12 @@ class Contest:
         return next(c.package_dir for c in self.contestants if c.architecture == self.winner)
 
 
-def hold_contest(contestants: Sequence[Contestant]) -> Contest:
+def hold_contest(contestants: Sequence[Contestant], *, unit: Literal["mm", "px"] = "mm") -> Contest:
     """Compare architectures on the cases that all of them held out.
 
     Args:
         contestants: At least one; all architectures must have scored the same cases.
+        unit: Unit of distances: `px` for images without a spacing.
 
     Returns:
         The contest, the winner first in its ranking.
@@ -116,17 +129,38 @@ def hold_contest(contestants: Sequence[Contestant]) -> Contest:
         )
         for name, group in grouped.items()
     }
-    result = compare_models(tables, costs=costs) if len(names) > 1 else None
+    result = compare_models(tables, costs=costs, unit=unit) if len(names) > 1 else None
     winner = names[0] if result is None else str(result.overall["model"].iloc[0])
-    return Contest(tuple(contestants), tables, costs, result, winner)
+    return Contest(tuple(contestants), tables, costs, result, winner, unit)
+
+
+def _nothing_learned(contest: Contest) -> tuple[str, ...]:
+    """A sentence where even the best architecture overlaps with next to nothing."""
+    dice = {name: mean_dice_of(table) for name, table in contest.tables.items()}
+    best = dice[contest.winner]
+    if not best < LEARNED_DICE:
+        return ()
+    found = "nothing was learned" if len(dice) == 1 else "no architecture learned anything"
+    return (
+        f"{found}: {contest.winner} comes first with a mean Dice of {best:.3f} only, which is no "
+        "segmentation to use; train longer (--budget), and check labels and images with "
+        "`segmed manifest check`",
+    )
+
+
+def mean_dice_of(table: pd.DataFrame) -> float:
+    """Mean Dice over cases, each the mean over its scored structures; NaN without any."""
+    scored = table[~table["both_empty"].astype(bool) & ~table["is_region"].astype(bool)]
+    return float(scored.groupby("case")["dice"].mean().mean())
 
 
 def contest_record(contest: Contest) -> dict[str, Any]:
     """The content of `comparison.json`: plain values, distances in mm, seconds, megabytes."""
     return {
         "winner": contest.winner,
+        "unit": contest.unit,
         "sentences": list(contest.result.sentences) if contest.result else [],
-        "warnings": list(contest.result.warnings) if contest.result else [],
+        "warnings": list(contest.warnings),
         "architectures": {name: _architecture_record(contest, name) for name in contest.tables},
     }
 
@@ -194,7 +228,7 @@ def report_content(
     return ReportContent(
         title=title,
         subtitle=subtitle,
-        warnings=contest.result.warnings if contest.result else (),
+        warnings=contest.warnings,
         sentences=contest.result.sentences if contest.result else (),
         scores=contest.tables,
         costs={
@@ -211,6 +245,7 @@ def report_content(
         overlays=_telling_overlays(contest, manifest),
         archive=archive,
         provenance=provenance or {},
+        legend=legend_of_set(manifest),
     )
 
 
@@ -234,17 +269,17 @@ def _overlay(
     image = read_images(manifest.image_paths(case)[:1], num_channels=manifest.num_channels)
     group = [c for c in contest.contestants if c.architecture == model]
     prediction = next(c.predictions[case.id] for c in group if case.id in c.predictions)
-    grid = grid_of(image)
     return OverlayItem(
         image=np.asarray(image),
         reference=None
         if label_path is None
         else np.asarray(read_reference(manifest, label_path, like=image))[0],
         prediction=np.asarray(read_label(prediction))[0],
-        spacing_mm=grid.spacing_mm,
+        spacing_mm=grid_of(image).spacing_mm,
         caption=f"{case.id}, {model}: mean Dice {dice:.3f}",
-        orientation=grid.orientation if len(grid.shape) == 3 else "",
+        orientation=orientation_of(image),
         case=case.id,
         model=model,
-        viewer=model == contest.winner,
+        viewer=True,
+        legend=legend_of(manifest.labels, image),
     )

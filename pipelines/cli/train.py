@@ -30,7 +30,11 @@ from pipelines.cli.data import ManifestArgument
 from segmed.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pipelines.comparing.jobs import TrainJob
+    from segmed.report.content import Legend
+    from segmed.structures import LabelClass
     from segmed.training import Budget
 
 PlanOption = Annotated[
@@ -247,12 +251,13 @@ def compare(
             "model": name,
             "parameters": entry["parameters"],
             "seconds": entry["seconds"],
-            **{key: entry["labels"]["mean"][key]["mean"] for key in ("dice", "iou", "hd95_mm")},
+            **{key: entry["labels"]["mean"][key]["mean"] for key in ("dice", "iou")},
+            f"hd95_{record['unit']}": entry["labels"]["mean"]["hd95_mm"]["mean"],
         }
         for name, entry in record["architectures"].items()
     ]
-    lines = table(rows, ["model", "parameters", "seconds", "dice", "iou", "hd95_mm"])
-    lines += [*record["warnings"], *record["sentences"]]
+    lines = table(rows, list(rows[0]))
+    lines += [*[f"warning: {text}" for text in record["warnings"]], *record["sentences"]]
     lines += [f"failed: {failure}" for failure in record["failures"]]
     lines.append(f"report: {out / 'report.html'}")
     if record.get("registered"):
@@ -327,6 +332,7 @@ def evaluate(
         warnings=odd,
         scores={predictions.name: scores},
         overlays=overlays if images else (),
+        legend=_legend(named, references),
     )
     write_report(out / "report.html", content)
     told = summary[summary["metric"].isin(["dice", "iou", "f1", "hd_mm", "hd95_mm"])]
@@ -346,6 +352,16 @@ def evaluate(
         "strays": [asdict(stray) for stray in scored.strays],
     }
     emit(record, [*table(rows, columns), *odd], as_json=as_json)
+
+
+def _legend(labels: Sequence[LabelClass], references: Path) -> Legend:
+    """Names of the structures, and pixels where the references are raster images."""
+    from segmed.io.stack import states_spacing
+    from segmed.label_pairs import label_files
+    from segmed.report.content import Legend
+
+    is_in_mm = all(map(states_spacing, label_files(references).values()))
+    return Legend({label.value: label.name for label in labels}, "mm" if is_in_mm else "px")
 
 
 def _budget(budget: str | None, epochs: int | None) -> Budget:

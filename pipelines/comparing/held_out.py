@@ -17,7 +17,17 @@ from pipelines.registry.reference import DICE_TAG, HELD_OUT
 from segmed.metrics import summarise
 from segmed.package import ModelPackage
 
-KEPT_METRICS = ("dice", "iou", "precision", "recall", "hd95_mm", "assd_mm", "nsd")
+KEPT_METRICS = (
+    "dice",
+    "iou",
+    "f1",
+    "precision",
+    "recall",
+    "hd_mm",
+    "hd95_mm",
+    "assd_mm",
+    "nsd",
+)
 """Metrics that are kept, where the table has them."""
 
 KEPT_STATISTICS = ("mean", "ci_low", "ci_high", "std")
@@ -30,12 +40,15 @@ WORST = 5
 """Failure cases that are kept."""
 
 
-def held_out_scores(table: pd.DataFrame, folds: Sequence[int] = ()) -> dict[str, Any]:
+def held_out_scores(
+    table: pd.DataFrame, folds: Sequence[int] = (), *, unit: str = "mm"
+) -> dict[str, Any]:
     """What is kept of the scores of held-out cases.
 
     Args:
         table: One row a case and structure, as from `segmed.metrics.scores_table`.
         folds: Folds that were held out; several where several trainings were scored.
+        unit: Unit of distances: `px` for images without a spacing, which is then kept as `unit`.
 
     Returns:
         JSON values: `cases`, `folds`, `structures` (by name: counts, and statistics of each metric;
@@ -51,6 +64,7 @@ def held_out_scores(table: pd.DataFrame, folds: Sequence[int] = ()) -> dict[str,
         "folds": sorted(folds),
         "structures": structures,
         "failures": [_failure(row) for row in _worst(table)],
+        **({} if unit == "mm" else {"unit": unit}),
     }
 
 

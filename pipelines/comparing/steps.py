@@ -30,6 +30,7 @@ from segmed.io import grid_of, read_images, read_label
 from segmed.manifest import Case, Manifest, data_hash, read_manifest, read_reference
 from segmed.plan import Plan, read_plan
 from segmed.report import overlay_png, write_report
+from segmed.report.legends import legend_of, legend_of_set, orientation_of
 from segmed.training import EpochResult
 
 HeldDevice = Callable[[str], AbstractContextManager[None]]
@@ -146,7 +147,8 @@ def _overlay(contestant: Contestant, manifest: Manifest, case: Case) -> bytes:
         np.asarray(read_label(contestant.predictions[case.id]))[0],
         grid.spacing_mm,
         f"worst held-out case, {contestant.architecture}",
-        orientation=grid.orientation if len(grid.shape) == 3 else "",
+        orientation=orientation_of(image),
+        legend=legend_of(manifest.labels, image),
     )
 
 
@@ -166,7 +168,7 @@ def log_comparison(record: Mapping[str, Any], log: RunLog) -> None:
     lines = [
         f"**{record['winner']} comes first.**",
         "",
-        "| model | Dice | HD95 (mm) | n |",
+        f"| model | Dice | HD95 ({record['unit']}) | n |",
         "|:---|---:|---:|---:|",
         *(
             f"| {name} | {_shown(entry['dice'], 3)} | {_shown(entry['hd95_mm'], 2)} "
@@ -192,13 +194,13 @@ def conclude(
     contestants: Sequence[Contestant], request: Request, failures: Sequence[str]
 ) -> tuple[Contest, dict[str, Any]]:
     """Compare the contestants, join folds; write `comparison.json` and `report.html`."""
-    contest = hold_contest(contestants)
+    manifest = read_manifest(request.manifest_path)
+    contest = hold_contest(contestants, unit=legend_of_set(manifest).unit)
     record = contest_record(contest) | {
         "failures": list(failures),
         "ensembles": join_folds(contest, request),
     }
     write_record(record, request)
-    manifest = read_manifest(request.manifest_path)
     folds = ", ".join(map(str, request.folds))
     content = report_content(
         contest,

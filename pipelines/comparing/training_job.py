@@ -23,6 +23,7 @@ from segmed.manifest.content import digest
 from segmed.metrics import read_table, write_table
 from segmed.package import ModelPackage
 from segmed.plan import plan_hash, read_plan
+from segmed.report.legends import legend_of_set
 from segmed.training import EpochResult, fit
 
 OnEpoch = Callable[[EpochResult], None]
@@ -88,7 +89,8 @@ def _score(job: TrainJob) -> Evaluated:
         progress=scoring_lines(title_of(job), len(cases)),
     )
     write_table(evaluated.table, job.run_dir / "scores.parquet")
-    keep_scores(job.run_dir / "package", held_out_scores(evaluated.table, [job.fold]))
+    unit = legend_of_set(manifest).unit
+    keep_scores(job.run_dir / "package", held_out_scores(evaluated.table, [job.fold], unit=unit))
     history = read_history(job.run_dir)
     record = {
         "architecture": job.architecture,

@@ -15,6 +15,7 @@ from segmed.io import grid_of, read_image, read_label
 from segmed.label_pairs import label_files, prediction_files
 from segmed.manifest import LabelClass, Manifest, read_reference
 from segmed.report import OverlayItem
+from segmed.report.legends import legend_of, orientation_of
 
 SHOWN_CASES = 5
 """Worst cases that are shown."""
@@ -79,7 +80,7 @@ def worst_overlays(
     wanted = label_files(references)
     found = prediction_files(predictions, wanted)
     means = scores.groupby("case")["dice"].mean().dropna().sort_values(kind="stable")
-    for number, (case, dice) in enumerate(means.head(most).items()):
+    for case, dice in means.head(most).items():
         case_id = str(case)
         image = read_image(images[case_id])
         prediction = read_label(found[case_id], like=image, labels=labels)
@@ -96,8 +97,9 @@ def worst_overlays(
             prediction=np.asarray(prediction)[0],
             spacing_mm=grid.spacing_mm,
             caption=f"{case_id}: mean Dice {dice:.3f}",
-            orientation=grid.orientation if len(grid.shape) == 3 else "",
+            orientation=orientation_of(image),
             case=case_id,
             model=predictions.name,
-            viewer=number == 0,
+            viewer=True,
+            legend=legend_of(labels if manifest is None else manifest.labels, image),
         )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pipelines.comparing.jobs import Request
 from pipelines.comparing.training_job import read_contestant
-from segmed.comparison import hold_contest, report_content
+from segmed.comparison import contest_record, hold_contest, report_content
 from segmed.manifest import data_hash, read_manifest
 from segmed.plan import plan_hash, read_plan
 from segmed.report import ArchiveItem, write_report
@@ -30,12 +33,8 @@ def write_demo_report(request: Request, out_dir: Path) -> Path:
         [read_contestant(job.run_dir) for job in request.jobs(request.plan_path)]
     )
     inside, held_out = manifest.split(request.folds[0])
-    budget = request.budget
-    each = (
-        f"{budget.seconds / len(request.architectures):.0f} s each"
-        if budget.seconds
-        else f"{budget.epochs} epochs each"
-    )
+    each = budget_of_each(request)
+    record = contest_record(contest)
     content = report_content(
         contest,
         manifest,
@@ -54,7 +53,29 @@ def write_demo_report(request: Request, out_dir: Path) -> Path:
             **versions(),
         },
     )
-    return write_report(out_dir / "report.html", content)
+    sentences = [*why_first(record, each), *content.sentences]
+    return write_report(out_dir / "report.html", replace(content, sentences=sentences))
+
+
+def why_first(record: Mapping[str, Any], each: str) -> list[str]:
+    """A sentence that says what the order after a demo's short trainings means."""
+    steps = {name: sum(entry["steps"]) for name, entry in record["architectures"].items()}
+    if len(steps) < 2:
+        return []
+    winner = record["winner"]
+    others = ", ".join(f"{name} {count}" for name, count in steps.items() if name != winner)
+    return [
+        f"{winner} leads after {each}: so short a training ranks networks by how fast they learn "
+        f"({winner} took {steps[winner]} steps, {others}), not by how good they become"
+    ]
+
+
+def budget_of_each(request: Request) -> str:
+    """Time or epochs of each training, in words."""
+    budget = request.budget
+    if budget.seconds:
+        return f"{budget.seconds / len(request.architectures):.0f} s each"
+    return f"{budget.epochs} epoch{'s' if budget.epochs != 1 else ''} each"
 
 
 def _archive_items(path: Path) -> list[ArchiveItem]:

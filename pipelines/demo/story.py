@@ -14,7 +14,7 @@ from pipelines.comparing.jobs import Request, require_enough_time
 from pipelines.comparing.resources import resources_for
 from pipelines.comparing.training_job import is_done
 from pipelines.demo.archive import make_archive
-from pipelines.demo.page import write_demo_report
+from pipelines.demo.page import budget_of_each, why_first, write_demo_report
 from pipelines.flows.compare import compare
 from pipelines.flows.runner import run_flow
 from pipelines.flows.segment_archive import segment_archive
@@ -77,6 +77,7 @@ def run_demo(out_dir: Path, budget_s: float | None, quick: bool, as_json: bool) 
     counts = run_flow(segment_archive, job)
     page = write_demo_report(request, out_dir)
     summary = _summary(out_dir, record, counts, page)
+    summary["remarks"] = [*record["warnings"], *why_first(record, budget_of_each(request))]
     if as_json:
         say(json.dumps(plain(summary), indent=2))
     else:
@@ -191,6 +192,7 @@ def _lines(summary: Mapping[str, Any]) -> list[str]:
         "",
         "mean foreground Dice on held-out cases: "
         + ", ".join(f"{name} {value:.3f}" for name, value in dice),
+        *(f"note: {remark}" for remark in summary["remarks"]),
         f"champion:       {summary['winner']}, registered as {summary['model']}",
         "archive:        " + ", ".join(f"{n} {status}" for status, n in summary["archive"].items()),
         f"report:         {summary['report']}",

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipelines.registry.reference import HELD_OUT
+from segmed.comparison import LEARNED_DICE
+from segmed.metrics.score import MEAN_LABEL
 from segmed.package import ModelPackage
 
 MAX_CARD_LENGTH = 5000
@@ -30,6 +32,7 @@ def card_of(package: ModelPackage, scores: Mapping[str, Any] | None = None) -> s
     head = [
         f"# {plan.name}: {_form(package)}, {plan.spatial_dims}D",
         "",
+        *_nothing_learned(scores),
         "## Intended use",
         f"Segmentation of {', '.join(label.name for label in plan.labels)} in "
         f"{', '.join(f'{c.name} ({c.modality})' for c in plan.channels)} images, for research. "
@@ -57,6 +60,18 @@ def card_of(package: ModelPackage, scores: Mapping[str, Any] | None = None) -> s
         f"Package hash `{package.hash}`",
     ]
     return _fitted(head, _scores(scores, made.get("fold")), tail)
+
+
+def _nothing_learned(scores: Mapping[str, Any] | None) -> list[str]:
+    """A sentence above everything else for a model that overlaps with next to nothing."""
+    dice = (scores or {}).get("structures", {}).get(MEAN_LABEL, {}).get("dice", {}).get("mean")
+    if dice is None or dice >= LEARNED_DICE:
+        return []
+    return [
+        f"**Nothing was learned**: mean Dice {dice:.3f} on held-out cases. Train longer before "
+        "anyone uses this version.",
+        "",
+    ]
 
 
 def _form(package: ModelPackage) -> str:
@@ -100,6 +115,8 @@ def _scores(scores: Mapping[str, Any] | None, fold: Any) -> list[str]:
         "| structure | n | missed | invented | " + " | ".join(title for _, title in metrics) + " |",
         "|:---|---:|---:|---:|" + ":---:|" * len(metrics),
     ]
+    unit = scores.get("unit", "mm")
+    lines[-2] = lines[-2].replace("(mm)", f"({unit})")
     for label, found in structures.items():
         shown = [
             _cell(found.get(name, {}), digits=2 if name.endswith("_mm") else 3)
@@ -138,21 +155,22 @@ def _failures(scores: Mapping[str, Any] | None) -> list[str]:
     return [
         "## Failure cases",
         "The worst of the held-out cases, one a line:",
-        *(f"- {_failure(entry)}" for entry in scores["failures"]),
+        *(f"- {_failure(entry, scores.get('unit', 'mm'))}" for entry in scores["failures"]),
         "",
     ]
 
 
-def _failure(entry: Mapping[str, Any]) -> str:
-    found, true = entry["volume_prediction_ml"], entry["volume_reference_ml"]
+def _failure(entry: Mapping[str, Any], unit: str) -> str:
+    is_volume = unit == "mm"  # without a spacing there are no millilitres either
+    found = entry["volume_prediction_ml"] if is_volume else None
+    true = entry["volume_reference_ml"] if is_volume else None
     if entry["what"] == "missed":
         return f"{entry['structure']} missed altogether" + (f" ({true:.3g} ml)" if true else "")
     if entry["what"] == "invented":
         return f"{entry['structure']} invented" + (f" ({found:.3g} ml)" if found else "")
     volumes = f", {found:.3g} ml for {true:.3g} ml" if found and true else ""
-    return (
-        f"{entry['structure']}: Dice {entry['dice']:.3f}, HD95 {entry['hd95_mm']:.2f} mm{volumes}"
-    )
+    distance = f"HD95 {entry['hd95_mm']:.2f} {unit}"
+    return f"{entry['structure']}: Dice {entry['dice']:.3f}, {distance}{volumes}"
 
 
 def _fitted(head: list[str], scores: list[str], tail: list[str]) -> str:

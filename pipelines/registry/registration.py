@@ -31,7 +31,7 @@ def register_winner(
     registry = Registry(folder)
     package = resolve_path(package_dir).load()
     folds = [entry.fold for entry in contest.contestants if entry.architecture == contest.winner]
-    scores = held_out_scores(contest.tables[contest.winner], folds)
+    scores = held_out_scores(contest.tables[contest.winner], folds, unit=contest.unit)
     return registry.register(
         package_dir,
         name,

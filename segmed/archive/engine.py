@@ -87,7 +87,9 @@ class ThreadEngine:
     ) -> None:
         self._predictor = predictor
         self._writing = writing
-        self._gallery = None if writing.pictures is None else Gallery(writing.pictures)
+        self._gallery = (
+            None if writing.pictures is None else Gallery(writing.pictures, writing.labels)
+        )
         self._results = results
         self._carefully = carefully
         self._is_stopping = False

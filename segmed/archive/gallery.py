@@ -17,7 +17,9 @@ from segmed.archive.worst import badness
 from segmed.errors import GeometryError
 from segmed.geometry import Grid
 from segmed.metatensor import MetaTensor
+from segmed.report.legends import legend_of, orientation_of
 from segmed.report.overlay import overlay_picture
+from segmed.structures import LabelClass
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +37,12 @@ class Gallery:
 
     Args:
         folder: Where they are kept until the run's page takes them in.
+        labels: The structures, for their colours.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, labels: Sequence[LabelClass] = ()) -> None:
         self._folder = folder
+        self._labels = tuple(labels)
         self._held: list[tuple[float, int, Path]] = []
         self._seen = 0
 
@@ -60,7 +64,7 @@ class Gallery:
         path = picture_of(self._folder, key)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            _draw(path, image, label)
+            _draw(path, image, label, self._labels)
         except (OSError, GeometryError) as error:
             logger.info("a picture was left out: %s", type(error).__name__)
             return
@@ -74,7 +78,7 @@ def picture_of(folder: Path, key: str) -> Path:
     return folder / f"{key}.webp"
 
 
-def _draw(path: Path, image: MetaTensor, label: MetaTensor) -> None:
+def _draw(path: Path, image: MetaTensor, label: MetaTensor, labels: Sequence[LabelClass]) -> None:
     values = np.asarray(label)[0]
     grid = Grid(values.shape, np.asarray(label.affine, dtype=np.float64))
     picture = overlay_picture(
@@ -83,8 +87,9 @@ def _draw(path: Path, image: MetaTensor, label: MetaTensor) -> None:
         values,
         grid.spacing_mm[: values.ndim],
         "",
-        orientation=grid.orientation if values.ndim == 3 else "",
+        orientation=orientation_of(image),
         panel_height=HEIGHT,
+        legend=legend_of(labels, image),
     )
     draft = path.with_name(f".{path.name}")
     picture.save(draft, "WEBP", quality=QUALITY, method=2)

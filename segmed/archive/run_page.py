@@ -109,6 +109,7 @@ def write_run_page(ledger: Ledger, out_dir: Path, model: Model, *, table: str = 
         remarks=night.remarks,
         studies=list(_shown(studies, out_dir / PICTURES)),
         structures=[label.name for label in model.labels],
+        has_volumes=model.spatial_dims == 3,
         warnings=_drift_alarms(ledger, run, model),
         provenance={"model hash": model.hash, "outputs": str(night.counts["done"])},
     )

@@ -11,13 +11,17 @@ import numpy.typing as npt
 
 from segmed.geometry import Affine
 
+RASTER_FORMATS = ("png", "tiff", "jpeg", "stack")
+"""Formats that state neither spacing nor sides."""
+
 
 @dataclass(frozen=True)
 class Source:
     """The origin of an image; travels as `image.meta["source"]`.
 
     Attributes:
-        format: `nifti`, `nrrd`, `metaimage`, `dicom`, `dicom-seg`, `png`, `tiff` or `jpeg`.
+        format: `nifti`, `nrrd`, `metaimage`, `dicom`, `dicom-seg`, `png`, `tiff`, `jpeg`
+            or `stack` (a folder of raster slices).
         paths: The files read; for DICOM one per slice, in slice order.
         header: A NIfTI file's header, byte for byte (348 or 540 bytes); else empty.
         series_uid: SeriesInstanceUID of a DICOM series; else empty.
@@ -41,6 +45,11 @@ class Source:
     patient_key: str = ""
     frame_of_reference: str = field(default="", repr=False)
     other_channels: tuple[Source, ...] = field(default=(), repr=False)
+
+    @property
+    def states_spacing(self) -> bool:
+        """False for raster images: their distances are in pixels."""
+        return self.format not in RASTER_FORMATS
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain JSON values."""

@@ -38,6 +38,11 @@ def stack_files(folder: Path) -> list[Path]:
     return rasters if is_stack else []
 
 
+def states_spacing(path: Path) -> bool:
+    """False for raster images and stacks of them, whose distances are in pixels."""
+    return not (path.name.lower().endswith(RASTER_SUFFIXES) or is_stack(path))
+
+
 def is_stack(path: Path) -> bool:
     """True for a folder that contains the slices of a volume as raster images."""
     return path.is_dir() and bool(stack_files(path))

@@ -72,6 +72,7 @@ def compare_models(
     metric: str | Sequence[str] = DEFAULT_METRICS,
     *,
     costs: Mapping[str, ModelCost] | None = None,
+    unit: str = "mm",
 ) -> Comparison:
     """Compare models that were scored on the same cases.
 
@@ -83,6 +84,7 @@ def compare_models(
         tables: Table of `scores_table` by model name, at least two.
         metric: One or more metric names.
         costs: Cost by model name, shown beside the ranks.
+        unit: Unit of distances in the sentences: `px` for images without a spacing.
 
     Returns:
         Ranking, paired tests, sentences and warnings.
@@ -108,7 +110,10 @@ def compare_models(
         ranking=ranking,
         pairs=pairs,
         overall=overall,
-        sentences=(*rank_sentences(ranking, leader), *pair_sentences(pairs, leader)),
+        sentences=(
+            *rank_sentences(ranking, leader, unit),
+            *pair_sentences(pairs, leader, unit),
+        ),
         warnings=tuple(model_warnings(tables, ranking, pairs)),
     )
 

@@ -14,19 +14,26 @@ _NONE = "no difference shown on"
 _METRIC = {metric.name: metric for metric in METRICS}
 
 
-def rank_sentences(ranking: pd.DataFrame, leader: str) -> list[str]:
-    """Where the leading model stands on each metric, for the mean over labels."""
+def rank_sentences(ranking: pd.DataFrame, leader: str, unit: str = "mm") -> list[str]:
+    """Rank of the leading model on each metric, for the mean over labels.
+
+    One case alone has no bootstrap samples to speak of: its sentences name none.
+    """
     models = ranking["model"].nunique()
     mine = ranking[(ranking["model"] == leader) & (ranking["label"] == MEAN_LABEL)]
     return [
         f"{leader} ranks {row['rank']} of {models} on {MEAN_LABEL} {_METRIC[row['metric']].title} "
-        f"({_value(_METRIC[row['metric']], row['mean'])}, n = {row['n']}) and comes first in "
-        f"{100 * row['share_first']:.0f} % of bootstrap samples"
+        f"({_value(_METRIC[row['metric']], row['mean'], unit)}, n = {row['n']})"
+        + (
+            f" and comes first in {100 * row['share_first']:.0f} % of bootstrap samples"
+            if row["n"] > 1
+            else ""
+        )
         for row in mine.to_dict("records")
     ]
 
 
-def pair_sentences(pairs: pd.DataFrame, leader: str) -> list[str]:
+def pair_sentences(pairs: pd.DataFrame, leader: str, unit: str = "mm") -> list[str]:
     """One sentence for each rival of the leader and each label.
 
     Example:
@@ -43,7 +50,9 @@ def pair_sentences(pairs: pd.DataFrame, leader: str) -> list[str]:
     for label in labels:
         for rival in (name for name in rivals if name != leader):
             between = about[(about["model_a"] == rival) | (about["model_b"] == rival)]
-            sentences.append(_pair_sentence(between[between["label"] == label], leader, rival))
+            sentences.append(
+                _pair_sentence(between[between["label"] == label], leader, rival, unit)
+            )
     return sentences
 
 
@@ -89,7 +98,7 @@ def _last_place(model: str, ranking: pd.DataFrame) -> str:
     return "; it ranks last on every metric compared" if last.sum() == mine.sum() else ""
 
 
-def _pair_sentence(rows: pd.DataFrame, leader: str, rival: str) -> str:
+def _pair_sentence(rows: pd.DataFrame, leader: str, rival: str, unit: str) -> str:
     """Clauses by verdict: shown differences first, then unconfirmed leads, then none."""
     label = rows["label"].iloc[0]
     said: dict[str, list[str]] = {}
@@ -98,13 +107,18 @@ def _pair_sentence(rows: pd.DataFrame, leader: str, rival: str) -> str:
         ahead, verdict = _verdict(metric, row)
         behind = row["model_b"] if ahead == row["model_a"] else row["model_a"]
         gain, low, high = _gain(metric, row, ahead if verdict != "none" else leader)
-        amount = f"{gain:.1f} {'points' if metric.is_fraction else 'mm'}"
+        amount = f"{gain:.1f} {'points' if metric.is_fraction else unit}"
         span = f"95 % {low:.1f} to {high:.1f}"
         if verdict == "shown":
             opening, clause = f"{ahead} beats {behind} on", f"{metric.title} by {amount}, {span}"
         elif verdict == "unconfirmed":
             opening = f"{ahead} leads {behind}, unconfirmed by the signed-rank test, on"
             clause = f"{metric.title} by {amount}, {span}, p = {row['p_holm']:.2g}"
+        elif verdict == "one case":
+            opening, clause = (
+                f"{ahead} leads {behind} on the one case, on",
+                (f"{metric.title} by {amount}"),
+            )
         else:
             opening, clause = _NONE, f"{metric.title} ({amount}, {span})"
         said.setdefault(opening, []).append(clause)
@@ -116,11 +130,13 @@ def _pair_sentence(rows: pd.DataFrame, leader: str, rival: str) -> str:
 
 
 def _verdict(metric: Metric, row: Mapping[Hashable, Any]) -> tuple[str, str]:
-    """Who is ahead by the mean, and whether that is `shown`, `unconfirmed` or `none`."""
+    """Model ahead by the mean, and `shown`, `unconfirmed`, `one case` or `none`."""
     a_is_ahead = (row["difference"] > 0) == metric.higher_is_better
     ahead = row["model_a"] if a_is_ahead else row["model_b"]
     if row["better"]:
         return ahead, "shown"
+    if row["n"] == 1:
+        return ahead, "one case" if row["difference"] else "none"
     return ahead, "unconfirmed" if row["ci_low"] > 0 or row["ci_high"] < 0 else "none"
 
 
@@ -132,5 +148,5 @@ def _gain(metric: Metric, row: Mapping[Hashable, Any], winner: str) -> tuple[flo
     return sign * row["difference"], low, high
 
 
-def _value(metric: Metric, value: float) -> str:
-    return f"{value:.3f}" if metric.is_fraction else f"{value:.2f} mm"
+def _value(metric: Metric, value: float, unit: str) -> str:
+    return f"{value:.3f}" if metric.is_fraction else f"{value:.2f} {unit}"

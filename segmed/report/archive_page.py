@@ -10,6 +10,7 @@ from pathlib import Path
 import jinja2
 
 import segmed
+from segmed.colours import structure_colour
 from segmed.io.atomic import whole_file
 
 ASSETS = Path(__file__).parent / "assets"
@@ -84,6 +85,7 @@ class ArchivePage:
         remarks: Remarks on the input of segmented studies, some or all of them.
         studies: Segmented studies, the worst first, some or all of them.
         structures: Names of the structures, in order.
+        has_volumes: True if the model segments volumes, whose sides are known.
         warnings: Sentences for the very top, such as drift alarms.
         provenance: Hashes and the like, by label.
     """
@@ -98,6 +100,7 @@ class ArchivePage:
     remarks: Sequence[Remark] = ()
     studies: Sequence[ShownStudy] = ()
     structures: Sequence[str] = ()
+    has_volumes: bool = True
     warnings: Sequence[str] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
 
@@ -124,6 +127,10 @@ def write_archive_page(path: Path, content: ArchivePage, *, root: str = "") -> P
         content=content,
         root=root,
         pictured=[study for study in content.studies if study.picture],
+        colours=[
+            (name, "#{:02x}{:02x}{:02x}".format(*structure_colour(place)))
+            for place, name in enumerate(content.structures)
+        ],
         style=(ASSETS / "report.css").read_text(encoding="utf-8"),
         script=(ASSETS / "archive.js").read_text(encoding="utf-8"),
         started=content.started.astimezone().strftime("%Y-%m-%d %H:%M %Z"),

@@ -9,7 +9,10 @@ from typing import Any, Literal
 import numpy.typing as npt
 import pandas as pd
 
+from segmed.colours import structure_colour
+
 Array = npt.NDArray[Any]
+Colour = tuple[int, int, int]
 History = Sequence[Mapping[str, Any]]
 """One run's epochs: keys `epoch train_loss val_loss val_dice learning_rate seconds`."""
 
@@ -32,11 +35,31 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Legend:
+    """Structures of label maps and the unit of their grid.
+
+    Attributes:
+        structures: Name of each label value, in the order of the list of labels: the place in it
+            decides the colour. Values that are not listed take the colour of their number.
+        unit: `mm`, or `px` where the images state no spacing, as raster images do not.
+    """
+
+    structures: Mapping[int, str] = field(default_factory=dict)
+    unit: Literal["mm", "px"] = "mm"
+
+    def colour(self, value: int) -> Colour:
+        """Display colour of a label value, the same in every picture and object."""
+        places = {listed: place for place, listed in enumerate(self.structures)}
+        return structure_colour(places.get(value, max(value - 1, 0)))
+
+
+@dataclass(frozen=True)
 class OverlayItem:
     """One case to look at.
 
     Attributes:
-        image: One channel, `[*spatial]` (or `[C, *spatial]`, whose channels are averaged).
+        image: One channel, `[*spatial]`, or `[C, *spatial]`: three channels of a 2D image are
+            shown in colour, others are averaged.
         reference: Label map `[*spatial]` on the image's grid, 0 is background; None without one.
         prediction: Label map `[*spatial]` on the image's grid.
         spacing_mm: Voxel edge along each spatial axis, in mm, in array order.
@@ -46,6 +69,7 @@ class OverlayItem:
         case: Case id, which links the picture to the rows of the case table.
         model: Name of the model that predicted.
         viewer: Offer the case in the 3D and slice viewer.
+        legend: Names and colours of the structures, and the unit of the grid.
     """
 
     image: Array
@@ -57,6 +81,7 @@ class OverlayItem:
     case: str = ""
     model: str = ""
     viewer: bool = False
+    legend: Legend = field(default_factory=Legend)
 
 
 @dataclass(frozen=True)
@@ -94,6 +119,7 @@ class ReportContent:
         overlays: Cases to look at, the most telling first; may be a generator.
         archive: How each study of an archive ended.
         provenance: Versions, data hash, plan hash, commit and the like, by label.
+        legend: Structures of all overlays, and the unit of all distances.
     """
 
     title: str
@@ -107,3 +133,4 @@ class ReportContent:
     overlays: Iterable[OverlayItem] = ()
     archive: Sequence[ArchiveItem] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
+    legend: Legend = field(default_factory=Legend)

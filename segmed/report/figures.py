@@ -133,15 +133,14 @@ def _draw_curves(histories: Mapping[str, History], width: float, height: float) 
         train = [_number(epoch.get("train_loss")) for epoch in epochs]
         validation = [_number(epoch.get("val_loss")) for epoch in epochs]
         dice = [mean_dice(epoch) for epoch in epochs]
-        minutes = np.cumsum([_number(epoch.get("seconds", 0)) for epoch in epochs]) / 60
-        marker = "o" if len(epochs) < 3 else None
+        minutes = [_number(epoch.get("seconds")) / 60 for epoch in epochs]  # since the start
         label = model if model not in named else None
         named.add(model)
-        look: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4}
-        axes[0].plot(x, train, lw=1.0, ls=":", alpha=0.9, **look)
-        axes[0].plot(x, validation, lw=1.6, **look)
-        axes[1].plot(x, dice, lw=1.6, label=label, **look)
-        axes[2].plot(minutes, dice, lw=1.6, **look)
+        look: dict[str, Any] = {"color": colour, "marker": "o", "markersize": 3.5}
+        axes[0].plot(*_measured(x, train), ls=":", alpha=0.9, **look | {"markersize": 2})
+        axes[0].plot(*_measured(x, validation), lw=1.6, **look)
+        axes[1].plot(*_measured(x, dice), lw=1.6, label=label, **look)
+        axes[2].plot(*_measured(minutes, dice), lw=1.6, **look)
     axes[0].set(title="Loss (training dotted, validation solid)", xlabel="epoch", ylabel="loss")
     axes[1].set(title="Validation Dice", xlabel="epoch", ylabel="mean Dice of the structures")
     axes[2].set(
@@ -149,11 +148,18 @@ def _draw_curves(histories: Mapping[str, History], width: float, height: float) 
     )
     for axis in axes[1:]:
         axis.set_ylim(0, 1)
+    axes[2].set_xlim(left=0)
     for axis in axes[:2]:
         axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
     if named:
         figure.legend(loc="outside lower center", ncols=min(len(named), 7))
     return figure
+
+
+def _measured(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
+    """The points that were measured; epochs without validation neither show nor break the line."""
+    points = [(a, b) for a, b in zip(x, y, strict=True) if np.isfinite(a) and np.isfinite(b)]
+    return [a for a, _ in points], [b for _, b in points]
 
 
 def curves_svg(histories: Mapping[str, History]) -> str:

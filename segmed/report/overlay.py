@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,21 +14,26 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from segmed.errors import GeometryError
+from segmed.report.annotation import annotate
+from segmed.report.content import Colour, Legend
 
 Array = npt.NDArray[Any]
 
-REFERENCE_COLOUR = (64, 205, 255)
-"""Sky blue: the reference's outline."""
-
-PREDICTION_COLOUR = (255, 150, 40)
-"""Orange: the prediction's outline; told from the blue by every form of colour vision."""
+PALENESS = 0.62
+"""Share of white in the outline of the reference: wide and pale, under the prediction's."""
 
 PANEL_HEIGHT = 340
 """Height of a panel in pixels."""
 
+PLAIN = Legend()
+"""Structures without names, distances in mm."""
+
+EIGHT_BITS = 255
+
 _INK = (228, 230, 235)
 _FAINT = (148, 152, 160)
 _GROUND = (10, 11, 14)
+_WHITE = (255, 255, 255)
 _SUPERSAMPLING = 2
 _MARGIN_MM = 12.0
 _MIN_EXTENT_MM = 40.0
@@ -55,6 +60,7 @@ def overlay_png(
     *,
     orientation: str = "",
     panel_height: int = PANEL_HEIGHT,
+    legend: Legend = PLAIN,
 ) -> bytes:
     """A picture of one case: three planes (or one, in 2D) with both label maps outlined.
 
@@ -63,13 +69,15 @@ def overlay_png(
     them: the patient's right on the left, front or head up.
 
     Args:
-        image: One channel, `[*spatial]`, or `[C, *spatial]`, whose channels are averaged.
+        image: One channel, `[*spatial]`, or `[C, *spatial]`: three channels of a 2D image are
+            shown in colour, others are averaged.
         reference: Integer map `[*spatial]`, 0 is background; None without one.
         prediction: Integer map `[*spatial]` on the same grid.
         spacing_mm: Voxel edge along each spatial axis, in mm, in array order.
         caption: Written under the planes, with the key to the colours; empty leaves both out.
         orientation: Axis codes such as `LPS`; empty shows a volume as stored, without letters.
         panel_height: Height of the planes in pixels.
+        legend: Names and colours of the structures; no scale bar where its unit is pixels.
 
     Returns:
         The bytes of a PNG file.
@@ -85,6 +93,7 @@ def overlay_png(
         caption,
         orientation=orientation,
         panel_height=panel_height,
+        legend=legend,
     )
     out = io.BytesIO()
     picture.save(out, "PNG")
@@ -100,27 +109,48 @@ def overlay_picture(
     *,
     orientation: str = "",
     panel_height: int = PANEL_HEIGHT,
+    legend: Legend = PLAIN,
 ) -> Image.Image:
     """The same picture as `overlay_png`, not yet encoded; arguments and errors are the same."""
     image, reference, prediction = _checked(image, reference, prediction, spacing_mm)
-    low, high = _window(image)
-    if image.ndim == 2:
+    if prediction.ndim == 2:
         panels = [_flat_panel(image, reference, prediction, spacing_mm)]
     else:
         panels = _planes(image, reference, prediction, spacing_mm, orientation)
-    drawn = [_draw(panel, low, high, panel_height) for panel in panels]
-    return _compose(drawn, caption, has_reference=reference is not None, height=panel_height)
+    drawn = [_draw(panel, panel_height, legend) for panel in panels]
+    values = np.unique(prediction if reference is None else np.stack([prediction, reference]))
+    shown = {int(value): legend.structures.get(int(value), "") for value in values if value}
+    return _compose(drawn, caption, _key(shown, legend, reference is not None), panel_height)
+
+
+def pale(colour: Colour) -> Colour:
+    """The colour of a reference's outline, from that of its structure."""
+    red, green, blue = (
+        round(part + (white - part) * PALENESS) for part, white in zip(colour, _WHITE, strict=True)
+    )
+    return red, green, blue
+
+
+def _key(shown: dict[int, str], legend: Legend, has_reference: bool) -> list[tuple[str, Colour]]:
+    """Words and colours of the strip below the planes."""
+    outlines = [("reference: wide, pale", _WHITE)] if has_reference else []
+    outlines.append(("prediction: narrow", _FAINT))
+    named = [(name or str(value), legend.colour(value)) for value, name in shown.items()]
+    return [*outlines, *named]
 
 
 def _checked(
     image: Array, reference: Array | None, prediction: Array, spacing_mm: Sequence[float]
 ) -> tuple[Array, Array | None, Array]:
-    """The arrays with one shape, the image as one float channel."""
+    """The arrays with one shape, the image as shades from 0 to 1 (in colour: `[*spatial, 3]`)."""
     prediction = np.asarray(prediction)
     image = np.asarray(image, dtype=np.float32)
-    if image.ndim == prediction.ndim + 1:
+    is_coloured = image.ndim == 3 and prediction.ndim == 2 and len(image) == len("RGB")
+    if image.ndim == prediction.ndim + 1 and not is_coloured:
         image = image.mean(axis=0)
-    shapes = {"image": image.shape, "prediction": prediction.shape}
+    image = _shades(np.moveaxis(image, 0, -1) if is_coloured else image, is_coloured)
+    shapes = {"image": image.shape[: prediction.ndim + (not is_coloured)]}
+    shapes["prediction"] = prediction.shape
     if reference is not None:
         reference = np.asarray(reference)
         shapes["reference"] = reference.shape
@@ -134,6 +164,16 @@ def _checked(
             "give one positive voxel edge in mm for each"
         )
     return image, reference, prediction
+
+
+def _shades(image: Array, is_coloured: bool) -> Array:
+    """Grey levels or colours between 0 and 1; those of 8-bit colours as they are."""
+    if is_coloured and image.size and image.min() >= 0 and 1 < image.max() <= EIGHT_BITS:
+        low, high = 0.0, float(EIGHT_BITS)
+    else:
+        low, high = _window(image)
+    shades = np.nan_to_num((image - low) / (high - low), nan=0.0, posinf=1.0, neginf=0.0)
+    return np.asarray(np.clip(shades, 0, 1))
 
 
 def _window(image: Array) -> tuple[float, float]:
@@ -232,74 +272,63 @@ def _focus(
     return tuple(slices), tuple(centre)
 
 
-def _draw(panel: _Panel, low: float, high: float, height: int) -> Image.Image:
+def _draw(panel: _Panel, height: int, legend: Legend) -> Image.Image:
     """A panel at its final size, outlines, letters and scale bar on it."""
-    rows, columns = panel.image.shape
+    rows, columns = panel.prediction.shape
     full = height * _SUPERSAMPLING
     per_mm = full / (rows * panel.edges_mm[0])
     per_mm = min(per_mm, 2.2 * full / (columns * panel.edges_mm[1]))
     scale = (panel.edges_mm[0] * per_mm, panel.edges_mm[1] * per_mm)
     size = (max(8, round(columns * scale[1])), max(8, round(rows * scale[0])))
-    grey = np.nan_to_num((panel.image - low) / (high - low), nan=0.0, posinf=1.0, neginf=0.0)
-    shown = Image.fromarray((np.clip(grey, 0, 1) * 255).astype(np.uint8))
+    shown = Image.fromarray((panel.image * EIGHT_BITS).astype(np.uint8))
     shown = shown.resize(size, Image.Resampling.BICUBIC).convert("RGB")
     pen = ImageDraw.Draw(shown)
     if panel.reference is not None:
-        _outline(pen, panel.reference, scale, REFERENCE_COLOUR, 5 * _SUPERSAMPLING)
-    _outline(pen, panel.prediction, scale, PREDICTION_COLOUR, 2 * _SUPERSAMPLING)
+        pales = _Pen(pen, scale, 5 * _SUPERSAMPLING, lambda value: pale(legend.colour(value)))
+        _outline(pales, panel.reference)
+    _outline(_Pen(pen, scale, 2 * _SUPERSAMPLING, legend.colour), panel.prediction)
     small = shown.resize(
         (max(4, size[0] // _SUPERSAMPLING), max(4, size[1] // _SUPERSAMPLING)),
         Image.Resampling.LANCZOS,
     )
-    _annotate(small, panel, per_mm / _SUPERSAMPLING)
+    bar = per_mm / _SUPERSAMPLING if legend.unit == "mm" else 0.0
+    annotate(small, panel.letters, panel.name, pixels_per_mm=bar)
     return small
 
 
-def _outline(
-    pen: ImageDraw.ImageDraw,
-    label: Array,
-    scale: tuple[float, float],
-    colour: tuple[int, int, int],
-    width: int,
-) -> None:
+@dataclass(frozen=True)
+class _Pen:
+    """Drawing of voxel edges: pixels a voxel, width, and the colour of each label value."""
+
+    draw: ImageDraw.ImageDraw
+    scale: tuple[float, float]
+    width: int
+    colour: Callable[[int], Colour]
+
+
+def _outline(pen: _Pen, label: Array) -> None:
     """Draws the voxel edges between different labels: exact to the voxel, nothing smoothed."""
     padded = np.pad(label, 1)
-    half = width / 2 - 0.5
+    scale, half = pen.scale, pen.width / 2 - 0.5
+    colours = {int(value): pen.colour(int(value)) for value in np.unique(label)}
+    higher = np.maximum(padded[1:], padded[:-1])
     down, right = np.nonzero(padded[1:] != padded[:-1])  # edge above row `down`, over one column
-    for row, column in zip(down, right - 1, strict=True):
-        top, left = row * scale[0], column * scale[1]
-        pen.rectangle((left - half, top - half, left + scale[1] + half, top + half), fill=colour)
+    for row, column in zip(down, right, strict=True):
+        fill = colours[int(higher[row, column])]
+        top, left = row * scale[0], (column - 1) * scale[1]
+        box = (left - half, top - half, left + scale[1] + half, top + half)
+        pen.draw.rectangle(box, fill=fill)
+    higher = np.maximum(padded[:, 1:], padded[:, :-1])
     down, right = np.nonzero(padded[:, 1:] != padded[:, :-1])
-    for row, column in zip(down - 1, right, strict=True):
-        top, left = row * scale[0], column * scale[1]
-        pen.rectangle((left - half, top - half, left + half, top + scale[0] + half), fill=colour)
-
-
-def _annotate(panel: Image.Image, source: _Panel, pixels_per_mm: float) -> None:
-    """Writes orientation letters, the plane's name and a scale bar."""
-    pen = ImageDraw.Draw(panel)
-    font, small = ImageFont.load_default(18), ImageFont.load_default(15)
-    width, height = panel.size
-    spots = ((12, height / 2), (width - 12, height / 2), (width / 2, 13), (width / 2, height - 13))
-    for letter, spot in zip(source.letters, spots, strict=True):
-        pen.text(spot, letter, _INK, font, anchor="mm", stroke_width=2, stroke_fill=_GROUND)
-    pen.text((8, 6), source.name, _INK, small, stroke_width=2, stroke_fill=_GROUND)
-    bar_mm = next((mm for mm in (100, 50, 20, 10, 5, 2, 1) if mm * pixels_per_mm < width / 3), 1)
-    start, level = 10, height - 10
-    pen.line((start, level, start + bar_mm * pixels_per_mm, level), _INK, 2)
-    pen.text(
-        (start, level - 5),
-        f"{bar_mm} mm",
-        _INK,
-        small,
-        anchor="ls",
-        stroke_width=2,
-        stroke_fill=_GROUND,
-    )
+    for row, column in zip(down, right, strict=True):
+        fill = colours[int(higher[row, column])]
+        top, left = (row - 1) * scale[0], column * scale[1]
+        box = (left - half, top - half, left + half, top + scale[0] + half)
+        pen.draw.rectangle(box, fill=fill)
 
 
 def _compose(
-    panels: Sequence[Image.Image], caption: str, *, has_reference: bool, height: int
+    panels: Sequence[Image.Image], caption: str, key: Sequence[tuple[str, Colour]], height: int
 ) -> Image.Image:
     """Panels side by side, over a strip with the caption and the key to the colours if any."""
     gap, strip = 6, 46 if caption else 0
@@ -315,8 +344,6 @@ def _compose(
     pen = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(13)
     pen.text((10, height + 14), _shortened(caption, font, width - 20), _INK, font, anchor="lm")
-    key = [("reference", REFERENCE_COLOUR)] if has_reference else []
-    key.append(("prediction", PREDICTION_COLOUR))
     left = 10
     for word, colour in key:
         pen.rectangle((left, height + 32, left + 16, height + 35), fill=colour)

@@ -6,7 +6,7 @@ import base64
 import datetime
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,9 @@ FEATURED = 12
 THUMBNAIL_HEIGHT = 150
 """Height of the planes of a thumbnail, in pixels."""
 
+MAX_VIEWER_BYTES = 40_000_000
+"""Volumes for the viewer in one page; cases beyond them have pictures alone."""
+
 STATIC_ROWS = 40
 """Rows of the case table that stand in the page itself, for print and where scripts are off."""
 
@@ -45,6 +48,7 @@ class Picture:
     is_featured: bool
     scores: str = ""
     viewer: ViewerCase | None = None
+    has_sides: bool = False
 
 
 def write_report(path: Path | str, content: ReportContent) -> Path:
@@ -86,7 +90,7 @@ def render(content: ReportContent) -> str:
         style=_asset("report.css"),
         script=_asset("report.js"),
         warnings=[*content.warnings, *tables.warnings_from(content.scores, content.warnings)],
-        metrics=tables.metrics_in(content.scores),
+        metrics=tables.metrics_in(content.scores, content.legend.unit),
         blocks=blocks,
         best=next((block for block in blocks if block.is_winner), blocks[0] if blocks else None),
         num_cases=len({str(c) for t in content.scores.values() for c in t["case"]}),
@@ -95,6 +99,8 @@ def render(content: ReportContent) -> str:
         pictures=pictures,
         niivue=niivue_base64() if any(picture.viewer for picture in pictures) else "",
         featured=[picture for picture in pictures if picture.is_featured],
+        has_sides=any(picture.has_sides for picture in pictures),
+        structures=_structures(content),
         table={"columns": columns, "rows": rows, "pictures": thumbnails},
         static_rows=rows[:STATIC_ROWS],
         outcomes=_outcome_counts(content),
@@ -114,10 +120,14 @@ def _outcome_counts(content: ReportContent) -> dict[str, int]:
 
 def _pictures(content: ReportContent) -> Iterator[Picture]:
     """Encodes overlays one by one, so that a generator of many never lies in memory whole."""
+    left = MAX_VIEWER_BYTES
     for index, item in enumerate(content.overlays):
         table = content.scores.get(item.model)
-        scores = "" if table is None else tables.scores_in_words(table, item.case)
-        yield _picture(item, scores, is_featured=index < FEATURED)
+        unit = item.legend.unit
+        scores = "" if table is None else tables.scores_in_words(table, item.case, unit)
+        picture = _picture(item, scores, is_featured=index < FEATURED)
+        left -= 0 if picture.viewer is None else picture.viewer.num_bytes
+        yield picture if left >= 0 else replace(picture, viewer=None)
 
 
 def _picture(item: OverlayItem, scores: str, *, is_featured: bool) -> Picture:
@@ -129,6 +139,7 @@ def _picture(item: OverlayItem, scores: str, *, is_featured: bool) -> Picture:
         "",
         orientation=item.orientation,
         panel_height=PANEL_HEIGHT if is_featured else THUMBNAIL_HEIGHT,
+        legend=item.legend,
     )
     out = io.BytesIO()
     if is_featured:  # full colour resolution: subsampled, the two outlines would blend
@@ -147,7 +158,17 @@ def _picture(item: OverlayItem, scores: str, *, is_featured: bool) -> Picture:
         is_featured=is_featured,
         scores=scores,
         viewer=viewer_case(item) if item.viewer and is_featured else None,
+        has_sides=bool(item.orientation),
     )
+
+
+def _structures(content: ReportContent) -> list[tuple[str, str]]:
+    """Name and colour of each structure, for the key above the overlays."""
+    legend = content.legend
+    return [
+        (name, "#{:02x}{:02x}{:02x}".format(*legend.colour(value)))
+        for value, name in legend.structures.items()
+    ]
 
 
 def _figures(content: ReportContent) -> dict[str, Any]:
@@ -157,7 +178,8 @@ def _figures(content: ReportContent) -> dict[str, Any]:
         drawn["curves"] = figures.curves_svg(content.curves)
     if not content.scores:
         return drawn
-    shown = [m for m in tables.metrics_in(content.scores) if m.key in ("dice", "hd95_mm")]
+    metrics = tables.metrics_in(content.scores, content.legend.unit)
+    shown = [m for m in metrics if m.key in ("dice", "hd95_mm")]
     drawn["distributions"] = [
         (metric.title, figures.distributions_svg(content.scores, metric.key, metric.title))
         for metric in shown

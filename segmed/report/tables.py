@@ -91,9 +91,13 @@ def labels_of(scores: Mapping[str, pd.DataFrame]) -> list[str]:
     return list(dict.fromkeys(str(v) for table in scores.values() for v in table["label"]))
 
 
-def metrics_in(scores: Mapping[str, pd.DataFrame]) -> tuple[Metric, ...]:
-    """The metrics of the comparison that every table has."""
-    return tuple(m for m in METRICS if all(m.key in table for table in scores.values()))
+def metrics_in(scores: Mapping[str, pd.DataFrame], unit: str = "mm") -> tuple[Metric, ...]:
+    """The metrics of the comparison that every table has, their titles with the unit."""
+    return tuple(
+        replace(m, title=m.title.replace(" mm", f" {unit}"))
+        for m in METRICS
+        if all(m.key in table for table in scores.values())
+    )
 
 
 def per_case_mean(table: pd.DataFrame, metric: str) -> pd.Series:
@@ -190,7 +194,7 @@ def _cell(entry: Mapping[Any, Any], metric: Metric) -> Cell:
         text=f"{mean:.{metric.digits}f}",
         spread="" if math.isnan(std) else f"{std:.{metric.digits}f}",
         interval=""
-        if math.isnan(low)
+        if math.isnan(low) or int(entry["n"]) < 2
         else f"95 % interval of the mean: {low:.{metric.digits}f} to {high:.{metric.digits}f}",
         bar=min(max(mean, 0.0), 1.0) * 100 if metric.higher_is_better else None,
     )
@@ -264,7 +268,7 @@ def _missed_sentence(name: str, table: pd.DataFrame, scores: Mapping[str, pd.Dat
     return sentence
 
 
-def scores_in_words(table: pd.DataFrame, case: str) -> str:
+def scores_in_words(table: pd.DataFrame, case: str, unit: str = "mm") -> str:
     """The scores of one case, for a caption: `anterior Dice 0.812, HD95 2.20 mm; posterior ...`."""
     parts = []
     for record in table[table["case"] == case].to_dict("records"):
@@ -274,7 +278,8 @@ def scores_in_words(table: pd.DataFrame, case: str) -> str:
             continue
         note = f" ({note})" if note else ""
         parts.append(
-            f"{record['label']} Dice {record['dice']:.3f}, HD95 {record['hd95_mm']:.2f} mm{note}"
+            f"{record['label']} Dice {record['dice']:.3f}, "
+            f"HD95 {record['hd95_mm']:.2f} {unit}{note}"
         )
     return "; ".join(parts)
 

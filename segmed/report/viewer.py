@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from segmed.report.content import OverlayItem
+from segmed.report.content import Colour, OverlayItem
 
 NIIVUE = Path(__file__).parent / "assets" / "niivue.umd.js.gz"
 """The vendored viewer, gzip; its licence lies beside it."""
@@ -33,7 +33,9 @@ class ViewerCase:
         image: The image's `.nii.gz` in base64, cut to the labelled region with a margin.
         reference: The same of the reference; empty without one.
         prediction: The same of the prediction.
-        is_oriented: Whether left and right are known.
+        is_oriented: True if left and right are known.
+        colours: Red, green and blue of label 1, 2, ... of both label maps, which are numbered
+            anew in the order of the structures.
     """
 
     caption: str
@@ -41,6 +43,12 @@ class ViewerCase:
     reference: str
     prediction: str
     is_oriented: bool
+    colours: tuple[Colour, ...] = ()
+
+    @property
+    def num_bytes(self) -> int:
+        """Length of all volumes in the page."""
+        return len(self.image) + len(self.reference) + len(self.prediction)
 
 
 def viewer_case(item: OverlayItem) -> ViewerCase | None:
@@ -58,12 +66,12 @@ def viewer_case(item: OverlayItem) -> ViewerCase | None:
     image = image.mean(axis=0) if image.ndim == 4 else image
     box = _box(item)
     affine = _affine(item)
+    values = _values(item)
+    maps = [item.prediction] if item.reference is None else [item.prediction, item.reference]
     volumes = [
         _encoded(_as_int16(image[box]), affine),
-        _encoded(_as_values(np.asarray(item.prediction)[box]), affine),
+        *(_encoded(_numbered(np.asarray(label)[box], values), affine) for label in maps),
     ]
-    if item.reference is not None:
-        volumes.append(_encoded(_as_values(np.asarray(item.reference)[box]), affine))
     if sum(len(volume) for volume in volumes) > MAX_BYTES:
         return None
     texts = [base64.b64encode(volume).decode("ascii") for volume in volumes]
@@ -73,6 +81,7 @@ def viewer_case(item: OverlayItem) -> ViewerCase | None:
         prediction=texts[1],
         reference=texts[2] if len(texts) > 2 else "",
         is_oriented=bool(item.orientation),
+        colours=tuple(item.legend.colour(value) for value in values),
     )
 
 
@@ -116,13 +125,21 @@ def _as_int16(image: npt.NDArray[Any]) -> npt.NDArray[np.int16]:
     return np.asarray(np.clip(scaled, 0, 1) * 1000).astype(np.int16)
 
 
-def _as_values(label: npt.NDArray[Any]) -> npt.NDArray[np.generic]:
-    """Label values in the smallest type that holds them all."""
-    values = np.asarray(label)
-    highest = int(values.max(initial=0))
-    return values.astype(
-        np.uint8 if highest <= 255 else np.uint16 if highest <= 65535 else np.int32
-    )
+def _values(item: OverlayItem) -> list[int]:
+    """Label values of both maps, in the order of the structures, then unlisted ones."""
+    present = set(np.unique(np.asarray(item.prediction)).tolist())
+    if item.reference is not None:
+        present |= set(np.unique(np.asarray(item.reference)).tolist())
+    listed = [int(value) for value in item.legend.structures]
+    return [*listed, *sorted(int(v) for v in present if v and v not in item.legend.structures)]
+
+
+def _numbered(label: npt.NDArray[Any], values: list[int]) -> npt.NDArray[np.generic]:
+    """A label map whose values are places in `values`, from 1: small numbers, short palettes."""
+    order = np.argsort(values)
+    ordered = np.asarray([0, *np.asarray(values)[order]]) if values else np.zeros(1, np.int64)
+    places = np.concatenate([[0], order + 1]).astype(np.uint8 if len(values) < 256 else np.uint16)
+    return np.asarray(places[np.searchsorted(ordered, label)])
 
 
 def _encoded(array: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> bytes:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pipelines.comparing.held_out import held_out_scores, keep_scores
+from pipelines.comparing.held_out import held_out_scores, keep_scores, metric_values
 from pipelines.registry.card import MAX_CARD_LENGTH, card_of
 from pipelines.registry.gate import GateRules, Rule, judge, read_rules
 from segmed.errors import UsageError
@@ -155,3 +155,26 @@ def test_scores_kept_in_a_package_come_back_in_its_card(plan: Plan, tmp_path: Pa
     again = ModelPackage.load(tmp_path / "package")
     assert again.hash == kept.hash == package.hash
     assert "| anterior | 10 | 0 | 0 | 0.850 (" in card_of(again)
+
+
+def test_card_of_a_model_that_learned_nothing_says_so_above_its_use(plan: Plan) -> None:
+    nothing = held_out_scores(scores([0.02] * len(BASE)))
+    text = card_of(ModelPackage("unet", {}, plan, {}), nothing)
+    assert 0 < text.index("Nothing was learned") < text.index("## Intended use")
+    assert "Nothing was learned" not in card_of(
+        ModelPackage("unet", {}, plan, {}), held_out_scores(scores(BASE))
+    )
+
+
+def test_card_of_images_without_a_spacing_has_pixels_and_no_volumes(plan: Plan) -> None:
+    text = card_of(ModelPackage("unet", {}, plan, {}), held_out_scores(scores(BASE), unit="px"))
+    assert "HD95 (px)" in text
+    assert "2.00 px" in text
+    assert " ml" not in text
+
+
+@pytest.mark.parametrize("metric", ["f1", "hd_mm", "hd95_mm", "dice"])
+def test_tracker_gets_each_metric_that_was_asked_for(metric: str) -> None:
+    table = scores(BASE).assign(f1=0.5, hd_mm=4.0)
+    names = dict(metric_values(held_out_scores(table)))
+    assert f"val/{metric}/anterior" in names

@@ -14,6 +14,7 @@ from PIL import Image
 from segmed.report import Cost, curves_png
 from segmed.report.figures import (
     COLOURS,
+    _draw_curves,
     cost_svg,
     curves_svg,
     distributions_svg,
@@ -88,3 +89,34 @@ def test_eight_models_differ_in_colour_and_marker() -> None:
     styles = style_of([f"m{i}" for i in range(8)])
     assert len({colour for colour, _ in styles.values()}) == len(COLOURS)
     assert len({marker for _, marker in styles.values()}) == 8
+
+
+def curves(history: list[Epoch]) -> list[np.ndarray]:
+    """Points of the line in each of the three panels, the training loss left out."""
+    figure = _draw_curves({"unet": history}, 11.5, 3.5)
+    return [np.asarray(axis.lines[-1].get_xydata()) for axis in figure.axes]
+
+
+@pytest.mark.parametrize("seconds", [(60.0, 120.0, 300.0), (0.6, 1.2, 1.8)])
+def test_dice_over_time_is_drawn_at_the_time_that_each_epoch_states(
+    seconds: tuple[float, ...],
+) -> None:
+    history = [Epoch(i, 1.0, 1.0, {"a": 0.1 * i}, s) for i, s in enumerate(seconds, start=1)]
+    assert curves(history)[2][:, 0].tolist() == pytest.approx([s / 60 for s in seconds])
+
+
+def test_epochs_without_validation_neither_break_the_line_nor_show_a_point() -> None:
+    dice = [{"a": 0.2}, {}, {}, {"a": 0.6}]
+    losses = [1.0, None, None, 0.4]
+    history = [
+        Epoch(i, 1.0, loss, value, 60.0 * i)
+        for i, (loss, value) in enumerate(zip(losses, dice, strict=True), start=1)
+    ]
+    loss, by_epoch, by_time = curves(history)
+    assert loss.tolist() == [[1, 1.0], [4, 0.4]]
+    assert by_epoch.tolist() == by_time.tolist() == [[1, 0.2], [4, 0.6]]
+
+
+def test_measured_points_have_markers() -> None:
+    figure = _draw_curves({"unet": [Epoch(i, 1, 1, {"a": 0.1}, i) for i in range(30)]}, 11.5, 3.5)
+    assert all(line.get_marker() == "o" for axis in figure.axes for line in axis.lines)

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from report_sample import SPACING_MM, block
 
+from segmed.colours import structure_colour
 from segmed.report import OverlayItem
 from segmed.report import viewer as viewer_module
+from segmed.report.content import Legend
 from segmed.report.viewer import NIIVUE, viewer_case
 
 
@@ -59,8 +61,29 @@ def test_vendored_viewer_is_the_file_its_notice_names() -> None:
     assert digest in (NIIVUE.parent / "NOTICE.niivue.txt").read_text(encoding="utf-8")
 
 
-def test_label_values_beyond_8_bits_do_not_wrap(item: OverlayItem) -> None:
-    many = np.asarray(item.prediction).astype(np.int32) * 300
-    case = viewer_case(dataclasses.replace(item, prediction=many))
+def test_label_values_beyond_8_bits_keep_apart_and_have_the_colours_of_the_pictures(
+    item: OverlayItem,
+) -> None:
+    prediction = np.asarray(item.prediction).astype(np.int32) * 300
+    reference = np.where(np.asarray(item.reference) == 2, 300, 0)
+    legend = Legend({600: "posterior", 300: "anterior"})
+    case = viewer_case(
+        dataclasses.replace(item, prediction=prediction, reference=reference, legend=legend)
+    )
     assert case is not None
-    assert set(np.unique(np.asarray(decoded(case.prediction).dataobj))) == set(np.unique(many))
+    shown = np.asarray(decoded(case.prediction).dataobj)
+    truth = np.asarray(decoded(case.reference).dataobj)
+    assert (np.bincount(shown.ravel())[1:] == [80, 80]).all()
+    assert set(np.unique(truth)) == {0, 2}
+    assert case.colours == (structure_colour(0), structure_colour(1))
+    assert case.colours == (legend.colour(600), legend.colour(300))
+
+
+def test_unlisted_label_values_come_after_the_structures(item: OverlayItem) -> None:
+    prediction = np.asarray(item.prediction) * 3
+    case = viewer_case(
+        dataclasses.replace(item, prediction=prediction, legend=Legend({2: "posterior"}))
+    )
+    assert case is not None
+    assert case.colours == tuple(structure_colour(place) for place in (0, 0, 2, 5))
+    assert set(np.unique(np.asarray(decoded(case.prediction).dataobj))) == {0, 3, 4}

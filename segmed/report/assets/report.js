@@ -25,8 +25,10 @@
     document.head.append(script);
     return window.niivue;
   })();
-  const colours = (rgb) => ({ R: [0, rgb[0], rgb[0] * 0.75, rgb[0] * 0.55], G: [0, rgb[1], rgb[1] * 0.75, rgb[1] * 0.55],
-    B: [0, rgb[2], rgb[2] * 0.75, rgb[2] * 0.55], A: [0, 255, 255, 255], I: [0, 1, 2, 3] });
+  const palette = (colours, white) => { // label 0 is clear, label n has the n-th colour
+    const part = (i) => [0, ...colours.map((rgb) => Math.round(rgb[i] + (255 - rgb[i]) * white))];
+    return { R: part(0), G: part(1), B: part(2), A: [0, ...colours.map(() => 255)], I: [0, ...colours.map((_, i) => i + 1)] };
+  };
   let scene = null;
   const openViewer = async (id) => {
     const dialog = byId("viewer"), item = JSON.parse(byId(id).textContent);
@@ -42,11 +44,11 @@
       scene.setMultiplanarLayout(2); // two by two
     }
     for (const old of [...scene.volumes]) scene.removeVolume(old);
-    const layers = [["image", null], ["prediction", [255, 150, 40]], ["reference", [64, 205, 255]]];
-    for (const [name, rgb] of layers) {
+    const layers = [["image", null], ["prediction", 0], ["reference", 0.62]];
+    for (const [name, white] of layers) {
       if (!item[name]) continue;
-      const volume = await NVImage.loadFromBase64({ base64: item[name], name: name + ".nii.gz", opacity: rgb ? 0.45 : 1 });
-      if (rgb) volume.setColormapLabel(colours(rgb));
+      const volume = await NVImage.loadFromBase64({ base64: item[name], name: name + ".nii.gz", opacity: white === null ? 1 : 0.45 });
+      if (white !== null) volume.setColormapLabel(palette(item.colours, white));
       scene.addVolume(volume);
     }
     byId("reference-layer").hidden = !item.reference;

@@ -1,0 +1,101 @@
+"""Statements of the report that must be true: units, one case, and trainings without result."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from report_sample import LABELS, block, scored
+
+from segmed.comparison import Contest, Contestant, contest_record, hold_contest
+from segmed.metrics import compare_models
+from segmed.report import OverlayItem, ReportContent
+from segmed.report.content import Legend
+from segmed.report.page import render
+
+NAMES = {label.value: label.name for label in LABELS}
+
+
+def contestant(name: str, table: pd.DataFrame) -> Contestant:
+    return Contestant(name, 0, table, [], Path())
+
+
+def contest(*shifts: list[int | None], unit: str = "mm") -> Contest:
+    tables = [scored(each) for each in shifts]
+    entries = [contestant(f"net{n}", table) for n, table in enumerate(tables)]
+    return hold_contest(entries, unit=unit)  # type: ignore[arg-type]  # a literal, given as text
+
+
+@pytest.mark.parametrize("shifts", [[[0], [2]], [[1], [None]], [[1], [1]]])
+def test_one_case_has_neither_bootstrap_nor_interval_nor_test_in_its_sentences(
+    shifts: list[list[int | None]],
+) -> None:
+    tables = {f"net{n}": scored(each) for n, each in enumerate(shifts)}
+    text = " ".join(compare_models(tables).sentences)
+    assert "n = 1" in text
+    assert "bootstrap" not in text
+    assert "signed-rank" not in text
+
+
+def test_two_cases_keep_their_bootstrap_sentence() -> None:
+    tables = {"a": scored([0, 1]), "b": scored([2, 2])}
+    assert "bootstrap samples" in " ".join(compare_models(tables).sentences)
+
+
+def test_images_without_a_spacing_are_reported_in_pixels() -> None:
+    found = contest([0, 1], [1, 2], unit="px")
+    assert found.result is not None
+    assert all(" mm" not in sentence for sentence in found.result.sentences)
+    assert contest_record(found)["unit"] == "px"
+    flat = OverlayItem(
+        np.zeros((3, 30, 30)), None, np.ones((30, 30), int), (1.0, 1.0), "eye",
+        case="case-00", model="net0", legend=Legend(NAMES, "px"),
+    )  # fmt: skip
+    page = render(
+        ReportContent("2D", scores=found.tables, overlays=[flat], legend=Legend(NAMES, "px"))
+    )
+    assert "HD95 px" in page
+    visible = page[page.index("<main") : page.index('id="case-data"')]
+    assert " mm" not in visible
+    assert "patient's right" not in page
+
+
+def test_volume_with_sides_says_where_the_right_is() -> None:
+    item = OverlayItem(
+        np.zeros(block().shape), None, block(), (1.0, 1.0, 2.0), "brain", orientation="LPS"
+    )
+    assert "patient's right is on the left" in render(ReportContent("3D", overlays=[item]))
+    unknown = replace(item, orientation="")
+    assert "patient's right" not in render(ReportContent("3D", overlays=[unknown]))
+
+
+@pytest.mark.parametrize("shifts", [[[None, None]], [[None, None], [None, 7]]])
+def test_contest_in_which_nothing_was_learned_says_so_first(
+    shifts: list[list[int | None]],
+) -> None:
+    found = contest(*shifts)
+    assert "learned" in found.warnings[0]
+    assert found.winner in found.warnings[0]
+    assert contest_record(found)["warnings"][0] == found.warnings[0]
+
+
+def test_contest_with_a_useful_winner_has_no_such_warning() -> None:
+    assert not any("learned" in text for text in contest([0, 1], [None, None]).warnings)
+
+
+def test_every_case_shown_is_in_the_viewer_and_has_the_colours_of_the_key() -> None:
+    items = [
+        OverlayItem(
+            np.zeros(block().shape), block(), block(1), (1.0, 1.0, 2.0), f"case {n}",
+            "RAS", viewer=True, legend=Legend(NAMES),
+        )
+        for n in range(3)
+    ]  # fmt: skip
+    page = render(ReportContent("3D", overlays=items, legend=Legend(NAMES)))
+    assert page.count('class="view3d"') == 3
+    for value, name in NAMES.items():
+        colour = "#{:02x}{:02x}{:02x}".format(*Legend(NAMES).colour(value))
+        assert f'style="background:{colour}"></i>{name}' in page
