@@ -118,11 +118,15 @@ def plan(
         int | None, typer.Option(min=2, max=3, help="2 or 3; found if left out.")
     ] = None,
     memory_gb: Annotated[
-        float | None, typer.Option(help="Memory that training may use, in GB; 8 if left out.")
+        float | None,
+        typer.Option(
+            help="Memory that training may use, in GB; most of the GPU's, or 8 on a CPU, if left out."
+        ),
     ] = None,
     size: Annotated[
-        str, typer.Option(help="Networks: small, for a CPU or minutes, or full, for a GPU.")
-    ] = "small",
+        str | None,
+        typer.Option(help="Networks: small or full; if left out, full where the device is a GPU."),
+    ] = None,
     bias_correction: Annotated[
         bool, typer.Option("--bias-correction", help="Clear MR channels of bias fields (N4) first.")
     ] = False,
@@ -148,8 +152,7 @@ def plan(
     Example: segmed plan hippocampus.json -o plan.yaml --budget 10m
     """
     require_manifest(manifest_path)
-    from pipelines.comparing.jobs import size_named
-    from pipelines.comparing.resources import resources_for
+    from pipelines.comparing.resources import memory_for, resources_for, size_for
     from segmed.manifest import guesses_of, read_manifest
     from segmed.plan import plan_hash, write_plan
     from segmed.plan.make import make_plan
@@ -161,8 +164,8 @@ def plan(
     made = make_plan(
         manifest,
         spatial_dims=wish,
-        memory_gb=memory_gb,
-        size=size_named(size),
+        memory_gb=memory_gb or memory_for(device),
+        size=size_for(size, device),
         bias_correction=bias_correction,
         flips=_axes_named(flips),
         resources=resources,

@@ -51,7 +51,9 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of weights, patches and augmentation.")]
 SizeOption = Annotated[
     str | None,
-    typer.Option(help="Networks of the plan: small, for a CPU or minutes, or full, for a GPU."),
+    typer.Option(
+        help="Networks of the plan: small or full; full where the device is a GPU, else small."
+    ),
 ]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue where it was stopped.")]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for everything.")]
@@ -122,9 +124,9 @@ def train(
         ),
     )
     check_job(job)
-    job = replace(
-        job, plan_path=settle_plan(manifest_path, plan, out, resources=resources_for(time, device))
-    )
+    resources = resources_for(time, device)
+    plan_path = settle_plan(manifest_path, plan, out, resources=resources, device=device)
+    job = replace(job, plan_path=plan_path)
     from pipelines.comparing import steps
     from pipelines.comparing.progress import epoch_line, progress, title_of
 

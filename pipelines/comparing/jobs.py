@@ -8,12 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipelines.comparing.progress import progress
-from pipelines.comparing.resources import remark_on_budget
+from pipelines.comparing.resources import memory_for, remark_on_budget, size_for
 from segmed.errors import UsageError, unknown_name
 from segmed.manifest import LabelClass, Manifest, read_manifest
 from segmed.models.names import list_models
 from segmed.plan import read_plan, write_plan
-from segmed.plan.networks import BASE_WIDTH, Size
 from segmed.plan.resources import Resources
 from segmed.training import Budget
 from segmed.training.settings import Settings
@@ -71,7 +70,7 @@ class Request:
         out_dir: Folder of the comparison.
         register: Name to register the winner under.
         settings: Device, seed, resume.
-        size: Size of the networks of a plan that is made; `small` if not given.
+        size: Size of the networks of a plan that is made; by the device if not given.
         folder: Working folder: holds the embedded tracking database.
         side_by_side: How many trainings run at once, see `pipelines.comparing.lanes.choose_lanes`.
     """
@@ -124,7 +123,8 @@ class Request:
             UsageError: There is no such size; or a plan stands, which has its own, and the request
                 does not resume what was begun with this size.
         """
-        size_named(size)
+        if size is not None:
+            size_for(size, self.settings.device)  # an unknown name is refused now
         place = self.plan_path or self.out_dir / "plan.yaml"
         is_begun = self.plan_path is None and place.exists()
         if size and (self.plan_path or (is_begun and not self.settings.resume)):
@@ -193,19 +193,6 @@ def cache_of(settings: Settings, out_dir: Path) -> Path:
     return settings.cache_dir or out_dir / "cache"
 
 
-def size_named(text: str | None) -> Size:
-    """A size of networks by name; `small` where none is given.
-
-    Raises:
-        UsageError: There is no such size.
-    """
-    if text in (None, "small"):
-        return "small"
-    if text == "full":
-        return "full"
-    raise unknown_name("size", str(text), list(BASE_WIDTH))
-
-
 def settle_plan(
     manifest_path: Path,
     plan_path: Path | None,
@@ -213,6 +200,7 @@ def settle_plan(
     *,
     size: str | None = None,
     resources: Resources | None = None,
+    device: str = "cpu",
 ) -> Path:
     """The plan to use: the one that was named, the one in `out_dir`, or a new one there.
 
@@ -223,6 +211,7 @@ def settle_plan(
         size: Size of the networks of a plan that is made.
         resources: Time and device of one training, for a plan that is made; a plan that was made
             for another time is used with a remark.
+        device: Device of the trainings; decides size and memory of a plan that is made.
 
     Raises:
         ManifestError: The manifest cannot be read.
@@ -233,7 +222,12 @@ def settle_plan(
     if plan_path is None and not place.exists():
         from segmed.plan import make_plan  # noqa: PLC0415 - reads images
 
-        plan = make_plan(manifest, size=size_named(size), resources=resources)
+        plan = make_plan(
+            manifest,
+            size=size_for(size, device),
+            memory_gb=memory_for(device),
+            resources=resources,
+        )
         out_dir.mkdir(parents=True, exist_ok=True)
         write_plan(plan, place)
     plan = read_plan(place)

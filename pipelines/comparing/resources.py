@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from segmed.errors import unknown_name
 from segmed.plan import Plan
+from segmed.plan.networks import BASE_WIDTH, Size
 from segmed.plan.resources import Resources
 from segmed.training import Budget
+
+MEMORY_SHARE = 0.8
+"""Share of a GPU's memory that a plan may ask for; the rest is the driver's, cases and graphs."""
 
 ALIKE = 3.0
 """Budgets within this ratio of each other share a plan without a remark."""
@@ -38,6 +43,50 @@ def resources_for(
         device="cuda" if choose_device(device).is_cuda else "cpu",
         cores=cores or torch.get_num_threads(),
     )
+
+
+def size_for(size: str | None, device: str) -> Size:
+    """The size of networks by name; where none is given, what suits the device.
+
+    Args:
+        size: `small` or `full`.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Returns:
+        The named size; else `full` for a GPU and `small` for a CPU.
+
+    Raises:
+        UsageError: There is no such size or device.
+    """
+    if size is not None:
+        if size not in BASE_WIDTH:
+            raise unknown_name("size", size, list(BASE_WIDTH))
+        return "full" if size == "full" else "small"
+    return "full" if _is_gpu(device) else "small"
+
+
+def memory_for(device: str) -> float | None:
+    """Memory of a training step on a GPU, in GB; None leaves the plan's own default.
+
+    Args:
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+    """
+    if not _is_gpu(device):
+        return None
+    import torch  # noqa: PLC0415 - takes a second
+
+    from segmed.training import choose_device  # noqa: PLC0415 - likewise
+
+    properties = torch.cuda.get_device_properties(choose_device(device).torch_device)
+    return round(MEMORY_SHARE * properties.total_memory / 1e9, 1)
+
+
+def _is_gpu(device: str) -> bool:
+    if device == "cpu":
+        return False
+    from segmed.training import choose_device  # noqa: PLC0415 - loads torch
+
+    return choose_device(device).is_cuda
 
 
 def remark_on_budget(plan: Plan, resources: Resources | None) -> str:

@@ -59,6 +59,7 @@ def plan_for(request: Request) -> Path:
         request.out_dir,
         size=request.size,
         resources=resources_for(each, request.settings.device, cores=lanes.threads),
+        device=request.settings.device,
     )
 
 

@@ -163,7 +163,10 @@ class _Run:
         batch_size = crew.whole_batch(plan.recipe.batch_size)
         part = batch_size // crew.size
         options = plan.networks[job.architecture].options
-        need = estimate_step_bytes(job.architecture, options, plan, batch_size=part)
+        is_half = device.autocast_dtype is not None
+        need = estimate_step_bytes(
+            job.architecture, options, plan, batch_size=part, is_half=is_half
+        )
         require_memory(need, device, plan, batch_size=part)
         cache_dir = settings.cache_dir or job.out_dir.parent / "cache"
         training = load_cases(manifest, inside, plan, cache_dir)

@@ -20,12 +20,21 @@ from segmed.training.device import Device
 GRADIENT_FACTOR = 2.0
 """Activations are kept for the backward pass, and as much again is held by their gradients."""
 
+HALF_FACTOR = 0.6
+"""Share of these that autocast to 16 bits leaves: norms keep 32. Measured: 10.8 of 19.4 GB (U-Net,
+two patches of 128 cubed, H200)."""
+
 OPTIMIZER_FACTOR = 4.0
 """Weights, gradients and two moments."""
 
 
 def estimate_step_bytes(
-    architecture: str, options: Mapping[str, Any], plan: Plan, *, batch_size: int
+    architecture: str,
+    options: Mapping[str, Any],
+    plan: Plan,
+    *,
+    batch_size: int,
+    is_half: bool = False,
 ) -> int:
     """Memory of one training step, from a pass that computes shapes only.
 
@@ -34,6 +43,7 @@ def estimate_step_bytes(
         options: Its build options.
         plan: Gives patch, channels and classes.
         batch_size: Patches a step on this device.
+        is_half: Whether the forward pass runs under autocast to 16 bits.
 
     Returns:
         Bytes for weights, optimiser, activations and their gradients.
@@ -49,7 +59,8 @@ def estimate_step_bytes(
         patch = torch.empty(batch_size, plan.in_channels, *plan.patch_size)
     activations = _activation_bytes(network, patch)
     weights = sum(parameter.nbytes for parameter in network.parameters())
-    return int(OPTIMIZER_FACTOR * weights + GRADIENT_FACTOR * activations)
+    share = HALF_FACTOR if is_half else 1.0
+    return int(OPTIMIZER_FACTOR * weights + share * GRADIENT_FACTOR * activations)
 
 
 def _activation_bytes(network: nn.Module, patch: Tensor) -> int:

@@ -1,0 +1,46 @@
+"""Size and memory of a plan follow the device where they are not named."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pipelines.comparing import resources
+from segmed.errors import UsageError
+from segmed.manifest import read_manifest
+from segmed.plan.make import make_plan
+from segmed.training.memory import HALF_FACTOR, estimate_step_bytes
+
+
+@pytest.mark.parametrize(
+    ("named", "device", "expected"),
+    [(None, "cpu", "small"), ("full", "cpu", "full"), ("small", "cpu", "small")],
+)
+def test_named_size_wins_and_a_cpu_takes_small_networks(
+    named: str | None, device: str, expected: str
+) -> None:
+    assert resources.size_for(named, device) == expected
+    assert resources.memory_for(device) is None
+
+
+def test_unknown_sizes_and_absent_devices_are_refused() -> None:
+    with pytest.raises(UsageError, match="unknown size 'huge': known are full, small"):
+        resources.size_for("huge", "cpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="sees no GPU"):
+            resources.size_for(None, "cuda")
+
+
+@pytest.mark.gpu
+def test_a_gpu_takes_full_networks_and_most_of_its_memory() -> None:
+    assert resources.size_for(None, "auto") == "full"
+    total = torch.cuda.get_device_properties(0).total_memory / 1e9
+    assert resources.memory_for("cuda") == pytest.approx(0.8 * total, abs=0.1)
+
+
+def test_autocast_is_foreseen_with_less_memory(sample_manifest_path) -> None:
+    plan = make_plan(read_manifest(sample_manifest_path))
+    options = plan.networks["unet"].options
+    wide = estimate_step_bytes("unet", options, plan, batch_size=2)
+    half = estimate_step_bytes("unet", options, plan, batch_size=2, is_half=True)
+    assert HALF_FACTOR * wide <= half < 0.75 * wide
