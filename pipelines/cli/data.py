@@ -120,7 +120,7 @@ def plan(
     memory_gb: Annotated[
         float | None,
         typer.Option(
-            help="Memory that training may use, in GB; most of the GPU's, or 8 on a CPU, if left out."
+            help="Memory of the training, in GB; if left out, most of the GPU's, or 8 on a CPU."
         ),
     ] = None,
     size: Annotated[
