@@ -1,4 +1,4 @@
-"""The table of all models, as Markdown for the README."""
+"""The table of all models, as Markdown for `docs/networks.md`."""
 
 from __future__ import annotations
 

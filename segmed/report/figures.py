@@ -150,7 +150,7 @@ def _draw_curves(histories: Mapping[str, History], width: float, height: float) 
         axis.set_ylim(0, 1)
     axes[2].set_xlim(left=0)
     for axis in axes[:2]:
-        axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True, min_n_ticks=1))
     if named:
         figure.legend(loc="outside lower center", ncols=min(len(named), 7))
     return figure

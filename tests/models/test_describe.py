@@ -154,12 +154,12 @@ def test_describing_refuses_what_building_refuses():
         )
 
 
-def test_the_table_of_the_readme_is_up_to_date():
+def test_the_table_of_the_networks_page_is_up_to_date():
     table = as_markdown(all_cards())
     assert len(table.splitlines()) == 2 + 4 * len(list_models())
     assert "| U-Net | `unet` | paper, 2D | 31,030,658 | 150.4 at 572²" in table
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    shown = readme.split("<!-- model table: ", 1)[1].split("<!-- end of model table -->")[0]
+    page = (REPOSITORY / "docs" / "networks.md").read_text(encoding="utf-8")
+    shown = page.split("<!-- model table: ", 1)[1].split("<!-- end of model table -->")[0]
     assert shown.split("-->", 1)[1].strip() == table.strip(), (
-        "put what `segmed model describe --all` prints into README.md"
+        "put what `segmed model describe --all` prints into docs/networks.md"
     )
