@@ -20,6 +20,10 @@ The record named `first` is of the code before it had run on any GPU, by an earl
 check. Its rows "labels changed" of untrained networks are wrong: that check moved the weights to
 the CPU and back between a graph's capture and its replays, so that graphs read freed memory. The
 engine now owns a copy of the weights, and compares each graph with the uncaptured network first.
+
+Time to Dice on hippocampus (fold 0, full-width U-Net, batch 7): validation Dice is highest after 35
+to 45 s (0.872) and falls afterwards (0.858 after 110 s): with 208 training cases the network
+overfits; the speed of the step no longer decides, augmentation and averaging do.
 """
 
 
@@ -35,14 +39,16 @@ def section(path: Path) -> str:
     rows = "".join(
         f"| {name} | {_shown(value)} |\n"
         for name, value in record["found"].items()
-        if isinstance(value, int | float | str)
+        if isinstance(value, int | float | str | list)
     )
     failed = ", ".join(record["failed"]) or "none"
     head = f"\n## {path.stem}\n\nFailed parts or limits: {failed}.\n\n"
     return f"{head}| what | figure |\n|---|---|\n{rows}"
 
 
-def _shown(value: float | str) -> str:
+def _shown(value: float | str | list[list[float]]) -> str:
+    if isinstance(value, list):
+        return ", ".join(f"{dice} after {seconds} s" for seconds, _, dice in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", "/")
 
 
