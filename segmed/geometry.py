@@ -113,15 +113,22 @@ def require_same_grid(
     """
     if first.shape != second.shape:
         raise GeometryError(
-            f"{names[0]} and {names[1]} have different shapes: {first.shape} and {second.shape}; "
+            f"{names[0]} and {names[1]} have different shapes: {first.shape} at "
+            f"{spacing_text(first)} and {second.shape} at {spacing_text(second)}; "
             "bring them to one grid first"
         )
     difference = grid_difference_mm(first, second)
     if not difference <= tolerance_mm:
         raise GeometryError(
             f"{names[0]} and {names[1]} lie up to {difference:.3f} mm apart on grids of the same "
-            f"shape (tolerance {tolerance_mm} mm); bring them to one grid first"
+            f"shape (tolerance {tolerance_mm} mm), their voxels {spacing_text(first)} and "
+            f"{spacing_text(second)}; bring them to one grid first"
         )
+
+
+def spacing_text(grid: Grid) -> str:
+    """Voxel edges of a grid in words, such as `1 x 1 x 2.5 mm`."""
+    return " x ".join(f"{edge:.4g}" for edge in grid.spacing_mm) + " mm"
 
 
 def resampled_shape(

@@ -26,6 +26,7 @@ from pipelines.cli.console import BAD_USAGE, INTERRUPTED, note
 from pipelines.logs import FORMAT_VARIABLE, log_as_json
 from segmed import __version__
 from segmed.errors import SegmedError
+from segmed.io.full_disk import REPAIR, is_full_disk
 
 LogFormat = Literal["text", "json"]
 
@@ -38,17 +39,22 @@ class SegmedGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except SegmedError as error:
-            note(f"segmed: {' '.join(str(error).split())}")
+            full = f" ({REPAIR})" if is_full_disk(error) else ""
+            note(f"segmed: {' '.join(str(error).split())}{full}")
         except BrokenPipeError:
             raise
         except OSError as error:
             where = f": {error.filename}" if error.filename else ""
-            note(f"segmed: {error.strerror or error}{where}")
+            note(f"segmed: {REPAIR if is_full_disk(error) else error.strerror or error}{where}")
         except KeyboardInterrupt as stop:
             advice = getattr(stop, "__notes__", ["run the same command again"])
             note(f"\nsegmed: interrupted; {advice[0]}")
             # threads of servers and trackers must not hold up a person who wants to stop
             raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:  # libraries report a full disk as errors of their own
+            if not is_full_disk(error):
+                raise
+            note(f"segmed: {REPAIR}")
         raise typer.Exit(BAD_USAGE)
 
 

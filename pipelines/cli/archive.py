@@ -20,6 +20,7 @@ from pipelines.cli.console import (
     emit,
 )
 from pipelines.cli.predict import ModelOption
+from segmed.errors import UsageError
 
 if TYPE_CHECKING:
     from pipelines.nights.archiving import ArchiveJob
@@ -144,7 +145,7 @@ def segment(
     )
     if dry_run:
         outcomes = [asdict(outcome) for outcome in preview(job)]
-        emit(outcomes, _lines(outcomes), as_json=as_json)
+        emit(outcomes, _foretold(outcomes), as_json=as_json)
         return
     with continued_by(), counting_up(_told) as show:
         record = _on_cluster(job) if cluster else run_archive(job, show)
@@ -156,9 +157,26 @@ def segment(
         f"report: {out / 'report.html'}",
         f"index of outputs and inputs: {out / 'index.csv'}",
     ]
+    if not record["outcomes"] and "://" not in source and not job.is_selective:
+        raise UsageError(f"{source} contains no image: no file of it is a series or an image")
     emit(record, lines, as_json=as_json)
     if any(entry["status"] != "done" for entry in record["outcomes"]):
         raise typer.Exit(DONE_WITH_FAILURES)
+
+
+def _foretold(outcomes: list[dict[str, object]]) -> list[str]:
+    """A line for each study of a dry run: what would happen to it, and why."""
+    why = {
+        "pending": "would be segmented: no output of this model yet",
+        "done": "would be passed over: segmented before",
+    }
+    chosen = [
+        f"study {e['study']} ({e['form']}): {why[str(e['status'])]}"
+        + (f": {e['reason']}" if e["reason"] else f", as {e['output']}" if e["output"] else "")
+        for e in outcomes
+        if e["status"] in {"pending", "done"}
+    ]
+    return [*chosen, *_lines(outcomes)]
 
 
 def _model_line(model: dict[str, str | None]) -> str:

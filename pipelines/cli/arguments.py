@@ -5,6 +5,7 @@ Called first in a command: a wrong path is answered at once, and not after PyTor
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,6 +87,8 @@ def require_source(source: str) -> None:
     """
     if "://" not in source:
         require_folder(Path(source), "a folder, dicomweb://HOST/PATH or dimse://HOST:PORT")
+        if not any(files for _, _, files in os.walk(source)):
+            raise UsageError(f"{source} contains no file; give the folder of the images")
 
 
 def require_out(path: Path) -> None:
@@ -96,6 +99,16 @@ def require_out(path: Path) -> None:
     """
     if path.exists() and not path.is_dir():
         raise UsageError(f"--out {path} is a file; give a folder")
+
+
+def require_out_file(path: Path, example: str) -> None:
+    """Refuse an output file that is a folder.
+
+    Raises:
+        UsageError: It is a folder.
+    """
+    if path.is_dir():
+        raise UsageError(f"--out {path} is a folder; give a file, such as {path / example}")
 
 
 def require_device(name: str) -> None:

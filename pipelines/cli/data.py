@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from pipelines.cli.arguments import require_any, require_manifest
+from pipelines.cli.arguments import require_any, require_manifest, require_out_file
 from pipelines.cli.console import DONE_WITH_FAILURES, JsonOption, counting, emit, table
 from pipelines.cli.manifest_build import build
 
@@ -45,6 +46,8 @@ def scan(
     rows = [
         {
             "series": audit.name,
+            "folder": os.path.relpath(audit.files[0].parent, source) if audit.files else "",
+            "description": audit.description,
             "patient": audit.patient_key,
             "modality": audit.modality,
             "files": len(audit.files),
@@ -152,6 +155,7 @@ def plan(
     Example: segmed plan hippocampus.json -o plan.yaml --budget 10m
     """
     require_manifest(manifest_path)
+    require_out_file(out, "plan.yaml")
     from pipelines.comparing.resources import memory_for, resources_for, size_for
     from segmed.manifest import guesses_of, read_manifest
     from segmed.plan import plan_hash, write_plan

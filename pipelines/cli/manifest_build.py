@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.arguments import require_any
+from pipelines.cli.arguments import require_any, require_out_file
 from pipelines.cli.console import JsonOption, counting, emit
 
 
@@ -98,6 +98,7 @@ def build(
     Example: segmed manifest build Task04_Hippocampus -o hippocampus.json --format msd
     """
     require_any([source], "a folder of images and labels")
+    require_out_file(out, "set.json")
     from segmed.manifest import (
         build_manifest,
         census_lines,

@@ -12,6 +12,7 @@ from prefect import Flow
 from prefect.server.api.server import SubprocessASGIServer
 
 from segmed.errors import SegmedError
+from segmed.io.full_disk import is_full_disk
 
 PROGRESS = "segmed.progress"
 """Logger of what somebody who waits wants to see."""
@@ -71,7 +72,7 @@ def without_expected_tracebacks(record: logging.LogRecord) -> bool:
     What Prefect calls a crash is a stop that was asked for where a signal is its reason.
     """
     error: Any = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, SegmedError | KeyboardInterrupt):
+    if isinstance(error, SegmedError | KeyboardInterrupt) or (error and is_full_disk(error)):
         record.exc_info = None
         record.exc_text = None
     return INTERRUPT not in record.getMessage()

@@ -109,6 +109,12 @@ class ArchiveJob:
             raise unknown_name("engine of archive runs", self.engine, ENGINES)
         check_names(self.names)
 
+    @property
+    def is_selective(self) -> bool:
+        """True if the job names some of a source's studies, of which there may be none."""
+        wishes = (self.since, self.until, self.modalities, self.description, self.body_part)
+        return any(wishes) or self.not_segmented
+
 
 def source_of(job: ArchiveJob, package: ModelPackage) -> Callable[[], StudySource]:
     """What opens the source that a job names, here or on another machine.

@@ -62,7 +62,8 @@ def check_size(shape: Sequence[int], limits: ReadLimits, path: Path) -> int:
     if voxels > limits.max_voxels:
         raise ImageError(
             f"{path.name}: the header asks for {voxels} voxels, the limit is "
-            f"{limits.max_voxels}; raise ReadLimits.max_voxels if the file is trusted",
+            f"{limits.max_voxels}; crop or resample it, or, if the file is trusted, read it in "
+            "Python with segmed.io.ReadLimits(max_voxels=...)",
             reason="too_large",
             paths=[path],
         )

@@ -201,7 +201,8 @@ def stored_shape(header: Any, path: Path, num_channels: int = 1) -> tuple[int, .
     if axes >= 5 and dim[5] > 1:
         raise ImageError(
             f"{path.name}: {dim[5]} values a voxel (shape {tuple(dim[1 : axes + 1])}); "
-            "split the components into files",
+            "split the components into files (a label map has one value a voxel: give each "
+            "structure a value of its own)",
             reason="vector",
             paths=[path],
         )
@@ -211,7 +212,8 @@ def stored_shape(header: Any, path: Path, num_channels: int = 1) -> tuple[int, .
         expected = f", {num_channels} channels are expected" if num_channels > 1 else ""
         raise ImageError(
             f"{path.name}: a series of volumes (shape {tuple(dim[1 : axes + 1])}){expected}; "
-            "split it into one file a volume",
+            "split it into one file a volume (of a label with a volume for each structure, make "
+            "one map that gives each structure a value of its own)",
             reason="four_dimensional",
             paths=[path],
         )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from segmed.errors import ImageError, is_out_of_memory
-from segmed.geometry import Grid, grid_difference_mm, same_grid
+from segmed.geometry import Grid, grid_difference_mm, same_grid, spacing_text
 from segmed.io import grid_of, source_of
 from segmed.io.careful import read_images_carefully
 from segmed.io.joining import require_joinable
@@ -195,9 +195,16 @@ def _check_label(manifest: Manifest, path: Path, grid: Grid | None, record: Case
 
 def _difference(image: Grid, label: Grid) -> str:
     if image.shape != label.shape:
-        return f"image of {image.shape} voxels, label of {label.shape}; they need one grid"
+        return (
+            f"image of {image.shape} voxels at {spacing_text(image)}, label of {label.shape} at "
+            f"{spacing_text(label)}; they need one grid: resample the label to the image's, by "
+            "nearest neighbour"
+        )
     apart = grid_difference_mm(image, label)
-    return f"image and label lie {apart:.3g} mm apart; they need one grid"
+    return (
+        f"image at {spacing_text(image)} and label at {spacing_text(label)} lie {apart:.3g} mm "
+        "apart; they need one grid"
+    )
 
 
 def _fingerprint(voxels: npt.NDArray[np.float32], grid: Grid) -> str:

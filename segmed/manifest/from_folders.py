@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,6 +62,7 @@ def draft_from_folders(
         images = _with_channels(pair[0], images, labels, label_suffix)
     if not images:
         raise ManifestError(f"{folder} holds no image files: known are {', '.join(_suffixes())}")
+    _require_masks(pair[1] if pair else folder, images, labels, label_suffix or "")
     cases = _paired(folder, images, labels, label_suffix or "")
     found = channels_of(folder, cases[0], channels)
     test = nnunet_cases(folder, "Ts", len(found), needs_label=False) if pair else ()
@@ -94,8 +96,8 @@ def _side_by_side(
         files = image_files(inner[0])
     if not label_suffix:
         raise ManifestError(
-            f"{files[0].parent} holds images and masks together: say what a mask's name ends in "
-            "(label suffix), such as _mask"
+            f"{files[0].parent} contains images and masks together: give the ending of the masks' "
+            f"names, such as --label-suffix {_likely_suffix([stem_of(path) for path in files])}"
         )
     masks = {stem_of(path): path for path in files if stem_of(path).endswith(label_suffix)}
     if not masks:
@@ -119,15 +121,31 @@ def _with_channels(
     return {case: list(files) for case, files in channel_files(folder, count).items()}
 
 
-def _paired(
+def _likely_suffix(stems: Sequence[str]) -> str:
+    """The ending that most names have beyond another name of the folder; `_mask` without any."""
+    known = set(stems)
+    endings = Counter(
+        stem[cut:] for stem in stems for cut in range(1, len(stem)) if stem[:cut] in known
+    )
+    return endings.most_common(1)[0][0] if endings else "_mask"
+
+
+def _require_masks(
     folder: Path, images: dict[str, list[Path]], labels: dict[str, Path], label_suffix: str
-) -> list[Case]:
+) -> None:
+    """Raise an error that names the folder and the endings of a mask that is missing."""
     bare = sorted(stem for stem in images if stem + label_suffix not in labels)
     if bare:
         raise ManifestError(
-            f"{len(bare)} images have no mask (first {images[bare[0]][0].name}): add it as "
-            f"{bare[0]}{label_suffix}, or take the image away"
+            f"{len(bare)} images have no mask (first {images[bare[0]][0].name}): looked in "
+            f"{folder} for {bare[0]}{label_suffix} with one of {', '.join(_suffixes())}; add it, "
+            "or take the image away"
         )
+
+
+def _paired(
+    folder: Path, images: dict[str, list[Path]], labels: dict[str, Path], label_suffix: str
+) -> list[Case]:
     lone = sorted(stem for stem in labels if stem.removesuffix(label_suffix) not in images)
     if lone:
         raise ManifestError(
