@@ -85,7 +85,7 @@ def test_chase_second_grader_can_be_chosen(shared_data: Shared) -> None:
     source = shared_data("chase_db1")
     manifest = build_manifest(source, format="raster", label_suffix="_2ndHO")
     assert str(manifest.training[0].label).endswith("Image_01L_2ndHO.png")
-    with pytest.raises(ManifestError, match="--label-suffix _(1st|2nd)HO"):
+    with pytest.raises(ManifestError, match=r"--label-suffix _(1st|2nd)HO"):
         build_manifest(source)
 
 
