@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import tempfile
+import threading
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from segmed import inference
 from segmed.errors import SegmedError
 from segmed.io import grid_of, read_image, write_label
+from segmed.manifest.content import image_digest
 from segmed.package import ModelPackage
 from segmed.structures import LabelClass
 
@@ -37,6 +39,8 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped
     def __init__(self) -> None:
         self._predictor: inference.Predictor | None = None
         self._package: ModelPackage | None = None
+        self._taken: dict[Path, str] = {}
+        self._naming = threading.Lock()  # MLflow's server answers several requests at once
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the package that lies among the model's artifacts, checked by its hash."""
@@ -82,13 +86,25 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped
         except (SegmedError, OSError, ValueError) as error:
             return blank | {"status": "refused", "reason": str(error)}
 
+    def _output_for(self, path: Path, folder: Path) -> Path:
+        """A file for a result that is nobody else's: images of one name have different contents."""
+        digest = image_digest(path)
+        stem = path.name.split(".")[0]
+        plain = folder / f"{stem}_seg.nii.gz"
+        with self._naming:
+            owner = self._taken.get(plain)
+            if owner == digest or (owner is None and not plain.exists()):
+                self._taken[plain] = digest
+                return plain
+        return folder / f"{stem}_{digest[:16]}_seg.nii.gz"
+
     def _segment(self, path: Path, folder: Path) -> dict[str, Any]:
         assert self._package is not None
         assert self._predictor is not None
         image = read_image(path, num_channels=self._predictor.plan.in_channels)
         label = self._predictor.predict(image).label
         folder.mkdir(parents=True, exist_ok=True)
-        output = folder / f"{path.name.split('.')[0]}_seg.nii.gz"
+        output = self._output_for(path, folder)
         labels = self._package.plan.labels
         write_label(output, label, like=image, labels=labels)
         volumes = volumes_ml(np.asarray(label), labels, grid_of(image).spacing_mm)

@@ -29,6 +29,7 @@ REQUIREMENTS = (
     "mlflow",
     "torch",
     "monai",
+    "contourpy",
     "numpy",
     "scipy",
     "pandas",
@@ -50,8 +51,12 @@ REQUIREMENTS = (
 )
 """What serving needs, pinned to the versions at hand."""
 
-NOT_FOR_SERVING = ("archive", "report", "training", "metrics", "__pycache__")
-"""Parts of the library that a served model does without."""
+NOT_CODE = ("__pycache__", "*.pyc")
+"""Files of the library's folder that are made anew wherever it runs.
+
+All else is shipped: a copy without some of its packages hides an installed wheel, and fails at the
+first import that it lacks.
+"""
 
 
 def signature() -> ModelSignature:
@@ -79,7 +84,7 @@ def save_pyfunc(package: Path, target: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix="segmed-code-") as scratch:
         code = Path(scratch) / "segmed"
         source = Path(segmed.__file__).parent
-        shutil.copytree(source, code, ignore=shutil.ignore_patterns(*NOT_FOR_SERVING))
+        shutil.copytree(source, code, ignore=shutil.ignore_patterns(*NOT_CODE))
         named = Path(scratch) / "package"  # MLflow keeps the folder's own name
         shutil.copytree(package, named, copy_function=_link)
         mlflow.pyfunc.save_model(
