@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -159,6 +161,18 @@ def counting(title: str) -> Callable[[int, int], None]:
     return show
 
 
+def program(name: str = "segmed") -> str:
+    """The word that starts a program of this installation from the present shell.
+
+    Its name where the PATH leads to this installation, else its path, quoted for a shell.
+    """
+    own = Path(sys.executable).parent / name
+    found = shutil.which(name)
+    if not own.is_file() or (found is not None and Path(found).resolve() == own.resolve()):
+        return name
+    return shlex.quote(str(own))
+
+
 @contextmanager
 def continued_by(*extra: str, without: Sequence[str] = ()) -> Iterator[None]:
     """Within the block, Ctrl-C tells with which command line to continue.
@@ -171,6 +185,6 @@ def continued_by(*extra: str, without: Sequence[str] = ()) -> Iterator[None]:
         yield
     except KeyboardInterrupt as stop:
         present = [word for word in sys.argv[1:] if word not in without]
-        words = ["segmed", *present, *(word for word in extra if word not in present)]
+        words = [program(), *present, *(word for word in extra if word not in present)]
         stop.add_note(f"continue with: {shlex.join(words)}")
         raise

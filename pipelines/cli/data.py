@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from pipelines.cli.arguments import require_any, require_manifest, require_out_file
-from pipelines.cli.console import DONE_WITH_FAILURES, JsonOption, counting, emit, table
+from pipelines.cli.console import DONE_WITH_FAILURES, JsonOption, counting, emit, program, table
 from pipelines.cli.manifest_build import build
 
 ManifestArgument = Annotated[Path, typer.Argument(metavar="M.json", help="The manifest.")]
@@ -64,7 +65,8 @@ def scan(
     lines.append(f"{len(audits)} series: {usable} usable, {len(refused)} refused")
     if sort_into is not None:
         placed = sort_series(audits, sort_into)
-        lines.append(f"{sort_into}: {len(placed)} series; next: segmed manifest build {sort_into}")
+        words = f"{program()} manifest build {shlex.quote(str(sort_into))} -o set.json"
+        lines.append(f"{sort_into}: {len(placed)} series; next: {words}")
     for row, audit in zip(rows, audits, strict=True):
         row["offending"] = [str(path) for path in audit.offending]
     emit(rows, lines, as_json=as_json)
@@ -191,7 +193,11 @@ def plan(
     lines += [guess.line for guess in guesses if guess.subject != "sides"]
     emit(
         {**facts, "guesses": [asdict(guess) for guess in guesses]},
-        [*lines, f"next: segmed train {manifest_path} --plan {out} --model unet"],
+        [
+            *lines,
+            f"next: {program()} train {shlex.quote(str(manifest_path))} "
+            f"--plan {shlex.quote(str(out))} --model unet",
+        ],
         as_json=as_json,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.arguments import require_any, require_out_file
-from pipelines.cli.console import JsonOption, counting, emit
+from pipelines.cli.console import JsonOption, counting, emit, program
 
 
 def build(
@@ -156,7 +157,7 @@ def build(
             *[guess.line for guess in guesses],
             f"{out}: {counts['training']} training and {counts['test']} test cases, "
             f"{len(manifest.folds)} folds, labels {_shown(labels)}",
-            f"next: segmed manifest check {out}",
+            f"next: {program()} manifest check {shlex.quote(str(out))}",
         ],
         as_json=as_json,
     )

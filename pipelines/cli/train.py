@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +25,7 @@ from pipelines.cli.console import (
     counting,
     emit,
     note,
+    program,
     table,
 )
 from pipelines.cli.data import ManifestArgument
@@ -151,7 +153,8 @@ def train(
         [
             f"held-out Dice {mean:.3f} over {contestant.table['case'].nunique()} cases",
             f"package: {contestant.package_dir}",
-            f"next: segmed predict IMAGE --model {contestant.package_dir} -o out",
+            f"next: {program()} predict IMAGE -o out --model "
+            f"{shlex.quote(str(contestant.package_dir))}",
         ],
         as_json=as_json,
     )

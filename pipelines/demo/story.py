@@ -7,9 +7,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
-from pipelines.cli.console import note, plain, say
+from pipelines.cli.console import note, plain, program, say
 from pipelines.comparing.jobs import Request, require_enough_time
 from pipelines.comparing.resources import resources_for
 from pipelines.comparing.training_job import is_done
@@ -201,8 +202,8 @@ def _lines(summary: Mapping[str, Any]) -> list[str]:
         f"runs and model: {tracking}",
         "",
         "to try next:",
-        f"  mlflow ui --backend-store-uri {tracking}",
-        f"  MLFLOW_TRACKING_URI={tracking} segmed predict {source} "
+        f"  {program('mlflow')} ui --backend-store-uri {quote(tracking)}",
+        f"  MLFLOW_TRACKING_URI={quote(tracking)} {program()} predict {quote(str(source))} "
         f"--model {summary['model']} -o predictions",
-        "  segmed manifest build --help        # your own images",
+        f"  {program()} manifest build --help        # your own images",
     ]

@@ -112,7 +112,14 @@ def lanes_wide(request: Request) -> Flow[[Request], dict[str, Any]]:
     """The flow with as many workers as the request has lanes."""
     count = len(choose_lanes(request.side_by_side, request.settings.device).devices)
     runner: Any = ThreadPoolTaskRunner(max_workers=count)  # Prefect's own types refuse its runner
-    return compare.with_options(task_runner=runner)
+    return compare.with_options(task_runner=runner, flow_run_name=run_name(request))
+
+
+def run_name(request: Request) -> str:
+    """Name of a comparison's run on Prefect's pages: set, models and folds."""
+    models, folds = len(request.architectures), len(request.folds)
+    named = "-".join(request.architectures) if models <= 3 else f"{models}-models"
+    return f"{request.manifest_path.stem}-{named}-{folds}-fold{'s'[: folds > 1]}"
 
 
 @task(cache_policy=NO_CACHE)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.tracking.address import tracking_uri, without_password
 from segmed.errors import PackageError, UsageError
 from segmed.package.card import checked_card, read_card
 from segmed.plan import Plan
@@ -189,7 +190,11 @@ def one_version(
             return entry
     if not known:
         listed = ", ".join(names) or "none"
-        raise UsageError(f"no model {name!r} is registered: known are {listed}")
+        where = without_password(tracking_uri(Path()))
+        raise UsageError(
+            f"no model {name!r} is registered in {where}: known are {listed}; run this in the "
+            "folder of that database, or name another by MLFLOW_TRACKING_URI"
+        )
     have = sorted({*(v.version for v in known), *(a for v in known for a in v.aliases)})
     raise UsageError(f"model {name!r} has no {selector!r}: known are {', '.join(have)}")
 

@@ -60,6 +60,7 @@ def test_images_without_a_spacing_are_reported_in_pixels() -> None:
     assert "HD95 px" in page
     visible = page[page.index("<main") : page.index('id="case-data"')]
     assert " mm" not in visible
+    assert ">mm<" not in visible
     assert "patient's right" not in page
 
 
