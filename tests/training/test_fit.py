@@ -151,8 +151,9 @@ def test_preparation_is_not_paid_from_the_budget(
     results = list(start(manifest, slow, tmp_path / "out", tmp_path / "cache"))
     waited = time.monotonic() - begin
     phases = sum(sum(result.phases_s.values()) for result in results)
-    assert results[-1].seconds == pytest.approx(phases, abs=1.0)
-    assert waited > results[-1].seconds + 1.5
+    unpaid = waited - results[-1].seconds
+    assert unpaid > 0.5
+    assert results[-1].seconds == pytest.approx(phases, abs=unpaid / 2)
 
 
 def test_nan_loss_names_the_cases(
