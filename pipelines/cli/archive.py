@@ -147,8 +147,9 @@ def segment(
         outcomes = [asdict(outcome) for outcome in preview(job)]
         emit(outcomes, _foretold(outcomes), as_json=as_json)
         return
-    with continued_by(), counting_up(_told) as show:
-        record = _on_cluster(job) if cluster else run_archive(job, show)
+    with continued_by(), counting_up(_told, unit="studies") as show:
+        total = show.expect if show.is_bar and limit is None else None
+        record = _on_cluster(job) if cluster else run_archive(job, show, on_total=total)
     models = map(_model_line, record["models"])
     lines = [
         *_lines(record["outcomes"]),

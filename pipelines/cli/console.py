@@ -11,16 +11,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import typer
+
+from pipelines.cli.bars import counting_bar, is_terminal
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 T = TypeVar("T")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document, for machines.")]
 """The option that every command has."""
-
-BAR_COLUMNS = 30
 
 DONE, DONE_WITH_FAILURES, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses."""
@@ -80,85 +83,108 @@ def tracked(
     """Pass items on, with a bar on a terminal and a line each elsewhere, both on stderr.
 
     Args:
-        items: What is waited for.
-        describe: What is said of each.
-        total: How many there will be.
-        unit: What they are, for the rate.
+        items: Items that take time to come.
+        describe: Line about an item.
+        total: Number of items.
+        unit: Name of the items, for the rate.
     """
-    begun = time.perf_counter()
-
-    def standing(done: int) -> str:
-        rate = done / max(time.perf_counter() - begun, 1e-9)
-        return f"{done} of {total}, {rate:.2f} {unit}/s"
-
-    if not sys.stderr.isatty():
-        for done, item in enumerate(items, 1):
-            note(f"{describe(item)} ({standing(done)})")
+    with counting_up(describe, total=total, unit=unit) as show:
+        for item in items:
+            show(item)
             yield item
-        return
-    from rich.console import Console
-    from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task("starting", total=total)
-        for done, item in enumerate(items, 1):
-            bar.update(task, advance=1, description=standing(done))
-            bar.console.print(describe(item), markup=False, highlight=False)
-            yield item
+
+class Counter(Generic[T]):
+    """Shows items as they come: on a terminal a bar, elsewhere a line each.
+
+    Args:
+        describe: Line about an item; empty for those that are only counted.
+        total: Number of items, if known.
+        unit: Name of the items, for the rate.
+        bar: The bar on a terminal.
+    """
+
+    def __init__(
+        self, describe: Callable[[T], str], total: int | None, unit: str, bar: Progress | None
+    ) -> None:
+        self._describe, self._total, self._unit, self._bar = describe, total, unit, bar
+        self._begun, self._done = time.perf_counter(), 0
+        self._task = bar.add_task("starting", total=total, count="") if bar else None
+        self.expect(total)
+
+    @property
+    def is_bar(self) -> bool:
+        """True on a terminal, where a total is of use."""
+        return self._bar is not None
+
+    def expect(self, total: int | None) -> None:
+        """Set the number of items, once it is known; any thread may call."""
+        self._total = total
+        self._show()
+
+    def __call__(self, item: T) -> None:
+        """Count one item."""
+        self._done += 1
+        self._show()
+        line = self._describe(item)
+        if line and self._bar is not None:
+            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        elif line:
+            note(f"{line} ({self._count}, {self._rate})")
+
+    @property
+    def _count(self) -> str:
+        return f"{self._done} met" if self._total is None else f"{self._done} of {self._total}"
+
+    @property
+    def _rate(self) -> str:
+        rate = self._done / max(time.perf_counter() - self._begun, 1e-9)
+        return f"{rate:.2f} {self._unit}/s"
+
+    def _show(self) -> None:
+        if self._bar is not None and self._task is not None:
+            rate = self._rate if self._done else "starting"
+            self._bar.update(
+                self._task,
+                completed=self._done,
+                total=self._total,
+                count=self._count,
+                description=rate,
+            )
 
 
 @contextmanager
-def counting_up(describe: Callable[[Any], str]) -> Iterator[Callable[[Any], None]]:
-    """What shows items whose number nobody knows: a count on a terminal, a line each elsewhere.
-
-    Args:
-        describe: What is said of an item; empty for those that are only counted.
-    """
-    begun, met = time.perf_counter(), 0
-    if not sys.stderr.isatty():
-
-        def tell(item: Any) -> None:
-            nonlocal met
-            met += 1
-            if line := describe(item):
-                note(f"{line} ({met} met, {met / (time.perf_counter() - begun):.2f} a second)")
-
-        yield tell
+def counting_up(
+    describe: Callable[[T], str], *, total: int | None = None, unit: str = "items"
+) -> Iterator[Counter[T]]:
+    """A `Counter` within the block; its arguments are the same."""
+    if not is_terminal():
+        yield Counter(describe, total, unit, None)
         return
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("starting", total=None)
-
-        def show(item: Any) -> None:
-            nonlocal met
-            met += 1
-            rate = met / (time.perf_counter() - begun)
-            bar.update(task, description=f"{met} met, {rate:.2f} a second")
-            if line := describe(item):
-                bar.console.print(line, markup=False, highlight=False)
-
-        yield show
+    with counting_bar() as bar:
+        yield Counter(describe, total, unit, bar)
 
 
-def counting(title: str) -> Callable[[int, int], None]:
+@contextmanager
+def counting(title: str) -> Iterator[Callable[[int, int], None]]:
     """A progress callback (done, total): a bar on a terminal, a line at each tenth elsewhere."""
     last = -1
 
-    def show(done: int, total: int) -> None:
+    def tell(done: int, total: int) -> None:
         nonlocal last
         tenth = 10 * done // max(total, 1)
-        if sys.stderr.isatty():
-            end = done >= total
-            bar = "#" * (BAR_COLUMNS * done // max(total, 1))
-            typer.echo(f"\r{title}: [{bar:<{BAR_COLUMNS}}] {done} of {total}", err=True, nl=end)
-        elif tenth != last:
+        if tenth != last:
             note(f"{title}: {done} of {total}")
         last = tenth
 
-    return show
+    if not is_terminal():
+        yield tell
+        return
+    with counting_bar() as bar:
+        task = bar.add_task(title, total=None, count="")
+        yield lambda done, total: bar.update(
+            task, completed=done, total=total, count=f"{done} of {total}"
+        )
 
 
 def program(name: str = "segmed") -> str:

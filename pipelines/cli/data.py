@@ -91,7 +91,8 @@ def check(
     from segmed.manifest import write_clean as write_clean_manifest
 
     manifest = read_manifest(manifest_path)
-    faults = check_manifest(manifest, workers=workers, progress=counting("checked"))
+    with counting("checked") as show:
+        faults = check_manifest(manifest, workers=workers, progress=show)
     errors = [fault for fault in faults if fault.severity == "error"]
     cases = len(manifest.training) + len(manifest.test)
     rows = [
@@ -167,16 +168,17 @@ def plan(
     resources = resources_for(Budget.parse(budget), device) if budget else None
     wish: Literal[2, 3] | None = None if spatial_dims is None else (2 if spatial_dims == 2 else 3)
     manifest = read_manifest(manifest_path)
-    made = make_plan(
-        manifest,
-        spatial_dims=wish,
-        memory_gb=memory_gb or memory_for(device),
-        size=size_for(size, device),
-        bias_correction=bias_correction,
-        flips=_axes_named(flips),
-        resources=resources,
-        progress=counting("looked at"),
-    )
+    with counting("looked at") as show:
+        made = make_plan(
+            manifest,
+            spatial_dims=wish,
+            memory_gb=memory_gb or memory_for(device),
+            size=size_for(size, device),
+            bias_correction=bias_correction,
+            flips=_axes_named(flips),
+            resources=resources,
+            progress=show,
+        )
     write_plan(made, out)
     facts = {
         "plan": str(out),

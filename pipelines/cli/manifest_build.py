@@ -135,7 +135,8 @@ def build(
     if named_later and names:
         manifest = rename_labels(manifest, names)
     manifest = state_modalities(manifest, _modalities_named(modality))
-    census = census_lines(manifest, progress=counting("labels counted"))
+    with counting("labels counted") as show:
+        census = census_lines(manifest, progress=show)
     write_manifest(rebase(manifest, out.resolve().parent), out)
     guesses = guesses_of(manifest)
     counts = {"training": len(manifest.training), "test": len(manifest.test)}

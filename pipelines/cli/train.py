@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shlex
 from dataclasses import asdict, replace
@@ -24,7 +23,6 @@ from pipelines.cli.console import (
     continued_by,
     counting,
     emit,
-    note,
     program,
     table,
 )
@@ -129,17 +127,14 @@ def train(
     resources = resources_for(time, device)
     plan_path = settle_plan(manifest_path, plan, out, resources=resources, device=device)
     job = replace(job, plan_path=plan_path)
+    from pipelines.cli.display import shown_trainings
     from pipelines.comparing import steps
-    from pipelines.comparing.progress import epoch_line, progress, title_of
 
-    progress.setLevel(logging.INFO)
     if int(os.environ.get("RANK", "0")) > 0:
         _train_along(job)
         return
-    with continued_by("--resume"):
-        contestant = steps.train_alone(
-            job, on_epoch=lambda result: note(epoch_line(title_of(job), result, job.budget))
-        )
+    with continued_by("--resume"), shown_trainings():
+        contestant = steps.train_alone(job)
     mean = float(contestant.table["dice"].mean())
     emit(
         {
@@ -246,10 +241,11 @@ def compare(
     )
     request = replace(request.of_size(size), side_by_side=side_by_side)
     require_enough_time(request, lanes=side_by_side)
+    from pipelines.cli.display import shown_trainings
     from pipelines.flows.compare import lanes_wide
     from pipelines.flows.runner import run_flow
 
-    with continued_by(without=("--fresh",)):
+    with continued_by(without=("--fresh",)), shown_trainings():
         record = run_flow(lanes_wide(request), request)
     rows = [
         {
@@ -308,14 +304,15 @@ def evaluate(
     ensure_index(predictions)
     named = labels_of(labels, references)
     shown = images_of(images, sorted(label_files(references))) if images else {}
-    scored = compare_folders(
-        predictions,
-        references,
-        labels=named,
-        manifest=manifest_of(labels),
-        tolerance_mm=tolerance_mm,
-        progress=counting("scored"),
-    )
+    with counting("scored") as count:
+        scored = compare_folders(
+            predictions,
+            references,
+            labels=named,
+            manifest=manifest_of(labels),
+            tolerance_mm=tolerance_mm,
+            progress=count,
+        )
     scores, odd = scored.table, stray_lines(scored.strays)
     if beside := passed_over(references):
         names = ", ".join(path.name for path in beside[:3]) + (", ..." if len(beside) > 3 else "")

@@ -13,6 +13,7 @@ from segmed.errors import UsageError, unknown_name
 from segmed.manifest import LabelClass, Manifest, read_manifest
 from segmed.models.names import list_models
 from segmed.plan import read_plan, write_plan
+from segmed.plan.networks import size_of
 from segmed.plan.resources import Resources
 from segmed.training import Budget
 from segmed.training.settings import Settings
@@ -119,18 +120,18 @@ class Request:
     def of_size(self, size: str | None) -> Request:
         """The same request with another size of networks.
 
+        A comparison that goes on keeps its plan, see `settle_plan`; one that starts anew makes a
+        plan of this size.
+
         Raises:
-            UsageError: There is no such size; or a plan stands, which has its own, and the request
-                does not resume what was begun with this size.
+            UsageError: There is no such size; or a plan is named, which has its own.
         """
         if size is not None:
             size_for(size, self.settings.device)  # an unknown name is refused now
-        place = self.plan_path or self.out_dir / "plan.yaml"
-        is_begun = self.plan_path is None and place.exists()
-        if size and (self.plan_path or (is_begun and not self.settings.resume)):
+        if size and self.plan_path:
             raise UsageError(
-                f"--size {size} is for a plan to be made, and {place} is used: leave out --size, "
-                "or choose another --out and no --plan"
+                f"--size {size} is for a plan to be made, and {self.plan_path} is used: leave out "
+                "--size or --plan"
             )
         return replace(self, size=size)
 
@@ -201,6 +202,7 @@ def settle_plan(
     size: str | None = None,
     resources: Resources | None = None,
     device: str = "cpu",
+    is_fresh: bool = False,
 ) -> Path:
     """The plan to use: the one that was named, the one in `out_dir`, or a new one there.
 
@@ -208,10 +210,12 @@ def settle_plan(
         manifest_path: The manifest.
         plan_path: The plan that was named, if one was.
         out_dir: Folder of the comparison.
-        size: Size of the networks of a plan that is made.
+        size: Size of the networks of a plan that is made; a plan of another size in `out_dir` is
+            used with a remark.
         resources: Time and device of one training, for a plan that is made; a plan that was made
             for another time is used with a remark.
         device: Device of the trainings; decides size and memory of a plan that is made.
+        is_fresh: All is trained anew: a plan of another size in `out_dir` is replaced.
 
     Raises:
         ManifestError: The manifest cannot be read.
@@ -219,7 +223,8 @@ def settle_plan(
     """
     manifest = read_manifest(manifest_path)
     place = plan_path or out_dir / "plan.yaml"
-    if plan_path is None and not place.exists():
+    remark = "" if plan_path else _remark_on_size(place, size)
+    if plan_path is None and (not place.exists() or (is_fresh and remark)):
         from segmed.plan import make_plan  # noqa: PLC0415 - reads images
 
         plan = make_plan(
@@ -230,6 +235,8 @@ def settle_plan(
         )
         out_dir.mkdir(parents=True, exist_ok=True)
         write_plan(plan, place)
+    elif remark:
+        progress.warning("%s", remark)
     plan = read_plan(place)
     ours = [(label.name, label.value) for label in manifest.labels]
     theirs = [(label.name, label.value) for label in plan.labels]
@@ -241,6 +248,20 @@ def settle_plan(
     if remark := remark_on_budget(plan, resources):
         progress.warning("%s: %s", place, remark)
     return place
+
+
+def _remark_on_size(place: Path, size: str | None) -> str:
+    """A sentence for a plan whose networks have another size than was asked for."""
+    if size is None or not place.exists():
+        return ""
+    planned = size_of(read_plan(place).networks)
+    if planned == size:
+        return ""
+    return (
+        f"--size {size} is not used: {place} was made with {planned or 'other'} networks and is "
+        "kept, since the comparison in this folder goes on; give --fresh to train all anew, or "
+        "another --out"
+    )
 
 
 def check_job(job: TrainJob) -> None:

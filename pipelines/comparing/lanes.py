@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import queue
@@ -15,6 +16,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from pipelines.comparing.jobs import TrainJob
+from pipelines.comparing.progress import REPORT, progress, report
 from segmed.errors import SegmedError, TrainingError, UsageError
 from segmed.training import EpochResult
 
@@ -64,7 +66,8 @@ class Lanes:
             raise KeyboardInterrupt("stopped before it began")
         job = replace(job, settings=replace(job.settings, device=device))
         ours, theirs = FRESH.Pipe(duplex=False)
-        child = FRESH.Process(target=_run, args=(job, self.threads, theirs))
+        level = progress.getEffectiveLevel()
+        child = FRESH.Process(target=_run, args=(job, self.threads, theirs, level))
         child.start()
         theirs.close()
         self._children.add(child)
@@ -121,6 +124,9 @@ def _follow(messages: Connection, on_epoch: OnEpoch, name: str) -> None:
             ) from None
         if kind == "epoch":
             on_epoch(content)
+        elif kind == "progress":
+            line, state, level = content
+            report(line, state, level=level)
         elif kind == "failed":
             raise content
         elif kind == "stopped":
@@ -129,23 +135,43 @@ def _follow(messages: Connection, on_epoch: OnEpoch, name: str) -> None:
             return
 
 
-def _run(job: TrainJob, threads: int, messages: Connection) -> None:
-    """What the child does."""
+class _ToParent(logging.Handler):
+    """Sends log records to the process that started this one, which logs them."""
+
+    def __init__(self, messages: Connection) -> None:
+        super().__init__()
+        self._messages = messages
+        self._turn = threading.Lock()  # threads that read cases log, too
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send line, state and level."""
+        self.send("progress", (record.getMessage(), getattr(record, REPORT, None), record.levelno))
+
+    def send(self, kind: str, content: Any) -> None:
+        """Send a message, if the parent still listens."""
+        with self._turn, suppress(BrokenPipeError):
+            self._messages.send((kind, content))
+
+
+def _run(job: TrainJob, threads: int, messages: Connection, level: int) -> None:
+    """Train in the child process."""
     import torch  # noqa: PLC0415 - the child's own
 
     from pipelines.comparing.training_job import train_and_keep  # noqa: PLC0415 - takes seconds
 
     torch.set_num_threads(threads)
+    parent = _ToParent(messages)
+    logging.getLogger().addHandler(parent)
+    progress.setLevel(level)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        train_and_keep(job, lambda result: messages.send(("epoch", result)))
+        train_and_keep(job, lambda result: parent.send("epoch", result))
         word: tuple[str, Any] = ("done", None)
     except SegmedError as error:
         word = ("failed", type(error)(str(error)))
     except KeyboardInterrupt as stop:
         word = ("stopped", str(stop))
-    with suppress(BrokenPipeError):
-        messages.send(word)
+    parent.send(*word)
 
 
 def _end_with_parent() -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from pipelines.comparing.cross_validation import join_folds
 from pipelines.comparing.jobs import Request, TrainJob
 from pipelines.comparing.lanes import Lanes
+from pipelines.comparing.progress import report_kept
 from pipelines.comparing.training_job import (
     OnEpoch,
     is_done,
@@ -80,29 +81,25 @@ def train_and_score(job: TrainJob, log: RunLog, on_epoch: OnEpoch | None = None)
 
     if not (job.settings.resume and is_done(job)):
         train_and_keep(job, told)
+    else:
+        report_kept(job)
     return kept_contestant(job, log)
 
 
-def train_apart(
-    job: TrainJob, log: RunLog, lanes: Lanes, on_epoch: OnEpoch, held: HeldDevice
-) -> Contestant:
+def train_apart(job: TrainJob, log: RunLog, lanes: Lanes, held: HeldDevice) -> Contestant:
     """`train_and_score` in a process of its own, on a device that is free; tracked from here.
 
     Args:
         job: What to train.
         log: Its run.
         lanes: Where.
-        on_epoch: Called with each epoch's result.
         held: Keeps others off a device; given its name.
     """
-
-    def told(result: EpochResult) -> None:
-        log.epoch(result)
-        on_epoch(result)
-
     if not (job.settings.resume and is_done(job)):
         with lanes.device() as device, held(device):
-            lanes.train(job, device, told)
+            lanes.train(job, device, log.epoch)
+    else:
+        report_kept(job)
     return kept_contestant(job, log)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipelines.comparing.held_out import held_out_scores, keep_scores
 from pipelines.comparing.jobs import TrainJob
-from pipelines.comparing.progress import scoring_lines, title_of
+from pipelines.comparing.progress import TrainingProgress
 from segmed.comparison import Contestant
 from segmed.evaluation import Evaluated, score_cases
 from segmed.inference import Predictor
@@ -25,6 +25,7 @@ from segmed.package import ModelPackage
 from segmed.plan import plan_hash, read_plan
 from segmed.report.legends import legend_of_set
 from segmed.training import EpochResult, fit
+from segmed.training.checkpoint import LAST
 
 OnEpoch = Callable[[EpochResult], None]
 
@@ -62,8 +63,25 @@ def unusual_settings(job: TrainJob) -> dict[str, Any]:
 
 
 def train_and_keep(job: TrainJob, on_epoch: OnEpoch) -> None:
-    """Train a job and score its held-out cases; all that comes of it are files in its folder."""
+    """Train a job and score its held-out cases; all that comes of it are files in its folder.
+
+    Args:
+        job: The training.
+        on_epoch: Called with each epoch's result, for tracking; progress is logged here.
+    """
     (job.run_dir / "contestant.json").unlink(missing_ok=True)
+    is_resumed = job.settings.resume and (job.run_dir / LAST).exists()
+    shown = TrainingProgress(job, is_resumed=is_resumed)
+    try:
+        _train(job, shown, on_epoch)
+        table = _score(job, shown).table
+    except BaseException:
+        shown.failed()
+        raise
+    shown.scored(float(table["dice"].mean()), int(table["case"].nunique()))
+
+
+def _train(job: TrainJob, shown: TrainingProgress, on_epoch: OnEpoch) -> None:
     for result in fit(
         read_manifest(job.manifest_path),
         read_plan(job.plan_path),
@@ -72,12 +90,13 @@ def train_and_keep(job: TrainJob, on_epoch: OnEpoch) -> None:
         budget=job.budget,
         out_dir=job.run_dir,
         settings=job.fit_settings,
+        on_prepared=shown.prepared,
     ):
+        shown.epoch(result)
         on_epoch(result)
-    _score(job)
 
 
-def _score(job: TrainJob) -> Evaluated:
+def _score(job: TrainJob, shown: TrainingProgress) -> Evaluated:
     manifest = read_manifest(job.manifest_path)
     cases = manifest.split(job.fold)[1]
     package = ModelPackage.load(job.run_dir / "package")
@@ -86,7 +105,7 @@ def _score(job: TrainJob) -> Evaluated:
         manifest,
         cases,
         out_dir=job.run_dir / "predictions",
-        progress=scoring_lines(title_of(job), len(cases)),
+        progress=shown.scoring(len(cases)),
     )
     write_table(evaluated.table, job.run_dir / "scores.parquet")
     unit = legend_of_set(manifest).unit

@@ -11,6 +11,7 @@ from shlex import quote
 from typing import Any
 
 from pipelines.cli.console import note, plain, program, say
+from pipelines.cli.display import shown_trainings
 from pipelines.comparing.jobs import Request, require_enough_time
 from pipelines.comparing.resources import resources_for
 from pipelines.comparing.training_job import is_done
@@ -68,7 +69,8 @@ def run_demo(out_dir: Path, budget_s: float | None, quick: bool, as_json: bool) 
     require_enough_time(request)
     _foretell(request, quick)
     _check_sample()
-    record = run_flow(compare, _without_repeated_registration(request))
+    with shown_trainings():
+        record = run_flow(compare, _without_repeated_registration(request))
     source = make_archive(read_manifest(MANIFEST), out_dir / "archive_source")
     champion = f"models:/{MODEL_NAME}@champion"
     note(f"archive: {source} with {champion}")

@@ -58,6 +58,7 @@ def plan_for(request: Request) -> Path:
         request.plan_path,
         request.out_dir,
         size=request.size,
+        is_fresh=not request.settings.resume,
         resources=resources_for(each, request.settings.device, cores=lanes.threads),
         device=request.settings.device,
     )

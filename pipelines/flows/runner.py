@@ -11,11 +11,9 @@ from typing import Any, ParamSpec, TypeVar
 from prefect import Flow
 from prefect.server.api.server import SubprocessASGIServer
 
+from pipelines.comparing.progress import progress
 from segmed.errors import SegmedError
 from segmed.io.full_disk import is_full_disk
-
-PROGRESS = "segmed.progress"
-"""Logger of what somebody who waits wants to see."""
 
 INTERRUPT = "aborted by an interrupt signal"
 """Words of Prefect's records about a run that was stopped."""
@@ -33,7 +31,8 @@ def run_flow(flow: Flow[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         kwargs: Its named arguments.
     """
     _ShieldedServer()  # Prefect takes this one where no server is named
-    logging.getLogger(PROGRESS).setLevel(logging.INFO)
+    if progress.level == logging.NOTSET:  # a display has set its own
+        progress.setLevel(logging.INFO)
     logging.getLogger("segmed").setLevel(os.environ.get("PREFECT_LOGGING_LEVEL", "INFO"))
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(without_expected_tracebacks)

@@ -10,37 +10,27 @@ from prefect.cache_policies import NO_CACHE
 from pipelines.comparing import steps
 from pipelines.comparing.jobs import TrainJob, check_job
 from pipelines.comparing.lanes import Lanes
-from pipelines.comparing.progress import epoch_line, progress, title_of
 from pipelines.flows.gpu_slot import device_slot
 from pipelines.tracking.runs import ParentLog, comparison
 from segmed.comparison import Contestant
 from segmed.manifest import read_manifest
 from segmed.plan import read_plan
-from segmed.training import EpochResult
 
 
 @task(cache_policy=NO_CACHE)
 def train_fold(job: TrainJob, parent: ParentLog) -> Contestant:
     """One child run: training, held-out scores, package."""
-
-    def show(result: EpochResult) -> None:
-        progress.info("%s", epoch_line(title_of(job), result, job.budget))
-
     params = steps.job_params(job, read_plan(job.plan_path))
     with parent.child(job.architecture, job.fold, params=params) as log:
-        return steps.train_and_score(job, log, show)
+        return steps.train_and_score(job, log)
 
 
 @task(cache_policy=NO_CACHE)
 def train_in_lane(job: TrainJob, parent: ParentLog, lanes: Lanes) -> Contestant:
     """`train_fold` in a process of its own, so that several run side by side."""
-
-    def show(result: EpochResult) -> None:
-        progress.info("%s", epoch_line(title_of(job), result, job.budget))
-
     params = steps.job_params(job, read_plan(job.plan_path))
     with parent.child(job.architecture, job.fold, params=params) as log:
-        return steps.train_apart(job, log, lanes, show, device_slot)
+        return steps.train_apart(job, log, lanes, device_slot)
 
 
 @flow(name="train", validate_parameters=False)

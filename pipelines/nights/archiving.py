@@ -151,13 +151,17 @@ def _asked(job: ArchiveJob) -> tuple[tuple[str, ...], str | None, str | None, bo
 
 
 def run_archive(
-    job: ArchiveJob, on_outcome: Callable[[StudyOutcome], None] | None = None
+    job: ArchiveJob,
+    on_outcome: Callable[[StudyOutcome], None] | None = None,
+    *,
+    on_total: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Segment the archive; writes `model.json` beside `outcomes.json`.
 
     Args:
         job: What to do.
         on_outcome: Called with each outcome as it comes.
+        on_total: Called with the number of studies, once a folder is counted.
 
     Returns:
         The models, with version and hash, every outcome, and the drift watch's rows.
@@ -185,6 +189,7 @@ def run_archive(
             table=job.table,
             names=job.names,  # type: ignore[arg-type]  # checked when the job was made
         ),
+        on_total=on_total,
     ):
         outcomes.append(asdict(outcome))
         log_outcome(outcome)

@@ -20,7 +20,7 @@ from segmed.archive.sniff import Kind, form_of_image, has_pages, kind_of
 from segmed.archive.study import NotImage, Study, content_hash
 from segmed.errors import UsageError
 from segmed.inference.fault import Fault
-from segmed.inference.selection import choose_series
+from segmed.inference.selection import Choice, choose_series
 from segmed.io.channel_files import CaseFiles, group_channels
 from segmed.io.dicom.grouping import SeriesIndex
 from segmed.io.dicom.series import SeriesAudit
@@ -71,6 +71,24 @@ class FolderSource:
         Raises:
             UsageError: `root` is no folder.
         """
+        for item in self._units():
+            if isinstance(item, CaseFiles):
+                yield self._volume_study(item)
+            elif isinstance(item, Choice):
+                yield self._dicom_study(item.audits, item.fault)
+            else:
+                yield item
+
+    def count(self) -> int:
+        """Number of studies that `studies` gives, found without reading any image.
+
+        Raises:
+            UsageError: `root` is no folder.
+        """
+        return sum(not isinstance(item, NotImage) for item in self._units())
+
+    def _units(self) -> Iterator[CaseFiles | Choice | Study | NotImage]:
+        """Units of work before their content is hashed; a study where a place cannot be opened."""
         if not self.root.is_dir():
             raise UsageError(f"{self.root} is no folder; give the folder that holds the archive")
         scratch = scratch_folder()
@@ -78,7 +96,7 @@ class FolderSource:
         try:
             yield from self._walk(self.root, index)
             for audits in index.studies():
-                yield from self._dicom_studies(audits)
+                yield from self._choices(audits)
             yield from self._others(index.passed_over)
         finally:
             index.close()
@@ -86,7 +104,7 @@ class FolderSource:
 
     def _walk(
         self, folder: Path, index: SeriesIndex, linked: set[Path] | None = None
-    ) -> Iterator[Study | NotImage]:
+    ) -> Iterator[CaseFiles | Study | NotImage]:
         """The volumes of a tree; DICOM files go into the index.
 
         Args:
@@ -124,7 +142,7 @@ class FolderSource:
                 others.append(path)
         beside = _voxel_files(volumes)
         yield from self._others(path for path in others if path not in beside)
-        yield from self._volume_studies([path for path in volumes if path not in beside])
+        yield from self._cases([path for path in volumes if path not in beside])
         for path in folders:
             yield from self._enter(path, index, linked)
 
@@ -140,7 +158,7 @@ class FolderSource:
 
     def _enter(
         self, path: Path, index: SeriesIndex, linked: set[Path]
-    ) -> Iterator[Study | NotImage]:
+    ) -> Iterator[CaseFiles | Study | NotImage]:
         """Go through a folder inside, unless it is skipped or a second link leads there."""
         place = _real(path)
         if path.is_symlink():
@@ -155,12 +173,12 @@ class FolderSource:
             return
         yield from self._walk(path, index, linked)
 
-    def _volume_studies(self, volumes: Sequence[Path]) -> Iterator[Study]:
+    def _cases(self, volumes: Sequence[Path]) -> Iterator[CaseFiles]:
         if self.query.asks_of_headers:
             return
         for case in group_channels(volumes, self.num_channels):
             if self._is_recent(case.files):
-                yield self._volume_study(case)
+                yield case
 
     def _volume_study(self, case: CaseFiles) -> Study:
         paths = case.files
@@ -181,7 +199,7 @@ class FolderSource:
             source_name=mirrored(paths[0].parent.relative_to(self.root), case.case),
         )
 
-    def _dicom_studies(self, audits: Sequence[SeriesAudit]) -> Iterator[Study | NotImage]:
+    def _choices(self, audits: Sequence[SeriesAudit]) -> Iterator[Choice | NotImage]:
         wanted = self.query.select(audits)
         images = []
         for audit in audits:
@@ -195,7 +213,7 @@ class FolderSource:
         for choice in choose_series(images, self.rules, num_channels=self.num_channels):
             for path, why in choice.left_out:
                 yield NotImage(self._place(path), why)
-            yield self._dicom_study(choice.audits, choice.fault)
+            yield choice
 
     def _dicom_study(self, audits: tuple[SeriesAudit, ...], fault: Fault | None) -> Study:
         files = tuple(tuple(audit.files) for audit in audits)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +28,7 @@ from segmed.archive.volumes import check_kind
 from segmed.archive.workers.engine import WorkerEngine
 from segmed.archive.workers.setup import Setup
 from segmed.archive.writing import STAGING, Writing, suffix_of
+from segmed.errors import SegmedError
 from segmed.inference import Predictor
 from segmed.io.output_names import check_names
 
@@ -95,6 +97,7 @@ def segment_archive(
     format: str = "nifti",
     delivery: Delivery | None = None,
     choices: Choices = DEFAULT_CHOICES,
+    on_total: Callable[[int], None] | None = None,
 ) -> Iterator[StudyOutcome]:
     """Segment every study of a source once, and say how each ended.
 
@@ -111,6 +114,8 @@ def segment_archive(
         format: `nifti`, `dicom-seg` or `rtstruct`.
         delivery: Where outputs are sent besides.
         choices: Limits and manners of the run.
+        on_total: Called in another thread with the number of studies, once a folder is counted;
+            never for a source that does not know it.
 
     Yields:
         One outcome for each study met, in the order in which they end.
@@ -140,6 +145,9 @@ def segment_archive(
     with Ledger(ledger_path or out_dir / LEDGER_FILE) as ledger:
         choices.patience.insist(lambda: reconcile(ledger, out_dir, out_dir / OUTPUTS, delivery))
         number = ledger.begin_run(model.hash)
+        source = _fitted(source, out_dir, model)
+        if on_total is not None and isinstance(source, FolderSource):
+            threading.Thread(target=_count, args=(source, on_total), daemon=True).start()
         try:
             yield from Run(
                 ledger=ledger,
@@ -147,7 +155,7 @@ def segment_archive(
                 names=OutputNames(ledger, out_dir, format, model.hash, choices.names),
                 settings=_settings(format, tta=tta),
                 model=model,
-                source=_fitted(source, out_dir, model),
+                source=source,
                 engine=_engine(crew, writing, results, ledger.suspects()),
                 results=results,
                 delivery=delivery,
@@ -220,6 +228,15 @@ def _foreseen(
         seconds=0.0,
         package=package,
     )
+
+
+def _count(source: FolderSource, on_total: Callable[[int], None]) -> None:
+    """Count the studies of a folder while the first ones are segmented.
+
+    What cannot be read ends the count without a word: the run itself reports it.
+    """
+    with suppress(SegmedError, OSError):
+        on_total(source.count())
 
 
 def _crew(predictor: Crew | Path | Sequence[Path]) -> Crew:

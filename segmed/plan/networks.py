@@ -6,7 +6,7 @@ stands in `tests/benchmarks/results`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -55,6 +55,9 @@ WIDTHS: dict[Size, dict[str, _Widths]] = {
 """`small` widths take about one CPU second a step of two 40x56x40 patches; U-Net++ and UNet 3+ work
 at full resolution with several nodes, so theirs are narrower."""
 
+FAMILIES = ("unet", "unetpp", "unet3plus", "deeplabv3plus")
+"""Architectures whose names are those of their entries in `WIDTHS`."""
+
 MAX_WIDTH: dict[int, int] = {2: 512, 3: 320}
 """Features at most, by spatial dimensions."""
 
@@ -62,6 +65,26 @@ MAX_WIDTH: dict[int, int] = {2: 512, 3: 320}
 def planned_widths(family: str, size: Size, topology: Topology, spatial_dims: int) -> list[int]:
     """Features of each level of one family of architectures, finest first."""
     return WIDTHS[size][family].of(len(topology.strides), MAX_WIDTH[spatial_dims])
+
+
+def size_of(networks: Mapping[str, NetworkPlan]) -> Size | None:
+    """Size of the networks of a plan, by the width of their finest level.
+
+    Args:
+        networks: The networks of a plan, by model name.
+
+    Returns:
+        The size; None if the widths are those of no size.
+    """
+    widths = {
+        name: network.options["widths"][0]
+        for name, network in networks.items()
+        if name in FAMILIES and network.options.get("widths")
+    }
+    for size, planned in WIDTHS.items():
+        if widths and all(planned[name].finest == width for name, width in widths.items()):
+            return size
+    return None
 
 
 def plan_networks(

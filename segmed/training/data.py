@@ -60,7 +60,12 @@ class Batch:
 
 
 def load_cases(
-    manifest: Manifest, cases: Sequence[Case], plan: Plan, cache_dir: Path
+    manifest: Manifest,
+    cases: Sequence[Case],
+    plan: Plan,
+    cache_dir: Path,
+    *,
+    on_case: Callable[[], None] | None = None,
 ) -> list[TrainingCase]:
     """Prepare cases, or take them from the cache, and keep them in memory.
 
@@ -69,6 +74,7 @@ def load_cases(
         cases: Which of its cases.
         plan: How they are prepared.
         cache_dir: Where prepared cases are kept.
+        on_case: Called after each case.
 
     Returns:
         The cases in order.
@@ -86,8 +92,13 @@ def load_cases(
             raise ManifestError(f"case {case.id} has no label: it cannot be trained on")
         return TrainingCase.of(case.id, image, label)
 
+    loaded: list[TrainingCase] = []
     with ThreadPoolExecutor(max_workers=2) as pool:
-        return list(pool.map(load, cases))
+        for case in pool.map(load, cases):
+            loaded.append(case)
+            if on_case is not None:
+                on_case()
+    return loaded
 
 
 def norms_of(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -67,6 +67,7 @@ def fit(
     budget: Budget,
     out_dir: Path,
     settings: Settings = Settings(),
+    on_prepared: Callable[[int, int], None] | None = None,
 ) -> Iterator[EpochResult]:
     """Train one architecture on one fold, and yield a result after each epoch.
 
@@ -83,6 +84,7 @@ def fit(
         budget: Time or epochs. Time counts once the cases are prepared.
         out_dir: Folder of this run.
         settings: Device, seed, resume and the like.
+        on_prepared: Called with cases prepared and cases in all, before the budget starts.
 
     Yields:
         One result an epoch.
@@ -104,7 +106,7 @@ def fit(
         run = _Run.start(
             manifest,
             plan,
-            FitRequest(architecture, fold, budget, out_dir, settings),
+            FitRequest(architecture, fold, budget, out_dir, settings, on_prepared),
             device=device,
             crew=crew,
             clock=clock,
@@ -169,7 +171,9 @@ class _Run:
         )
         require_memory(need, device, plan, batch_size=part)
         cache_dir = settings.cache_dir or job.out_dir.parent / "cache"
-        training = load_cases(manifest, inside, plan, cache_dir)
+        own = held_out if crew.leads else []  # the first process validates for all
+        ready = job.preparation_of(len(inside) + len(own))
+        training = load_cases(manifest, inside, plan, cache_dir, on_case=ready)
         torch.manual_seed(settings.seed)
         trainer = Trainer(
             job.architecture, plan, device=device, crew=crew, compiled=settings.compile
@@ -180,7 +184,7 @@ class _Run:
             plan=plan,
             trainer=trainer,
             steps=make_steps(trainer, training, crew=crew, seed=settings.seed),
-            held_out=load_cases(manifest, held_out, plan, cache_dir) if crew.leads else [],
+            held_out=load_cases(manifest, own, plan, cache_dir, on_case=ready),
             identity={
                 "architecture": job.architecture,
                 "fold": job.fold,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +45,31 @@ class Settings:
 
 @dataclass(frozen=True)
 class FitRequest:
-    """What `fit` was asked for."""
+    """Arguments of one call of `fit`.
+
+    Attributes:
+        architecture: Model name.
+        fold: Fold that is held out.
+        budget: Time or epochs.
+        out_dir: Folder of the run.
+        settings: Device, seed, resume and the like.
+        on_prepared: Called with cases prepared and cases in all.
+    """
 
     architecture: str
     fold: int
     budget: Budget
     out_dir: Path
     settings: Settings
+    on_prepared: Callable[[int, int], None] | None = None
+
+    def preparation_of(self, total: int) -> Callable[[], None]:
+        """Callback that reports one more of so many cases as prepared."""
+        report, done = self.on_prepared, count(1)
+        if report is None:
+            return lambda: None
+        report(0, total)
+        return lambda: report(next(done), total)
 
 
 @dataclass(frozen=True)

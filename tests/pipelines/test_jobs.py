@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pipelines.comparing.jobs import Request, TrainJob, require_enough_time, set
 from pipelines.comparing.steps import job_params
 from segmed.errors import UsageError
 from segmed.plan import read_plan
+from segmed.plan.networks import size_of
 from segmed.training import Budget, Settings
 
 
@@ -45,14 +47,35 @@ def test_size_decides_the_plan_that_is_made(tmp_path: Path) -> None:
     )
 
 
-def test_size_beside_a_plan_is_refused_unless_resumed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("begun", "asked"), [(None, "full"), ("full", "small")])
+def test_size_in_a_begun_folder_keeps_the_plan_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, begun: str | None, asked: str
+) -> None:
+    manifest, out = write_set(tmp_path / "set"), tmp_path / "out"
+    place = settle_plan(manifest, None, out, size=begun)
+    before = place.read_text()
+    with caplog.at_level(logging.WARNING, "segmed.progress"):
+        settle_plan(manifest, None, out, size=begun)
+        settle_plan(manifest, None, out)
+        assert not caplog.messages
+        settle_plan(manifest, None, out, size=asked)
+    (said,) = caplog.messages
+    assert f"--size {asked} is not used: {place} was made with {begun or 'small'} networks" in said
+    assert "--fresh" in said
+    assert "--out" in said
+    assert place.read_text() == before
+    settle_plan(manifest, None, out, size=asked, is_fresh=True)
+    assert size_of(read_plan(place).networks) == asked
+    assert len(caplog.messages) == 1
+
+
+def test_size_beside_a_named_plan_is_refused(tmp_path: Path) -> None:
     manifest = write_set(tmp_path)  # writes a plan.yaml there
     fresh = request_for(manifest, tmp_path, Settings(), None)
     assert request_for(manifest, tmp_path / "new", Settings(), None).of_size("full").size == "full"
     assert replace(fresh, settings=Settings(resume=True)).of_size("full").size == "full"
     assert fresh.of_size(None).size is None
-    with pytest.raises(UsageError, match="leave out --size"):
-        fresh.of_size("full")
+    assert fresh.of_size("full").size == "full"
     with pytest.raises(UsageError, match="leave out --size"):
         request_for(manifest, tmp_path / "new", Settings(), tmp_path / "plan.yaml").of_size("full")
     with pytest.raises(UsageError, match="unknown size 'huge': known are"):

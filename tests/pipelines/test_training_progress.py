@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import logging
+import re
+import time
 from pathlib import Path
 
 import pytest
 from tiny_data import write_set
 
-from pipelines.comparing.jobs import Request
-from pipelines.comparing.progress import duration, epoch_line, scoring_lines, title_of
+from pipelines.comparing.jobs import Request, TrainJob
+from pipelines.comparing.progress import TrainingProgress, duration, epoch_line, title_of
 from segmed.training import Budget, EpochResult
 
 
 def result(seconds: float, epoch: int = 3, **dice: float) -> EpochResult:
     return EpochResult(epoch, 30, 0.5, 0.25 if dice else None, dice, 0.01, seconds)
+
+
+def job_with(budget: Budget, folder: Path) -> TrainJob:
+    return TrainJob(folder / "m.json", folder / "plan.yaml", "unet", 0, budget, folder)
 
 
 @pytest.mark.parametrize(
@@ -54,14 +60,66 @@ def test_trainings_of_a_comparison_are_numbered(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("total", "lines"), [(1, 1), (7, 7), (95, 10)])
 def test_scoring_says_which_case_of_how_many(
-    total: int, lines: int, caplog: pytest.LogCaptureFixture
+    total: int, lines: int, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     caplog.set_level(logging.INFO, "segmed.progress")
-    show = scoring_lines("unet fold 0", total)
+    show = TrainingProgress(job_with(Budget(epochs=1), tmp_path)).scoring(total)
     for done in range(1, total + 1):
         show(done, total)
     assert len(caplog.messages) == lines
     assert caplog.messages[0] == f"unet fold 0  scoring case 1 of {total}"
+
+
+@pytest.mark.parametrize(
+    ("budget", "is_resumed", "end"),
+    [
+        (Budget(seconds=96), False, "the budget of 1 m 36 s starts now"),
+        (Budget(seconds=30, clock="cpu"), False, "the budget of 30 s of CPU time starts now"),
+        (Budget(epochs=7), False, "7 epochs start now"),
+        (Budget(seconds=96), True, "the budget continues"),
+    ],
+)
+def test_preparation_is_said_with_its_seconds_before_the_budget_starts(
+    budget: Budget,
+    is_resumed: bool,
+    end: str,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    caplog.set_level(logging.INFO, "segmed.progress")
+    shown = TrainingProgress(job_with(budget, tmp_path), is_resumed=is_resumed)
+    for done in range(4):
+        shown.prepared(done, 3)
+    (line,) = caplog.messages  # a full cache is no news: the cases themselves are not listed
+    assert re.fullmatch(rf"unet fold 0  3 cases prepared in 0\.\d s; {end}", line)
+
+
+def test_slow_preparation_says_its_case(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    caplog.set_level(logging.INFO, "segmed.progress")
+    shown = TrainingProgress(job_with(Budget(seconds=60), tmp_path), _begun=0.0, _said=0.0)
+    for done in range(21):
+        shown.prepared(done, 20)
+        now[0] += 2.0
+    assert caplog.messages[0] == "unet fold 0  preparing case 4 of 20, 6 s"
+    assert len(caplog.messages) == 7
+    assert "20 cases prepared in 40 s" in caplog.messages[-1]
+
+
+def test_wall_time_left_of_cpu_budgets_goes_by_the_pace(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    caplog.set_level(logging.INFO, "segmed.progress")
+    shown = TrainingProgress(job_with(Budget(seconds=60, clock="cpu"), tmp_path))
+    shown.prepared(1, 1)
+    now[0] += 5.0  # two cores: 10 s of CPU time
+    shown.epoch(result(10.0))
+    assert "17 %, 25 s left" in caplog.messages[-1]
 
 
 def test_durations_are_said_in_two_units() -> None:
