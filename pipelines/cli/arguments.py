@@ -5,7 +5,6 @@ Called first in a command: a wrong path is answered at once, and not after PyTor
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,8 +86,6 @@ def require_source(source: str) -> None:
     """
     if "://" not in source:
         require_folder(Path(source), "a folder, dicomweb://HOST/PATH or dimse://HOST:PORT")
-        if not any(files for _, _, files in os.walk(source)):
-            raise UsageError(f"{source} contains no file; give the folder of the images")
 
 
 def require_out(path: Path) -> None:

@@ -124,7 +124,7 @@ def test_other_labels_channels_or_spacing_are_another_model(
 
 def test_unknown_names_list_the_known_ones(registry: Registry, tmp_path: Path, plan: Plan) -> None:
     registry.register(saved(tmp_path, plan, 1.0), "hippo")
-    with pytest.raises(UsageError, match="no model 'liver' is registered in .*: known are hippo"):
+    with pytest.raises(UsageError, match=r"no model 'liver' is registered in .*: known are hippo"):
         registry.resolve("models:/liver@champion")
     with pytest.raises(UsageError, match="no 'champion': known are 1"):
         registry.resolve("models:/hippo@champion")
