@@ -23,6 +23,8 @@ from segmed.package import ModelPackage
 
 IMAGES = [entry for entry in (*VOLUMES, *PICTURES, *DICOM) if entry.kind == "image"]
 TRAVERSING = "../../../../../../tmp/escaped"
+CONVERTED = "converted"
+"""Folder in the cache for models that an engine has compiled, named by digests of the model."""
 
 
 @pytest.fixture(scope="module")
@@ -75,18 +77,21 @@ def test_identifiers_that_climb_out_of_folders_name_no_file(
             setattr(dataset, name, TRAVERSING)
 
     archive, out, scratch = tmp_path / "archive", tmp_path / "out", tmp_path / "scratch"
-    for folder in (archive, scratch):
+    cache = tmp_path / "cache"
+    for folder in (archive, scratch, cache):
         folder.mkdir()
     changed(climb)(archive)
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    monkeypatch.setenv("SEGMED_CACHE", str(cache))
     for command in (["archive", "segment"], ["predict"]):
         with watching() as seen:
             CliRunner().invoke(
                 app,
                 [*command, str(archive), "--model", str(package), "-o", str(out / command[0])],
             )
-        assert seen.outside(out, scratch) == []
+        assert seen.outside(out, scratch, cache / CONVERTED) == []
     written = [path.name for path in out.rglob("*") if path.is_file()]
     assert "outcomes.json" in written
     assert "predictions.json" in written
+    written += [path.name for path in cache.rglob("*")]
     assert not any("escaped" in name for name in written)
