@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -16,7 +17,6 @@ from segmed.inference import Predictor, predict_files
 from segmed.inference.memory import CLEANING_BYTES, peak_memory, resident_bytes
 from segmed.inference.postprocessing import Cleaning, clean
 from segmed.inference.predictor import shallowest_sweep
-from segmed.io import write_label
 from segmed.plan import Inference
 
 
@@ -53,11 +53,11 @@ def test_image_beyond_the_bound_is_refused_with_the_figure(make_plan, make_packa
 def test_bounded_and_unbounded_runs_give_the_same_labels(
     tmp_path: Path, make_plan, make_package, predictor: Predictor
 ) -> None:
-    image = MetaTensor(torch.rand(1, 30, 20, 25), affine=torch.eye(4, dtype=torch.float64))
-    paths = [
-        write_label(tmp_path / f"{n}.nii.gz", torch.randint(0, 9, image.shape), like=image)
-        for n in range(3)
-    ]
+    paths = [tmp_path / f"{n}.nii.gz" for n in range(3)]
+    for path in paths:
+        noise = np.random.default_rng(int(path.name[0]))
+        voxels = noise.integers(0, 900, (30, 20, 25)).astype(np.int16)
+        nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
     free = Predictor(make_package(make_plan(patch=(16, 16, 16))))
     outputs = [
         [outcome.output for outcome in predict_files(each, paths, tmp_path / name)]
