@@ -21,11 +21,6 @@ from segmed.models.registry import architecture, build_model, resolve_options
 DEFAULT_SIZE: dict[int, int] = {2: 512, 3: 128}
 """Side of the input that costs are told for when none is given."""
 
-AVERAGE: dict[type[nn.Module], Callable[..., nn.Module]] = {
-    nn.MaxPool2d: nn.AvgPool2d,
-    nn.MaxPool3d: nn.AvgPool3d,
-}
-
 LARGEST_PROBE = 1024
 """A receptive field beyond this is told as the whole image."""
 
@@ -286,6 +281,7 @@ def _average_pools(network: nn.Module) -> None:
     for parent in list(network.modules()):
         for label, child in list(parent.named_children()):
             if isinstance(child, nn.MaxPool2d | nn.MaxPool3d):
-                kind: Callable[..., nn.Module] = AVERAGE[type(child)]
+                flat = isinstance(child, nn.MaxPool2d)  # a subclass pools over the same windows
+                kind: Callable[..., nn.Module] = nn.AvgPool2d if flat else nn.AvgPool3d
                 average = kind(child.kernel_size, child.stride, child.padding, child.ceil_mode)
                 setattr(parent, label, average)
