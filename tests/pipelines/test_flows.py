@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -257,7 +258,7 @@ def test_weekly_winner_meets_the_champion_at_the_gate(
 ) -> None:
     manifest = write_set(working_folder / "set", test=6)
     job = WeeklyJob(
-        manifest, "cubes", working_folder / "weekly", 0.002, working_folder, "unet", "0"
+        manifest, "cubes", working_folder / "weekly", 0.01, working_folder, "unet", "0"
     )
     with listening(WebHook()) as hook:
         first = weekly(job, (hook.url,))
@@ -267,6 +268,7 @@ def test_weekly_winner_meets_the_champion_at_the_gate(
     assert second != first
     assert hook.got[0]["subject"] == f"segmed: weekly comparison: {first[8:]} is registered"
     assert hook.got[1]["subject"].startswith(f"segmed: weekly comparison: {second[8:]} ")
-    assert "needed:" in hook.got[1]["body"], "no evidence of the gate"
+    evidence = re.compile(r"rule +champion +challenger +improvement +needed\n- (pass|FAIL)  cases ")
+    assert evidence.search(hook.got[1]["body"]), "no evidence of the gate"
     champion = Registry(working_folder).version("cubes", "champion").reference
     assert champion == (first if "not promoted" in hook.got[1]["subject"] else second)
