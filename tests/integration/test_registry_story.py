@@ -59,7 +59,8 @@ def archive_run(place: Path, out: str) -> dict[str, Any]:
     outcomes = json.loads((place / out / "outcomes.json").read_text())
     assert [entry["status"] for entry in outcomes] == ["done", "done"]
     assert {entry["package"] for entry in outcomes} == {used["hash"]}
-    assert all(used["hash"][:8] in entry["output"] for entry in outcomes)
+    inputs = {path.name for path in source.iterdir()}
+    assert {Path(entry["output"]).name for entry in outcomes} == inputs
     with sqlite3.connect(place / out / "ledger.sqlite") as ledger:
         text = "\n".join(ledger.iterdump())
     assert used["hash"] in text

@@ -257,9 +257,7 @@ def test_weekly_winner_meets_the_champion_at_the_gate(
     temporary_server: None, working_folder: Path
 ) -> None:
     manifest = write_set(working_folder / "set", test=6)
-    job = WeeklyJob(
-        manifest, "cubes", working_folder / "weekly", 0.01, working_folder, "unet", "0"
-    )
+    job = WeeklyJob(manifest, "cubes", working_folder / "weekly", 0.01, working_folder, "unet", "0")
     with listening(WebHook()) as hook:
         first = weekly(job, (hook.url,))
         assert Registry(working_folder).version("cubes", "champion").reference == first
