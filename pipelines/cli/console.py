@@ -211,6 +211,6 @@ def continued_by(*extra: str, without: Sequence[str] = ()) -> Iterator[None]:
         yield
     except KeyboardInterrupt as stop:
         present = [word for word in sys.argv[1:] if word not in without]
-        words = [program(), *present, *(word for word in extra if word not in present)]
-        stop.add_note(f"continue with: {shlex.join(words)}")
+        words = [*present, *(word for word in extra if word not in present)]
+        stop.add_note(f"continue with: {program()} {shlex.join(words)}")
         raise
