@@ -36,6 +36,7 @@ def isolate() -> None:
     Runs when this file is imported: before any test module, hence before any library reads its
     environment.
     """
+    SUITE_FOLDER.chmod(0o711)  # servers such as PostgreSQL run as users of their own
     for variable, name in FOLDERS.items():
         folder = SUITE_FOLDER / name
         folder.mkdir(parents=True, exist_ok=True)

@@ -62,7 +62,7 @@ def test_archive_of_hostile_files_is_gone_through_and_nothing_is_written_elsewhe
     assert len(outcomes) > len(IMAGES) // 2  # files that are no images at all have no outcome
     assert seen.outside(out, scratch) == []
     assert seen.called == []
-    assert len(list((out / "segmentations").glob("*.nii.gz"))) == 1
+    assert len(list((out / "segmentations").rglob("*.nii.gz"))) == 1
     assert result.output.replace("\n", "").isprintable()
 
 
