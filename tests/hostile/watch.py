@@ -40,12 +40,13 @@ class Watched:
     programs: list[str] = field(default_factory=list)
 
     def outside(self, *allowed: Path) -> list[Path]:
-        """Places that lie in none of the folders."""
+        """Places that lie in none of the folders; bytecode of modules, which Python writes, aside."""
         return [
             place
             for place in self.written
             if not any(place.is_relative_to(folder) for folder in allowed)
             and not place.is_relative_to("/dev")
+            and place.parent.name != "__pycache__"
         ]
 
 

@@ -58,7 +58,7 @@ def test_values_of_predictions_that_are_no_label_are_said(tmp_path: Path, odd: i
         assert "prediction of a" not in result.output
     record = json.loads(evaluate(tmp_path, "--json").stdout)
     assert record["strays"] == [{"case": "b", "side": "prediction", "value": odd, "voxels": 24}]
-    assert f"values {odd}" in (tmp_path / "out/report.html").read_text()
+    assert f"values {odd}" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
 
 
 def test_values_of_references_that_are_no_label_are_said_as_well(tmp_path: Path) -> None:
