@@ -40,7 +40,7 @@ class Watched:
     programs: list[str] = field(default_factory=list)
 
     def outside(self, *allowed: Path) -> list[Path]:
-        """Places that lie in none of the folders; bytecode of modules, which Python writes, aside."""
+        """Places that lie in none of the folders, without bytecode, which Python itself writes."""
         return [
             place
             for place in self.written
