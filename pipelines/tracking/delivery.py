@@ -45,6 +45,29 @@ BATCH_METRICS = 1000
 
 T = TypeVar("T")
 
+RACE_TRIES = 5
+"""Calls in all, where another process writes the same row at the same moment."""
+
+RACES = ("UNIQUE constraint failed", "duplicate key value")
+"""What SQLite and PostgreSQL call that; the row is there once the call is repeated."""
+
+
+def repeated_after_race(call: Callable[[], T]) -> T:
+    """The result of a call that looks for a row, and makes it where it is missing.
+
+    Two trainings that log the same data set at once both find none, and one of them fails.
+
+    Raises:
+        MlflowException: Any other failure, or the race was lost every time.
+    """
+    for _ in range(RACE_TRIES - 1):
+        try:
+            return call()
+        except MlflowException as error:
+            if not any(text in str(error.message) for text in RACES):
+                raise
+    return call()
+
 
 def translated(uri: str, call: Callable[[], T]) -> T:
     """The result of an MLflow call, its failures told apart.
@@ -182,7 +205,8 @@ class RunDelivery:
             translated(self._uri, lambda: self._send_metrics(records))
             return
         (record,) = records
-        translated(self._uri, lambda: getattr(self, f"_send_{kind}")(record))
+        send = getattr(self, f"_send_{kind}")
+        translated(self._uri, lambda: repeated_after_race(lambda: send(record)))
 
     def find_run(self, experiment: str) -> str | None:
         """The run of this outbox, if the server has it."""
