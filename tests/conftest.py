@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from suite_folder import SUITE_FOLDER, isolate
+from suite_folder import isolate, remove_at_exit
 
 isolate()
 
@@ -22,9 +21,9 @@ SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
 
 def pytest_sessionfinish(exitstatus: int) -> None:
-    """Remove the suite's folder, unless a failed test may have left something worth a look."""
+    """Have the suite's folder removed, unless a failed test left something worth a look."""
     if exitstatus == 0:
-        shutil.rmtree(SUITE_FOLDER, ignore_errors=True)
+        remove_at_exit()
 
 
 @pytest.fixture(scope="session")

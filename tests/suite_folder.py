@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -30,12 +32,16 @@ UNSET = (
 """Variables by which a user names servers and files."""
 
 
+_removed_at_exit: list[Path] = []
+
+
 def isolate() -> None:
     """Point every folder that a user may own into the suite's folder, and name no server.
 
     Runs when this file is imported: before any test module, hence before any library reads its
     environment.
     """
+    atexit.register(_remove, os.getpid())  # the first to be registered is the last to run
     SUITE_FOLDER.chmod(0o711)  # servers such as PostgreSQL run as users of their own
     for variable, name in FOLDERS.items():
         folder = SUITE_FOLDER / name
@@ -44,3 +50,14 @@ def isolate() -> None:
     for variable in UNSET:
         os.environ.pop(variable, None)
     tempfile.tempdir = None
+
+
+def remove_at_exit() -> None:
+    """Have the folder removed when this process ends, after all that libraries do at its end."""
+    _removed_at_exit.append(SUITE_FOLDER)
+
+
+def _remove(owner: int) -> None:
+    if os.getpid() == owner:
+        for folder in _removed_at_exit:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segmed.errors import ManifestError
+from segmed.io.valid_text import require_valid_text
 
 
 def read_json(path: Path, kind: str) -> Any:
@@ -23,13 +24,15 @@ def read_json(path: Path, kind: str) -> Any:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        return json.loads(text, parse_constant=_refuse_number, object_pairs_hook=_unique)
+        content = json.loads(text, parse_constant=_refuse_number, object_pairs_hook=_unique)
+        require_valid_text(content)
     except FileNotFoundError:
         raise
     except (OSError, ValueError, RecursionError) as error:
-        # ValueError: no UTF-8, no JSON, or a number of thousands of digits.
+        # ValueError: no UTF-8, no JSON, no Unicode, or a number of thousands of digits.
         detail = " ".join(str(error).split())
         raise ManifestError(f"{kind} {path} cannot be read as JSON: {detail}") from error
+    return content
 
 
 def _refuse_number(name: str) -> None:

@@ -14,6 +14,7 @@ from pydantic import PositiveInt, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from segmed.errors import PackageError, UsageError
+from segmed.io.valid_text import require_valid_text
 from segmed.manifest.content import digest
 from segmed.package.upgrade import upgraded
 from segmed.plan import Plan, plan_hash, read_plan
@@ -198,6 +199,7 @@ def read_card(folder: Path) -> Card:
         raise PackageError(f"{folder} is no package: {missing[0]} is missing")
     try:
         content = json.loads(bounded_bytes(folder / CARD_FILE, MAX_TEXT_BYTES))
+        require_valid_text(content)
     except (ValueError, RecursionError) as error:
         raise PackageError(f"{folder / CARD_FILE} is damaged: {error}") from error
     try:

@@ -14,6 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from segmed.errors import UsageError
+from segmed.io.valid_text import require_valid_text
 from segmed.plan.schema import SCHEMA_VERSION, Plan
 
 COMMENT_COLUMNS = 92
@@ -112,6 +113,7 @@ def read_plan(path: Path | str) -> Plan:
     try:
         text = _bounded_text(path)
         content = yaml.load(text, Loader=_Loader)  # noqa: S506 - a stricter SafeLoader
+        require_valid_text(content)
         reasons = _comments(text)
     except (OSError, ValueError, OverflowError, RecursionError, yaml.YAMLError) as error:
         # ValueError: no UTF-8, or a number or date that YAML's form allows and Python does not.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from pathlib import Path
 
 import pytest
@@ -98,17 +97,6 @@ def test_entries_may_be_written_while_they_are_walked(tmp_path: Path) -> None:
         assert ledger.counts()["done"] == 600
 
 
-def test_ledger_costs_under_two_milliseconds_a_study(tmp_path: Path) -> None:
-    with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        run = ledger.begin_run("package")
-        start = time.process_time()
-        for number in range(300):
-            key = met(ledger, number, run)
-            ledger.start(key, run=run)
-            ledger.note_output(key, "x.gz", "0" * 64, seconds=1.0, measures={}, is_final=True)
-        assert (time.process_time() - start) / 300 < 2e-3
-
-
 def test_what_is_in_hand_and_ends_are_on_disk_at_once(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     with Ledger(path) as ledger, Ledger(path, writer=False) as reader:
@@ -131,15 +119,23 @@ def test_night_is_a_run_with_those_that_were_cut_off_before_it(tmp_path: Path) -
 
 
 def test_cost_of_a_study_does_not_grow_with_the_ledger(tmp_path: Path) -> None:
+    """Counted in tens of instructions of SQLite's machine, which a busy processor leaves alone."""
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         run = ledger.begin_run("package")
-        seconds = []
-        for part in range(8):
-            start = time.process_time()
-            for number in range(500 * part, 500 * (part + 1)):
+        count = 0
+
+        def count_instructions() -> None:
+            nonlocal count
+            count += 1
+
+        ledger._connection.set_progress_handler(count_instructions, 10)
+        costs = []
+        for part in range(4):
+            before = count
+            for number in range(200 * part, 200 * (part + 1)):
                 key = met(ledger, number, run)
                 ledger.done_by_another(study(number).content, "package", "nifti")
                 ledger.start(key, run=run)
                 ledger.note_output(key, "a", "0", seconds=1.0, measures={}, is_final=True)
-            seconds.append(time.process_time() - start)
-    assert seconds[-1] < 3 * min(seconds)
+            costs.append((count - before) / 200)
+    assert 0 < costs[-1] < 1.5 * costs[0]

@@ -39,7 +39,7 @@ def test_labels_are_values_of_the_plan_on_the_grid_of_the_image(make_plan, make_
     assert set(np.unique(found.label.numpy())) <= {0, 2, 5}
     assert len(np.unique(found.label.numpy())) > 1
     assert set(found.phases) == {"prepare", "network", "way_back"}
-    assert sum(found.phases.values()) == pytest.approx(found.seconds, abs=0.05)
+    assert 0 < sum(found.phases.values()) <= found.seconds + 1e-3
 
 
 def test_result_equals_window_loop_and_restoration_by_hand(make_plan, make_package) -> None:

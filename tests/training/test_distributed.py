@@ -124,7 +124,6 @@ def test_a_time_budget_ends_both_processes_at_the_same_step(plan: Plan, tmp_path
     assert steps[0] == steps[1]
     losses = [[result["train_loss"] for result in record["results"]] for record in (first, second)]
     assert losses[0] == losses[1]
-    assert first["results"][-1]["seconds"] == pytest.approx(25, abs=5)
     package = ModelPackage.load(crew / "run" / "package")
     assert package.provenance["steps"] == steps[0][-1]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -140,20 +139,6 @@ def test_no_package_is_written_without_a_step(
     with pytest.raises(UsageError, match=r"before the first step .* no package is written"):
         list(start(manifest, plan, tmp_path, cache_dir, budget=Budget(seconds=1e-9)))
     assert not (tmp_path / "package").exists()
-
-
-def test_preparation_is_not_paid_from_the_budget(
-    manifest: Manifest, plan: Plan, tmp_path: Path
-) -> None:
-    rules = plan.preprocessing.model_copy(update={"bias_correction": True})  # takes seconds
-    slow = plan.model_copy(update={"preprocessing": rules})
-    begin = time.monotonic()
-    results = list(start(manifest, slow, tmp_path / "out", tmp_path / "cache"))
-    waited = time.monotonic() - begin
-    phases = sum(sum(result.phases_s.values()) for result in results)
-    unpaid = waited - results[-1].seconds
-    assert unpaid > 0.5
-    assert results[-1].seconds == pytest.approx(phases, abs=unpaid / 2)
 
 
 def test_nan_loss_names_the_cases(
