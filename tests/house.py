@@ -1,4 +1,4 @@
-"""Budgets that no linter knows: file length, names that say nothing, a page of the code behind it.
+"""Budgets beyond the linter: file length, empty names, class names used twice, an outdated page.
 
 Run by `make check`; prints each breach and exits with 1 if there is any. `--write` brings the tree
 in `docs/architecture.md` up to date.
@@ -34,7 +34,23 @@ def breaches() -> list[str]:
     names = [path.name for path in (REPOSITORY / "tests").rglob("test_*.py")]
     for name in sorted({name for name in names if names.count(name) > 1}):
         found.append(f"tests: {name} is the name of several files: pytest needs unique names")
-    return found
+    return found + shared_class_names(REPOSITORY)
+
+
+def shared_class_names(root: Path) -> list[str]:
+    """One line for each class name that several modules of the two packages define."""
+    places: dict[str, list[str]] = {}
+    for package in ("segmed", "pipelines"):
+        for path in sorted((root / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ClassDef):
+                    place = f"{path.relative_to(root)}:{node.lineno}"
+                    places.setdefault(node.name, []).append(place)
+    return [
+        f"class {name} is defined in {' and '.join(found)}: one name, one meaning"
+        for name, found in sorted(places.items())
+        if len(found) > 1
+    ]
 
 
 def tree() -> str:

@@ -35,7 +35,7 @@ def shown_trainings() -> Iterator[None]:
         finally:
             progress.setLevel(level)
         return
-    rows = _Rows(
+    rows = _TrainingRows(
         TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold")),
         TextColumn("{task.fields[state]}", markup=False, table_column=Column(no_wrap=True)),
         BarColumn(bar_width=BAR_COLUMNS),
@@ -63,7 +63,7 @@ def _prints(handler: logging.Handler) -> bool:
     return stream is not None and stream in {sys.stderr, sys.__stderr__}
 
 
-class _Rows(Progress):
+class _TrainingRows(Progress):
     """Rows of trainings; between two reports each moves on with the time."""
 
     def get_renderables(self) -> Iterable[RenderableType]:
@@ -91,7 +91,7 @@ def as_of_now(state: Report, seconds: float) -> tuple[float | None, float | None
 class _ToRows(logging.Handler):
     """Shows reports of trainings as rows, and prints other records above them."""
 
-    def __init__(self, rows: _Rows) -> None:
+    def __init__(self, rows: _TrainingRows) -> None:
         super().__init__()
         self._rows = rows
         self._tasks: dict[str, TaskID] = {}

@@ -31,10 +31,10 @@ def doctor(
 
     Example: segmed doctor -o segmentations --archive scans --model models:/hippocampus@champion
     """
-    from pipelines.doctor import Finding, Subject, examine
+    from pipelines.doctor import ExaminationTarget, Finding, examine
 
     found: list[Finding] = []
-    for finding in examine(Subject(out_dir=out, archive=archive, model=model)):
+    for finding in examine(ExaminationTarget(out_dir=out, archive=archive, model=model)):
         found.append(finding)
         if not as_json:
             say(finding.line())

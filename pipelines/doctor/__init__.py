@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.doctor.examine import Subject, examine
+from pipelines.doctor.examine import ExaminationTarget, examine
 from pipelines.doctor.finding import Finding
 
-__all__ = ["Finding", "Subject", "examine"]
+__all__ = ["ExaminationTarget", "Finding", "examine"]

@@ -15,7 +15,7 @@ from pipelines.doctor.versions import look_at_versions
 
 
 @dataclass(frozen=True)
-class Subject:
+class ExaminationTarget:
     """What is examined besides the machine.
 
     Attributes:
@@ -31,7 +31,7 @@ class Subject:
     model: str | None = None
 
 
-def examine(subject: Subject) -> Iterator[Finding]:
+def examine(subject: ExaminationTarget) -> Iterator[Finding]:
     """Look at one thing after the other; nothing is changed.
 
     Args:

@@ -16,10 +16,10 @@ from pipelines.registry.loading import resolve_model
 from pipelines.registry.reference import Resolved
 from segmed.archive import (
     Choices,
-    Crew,
     FolderSource,
     StudyOutcome,
     StudySource,
+    WorkerPool,
     Workers,
     model_of,
     preview_archive,
@@ -174,12 +174,12 @@ def run_archive(
     packages = read_packages(paths)
     opens = source_of(job, packages[0])
     source = opens()
-    crew = _crew(job, paths, packages, opens)
+    pool = _worker_pool(job, paths, packages, opens)
     outcomes = []
     _write_models(resolved, job.out_dir)
     for outcome in segment_archive(
         source,
-        predictor=crew,
+        predictor=pool,
         out_dir=job.out_dir,
         format=job.format,
         delivery=delivery_at(job.send) if job.send else None,
@@ -202,12 +202,12 @@ def run_archive(
     }
 
 
-def _crew(
+def _worker_pool(
     job: ArchiveJob,
     paths: tuple[Path, ...],
     packages: Sequence[ModelPackage],
     opens: Callable[[], StudySource],
-) -> Crew | Predictor:
+) -> WorkerPool | Predictor:
     options: dict[str, Any] = {"tta": job.tta, "engine": job.engine}
     if job.any_modality:
         options["any_modality"] = True

@@ -1,7 +1,7 @@
-"""An archive run over many machines: pieces of it go to a Dask cluster, as tasks of the flow.
+"""An archive run over many machines: batches of it go to a Dask cluster, as tasks of the flow.
 
 The driver alone walks the archive, writes the ledger and delivers; the machines read (or download),
-segment and write outputs into the folder that all of them share. A piece whose machine dies is
+segment and write outputs into the folder that all of them share. A batch whose machine dies is
 done again by another one: outputs appear whole, and two of them are the same bytes.
 """
 
@@ -22,11 +22,11 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
-from segmed.archive.engine import Engine, Results
+from segmed.archive.engine import Results, StudyEngine
 from segmed.archive.job import Job, Result, bad_end
 from segmed.archive.pacs.delivery import Patience
 from segmed.archive.study import StudySource
-from segmed.archive.workers.resident import Piece, segment_piece
+from segmed.archive.workers.persistent import StudyBatch, segment_batch
 from segmed.archive.workers.setup import Setup
 from segmed.errors import ServiceError, UsageError
 
@@ -37,7 +37,7 @@ PIECES_AHEAD = 2
 """Pieces in hand for each place of the cluster: one is worked on, one waits there."""
 
 GATHER_S = 0.1
-"""How long a piece that is not full waits for more."""
+"""How long a batch that is not full waits for more."""
 
 FIRST_WORKER_S = 120.0
 """How long a cluster without workers is waited for."""
@@ -47,16 +47,16 @@ LOST = "machine_lost"
 
 
 class Parcel:
-    """A piece that Prefect does not look into."""
+    """A batch that Prefect does not look into."""
 
-    def __init__(self, piece: Piece) -> None:
-        self.piece = piece
+    def __init__(self, batch: StudyBatch) -> None:
+        self.batch = batch
 
 
-@task(name="segment-piece", task_run_name="studies from {name}", cache_policy=NO_CACHE)
+@task(name="segment-batch", task_run_name="studies from {name}", cache_policy=NO_CACHE)
 def segment_parcel(parcel: Parcel, name: str) -> list[Result]:
     """On a machine of the cluster: segment some studies."""
-    return segment_piece(parcel.piece)
+    return segment_batch(parcel.batch)
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,10 @@ class Cluster:
     workers: int = 1
     patience: Patience = field(default_factory=Patience)
 
-    def engine(self, setup: Setup, results: Results) -> Engine:
-        """Who sends pieces to the cluster; called inside a flow with a Dask task runner."""
-        piece = Piece(setup, (), self.open_source, self.patience, self.workers)
-        return ClusterEngine(piece, results, client_of_flow())
+    def engine(self, setup: Setup, results: Results) -> StudyEngine:
+        """Who sends batches to the cluster; called inside a flow with a Dask task runner."""
+        batch = StudyBatch(setup, (), self.open_source, self.patience, self.workers)
+        return ClusterEngine(batch, results, client_of_flow())
 
 
 def client_of_flow() -> Any:
@@ -106,23 +106,23 @@ def client_of_flow() -> Any:
 
 
 class ClusterEngine:
-    """Sends jobs in pieces, and books what comes back.
+    """Sends jobs in batches, and books what comes back.
 
-    A piece that fails is sent once more, each of its studies alone.
+    A batch that fails is sent once more, each of its studies alone.
 
     Args:
-        pattern: A piece without jobs.
+        pattern: A batch without jobs.
         results: Where results go.
         client: The Dask client.
     """
 
-    def __init__(self, pattern: Piece, results: Results, client: Any) -> None:
+    def __init__(self, pattern: StudyBatch, results: Results, client: Any) -> None:
         self._pattern = pattern
         self._results = results
         self._client = client
         self._places = self._count_places()
         self._jobs: queue.Queue[Job | None] = queue.Queue()
-        self._in_flight: dict[Any, Piece] = {}
+        self._in_flight: dict[Any, StudyBatch] = {}
         self._free = threading.Condition()
         self._is_stopping = False
         self._context = contextvars.copy_context()
@@ -145,7 +145,7 @@ class ClusterEngine:
         self._jobs.put(job)
 
     def close(self) -> None:
-        """End the dispatching; pieces that are worked on end by themselves."""
+        """End the dispatching; batches that are worked on end by themselves."""
         self._is_stopping = True
         self._jobs.put(None)
         with self._free:
@@ -160,14 +160,14 @@ class ClusterEngine:
         return max(1, int(sum(self._client.nthreads().values())))
 
     def _dispatch(self) -> None:
-        """In a thread: send a piece whenever there are jobs and a place for it."""
+        """In a thread: send a batch whenever there are jobs and a place for it."""
         try:
             while (first := self._jobs.get()) is not None:
                 self._places = self._count_places()
                 self._wait_for_a_place()
                 if self._is_stopping:
                     return
-                self._send(self._piece_from(first))
+                self._send(self._batch_from(first))
         except (OSError, TimeoutError) as error:
             self._results.put(ServiceError(f"the Dask scheduler does not answer: {error}"))
 
@@ -177,8 +177,8 @@ class ClusterEngine:
                 lambda: self._is_stopping or len(self._in_flight) < PIECES_AHEAD * self._places
             )
 
-    def _piece_from(self, first: Job) -> Piece:
-        """The first job and some more: large pieces while there are many, small ones at the end."""
+    def _batch_from(self, first: Job) -> StudyBatch:
+        """The first job and some more: large batches first, small ones at the end."""
         share = -(-(1 + self._jobs.qsize()) // (PIECES_AHEAD * self._places))
         jobs = [first]
         while len(jobs) < min(PIECE, max(1, share)):
@@ -192,19 +192,19 @@ class ClusterEngine:
             jobs.append(job)
         return replace(self._pattern, jobs=tuple(jobs))
 
-    def _send(self, piece: Piece) -> None:
-        name = piece.jobs[0].study.name
-        future = self._context.copy().run(segment_parcel.submit, Parcel(piece), name)
+    def _send(self, batch: StudyBatch) -> None:
+        name = batch.jobs[0].study.name
+        future = self._context.copy().run(segment_parcel.submit, Parcel(batch), name)
         with self._free:
-            self._in_flight[future] = piece
+            self._in_flight[future] = batch
         future.add_done_callback(self._receive)
 
     def _receive(self, future: Any) -> None:
-        """In a thread of Dask's: book a piece that came back, or send its studies again."""
+        """In a thread of Dask's: book a batch that came back, or send its studies again."""
         with self._free:
-            piece = self._in_flight.pop(future, None)
+            batch = self._in_flight.pop(future, None)
             self._free.notify_all()
-        if piece is None:
+        if batch is None:
             return
         try:
             for result in future.result():
@@ -213,15 +213,15 @@ class ClusterEngine:
             self._results.put(error)
         except CancelledError:
             self._results.put(ServiceError("the Dask scheduler went away; start again to go on"))
-        except Exception as error:  # noqa: BLE001 - one piece ends badly, the rest go on
-            self._again(piece, error)
+        except Exception as error:  # noqa: BLE001 - one batch ends badly, the rest go on
+            self._again(batch, error)
 
-    def _again(self, piece: Piece, error: Exception) -> None:
-        if len(piece.jobs) > 1:
-            for job in piece.jobs:
-                self._send(replace(piece, jobs=(job,)))
+    def _again(self, batch: StudyBatch, error: Exception) -> None:
+        if len(batch.jobs) > 1:
+            for job in batch.jobs:
+                self._send(replace(batch, jobs=(job,)))
             return
-        result = bad_end(piece.jobs[0].key, error, piece.jobs[0].study.files)
+        result = bad_end(batch.jobs[0].key, error, batch.jobs[0].study.files)
         if type(error).__name__ == "KilledWorker":
             message = "the machines that worked on it died; the next run tries again"
             result = Result(result.key, LOST, message)

@@ -92,7 +92,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateVerdict:
     """What the gate says.
 
     Attributes:
@@ -138,7 +138,7 @@ def judge(
     rules: GateRules,
     *,
     seconds_per_case: Mapping[str, float],
-) -> Verdict:
+) -> GateVerdict:
     """Hold a challenger against the champion.
 
     Args:
@@ -160,7 +160,7 @@ def judge(
         _count(tables, "false_positive", rules.max_more_false_positives),
         _cost(seconds_per_case, rules.max_slowdown),
     ]
-    return Verdict(all(line.passed for line in lines), tuple(lines), cases)
+    return GateVerdict(all(line.passed for line in lines), tuple(lines), cases)
 
 
 def _enough(cases: int, needed: int) -> Line:

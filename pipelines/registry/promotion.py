@@ -13,7 +13,14 @@ from typing import Any
 
 import pandas as pd
 
-from pipelines.registry.gate import CHALLENGER, CHAMPION, DEFAULT_RULES, Verdict, judge, read_rules
+from pipelines.registry.gate import (
+    CHALLENGER,
+    CHAMPION,
+    DEFAULT_RULES,
+    GateVerdict,
+    judge,
+    read_rules,
+)
 from pipelines.registry.reference import Version, contract
 from pipelines.registry.versions import Registry
 from pipelines.tracking.delivery import translated
@@ -45,7 +52,7 @@ class Decision:
     name: str
     version: str
     champion: str | None
-    verdict: Verdict | None
+    verdict: GateVerdict | None
     forced: str | None
     evaluation: str | None
     decided_by: str
@@ -159,7 +166,7 @@ def _compare(
     manifest_path: Path | None,
     rules: Path | None,
     force: str | None,
-) -> tuple[Verdict | None, str | None, dict[str, pd.DataFrame]]:
+) -> tuple[GateVerdict | None, str | None, dict[str, pd.DataFrame]]:
     if champion is None:
         return None, None, {}
     _require_same_contract(registry, champion, challenger)

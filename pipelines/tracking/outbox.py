@@ -34,7 +34,7 @@ GATHERED_RECORDS = 100
 """At most so many records go together."""
 
 
-class Delivery(Protocol):
+class RecordSink(Protocol):
     """Takes records to the server; raises `ConnectionError` where it cannot be reached."""
 
     def __call__(self, records: Sequence[Mapping[str, Any]]) -> None:
@@ -156,7 +156,7 @@ def outboxes(folder: Path) -> list[Outbox]:
     return [Outbox(folder, path.stem) for path in paths]
 
 
-def deliver(outbox: Outbox, delivery: Delivery) -> int:
+def deliver(outbox: Outbox, delivery: RecordSink) -> int:
     """Send what is pending, in order.
 
     Returns:
@@ -186,7 +186,7 @@ def _gathered(
 class Courier:
     """A thread that empties one outbox while training goes on."""
 
-    def __init__(self, outbox: Outbox, delivery: Delivery) -> None:
+    def __init__(self, outbox: Outbox, delivery: RecordSink) -> None:
         self.outbox = outbox
         self.failure: Exception | None = None
         self._delivery = delivery

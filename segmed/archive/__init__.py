@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from segmed.archive.model import Model, model_of, read_packages
     from segmed.archive.pacs.delivery import Delivery, Patience
     from segmed.archive.run import Choices
-    from segmed.archive.segment import Crew, Workers, preview_archive, segment_archive
+    from segmed.archive.segment import WorkerPool, Workers, preview_archive, segment_archive
     from segmed.archive.status import ArchiveStatus, archive_status, places_of, retry_archive
     from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource
     from segmed.package.series_rules import Rules, read_rules
@@ -31,7 +31,7 @@ else:
             "segmed.archive.model": "Model model_of read_packages",
             "segmed.archive.pacs.delivery": "Delivery Patience",
             "segmed.archive.run": "Choices",
-            "segmed.archive.segment": "Crew Workers preview_archive segment_archive",
+            "segmed.archive.segment": "WorkerPool Workers preview_archive segment_archive",
             "segmed.package.series_rules": "Rules read_rules",
             "segmed.archive.status": "ArchiveStatus archive_status places_of retry_archive",
             "segmed.archive.study": "NotImage Study StudyOutcome StudySource",
@@ -41,7 +41,6 @@ else:
 __all__ = [
     "ArchiveStatus",
     "Choices",
-    "Crew",
     "Delivery",
     "Entry",
     "FolderSource",
@@ -53,6 +52,7 @@ __all__ = [
     "Study",
     "StudyOutcome",
     "StudySource",
+    "WorkerPool",
     "Workers",
     "archive_status",
     "model_of",

@@ -26,7 +26,7 @@ AHEAD = 2
 """Studies that wait, read or unwritten, between two stages."""
 
 
-class Engine(Protocol):
+class StudyEngine(Protocol):
     """Segments jobs in any order and puts each `Result` into the queue it was made with.
 
     An exception in that queue means that the engine cannot work at all.

@@ -19,7 +19,7 @@ from segmed.archive.scratch import scratch_folder
 from segmed.archive.sniff import Kind, form_of_image, has_pages, kind_of
 from segmed.archive.study import NotImage, Study, content_hash
 from segmed.errors import UsageError
-from segmed.inference.fault import Fault
+from segmed.inference.fault import InputFault
 from segmed.inference.selection import Choice, choose_series
 from segmed.io.channel_files import CaseFiles, group_channels
 from segmed.io.dicom.grouping import SeriesIndex
@@ -182,7 +182,7 @@ class FolderSource:
 
     def _volume_study(self, case: CaseFiles) -> Study:
         paths = case.files
-        fault = Fault("other_channels", case.fault, case.files) if case.fault else None
+        fault = InputFault("other_channels", case.fault, case.files) if case.fault else None
         files = [files_of(path) for path in paths]
         try:
             digests = [[sha256_of_file(part) for part in channel] for channel in files]
@@ -215,7 +215,7 @@ class FolderSource:
                 yield NotImage(self._place(path), why)
             yield choice
 
-    def _dicom_study(self, audits: tuple[SeriesAudit, ...], fault: Fault | None) -> Study:
+    def _dicom_study(self, audits: tuple[SeriesAudit, ...], fault: InputFault | None) -> Study:
         files = tuple(tuple(audit.files) for audit in audits)
         try:
             digests = [[sha256_of_file(path) for path in channel] for channel in files]
@@ -264,7 +264,7 @@ class FolderSource:
         place = self._place(path)
         content = hashlib.sha256(f"no access\n{place}".encode()).hexdigest()
         what = error.strerror or type(error).__name__
-        fault = Fault("no_access", f"cannot be opened: {what}", (path,))
+        fault = InputFault("no_access", f"cannot be opened: {what}", (path,))
         return Study(
             content,
             "unknown",

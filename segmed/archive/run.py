@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segmed.archive.engine import Engine, Results
+from segmed.archive.engine import Results, StudyEngine
 from segmed.archive.job import ACCESS_DENIED, SERVICE, Job, Result, bad_end
 from segmed.archive.ledger import Entry, Ledger
 from segmed.archive.ledger.reconcile import is_intact, withdraw_output
@@ -102,7 +102,7 @@ class Run:
     settings: str
     model: Model
     source: StudySource
-    engine: Engine
+    engine: StudyEngine
     results: Results
     delivery: Delivery | None
     choices: Choices

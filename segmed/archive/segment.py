@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from segmed.archive.engine import Engine, Results, ThreadEngine
+from segmed.archive.engine import Results, StudyEngine, ThreadEngine
 from segmed.archive.folder_source import FolderSource
 from segmed.archive.index import write_index
 from segmed.archive.ledger import Ledger
@@ -39,7 +39,7 @@ FIXED_ENGINE = "torch"
 then outputs would depend on where a run was interrupted, by a voxel at a tie."""
 
 
-class Crew(Protocol):
+class WorkerPool(Protocol):
     """A model to be loaded elsewhere, and who loads it.
 
     Attributes:
@@ -53,7 +53,7 @@ class Crew(Protocol):
     @property
     def options(self) -> dict[str, Any]: ...  # noqa: D102 - see above
 
-    def engine(self, setup: Setup, results: Results) -> Engine:
+    def engine(self, setup: Setup, results: Results) -> StudyEngine:
         """Who segments: told at its start what `setup` says, reports to `results`."""
         ...
 
@@ -77,7 +77,7 @@ class Workers:
     timeout_s: float | None = None
     devices: tuple[str, ...] = ()
 
-    def engine(self, setup: Setup, results: Results) -> Engine:
+    def engine(self, setup: Setup, results: Results) -> StudyEngine:
         """Processes on this machine."""
         return WorkerEngine(
             setup,
@@ -91,7 +91,7 @@ class Workers:
 def segment_archive(
     source: StudySource,
     *,
-    predictor: Predictor | Crew | Path | Sequence[Path],
+    predictor: Predictor | WorkerPool | Path | Sequence[Path],
     out_dir: Path,
     ledger_path: Path | None = None,
     format: str = "nifti",
@@ -107,7 +107,7 @@ def segment_archive(
     Args:
         source: Where the studies come from.
         predictor: The model, loaded with a named engine, to be used in this process; or `Workers`
-            (a package folder, or several, stand for one worker) or another crew, to be loaded by
+            (a package folder, or several, stand for one worker) or another pool, to be loaded by
             processes of their own.
         out_dir: Where segmentations, ledger and outcomes go.
         ledger_path: The ledger, if not `out_dir/ledger.sqlite`.
@@ -128,8 +128,8 @@ def segment_archive(
     suffix_of(format)
     check_kind(choices.table)
     check_names(choices.names)
-    crew = predictor if isinstance(predictor, Predictor) else _crew(predictor)
-    model, tta = _identify(crew)
+    pool = predictor if isinstance(predictor, Predictor) else _worker_pool(predictor)
+    model, tta = _identify(pool)
     writing = Writing(
         format,
         model.labels,
@@ -156,7 +156,7 @@ def segment_archive(
                 settings=_settings(format, tta=tta),
                 model=model,
                 source=source,
-                engine=_engine(crew, writing, results, ledger.suspects()),
+                engine=_engine(pool, writing, results, ledger.suspects()),
                 results=results,
                 delivery=delivery,
                 choices=choices,
@@ -239,7 +239,7 @@ def _count(source: FolderSource, on_total: Callable[[int], None]) -> None:
         on_total(source.count())
 
 
-def _crew(predictor: Crew | Path | Sequence[Path]) -> Crew:
+def _worker_pool(predictor: WorkerPool | Path | Sequence[Path]) -> WorkerPool:
     if isinstance(predictor, Path):
         return Workers((predictor,))
     return Workers(tuple(predictor)) if isinstance(predictor, Sequence) else predictor
@@ -253,24 +253,24 @@ def _fitted(source: StudySource, out_dir: Path, model: Model) -> StudySource:
     return replace(source, skip=(*source.skip, *outputs), spatial_dims=model.spatial_dims)
 
 
-def _identify(crew: Predictor | Crew) -> tuple[Model, bool]:
+def _identify(pool: Predictor | WorkerPool) -> tuple[Model, bool]:
     """The model, and whether it is used with test-time augmentation."""
-    if isinstance(crew, Predictor):
-        return model_of(crew.packages), crew.tta
-    return model_of(read_packages(crew.packages)), bool(crew.options.get("tta", False))
+    if isinstance(pool, Predictor):
+        return model_of(pool.packages), pool.tta
+    return model_of(read_packages(pool.packages)), bool(pool.options.get("tta", False))
 
 
 def _engine(
-    crew: Predictor | Crew, writing: Writing, results: Results, suspects: frozenset[str]
-) -> Engine:
+    pool: Predictor | WorkerPool, writing: Writing, results: Results, suspects: frozenset[str]
+) -> StudyEngine:
     """Who segments; in this process, the studies in hand when an earlier one died go apart."""
-    if isinstance(crew, Predictor):
-        here = ThreadEngine(crew, writing, results)
+    if isinstance(pool, Predictor):
+        here = ThreadEngine(pool, writing, results)
         if not suspects:
             return here
-        return SuspectEngine(here, suspects, predictor=crew, writing=writing, results=results)
-    return crew.engine(
-        Setup(crew.packages, writing, {"engine": FIXED_ENGINE, **crew.options}), results
+        return SuspectEngine(here, suspects, predictor=pool, writing=writing, results=results)
+    return pool.engine(
+        Setup(pool.packages, writing, {"engine": FIXED_ENGINE, **pool.options}), results
     )
 
 

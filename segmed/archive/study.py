@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from segmed.inference.fault import Fault
+from segmed.inference.fault import InputFault
 
 STUDY_NAME_LENGTH = 16
 """Hex digits of the content hash that name a study in files and tables."""
@@ -43,7 +43,7 @@ class Study:
     place: str
     channels: tuple[tuple[Path, ...], ...] = ()
     audits: tuple[Any, ...] = ()
-    fault: Fault | None = None
+    fault: InputFault | None = None
     environment: bool = False
     remote: dict[str, Any] = field(default_factory=dict)
     identity: str = ""

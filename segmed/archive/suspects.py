@@ -7,7 +7,7 @@ import threading
 from collections.abc import Collection
 from pathlib import Path
 
-from segmed.archive.engine import Engine, Results
+from segmed.archive.engine import Results, StudyEngine
 from segmed.archive.job import Job
 from segmed.archive.scratch import scratch_folder
 from segmed.archive.workers.engine import WorkerEngine
@@ -38,7 +38,7 @@ class SuspectEngine:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: StudyEngine,
         suspects: Collection[str],
         *,
         predictor: Predictor,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Fault:
+class InputFault:
     """Why a study cannot be segmented.
 
     Attributes:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from segmed.errors import UsageError, unknown_name
 from segmed.inference.manifest_input import cases_of_manifest, is_manifest
-from segmed.inference.search import Found, search
+from segmed.inference.search import FoundPaths, search
 from segmed.inference.selection import choose_series, mask_fault
 from segmed.inference.vocabulary import FORMATS
 from segmed.io.channel_files import CaseFiles, group_channels
@@ -196,7 +196,7 @@ def _files_of(case: CaseFiles) -> tuple[Path, ...]:
     return tuple(path for audit in case.series for path in audit.files) or case.files
 
 
-def _stacks(found: Found) -> list[CaseFiles]:
+def _stacks(found: FoundPaths) -> list[CaseFiles]:
     """Folders of numbered rasters among what was found in folders."""
     folders = dict.fromkeys(path.parent for path in found.images if path not in found.listed)
     cases = []
@@ -209,7 +209,7 @@ def _stacks(found: Found) -> list[CaseFiles]:
 
 
 def _series_cases(
-    scanned: Sequence[SeriesAudit], found: Found, expected: Expected
+    scanned: Sequence[SeriesAudit], found: FoundPaths, expected: Expected
 ) -> tuple[list[CaseFiles], dict[Path, str]]:
     """DICOM series as cases, and files of series that no rule chose, with the reason.
 

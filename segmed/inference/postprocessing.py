@@ -52,7 +52,7 @@ def steps_of(rules: Inference) -> list[Cleaning]:
     ]
 
 
-def with_helpful(rules: Inference, verdicts: Iterable[Verdict]) -> Inference:
+def with_helpful(rules: Inference, verdicts: Iterable[CleaningEffect]) -> Inference:
     """Rules whose cleaning is what helped on out-of-fold predictions, and nothing else.
 
     Args:
@@ -120,7 +120,7 @@ _APPLY: dict[str, Callable[[Labels, Cleaning], Labels]] = {
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CleaningEffect:
     """What a step did to out-of-fold predictions.
 
     Attributes:
@@ -145,7 +145,7 @@ class Verdict:
 
 def validate(
     cases: Sequence[tuple[Labels, Labels]], candidates: Sequence[Cleaning], *, score: Score
-) -> list[Verdict]:
+) -> list[CleaningEffect]:
     """Try steps on out-of-fold predictions; a step that helps stays for the next one.
 
     Args:
@@ -165,7 +165,7 @@ def validate(
         old = [score(p, r, step.value) for p, r in zip(current, references, strict=True)]
         new = [score(p, r, step.value) for p, r in zip(after, references, strict=True)]
         worse = sum(n < o for n, o in zip(new, old, strict=True))
-        verdict = Verdict(step, float(np.mean(old)), float(np.mean(new)), worse, len(cases))
+        verdict = CleaningEffect(step, float(np.mean(old)), float(np.mean(new)), worse, len(cases))
         verdicts.append(verdict)
         if verdict.helps:
             current = after

@@ -34,7 +34,7 @@ from segmed.inference.memory import (
 from segmed.inference.postprocessing import cleaned
 from segmed.inference.sliding import NetworkFn, WindowRecipe, first_windows, sliding_slabs, zeros
 from segmed.inference.vocabulary import EngineName
-from segmed.inference.way_back import CUDA_PIECE_BYTES, Piece, restored_pieces
+from segmed.inference.way_back import CUDA_PIECE_BYTES, ProbsBox, restored_pieces
 from segmed.io import grid_of
 from segmed.metatensor import MetaTensor
 from segmed.package import ModelPackage
@@ -191,7 +191,7 @@ class Predictor:
         changed = [e.fall_back() for e in self.engines if isinstance(e, CudaEngine)]
         return any(changed)
 
-    def pieces(self, prepared: Prepared) -> Iterator[Piece]:
+    def pieces(self, prepared: Prepared) -> Iterator[ProbsBox]:
         """Probabilities on the input's grid, piece by piece as the windows advance.
 
         On a GPU with room for it the prepared volume, the blended map and the pieces stay there.

@@ -15,7 +15,7 @@ ARCHIVE_RESULTS = "the results of an archive run"
 
 
 @dataclass
-class Found:
+class FoundPaths:
     """Paths that a search met.
 
     Attributes:
@@ -43,14 +43,14 @@ class Found:
             kind.append(path)
 
 
-def search(paths: Sequence[Path]) -> Found:
+def search(paths: Sequence[Path]) -> FoundPaths:
     """Go through files and folders of any depth.
 
     Args:
         paths: Files count whatever they are; of folders, hidden files and results of earlier runs
             do not.
     """
-    found = Found()
+    found = FoundPaths()
     for path in map(Path, paths):
         if path.is_dir():
             found.add(path, found.folders)
@@ -66,7 +66,7 @@ def search(paths: Sequence[Path]) -> Found:
     return found
 
 
-def _search_folder(folder: Path, found: Found, above: frozenset[str]) -> None:
+def _search_folder(folder: Path, found: FoundPaths, above: frozenset[str]) -> None:
     """Files of a folder, then those of the folders in it; a link to a folder above is left out."""
     place = os.path.realpath(folder)
     if place in above:

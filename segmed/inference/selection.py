@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from segmed.geometry import Affine
-from segmed.inference.fault import Fault
+from segmed.inference.fault import InputFault
 from segmed.io.dicom.series import SeriesAudit
 from segmed.naming import has_mask_words
 from segmed.package.series_rules import ChannelRule, Rules, tokens_of
@@ -30,7 +30,7 @@ class Choice:
     """
 
     audits: tuple[SeriesAudit, ...]
-    fault: Fault | None = None
+    fault: InputFault | None = None
     left_out: tuple[tuple[Path, str], ...] = ()
 
 
@@ -58,30 +58,30 @@ def choose_series(
             f"a model of {num_channels} channels needs rules that say which series is which; "
             "give a rules file"
         )
-        yield Choice(tuple(audits), Fault("needs_rules", message))
+        yield Choice(tuple(audits), InputFault("needs_rules", message))
     elif len(rules.channels) != num_channels:
         message = f"the rules name {len(rules.channels)} channels, the model has {num_channels}"
-        yield Choice(tuple(audits), Fault("other_channels", message))
+        yield Choice(tuple(audits), InputFault("other_channels", message))
     else:
         yield _by_rules(audits, rules)
 
 
-def own_fault(audit: SeriesAudit) -> Fault | None:
+def own_fault(audit: SeriesAudit) -> InputFault | None:
     """The fault of an unsound series; names of its files are left out of the message."""
     if audit.usable:
         return None
     message = audit.message
     for number, path in enumerate(audit.files, 1):
         message = message.replace(path.name, f"file {number} of {len(audit.files)}")
-    return Fault(audit.reason or "unreadable", message, audit.offending)
+    return InputFault(audit.reason or "unreadable", message, audit.offending)
 
 
-def mask_fault(audit: SeriesAudit) -> Fault | None:
+def mask_fault(audit: SeriesAudit) -> InputFault | None:
     """The fault of a series whose description calls it a mask: it is a result, no input."""
     if not has_mask_words(audit.description):
         return None
     message = "described as a mask, no image to segment; if it is one, rename it"
-    return Fault("mask", message)
+    return InputFault("mask", message)
 
 
 def _by_rules(audits: Sequence[SeriesAudit], rules: Rules) -> Choice:
@@ -92,14 +92,14 @@ def _by_rules(audits: Sequence[SeriesAudit], rules: Rules) -> Choice:
         if not fits:
             told = "; ".join(f"series {n}: {miss}" for n, miss in enumerate(misses, 1))
             message = f"no series fits channel {rule.name} ({told})"
-            return Choice(tuple(audits), Fault("no_series_fits", message))
+            return Choice(tuple(audits), InputFault("no_series_fits", message))
         best = _preferred(fits, rule)
         if len(best) > 1:
             message = (
                 f"{len(best)} series fit channel {rule.name} equally well; narrow its rule, "
                 "or say what to prefer"
             )
-            return Choice(tuple(audits), Fault("several_series_fit", message))
+            return Choice(tuple(audits), InputFault("several_series_fit", message))
         fault = own_fault(best[0])
         if fault is not None:
             return Choice(tuple(audits), fault)

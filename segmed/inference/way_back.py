@@ -27,7 +27,7 @@ CUDA_PIECE_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True)
-class Piece:
+class ProbsBox:
     """Restored probabilities of a box of the input.
 
     Attributes:
@@ -39,7 +39,7 @@ class Piece:
     probs: Tensor
 
 
-def restored_pieces(slabs: Iterable[Slab], placement: Placement, sweep: int) -> Iterator[Piece]:
+def restored_pieces(slabs: Iterable[Slab], placement: Placement, sweep: int) -> Iterator[ProbsBox]:
     """Bring slabs of the target grid to the input grid as they come.
 
     Args:
@@ -50,7 +50,7 @@ def restored_pieces(slabs: Iterable[Slab], placement: Placement, sweep: int) -> 
     Yields:
         Pieces that tile the placement's box; what lies outside of the box is background.
     """
-    rows = _Rows(placement, sweep)
+    rows = _RowBuffer(placement, sweep)
     done = 0
     for slab in _thin(slabs, placement, sweep):
         rows.take(slab)
@@ -89,7 +89,7 @@ def piece_rows(values: Tensor, placement: Placement, sweep: int) -> int:
     return max(1, piece_bytes // (4 * num_classes * prod(others)))
 
 
-class _Rows:
+class _RowBuffer:
     """The target rows held for pieces to come, and which input rows they suffice for."""
 
     def __init__(self, placement: Placement, sweep: int) -> None:
@@ -123,8 +123,8 @@ class _Rows:
 
 
 def _pieces(
-    rows: _Rows, placement: Placement, sweep: int, done: int, reach: int
-) -> Iterator[Piece]:
+    rows: _RowBuffer, placement: Placement, sweep: int, done: int, reach: int
+) -> Iterator[ProbsBox]:
     assert rows.held is not None
     step = piece_rows(rows.held, placement, sweep)
     for low in range(done, reach, step):
@@ -132,7 +132,7 @@ def _pieces(
         yield _piece(rows, placement, sweep, span)
 
 
-def _piece(rows: _Rows, placement: Placement, sweep: int, span: tuple[int, int]) -> Piece:
+def _piece(rows: _RowBuffer, placement: Placement, sweep: int, span: tuple[int, int]) -> ProbsBox:
     """Interpolate the box rows `span[0]..span[1]-1`, axes in the order of `restore_probs`."""
     assert rows.held is not None
     low = int(rows.below[span[0]])
@@ -154,7 +154,7 @@ def _piece(rows: _Rows, placement: Placement, sweep: int, span: tuple[int, int])
             below, above, weight = below[::-1], above[::-1], weight[::-1]
         image = _between(image, axis + 1, below, above, weight)
     region = tuple(_input_span(placement, turned, sweep, span) for turned in turned_of)
-    return Piece(region, image)
+    return ProbsBox(region, image)
 
 
 Index = npt.NDArray[np.int64]

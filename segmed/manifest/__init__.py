@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from segmed.manifest.check import check_manifest
     from segmed.manifest.clean import clean_manifest, write_clean
     from segmed.manifest.content import case_hash, data_hash, digest, image_digest
-    from segmed.manifest.faults import Fault
+    from segmed.manifest.faults import ManifestFault
     from segmed.manifest.folds import assign_folds
     from segmed.manifest.guesses import Guess, guesses_of, state_modalities
     from segmed.manifest.json_form import read_manifest, rebase, write_manifest
@@ -29,7 +29,7 @@ else:
             "segmed.manifest.check": "check_manifest",
             "segmed.manifest.clean": "clean_manifest write_clean",
             "segmed.manifest.content": "case_hash data_hash digest image_digest",
-            "segmed.manifest.faults": "Fault",
+            "segmed.manifest.faults": "ManifestFault",
             "segmed.manifest.folds": "assign_folds",
             "segmed.manifest.guesses": "Guess guesses_of state_modalities",
             "segmed.manifest.json_form": "read_manifest rebase write_manifest",
@@ -45,10 +45,10 @@ __all__ = [
     "Case",
     "Channel",
     "Code",
-    "Fault",
     "Guess",
     "LabelClass",
     "Manifest",
+    "ManifestFault",
     "StoredLabel",
     "assign_folds",
     "build_manifest",

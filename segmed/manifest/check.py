@@ -20,7 +20,7 @@ from segmed.io.nifti import VOLUMES_NOTE
 from segmed.io.tensors import as_label
 from segmed.manifest.census import count_values, rare_note
 from segmed.manifest.content import image_digest, is_as_listed, repair_of
-from segmed.manifest.faults import CaseRecord, Fault, note, order_of
+from segmed.manifest.faults import CaseRecord, ManifestFault, note, order_of
 from segmed.manifest.label_values import counts_in
 from segmed.manifest.outliers import duplicates, outliers
 from segmed.manifest.reference import as_meant, load_reference
@@ -34,7 +34,7 @@ def check_manifest(
     *,
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Fault]:
+) -> list[ManifestFault]:
     """Every fault of a manifest's cases.
 
     Errors make a case unfit: a missing or unreadable file, a digest that differs, another grid,
@@ -214,7 +214,7 @@ def _fingerprint(voxels: npt.NDArray[np.float32], grid: Grid) -> str:
     return running.hexdigest()
 
 
-def _absent(manifest: Manifest, records: list[CaseRecord]) -> list[Fault]:
+def _absent(manifest: Manifest, records: list[CaseRecord]) -> list[ManifestFault]:
     seen = frozenset().union(*(record.voxels for record in records))
     return [
         note("", "absent_label", f"label {label.name!r} (value {label.value}) occurs in no case")
@@ -223,7 +223,7 @@ def _absent(manifest: Manifest, records: list[CaseRecord]) -> list[Fault]:
     ]
 
 
-def _rare(manifest: Manifest, records: list[CaseRecord]) -> list[Fault]:
+def _rare(manifest: Manifest, records: list[CaseRecord]) -> list[ManifestFault]:
     labelled = [record for record in records if record.has_label]
     names = {label.value: label.name for label in manifest.labels}
     counts = count_values(names, [record.voxels for record in labelled])

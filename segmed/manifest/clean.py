@@ -9,13 +9,13 @@ from pathlib import Path
 
 from segmed.errors import ManifestError
 from segmed.io.atomic import whole_file
-from segmed.manifest.faults import Fault
+from segmed.manifest.faults import ManifestFault
 from segmed.manifest.json_form import write_manifest
 from segmed.manifest.schema import Manifest
 
 
 def clean_manifest(
-    manifest: Manifest, faults: Sequence[Fault]
+    manifest: Manifest, faults: Sequence[ManifestFault]
 ) -> tuple[Manifest, dict[str, list[str]]]:
     """The manifest without the cases that have errors; folds stay as they are.
 
@@ -43,7 +43,7 @@ def clean_manifest(
 
 
 def write_clean(
-    manifest: Manifest, faults: Sequence[Fault], path: Path | str
+    manifest: Manifest, faults: Sequence[ManifestFault], path: Path | str
 ) -> dict[str, list[str]]:
     """Writes the clean manifest, and beside it `NAME.dropped.json` with the reasons.
 

@@ -25,7 +25,7 @@ IMAGE_KEYS, LABEL_KEYS = ("image", "images"), ("label", "labels")
 
 
 @dataclass(frozen=True)
-class Row:
+class CaseEntry:
     """One entry of a list of cases.
 
     Attributes:
@@ -61,7 +61,7 @@ class Description:
         """The first of some values that is there, as text."""
         return next((str(self.content[key]) for key in keys if self.content.get(key)), "")
 
-    def rows(self, key: str, *, needs_label: bool) -> list[Row]:
+    def rows(self, key: str, *, needs_label: bool) -> list[CaseEntry]:
         """The entries of one list of cases; none if there is no such list.
 
         Raises:
@@ -78,7 +78,7 @@ class Description:
             self._row(f"{key}[{number}]", entry, needs_label) for number, entry in enumerate(listed)
         ]
 
-    def _row(self, place: str, entry: Any, needs_label: bool) -> Row:
+    def _row(self, place: str, entry: Any, needs_label: bool) -> CaseEntry:
         if isinstance(entry, str) and not needs_label:
             entry = {"image": entry}
         if not isinstance(entry, dict):
@@ -92,7 +92,7 @@ class Description:
             lacking = "image" if not image else "label"
             raise self.fault(f": {place} has no {lacking}; its keys are {sorted(entry)}")
         fold = entry.get("fold")
-        return Row(image, label, fold if isinstance(fold, int) and fold >= 0 else None)
+        return CaseEntry(image, label, fold if isinstance(fold, int) and fold >= 0 else None)
 
     def _files(self, place: str, value: Any) -> tuple[str, ...]:
         """File names of an entry, relative to the folder."""

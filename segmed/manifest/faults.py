@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Fault:
+class ManifestFault:
     """One thing that is wrong or odd.
 
     Attributes:
@@ -30,9 +30,9 @@ class Fault:
     severity: Literal["error", "note"] = "error"
 
 
-def note(case_id: str, code: str, message: str) -> Fault:
+def note(case_id: str, code: str, message: str) -> ManifestFault:
     """A fault that leaves the case fit."""
-    return Fault(case_id, code, message, "note")
+    return ManifestFault(case_id, code, message, "note")
 
 
 @dataclass
@@ -52,7 +52,7 @@ class CaseRecord:
     """
 
     case_id: str
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[ManifestFault] = field(default_factory=list)
     grid: Grid | None = None
     content: str | None = None
     levels: tuple[float, ...] = ()
@@ -63,18 +63,18 @@ class CaseRecord:
 
     def error(self, code: str, message: str) -> None:
         """Remembers a fault that makes the case unfit."""
-        self.faults.append(Fault(self.case_id, code, message))
+        self.faults.append(ManifestFault(self.case_id, code, message))
 
     def note(self, code: str, message: str) -> None:
         """Remembers a fault that leaves the case fit."""
         self.faults.append(note(self.case_id, code, message))
 
 
-def order_of(case_ids: Sequence[str]) -> Callable[[Fault], tuple[int, bool, str]]:
+def order_of(case_ids: Sequence[str]) -> Callable[[ManifestFault], tuple[int, bool, str]]:
     """The sort key that puts faults in the order of cases, errors first, the set's own last."""
     place = {case_id: number for number, case_id in enumerate(case_ids)}
 
-    def key(fault: Fault) -> tuple[int, bool, str]:
+    def key(fault: ManifestFault) -> tuple[int, bool, str]:
         return place.get(fault.case_id, len(place)), fault.severity == "note", fault.code
 
     return key

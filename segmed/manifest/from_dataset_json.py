@@ -11,7 +11,7 @@ from segmed.errors import ManifestError
 from segmed.io.channel_files import channels_in, group_channels
 from segmed.io.image_names import stem_of
 from segmed.manifest.case_names import named_rows
-from segmed.manifest.dataset_json import Description, Row, load_description
+from segmed.manifest.dataset_json import CaseEntry, Description, load_description
 from segmed.manifest.draft import (
     Draft,
     by_stem,
@@ -85,7 +85,7 @@ def draft_from_msd(
     )
 
 
-def _label_of(folder: Path, name: str, row: Row, maker: LabelMaker) -> str | None:
+def _label_of(folder: Path, name: str, row: CaseEntry, maker: LabelMaker) -> str | None:
     if len(row.label) <= 1:
         return row.label[0] if row.label else None
     files = [folder / one for one in row.label]

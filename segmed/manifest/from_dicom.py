@@ -39,7 +39,7 @@ PROBED_FILES = 64
 
 
 @dataclass(frozen=True)
-class Study:
+class DicomStudy:
     """The series of one study that can be used.
 
     Attributes:
@@ -153,8 +153,8 @@ def draft_from_dicom(
 
 
 def _labelled(
-    folder: Path, studies: Sequence[Study], remarks: list[str]
-) -> tuple[list[Study], list[str]]:
+    folder: Path, studies: Sequence[DicomStudy], remarks: list[str]
+) -> tuple[list[DicomStudy], list[str]]:
     """The studies with a label, one each, and the ids of those without."""
     files = {study.id: study.files for study in studies}
     volumes = volumes_by_study(volumes_below(folder), files)
@@ -179,7 +179,7 @@ def _labelled(
 
 
 def _label_paths(
-    studies: Sequence[Study], channel: str, names: Sequence[str], maker: LabelMaker
+    studies: Sequence[DicomStudy], channel: str, names: Sequence[str], maker: LabelMaker
 ) -> tuple[dict[str, Path], Sequence[str]]:
     """The label map of each study, and the names of its values if structure sets name them."""
     paths, sets = {}, {}
@@ -208,7 +208,9 @@ def _body_part(audits: Iterable[SeriesAudit]) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
-def _study(audits: Sequence[SeriesAudit], shared_folders: set[Path], order: Sequence[str]) -> Study:
+def _study(
+    audits: Sequence[SeriesAudit], shared_folders: set[Path], order: Sequence[str]
+) -> DicomStudy:
     patient = audits[0].patient_key or "unknown"
     name = f"{patient}-{short_hash(audits[0].study_uid)}"
     images: dict[str, SeriesAudit] = {}
@@ -231,7 +233,7 @@ def _study(audits: Sequence[SeriesAudit], shared_folders: set[Path], order: Sequ
                 )
             images[channel] = audit
     files = tuple(path for audit in audits for path in audit.files)
-    return Study(name, patient, images, tuple(masks), tuple(regions), files, tuple(left_out))
+    return DicomStudy(name, patient, images, tuple(masks), tuple(regions), files, tuple(left_out))
 
 
 def _shared_folders(audits: Sequence[SeriesAudit]) -> set[Path]:

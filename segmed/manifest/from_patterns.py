@@ -16,7 +16,7 @@ from segmed.manifest.draft import Draft, case_id
 from segmed.manifest.found_structures import found_structures
 from segmed.manifest.label_values import COLOURS, label_values
 from segmed.manifest.made_labels import LabelMaker, MaskMode
-from segmed.manifest.patterns import Found, Pattern
+from segmed.manifest.patterns import Pattern, PatternMatch
 from segmed.manifest.schema import Case
 from segmed.manifest.shared_channels import agree_on_channels
 from segmed.naming import guess_modality, guess_subjects
@@ -123,9 +123,11 @@ def _paths(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def _images(paths: Sequence[str], wanted: Wanted) -> tuple[dict[str, dict[str, Found]], list[str]]:
+def _images(
+    paths: Sequence[str], wanted: Wanted
+) -> tuple[dict[str, dict[str, PatternMatch]], list[str]]:
     """Files by case and channel, and the channels in the order of the patterns."""
-    by_key: dict[tuple[str, ...], dict[str, Found]] = defaultdict(dict)
+    by_key: dict[tuple[str, ...], dict[str, PatternMatch]] = defaultdict(dict)
     order: list[str] = []
     wildcards = set()
     for number, text in enumerate(wanted.images):
@@ -147,7 +149,7 @@ def _images(paths: Sequence[str], wanted: Wanted) -> tuple[dict[str, dict[str, F
             by_key[one.key][channel] = one
     if len(wildcards) > 1:
         raise UsageError("all --image patterns need the same number of * to belong together")
-    cases: dict[str, dict[str, Found]] = {}
+    cases: dict[str, dict[str, PatternMatch]] = {}
     for files in by_key.values():
         name = case_id(min((one.case for one in files.values()), key=len))
         if name in cases:
@@ -159,8 +161,8 @@ def _images(paths: Sequence[str], wanted: Wanted) -> tuple[dict[str, dict[str, F
 
 
 def _paired(
-    cases: dict[str, dict[str, Found]], masks: Sequence[Found]
-) -> tuple[dict[str, list[Found]], list[str]]:
+    cases: dict[str, dict[str, PatternMatch]], masks: Sequence[PatternMatch]
+) -> tuple[dict[str, list[PatternMatch]], list[str]]:
     """The masks of each case, and remarks on cases and masks without a partner.
 
     Compared are the texts of the wildcards, as many from the front as pair at least half of the
@@ -186,10 +188,12 @@ def _paired(
 
 
 def _joined(
-    wanted: dict[str, tuple[str, ...]], found: dict[str, tuple[str, ...]], masks: Sequence[Found]
-) -> tuple[dict[str, list[Found]], list[str]]:
+    wanted: dict[str, tuple[str, ...]],
+    found: dict[str, tuple[str, ...]],
+    masks: Sequence[PatternMatch],
+) -> tuple[dict[str, list[PatternMatch]], list[str]]:
     """Cases and masks with equal texts."""
-    by_start: dict[tuple[str, ...], list[Found]] = defaultdict(list)
+    by_start: dict[tuple[str, ...], list[PatternMatch]] = defaultdict(list)
     for mask in masks:
         by_start[found[mask.path]].append(mask)
     counts = Counter(wanted.values())
@@ -223,7 +227,7 @@ def _selection(wanted: Wanted, found: Sequence[str]) -> Sequence[str]:
 def _label(
     folder: Path,
     case: str,
-    masks: Sequence[Found],
+    masks: Sequence[PatternMatch],
     mode: MaskMode,
     structures: Sequence[str],
     maker: LabelMaker,
@@ -259,7 +263,7 @@ def _channels(
     return tuple(Channel(name=name, modality=guess_modality(name).modality) for name in names)
 
 
-def _groups(cases: dict[str, dict[str, Found]]) -> dict[str, str]:
+def _groups(cases: dict[str, dict[str, PatternMatch]]) -> dict[str, str]:
     """The first folder with a wildcard as the group, if names alone do not say the patient."""
     guess = guess_subjects(list(cases))
     if guess is not None and guess.is_sure:

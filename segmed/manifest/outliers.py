@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segmed.manifest.faults import CaseRecord, Fault, note
+from segmed.manifest.faults import CaseRecord, ManifestFault, note
 from segmed.manifest.resampled import world_spacing
 from segmed.manifest.schema import Manifest
 
@@ -23,7 +23,7 @@ MIN_CASES = 5
 """With fewer cases nothing counts as an outlier."""
 
 
-def duplicates(records: Sequence[CaseRecord]) -> list[Fault]:
+def duplicates(records: Sequence[CaseRecord]) -> list[ManifestFault]:
     """An error for every image whose voxels are those of an earlier case."""
     first: dict[str, str] = {}
     faults = []
@@ -33,11 +33,11 @@ def duplicates(records: Sequence[CaseRecord]) -> list[Fault]:
         original = first.setdefault(record.content, record.case_id)
         if original != record.case_id:
             message = f"the same voxels as case {original!r}; keep one of them"
-            faults.append(Fault(record.case_id, "duplicate", message))
+            faults.append(ManifestFault(record.case_id, "duplicate", message))
     return faults
 
 
-def outliers(manifest: Manifest, records: Sequence[CaseRecord]) -> list[Fault]:
+def outliers(manifest: Manifest, records: Sequence[CaseRecord]) -> list[ManifestFault]:
     """Notes on images whose spacing or mean intensity lies far from all others."""
     readable = [record for record in records if record.grid is not None and record.levels]
     if len(readable) < MIN_CASES:
@@ -45,7 +45,7 @@ def outliers(manifest: Manifest, records: Sequence[CaseRecord]) -> list[Fault]:
     return _spacing(readable) + _levels(manifest, readable)
 
 
-def _spacing(records: Sequence[CaseRecord]) -> list[Fault]:
+def _spacing(records: Sequence[CaseRecord]) -> list[ManifestFault]:
     grids = [record.grid for record in records if record.grid is not None]
     edges = [np.asarray(world_spacing(grid)) for grid in grids]
     num_axes = max(len(one) for one in edges)
@@ -54,7 +54,7 @@ def _spacing(records: Sequence[CaseRecord]) -> list[Fault]:
     for record, one in zip(records, edges, strict=True):
         if len(one) != num_axes:
             message = f"{len(one)} axes, the other images have {num_axes}"
-            faults.append(Fault(record.case_id, "other_dimensions", message))
+            faults.append(ManifestFault(record.case_id, "other_dimensions", message))
             continue
         ratio = one / usual
         if ratio.max() > SPACING_FACTOR or ratio.min() < 1 / SPACING_FACTOR:
@@ -67,7 +67,7 @@ def _mm(edges: np.ndarray) -> str:
     return " x ".join(f"{edge:.3g}" for edge in edges)
 
 
-def _levels(manifest: Manifest, records: Sequence[CaseRecord]) -> list[Fault]:
+def _levels(manifest: Manifest, records: Sequence[CaseRecord]) -> list[ManifestFault]:
     faults = []
     for number, channel in enumerate(manifest.channels):
         holders = [record for record in records if len(record.levels) > number]

@@ -20,7 +20,7 @@ SEPARATORS = "_-. "
 
 
 @dataclass(frozen=True)
-class Found:
+class PatternMatch:
     """One file that a pattern found.
 
     Attributes:
@@ -112,12 +112,12 @@ class Pattern:
         self.choices = tuple(words)
         return f"(?P<choice>{either})"
 
-    def search(self, paths: Iterable[str]) -> list[Found]:
+    def search(self, paths: Iterable[str]) -> list[PatternMatch]:
         """Those of some relative paths that fit, in their order."""
         found = ((path, self._expression.fullmatch(path)) for path in paths)
         return [self._found(path, match) for path, match in found if match]
 
-    def _found(self, path: str, match: re.Match[str]) -> Found:
+    def _found(self, path: str, match: re.Match[str]) -> PatternMatch:
         choice = match["choice"] if self.choices else ""
         start, end = match.span("choice") if self.choices else (0, 0)
         pieces = []
@@ -130,7 +130,7 @@ class Pattern:
                 text = stem_of(Path(text)) if text else ""
             pieces.append(text.strip(SEPARATORS + "/").replace("/", "_"))
         key = tuple(match[f"s{number}"].strip("/") for number in range(self.num_wildcards))
-        return Found(path, key, choice, tuple(pieces))
+        return PatternMatch(path, key, choice, tuple(pieces))
 
     @property
     def plain_name(self) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from segmed.errors import ImageError
 from segmed.io.careful import load_label_carefully
 from segmed.io.tensors import as_label
-from segmed.manifest.faults import CaseRecord, Fault, note
+from segmed.manifest.faults import CaseRecord, ManifestFault, note
 from segmed.manifest.resampled import (
     is_at_risk,
     lost_values,
@@ -24,7 +24,7 @@ from segmed.manifest.schema import Manifest
 
 def resampling_faults(
     manifest: Manifest, records: Sequence[CaseRecord], *, workers: int = 2
-) -> list[Fault]:
+) -> list[ManifestFault]:
     """An error for each size out of all bounds, a note for each case that loses structures.
 
     Args:
@@ -40,7 +40,7 @@ def resampling_faults(
         if record.grid is None or len(record.grid.shape) != len(median):
             continue
         if fault := size_fault(record.grid, median):
-            faults.append(Fault(record.case_id, "absurd_spacing", fault))
+            faults.append(ManifestFault(record.case_id, "absurd_spacing", fault))
         elif is_at_risk(record.extents, record.grid.shape, target_of(record.grid, median)):
             suspects.append(record)
     paths = {case.id: manifest.label_path(case) for case in (*manifest.training, *manifest.test)}
@@ -60,7 +60,7 @@ def _median_spacing(records: Sequence[CaseRecord]) -> tuple[float, ...]:
 
 def _losses(
     record: CaseRecord, path: Path | None, names: Mapping[int, str], median: Sequence[float]
-) -> Fault | None:
+) -> ManifestFault | None:
     """A note on a case whose structures the median spacing loses."""
     if record.grid is None or path is None:
         return None

@@ -17,7 +17,7 @@ from segmed.metrics import overlap, surface
 from segmed.metrics.frame import Frame, Mask, Places, frame_for, surface_places
 from segmed.metrics.lesions import Components, components_of, match_lesions
 from segmed.metrics.overlap import Counts, confusion_matrix, counts_of
-from segmed.metrics.pair import Box, LabelPair, foreground_box, join_boxes, prepare_pair
+from segmed.metrics.pair import Box, CroppedPair, foreground_box, join_boxes, prepare_pair
 from segmed.metrics.score import MEAN_LABEL, CaseScore
 from segmed.structures import LabelClass
 
@@ -140,7 +140,7 @@ def structures_of(
 
 
 def _voxel_scores(
-    case_id: str, structure: Structure, counts: Counts, pair: LabelPair, tolerance_mm: float
+    case_id: str, structure: Structure, counts: Counts, pair: CroppedPair, tolerance_mm: float
 ) -> CaseScore:
     """The row with everything that voxel counts decide; the rest by the policy for empties."""
     missed = counts.prediction == 0 < counts.reference
@@ -182,7 +182,7 @@ def _voxel_scores(
 
 
 def _add_shape_scores(
-    bare: CaseScore, values: tuple[int, ...], pair: LabelPair, box: Box
+    bare: CaseScore, values: tuple[int, ...], pair: CroppedPair, box: Box
 ) -> CaseScore:
     """The row with surfaces and components, measured in a tight box around the structure."""
     frame = frame_for(box, pair.spacing_mm, bare.tolerance_mm)
@@ -222,7 +222,7 @@ def _reduce(mask: Mask, frame: Frame, width_mm: float) -> _Side:
 
 
 def structure_box(
-    pair: LabelPair, values: Sequence[int], known: Mapping[int, Box] | None = None
+    pair: CroppedPair, values: Sequence[int], known: Mapping[int, Box] | None = None
 ) -> Box:
     """The tightest box around a structure in prediction and reference together.
 
@@ -240,7 +240,7 @@ def structure_box(
     return join_boxes(boxes)
 
 
-def boxes_of(pair: LabelPair, values: Sequence[int]) -> dict[int, Box]:
+def boxes_of(pair: CroppedPair, values: Sequence[int]) -> dict[int, Box]:
     """Box of each label value over prediction and reference, in one pass over each."""
     found: dict[int, list[Box]] = {}
     for labels in (pair.prediction, pair.reference):

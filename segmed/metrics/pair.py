@@ -26,7 +26,7 @@ LARGEST_VALUE = 65535
 
 
 @dataclass(frozen=True)
-class LabelPair:
+class CroppedPair:
     """Prediction and reference as small unsigned integers, cropped, in the order of memory.
 
     Attributes:
@@ -47,7 +47,7 @@ def prepare_pair(
     reference: npt.ArrayLike | torch.Tensor,
     spacing_mm: Sequence[float],
     grids: tuple[Grid, Grid] | None = None,
-) -> LabelPair:
+) -> CroppedPair:
     """Check that two label maps can be compared and crop them to their common foreground.
 
     Args:
@@ -77,7 +77,7 @@ def prepare_pair(
     diagonal = float(np.linalg.norm(np.multiply(second.shape, edges)))
     boxes = [box for box in map(foreground_box, (first, second)) if box is not None]
     box = join_boxes(boxes) if boxes else tuple(slice(0, 0) for _ in edges)
-    return LabelPair(_compact(first[box]), _compact(second[box]), edges, diagonal)
+    return CroppedPair(_compact(first[box]), _compact(second[box]), edges, diagonal)
 
 
 def foreground_box(array: Labels) -> Box | None:

@@ -19,7 +19,7 @@ from segmed.plan.resampled import losses_in_words, lost_structures
 from segmed.plan.resources import DEFAULT_MEMORY_GB, Resources, default_resources
 from segmed.plan.scale import (
     MANY_LABELS,
-    Subject,
+    DatasetScale,
     choose_scale,
     explain_patch,
     explain_spacing,
@@ -180,14 +180,14 @@ def decide_plan(
 
 def _subject(
     manifest: Manifest, facts: Fingerprint, choice: _Choice, *, crop: bool, is_sided: bool
-) -> Subject:
+) -> DatasetScale:
     """Images and structures on the network's axes."""
     axes = _network_axes(facts, choice)
     stored = facts.median_filled_shape if crop else facts.median_shape
     present = [row for row, extent in enumerate(facts.structure_extent_mm) if extent]
     thickness = [facts.structure_thickness_mm[row] for row in present]
     thickness += [facts.gap_thickness_mm] if facts.gap_thickness_mm else []
-    return Subject(
+    return DatasetScale(
         shape=tuple(stored[axis] for axis in axes),
         spacing_mm=tuple(facts.median_spacing_mm[axis] for axis in axes),
         extent_mm=np.array([facts.structure_extent_mm[row] for row in present])[:, axes],

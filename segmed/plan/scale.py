@@ -71,7 +71,7 @@ SMALLEST_PATCH_EDGE = 4
 
 
 @dataclass(frozen=True)
-class Subject:
+class DatasetScale:
     """Images and structures on the axes that the network sees.
 
     Attributes:
@@ -153,7 +153,7 @@ class Scale:
 
 
 def choose_scale(
-    subject: Subject, *, size: Size, memory_gb: float, resources: Resources
+    subject: DatasetScale, *, size: Size, memory_gb: float, resources: Resources
 ) -> tuple[Scale, Scale]:
     """The spacing and the patch that promise the best Dice within time and memory.
 
@@ -205,7 +205,7 @@ def _edges(spacing_mm: Sequence[float]) -> Iterator[float]:
 
 
 def _at_edge(
-    subject: Subject, edge_mm: float, most_voxels: float, size: Size, resources: Resources
+    subject: DatasetScale, edge_mm: float, most_voxels: float, size: Size, resources: Resources
 ) -> Iterator[Scale]:
     """Patches of growing size on a grid whose finest edge is given."""
     spacing_mm = tuple(max(edge_mm, own) for own in subject.spacing_mm)
@@ -225,7 +225,7 @@ def _at_edge(
 
 
 def _weighed(
-    subject: Subject,
+    subject: DatasetScale,
     spacing_mm: tuple[float, ...],
     shape: tuple[float, ...],
     patch: tuple[int, ...],
@@ -277,7 +277,9 @@ def explain_spacing(scale: Scale, own: Scale, facts: Fingerprint, resources: Res
     )
 
 
-def explain_patch(scale: Scale, subject: Subject, resources: Resources, memory_gb: float) -> str:
+def explain_patch(
+    scale: Scale, subject: DatasetScale, resources: Resources, memory_gb: float
+) -> str:
     """The reason of a patch, for the plan file."""
     largest = subject.extent_mm.max(axis=0)
     return (

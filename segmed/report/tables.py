@@ -16,7 +16,7 @@ from segmed.report.content import Cost
 
 
 @dataclass(frozen=True)
-class Metric:
+class MetricColumn:
     """A column of the comparison.
 
     Attributes:
@@ -35,11 +35,17 @@ class Metric:
 
 
 METRICS = (
-    Metric("dice", "Dice", 3, True, "Overlap: twice the common volume over the sum of both"),
-    Metric("iou", "IoU", 3, True, "Overlap: common volume over the volume of either"),
-    Metric("f1", "F1", 3, True, "Harmonic mean of precision and recall; voxel-wise it equals Dice"),
-    Metric("hd_mm", "HD mm", 2, False, "Hausdorff: largest distance between the two surfaces"),
-    Metric("hd95_mm", "HD95 mm", 2, False, "The larger of the two 95th percentiles of distance"),
+    MetricColumn("dice", "Dice", 3, True, "Overlap: twice the common volume over the sum of both"),
+    MetricColumn("iou", "IoU", 3, True, "Overlap: common volume over the volume of either"),
+    MetricColumn(
+        "f1", "F1", 3, True, "Harmonic mean of precision and recall; voxel-wise it equals Dice"
+    ),
+    MetricColumn(
+        "hd_mm", "HD mm", 2, False, "Hausdorff: largest distance between the two surfaces"
+    ),
+    MetricColumn(
+        "hd95_mm", "HD95 mm", 2, False, "The larger of the two 95th percentiles of distance"
+    ),
 )
 
 OVERALL = "all structures"
@@ -61,7 +67,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class LabelRow:
     """One structure of one model."""
 
     label: str
@@ -83,7 +89,7 @@ class Block:
     seconds: str
     per_case: str
     memory: str
-    rows: tuple[Row, ...]
+    rows: tuple[LabelRow, ...]
 
 
 def labels_of(scores: Mapping[str, pd.DataFrame]) -> list[str]:
@@ -91,7 +97,7 @@ def labels_of(scores: Mapping[str, pd.DataFrame]) -> list[str]:
     return list(dict.fromkeys(str(v) for table in scores.values() for v in table["label"]))
 
 
-def metrics_in(scores: Mapping[str, pd.DataFrame], unit: str = "mm") -> tuple[Metric, ...]:
+def metrics_in(scores: Mapping[str, pd.DataFrame], unit: str = "mm") -> tuple[MetricColumn, ...]:
     """The metrics of the comparison that every table has, their titles with the unit."""
     return tuple(
         replace(m, title=m.title.replace(" mm", f" {unit}"))
@@ -149,13 +155,13 @@ def comparison(
     return blocks
 
 
-def _rows(table: pd.DataFrame, metrics: Sequence[Metric]) -> list[Row]:
+def _rows(table: pd.DataFrame, metrics: Sequence[MetricColumn]) -> list[LabelRow]:
     """The overall row, then one a structure (only the structure where there is but one)."""
     try:
         summary = summarise(table)
     except MetricError:  # no structure in any reference or prediction: counts alone remain
         return [
-            Row(str(label), tuple(Cell(math.nan, "–", "") for _ in metrics), 0, *_counts(part))
+            LabelRow(str(label), tuple(Cell(math.nan, "–", "") for _ in metrics), 0, *_counts(part))
             for label, part in table.groupby("label", sort=False)
         ]
     labels = list(dict.fromkeys(summary["label"]))
@@ -168,7 +174,7 @@ def _rows(table: pd.DataFrame, metrics: Sequence[Metric]) -> list[Row]:
         first = entries[label, metrics[0].key]
         counts = (int(first[f"n_{flag}"]) for flag in FLAGS)
         rows.append(
-            Row(
+            LabelRow(
                 OVERALL if label == MEAN_LABEL else label,
                 tuple(_cell(entries[label, metric.key], metric) for metric in metrics),
                 int(first["n"]),
@@ -183,7 +189,7 @@ def _counts(table: pd.DataFrame) -> tuple[int, int, int]:
     return counts[0], counts[1], counts[2]
 
 
-def _cell(entry: Mapping[Any, Any], metric: Metric) -> Cell:
+def _cell(entry: Mapping[Any, Any], metric: MetricColumn) -> Cell:
     """Mean and standard deviation of one label and metric; a dash where nothing was scored."""
     mean, std = float(entry["mean"]), float(entry["std"])
     if math.isnan(mean):
@@ -201,7 +207,7 @@ def _cell(entry: Mapping[Any, Any], metric: Metric) -> Cell:
 
 
 def _best(
-    rows: Mapping[str, Sequence[Row]], metrics: Sequence[Metric]
+    rows: Mapping[str, Sequence[LabelRow]], metrics: Sequence[MetricColumn]
 ) -> dict[tuple[str, str], float]:
     """The best mean of each structure and metric."""
     best: dict[tuple[str, str], float] = {}
@@ -216,8 +222,11 @@ def _best(
 
 
 def _marked(
-    row: Row, best: Mapping[tuple[str, str], float], metrics: Sequence[Metric], models: int
-) -> Row:
+    row: LabelRow,
+    best: Mapping[tuple[str, str], float],
+    metrics: Sequence[MetricColumn],
+    models: int,
+) -> LabelRow:
     cells = tuple(
         replace(cell, is_best=models > 1 and best.get((row.label, metric.key)) == cell.mean)
         for metric, cell in zip(metrics, row.cells, strict=True)
@@ -289,7 +298,7 @@ def _by_label(table: pd.DataFrame, flag: str) -> str:
     return ", ".join(f"{label} {int(count)}" for label, count in counts.items() if count)
 
 
-def _is_last(name: str, scores: Mapping[str, pd.DataFrame], metric: Metric) -> bool:
+def _is_last(name: str, scores: Mapping[str, pd.DataFrame], metric: MetricColumn) -> bool:
     """Whether a model's mean is worse than every other's."""
     means = {other: float(per_case_mean(t, metric.key).mean()) for other, t in scores.items()}
     own = means.pop(name)

@@ -19,7 +19,7 @@ PATIENCE = timedelta(hours=2)
 
 
 @dataclass(frozen=True)
-class Crew:
+class ProcessGroup:
     """This process among all of them.
 
     Attributes:
@@ -83,16 +83,16 @@ class Crew:
 
 
 @contextmanager
-def join_crew(device: Device) -> Iterator[Crew]:
-    """Join the processes that `torchrun` started; alone, a crew of one."""
+def join_process_group(device: Device) -> Iterator[ProcessGroup]:
+    """Join the processes that `torchrun` started; alone, a process group of one."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield Crew()
+        yield ProcessGroup()
         return
     if device.is_cuda:
         torch.cuda.set_device(device.torch_device)
     dist.init_process_group("nccl" if device.is_cuda else "gloo", timeout=PATIENCE)
     try:
-        yield Crew(rank=dist.get_rank(), size=size)
+        yield ProcessGroup(rank=dist.get_rank(), size=size)
     finally:
         dist.destroy_process_group()

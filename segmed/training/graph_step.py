@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from segmed.training.device import Device
-from segmed.training.distributed import Crew
+from segmed.training.distributed import ProcessGroup
 from segmed.training.resident import PatchRows, ResidentCases, gather_patches, patch_rows
 from segmed.training.sampling import TrainingCase
 from segmed.training.shading import shade
@@ -46,12 +46,12 @@ class CaptureError(Exception):
 
 
 def why_no_graph(
-    trainer: Trainer, cases: Sequence[TrainingCase], device: Device, crew: Crew
+    trainer: Trainer, cases: Sequence[TrainingCase], device: Device, process_group: ProcessGroup
 ) -> str:
     """The reason why a training cannot run as a captured graph; empty where it can."""
     if not device.is_cuda:
         return "the device is a CPU"
-    if crew.size > 1:
+    if process_group.size > 1:
         return "several processes train together"
     if trainer.needs_scaler:
         return "float16 needs its scale checked at every step"

@@ -32,7 +32,7 @@ from segmed.training.clock import Clock
 from segmed.training.conditions import check_request, require_deterministic, same_bits
 from segmed.training.data import load_cases, norms_of, warn_of_losses
 from segmed.training.device import Device, choose_device
-from segmed.training.distributed import Crew, join_crew
+from segmed.training.distributed import ProcessGroup, join_process_group
 from segmed.training.finish import save_package
 from segmed.training.interrupt import StopWish, stop_on_signals
 from segmed.training.memory import (
@@ -99,7 +99,7 @@ def fit(
     check_request(manifest, plan, architecture, fold)
     device = choose_device(settings.device)
     with ExitStack() as stack:
-        crew = stack.enter_context(join_crew(device))
+        process_group = stack.enter_context(join_process_group(device))
         stack.enter_context(same_bits(settings.deterministic))
         wish = stack.enter_context(stop_on_signals())
         stack.enter_context(explained_memory_errors(plan, batch_size=plan.recipe.batch_size))
@@ -108,7 +108,7 @@ def fit(
             plan,
             FitRequest(architecture, fold, budget, out_dir, settings, on_prepared),
             device=device,
-            crew=crew,
+            process_group=process_group,
             clock=clock,
         )
         clock.begin()
@@ -118,10 +118,10 @@ def fit(
                 f"the budget ended before the first step of {architecture}: nothing was trained "
                 "and no package is written; give a longer --budget"
             )
-        if crew.leads and not (run.is_reused and (out_dir / "package").is_dir()):
+        if process_group.leads and not (run.is_reused and (out_dir / "package").is_dir()):
             made = {**run.identity, "budget": asdict(budget), **run.norms}
             save_package(run.trainer, manifest, run.history, made, out_dir / "package")
-        crew.wait()  # the package is there for all
+        process_group.wait()  # the package is there for all
 
 
 @dataclass
@@ -135,7 +135,7 @@ class _Run:
     held_out: list[TrainingCase]
     identity: dict[str, object]
     device: Device
-    crew: Crew
+    process_group: ProcessGroup
     clock: Clock
     pace: Pace
     step: int = 0
@@ -156,34 +156,32 @@ class _Run:
         plan: Plan,
         job: FitRequest,
         device: Device,
-        crew: Crew,
+        process_group: ProcessGroup,
         clock: Clock,
     ) -> _Run:
         """Prepare cases and network, or take over a checkpoint."""
         settings = job.settings
         inside, held_out = manifest.split(job.fold)
-        batch_size = crew.whole_batch(plan.recipe.batch_size)
-        part = batch_size // crew.size
-        options = plan.networks[job.architecture].options
+        batch_size = process_group.whole_batch(plan.recipe.batch_size)
+        part = batch_size // process_group.size
+        name, options = job.architecture, plan.networks[job.architecture].options
         is_half = device.autocast_dtype is not None
-        need = estimate_step_bytes(
-            job.architecture, options, plan, batch_size=part, is_half=is_half
-        )
+        need = estimate_step_bytes(name, options, plan, batch_size=part, is_half=is_half)
         require_memory(need, device, plan, batch_size=part)
         cache_dir = settings.cache_dir or job.out_dir.parent / "cache"
-        own = held_out if crew.leads else []  # the first process validates for all
+        own = held_out if process_group.leads else []  # the first process validates for all
         ready = job.preparation_of(len(inside) + len(own))
         training = load_cases(manifest, inside, plan, cache_dir, on_case=ready)
         torch.manual_seed(settings.seed)
         trainer = Trainer(
-            job.architecture, plan, device=device, crew=crew, compiled=settings.compile
+            name, plan, device=device, process_group=process_group, compiled=settings.compile
         )
-        require_deterministic(trainer.network, job.architecture, is_cuda=device.is_cuda)
+        require_deterministic(trainer.network, name, is_cuda=device.is_cuda)
         run = cls(
             job=job,
             plan=plan,
             trainer=trainer,
-            steps=make_steps(trainer, training, crew=crew, seed=settings.seed),
+            steps=make_steps(trainer, training, process_group=process_group, seed=settings.seed),
             held_out=load_cases(manifest, own, plan, cache_dir, on_case=ready),
             identity={
                 "architecture": job.architecture,
@@ -193,19 +191,19 @@ class _Run:
                 "data_hash": data_hash(manifest, inside),
             },
             device=device,
-            crew=crew,
+            process_group=process_group,
             clock=clock,
             pace=Pace(plan.recipe.iterations_per_epoch, len(held_out)),
-            norms=norms_of(manifest, inside, plan, cache_dir) if crew.leads else {},
+            norms=norms_of(manifest, inside, plan, cache_dir) if process_group.leads else {},
         )
         log.info("training %s fold %d on %s", job.architecture, job.fold, device.why)
-        if batch_size != plan.recipe.batch_size and crew.leads:
+        if batch_size != plan.recipe.batch_size and process_group.leads:
             log.warning(
                 "a step takes %d patches instead of the plan's %d, so that each of %d processes "
                 "has %d",
-                batch_size, plan.recipe.batch_size, crew.size, part,
+                batch_size, plan.recipe.batch_size, process_group.size, part,
             )  # fmt: skip
-        if crew.leads:
+        if process_group.leads:
             warn_of_losses(run.norms, plan.preprocessing.spacing_mm)
             sweep(job.out_dir)
         if settings.resume and (job.out_dir / LAST).exists():
@@ -216,7 +214,7 @@ class _Run:
 
     def epochs(self, wish: StopWish) -> Iterator[EpochResult]:
         """Train until the budget is spent."""
-        if self.is_finished or self.crew.agree(self._progress()) >= 1.0:
+        if self.is_finished or self.process_group.agree(self._progress()) >= 1.0:
             log.info("the budget is already spent: nothing left to train")
             self.is_reused = True
             return
@@ -226,7 +224,7 @@ class _Run:
         for work in works:
             self.tally["data"] += time.monotonic() - waits_since
             self._take_step(work)
-            spent = self.crew.agree(self._progress()) >= 1.0
+            spent = self.process_group.agree(self._progress()) >= 1.0
             if self.step == timed or (spent and self.step < timed):
                 self._settle_pace()
             ends_epoch = self.step % self.pace.steps == 0
@@ -234,9 +232,9 @@ class _Run:
                 yield self._end_epoch(wish, is_last=spent)
             if self.is_finished:
                 break
-            if self.crew.any(bool(wish)):
+            if self.process_group.any(bool(wish)):
                 self._save(LAST)
-                self.crew.wait()  # torchrun ends all processes as soon as one of them has ended
+                self.process_group.wait()  # torchrun ends all as soon as one has ended
                 who = wish.signal_name or "a signal to another process"
                 raise KeyboardInterrupt(f"stopped by {who} after step {self.step}")
             if not ends_epoch and self._checkpoint_is_due():
@@ -254,9 +252,9 @@ class _Run:
 
     def _take_step(self, work: Any) -> None:
         begin = time.monotonic()
-        progress = self.crew.agree(self._progress())
+        progress = self.process_group.agree(self._progress())
         loss = self.steps.take(work, step=self.step, progress=progress)
-        self._count(self.crew.mean(loss), work.case_ids)
+        self._count(self.process_group.mean(loss), work.case_ids)
         self.step += 1
         self.fastest_s = min(self.fastest_s, time.monotonic() - begin)
         self.tally["steps"] += 1
@@ -279,13 +277,13 @@ class _Run:
             self.plan,
             self.held_out,
             self.job.budget,
-            step_s=self.crew.agree(self.fastest_s),
-            spent_s=self.crew.agree(self.clock.elapsed_s()),
+            step_s=self.process_group.agree(self.fastest_s),
+            spent_s=self.process_group.agree(self.clock.elapsed_s()),
             share=self.job.settings.validation_share,
             is_scored=self.job.settings.is_scored,
             is_resumed=bool(self.history),
         )
-        self.pace = replace(self.pace, steps=round(self.crew.agree(self.pace.steps)))
+        self.pace = replace(self.pace, steps=round(self.process_group.agree(self.pace.steps)))
         self.closing_s = self.closing_s or self.pace.closing_s
 
     def _end_epoch(self, wish: StopWish, *, is_last: bool) -> EpochResult:
@@ -318,7 +316,7 @@ class _Run:
         )
         is_best = not self.history or result.mean_dice > max(r.mean_dice for r in self.history)
         self.history.append(result)
-        self.is_finished = self.crew.any(is_last or self._is_patience_over())
+        self.is_finished = self.process_group.any(is_last or self._is_patience_over())
         self.tally = dict.fromkeys(_TALLY, 0.0)
         with self.clock.unpaid():
             self._save(LAST)
@@ -348,7 +346,7 @@ class _Run:
         return sum(spent) + spent[-1] <= self.job.settings.validation_share * self.clock.elapsed_s()
 
     def _save(self, name: str) -> None:
-        if not self.crew.leads:
+        if not self.process_group.leads:
             return
         self._count(self.steps.flush())
         begin = time.monotonic()

@@ -12,7 +12,7 @@ import torch
 
 from segmed.plan.schema import Plan
 from segmed.training.data import Batch, make_batch, one_ahead, place_cases
-from segmed.training.distributed import Crew
+from segmed.training.distributed import ProcessGroup
 from segmed.training.graph_step import CaptureError, GraphStep, why_no_graph
 from segmed.training.resident import PatchRows
 from segmed.training.sampling import TrainingCase
@@ -50,21 +50,23 @@ class Steps(Protocol):
         ...
 
 
-def make_steps(trainer: Trainer, cases: Sequence[TrainingCase], *, crew: Crew, seed: int) -> Steps:
+def make_steps(
+    trainer: Trainer, cases: Sequence[TrainingCase], *, process_group: ProcessGroup, seed: int
+) -> Steps:
     """The fastest way to take steps on the trainer's device.
 
     Args:
         trainer: Network and optimiser; a checkpoint is loaded before.
         cases: Prepared cases, on the host.
-        crew: The processes that train together.
+        process_group: The processes that train together.
         seed: Seed of the run.
     """
-    reason = why_no_graph(trainer, cases, trainer.device, crew)
+    reason = why_no_graph(trainer, cases, trainer.device, process_group)
     if not reason:
         return GraphSteps(trainer, cases, seed=seed)
     if trainer.device.is_cuda:
         log.info("training steps are not captured as a graph: %s", reason)
-    return EagerSteps(trainer, cases, crew=crew, seed=seed)
+    return EagerSteps(trainer, cases, process_group=process_group, seed=seed)
 
 
 class EagerSteps:
@@ -73,16 +75,21 @@ class EagerSteps:
     Args:
         trainer: Network and optimiser.
         cases: Prepared cases, on the host; they move to the GPU where they fit.
-        crew: The processes that train together.
+        process_group: The processes that train together.
         seed: Seed of the run.
     """
 
     def __init__(
-        self, trainer: Trainer, cases: Sequence[TrainingCase], *, crew: Crew, seed: int
+        self,
+        trainer: Trainer,
+        cases: Sequence[TrainingCase],
+        *,
+        process_group: ProcessGroup,
+        seed: int,
     ) -> None:
         self._trainer = trainer
         self._cases = place_cases(cases, trainer.device)
-        self._crew = crew
+        self._process_group = process_group
         self._seed = seed
 
     def works(self, first: int) -> Iterator[Batch]:
@@ -105,13 +112,13 @@ class EagerSteps:
     def batch(self, step: int) -> Batch:
         """The batch of one step, not yet augmented."""
         plan: Plan = self._trainer.plan
-        batch_size = self._crew.whole_batch(plan.recipe.batch_size)
+        batch_size = self._process_group.whole_batch(plan.recipe.batch_size)
         return make_batch(
             self._cases,
             plan,
             seed=self._seed,
             step=step,
-            share=self._crew.share(batch_size),
+            share=self._process_group.share(batch_size),
             batch_size=batch_size,
         )
 
@@ -127,7 +134,9 @@ class GraphSteps:
 
     def __init__(self, trainer: Trainer, cases: Sequence[TrainingCase], *, seed: int) -> None:
         self._graph = GraphStep(trainer, cases, seed=seed)
-        self._make_eager = partial(EagerSteps, trainer, cases, crew=Crew(), seed=seed)
+        self._make_eager = partial(
+            EagerSteps, trainer, cases, process_group=ProcessGroup(), seed=seed
+        )
         self._eager: EagerSteps | None = None
         self._since: float | None = None
         self._seconds = 0.0

@@ -16,7 +16,7 @@ from segmed.models.fast_kernels import training_format
 from segmed.plan.schema import NetworkPlan, Plan, Recipe
 from segmed.training.data import Batch, augment
 from segmed.training.device import Device
-from segmed.training.distributed import Crew
+from segmed.training.distributed import ProcessGroup
 from segmed.training.phases import StepTimer
 from segmed.training.schedule import learning_rate
 
@@ -28,12 +28,18 @@ class Trainer:
         architecture: Model name, one of the plan's networks.
         plan: The plan.
         device: Where to train.
-        crew: The processes that train together.
+        process_group: The processes that train together.
         compiled: Whether to compile the network.
     """
 
     def __init__(
-        self, architecture: str, plan: Plan, *, device: Device, crew: Crew, compiled: bool = False
+        self,
+        architecture: str,
+        plan: Plan,
+        *,
+        device: Device,
+        process_group: ProcessGroup,
+        compiled: bool = False,
     ) -> None:
         self.plan = plan
         self.device = device
@@ -59,7 +65,7 @@ class Trainer:
         }
         self.needs_scaler = device.autocast_dtype is torch.float16
         self._scaler = torch.amp.GradScaler(device.torch_device.type, enabled=self.needs_scaler)
-        wrapped = crew.wrap(self.network, device)
+        wrapped = process_group.wrap(self.network, device)
         self._forward: nn.Module = torch.compile(wrapped) if compiled else wrapped  # type: ignore[assignment]  # compiled: a callable to the stub
         self.timer = StepTimer(device)
         self._set_aside: dict[str, Tensor] = {}

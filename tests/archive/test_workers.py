@@ -146,9 +146,9 @@ def test_processes_take_the_named_devices_in_turn(
     for seed in range(4):
         write_nifti(tmp_path / f"archive/{seed}.nii.gz", seed)
     source = FolderSource(tmp_path / "archive")
-    crew = Workers((package_folder,), 2, devices=("cpu", "cpu:0"))
-    found = list(segment_archive(source, predictor=crew, out_dir=tmp_path / "out"))
+    pool = Workers((package_folder,), 2, devices=("cpu", "cpu:0"))
+    found = list(segment_archive(source, predictor=pool, out_dir=tmp_path / "out"))
     assert [outcome.status for outcome in found] == ["done"] * 4
-    crew = Workers((package_folder,), 2, devices=("abacus:1", "abacus:2"))
+    pool = Workers((package_folder,), 2, devices=("abacus:1", "abacus:2"))
     with pytest.raises(ServiceError, match=r"abacus:[12]"):
-        list(segment_archive(source, predictor=crew, out_dir=tmp_path / "other"))
+        list(segment_archive(source, predictor=pool, out_dir=tmp_path / "other"))

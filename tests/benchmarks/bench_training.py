@@ -34,7 +34,7 @@ from segmed.plan import Plan
 from segmed.plan.make import make_plan
 from segmed.training import Budget, Settings, choose_device, fit
 from segmed.training.data import make_batch, one_ahead
-from segmed.training.distributed import Crew
+from segmed.training.distributed import ProcessGroup
 from segmed.training.sampling import TrainingCase
 from segmed.training.trainer import Trainer
 from tests.benchmarks.training_2d import train_membranes, train_vessels
@@ -122,7 +122,7 @@ def compare_steps(plan: Plan, cases: list[TrainingCase], *, steps: int, rounds: 
     """Blocks of whole steps and of bare passes, alternating."""
     torch.manual_seed(0)
     device = choose_device("cpu")
-    trainer = Trainer("unet", plan, device=device, crew=Crew())
+    trainer = Trainer("unet", plan, device=device, process_group=ProcessGroup())
     batch_size = plan.recipe.batch_size
     whole = slice(0, batch_size)
     batches = one_ahead(lambda n: make_batch(cases, plan, seed=0, step=n, share=whole), 0)

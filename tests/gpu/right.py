@@ -17,7 +17,7 @@ from segmed.training.augmentation import apply_augmentation, draw_augmentation, 
 from segmed.training.conditions import require_deterministic, same_bits
 from segmed.training.data import load_cases, make_batch
 from segmed.training.device import Device, choose_device
-from segmed.training.distributed import Crew
+from segmed.training.distributed import ProcessGroup
 from segmed.training.graph_step import GraphStep
 from segmed.training.stepping import EagerSteps, GraphSteps
 from segmed.training.trainer import Trainer
@@ -125,7 +125,7 @@ def steps(check: Check) -> None:
     losses = {}
     for name, device in devices.items():
         torch.manual_seed(0)
-        trainer = Trainer("unet", plan, device=device, crew=Crew())
+        trainer = Trainer("unet", plan, device=device, process_group=ProcessGroup())
         losses[name] = [
             float(
                 trainer.step(
@@ -135,7 +135,7 @@ def steps(check: Check) -> None:
             for n in range(4 if check.is_tiny else 20)
         ]
     torch.manual_seed(0)
-    trainer = Trainer("unet", plan, device=devices["as chosen"], crew=Crew())
+    trainer = Trainer("unet", plan, device=devices["as chosen"], process_group=ProcessGroup())
     graph, losses["graph"] = GraphStep(trainer, cases, seed=0), []
     for n in range(len(losses["cpu"])):
         graph.take(graph.rows(n), step=n, progress=0.1)
@@ -160,11 +160,11 @@ def captures(check: Check) -> None:
         found = []
         for kind in (EagerSteps, GraphSteps):
             torch.manual_seed(0)
-            trainer = Trainer(name, plan, device=device, crew=Crew())
+            trainer = Trainer(name, plan, device=device, process_group=ProcessGroup())
             steps = (
                 GraphSteps(trainer, cases, seed=0)
                 if kind is GraphSteps
-                else EagerSteps(trainer, cases, crew=Crew(), seed=0)
+                else EagerSteps(trainer, cases, process_group=ProcessGroup(), seed=0)
             )
             works = steps.works(0)
             found.append([steps.take(next(works), step=n, progress=0.1) for n in range(4)])
@@ -185,7 +185,9 @@ def deterministic(check: Check) -> None:
             sums = []
             for _ in range(2):
                 torch.manual_seed(0)
-                trainer = Trainer(name, plan, device=Device(check.device, None, ""), crew=Crew())
+                trainer = Trainer(
+                    name, plan, device=Device(check.device, None, ""), process_group=ProcessGroup()
+                )
                 try:
                     require_deterministic(
                         trainer.network, name, is_cuda=check.device.type == "cuda"

@@ -14,7 +14,7 @@ from segmed.inference.cuda_engine import CudaEngine
 from segmed.losses import make_loss
 from segmed.plan import Plan
 from segmed.training.device import choose_device
-from segmed.training.distributed import Crew
+from segmed.training.distributed import ProcessGroup
 from segmed.training.sampling import TrainingCase
 from segmed.training.stepping import EagerSteps, GraphSteps, Steps
 from segmed.training.trainer import Trainer
@@ -62,7 +62,7 @@ def steps(
 
     def fresh() -> Trainer:
         torch.manual_seed(0)
-        return Trainer("unet", plan, device=device, crew=Crew(), compiled=compiled)
+        return Trainer("unet", plan, device=device, process_group=ProcessGroup(), compiled=compiled)
 
     trainer = fresh()
     shape = (plan.recipe.batch_size, plan.in_channels, *plan.patch_size)
@@ -79,7 +79,7 @@ def steps(
     bare_ms = check.milliseconds(bare)
     check.note(f"{title}: bare forward and backward, ms", bare_ms)
     kinds: dict[str, Callable[[], Steps]] = {
-        "eager": lambda: EagerSteps(fresh(), cases, crew=Crew(), seed=0),
+        "eager": lambda: EagerSteps(fresh(), cases, process_group=ProcessGroup(), seed=0),
         "graph": lambda: GraphSteps(fresh(), cases, seed=0),
     }
     for kind, make in kinds.items():

@@ -14,8 +14,8 @@ import pytest
 
 from segmed.errors import ManifestError
 from segmed.manifest import (
-    Fault,
     Manifest,
+    ManifestFault,
     build_manifest,
     check_manifest,
     clean_manifest,
@@ -32,7 +32,7 @@ def rehashed(manifest: Manifest) -> Manifest:
     return with_digests(manifest)
 
 
-def codes(faults: list[Fault]) -> set[tuple[str, str, str]]:
+def codes(faults: list[ManifestFault]) -> set[tuple[str, str, str]]:
     return {(one.case_id, one.code, one.severity) for one in faults}
 
 

@@ -149,7 +149,7 @@ def test_intensity_changes_leave_the_label_alone_and_change_the_image() -> None:
         assert torch.isfinite(moved).all(), name
 
 
-def test_a_process_of_a_crew_gets_the_changes_of_its_own_patches() -> None:
+def test_one_process_of_a_group_gets_the_changes_of_its_own_patches() -> None:
     settings = Augmentation(rotation_deg=(20.0, 20.0, 20.0), p_spatial=1)
     draw = draw_augmentation(
         settings, batch_size=4, spacing_mm=SPACING[3], generator=np.random.default_rng(3)

@@ -15,10 +15,10 @@ import pytest
 
 from segmed.package import ModelPackage
 from segmed.plan import Plan, write_plan
-from segmed.training.distributed import Crew
+from segmed.training.distributed import ProcessGroup
 
 HERE = Path(__file__).resolve().parent
-SCRIPT = HERE / "train_in_crew.py"
+SCRIPT = HERE / "train_in_process_group.py"
 SAMPLE = HERE.parents[1] / "data_manifests" / "hippocampus_sample.json"
 
 
@@ -58,15 +58,20 @@ def train(folder: Path, budget: str, *, processes: int) -> list[dict[str, Any]]:
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(processes)]
 
 
-def test_a_crew_of_one_agrees_with_itself() -> None:
-    crew = Crew()
-    assert (crew.agree(0.3), crew.mean(2.0), crew.any(True), crew.any(False)) == (
+def test_a_group_of_one_process_agrees_with_itself() -> None:
+    group = ProcessGroup()
+    assert (
+        group.agree(0.3),
+        group.mean(2.0),
+        group.any(True),
+        group.any(False),
+    ) == (
         0.3,
         2.0,
         True,
         False,
     )
-    assert crew.share(3) == slice(0, 3)
+    assert group.share(3) == slice(0, 3)
 
 
 @pytest.mark.parametrize(
@@ -75,9 +80,9 @@ def test_a_crew_of_one_agrees_with_itself() -> None:
 def test_every_process_has_as_many_patches_and_no_patch_is_lost(
     batch_size: int, size: int, whole: int
 ) -> None:
-    crews = [Crew(rank=rank, size=size) for rank in range(size)]
-    assert crews[0].whole_batch(batch_size) == whole
-    shares = [range(whole)[crew.share(whole)] for crew in crews]
+    groups = [ProcessGroup(rank=rank, size=size) for rank in range(size)]
+    assert groups[0].whole_batch(batch_size) == whole
+    shares = [range(whole)[group.share(whole)] for group in groups]
     assert [patch for share in shares for patch in share] == list(range(whole))
     assert {len(share) for share in shares} == {whole // size}
 
@@ -86,7 +91,7 @@ def test_every_process_has_as_many_patches_and_no_patch_is_lost(
 def test_more_processes_than_patches_train(plan: Plan, tmp_path: Path) -> None:
     """The documented line starts four processes, a plan of volumes has two patches a step."""
     assert plan.recipe.batch_size == 2
-    ranks = train(prepare(tmp_path / "crew", plan), "epochs=1", processes=4)
+    ranks = train(prepare(tmp_path / "group", plan), "epochs=1", processes=4)
     assert {record["results"][-1]["step"] for record in ranks} == {4}
     assert all(record["has_package"] for record in ranks)
 
@@ -94,9 +99,9 @@ def test_more_processes_than_patches_train(plan: Plan, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_train_the_network_of_one(evenly_weighted: Plan, tmp_path: Path) -> None:
     alone = prepare(tmp_path / "alone", evenly_weighted)
-    crew = prepare(tmp_path / "crew", evenly_weighted)
+    folder = prepare(tmp_path / "group", evenly_weighted)
     (one,) = train(alone, "epochs=2", processes=1)
-    first, second = train(crew, "epochs=2", processes=2)
+    first, second = train(folder, "epochs=2", processes=2)
     losses = [result["train_loss"] for result in one["results"]]
     assert [result["train_loss"] for result in first["results"]] == pytest.approx(losses, rel=1e-4)
     assert [result["train_loss"] for result in second["results"]] == pytest.approx(losses, rel=1e-4)
@@ -110,27 +115,29 @@ def test_two_processes_train_the_network_of_one(evenly_weighted: Plan, tmp_path:
 def test_the_planned_loss_of_two_processes_is_near_that_of_one(plan: Plan, tmp_path: Path) -> None:
     """Dice counts a batch as one volume; each of two processes sees half of the batch."""
     (one,) = train(prepare(tmp_path / "alone", plan), "epochs=2", processes=1)
-    crew, _ = train(prepare(tmp_path / "crew", plan), "epochs=2", processes=2)
+    together, _ = train(prepare(tmp_path / "group", plan), "epochs=2", processes=2)
     losses = [result["train_loss"] for result in one["results"]]
-    assert [result["train_loss"] for result in crew["results"]] == pytest.approx(losses, rel=0.05)
+    assert [result["train_loss"] for result in together["results"]] == pytest.approx(
+        losses, rel=0.05
+    )
 
 
 @pytest.mark.slow
 def test_a_time_budget_ends_both_processes_at_the_same_step(plan: Plan, tmp_path: Path) -> None:
-    crew = prepare(tmp_path / "crew", plan)
-    first, second = train(crew, "seconds=25", processes=2)
+    folder = prepare(tmp_path / "group", plan)
+    first, second = train(folder, "seconds=25", processes=2)
     assert len(first["results"]) > 1
     steps = [[result["step"] for result in record["results"]] for record in (first, second)]
     assert steps[0] == steps[1]
     losses = [[result["train_loss"] for result in record["results"]] for record in (first, second)]
     assert losses[0] == losses[1]
-    package = ModelPackage.load(crew / "run" / "package")
+    package = ModelPackage.load(folder / "run" / "package")
     assert package.provenance["steps"] == steps[0][-1]
 
 
 @pytest.mark.slow
-def test_sigterm_to_a_crew_saves_and_resume_goes_on(plan: Plan, tmp_path: Path) -> None:
-    folder = prepare(tmp_path / "crew", plan)
+def test_sigterm_to_a_process_group_saves_and_resume_goes_on(plan: Plan, tmp_path: Path) -> None:
+    folder = prepare(tmp_path / "group", plan)
     child = launch(folder, "epochs=5000", processes=2)
     deadline = time.monotonic() + 120
     while not (folder / "epoch2.rank1").exists():

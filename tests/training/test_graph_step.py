@@ -11,7 +11,7 @@ from segmed.manifest import Manifest
 from segmed.plan import Plan
 from segmed.training.data import load_cases, make_batch
 from segmed.training.device import choose_device
-from segmed.training.distributed import Crew
+from segmed.training.distributed import ProcessGroup
 from segmed.training.graph_step import GraphStep, why_no_graph
 from segmed.training.sampling import TrainingCase
 from segmed.training.trainer import Trainer
@@ -37,7 +37,7 @@ def cases(manifest: Manifest, quiet: Plan, cache_dir: Path) -> list[TrainingCase
 def fresh(plan: Plan) -> Trainer:
     torch.manual_seed(0)
     name = next(iter(plan.networks))
-    return Trainer(name, plan, device=choose_device("cpu"), crew=Crew())
+    return Trainer(name, plan, device=choose_device("cpu"), process_group=ProcessGroup())
 
 
 def test_losses_and_averaged_weights_follow_the_eager_steps(
@@ -83,7 +83,7 @@ def test_what_a_warm_up_changes_is_undone(quiet: Plan, cases: list[TrainingCase]
 
 def test_a_cpu_takes_eager_steps_and_says_why(quiet: Plan, cases: list[TrainingCase]) -> None:
     trainer = fresh(quiet)
-    assert why_no_graph(trainer, cases, trainer.device, Crew()) == "the device is a CPU"
+    assert why_no_graph(trainer, cases, trainer.device, ProcessGroup()) == "the device is a CPU"
 
 
 def test_a_checkpoint_moves_between_optimisers_of_two_devices(

@@ -13,7 +13,7 @@ from segmed.archive.identity import identity_of_series
 from segmed.archive.query import SeriesQuery
 from segmed.archive.study import Study
 from segmed.errors import RefusedRequestError, ServiceError
-from segmed.inference.fault import Fault
+from segmed.inference.fault import InputFault
 from segmed.inference.selection import choose_series
 from segmed.io.dicom.scan import group_files
 from segmed.io.dicom.uid import short_hash
@@ -132,7 +132,7 @@ def listed(
             content=_hash("unlisted", patient_id, study_uid),
             form="dicom",
             place=f"study {study_uid} of patient {owner}",
-            fault=Fault("service_refuses", str(error)),
+            fault=InputFault("service_refuses", str(error)),
             environment=True,
             identity=identity_of_series(owner, study_uid, ()),
             uids=(study_uid,),
@@ -175,14 +175,14 @@ def local_study(study: Study, folder: Path, rules: Rules | None, num_channels: i
         )
     audits = group_files(files)
     if not audits:
-        return replace(study, fault=Fault("not_image", "none of its objects is an image"))
+        return replace(study, fault=InputFault("not_image", "none of its objects is an image"))
     asked = {"", *study.remote["series"]}  # a damaged file cannot name its series
     if any(audit.series_uid not in asked for audit in audits):
         raise ServiceError("the PACS sent a series that it was not asked for")
     images = [audit for audit in audits if audit.reason != "not_image"] or audits
     if len({(audit.patient_key, audit.study_uid) for audit in images}) > 1:
         message = "the PACS lists images of several patients or studies as one study"
-        return replace(study, fault=Fault("mixed_patient", message))
+        return replace(study, fault=InputFault("mixed_patient", message))
     choice = next(choose_series(images, rules, num_channels=num_channels))
     return replace(
         study,

@@ -21,7 +21,7 @@ from pathlib import Path
 from pydicom.uid import UID
 
 from segmed.geometry import Affine
-from segmed.io.dicom.checks import CHECKS, Verdict, is_capture
+from segmed.io.dicom.checks import CHECKS, SeriesRefusal, is_capture
 from segmed.io.dicom.copies import without_copies
 from segmed.io.dicom.frames import Slice
 from segmed.io.dicom.header import DicomHeader, tolerant_pydicom
@@ -116,12 +116,12 @@ def judge(headers: Sequence[DicomHeader]) -> SeriesAudit:
             affine, spacing, ordered = stack(pairs)
             files = dict.fromkeys(path for path, _ in ordered)
         except StackFault as fault:
-            verdict = Verdict(fault.reason, str(fault), fault.offending)
+            verdict = SeriesRefusal(fault.reason, str(fault), fault.offending)
     if verdict is None:
         verdict = _thinned(headers, ordered, spacing)
     if verdict is None and not all(MIN_SPACING_MM <= e <= MAX_SPACING_MM for e in spacing):
         edges = tuple(float(f"{e:.6g}") for e in spacing)
-        verdict = Verdict("absurd_spacing", f"the voxel edges are {edges} mm")
+        verdict = SeriesRefusal("absurd_spacing", f"the voxel edges are {edges} mm")
     return SeriesAudit(
         series_uid=first.series_uid,
         study_uid=first.study_uid,
@@ -161,7 +161,7 @@ def _thinned(
     headers: Sequence[DicomHeader],
     ordered: Sequence[tuple[Path, Slice]],
     spacing: tuple[float, ...],
-) -> Verdict | None:
+) -> SeriesRefusal | None:
     """Refuse an even stack of every second (third, ...) slice of what was acquired.
 
     Its distance alone looks sound. It is a multiple of the stated one, and the instance numbers
@@ -181,7 +181,7 @@ def _thinned(
     if any(abs(after - before) < times for before, after in pairwise(numbers)):
         return None
     missing = (times - 1) * (len(ordered) - 1)
-    return Verdict(
+    return SeriesRefusal(
         "missing_slice",
         f"slices lie {spacing[2]:.2f} mm apart, the header states {abs(stated):.2f} mm, and the "
         f"instance numbers leap: {missing} {'slices are' if missing > 1 else 'slice is'} missing",

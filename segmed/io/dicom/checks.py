@@ -13,7 +13,7 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
 from segmed.io.dicom.frames import Slice
-from segmed.io.dicom.header import DicomHeader, Fault
+from segmed.io.dicom.header import DicomHeader, HeaderFault
 from segmed.io.dicom.traits import several_volumes
 
 NO_IMAGES = frozenset({
@@ -42,7 +42,7 @@ that their text holds."""
 
 
 @dataclass(frozen=True)
-class Verdict:
+class SeriesRefusal:
     """A refusal: its code, its one-line message and the files at fault."""
 
     reason: str
@@ -50,26 +50,28 @@ class Verdict:
     offending: tuple[Path, ...] = ()
 
 
-def _own_faults(headers: Sequence[DicomHeader]) -> Verdict | None:
+def _own_faults(headers: Sequence[DicomHeader]) -> SeriesRefusal | None:
     bad = [header for header in headers if header.fault]
     if not bad:
         return None
-    fault: Fault = bad[0].fault or Fault("unreadable", "")
+    fault: HeaderFault = bad[0].fault or HeaderFault("unreadable", "")
     more = f" (and {len(bad) - 1} more files)" if len(bad) > 1 else ""
-    return Verdict(
+    return SeriesRefusal(
         fault.reason, f"{bad[0].path.name}: {fault.message}{more}", tuple(h.path for h in bad)
     )
 
 
-def _other_objects(headers: Sequence[DicomHeader]) -> Verdict | None:
+def _other_objects(headers: Sequence[DicomHeader]) -> SeriesRefusal | None:
     bad = _where(headers, lambda h: h.modality in NO_IMAGES)
     return _no_images(headers, bad)
 
 
-def _without_pixels(headers: Sequence[DicomHeader]) -> Verdict | None:
+def _without_pixels(headers: Sequence[DicomHeader]) -> SeriesRefusal | None:
     """Images that lost their pixels are damaged; what never had any is no image."""
     if bad := _where(headers, lambda h: not h.has_pixels and _is_image(h)):
-        return Verdict("no_pixels", f"{len(bad)} of {len(headers)} images have no pixels", bad)
+        return SeriesRefusal(
+            "no_pixels", f"{len(bad)} of {len(headers)} images have no pixels", bad
+        )
     return _no_images(headers, _where(headers, lambda h: not h.has_pixels))
 
 
@@ -85,47 +87,53 @@ def is_object(header: DicomHeader) -> bool:
     return not (header.has_pixels or header.fault or _is_image(header))
 
 
-def _no_images(headers: Sequence[DicomHeader], bad: tuple[Path, ...]) -> Verdict | None:
+def _no_images(headers: Sequence[DicomHeader], bad: tuple[Path, ...]) -> SeriesRefusal | None:
     if not bad:
         return None
     kind = next(h.modality for h in headers if h.path == bad[0]) or "no modality"
-    return Verdict("not_image", f"{len(bad)} of {len(headers)} objects are no images ({kind})", bad)
+    return SeriesRefusal(
+        "not_image", f"{len(bad)} of {len(headers)} objects are no images ({kind})", bad
+    )
 
 
 def _where(headers: Sequence[DicomHeader], test: Callable[[DicomHeader], bool]) -> tuple[Path, ...]:
     return tuple(header.path for header in headers if test(header))
 
 
-def _kinds(headers: Sequence[DicomHeader]) -> Verdict | None:
+def _kinds(headers: Sequence[DicomHeader]) -> SeriesRefusal | None:
     """Refuse images that are no slices of a scalar volume."""
     types = [{part.upper() for part in header.image_type} for header in headers]
     localiser = tuple(
         h.path for h, kind in zip(headers, types, strict=True) if kind & {"LOCALIZER", "SCOUT"}
     )
     if localiser:
-        return Verdict(
+        return SeriesRefusal(
             "localiser", f"{len(localiser)} of {len(headers)} images are localisers", localiser
         )
     mosaic = tuple(h.path for h, kind in zip(headers, types, strict=True) if "MOSAIC" in kind)
     if mosaic:
-        return Verdict(
+        return SeriesRefusal(
             "mosaic", "slices are tiled into one mosaic image; export them apart", mosaic
         )
     if bad := _where(headers, lambda h: h.samples != 1 or _is_coloured(h)):
-        return Verdict("colour", f"{len(bad)} images are in colour, a volume holds one value", bad)
+        return SeriesRefusal(
+            "colour", f"{len(bad)} images are in colour, a volume holds one value", bad
+        )
     if bad := _where(headers, lambda h: h.photometric not in MONOCHROME):
-        return Verdict(
+        return SeriesRefusal(
             "unknown_photometric",
             f"{len(bad)} images do not state a known PhotometricInterpretation",
             bad,
         )
     if bad := _where(headers, lambda h: any(not part.is_scaled for part in h.slices)):
-        return Verdict("bad_scaling", f"{len(bad)} images state no usable rescaling of values", bad)
+        return SeriesRefusal(
+            "bad_scaling", f"{len(bad)} images state no usable rescaling of values", bad
+        )
     if bad := _where(headers, lambda h: h.has_lut):
-        return Verdict("modality_lut", "values go through a look-up table, not a slope", bad)
+        return SeriesRefusal("modality_lut", "values go through a look-up table, not a slope", bad)
     if bad := _where(headers, lambda h: not is_decodable(h.transfer_syntax)):
         syntax = next(h.transfer_syntax for h in headers if h.path == bad[0])
-        return Verdict(
+        return SeriesRefusal(
             "transfer_syntax", f"pixels are encoded in {syntax}, which cannot be decoded", bad
         )
     return None
@@ -135,7 +143,7 @@ def _is_coloured(header: DicomHeader) -> bool:
     return header.photometric in COLOURED
 
 
-def _rescaling(headers: Sequence[DicomHeader]) -> Verdict | None:
+def _rescaling(headers: Sequence[DicomHeader]) -> SeriesRefusal | None:
     """Refuse a series whose images do not agree on being rescaled, and to which unit."""
     counted = Counter(part.rescale for header in headers for part in header.slices)
     if len(counted) < 2:
@@ -147,10 +155,10 @@ def _rescaling(headers: Sequence[DicomHeader]) -> Verdict | None:
     else:
         units = sorted(unit or "none" for *_, unit in counted)
         message = f"images rescaled to several units ({', '.join(units[:4])})"
-    return Verdict("mixed_rescale", message, odd)
+    return SeriesRefusal("mixed_rescale", message, odd)
 
 
-def _volumes(headers: Sequence[DicomHeader]) -> Verdict | None:
+def _volumes(headers: Sequence[DicomHeader]) -> SeriesRefusal | None:
     """Refuse several volumes in one series, also where each position holds one image only."""
     parts = [(header.path, part) for header in headers for part in header.slices]
     named = several_volumes([part.traits for _, part in parts])
@@ -158,7 +166,7 @@ def _volumes(headers: Sequence[DicomHeader]) -> Verdict | None:
         return None
     usual = Counter(part.traits for _, part in parts).most_common(1)[0][0]
     odd = tuple(dict.fromkeys(path for path, part in parts if part.traits != usual))
-    return Verdict(named[0], f"several volumes in one series: {named[1]}", odd)
+    return SeriesRefusal(named[0], f"several volumes in one series: {named[1]}", odd)
 
 
 @cache
@@ -170,20 +178,24 @@ def is_decodable(transfer_syntax: str) -> bool:
         return False
 
 
-def _geometry(headers: Sequence[DicomHeader]) -> Verdict | None:
+def _geometry(headers: Sequence[DicomHeader]) -> SeriesRefusal | None:
     """Refuse slices that do not say where they lie."""
     if bad := _where(headers, lambda h: len(h.slices) > 1 and any(map(_unplaced, h.slices))):
-        return Verdict("no_frame_positions", "frames of a multi-frame file have no positions", bad)
+        return SeriesRefusal(
+            "no_frame_positions", "frames of a multi-frame file have no positions", bad
+        )
     bad = _where(headers, lambda h: not h.slices or any(map(_unplaced, h.slices)))
     if bad and all(_is_projection(h) for h in headers if h.path in bad):
         kind = next(h.modality for h in headers if h.path == bad[0]) or "X-ray"
-        return Verdict(
+        return SeriesRefusal(
             "projection", f"{len(bad)} images are projections ({kind}), no slices of a volume", bad
         )
     if bad and all(is_capture(h) for h in headers if h.path in bad):
-        return Verdict("secondary_capture", "screen captures have no place in the patient", bad)
+        return SeriesRefusal(
+            "secondary_capture", "screen captures have no place in the patient", bad
+        )
     if bad:
-        return Verdict(
+        return SeriesRefusal(
             "missing_geometry",
             f"{len(bad)} images lack position, orientation or pixel spacing",
             bad,
@@ -191,10 +203,12 @@ def _geometry(headers: Sequence[DicomHeader]) -> Verdict | None:
     return None
 
 
-def _rotations(headers: Sequence[DicomHeader]) -> Verdict | None:
+def _rotations(headers: Sequence[DicomHeader]) -> SeriesRefusal | None:
     """Refuse direction cosines that span no rectangle."""
     if bad := _where(headers, lambda h: any(not _is_rotation(s.orientation) for s in h.slices)):
-        return Verdict("bad_orientation", "direction cosines are not perpendicular units", bad)
+        return SeriesRefusal(
+            "bad_orientation", "direction cosines are not perpendicular units", bad
+        )
     return None
 
 
@@ -220,7 +234,7 @@ def _is_rotation(orientation: tuple[float, ...] | None) -> bool:
     )
 
 
-def _one_of_each(headers: Sequence[DicomHeader]) -> Verdict | None:
+def _one_of_each(headers: Sequence[DicomHeader]) -> SeriesRefusal | None:
     """Refuse what must be the same in all files of a series and is not."""
     for reason, what, value in (
         ("mixed_patient", "patients", lambda h: h.patient_key),
@@ -234,11 +248,11 @@ def _one_of_each(headers: Sequence[DicomHeader]) -> Verdict | None:
         if len(counted) > 1:
             usual = counted.most_common(1)[0][0]
             odd = tuple(h.path for h in headers if value(h) != usual)
-            return Verdict(reason, f"images of {len(counted)} {what} in one series", odd)
+            return SeriesRefusal(reason, f"images of {len(counted)} {what} in one series", odd)
     return None
 
 
-def _one_grid(headers: Sequence[DicomHeader]) -> Verdict | None:
+def _one_grid(headers: Sequence[DicomHeader]) -> SeriesRefusal | None:
     """Refuse slices of more than one orientation or pixel spacing."""
     parts = [(header.path, part) for header in headers for part in header.slices]
     for reason, what, values, tolerance in (
@@ -259,16 +273,16 @@ def _one_grid(headers: Sequence[DicomHeader]) -> Verdict | None:
             bad = tuple(
                 dict.fromkeys(path for (path, _), is_odd in zip(parts, odd, strict=True) if is_odd)
             )
-            return Verdict(reason, f"slices of several {what} in one series", bad)
+            return SeriesRefusal(reason, f"slices of several {what} in one series", bad)
     return None
 
 
-def _copies(headers: Sequence[DicomHeader]) -> Verdict | None:
+def _copies(headers: Sequence[DicomHeader]) -> SeriesRefusal | None:
     """Refuse images that are stored twice."""
     counted = Counter(header.sop_uid for header in headers if header.sop_uid)
     bad = _where(headers, lambda h: counted[h.sop_uid] > 1)
     if bad:
-        return Verdict(
+        return SeriesRefusal(
             "duplicate_slice", f"{len(bad)} files are different versions of the same images", bad
         )
     return None

@@ -64,7 +64,7 @@ _UNDEFINED = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
-class Fault:
+class HeaderFault:
     """Why a file or a series cannot be used.
 
     Attributes:
@@ -136,7 +136,7 @@ class DicomHeader:
     slices: tuple[Slice, ...] = ()
     series_number: str = ""
     is_certain: bool = False
-    fault: Fault | None = None
+    fault: HeaderFault | None = None
 
 
 @contextmanager
@@ -187,21 +187,25 @@ def read_header(path: Path, *, quick: bool = True) -> DicomHeader | None:
         with path.open("rb") as stream:
             start = stream.read(HEAD_BYTES)
             if not start:
-                return DicomHeader(path, fault=Fault("empty_file", "the file has no bytes"))
+                return DicomHeader(path, fault=HeaderFault("empty_file", "the file has no bytes"))
             if len(start) < 132 and not any(start):
-                return DicomHeader(path, fault=Fault("truncated", "the file ends in its preamble"))
+                return DicomHeader(
+                    path, fault=HeaderFault("truncated", "the file ends in its preamble")
+                )
             if not looks_like_dicom(start[:132]):
                 if not _was_dicom(path, start):
                     return None
-                return DicomHeader(path, fault=Fault("unreadable", "its begin is not DICOM's"))
+                return DicomHeader(
+                    path, fault=HeaderFault("unreadable", "its begin is not DICOM's")
+                )
             is_certain = start[128:132] == MAGIC
             if is_certain and len(start) == PREAMBLE_BYTES:
-                fault = Fault("truncated", "the file ends behind its preamble")
+                fault = HeaderFault("truncated", "the file ends behind its preamble")
                 return DicomHeader(path, is_certain=True, fault=fault)
             stream.seek(0)
             return replace(_read(path, stream, quick=quick), is_certain=is_certain)
     except Exception as error:  # noqa: BLE001 - isolation boundary: one file of a whole tree
-        fault = Fault("unreadable", f"the header cannot be parsed ({_kind(error)})")
+        fault = HeaderFault("unreadable", f"the header cannot be parsed ({_kind(error)})")
         return DicomHeader(path, is_certain=is_certain, fault=fault)
 
 
@@ -218,7 +222,9 @@ def _read(path: Path, stream: IO[bytes], *, quick: bool) -> DicomHeader:
         stream.seek(plain.end)
         return _with_pixels(header, stream, size)
     if _is_deflated_bomb(stream, size):
-        return DicomHeader(path, fault=Fault("too_large", "the deflated content is too large"))
+        return DicomHeader(
+            path, fault=HeaderFault("too_large", "the deflated content is too large")
+        )
     stream.seek(0)
     dataset = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=TAGS)
     syntax = str(dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian))
@@ -238,13 +244,13 @@ def _with_pixels(header: DicomHeader, stream: IO[bytes], size: int) -> DicomHead
     return replace(header, has_pixels=has_pixels, fault=header.fault or fault)
 
 
-def _nameless_fault(header: DicomHeader) -> Fault | None:
+def _nameless_fault(header: DicomHeader) -> HeaderFault | None:
     """The fault of a file with neither pixels nor a series."""
     if "Image Storage" in UID(header.sop_class).name:
-        return Fault("truncated", "the file ends before its pixels")
+        return HeaderFault("truncated", "the file ends before its pixels")
     if header.sop_class:
         return None
-    return Fault("unreadable", "it names neither its kind nor a series and holds no pixels")
+    return HeaderFault("unreadable", "it names neither its kind nor a series and holds no pixels")
 
 
 def _is_deflated_bomb(stream: IO[bytes], size: int) -> bool:
@@ -281,11 +287,14 @@ def _fields(dataset: Elements, path: Path, transfer_syntax: str) -> DicomHeader:
     try:
         slices = slices_of(dataset)
     except Exception as error:  # noqa: BLE001 - isolation boundary: pydicom raises what it likes
-        slices, fault = (), Fault("unreadable", f"its geometry cannot be parsed ({_kind(error)})")
+        slices, fault = (
+            (),
+            HeaderFault("unreadable", f"its geometry cannot be parsed ({_kind(error)})"),
+        )
     if fault is None and len(slices) != max(whole("NumberOfFrames") or 1, 1):
-        fault = Fault("unreadable", "the number of frames and of their places differ")
+        fault = HeaderFault("unreadable", "the number of frames and of their places differ")
     if fault is None and (unsound := pixel_format_fault(dataset)):
-        fault = Fault("bad_pixel_format", unsound)
+        fault = HeaderFault("bad_pixel_format", unsound)
     return DicomHeader(
         path=path,
         sop_class=text("SOPClassUID"),
@@ -317,7 +326,7 @@ def _fields(dataset: Elements, path: Path, transfer_syntax: str) -> DicomHeader:
 
 def _measure_pixels(
     stream: IO[bytes], size: int, header: DicomHeader, encoding: UID
-) -> tuple[bool, Fault | None]:
+) -> tuple[bool, HeaderFault | None]:
     """Whether pixel data follow, and whether they are all there.
 
     pydicom leaves the stream at the tag of the pixel data, or at the end of the file.
@@ -325,7 +334,7 @@ def _measure_pixels(
     begin = stream.read(12)
     order = "<" if encoding.is_little_endian else ">"
     if len(begin) < 8:
-        return False, Fault("truncated", "the file ends inside its header") if begin else None
+        return False, HeaderFault("truncated", "the file ends inside its header") if begin else None
     tag = struct.unpack(order + "HH", begin[:4])
     if tag not in _PIXEL_TAGS:
         return False, None
@@ -334,7 +343,7 @@ def _measure_pixels(
     elif begin[4:6] in _LONG_VRS and len(begin) == 12:
         length, consumed = struct.unpack(order + "I", begin[8:12])[0], 12
     else:
-        return True, Fault("unreadable", "the pixel data have no known value representation")
+        return True, HeaderFault("unreadable", "the pixel data have no known value representation")
     stream.seek(consumed - len(begin), 1)
     here = stream.tell()
     if length == _UNDEFINED:
@@ -346,12 +355,12 @@ def _measure_pixels(
     wanted = (header.rows * header.columns * quarters * frames * bits + 31) // 32
     if here + length > size or length < wanted:
         there = min(length, size - here)
-        return True, Fault(
+        return True, HeaderFault(
             "truncated", f"{max(there, 0)} of {max(wanted, length)} bytes of pixel data are there"
         )
     stream.seek(here + wanted)
     if wanted and _has_content(stream, length - wanted):
-        return True, Fault(
+        return True, HeaderFault(
             "excess_pixels", f"{length} bytes of pixel data, the header accounts for {wanted}"
         )
     return True, None
@@ -366,20 +375,20 @@ def _has_content(stream: IO[bytes], length: int) -> bool:
     return False
 
 
-def _measure_fragments(stream: IO[bytes], size: int) -> Fault | None:
+def _measure_fragments(stream: IO[bytes], size: int) -> HeaderFault | None:
     """Walk the items of encapsulated pixel data to their end, without reading them."""
     items = 0
     while len(begin := stream.read(8)) == 8:
         group, element, length = struct.unpack("<HHI", begin)
         if (group, element) == _DELIMITER:
             if items < 2:
-                return Fault("truncated", "the encapsulated pixel data hold no frame")
+                return HeaderFault("truncated", "the encapsulated pixel data hold no frame")
             return None
         if (group, element) != _ITEM or stream.tell() + length > size:
             break
         items += 1
         stream.seek(length, 1)
-    return Fault("truncated", "the encapsulated pixel data end too early")
+    return HeaderFault("truncated", "the encapsulated pixel data end too early")
 
 
 def finite(values: Sequence[float] | None) -> bool:

@@ -1,4 +1,4 @@
-"""One process of a crew, for `torchrun`: trains and writes what it saw to `rank<N>.json`.
+"""One process of a process group, for `torchrun`: trains and writes what it saw to `rank<N>.json`.
 
 Arguments: the working folder, which holds `plan.yaml`; the sample's manifest; the budget as
 `epochs=N` or `seconds=N`.

@@ -1,6 +1,6 @@
-"""The crew of a machine that is sent pieces of an archive: it stays, so the model is loaded once.
+"""The pool of a machine that is sent batches of an archive: it stays, so the model is loaded once.
 
-A scheduler of some cluster calls `segment_piece` in a process on that machine, one piece after the
+A scheduler of some cluster calls `segment_batch` in a process on that machine, one batch after the
 other or two at once. Segmenting goes on in worker processes of their own, as on the driver's
 machine: a deadly study is tried alone and quarantined there, and the cluster's process lives on.
 """
@@ -24,14 +24,14 @@ from segmed.archive.workers.engine import WorkerEngine
 from segmed.archive.workers.setup import Setup
 
 IDLE_S = 300.0
-"""How long a crew without work keeps the model in memory, in s."""
+"""How long a pool without work keeps the model in memory, in s."""
 
 FETCHES = 2
-"""Studies that a machine fetches at once, over all the pieces it has."""
+"""Studies that a machine fetches at once, over all the batches it has."""
 
 
 @dataclass(frozen=True)
-class Piece:
+class StudyBatch:
     """Some studies of an archive, as they are sent to another machine.
 
     Attributes:
@@ -49,37 +49,37 @@ class Piece:
     workers: int = 1
 
 
-def segment_piece(piece: Piece) -> list[Result]:
-    """Segment some studies on this machine, the crew that is here going on with them.
+def segment_batch(batch: StudyBatch) -> list[Result]:
+    """Segment some studies on this machine, the pool that is here going on with them.
 
     Raises:
         ServiceError: The worker processes cannot start.
     """
-    crew = _crew_for(piece)
+    pool = _pool_for(batch)
     try:
         with tempfile.TemporaryDirectory(prefix="segmed-fetch-") as spool:
-            return _run(piece, crew, Path(spool))
+            return _run(batch, pool, Path(spool))
     finally:
-        crew.leave()
+        pool.leave()
 
 
-def _run(piece: Piece, crew: ResidentCrew, spool: Path) -> list[Result]:
+def _run(batch: StudyBatch, pool: PersistentPool, spool: Path) -> list[Result]:
     inbox: queue.Queue[Any] = queue.Queue()
 
     def begin(number: int, job: Job) -> None:
         got: Job | Result = job
-        if not job.study.channels and piece.open_source is not None:
+        if not job.study.channels and batch.open_source is not None:
             folder = spool / str(number)
             folder.mkdir()
-            got = fetched(job, piece.open_source(), folder, piece.patience)
+            got = fetched(job, batch.open_source(), folder, batch.patience)
         if isinstance(got, Job):
-            crew.submit(got, inbox)
+            pool.submit(got, inbox)
         else:
             inbox.put(got)
 
-    for number, job in enumerate(piece.jobs):
-        crew.fetches.submit(begin, number, job)
-    return [_result(inbox.get()) for _ in piece.jobs]
+    for number, job in enumerate(batch.jobs):
+        pool.fetches.submit(begin, number, job)
+    return [_result(inbox.get()) for _ in batch.jobs]
 
 
 def _result(report: Any) -> Result:
@@ -89,8 +89,8 @@ def _result(report: Any) -> Result:
     return report
 
 
-class ResidentCrew:
-    """Worker processes that several pieces share.
+class PersistentPool:
+    """Worker processes that several batches share.
 
     Args:
         setup: What they need.
@@ -98,7 +98,7 @@ class ResidentCrew:
     """
 
     def __init__(self, setup: Setup, workers: int) -> None:
-        self.pieces = 0
+        self.batches = 0
         self.fetches = ThreadPoolExecutor(FETCHES, "segmed-fetch")
         self._timer: threading.Timer | None = None
         self._inboxes: dict[str, queue.Queue[Any]] = {}
@@ -114,17 +114,17 @@ class ResidentCrew:
         self._engine.submit(job)
 
     def leave(self) -> None:
-        """A piece is done with this crew; the last one leaves it to end when nothing comes."""
+        """A batch is done with this pool; the last one leaves it to end when nothing comes."""
         with _LOCK:
-            self.pieces -= 1
-            if self.pieces == 0:
+            self.batches -= 1
+            if self.batches == 0:
                 self._timer = threading.Timer(IDLE_S, _dismiss, (self,))
                 self._timer.daemon = True
                 self._timer.start()
 
     def join(self) -> None:
-        """A piece begins; called with the lock held."""
-        self.pieces += 1
+        """A batch begins; called with the lock held."""
+        self.batches += 1
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -136,7 +136,7 @@ class ResidentCrew:
         self._results.put(None)
 
     def _sort(self) -> None:
-        """In a thread: give each result to the piece that waits for it; a failure to all."""
+        """In a thread: give each result to the batch that waits for it; a failure to all."""
         while (report := self._results.get()) is not None:
             with self._lock:
                 if isinstance(report, Result):
@@ -151,44 +151,44 @@ class ResidentCrew:
 
 
 _LOCK = threading.Lock()
-_crews: dict[str, ResidentCrew] = {}
+_pools: dict[str, PersistentPool] = {}
 
 
-def _crew_for(piece: Piece) -> ResidentCrew:
-    """The crew with this model, begun if there is none; one with another model ends when free.
+def _pool_for(batch: StudyBatch) -> PersistentPool:
+    """The pool with this model, begun if there is none; one with another model ends when free.
 
     A model is known by its hash, which `writing` holds, wherever its package lies.
     """
-    name = repr((replace(piece.setup, packages=()), piece.workers))
+    name = repr((replace(batch.setup, packages=()), batch.workers))
     with _LOCK:
-        idle = [other for other, crew in _crews.items() if other != name and crew.pieces == 0]
-        dismissed = [_crews.pop(other) for other in idle]
-        if name not in _crews:
-            _crews[name] = ResidentCrew(piece.setup, piece.workers)
-        crew = _crews[name]
-        crew.join()
+        idle = [other for other, pool in _pools.items() if other != name and pool.batches == 0]
+        dismissed = [_pools.pop(other) for other in idle]
+        if name not in _pools:
+            _pools[name] = PersistentPool(batch.setup, batch.workers)
+        pool = _pools[name]
+        pool.join()
     for other in dismissed:
         other.close()
-    return crew
+    return pool
 
 
-def _forget(crew: ResidentCrew) -> None:
-    """Let the next piece begin a new crew."""
+def _forget(pool: PersistentPool) -> None:
+    """Let the next batch begin a new pool."""
     with _LOCK:
-        for name in [name for name, known in _crews.items() if known is crew]:
-            del _crews[name]
+        for name in [name for name, known in _pools.items() if known is pool]:
+            del _pools[name]
 
 
-def _dismiss(crew: ResidentCrew) -> None:
-    """End a crew that nothing came for."""
+def _dismiss(pool: PersistentPool) -> None:
+    """End a pool that nothing came for."""
     with _LOCK:
-        if crew.pieces > 0:
+        if pool.batches > 0:
             return
-    _forget(crew)
-    crew.close()
+    _forget(pool)
+    pool.close()
 
 
-def dismiss_crews() -> None:
+def close_idle_pools() -> None:
     """End all crews of this process that have nothing to do."""
-    for crew in list(_crews.values()):
-        _dismiss(crew)
+    for pool in list(_pools.values()):
+        _dismiss(pool)

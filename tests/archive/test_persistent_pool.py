@@ -1,4 +1,4 @@
-"""The crew that stays on a machine of a cluster: one model for many pieces."""
+"""The pool that stays on a machine of a cluster: one model for many batches."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tiny_model import LABELS
 from segmed.archive import FolderSource, NotImage, Patience, Study, model_of, read_packages
 from segmed.archive.job import Job
 from segmed.archive.study import StudySource
-from segmed.archive.workers import resident as residents
-from segmed.archive.workers.resident import Piece, dismiss_crews, segment_piece
+from segmed.archive.workers import persistent
+from segmed.archive.workers.persistent import StudyBatch, close_idle_pools, segment_batch
 from segmed.archive.workers.setup import Setup
 from segmed.archive.writing import Writing
 from segmed.errors import ServiceError
@@ -25,7 +25,7 @@ def setup(package_folder: Path) -> Iterator[Setup]:
     model = model_of(read_packages(package_folder))
     writing = Writing("nifti", LABELS, model.name, model.hash)
     yield Setup((package_folder,), writing, {"engine": "torch", "device": "cpu"})
-    dismiss_crews()
+    close_idle_pools()
 
 
 @pytest.fixture
@@ -38,13 +38,13 @@ def jobs(tmp_path: Path, write_nifti: Callable[..., Path]) -> list[Job]:
     ]
 
 
-def test_pieces_share_one_crew_also_at_once(setup: Setup, jobs: list[Job], tmp_path: Path) -> None:
+def test_batches_share_one_pool_also_at_once(setup: Setup, jobs: list[Job], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     results = {}
 
     def work(number: int) -> None:
-        piece = Piece(setup, tuple(jobs[2 * number : 2 * number + 2]))
-        results.update({result.key: result for result in segment_piece(piece)})
+        batch = StudyBatch(setup, tuple(jobs[2 * number : 2 * number + 2]))
+        results.update({result.key: result for result in segment_batch(batch)})
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
     for thread in threads:
@@ -53,10 +53,11 @@ def test_pieces_share_one_crew_also_at_once(setup: Setup, jobs: list[Job], tmp_p
         thread.join()
     assert sorted(results) == [job.key for job in jobs]
     assert all(result.output_sha256 for result in results.values())
-    [crew] = residents._crews.values()
+    [pool] = persistent._pools.values()
     moved = replace(setup, packages=(tmp_path / "nowhere",))
-    segment_piece(Piece(moved, (jobs[0],)))  # the same model from another place is not loaded anew
-    assert list(residents._crews.values()) == [crew]
+    # The same model from another place is not loaded anew.
+    segment_batch(StudyBatch(moved, (jobs[0],)))
+    assert list(persistent._pools.values()) == [pool]
 
 
 @dataclass(frozen=True)
@@ -80,16 +81,16 @@ def test_study_that_cannot_be_fetched_ends_badly_and_the_others_go_on(
     (tmp_path / "out").mkdir()
     remote = replace(jobs[0], study=replace(jobs[0].study, channels=()))
     patience = Patience(attempts=2, first_wait_s=0.01)
-    piece = Piece(setup, (remote, jobs[1]), gone, patience)
-    results = {result.key: result for result in segment_piece(piece)}
+    batch = StudyBatch(setup, (remote, jobs[1]), gone, patience)
+    results = {result.key: result for result in segment_batch(batch)}
     assert (results["key0"].reason, results["key0"].quarantine) == ("service", False)
     assert results["key1"].output_sha256
 
 
-def test_crew_that_cannot_start_fails_the_piece(
+def test_pool_that_cannot_start_fails_the_batch(
     setup: Setup, jobs: list[Job], tmp_path: Path
 ) -> None:
     broken = replace(setup, options={**setup.options, "device": "abacus"})
     with pytest.raises(ServiceError, match="abacus"):
-        segment_piece(Piece(broken, tuple(jobs)))
-    assert not residents._crews, "the next piece would wait for ever"
+        segment_batch(StudyBatch(broken, tuple(jobs)))
+    assert not persistent._pools, "the next batch would wait for ever"
