@@ -17,6 +17,10 @@ PAGE = REPOSITORY / "docs" / "architecture.md"
 README_LINES = 90
 """The first page is read in minutes; what is looked up has pages of its own."""
 TREE_END = "<!-- end of tree -->"
+ROOMS_OF_TESTS_ALONE = {
+    "benchmarks", "docker", "docs", "fuzz", "gpu", "hostile", "imports", "integration", "trials",
+}  # fmt: skip
+"""Folders of tests that mirror no package: they cut across the tree, or test other files."""
 EMPTY_NAMES = {"util", "utils", "helper", "helpers", "common", "base", "misc", "manager"}
 
 
@@ -34,7 +38,7 @@ def breaches() -> list[str]:
     names = [path.name for path in (REPOSITORY / "tests").rglob("test_*.py")]
     for name in sorted({name for name in names if names.count(name) > 1}):
         found.append(f"tests: {name} is the name of several files: pytest needs unique names")
-    return found + shared_class_names(REPOSITORY)
+    return found + shared_class_names(REPOSITORY) + unmirrored_rooms(REPOSITORY)
 
 
 def shared_class_names(root: Path) -> list[str]:
@@ -51,6 +55,25 @@ def shared_class_names(root: Path) -> list[str]:
         for name, found in sorted(places.items())
         if len(found) > 1
     ]
+
+
+def unmirrored_rooms(root: Path) -> list[str]:
+    """One line for each package without tests, and for each folder of tests without one."""
+    found = []
+    wanted = {}
+    for package in ("segmed", "pipelines"):
+        for path in (root / package).rglob("__init__.py"):
+            room = path.parent.relative_to(root)
+            wanted[room.relative_to("segmed") if package == "segmed" else room] = room
+    there = {
+        path.parent.relative_to(root / "tests") for path in (root / "tests").rglob("test_*.py")
+    }
+    for room in sorted(set(wanted) - there - {Path(), Path("pipelines")}):
+        found.append(f"{wanted[room]}: no tests in tests/{room}: tests mirror the tree")
+    for room in sorted(there - set(wanted)):
+        if room.parts[0] not in ROOMS_OF_TESTS_ALONE:
+            found.append(f"tests/{room}: mirrors no package: move its tests to where one is")
+    return found
 
 
 def tree() -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
+from commands import all_commands, root_command, walk
 from documentation import FENCE, PAGES, REPOSITORY, SHELLS, lines_of
 
 INLINE = re.compile(r"`(segmed [^`]+)`")
@@ -39,12 +39,6 @@ def calls_in(line: str) -> Iterator[list[str]]:
             start = words.index("segmed")
             if all(re.fullmatch(r"[A-Z_]+=.*", word) for word in words[:start]):
                 yield words[start + 1 :]
-
-
-def root_command() -> Any:
-    from pipelines.cli.app import app  # noqa: PLC0415 - the documentation of a broken CLI still parses
-
-    return typer.main.get_command(app)
 
 
 def check(words: list[str], command: Any) -> None:
@@ -105,17 +99,9 @@ def all_calls() -> list[tuple[str, list[str]]]:
 
 def test_documentation_shows_every_command() -> None:
     shown = {" ".join(words) for _, words in all_calls()}
-
-    def walk(command: Any, path: str) -> Iterator[str]:
-        for name, child in getattr(command, "commands", {}).items():
-            if hasattr(child, "commands"):
-                yield from walk(child, f"{path}{name} ")
-            else:
-                yield f"{path}{name}"
-
     missing = [
         name
-        for name in walk(root_command(), "")
+        for name in all_commands()
         if not any(call == name or call.startswith(f"{name} ") for call in shown)
     ]
     assert missing == []
@@ -162,16 +148,15 @@ def test_reference_lists_every_option_of_every_command() -> None:
         re.findall(r"^## (segmed[^\n]*)\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
     )
 
-    def walk(command: Any, path: str) -> Iterator[str]:
-        for parameter in command.params:
-            if parameter.param_type_name == "option" and not parameter.hidden:
-                for name in parameter.opts:
-                    if name not in sections.get(path, ""):
-                        yield f"{path} {name}"
-        for name, child in getattr(command, "commands", {}).items():
-            yield from walk(child, f"{path} {name}")
-
-    missing = list(walk(root_command(), "segmed"))
+    missing = [
+        f"{path} {name}"
+        for words, command in walk()
+        for path in [" ".join(["segmed", *words])]
+        for parameter in command.params
+        if parameter.param_type_name == "option" and not parameter.hidden
+        for name in parameter.opts
+        if name not in sections.get(path, "")
+    ]
     assert missing == [], "run `python docs/make_reference.py` and commit the result"
 
 

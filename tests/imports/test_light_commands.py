@@ -10,15 +10,13 @@ import shlex
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import click
 import pytest
-import typer
+from commands import all_commands
 from import_graph import imported_by, imports_in
 
-from pipelines.cli.app import app
 from pipelines.cli.models import EXPORT_FORMATS
 from segmed.models import list_models
 from segmed.models.registry import ARCHITECTURES
@@ -37,23 +35,9 @@ EXCUSED = {
 """Commands that may load anything whatever they are given."""
 
 
-def _commands() -> Iterator[tuple[str, Callable[..., object]]]:
-    """Every command by its words, with the function that runs it."""
-
-    def walk(command: click.Command, words: tuple[str, ...]) -> Iterator[tuple[str, click.Command]]:
-        children = getattr(command, "commands", None)
-        if children is None:
-            yield " ".join(words), command
-            return
-        for name, child in children.items():
-            yield from walk(child, (*words, name))
-
-    for words, command in walk(typer.main.get_command(app), ()):
-        assert command.callback is not None
-        yield words, inspect.unwrap(command.callback)
-
-
-COMMANDS = dict(_commands())
+COMMANDS: dict[str, Callable[..., object]] = {
+    words: inspect.unwrap(command.callback) for words, command in all_commands().items()
+}
 LOOK_UPS = sorted(words for words in COMMANDS if words.split()[-1] in ANSWERS)
 
 

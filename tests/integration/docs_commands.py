@@ -103,7 +103,7 @@ EXCUSES = (
     Excuse(r"^make demo", "installs and trains: tests/integration/test_wheel.py does both"),
     Excuse(
         r"^segmed demo( -o demo)?$",
-        "trains ten minutes; `--quick` is run here, the rest by tests/pipelines/test_demo.py",
+        "trains ten minutes; `--quick` is run here, the rest by tests/pipelines/demo/test_demo.py",
     ),
     Excuse(
         r"^(docker |sh docker/)",

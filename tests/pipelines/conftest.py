@@ -6,9 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from tiny_data import tiny_plan
 
 from pipelines.tracking.runs import connect_quietly
 from segmed.manifest import Case, Channel, LabelClass, Manifest
+from segmed.models import build_model
+from segmed.package import ModelPackage
 from segmed.plan import Augmentation, Intensity, NetworkPlan, Plan, Preprocessing, Recipe
 
 
@@ -74,3 +78,15 @@ def plan() -> Plan:
         },
         recipe=Recipe(augmentation=Augmentation(rotation_deg=(0.0, 0.0, 0.0))),
     )
+
+
+@pytest.fixture(scope="session")
+def package_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained package that says so."""
+    plan = tiny_plan()
+    options = plan.networks["unet"].options
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build_model("unet", spatial_dims=3, in_channels=1, num_classes=3, **options)
+    package = ModelPackage("unet", options, plan, network.state_dict(), {"note": "untrained"})
+    return package.save(tmp_path_factory.mktemp("model") / "package")

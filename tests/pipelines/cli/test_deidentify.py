@@ -10,13 +10,11 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
-from test_privacy import PLANTED, SERIES_ROOT, WORDS, package_folder, plant_series
+from test_privacy import PLANTED, SERIES_ROOT, WORDS, plant_series
 from typer.testing import CliRunner
 
 from pipelines.cli.app import app
 from segmed.io import read_image, read_label
-
-__all__ = ["package_folder"]  # a fixture
 
 
 def run(*words: str | Path, status: int = 0) -> str:

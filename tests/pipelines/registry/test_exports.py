@@ -20,7 +20,7 @@ from segmed.io import read_image, read_label
 from segmed.models import build_model
 from segmed.package import ModelPackage
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 IMAGE = REPOSITORY / "data_manifests/hippocampus_sample/images/hippocampus_001.nii.gz"
 
 

@@ -12,9 +12,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from test_privacy import package_folder
-
-__all__ = ["package_folder"]  # a fixture
 
 CALL = re.compile(r"(?:connect|sendto|sendmsg)\(.*?sa_family=(AF_\w+)(.*)")
 LOOPBACK = re.compile(r'inet_addr\("127\.|"::1"|"::ffff:127\.')

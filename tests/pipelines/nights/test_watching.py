@@ -13,12 +13,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from test_privacy import package_folder
 
 from pipelines.nights.metrics import serving_metrics
 from segmed.errors import UsageError
-
-__all__ = ["package_folder"]  # a fixture
 
 SEGMED = [sys.executable, "-c", "from pipelines.cli import main; main()"]
 

@@ -14,15 +14,12 @@ import pydicom
 import pytest
 import torch
 from monai.data import MetaTensor
-from tiny_data import tiny_plan
 from typer.testing import CliRunner
 
 from pipelines.cli.app import app
 from segmed.io.atomic import PRIVATE
 from segmed.io.dicom.header import tolerant_pydicom
 from segmed.io.dicom.write import write_series
-from segmed.models import build_model
-from segmed.package import ModelPackage
 
 PLANTED = {
     "PatientName": "Muster^Anneliese",
@@ -144,17 +141,6 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     broken = root / "broken.nii"
     broken.write_bytes(broken.read_bytes()[:-5])
     return root
-
-
-@pytest.fixture(scope="module")
-def package_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    plan = tiny_plan()
-    options = plan.networks["unet"].options
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = build_model("unet", spatial_dims=3, in_channels=1, num_classes=3, **options)
-    package = ModelPackage("unet", options, plan, network.state_dict(), {"note": "untrained"})
-    return package.save(tmp_path_factory.mktemp("model") / "package")
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from segmed.errors import UsageError
 from segmed.models import build_model
 from segmed.package import ModelPackage
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 IMAGES = REPOSITORY / "data_manifests" / "hippocampus_sample" / "images"
 COMMAND = [sys.executable, "-c", "from pipelines.cli import main; main()", "archive", "segment"]
 

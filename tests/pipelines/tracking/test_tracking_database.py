@@ -90,7 +90,7 @@ def test_processes_that_begin_at_once_share_a_fresh_file(tmp_path: Path) -> None
     children = [
         subprocess.Popen(
             [sys.executable, "-c", AT_ONCE, str(tmp_path), str(number)],
-            cwd=Path(__file__).resolve().parents[2],
+            cwd=Path(__file__).resolve().parents[3],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -11,7 +11,7 @@ from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.blocks.system import Secret
 from prefect.testing.utilities import prefect_test_harness
 
-sys.path.append(str(Path(__file__).parents[1] / "integration"))
+sys.path.append(str(Path(__file__).parents[2] / "integration"))
 
 from listener import MailServer, WebHook, listening
 

@@ -20,7 +20,7 @@ from segmed.io.full_disk import is_full_disk
 from segmed.models import build_model
 from segmed.package import ModelPackage
 
-SAMPLE = Path(__file__).resolve().parents[2] / "data_manifests" / "hippocampus_sample"
+SAMPLE = Path(__file__).resolve().parents[3] / "data_manifests" / "hippocampus_sample"
 
 
 def segmed(*words: str | Path) -> Result:

@@ -25,7 +25,7 @@ from segmed.label_pairs import label_files, prediction_files
 from segmed.models import build_model
 from segmed.package import ModelPackage
 
-OLDER = Path(__file__).parents[1] / "archive/older/version1"
+OLDER = Path(__file__).parents[2] / "archive/older/version1"
 
 
 def segmed(*words: object) -> Result:

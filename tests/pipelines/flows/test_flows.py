@@ -15,7 +15,7 @@ import pytest
 from prefect.testing.utilities import prefect_test_harness
 from tiny_data import tiny_plan, write_set
 
-sys.path.append(str(Path(__file__).parents[1] / "integration"))
+sys.path.append(str(Path(__file__).parents[2] / "integration"))
 
 from listener import WebHook, listening
 

@@ -1,0 +1,49 @@
+"""Budgets of the house: each is breached once, in a tree made for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from house import shared_class_names, unmirrored_rooms
+
+
+def tree(root: Path, *files: str) -> Path:
+    for name in files:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("class Engine: ...\n")
+    return root
+
+
+MIRRORED = (
+    "segmed/__init__.py", "segmed/io/dicom/__init__.py", "pipelines/__init__.py",
+    "pipelines/cli/__init__.py", "tests/test_front_door.py", "tests/io/dicom/test_scan.py",
+    "tests/pipelines/cli/test_help.py", "tests/pipelines/test_serving.py",
+    "tests/integration/test_server.py",
+)  # fmt: skip
+
+
+def test_mirrored_tree_is_accepted(tmp_path: Path) -> None:
+    assert unmirrored_rooms(tree(tmp_path, *MIRRORED)) == []
+
+
+@pytest.mark.parametrize(
+    ("extra", "breach"),
+    [
+        ("segmed/archive/ledger/__init__.py", "segmed/archive/ledger: no tests in"),
+        ("pipelines/doctor/__init__.py", "pipelines/doctor: no tests in tests/pipelines/doctor"),
+        ("tests/cli/test_words.py", "tests/cli: mirrors no package"),
+        ("tests/pipelines/nights/test_notice.py", "tests/pipelines/nights: mirrors no package"),
+    ],
+)
+def test_package_and_tests_apart_are_found(tmp_path: Path, extra: str, breach: str) -> None:
+    (found,) = unmirrored_rooms(tree(tmp_path, *MIRRORED, extra))
+    assert found.startswith(breach)
+
+
+def test_class_name_of_two_modules_is_found(tmp_path: Path) -> None:
+    (found,) = shared_class_names(tree(tmp_path, "segmed/a.py", "pipelines/b.py"))
+    assert (
+        found
+        == "class Engine is defined in segmed/a.py:1 and pipelines/b.py:1: one name, one meaning"
+    )
