@@ -124,6 +124,8 @@ class Run:
                 outcome = self._take(item)
                 if outcome is not None:
                     yield outcome
+                    if outcome.fresh and outcome.reason:
+                        self._require_service(outcome)
                 while len(self._in_hand) >= self.engine.capacity + TRANSFERS:
                     yield from self._settle()
                 yield from self._settle_waiting()

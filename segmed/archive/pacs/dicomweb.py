@@ -6,6 +6,7 @@ Source:
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import Any
 import pydicom
 import requests
 from dicomweb_client.api import DICOMwebClient
+from pydicom.errors import InvalidDicomError
 
 from segmed.archive.pacs.delivery import Patience
 from segmed.archive.pacs.paging import Page, all_entries
@@ -39,6 +41,12 @@ DENIED = frozenset({401, 403, 407})
 
 PASSING = frozenset({408, 425, 429})
 """HTTP states of 4xx that waiting may mend; all others are final."""
+
+NOT_FOUND = 404
+
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, EOFError, struct.error,
+              InvalidDicomError)  # fmt: skip
+"""Errors of the client and of pydicom on an answer that is not of the form asked for."""
 
 STUDY_UID, SERIES_UID, SOP_UID = "0020000D", "0020000E", "00080018"
 PATIENT_ID = "00100020"
@@ -116,10 +124,14 @@ class DicomWeb:
                 f"the DICOMweb service did not {what}: its certificate or ours is not accepted; "
                 "set SEGMED_DICOMWEB_CA, and _CERT and _KEY for our own"
             ) from error
+        except requests.exceptions.JSONDecodeError as error:
+            raise _unreadable(what, error) from error
         except (requests.RequestException, ConnectionError) as error:
             raise ServiceError(
                 f"the DICOMweb service did not {what}: {type(error).__name__}; is it running?"
             ) from error
+        except UNREADABLE as error:
+            raise _unreadable(what, error) from error
 
 
 @dataclass(frozen=True)
@@ -218,17 +230,40 @@ class DicomWebSource:
         """All answers to a query, however the service pages them."""
 
         def ask(limit: int, offset: int) -> Page:
-            with self.service.talking("answer a query") as client:
-                search = getattr(client, method)
-                pages = {"limit": limit, "offset": offset}
-                found = list(search(search_filters=dict(filters), **pages, **options))
-                return Page(found, self.service.has_more)
+            pages = {"limit": limit, "offset": offset}
+            try:
+                with self.service.talking("answer a query") as client:
+                    search = getattr(client, method)
+                    found = search(search_filters=dict(filters), **pages, **options)
+                    has_more = self.service.has_more
+            except RefusedRequestError as error:
+                if offset and _is_not_found(error):
+                    return Page([], has_more=True)  # no such page: asked for as one page instead
+                raise
+            if not isinstance(found, list) or not all(isinstance(row, Mapping) for row in found):
+                raise RefusedRequestError(
+                    "the DICOMweb service answered a query by something else than a list of objects"
+                )
+            return Page(found, has_more)
 
         return all_entries(
             lambda limit, offset: self.service.patience.insist(lambda: ask(limit, offset)),
             lambda answer: _key_of(answer, tag),
             what=method.removeprefix("search_for_"),
         )
+
+
+def _unreadable(what: str, error: Exception) -> ServiceError:
+    return ServiceError(
+        f"the DICOMweb service did not {what}: its answer is not of the form asked for "
+        f"({type(error).__name__}); is a proxy or a login page in between?"
+    )
+
+
+def _is_not_found(error: RefusedRequestError) -> bool:
+    """Whether a request was refused by HTTP 404."""
+    response = getattr(error.__cause__, "response", None)
+    return response is not None and response.status_code == NOT_FOUND
 
 
 def _key_of(answer: Mapping[str, Any], tag: str) -> str:
@@ -278,5 +313,7 @@ class StowDelivery:
 
 def text_of(answer: Mapping[str, Any], tag: str) -> str:
     """The first value of an attribute of a DICOM JSON object; empty where it has none."""
-    values = answer.get(tag, {}).get("Value") or [""]
-    return str(values[0])
+    element = answer.get(tag)
+    values = element.get("Value") if isinstance(element, Mapping) else None
+    first = values[0] if isinstance(values, list) and values else values
+    return str(first) if isinstance(first, str | int | float) else ""

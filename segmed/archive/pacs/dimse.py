@@ -43,6 +43,9 @@ PENDING = frozenset({0xFF00, 0xFF01})
 STORED = frozenset({0x0000, 0xB000, 0xB006, 0xB007})
 """Kept, possibly with a remark (DICOM PS3.4, B.2.3)."""
 
+UID_OF = {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SOPInstanceUID"}
+"""Attribute that identifies the answers of a level."""
+
 NOT_AUTHORISED = 0x0124
 REFUSED = frozenset({0x0112, 0x0117, 0x0122, 0xA801})
 """No such object or SOP class; unknown destination of a move."""
@@ -146,7 +149,7 @@ class DimseSource:
             ServiceError: The node does not answer, or refuses.
         """
         for answer in self._find("STUDY", StudyDate=self.query.study_dates or "", PatientID=""):
-            study_uid, patient_id = str(answer.StudyInstanceUID), str(answer.get("PatientID") or "")
+            study_uid, patient_id = _text(answer, "StudyInstanceUID"), _text(answer, "PatientID")
             yield from listed(
                 partial(self._wanted, study_uid, patient_id),
                 study_uid,
@@ -209,10 +212,10 @@ class DimseSource:
         found = [
             RemoteSeries(
                 study_uid=study_uid,
-                series_uid=str(answer.SeriesInstanceUID),
-                modality=str(answer.get("Modality", "") or ""),
-                description=str(answer.get("SeriesDescription", "") or ""),
-                body_part=str(answer.get("BodyPartExamined", "") or ""),
+                series_uid=_text(answer, "SeriesInstanceUID"),
+                modality=_text(answer, "Modality"),
+                description=_text(answer, "SeriesDescription"),
+                body_part=_text(answer, "BodyPartExamined"),
                 patient_id=patient_id,
             )
             for answer in answers
@@ -226,13 +229,14 @@ class DimseSource:
             SeriesInstanceUID=series.series_uid,
             SOPInstanceUID="",
         )
-        instances = tuple(str(answer.SOPInstanceUID) for answer in answers)
+        instances = tuple(_text(answer, "SOPInstanceUID") for answer in answers)
         return RemoteSeries(**{**series.__dict__, "instances": instances})
 
     def _find(self, level: str, **keys: str) -> list[Dataset]:
         if level == "STUDY":
             keys = {"StudyInstanceUID": "", **keys}
-        return self.node.patience.insist(lambda: find(self.node, level, **keys))
+        answers = self.node.patience.insist(lambda: find(self.node, level, **keys))
+        return unlike(answers, UID_OF[level], "PatientID")
 
 
 @dataclass(frozen=True)
@@ -306,6 +310,25 @@ def find(node: Dimse, level: str, **keys: str) -> list[Dataset]:
     return answers
 
 
+def unlike(answers: Iterable[Dataset], *keywords: str) -> list[Dataset]:
+    """The answers of a listing, each once, however often the node sends it.
+
+    Args:
+        answers: As the node sent them.
+        keywords: Attributes that tell answers apart; none may lack the first.
+
+    Raises:
+        RefusedRequestError: An answer has no identifier.
+    """
+    found: dict[tuple[str, ...], Dataset] = {}
+    for answer in answers:
+        key = tuple(_text(answer, keyword) for keyword in keywords)
+        if not key[0]:
+            raise RefusedRequestError(f"the DICOM node lists objects without {keywords[0]}")
+        found.setdefault(key, answer)
+    return list(found.values())
+
+
 def require_success(status: Dataset, what: str) -> None:
     """Require that an exchange ended with success.
 
@@ -352,6 +375,12 @@ def _dataset(**values: str) -> Dataset:
     for name, value in values.items():
         setattr(dataset, name, value)
     return dataset
+
+
+def _text(answer: Dataset, keyword: str) -> str:
+    """An attribute of an answer as text; empty where it has none."""
+    value = answer.get(keyword)
+    return "" if value is None else str(value)
 
 
 def _described(status: Dataset) -> str:

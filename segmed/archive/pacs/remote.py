@@ -10,9 +10,10 @@ from datetime import date
 from pathlib import Path
 
 from segmed.archive.identity import identity_of_series
+from segmed.archive.job import SERVICE, SERVICE_REFUSES
 from segmed.archive.query import SeriesQuery
 from segmed.archive.study import Study
-from segmed.errors import RefusedRequestError, ServiceError
+from segmed.errors import AccessDeniedError, RefusedRequestError, ServiceError
 from segmed.inference.fault import InputFault
 from segmed.inference.selection import choose_series
 from segmed.io.dicom.scan import group_files
@@ -112,7 +113,7 @@ def listed(
     rules: Rules | None,
     num_channels: int,
 ) -> Iterator[Study]:
-    """Units of work of one study, or the study as refused where the server does not list it.
+    """Units of work of one study, or the study as failed where the server does not list it.
 
     Args:
         list_series: Asks the server for the wanted series, complete with their instances.
@@ -122,17 +123,20 @@ def listed(
         num_channels: Input channels of the model.
 
     Raises:
-        ServiceError: The server does not answer, or refuses the caller.
+        AccessDeniedError: The server refuses the caller.
     """
     try:
         series = list_series()
-    except RefusedRequestError as error:
+    except AccessDeniedError:
+        raise
+    except ServiceError as error:
         owner = short_hash(patient_id)
+        reason = SERVICE_REFUSES if isinstance(error, RefusedRequestError) else SERVICE
         yield Study(
             content=_hash("unlisted", patient_id, study_uid),
             form="dicom",
             place=f"study {study_uid} of patient {owner}",
-            fault=InputFault("service_refuses", str(error)),
+            fault=InputFault(reason, str(error)),
             environment=True,
             identity=identity_of_series(owner, study_uid, ()),
             uids=(study_uid,),
@@ -168,12 +172,14 @@ def local_study(study: Study, folder: Path, rules: Rules | None, num_channels: i
         ServiceError: The PACS listed more than it sent.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    if len(files) < study.remote["instances"]:
+    audits = group_files(files)
+    # A copy sent twice is no second instance: one at an end would leave the volume short unseen.
+    arrived = len(files) - sum(len(audit.copies) for audit in audits)
+    if arrived < study.remote["instances"]:
         raise ServiceError(
-            f"{len(files)} of {study.remote['instances']} instances of a series were to be had; "
+            f"{arrived} of {study.remote['instances']} instances of a series were to be had; "
             "does it still arrive there?"
         )
-    audits = group_files(files)
     if not audits:
         return replace(study, fault=InputFault("not_image", "none of its objects is an image"))
     asked = {"", *study.remote["series"]}  # a damaged file cannot name its series
