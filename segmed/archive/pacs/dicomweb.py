@@ -31,7 +31,7 @@ from segmed.archive.pacs.remote import (
 )
 from segmed.archive.pacs.tls import Tls
 from segmed.archive.study import NotImage, Study
-from segmed.errors import AccessDeniedError, RefusedRequestError, ServiceError
+from segmed.errors import AccessDeniedError, RefusedRequestError, SegmedError, ServiceError
 from segmed.package.series_rules import Rules
 
 TIMEOUT_S = 60.0
@@ -110,6 +110,8 @@ class DicomWeb:
         """
         try:
             yield self.client
+        except SegmedError:
+            raise
         except requests.HTTPError as error:
             status = error.response.status_code if error.response is not None else 0
             message = f"the DICOMweb service refused to {what}: HTTP {status or 'without status'}"
