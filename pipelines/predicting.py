@@ -24,10 +24,10 @@ from segmed.inference import (
 from segmed.inference.inputs import Read, expected_by, find_all
 from segmed.inference.vocabulary import ENGINES, FORMATS
 from segmed.io import read_image
-from segmed.io.careful import read_image_carefully
 from segmed.io.channel_files import CaseFiles
 from segmed.io.output_names import check_names
 from segmed.io.output_names import shown as printable
+from segmed.io.sandboxed import read_image_sandboxed
 from segmed.package import ModelPackage
 from segmed.package.series_rules import read_rules
 
@@ -78,7 +78,7 @@ class PredictJob:
 
     def reader(self, num_channels: int) -> Read:
         """The reader of one file or series for a model of so many channels."""
-        read = read_image if self.trust else read_image_carefully
+        read = read_image if self.trust else read_image_sandboxed
         return partial(read, num_channels=num_channels)
 
     def search(self, package: ModelPackage) -> tuple[list[CaseFiles], list[dict[str, str]]]:

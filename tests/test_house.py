@@ -33,7 +33,7 @@ def test_mirrored_tree_is_accepted(tmp_path: Path) -> None:
         ("segmed/archive/ledger/__init__.py", "segmed/archive/ledger: no tests in"),
         ("pipelines/doctor/__init__.py", "pipelines/doctor: no tests in tests/pipelines/doctor"),
         ("tests/cli/test_words.py", "tests/cli: mirrors no package"),
-        ("tests/pipelines/nights/test_notice.py", "tests/pipelines/nights: mirrors no package"),
+        ("tests/pipelines/runs/test_notice.py", "tests/pipelines/runs: mirrors no package"),
     ],
 )
 def test_package_and_tests_apart_are_found(tmp_path: Path, extra: str, breach: str) -> None:

@@ -23,7 +23,7 @@ from pipelines.cli.predict import ModelOption
 from segmed.errors import UsageError
 
 if TYPE_CHECKING:
-    from pipelines.nights.archiving import ArchiveJob
+    from pipelines.runs.archiving import ArchiveJob
     from segmed.archive import StudyOutcome
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of the run.")]
@@ -117,7 +117,7 @@ def segment(
     require_source(source)
     require_file(rules, "--rules")
     require_out(out)
-    from pipelines.nights.archiving import ArchiveJob, preview, run_archive
+    from pipelines.runs.archiving import ArchiveJob, preview, run_archive
 
     job = ArchiveJob(
         source=source,
@@ -188,11 +188,11 @@ def _model_line(model: dict[str, str | None]) -> str:
 
 def _alarms(record: dict[str, Any]) -> list[str]:
     """A line for each alarm of the drift watch."""
-    from pipelines.nights.summary import told
+    from pipelines.runs.summary import describe_drift
     from segmed.archive.drift import DriftRow
 
     rows = [DriftRow(**row) for row in record["drift"]]
-    return [f"drift alarm: {told(row)}" for row in rows if row.is_alarm]
+    return [f"drift alarm: {describe_drift(row)}" for row in rows if row.is_alarm]
 
 
 def _on_cluster(job: ArchiveJob) -> dict[str, Any]:

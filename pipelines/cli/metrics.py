@@ -28,7 +28,7 @@ def metrics(
 
     Example: segmed metrics segmentations --port 9109
     """
-    from pipelines.nights.metrics import serving_metrics
+    from pipelines.runs.metrics import serving_metrics
 
     with serving_metrics(out, port, host):
         note(f"metrics: http://{host}:{port}/metrics; stop with Ctrl-C")

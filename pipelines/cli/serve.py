@@ -96,7 +96,7 @@ def serve(
         require_manifest(manifest)
     from pipelines.flows.schedules import Schedules, serve_schedules
     from pipelines.flows.weekly import WeeklyJob
-    from pipelines.nights.archiving import ArchiveJob
+    from pipelines.runs.archiving import ArchiveJob
 
     here = Path.cwd()
     job = ArchiveJob(

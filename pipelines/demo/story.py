@@ -20,8 +20,8 @@ from pipelines.demo.page import budget_of_each, why_first, write_demo_report
 from pipelines.flows.compare import compare
 from pipelines.flows.runner import run_flow
 from pipelines.flows.segment_archive import segment_archive
-from pipelines.nights.archiving import ArchiveJob
 from pipelines.registry.versions import Registry
+from pipelines.runs.archiving import ArchiveJob
 from pipelines.tracking.database import sqlite_uri
 from segmed.errors import ManifestError
 from segmed.manifest import check_manifest, read_manifest

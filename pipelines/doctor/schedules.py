@@ -19,7 +19,7 @@ LATE_MINUTES = 10
 """A run that waits longer than this is waited for by nobody."""
 
 RUNS_LOOKED_AT = 20
-BAD_ENDS = ("FAILED", "CRASHED")
+FAILED_STATES = ("FAILED", "CRASHED")
 
 
 def look_at_prefect(folder: Path) -> Iterator[Finding]:
@@ -107,7 +107,7 @@ def _schedule(client: Any, entry: Any) -> Finding:
     if str(entry.status).endswith("NOT_READY"):
         repair = "start `segmed serve` and keep it running"
         return Finding(what, f"{fact}, but nobody serves it", "warning", repair)
-    if last is not None and last.state_type is not None and last.state_type.value in BAD_ENDS:
+    if last is not None and last.state_type is not None and last.state_type.value in FAILED_STATES:
         return Finding(what, fact, "warning", f"see `prefect flow-run logs {last.id}`")
     return Finding(what, fact)
 

@@ -1,4 +1,4 @@
-"""What runs every night: what earlier runs owe the tracker, then the archive."""
+"""Scheduled flow: send what earlier runs owe the tracker, then segment the archive."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from pipelines.flows.segment_archive import archive_flow
-from pipelines.nights.archiving import ArchiveJob
-from pipelines.nights.page import name_of_run
+from pipelines.runs.archiving import ArchiveJob
+from pipelines.runs.page import name_of_run
 from pipelines.tracking.late_delivery import sync
 
 

@@ -1,4 +1,4 @@
-"""The archive when somebody asks for it, with choices for this one time."""
+"""The archive when somebody asks for it, with options for this one time."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from datetime import date
 from prefect import flow
 
 from pipelines.flows.segment_archive import archive_flow
-from pipelines.nights.archiving import ArchiveJob
-from pipelines.nights.page import name_of_run
+from pipelines.runs.archiving import ArchiveJob
+from pipelines.runs.page import name_of_run
 from segmed.archive import retry_archive
 
 

@@ -17,9 +17,9 @@ from pipelines.flows.nightly import nightly
 from pipelines.flows.on_demand import on_demand
 from pipelines.flows.stale_runs import forget_stale_runs, settings_of
 from pipelines.flows.weekly import WeeklyJob, weekly
-from pipelines.nights.archiving import ArchiveJob
-from pipelines.nights.automations import HEARTBEAT_S, HEARTBEAT_VARIABLE, TAG, install
-from pipelines.nights.notices import MailBlock, check_notices
+from pipelines.runs.archiving import ArchiveJob
+from pipelines.runs.automations import HEARTBEAT_S, HEARTBEAT_VARIABLE, TAG, install
+from pipelines.runs.notices import MailBlock, check_notices
 from segmed.errors import UsageError
 
 POOL_KIND = "process"

@@ -11,10 +11,10 @@ from prefect import Flow, flow, task
 from prefect.cache_policies import NO_CACHE
 
 from pipelines.flows.gpu_slot import gpu_slot
-from pipelines.nights.archiving import ArchiveJob, run_archive
-from pipelines.nights.notices import check_notices, tell, told_of_failure
-from pipelines.nights.page import Bar, expected_studies, name_of_run, show_night
-from pipelines.nights.summary import Night, night_of
+from pipelines.runs.archiving import ArchiveJob, run_archive
+from pipelines.runs.notices import check_notices, notice_of_failure, tell
+from pipelines.runs.page import Bar, expected_studies, name_of_run, show_run
+from pipelines.runs.summary import RunSummary, summarise_run
 from pipelines.tracking.runs import single_run
 from segmed.errors import ServiceError, UsageError
 
@@ -22,7 +22,7 @@ progress = logging.getLogger("segmed.progress")
 """Reaches Prefect's log of the run, and the terminal of somebody who waits for it."""
 
 EXPERIMENT = "archive"
-"""MLflow experiment of the nights."""
+"""MLflow experiment of the archive runs."""
 
 
 @flow(name="segment-archive", flow_run_name=name_of_run)
@@ -36,14 +36,14 @@ def segment_archive(job: ArchiveJob, notify: tuple[str, ...] = ()) -> dict[str, 
     Returns:
         Studies by status.
     """
-    with told_of_failure(notify, "archive run"):
+    with notice_of_failure(notify, "archive run"):
         check_notices(notify)
         with nullcontext() if job.cluster else gpu_slot():
-            night = segment(job)
-        show_night(night)
-        log_night(night, job)
-        tell(notify, f"segmed: {night.headline()}", "\n".join(night.lines()))
-    return dict(night.counts)
+            summary = segment(job)
+        show_run(summary)
+        log_run(summary, job)
+        tell(notify, f"segmed: {summary.headline()}", "\n".join(summary.lines()))
+    return dict(summary.counts)
 
 
 def archive_flow(job: ArchiveJob) -> Flow[..., dict[str, int]]:
@@ -74,25 +74,25 @@ def is_of_the_network(task: Any, run: Any, state: Any) -> bool:
     retry_delay_seconds=60,
     retry_condition_fn=is_of_the_network,
 )
-def segment(job: ArchiveJob) -> Night:
+def segment(job: ArchiveJob) -> RunSummary:
     """The run itself: safe to repeat, since each study is segmented once."""
     begun = time.monotonic()
     bar = Bar(expected_studies(job.out_dir))
     record = run_archive(job, bar.show)
     bar.end()
-    return night_of(record, time.monotonic() - begun)
+    return summarise_run(record, time.monotonic() - begun)
 
 
 @task(cache_policy=NO_CACHE)
-def log_night(night: Night, job: ArchiveJob) -> None:
+def log_run(summary: RunSummary, job: ArchiveJob) -> None:
     """One run of MLflow: counts and drift as metrics; never names or paths of studies."""
     tags = {
         "segmed.role": "archive",
-        "segmed.drift_alarm": str(bool(night.alarms)).lower(),
-        **{f"segmed.model_hash.{n}": str(m["hash"]) for n, m in enumerate(night.models)},
+        "segmed.drift_alarm": str(bool(summary.alarms)).lower(),
+        **{f"segmed.model_hash.{n}": str(m["hash"]) for n, m in enumerate(summary.models)},
     }
     with single_run(EXPERIMENT, f"night {time.strftime('%F')}", tags, folder=job.folder) as run:
-        run.metrics(night.metrics())
+        run.metrics(summary.metrics())
         drift = job.out_dir / "drift.csv"
-        if night.drift and drift.exists():
+        if summary.drift and drift.exists():
             run.artifact(drift)

@@ -14,10 +14,10 @@ from prefect.runtime import flow_run
 from pipelines.comparing.jobs import Request
 from pipelines.flows.compare import compare
 from pipelines.flows.gpu_slot import gpu_slot
-from pipelines.nights.notices import check_notices, tell, told_of_failure
-from pipelines.nights.page import shown_parameter
 from pipelines.registry.promotion import Decision, promote
 from pipelines.registry.versions import Registry
+from pipelines.runs.notices import check_notices, notice_of_failure, tell
+from pipelines.runs.page import shown_parameter
 from segmed.training import Budget, Settings
 
 GATE_KEY = "gate-verdict"
@@ -76,7 +76,7 @@ def weekly(job: WeeklyJob, notify: tuple[str, ...] = ()) -> str:
     Returns:
         The registered version.
     """
-    with told_of_failure(notify, "weekly comparison"):
+    with notice_of_failure(notify, "weekly comparison"):
         check_notices(notify)
         request = Request.parse(
             job.manifest,

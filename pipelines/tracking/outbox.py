@@ -183,22 +183,22 @@ def _gathered(
             yield group[-1][0], [record for _, record in group]
 
 
-class Courier:
+class Flusher:
     """A thread that empties one outbox while training goes on."""
 
     def __init__(self, outbox: Outbox, delivery: RecordSink) -> None:
         self.outbox = outbox
         self.failure: Exception | None = None
         self._delivery = delivery
-        self._ring = threading.Event()
+        self._pending = threading.Event()
         self._closing = threading.Event()
         self._deadline = math.inf
-        self._thread = threading.Thread(target=self._run, name="segmed-courier", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="segmed-flusher", daemon=True)
         self._thread.start()
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Say that there is something to send."""
-        self._ring.set()
+        self._pending.set()
 
     def close(self, *, wait_s: float) -> bool:
         """Send the rest, waiting at most `wait_s` for a server that is away.
@@ -211,7 +211,7 @@ class Courier:
         """
         self._deadline = time.monotonic() + wait_s
         self._closing.set()
-        self._ring.set()
+        self._pending.set()
         self._thread.join()
         if self.failure is not None:
             raise self.failure
@@ -220,8 +220,8 @@ class Courier:
     def _run(self) -> None:
         try:
             while not self._closing.is_set():
-                self._ring.wait()
-                self._ring.clear()
+                self._pending.wait()
+                self._pending.clear()
                 self._attempts()
                 self._closing.wait(GATHER_SECONDS)
             self._attempts()

@@ -37,7 +37,7 @@ from pipelines.tracking.delivery import (
     experiment_id,
     translated,
 )
-from pipelines.tracking.outbox import Courier, Outbox
+from pipelines.tracking.outbox import Flusher, Outbox
 from segmed.errors import ServiceError
 from segmed.manifest import Manifest, data_hash
 from segmed.metrics import summarise
@@ -100,8 +100,8 @@ class RunLog:
         self.key = self._outbox.key
         nested = {"mlflow.parentRunId": parent} if parent else {}
         self._append("run", name=name, tags={**tags, **nested})
-        self._courier = Courier(self._outbox, self._delivery)
-        self._courier.ring()
+        self._flusher = Flusher(self._outbox, self._delivery)
+        self._flusher.notify()
 
     def run_id(self, *, wait_s: float = WAIT_SECONDS) -> str:
         """The id that MLflow gave the run.
@@ -111,8 +111,8 @@ class RunLog:
         """
         deadline = time.monotonic() + wait_s
         while self._delivery.run_id is None:
-            if self._courier.failure is not None:
-                raise self._courier.failure
+            if self._flusher.failure is not None:
+                raise self._flusher.failure
             if time.monotonic() > deadline:
                 raise ServiceError(
                     f"MLflow at {without_password(self._place.uri)} did not take the run within "
@@ -217,7 +217,7 @@ class RunLog:
             Whether the server took everything; if not, the outbox stays for `segmed model sync`.
         """
         self._append("end", status=status)
-        delivered = self._courier.close(wait_s=self._place.wait_s)
+        delivered = self._flusher.close(wait_s=self._place.wait_s)
         if self._hold is not None:
             self._hold.close()
         if delivered:
@@ -234,7 +234,7 @@ class RunLog:
         record = {"kind": kind, "time": now, "experiment": self._place.experiment, **content}
         self._outbox.append(record)
         if kind != "run":
-            self._courier.ring()
+            self._flusher.notify()
 
 
 class ParentLog(RunLog):
@@ -316,7 +316,7 @@ def comparison(
 def single_run(
     experiment: str, name: str, tags: Mapping[str, str], *, folder: Path = Path()
 ) -> Iterator[RunLog]:
-    """A run that stands alone, such as that of one night of an archive.
+    """A run without a parent, such as that of one archive run.
 
     Raises:
         ServiceError: The server does not answer at the start.

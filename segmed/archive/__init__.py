@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from segmed.archive.folder_source import FolderSource
     from segmed.archive.ledger import Entry, Ledger
     from segmed.archive.model import Model, model_of, read_packages
-    from segmed.archive.pacs.delivery import Delivery, Patience
-    from segmed.archive.run import Choices
+    from segmed.archive.pacs.delivery import Delivery, RetryPolicy
+    from segmed.archive.run import RunOptions
     from segmed.archive.segment import WorkerPool, Workers, preview_archive, segment_archive
     from segmed.archive.status import ArchiveStatus, archive_status, places_of, retry_archive
     from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource
@@ -29,8 +29,8 @@ else:
             "segmed.archive.folder_source": "FolderSource",
             "segmed.archive.ledger": "Entry Ledger",
             "segmed.archive.model": "Model model_of read_packages",
-            "segmed.archive.pacs.delivery": "Delivery Patience",
-            "segmed.archive.run": "Choices",
+            "segmed.archive.pacs.delivery": "Delivery RetryPolicy",
+            "segmed.archive.run": "RunOptions",
             "segmed.archive.segment": "WorkerPool Workers preview_archive segment_archive",
             "segmed.package.series_rules": "Rules read_rules",
             "segmed.archive.status": "ArchiveStatus archive_status places_of retry_archive",
@@ -40,15 +40,15 @@ else:
 
 __all__ = [
     "ArchiveStatus",
-    "Choices",
     "Delivery",
     "Entry",
     "FolderSource",
     "Ledger",
     "Model",
     "NotImage",
-    "Patience",
+    "RetryPolicy",
     "Rules",
+    "RunOptions",
     "Study",
     "StudyOutcome",
     "StudySource",

@@ -2,11 +2,11 @@
 
 **Alarm rule.** A feature raises the alarm when all three hold:
 
-1. the night has at least `MIN_STUDIES` studies;
-2. the two-sided Kolmogorov-Smirnov test of night against training gives p < `ALPHA` divided by the
+1. the run has at least `MIN_STUDIES` studies;
+2. the two-sided Kolmogorov-Smirnov test of run against training gives p < `ALPHA` divided by the
    number of features (Bonferroni);
-3. the night's median lies more than `MIN_SHIFT` training interquartile ranges from the training
-   median, so that a large night does not raise the alarm over nothing.
+3. the run's median lies more than `MIN_SHIFT` training interquartile ranges from the training
+   median, so that a large run does not raise the alarm over nothing.
 
 The share of flagged studies raises it when one has at least `MIN_STUDIES`, the one-sided binomial
 test against the training share gives p < `ALPHA` divided likewise, and the share is at least
@@ -46,14 +46,14 @@ DRIFT_FILE = "drift.csv"
 
 @dataclass(frozen=True)
 class DriftRow:
-    """One feature of a night beside the training.
+    """One feature of a run beside the training.
 
     Attributes:
         feature: Such as `volume_ml:anterior`, `spacing_mm:2`, `intensity:0:median`, `flagged`.
         num_training: Training values.
-        num_night: The night's values.
+        num_night: The run's values.
         training: Training median, or share.
-        night: The night's median, or share.
+        night: The run's median, or share.
         shift: Distance of the medians in training interquartile ranges; for shares their
             difference.
         p_value: Of the test that the alarm rule names.
@@ -87,10 +87,10 @@ def training_distributions(package: ModelPackage) -> Distributions:
     return {name: list(values) for name, values in found.items()}
 
 
-def night_distributions(ledger: Ledger, run: int) -> tuple[Distributions, int, int]:
-    """The features of the studies that a night segmented.
+def run_distributions(ledger: Ledger, run: int) -> tuple[Distributions, int, int]:
+    """The features of the studies that a run segmented.
 
-    A night is a run with the runs before it that were cut off and that it continued.
+    Runs before it that were cut off and that it continued count as part of it.
 
     Args:
         ledger: The ledger.
@@ -102,7 +102,7 @@ def night_distributions(ledger: Ledger, run: int) -> tuple[Distributions, int, i
     """
     found: Distributions = {}
     num_new = num_refused = 0
-    first = ledger.night_of(run)
+    first = ledger.first_run_of(run)
     for _, entry in ledger.met(run):
         if not first <= entry.worked <= run:
             continue
@@ -116,7 +116,7 @@ def night_distributions(ledger: Ledger, run: int) -> tuple[Distributions, int, i
     return found, num_new, num_refused
 
 
-def watch_night(out_dir: Path, package: ModelPackage) -> list[DriftRow]:
+def watch_run(out_dir: Path, package: ModelPackage) -> list[DriftRow]:
     """Hold the last run of an output folder against the training of its model, and keep the rows.
 
     They are written to `drift.csv`, alarms first.
@@ -127,24 +127,24 @@ def watch_night(out_dir: Path, package: ModelPackage) -> list[DriftRow]:
 
     Returns:
         One row a feature; none for a package that kept nothing of its training, and none after a
-        night without anything new.
+        run without anything new.
     """
     if DISTRIBUTIONS not in package.provenance:
         return []
     with Ledger(out_dir / "ledger.sqlite", writer=False) as ledger:
         run = ledger.last_run()
-        night, num_new, num_refused = night_distributions(ledger, run or 0)
+        current, num_new, num_refused = run_distributions(ledger, run or 0)
     if not num_new:
         (out_dir / DRIFT_FILE).unlink(missing_ok=True)
         return []
-    rows = watch(training_distributions(package), night, refused=(num_refused, num_new))
+    rows = watch(training_distributions(package), current, refused=(num_refused, num_new))
     with whole_file(out_dir / DRIFT_FILE) as draft:
         drift_table(rows).to_csv(draft, index=False)
     return rows
 
 
 def read_drift(out_dir: Path) -> list[DriftRow]:
-    """The rows that `watch_night` kept of the last night; none where it kept none."""
+    """The rows that `watch_run` kept of the last run; none where it kept none."""
     path = out_dir / DRIFT_FILE
     if not path.exists():
         return []
@@ -154,30 +154,30 @@ def read_drift(out_dir: Path) -> list[DriftRow]:
 
 def watch(
     training: Distributions,
-    night: Distributions,
+    current: Distributions,
     *,
     refused: tuple[int, int] = (0, 0),
     expected_refused: float = 0.05,
 ) -> list[DriftRow]:
-    """Compare a night with the training by the alarm rule of this module.
+    """Compare a run with the training by the alarm rule of this module.
 
     Args:
         training: From `training_distributions`.
-        night: From `night_distributions`.
-        refused: Studies refused, and studies met, in that night.
+        current: From `run_distributions`.
+        refused: Studies refused, and studies met, in that run.
         expected_refused: Share of refused studies that is normal for this archive.
 
     Returns:
         One row a feature, alarms first, then by shift.
     """
-    names = sorted(training.keys() & night.keys())
+    names = sorted(training.keys() & current.keys())
     num_tests = len(names) + 1
     rows = [
         _share_row(
-            name, training[name], night[name], num_tests, floor=1 / (len(training[name]) + 2)
+            name, training[name], current[name], num_tests, floor=1 / (len(training[name]) + 2)
         )
         if name == FLAGGED
-        else _value_row(name, training[name], night[name], num_tests)
+        else _value_row(name, training[name], current[name], num_tests)
         for name in names
     ]
     num_refused, num_met = refused
@@ -187,40 +187,46 @@ def watch(
 
 
 def _value_row(
-    name: str, training: Sequence[float], night: Sequence[float], num_tests: int
+    name: str, training: Sequence[float], current: Sequence[float], num_tests: int
 ) -> DriftRow:
     low, middle, high = np.percentile(training, [25, 50, 75])
-    median = float(np.median(night))
+    median = float(np.median(current))
     step = median - float(middle)
     # A feature that never varied in training has no range: any step is a whole one.
     shift = step / float(high - low) if high > low else float(np.sign(step))
-    p_value = float(stats.ks_2samp(training, night, method="asymp").pvalue)
-    is_alarm = len(night) >= MIN_STUDIES and p_value < ALPHA / num_tests and abs(shift) > MIN_SHIFT
+    p_value = float(stats.ks_2samp(training, current, method="asymp").pvalue)
+    is_alarm = (
+        len(current) >= MIN_STUDIES and p_value < ALPHA / num_tests and abs(shift) > MIN_SHIFT
+    )
     return DriftRow(
-        name, len(training), len(night), float(middle), median, shift, p_value, is_alarm
+        name, len(training), len(current), float(middle), median, shift, p_value, is_alarm
     )
 
 
 def _share_row(
     name: str,
     training: Sequence[float],
-    night: Sequence[float],
+    current: Sequence[float],
     num_tests: int,
     *,
     floor: float,
 ) -> DriftRow:
     """A row of shares; `floor` stands for a training share of zero, which is never quite so."""
     usual = float(np.mean(training))
-    share = float(np.mean(night)) if night else 0.0
+    share = float(np.mean(current)) if current else 0.0
     p_value = 1.0
-    if night:
+    if current:
         chance = min(max(usual, floor), 1.0)
-        found = stats.binomtest(round(sum(night)), len(night), chance, alternative="greater")
+        found = stats.binomtest(round(sum(current)), len(current), chance, alternative="greater")
         p_value = float(found.pvalue)
     is_alarm = (
-        len(night) >= MIN_STUDIES and p_value < ALPHA / num_tests and share - usual >= MIN_RATE_STEP
+        len(current) >= MIN_STUDIES
+        and p_value < ALPHA / num_tests
+        and share - usual >= MIN_RATE_STEP
     )
-    return DriftRow(name, len(training), len(night), usual, share, share - usual, p_value, is_alarm)
+    return DriftRow(
+        name, len(training), len(current), usual, share, share - usual, p_value, is_alarm
+    )
 
 
 def drift_table(rows: Sequence[DriftRow]) -> pd.DataFrame:

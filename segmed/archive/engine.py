@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from segmed.archive.gallery import Gallery
-from segmed.archive.job import Job, Result, bad_end
+from segmed.archive.job import Job, Result, failure_result
 from segmed.archive.study import Study
 from segmed.archive.writing import Writing
 from segmed.inference import Predictor
 from segmed.io import read_images
-from segmed.io.careful import read_images_carefully, read_series_carefully
 from segmed.io.dicom.series import read_series
 from segmed.io.read import as_channels, notes_of
+from segmed.io.sandboxed import read_images_sandboxed, read_series_sandboxed
 from segmed.metatensor import MetaTensor
 from segmed.metrics.measures import measure
 from segmed.preprocessing import Prepared, prepare
@@ -75,7 +75,7 @@ class ThreadEngine:
         predictor: The model, loaded.
         writing: How outputs are written.
         results: Where results go.
-        carefully: Decode compressed DICOM and raster images in processes of their own; not needed
+        sandboxed: Decode compressed DICOM and raster images in processes of their own; not needed
             where this process is itself one that may die.
     """
 
@@ -83,7 +83,7 @@ class ThreadEngine:
     fetches = False
 
     def __init__(
-        self, predictor: Predictor, writing: Writing, results: Results, *, carefully: bool = True
+        self, predictor: Predictor, writing: Writing, results: Results, *, sandboxed: bool = True
     ) -> None:
         self._predictor = predictor
         self._writing = writing
@@ -91,7 +91,7 @@ class ThreadEngine:
             None if writing.pictures is None else Gallery(writing.pictures, writing.labels)
         )
         self._results = results
-        self._carefully = carefully
+        self._sandboxed = sandboxed
         self._is_stopping = False
         self._to_read: queue.Queue[_Work | None] = queue.Queue()
         self._to_predict: queue.Queue[_Work | None] = queue.Queue(AHEAD)
@@ -133,7 +133,9 @@ class ThreadEngine:
                 act(work)
             except Exception as error:  # noqa: BLE001 - one study ends badly, the rest go on
                 seconds = work.seconds + time.perf_counter() - begun
-                self._results.put(bad_end(work.job.key, error, work.job.study.files, seconds))
+                self._results.put(
+                    failure_result(work.job.key, error, work.job.study.files, seconds)
+                )
                 continue
             work.seconds += time.perf_counter() - begun
             if outbox is not None:
@@ -152,7 +154,7 @@ class ThreadEngine:
 
     def _read(self, work: _Work) -> None:
         work.image = read_study(
-            work.job.study, self._predictor.plan.in_channels, carefully=self._carefully
+            work.job.study, self._predictor.plan.in_channels, sandboxed=self._sandboxed
         )
         self._predictor.require_fitting(work.image)
         work.prepared = prepare(work.image, self._predictor.plan)
@@ -175,21 +177,21 @@ class ThreadEngine:
         work.image = work.label = None
 
 
-def read_study(study: Study, num_channels: int = 1, *, carefully: bool = True) -> MetaTensor:
+def read_study(study: Study, num_channels: int = 1, *, sandboxed: bool = True) -> MetaTensor:
     """The image of a study, `[C, *spatial]`.
 
     Args:
         study: The study, its files on this machine.
         num_channels: Channels that are expected of a single file; see `read_image`.
-        carefully: Decode compressed DICOM and raster images in processes of their own.
+        sandboxed: Decode compressed DICOM and raster images in processes of their own.
 
     Raises:
         ImageError: It cannot be read correctly.
     """
     if not study.audits:
         paths = [channel[0] for channel in study.channels]
-        read_all = read_images_carefully if carefully else read_images
+        read_all = read_images_sandboxed if sandboxed else read_images
         return read_all(paths, num_channels=num_channels)
-    read = read_series_carefully if carefully else read_series
+    read = read_series_sandboxed if sandboxed else read_series
     names = [f"channel {number}" for number in range(1, len(study.audits) + 1)]
     return as_channels([read(audit) for audit in study.audits], names)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segmed.archive.worst import badness
+from segmed.archive.triage import review_priority
 from segmed.errors import GeometryError
 from segmed.geometry import Grid
 from segmed.metatensor import MetaTensor
@@ -33,7 +33,7 @@ QUALITY = 70
 
 
 class Gallery:
-    """The pictures of one engine, by the badness of what they show.
+    """The pictures of one engine, by the review priority of what they show.
 
     Args:
         folder: Where they are kept until the run's page takes them in.
@@ -57,7 +57,7 @@ class Gallery:
             image: `[C, *spatial]`.
             label: `[1, *spatial]` on the same grid.
         """
-        worth = badness(flags)
+        worth = review_priority(flags)
         self._seen += 1
         if len(self._held) >= KEPT and worth <= self._held[0][0]:
             return

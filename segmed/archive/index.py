@@ -42,7 +42,7 @@ class IndexRow:
     Attributes:
         output: The segmentation, relative to the output folder; empty without one.
         status: `done`, `refused`, `failed`, `pending`, or `replaced` by a newer state of the input.
-        reason: Code of a bad end, or empty.
+        reason: Code of the refusal or failure, or empty.
         message: One line about it, or empty.
         input: Path of the input, of a DICOM series that of its first file; empty for a PACS.
         uids: StudyInstanceUID and SeriesInstanceUIDs, separated by blanks.

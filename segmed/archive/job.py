@@ -44,19 +44,19 @@ class Result:
 
     Attributes:
         key: The study's key in the ledger.
-        reason: Code of a bad end, or empty.
+        reason: Code of the refusal or failure, or empty.
         message: One line about it, or empty.
-        quarantine: Whether the bad end lies in the data.
-        output_sha256: Hex digest of the file written; empty after a bad end.
+        refused: Refused for its data; else failed for its surroundings.
+        output_sha256: Hex digest of the file written; empty if there is none.
         seconds: From reading to the finished file, waiting excluded, in s.
         measures: What was measured on the way.
-        files: The files at fault after a bad end, if they are known.
+        files: The files at fault, if they are known.
     """
 
     key: str
     reason: str = ""
     message: str = ""
-    quarantine: bool = False
+    refused: bool = False
     output_sha256: str = ""
     seconds: float = 0.0
     measures: dict[str, Any] = field(default_factory=dict)
@@ -73,10 +73,12 @@ SERVICE_REFUSES = "service_refuses"
 """Reason of a study that its server refuses to send or keep; the other studies go on."""
 
 
-def bad_end(key: str, error: Exception, files: Sequence[Path], seconds: float = 0.0) -> Result:
+def failure_result(
+    key: str, error: Exception, files: Sequence[Path], seconds: float = 0.0
+) -> Result:
     """The result of a job that ended with an error.
 
-    Errors of the data and the model's contract quarantine; errors of the surroundings do not.
+    Errors of the data and the model's contract refuse the study; errors of the surroundings do not.
     File names are taken out of messages, since they may name patients.
 
     Args:
@@ -88,26 +90,26 @@ def bad_end(key: str, error: Exception, files: Sequence[Path], seconds: float = 
     faulty: tuple[Path, ...] = ()
     if isinstance(error, ImageError):
         reason, message = error.reason, str(error)
-        quarantine = reason not in OF_THE_SURROUNDINGS
+        refused = reason not in OF_THE_SURROUNDINGS
         faulty = tuple(path for path in map(Path, error.paths) if path in files)
     elif isinstance(error, ModelError | UsageError):
-        reason, quarantine, message = "model_refuses", True, str(error)
+        reason, refused, message = "model_refuses", True, str(error)
     elif isinstance(error, AccessDeniedError):
-        reason, quarantine, message = ACCESS_DENIED, False, str(error)
+        reason, refused, message = ACCESS_DENIED, False, str(error)
     elif isinstance(error, RefusedRequestError):
-        reason, quarantine, message = SERVICE_REFUSES, False, str(error)
+        reason, refused, message = SERVICE_REFUSES, False, str(error)
     elif isinstance(error, ServiceError):
-        reason, quarantine, message = SERVICE, False, str(error)
+        reason, refused, message = SERVICE, False, str(error)
     elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        reason, quarantine, message = "disk_full", False, "no space left; free some and run again"
+        reason, refused, message = "disk_full", False, "no space left; free some and run again"
     elif is_out_of_memory(error):
-        reason, quarantine, message = "out_of_memory", False, "more memory was needed than there is"
+        reason, refused, message = "out_of_memory", False, "more memory was needed than there is"
     elif isinstance(error, OSError):
-        reason, quarantine, message = "system", False, error.strerror or type(error).__name__
+        reason, refused, message = "system", False, error.strerror or type(error).__name__
     else:
-        reason, quarantine, message = "unexpected", False, f"{type(error).__name__} {_line(error)}"
+        reason, refused, message = "unexpected", False, f"{type(error).__name__} {_line(error)}"
     message = without_names(message, files)
-    return Result(key, reason, message, quarantine, seconds=seconds, files=faulty)
+    return Result(key, reason, message, refused, seconds=seconds, files=faulty)
 
 
 def without_names(message: str, files: Sequence[Path]) -> str:

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from segmed.archive.engine import Results, StudyEngine
-from segmed.archive.job import ACCESS_DENIED, SERVICE, Job, Result, bad_end
+from segmed.archive.job import ACCESS_DENIED, SERVICE, Job, Result, failure_result
 from segmed.archive.ledger import Entry, Ledger
 from segmed.archive.ledger.reconcile import is_intact, withdraw_output
 from segmed.archive.model import Model
 from segmed.archive.naming import OutputNames
 from segmed.archive.outcomes import outcome_in
-from segmed.archive.pacs.delivery import Delivery, Patience
+from segmed.archive.pacs.delivery import Delivery, RetryPolicy
 from segmed.archive.pacs.fetching import fetched
 from segmed.archive.scratch import scratch_folder
 from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource, key_of
@@ -37,14 +37,14 @@ MOST_UNANSWERED = 5
 
 
 @dataclass(frozen=True)
-class Choices:
+class RunOptions:
     """What a run may be asked besides source, model and place.
 
     Attributes:
         limit: Work on at most this many studies, then stop.
         resegment: Also segment studies that another model package has done.
         min_free_bytes: Studies fail with `disk_full` rather than leave less space than this.
-        patience: How long networks are waited for.
+        retry: How long networks are waited for.
         table: Kind of the volumes table, `csv` or `parquet`.
         names: Kind of output names, `source` or `hash`; None: of image files `source`, of DICOM
             series `hash`.
@@ -53,7 +53,7 @@ class Choices:
     limit: int | None = None
     resegment: bool = False
     min_free_bytes: int = MIN_FREE_BYTES
-    patience: Patience = field(default_factory=Patience)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
     table: str = "csv"
     names: NameKind | None = None
 
@@ -66,7 +66,7 @@ class Delivered:
         key: The study's key.
         address: Where the output is to be found; empty when it failed.
         message: Why it failed.
-        reason: Code of the failure, as `bad_end` gives it.
+        reason: Code of the failure, as `failure_result` gives it.
     """
 
     key: str
@@ -92,7 +92,7 @@ class Run:
         engine: Who segments them.
         results: The queue that the engine reports to.
         delivery: Where outputs are sent, if they are.
-        choices: Limits and manners.
+        options: Limits and manners.
         number: Number of the run in the ledger.
     """
 
@@ -105,7 +105,7 @@ class Run:
     engine: StudyEngine
     results: Results
     delivery: Delivery | None
-    choices: Choices
+    options: RunOptions
     number: int
     _begun: int = 0
     _in_hand: dict[str, int] = field(default_factory=dict)
@@ -129,7 +129,7 @@ class Run:
                 while len(self._in_hand) >= self.engine.capacity + TRANSFERS:
                     yield from self._settle()
                 yield from self._settle_waiting()
-                if self._begun == self.choices.limit:
+                if self._begun == self.options.limit:
                     break
             while self._in_hand:
                 yield from self._settle()
@@ -144,7 +144,7 @@ class Run:
     def _take(self, study: Study) -> StudyOutcome | None:
         """Decide about one study: its outcome if it is settled, else None and work begun."""
         key, package = key_in(
-            self.ledger, study, self.model, self.settings, resegment=self.choices.resegment
+            self.ledger, study, self.model, self.settings, resegment=self.options.resegment
         )
         entry = self.ledger.meet(study, key, package, settings=self.settings, run=self.number)
         self._replace_earlier(key)
@@ -154,24 +154,24 @@ class Run:
         if study.fault is not None:
             fault = study.fault
             is_known = entry.state == "quarantined"
-            self.ledger.end_badly(
+            self.ledger.record_failure(
                 key,
                 fault.reason,
                 fault.message,
-                quarantine=not study.environment,
+                refused=not study.environment,
                 run=None if is_known else self.number,
                 files=_as_text(fault.files),
             )
             return outcome_in(self.ledger, key, self.number, fresh=not is_known)
         if entry.state == "done" or (entry.state == "quarantined" and entry.attempts > 0):
             return outcome_in(self.ledger, key, self.number, fresh=False)
-        if free_bytes(self.out_dir) < self.choices.min_free_bytes:
-            self.ledger.end_badly(
+        if free_bytes(self.out_dir) < self.options.min_free_bytes:
+            self.ledger.record_failure(
                 key,
                 "disk_full",
-                f"less than {self.choices.min_free_bytes >> 20} MiB are free on the output disk; "
+                f"less than {self.options.min_free_bytes >> 20} MiB are free on the output disk; "
                 "free some and run again",
-                quarantine=False,
+                refused=False,
                 run=self.number,
             )
             return outcome_in(self.ledger, key, self.number, fresh=True)
@@ -182,7 +182,7 @@ class Run:
         output = self.names.reserve(study, entry)
         if output is None:
             message = "every name of its output is taken by a file of unknown origin; remove it"
-            self.ledger.end_badly(key, "name_taken", message, quarantine=False, run=self.number)
+            self.ledger.record_failure(key, "name_taken", message, refused=False, run=self.number)
             return outcome_in(self.ledger, key, self.number, fresh=True)
         self._begin(study, entry, output)
         return None
@@ -202,7 +202,7 @@ class Run:
 
     def _fetch(self, job: Job, spool: Path) -> None:
         """In a thread: bring a study's files here, then hand it to the engine."""
-        got = fetched(job, self.source, spool, self.choices.patience)
+        got = fetched(job, self.source, spool, self.options.retry)
         if isinstance(got, Job):
             self.engine.submit(got)
         else:
@@ -213,9 +213,9 @@ class Run:
         assert self.delivery is not None
         send = self.delivery.deliver
         try:
-            address = self.choices.patience.insist(lambda: send(path))
+            address = self.options.retry.call(lambda: send(path))
         except Exception as error:  # noqa: BLE001 - one study ends badly, the rest go on
-            end = bad_end(key, error, (path,))
+            end = failure_result(key, error, (path,))
             reason = end.reason if isinstance(error, ServiceError) else SERVICE
             self.results.put(Delivered(key, message=end.message, reason=reason))
         else:
@@ -240,17 +240,17 @@ class Run:
                 self._transfers.submit(self._deliver, report.key, path)
                 return
         elif isinstance(report, Result):
-            self.ledger.end_badly(
+            self.ledger.record_failure(
                 report.key,
                 report.reason,
                 report.message,
-                quarantine=report.quarantine,
+                refused=report.refused,
                 files=_as_text(report.files),
             )
         elif report.address:
             self.ledger.finish(report.key, delivered=report.address)
         else:
-            self.ledger.end_badly(report.key, report.reason, report.message, quarantine=False)
+            self.ledger.record_failure(report.key, report.reason, report.message, refused=False)
         self._outputs.pop(report.key, None)
         spool = self._spools.pop(report.key, None)
         if spool is not None:

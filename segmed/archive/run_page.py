@@ -11,17 +11,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from segmed.archive.drift import night_distributions, watch
+from segmed.archive.drift import run_distributions, watch
 from segmed.archive.gallery import picture_of
 from segmed.archive.ledger import Entry, Ledger
 from segmed.archive.model import Model
 from segmed.archive.naming import is_hash_name
 from segmed.archive.outcomes import STATUS
+from segmed.archive.triage import by_review_priority, in_words
 from segmed.archive.volumes import write_volumes
-from segmed.archive.worst import in_words, worst_first
 from segmed.report.archive_page import (
     ArchivePage,
-    BadEnd,
+    FailedStudy,
     Remark,
     ShownStudy,
     write_archive_page,
@@ -32,7 +32,7 @@ VOLUMES_NAME = "volumes"
 PICTURES = "pictures"
 PAGES = "reports"
 SHOWN_STUDIES = 500
-SHOWN_BAD_ENDS = 1000
+SHOWN_FAILURES = 1000
 SHOWN_REMARKS = 500
 SHOWN_PICTURES = 48
 
@@ -41,19 +41,19 @@ COUNTED = ("done", "flagged", "remarked", *set(STATUS.values()))
 
 
 @dataclass
-class _Night:
+class _RunTally:
     """A run with those that were cut off before it, counted while its entries pass."""
 
     first: int
     run: int
     counts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
-    bad_ends: list[BadEnd] = field(default_factory=list)
+    failures: list[FailedStudy] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
     settled: int = 0
 
     def segmented(self, ledger: Ledger) -> Iterator[Entry]:
-        """The studies that this night segmented; the others are counted on the way."""
+        """The studies that this run segmented; the others are counted on the way."""
         for _, entry in ledger.met(self.run):
             status = STATUS[entry.state]
             if status == "pending":
@@ -68,8 +68,10 @@ class _Night:
             else:
                 self.counts[status] += 1
                 self.reasons[entry.reason] += 1
-                if len(self.bad_ends) < SHOWN_BAD_ENDS:
-                    self.bad_ends.append(BadEnd(entry.study, status, entry.reason, entry.message))
+                if len(self.failures) < SHOWN_FAILURES:
+                    self.failures.append(
+                        FailedStudy(entry.study, status, entry.reason, entry.message)
+                    )
 
     def _note(self, entry: Entry) -> None:
         notes = entry.measures.get("notes")
@@ -96,22 +98,22 @@ def write_run_page(ledger: Ledger, out_dir: Path, model: Model, *, table: str = 
         `report.html`.
     """
     run = ledger.last_run() or 0
-    night = _Night(ledger.night_of(run), run)
-    studies = worst_first(night.segmented(ledger), SHOWN_STUDIES)
+    tally = _RunTally(ledger.first_run_of(run), run)
+    studies = by_review_priority(tally.segmented(ledger), SHOWN_STUDIES)
     content = ArchivePage(
         run=run,
         model=model.name,
         started=datetime.fromtimestamp(ledger.started(run), UTC),
-        counts={key: night.counts[key] for key in COUNTED},
-        settled=night.settled,
-        reasons=dict(night.reasons.most_common()),
-        bad_ends=sorted(night.bad_ends, key=lambda item: (item.status, item.reason, item.study)),
-        remarks=night.remarks,
+        counts={key: tally.counts[key] for key in COUNTED},
+        settled=tally.settled,
+        reasons=dict(tally.reasons.most_common()),
+        failures=sorted(tally.failures, key=lambda item: (item.status, item.reason, item.study)),
+        remarks=tally.remarks,
         studies=list(_shown(studies, out_dir / PICTURES)),
         structures=[label.name for label in model.labels],
         has_volumes=model.spatial_dims == 3,
         warnings=_drift_alarms(ledger, run, model),
-        provenance={"model hash": model.hash, "outputs": str(night.counts["done"])},
+        provenance={"model hash": model.hash, "outputs": str(tally.counts["done"])},
     )
     write_volumes(ledger, out_dir / f"{VOLUMES_NAME}.{table}", model.labels)
     write_archive_page(out_dir / PAGES / f"run-{run:04d}.html", content, root="../")
@@ -146,12 +148,12 @@ def _drift_alarms(ledger: Ledger, run: int, model: Model) -> list[str]:
     """What of this run no longer resembles the training, in sentences."""
     if not model.norms:
         return []
-    night, num_new, num_refused = night_distributions(ledger, run)
+    current, num_new, num_refused = run_distributions(ledger, run)
     if not num_new:
         return []
     return [
         f"Drift alarm: {row.feature} is {row.night:.4g} in this run and {row.training:.4g} in "
         f"training ({row.num_night} studies)."
-        for row in watch(model.norms, night, refused=(num_refused, num_new))
+        for row in watch(model.norms, current, refused=(num_refused, num_new))
         if row.is_alarm
     ]

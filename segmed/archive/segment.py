@@ -20,7 +20,7 @@ from segmed.archive.model import Model, model_of, read_packages
 from segmed.archive.naming import OUTPUTS, OutputNames
 from segmed.archive.outcomes import OUTCOMES_FILE, outcome_of, write_outcomes
 from segmed.archive.pacs.delivery import Delivery
-from segmed.archive.run import Choices, Run, key_in
+from segmed.archive.run import Run, RunOptions, key_in
 from segmed.archive.run_page import PICTURES, write_run_page
 from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource, key_of
 from segmed.archive.suspects import SuspectEngine
@@ -32,7 +32,7 @@ from segmed.errors import SegmedError
 from segmed.inference import Predictor
 from segmed.io.output_names import check_names
 
-DEFAULT_CHOICES = Choices()
+DEFAULT_OPTIONS = RunOptions()
 
 FIXED_ENGINE = "torch"
 """Engine of worker processes that are not told another. `auto` may change engines within a run, and
@@ -96,7 +96,7 @@ def segment_archive(
     ledger_path: Path | None = None,
     format: str = "nifti",
     delivery: Delivery | None = None,
-    choices: Choices = DEFAULT_CHOICES,
+    options: RunOptions = DEFAULT_OPTIONS,
     on_total: Callable[[int], None] | None = None,
 ) -> Iterator[StudyOutcome]:
     """Segment every study of a source once, and say how each ended.
@@ -113,7 +113,7 @@ def segment_archive(
         ledger_path: The ledger, if not `out_dir/ledger.sqlite`.
         format: `nifti`, `dicom-seg` or `rtstruct`.
         delivery: Where outputs are sent besides.
-        choices: Limits and manners of the run.
+        options: Limits and manners of the run.
         on_total: Called in another thread with the number of studies, once a folder is counted;
             never for a source that does not know it.
 
@@ -126,8 +126,8 @@ def segment_archive(
         ServiceError: The ledger cannot be written, or source or delivery do not answer.
     """
     suffix_of(format)
-    check_kind(choices.table)
-    check_names(choices.names)
+    check_kind(options.table)
+    check_names(options.names)
     pool = predictor if isinstance(predictor, Predictor) else _worker_pool(predictor)
     model, tta = _identify(pool)
     writing = Writing(
@@ -143,7 +143,7 @@ def segment_archive(
     _keep_private(ledger_path or out_dir / LEDGER_FILE)
     (out_dir / OUTPUTS).mkdir(parents=True, exist_ok=True)
     with Ledger(ledger_path or out_dir / LEDGER_FILE) as ledger:
-        choices.patience.insist(lambda: reconcile(ledger, out_dir, out_dir / OUTPUTS, delivery))
+        options.retry.call(lambda: reconcile(ledger, out_dir, out_dir / OUTPUTS, delivery))
         number = ledger.begin_run(model.hash)
         source = _fitted(source, out_dir, model)
         if on_total is not None and isinstance(source, FolderSource):
@@ -152,21 +152,21 @@ def segment_archive(
             yield from Run(
                 ledger=ledger,
                 out_dir=out_dir,
-                names=OutputNames(ledger, out_dir, format, model.hash, choices.names),
+                names=OutputNames(ledger, out_dir, format, model.hash, options.names),
                 settings=_settings(format, tta=tta),
                 model=model,
                 source=source,
                 engine=_engine(pool, writing, results, ledger.suspects()),
                 results=results,
                 delivery=delivery,
-                choices=choices,
+                options=options,
                 number=number,
             )
             ledger.end_run(number)
         finally:
             write_outcomes(ledger, number, out_dir / OUTCOMES_FILE)
             write_index(ledger, out_dir)
-            write_run_page(ledger, out_dir, model, table=choices.table)
+            write_run_page(ledger, out_dir, model, table=options.table)
 
 
 def preview_archive(
@@ -176,7 +176,7 @@ def preview_archive(
     out_dir: Path,
     format: str = "nifti",
     tta: bool = False,
-    choices: Choices = DEFAULT_CHOICES,
+    options: RunOptions = DEFAULT_OPTIONS,
 ) -> Iterator[StudyOutcome]:
     """Say what `segment_archive` would do, and write nothing.
 
@@ -186,7 +186,7 @@ def preview_archive(
         out_dir: Where a ledger may be.
         format: `nifti`, `dicom-seg` or `rtstruct`.
         tta: Whether test-time augmentation would be used.
-        choices: Limits and manners of the run.
+        options: Limits and manners of the run.
 
     Yields:
         An outcome for each study: as the ledger has it, `refused` by intake, or `pending`.
@@ -196,11 +196,11 @@ def preview_archive(
     path = out_dir / LEDGER_FILE
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger(path, writer=False)) if path.exists() else None
-        left = choices.limit
+        left = options.limit
         for study in _fitted(source, out_dir, model).studies():
             if isinstance(study, NotImage):
                 continue
-            outcome = _foreseen(study, ledger, model, settings, resegment=choices.resegment)
+            outcome = _foreseen(study, ledger, model, settings, resegment=options.resegment)
             yield outcome
             if outcome.status == "pending" and left is not None:
                 left -= 1

@@ -1,4 +1,4 @@
-"""Look at a ledger, and give its bad ends another chance."""
+"""Look at a ledger, and retry its refused and failed studies."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def predict_files(
             is an earlier result of the same input.
         format: `nifti` (PNG for raster images), `dicom-seg`, `rtstruct` or `probabilities`.
         read: Reads one file or series, `read_image` if not given;
-            `segmed.io.careful.read_image_carefully` is for files that nobody vouches for.
+            `segmed.io.sandboxed.read_image_sandboxed` is for files that nobody vouches for.
         roots: Folders, besides those among the inputs, that results mirror.
         names: `source`: results keep relative path and name of their inputs; `hash`: they are named
             by a hash of the content or UID. None: files by source, DICOM series by hash, since

@@ -14,9 +14,9 @@ import torch
 from segmed.errors import ImageError, is_out_of_memory
 from segmed.geometry import Grid, grid_difference_mm, same_grid, spacing_text
 from segmed.io import grid_of, source_of
-from segmed.io.careful import read_images_carefully
 from segmed.io.joining import require_joinable
 from segmed.io.nifti import VOLUMES_NOTE
+from segmed.io.sandboxed import read_images_sandboxed
 from segmed.io.tensors import as_label
 from segmed.manifest.census import count_values, rare_note
 from segmed.manifest.content import image_digest, is_as_listed, repair_of
@@ -133,7 +133,7 @@ def _check_digest(manifest: Manifest, case: Case, name: str, record: CaseRecord)
 
 def _check_image(manifest: Manifest, case: Case, record: CaseRecord) -> Grid | None:
     try:
-        image = read_images_carefully(
+        image = read_images_sandboxed(
             manifest.image_paths(case), num_channels=manifest.num_channels
         )
     except ImageError as error:

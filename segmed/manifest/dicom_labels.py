@@ -12,9 +12,9 @@ import torch
 
 from segmed.errors import ImageError, ManifestError
 from segmed.geometry import Grid, same_grid
-from segmed.io.careful import read_label_carefully
 from segmed.io.image_names import has_image_suffix, stem_of
 from segmed.io.read import grid_of
+from segmed.io.sandboxed import read_label_sandboxed
 from segmed.manifest.content import is_hidden
 from segmed.manifest.made_labels import LabelMaker
 from segmed.metatensor import MetaTensor
@@ -96,7 +96,7 @@ def volume_label(case_id: str, path: Path, grid: Grid, maker: LabelMaker) -> Pat
         ManifestError: It cannot be read, or lies on another grid.
     """
     try:
-        label = read_label_carefully(path)
+        label = read_label_sandboxed(path)
     except ImageError as error:
         raise ManifestError(f"label of study {case_id}: {error}") from error
     if same_grid(grid_of(label), grid):

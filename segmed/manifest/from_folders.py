@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segmed.errors import ImageError, ManifestError
-from segmed.io.careful import read_image_carefully
 from segmed.io.image_names import stem_of
+from segmed.io.sandboxed import read_image_sandboxed
 from segmed.manifest.draft import Draft, by_stem, case_id, image_files, images_in, relative
 from segmed.manifest.found_structures import found_structures
 from segmed.manifest.from_dataset_json import channel_files, nnunet_cases
@@ -178,7 +178,7 @@ def channels_of(folder: Path, case: Case, names: Sequence[str]) -> tuple[Channel
     try:
         if count == 1:
             expected = max(len(names), 1)
-            image = read_image_carefully(folder / case.image[0], num_channels=expected)
+            image = read_image_sandboxed(folder / case.image[0], num_channels=expected)
             count = int(image.shape[0])
     except ImageError as error:
         hint = "; --channels names the volumes" if error.reason == "four_dimensional" else ""

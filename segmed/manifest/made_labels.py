@@ -12,8 +12,8 @@ from torch import Tensor
 from segmed.errors import GeometryError, ImageError, ManifestError
 from segmed.geometry import require_same_grid
 from segmed.io import grid_of, read_label, source_of, write_label
-from segmed.io.careful import read_label_carefully
 from segmed.io.image_names import stem_of
+from segmed.io.sandboxed import read_label_sandboxed
 from segmed.metatensor import MetaTensor
 
 MaskMode = Literal["union", "instances", "structures"]
@@ -72,7 +72,7 @@ class LabelMaker:
                 instances share a voxel.
         """
         try:
-            masks = [read_label_carefully(path) for path in files]
+            masks = [read_label_sandboxed(path) for path in files]
             for path, mask in zip(files[1:], masks[1:], strict=True):
                 require_same_grid(
                     grid_of(masks[0]), grid_of(mask), names=(files[0].name, path.name)

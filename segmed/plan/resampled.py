@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from segmed.errors import ImageError, ManifestError
-from segmed.io.careful import load_label_carefully
+from segmed.io.sandboxed import load_label_sandboxed
 from segmed.io.tensors import as_label
 from segmed.manifest.resampled import is_at_risk, lost_values, size_fault, target_of
 from segmed.manifest.schema import Case, Manifest
@@ -62,7 +62,7 @@ def _lost(
     if path is None:
         return ()
     try:
-        values = np.asarray(as_label(load_label_carefully(path, grid=fact.grid)))[0]
+        values = np.asarray(as_label(load_label_sandboxed(path, grid=fact.grid)))[0]
     except ImageError as error:
         raise ManifestError(f"case {case.id}: {error}") from error
     box = fact.box if preprocessing.crop_nonzero else None

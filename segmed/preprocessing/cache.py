@@ -19,8 +19,8 @@ from torch import Tensor
 
 from segmed.errors import ManifestError
 from segmed.geometry import Grid
-from segmed.io.careful import read_images_carefully
 from segmed.io.parts import files_of
+from segmed.io.sandboxed import read_images_sandboxed
 from segmed.manifest import Case, Manifest, image_digest
 from segmed.manifest.content import is_as_listed, repair_of, stored_parts
 from segmed.manifest.label_values import values_in
@@ -134,7 +134,7 @@ def prepared_case(manifest: Manifest, case: Case, plan: Plan) -> tuple[Prepared,
 
 
 def _read(manifest: Manifest, case: Case) -> tuple[MetaTensor, MetaTensor | None]:
-    image = read_images_carefully(manifest.image_paths(case), num_channels=manifest.num_channels)
+    image = read_images_sandboxed(manifest.image_paths(case), num_channels=manifest.num_channels)
     path = manifest.label_path(case)
     return image, None if path is None else read_reference(manifest, path, like=image)
 

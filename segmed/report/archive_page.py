@@ -40,7 +40,7 @@ class ShownStudy:
 
 
 @dataclass(frozen=True)
-class BadEnd:
+class FailedStudy:
     """A study that was refused, or that failed.
 
     Attributes:
@@ -81,7 +81,7 @@ class ArchivePage:
             `pending`.
         settled: Studies that earlier runs had settled.
         reasons: Bad ends of this run by reason, the most frequent first.
-        bad_ends: Some or all of them.
+        failures: Some or all of them.
         remarks: Remarks on the input of segmented studies, some or all of them.
         studies: Segmented studies, the worst first, some or all of them.
         structures: Names of the structures, in order.
@@ -96,7 +96,7 @@ class ArchivePage:
     counts: Mapping[str, int]
     settled: int
     reasons: Mapping[str, int] = field(default_factory=dict)
-    bad_ends: Sequence[BadEnd] = ()
+    failures: Sequence[FailedStudy] = ()
     remarks: Sequence[Remark] = ()
     studies: Sequence[ShownStudy] = ()
     structures: Sequence[str] = ()

@@ -9,7 +9,7 @@ import signal
 import time
 from pathlib import Path
 
-from segmed.archive import Choices, FolderSource, Ledger, segment_archive
+from segmed.archive import FolderSource, Ledger, RunOptions, segment_archive
 from segmed.inference import Predictor
 
 FORK = multiprocessing.get_context("fork")
@@ -71,7 +71,7 @@ def visible(out: Path) -> dict[str, bytes]:
 
 def _run(root: Path, predictor: Predictor, out: Path) -> None:
     for _ in segment_archive(
-        FolderSource(root), predictor=predictor, out_dir=out, choices=Choices(min_free_bytes=0)
+        FolderSource(root), predictor=predictor, out_dir=out, options=RunOptions(min_free_bytes=0)
     ):
         pass
 

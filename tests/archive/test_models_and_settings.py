@@ -9,8 +9,8 @@ import pytest
 from tiny_model import tiny_package
 
 from segmed.archive import (
-    Choices,
     FolderSource,
+    RunOptions,
     model_of,
     preview_archive,
     segment_archive,
@@ -34,8 +34,8 @@ def test_new_model_segments_again_only_when_asked(
     challenger = Predictor(tiny_package(seed=1), device="cpu", engine="torch")
     kept = list(segment_archive(source, predictor=challenger, out_dir=out))
     assert [(o.key, o.fresh) for o in kept] == [(o.key, False) for o in old]
-    asked = Choices(resegment=True)
-    new = list(segment_archive(source, predictor=challenger, out_dir=out, choices=asked))
+    asked = RunOptions(resegment=True)
+    new = list(segment_archive(source, predictor=challenger, out_dir=out, options=asked))
     assert all(outcome.fresh and outcome.status == "done" for outcome in new)
     assert {outcome.package for outcome in new} == {challenger.packages[0].hash}
     assert len(list((out / "segmentations").glob("*.gz"))) == 4
@@ -48,8 +48,8 @@ def test_dry_run_says_what_would_be_done_and_writes_nothing(
     before = list(preview_archive(source, model=model, out_dir=out))
     assert [outcome.status for outcome in before] == ["pending"] * 2
     assert not out.exists()
-    limit = Choices(limit=1)
-    list(segment_archive(source, predictor=predictor, out_dir=out, choices=limit))
+    limit = RunOptions(limit=1)
+    list(segment_archive(source, predictor=predictor, out_dir=out, options=limit))
     after = list(preview_archive(source, model=model, out_dir=out))
     assert sorted(outcome.status for outcome in after) == ["done", "pending"]
 

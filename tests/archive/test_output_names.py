@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from tiny_model import tiny_package
 
-from segmed.archive import Choices, FolderSource, StudyOutcome, segment_archive
+from segmed.archive import FolderSource, RunOptions, StudyOutcome, segment_archive
 from segmed.archive.index import IndexRow, find_inputs_of, list_index
 from segmed.errors import UsageError
 from segmed.inference import Predictor
@@ -35,10 +35,10 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def run(root: Path, predictor: Predictor, out: Path, **choices) -> list[StudyOutcome]:
-    options = Choices(min_free_bytes=0, **choices)
+def run(root: Path, predictor: Predictor, out: Path, **given) -> list[StudyOutcome]:
+    options = RunOptions(min_free_bytes=0, **given)
     source = FolderSource(root)
-    return list(segment_archive(source, predictor=predictor, out_dir=out, choices=options))
+    return list(segment_archive(source, predictor=predictor, out_dir=out, options=options))
 
 
 def outputs_in(out: Path) -> list[str]:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from segmed.archive import (
-    Choices,
     FolderSource,
     Ledger,
+    RunOptions,
     archive_status,
     places_of,
     retry_archive,
@@ -82,8 +82,8 @@ def test_no_patient_name_leaves_the_private_files(
     broken = mixed_archive / "volumes" / "MUSTER^BERTA.nii.gz"
     broken.write_bytes(b"\x1f\x8b broken")
     out = tmp_path / "out"
-    source, choices = FolderSource(mixed_archive), Choices(names=names)
-    outcomes = list(segment_archive(source, predictor=predictor, out_dir=out, choices=choices))
+    source, options = FolderSource(mixed_archive), RunOptions(names=names)
+    outcomes = list(segment_archive(source, predictor=predictor, out_dir=out, options=options))
     assert [outcome.status for outcome in outcomes].count("refused") == 2
     private = ["ledger.sqlite", "ledger.sqlite.lock", "index.csv", "outcomes.json", "volumes.csv"]
     for path in out.iterdir():
@@ -161,7 +161,7 @@ def test_limit_stops_early_and_the_next_run_goes_on(
 ) -> None:
     out, source = tmp_path / "out", FolderSource(mixed_archive)
     first = list(
-        segment_archive(source, predictor=predictor, out_dir=out, choices=Choices(limit=2))
+        segment_archive(source, predictor=predictor, out_dir=out, options=RunOptions(limit=2))
     )
     assert sum(outcome.status == "done" for outcome in first) == 2
     second = list(segment_archive(source, predictor=predictor, out_dir=out))
@@ -188,8 +188,8 @@ def test_full_disk_fails_studies_and_the_next_run_does_them(
 ) -> None:
     write_nifti(tmp_path / "archive/a.nii.gz", 5)
     out, source = tmp_path / "out", FolderSource(tmp_path / "archive")
-    greedy = Choices(min_free_bytes=1 << 60)
-    [first] = segment_archive(source, predictor=predictor, out_dir=out, choices=greedy)
+    greedy = RunOptions(min_free_bytes=1 << 60)
+    [first] = segment_archive(source, predictor=predictor, out_dir=out, options=greedy)
     assert (first.status, first.reason.split(":")[0]) == ("failed", "disk_full")
     [second] = segment_archive(source, predictor=predictor, out_dir=out)
     assert second.status == "done"

@@ -14,9 +14,9 @@ from monai.data import MetaTensor
 from tiny_model import LABELS, tiny_package
 
 from segmed.archive import (
-    Choices,
     FolderSource,
     Ledger,
+    RunOptions,
     Study,
     preview_archive,
     segment_archive,
@@ -24,17 +24,20 @@ from segmed.archive import (
 from segmed.archive.gallery import KEPT, Gallery
 from segmed.archive.model import model_of
 from segmed.archive.run_page import write_run_page
-from segmed.archive.worst import badness, in_words
+from segmed.archive.triage import in_words, review_priority
 from segmed.inference import Predictor
 from segmed.metrics.quality import learn_ranges, measure_shapes
 
 
-def run(root: Path, predictor: Predictor, out: Path, choices: Choices | None = None) -> str:
+def run(root: Path, predictor: Predictor, out: Path, options: RunOptions | None = None) -> str:
     """Segment a folder; the page that is left."""
     source = FolderSource(root)
     list(
         segment_archive(
-            source, predictor=predictor, out_dir=out, choices=choices or Choices(min_free_bytes=0)
+            source,
+            predictor=predictor,
+            out_dir=out,
+            options=options or RunOptions(min_free_bytes=0),
         )
     )
     return (out / "report.html").read_text()
@@ -113,7 +116,13 @@ def test_drift_alarm_stands_at_the_top_of_the_page(
 
 
 def test_flags_of_training_weigh_more_than_an_edge() -> None:
-    assert badness(["empty:a"]) > badness(["volume:a"]) > badness(["border:a"]) > badness([]) == 0
+    assert (
+        review_priority(["empty:a"])
+        > review_priority(["volume:a"])
+        > review_priority(["border:a"])
+        > review_priority([])
+        == 0
+    )
     assert in_words(["empty:a", "border:b", "fragments:b"]) == (
         "a: nothing found; b: reaches the edge of the image, in pieces"
     )
@@ -163,13 +172,13 @@ def test_shapes_unlike_training_are_named_in_words(
 def test_dry_run_says_what_the_run_would_do_and_writes_nothing(
     tmp_path: Path, predictor: Predictor, write_nifti: Callable[..., Path], limit: int
 ) -> None:
-    out, choices = tmp_path / "out", Choices(limit=limit)
+    out, options = tmp_path / "out", RunOptions(limit=limit)
     for seed in range(4):
         write_nifti(tmp_path / f"archive/{seed}.nii.gz", seed)
     model, source = model_of(predictor.packages), FolderSource(tmp_path / "archive")
-    foreseen = list(preview_archive(source, model=model, out_dir=out, choices=choices))
+    foreseen = list(preview_archive(source, model=model, out_dir=out, options=options))
     assert not out.exists()
-    done = list(segment_archive(source, predictor=predictor, out_dir=out, choices=choices))
+    done = list(segment_archive(source, predictor=predictor, out_dir=out, options=options))
     assert [outcome.key for outcome in foreseen] == [outcome.key for outcome in done]
 
 
@@ -182,5 +191,5 @@ def test_dry_run_with_a_new_model_leaves_the_old_work_unless_asked(
     new = model_of([tiny_package(seed=1)])
     [kept] = preview_archive(source, model=new, out_dir=out)
     assert (kept.status, kept.package) == ("done", model_of(predictor.packages).hash)
-    [again] = preview_archive(source, model=new, out_dir=out, choices=Choices(resegment=True))
+    [again] = preview_archive(source, model=new, out_dir=out, options=RunOptions(resegment=True))
     assert (again.status, again.package) == ("pending", new.hash)

@@ -15,8 +15,8 @@ from tiny_model import LABELS, tiny_package
 from segmed.archive import FolderSource, Ledger, segment_archive
 from segmed.archive.drift import (
     drift_metrics,
-    night_distributions,
     read_distributions,
+    run_distributions,
     training_distributions,
     watch,
     write_distributions,
@@ -88,26 +88,26 @@ def normal(seed: int, number: int, mean: float) -> list[float]:
     return list(np.random.default_rng(seed).normal(mean, 1.0, number))
 
 
-def test_night_like_the_training_raises_no_alarm() -> None:
+def test_run_like_the_training_raises_no_alarm() -> None:
     training = {"volume_ml:a": normal(1, 200, 10.0), "flagged": [0.0, 0.0, 0.0, 1.0] * 50}
-    night = {"volume_ml:a": normal(2, 60, 10.0), "flagged": [0.0, 0.0, 0.0, 1.0] * 15}
-    rows = watch(training, night, refused=(3, 63))
+    current = {"volume_ml:a": normal(2, 60, 10.0), "flagged": [0.0, 0.0, 0.0, 1.0] * 15}
+    rows = watch(training, current, refused=(3, 63))
     assert not any(row.is_alarm for row in rows)
     assert drift_metrics(rows)["drift/alarms"] == 0
 
 
 def test_shifted_volumes_and_rising_shares_raise_the_alarm() -> None:
     training = {"volume_ml:a": normal(1, 200, 10.0), "flagged": [0.0] * 190 + [1.0] * 10}
-    night = {"volume_ml:a": normal(2, 60, 12.0), "flagged": [0.0, 1.0] * 30}
-    alarms = {row.feature for row in watch(training, night, refused=(20, 80)) if row.is_alarm}
+    current = {"volume_ml:a": normal(2, 60, 12.0), "flagged": [0.0, 1.0] * 30}
+    alarms = {row.feature for row in watch(training, current, refused=(20, 80)) if row.is_alarm}
     assert alarms == {"volume_ml:a", "flagged", "refused"}
 
 
-def test_small_night_and_small_shift_raise_no_alarm() -> None:
+def test_small_run_and_small_shift_raise_no_alarm() -> None:
     training = {"volume_ml:a": normal(1, 5000, 10.0)}
     few, slight = {"volume_ml:a": normal(2, 5, 15.0)}, {"volume_ml:a": normal(2, 5000, 10.2)}
-    for night in (few, slight):
-        assert not any(row.is_alarm for row in watch(training, night))
+    for current in (few, slight):
+        assert not any(row.is_alarm for row in watch(training, current))
 
 
 def test_drift_of_a_package_that_kept_nothing_is_refused() -> None:
@@ -117,7 +117,7 @@ def test_drift_of_a_package_that_kept_nothing_is_refused() -> None:
     assert training_distributions(kept) == {"flagged": [0.0, 1.0]}
 
 
-def test_a_night_is_read_from_its_run_alone(
+def test_drift_of_a_run_is_read_from_that_run_alone(
     tmp_path: Path, predictor: Predictor, write_nifti: Callable[..., Path]
 ) -> None:
     out, source = tmp_path / "out", FolderSource(tmp_path / "archive")
@@ -127,7 +127,7 @@ def test_a_night_is_read_from_its_run_alone(
     (tmp_path / "archive/2.nii.gz").write_bytes(b"")
     list(segment_archive(source, predictor=predictor, out_dir=out))
     with Ledger(out / "ledger.sqlite", writer=False) as ledger:
-        found, num_met, num_refused = night_distributions(ledger, ledger.last_run() or 0)
+        found, num_met, num_refused = run_distributions(ledger, ledger.last_run() or 0)
     assert (num_met, num_refused) == (2, 1)
     assert {len(values) for values in found.values()} == {1}
     path = write_distributions(found, tmp_path / "training.json")

@@ -24,7 +24,7 @@ import numpy as np
 import psutil
 import torch
 
-from segmed.archive import Choices, FolderSource, Ledger, Study, segment_archive
+from segmed.archive import FolderSource, Ledger, RunOptions, Study, segment_archive
 from segmed.archive.study import key_of
 from segmed.inference import Predictor
 from segmed.io import read_image
@@ -173,8 +173,8 @@ def make_small_studies(root: Path, studies: int) -> None:
 
 def run(root: Path, predictor: Predictor, out: Path, *, limit: int | None = None) -> Iterator[Any]:
     """One archive run."""
-    choices = Choices(min_free_bytes=0, limit=limit)
-    return segment_archive(FolderSource(root), predictor=predictor, out_dir=out, choices=choices)
+    options = RunOptions(min_free_bytes=0, limit=limit)
+    return segment_archive(FolderSource(root), predictor=predictor, out_dir=out, options=options)
 
 
 def timed(act: Callable[[], object]) -> float:

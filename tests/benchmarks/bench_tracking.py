@@ -43,9 +43,9 @@ VALUES = {f"val/dice/structure{index:02d}": 0.5 + index / 1000 for index in rang
 PEER_EPOCHS = 10
 
 
-def courier_cpu() -> float:
+def flusher_cpu() -> float:
     """CPU seconds of the threads that deliver, in this process."""
-    threads = [t for t in threading.enumerate() if t.name == "segmed-courier"]
+    threads = [t for t in threading.enumerate() if t.name == "segmed-flusher"]
     clocks = [time.pthread_getcpuclockid(t.ident) for t in threads if t.ident is not None]
     return sum(time.clock_gettime(clock) for clock in clocks)
 
@@ -59,7 +59,7 @@ def logged_training(folder: Path, seconds: float) -> dict[str, Any]:
     waited, epochs = 0.0, 0
     with tracking.comparison("cost", manifest, plan, folder=folder) as parent:
         parent.run_id()
-        before = courier_cpu()
+        before = flusher_cpu()
         begun = time.perf_counter()
         for result in fit(
             manifest,
@@ -75,7 +75,7 @@ def logged_training(folder: Path, seconds: float) -> dict[str, Any]:
             waited += time.perf_counter() - start
             epochs += 1
         wall = time.perf_counter() - begun
-        delivering = courier_cpu() - before
+        delivering = flusher_cpu() - before
     return {
         "seconds": round(wall, 2),
         "epochs": epochs,

@@ -18,7 +18,7 @@ import breakages
 import killing
 from tiny_model import tiny_package
 
-from segmed.archive import Choices, FolderSource, segment_archive
+from segmed.archive import FolderSource, RunOptions, segment_archive
 from segmed.errors import ServiceError
 from segmed.inference.predictor import Predictor
 from segmed.io import read_image
@@ -110,25 +110,25 @@ def test_disk_that_is_filled_and_emptied_leaves_nothing_half_written(
 ) -> None:
     source = FolderSource(archive / "volumes")
     calm = tmp_path / "calm"
-    unguarded = Choices(min_free_bytes=0, limit=40)
-    list(segment_archive(source, predictor=predictor, out_dir=calm, choices=unguarded))
+    unguarded = RunOptions(min_free_bytes=0, limit=40)
+    list(segment_archive(source, predictor=predictor, out_dir=calm, options=unguarded))
     out = small_disk / "out"
-    few = Choices(min_free_bytes=0, limit=10)
-    list(segment_archive(source, predictor=predictor, out_dir=out, choices=few))
+    few = RunOptions(min_free_bytes=0, limit=10)
+    list(segment_archive(source, predictor=predictor, out_dir=out, options=few))
     filler = small_disk / "filler"
     fill(filler)
     told = []
     try:
         for outcome in segment_archive(
-            source, predictor=predictor, out_dir=out, choices=Choices(min_free_bytes=0, limit=25)
+            source, predictor=predictor, out_dir=out, options=RunOptions(min_free_bytes=0, limit=25)
         ):
             told.append(outcome.reason.split(":")[0])
     except (ServiceError, OSError) as error:
         told.append(str(error))
     assert any("full" in text or "space" in text for text in told)
     filler.unlink()
-    rest = Choices(min_free_bytes=0, limit=30)
-    list(segment_archive(source, predictor=predictor, out_dir=out, choices=rest))
+    rest = RunOptions(min_free_bytes=0, limit=30)
+    list(segment_archive(source, predictor=predictor, out_dir=out, options=rest))
     whole, found = killing.files(calm), killing.files(out)
     assert len(found) == 40
     assert found == whole

@@ -26,7 +26,7 @@ import datetime as dt
 from pathlib import Path
 from pipelines.flows.schedules import Schedules, deployments
 from pipelines.flows.stale_runs import forget_stale_runs, settings_of
-from pipelines.nights.archiving import ArchiveJob
+from pipelines.runs.archiving import ArchiveJob
 from prefect.client.orchestration import get_client
 from prefect.states import Scheduled
 job = ArchiveJob(source="new", models=("m",), out_dir=Path("o"))

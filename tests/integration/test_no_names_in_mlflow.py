@@ -15,9 +15,9 @@ from tiny_data import tiny_plan
 
 from pipelines.comparing import steps
 from pipelines.comparing.jobs import TrainJob
-from pipelines.nights.archiving import ArchiveJob, run_archive
 from pipelines.registry.promotion import promote
 from pipelines.registry.versions import Registry
+from pipelines.runs.archiving import ArchiveJob, run_archive
 from segmed.manifest import Case, Channel, LabelClass, Manifest, write_manifest
 from segmed.package import ModelPackage
 from segmed.plan import write_plan

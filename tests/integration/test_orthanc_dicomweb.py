@@ -19,7 +19,7 @@ sys.path.append(str(Path(__file__).parents[1] / "archive"))  # for tiny_model.py
 from orthanc_server import PASSWORD, USER, Orthanc
 from tiny_model import tiny_package
 
-from segmed.archive import Choices, FolderSource, Patience, segment_archive
+from segmed.archive import FolderSource, RetryPolicy, RunOptions, segment_archive
 from segmed.archive.pacs.dicomweb import DicomWeb, DicomWebSource, StowDelivery
 from segmed.archive.pacs.remote import Query
 from segmed.errors import ServiceError
@@ -29,7 +29,7 @@ from segmed.io.dicom.series import read_series, scan
 
 pytestmark = pytest.mark.integration
 
-QUICK = Patience(attempts=10, first_wait_s=0.1, longest_wait_s=2.0)
+QUICK = RetryPolicy(attempts=10, first_wait_s=0.1, longest_wait_s=2.0)
 QUERY = Query(modalities=("MR",), description="^(?!.*mask)")
 
 
@@ -60,7 +60,7 @@ def run(orthanc: Orthanc, predictor: Predictor, out: Path) -> list[object]:
             out_dir=out,
             format="dicom-seg",
             delivery=StowDelivery(service),
-            choices=Choices(patience=QUICK),
+            options=RunOptions(retry=QUICK),
         )
     )
 
@@ -152,7 +152,7 @@ def test_run_ends_complete_though_the_pacs_is_killed_and_restarted(
         out_dir=tmp_path / "out",
         format="dicom-seg",
         delivery=StowDelivery(service),
-        choices=Choices(patience=QUICK),
+        options=RunOptions(retry=QUICK),
     ):
         outcomes.append(outcome)
         seen.set()
@@ -184,6 +184,6 @@ def test_pacs_and_folder_give_the_same_segmentation(
 
 
 def test_wrong_password_is_told_plainly(orthanc: Orthanc) -> None:
-    service = DicomWeb(orthanc.dicomweb_url, USER, "wrong", Patience(attempts=1))
+    service = DicomWeb(orthanc.dicomweb_url, USER, "wrong", RetryPolicy(attempts=1))
     with pytest.raises(ServiceError, match="HTTP 401"):
         list(DicomWebSource(service).studies())

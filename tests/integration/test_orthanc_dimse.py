@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).parents[1] / "archive"))  # for tiny_model.py
 from orthanc_server import Orthanc
 from tiny_model import tiny_package
 
-from segmed.archive import Choices, Patience, StudyOutcome, segment_archive
+from segmed.archive import RetryPolicy, RunOptions, StudyOutcome, segment_archive
 from segmed.archive.pacs.dimse import Dimse, DimseSource, StoreDelivery, find
 from segmed.archive.pacs.remote import Query
 from segmed.errors import ServiceError
@@ -23,7 +23,7 @@ from segmed.inference import Predictor
 
 pytestmark = pytest.mark.integration
 
-ONCE = Patience(attempts=1)
+ONCE = RetryPolicy(attempts=1)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_studies_are_fetched_and_results_return_by_c_store(
                 out_dir=tmp_path / "out",
                 format="dicom-seg",
                 delivery=StoreDelivery(node),
-                choices=Choices(patience=ONCE),
+                options=RunOptions(retry=ONCE),
             )
         )
 

@@ -14,9 +14,9 @@ from volumes_in_space import blobs
 
 from segmed.errors import ImageError
 from segmed.io import read_image, read_images, read_label, source_of, write_label
-from segmed.io.careful import read_images_carefully, read_label_carefully
 from segmed.io.dicom.seg import write_dicom_seg
 from segmed.io.dicom.write import write_series
+from segmed.io.sandboxed import read_images_sandboxed, read_label_sandboxed
 from segmed.manifest import Case, Channel, Manifest, check_manifest
 from segmed.metatensor import MetaTensor
 from segmed.structures import LabelClass
@@ -69,7 +69,7 @@ def second(folder: Path, name: str, change: Callable[[Dataset], None]) -> Path:
     return folder / name
 
 
-@pytest.mark.parametrize("read", [read_images, read_images_carefully])
+@pytest.mark.parametrize("read", [read_images, read_images_sandboxed])
 @pytest.mark.parametrize(("change", "reason"), STRANGERS)
 def test_channels_of_strangers_are_refused(
     folder: Path,
@@ -92,14 +92,14 @@ def test_channels_are_compared_when_one_is_decoded_in_a_process_of_its_own(folde
         of_another_patient(dataset)
 
     second(folder, "rle", compressed)
-    joined = read_images_carefully([folder / "t1", folder / "rle"])
+    joined = read_images_sandboxed([folder / "t1", folder / "rle"])
     assert np.array_equal(joined[0], joined[1])
     second(folder, "stranger", compressed_stranger)
     with pytest.raises(ImageError, match="two patients"):
-        read_images_carefully([folder / "t1", folder / "stranger"])
+        read_images_sandboxed([folder / "t1", folder / "stranger"])
 
 
-@pytest.mark.parametrize("read", [read_label, read_label_carefully])
+@pytest.mark.parametrize("read", [read_label, read_label_sandboxed])
 @pytest.mark.parametrize(("change", "reason"), STRANGERS)
 def test_label_of_another_patient_is_refused(
     folder: Path,

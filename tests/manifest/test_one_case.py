@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from segmed.archive.job import bad_end
+from segmed.archive.job import failure_result
 from segmed.errors import ImageError, ManifestError, is_out_of_memory
 from segmed.inference.files import bad_outcome
 from segmed.manifest import build_manifest, check_manifest, write_manifest
@@ -109,5 +109,5 @@ def test_a_case_too_large_for_memory_is_a_fault_of_its_own(paired_set: Path) -> 
 def test_memory_that_ran_out_has_one_reason_everywhere(error: Exception) -> None:
     assert isinstance(error, ImageError) or is_out_of_memory(error)
     assert str(bad_outcome(Path("a.nii"), error).reason).startswith("out_of_memory: ")
-    result = bad_end("key", error, [Path("a.nii")])
-    assert (result.reason, result.quarantine) == ("out_of_memory", False)
+    result = failure_result("key", error, [Path("a.nii")])
+    assert (result.reason, result.refused) == ("out_of_memory", False)

@@ -211,31 +211,31 @@ class Ledger(RunLedger):
         )
 
     def finish(self, key: str, *, delivered: str) -> None:
-        """Note a good end, and the address that the output was delivered to."""
+        """Record the end of a study, and the address that the output was delivered to."""
         self._set(key, "done", delivered=delivered, reason="", message="")
 
-    def end_badly(
+    def record_failure(
         self,
         key: str,
         reason: str,
         message: str,
         *,
-        quarantine: bool,
+        refused: bool,
         run: int | None = None,
         files: Sequence[str] = (),
     ) -> None:
-        """Note a bad end.
+        """Record a refusal or a failure.
 
         Args:
             key: The study's key.
             reason: Code.
             message: One line.
-            quarantine: The data are bad, and the study is not tried again unless asked; else the
+            refused: The data are bad, and the study is not tried again unless asked; else the
                 surroundings are, and the next run tries again.
             run: The run that found it out, where no work had begun.
             files: The files at fault, if they are known; they stay in the ledger and the index.
         """
-        state: State = "quarantined" if quarantine else "failed"
+        state: State = "quarantined" if refused else "failed"
         with self._transaction(can_wait=True) as connection:
             note_faulty(connection, key, files)
         if run is None:

@@ -57,7 +57,7 @@ class RunLedger(LedgerFile):
         row = self._connection.execute("SELECT max(run) FROM runs").fetchone()
         return None if row[0] is None else int(row[0])
 
-    def night_of(self, run: int) -> int:
+    def first_run_of(self, run: int) -> int:
         """First of the runs that were cut off before this one and that it continued, or itself."""
         row = self._connection.execute(
             "SELECT coalesce(max(run), 0) FROM runs WHERE run < ? AND ended IS NOT NULL", (run,)

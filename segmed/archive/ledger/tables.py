@@ -52,8 +52,8 @@ class Entry:
         study: The study's name.
         form: Form of the source.
         state: Where it stands; `replaced`: its input has other content now, which is done.
-        reason: Code of a bad end, or empty.
-        message: One line about a bad end, or empty.
+        reason: Code of the refusal or failure, or empty.
+        message: One line about it, or empty.
         attempts: How often work on it was begun.
         output: The segmentation, relative to the output folder.
         output_sha256: Hex digest of that file.

@@ -1,4 +1,4 @@
-"""Send finished segmentations on, with patience for networks and for nothing else."""
+"""Deliver finished segmentations; retry when a service does not answer, and only then."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Delivery(Protocol):
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How often and how long a network is waited for.
+class RetryPolicy:
+    """Attempts and waits for a service that does not answer.
 
     Attributes:
         attempts: Tries in all.
@@ -50,8 +50,8 @@ class Patience:
     first_wait_s: float = 0.5
     longest_wait_s: float = 30.0
 
-    def insist(self, act: Callable[[], T], *, sleep: Callable[[float], None] = time.sleep) -> T:
-        """The result of an action that is repeated while a service fails it.
+    def call(self, act: Callable[[], T], *, sleep: Callable[[float], None] = time.sleep) -> T:
+        """Return the result of an action, repeated while a service fails it.
 
         Args:
             act: What to do; it must bear repetition.

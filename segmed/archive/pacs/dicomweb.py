@@ -20,7 +20,7 @@ import requests
 from dicomweb_client.api import DICOMwebClient
 from pydicom.errors import InvalidDicomError
 
-from segmed.archive.pacs.delivery import Patience
+from segmed.archive.pacs.delivery import RetryPolicy
 from segmed.archive.pacs.paging import Page, all_entries
 from segmed.archive.pacs.remote import (
     Query,
@@ -62,13 +62,13 @@ class DicomWeb:
         user: User for basic authentication, if it wants one.
         password: The password; never shown.
         tls: What proves the service to us, and us to it.
-        patience: How long it is waited for when it does not answer.
+        retry: How long it is waited for when it does not answer.
     """
 
     url: str
     user: str = ""
     password: str = field(default="", repr=False)
-    patience: Patience = field(default_factory=Patience)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
     tls: Tls = field(default_factory=Tls)
 
     @cached_property
@@ -81,7 +81,7 @@ class DicomWeb:
         self.tls.apply_to(session, self.url)
         session.hooks["response"] = [self._note_warning]
         client = DICOMwebClient(self.url, session=session, timeout=TIMEOUT_S)
-        client.set_http_retry_params(retry=False)  # patience is ours
+        client.set_http_retry_params(retry=False)  # see RetryPolicy
         return client
 
     @cached_property
@@ -249,7 +249,7 @@ class DicomWebSource:
             return Page(found, has_more)
 
         return all_entries(
-            lambda limit, offset: self.service.patience.insist(lambda: ask(limit, offset)),
+            lambda limit, offset: self.service.retry.call(lambda: ask(limit, offset)),
             lambda answer: _key_of(answer, tag),
             what=method.removeprefix("search_for_"),
         )

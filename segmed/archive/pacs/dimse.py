@@ -26,7 +26,7 @@ from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelMove,
 )
 
-from segmed.archive.pacs.delivery import Patience
+from segmed.archive.pacs.delivery import RetryPolicy
 from segmed.archive.pacs.dimse_inbox import IMAGE_CLASSES, SUCCESS, SYNTAXES, keep, receiver_at
 from segmed.archive.pacs.remote import (
     Query,
@@ -66,7 +66,7 @@ class Dimse:
         port: Its port.
         called: Its AE title.
         calling: Our AE title, which it must know.
-        patience: How long it is waited for when it does not answer.
+        retry: How long it is waited for when it does not answer.
         listen: Host and port that it has on file for our AE title. Images are then fetched by
             C-MOVE, and taken in there; without it by C-GET.
     """
@@ -75,7 +75,7 @@ class Dimse:
     port: int
     called: str
     calling: str = "SEGMED"
-    patience: Patience = field(default_factory=Patience)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
     listen: tuple[str, int] | None = None
 
     @contextmanager
@@ -235,7 +235,7 @@ class DimseSource:
     def _find(self, level: str, **keys: str) -> list[Dataset]:
         if level == "STUDY":
             keys = {"StudyInstanceUID": "", **keys}
-        answers = self.node.patience.insist(lambda: find(self.node, level, **keys))
+        answers = self.node.retry.call(lambda: find(self.node, level, **keys))
         return unlike(answers, UID_OF[level], "PatientID")
 
 

@@ -114,7 +114,7 @@ class WorkerEngine:
     """Worker processes that load the model once each.
 
     When a worker dies, each study it held is tried once more, alone in a fresh worker; one that
-    kills that one too is quarantined. A study is never blamed for the death of the driver.
+    kills that one too is refused. A study is never blamed for the death of the driver.
 
     Args:
         setup: What every worker needs.
@@ -220,7 +220,7 @@ class WorkerEngine:
                 assert worker is not None
                 worker.end()
                 message = f"its process died twice ({worker.how_it_ended()}), the second time alone"
-                self._results.put(Result(job.key, "killed_process", message, quarantine=True))
+                self._results.put(Result(job.key, "killed_process", message, refused=True))
                 worker = None
         if worker is not None:
             worker.end()

@@ -2,7 +2,7 @@
 
 A scheduler of some cluster calls `segment_batch` in a process on that machine, one batch after the
 other or two at once. Segmenting goes on in worker processes of their own, as on the driver's
-machine: a deadly study is tried alone and quarantined there, and the cluster's process lives on.
+machine: a deadly study is tried alone and refused there, and the cluster's process lives on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from segmed.archive.job import Job, Result
-from segmed.archive.pacs.delivery import Patience
+from segmed.archive.pacs.delivery import RetryPolicy
 from segmed.archive.pacs.fetching import fetched
 from segmed.archive.study import StudySource
 from segmed.archive.workers.engine import WorkerEngine
@@ -38,14 +38,14 @@ class StudyBatch:
         setup: What a worker needs before its first job; paths that all machines share.
         jobs: What to segment; studies of a network source come without files.
         open_source: Opens the source on the machine that fetches; None where files are shared.
-        patience: How long networks are waited for.
+        retry: How long networks are waited for.
         workers: Worker processes a machine.
     """
 
     setup: Setup
     jobs: tuple[Job, ...]
     open_source: Callable[[], StudySource] | None = None
-    patience: Patience = field(default_factory=Patience)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
     workers: int = 1
 
 
@@ -71,7 +71,7 @@ def _run(batch: StudyBatch, pool: PersistentPool, spool: Path) -> list[Result]:
         if not job.study.channels and batch.open_source is not None:
             folder = spool / str(number)
             folder.mkdir()
-            got = fetched(job, batch.open_source(), folder, batch.patience)
+            got = fetched(job, batch.open_source(), folder, batch.retry)
         if isinstance(got, Job):
             pool.submit(got, inbox)
         else:

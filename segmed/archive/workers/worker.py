@@ -29,7 +29,7 @@ def serve(connection: Connection) -> None:
     except SegmedError as error:
         connection.send(Ready(str(error)))
         return
-    engine = ThreadEngine(predictor, setup.writing, results, carefully=False)
+    engine = ThreadEngine(predictor, setup.writing, results, sandboxed=False)
     connection.send(Ready())
 
     def forward() -> None:

@@ -29,7 +29,7 @@ def test_interrupted_work_is_pending_again_and_other_states_stay(tmp_path: Path)
         for key in keys[:3]:
             ledger.start(key, run=run)
         ledger.finish(keys[1], delivered="there")
-        ledger.end_badly(keys[2], "truncated", "it ends early", quarantine=True)
+        ledger.record_failure(keys[2], "truncated", "it ends early", refused=True)
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         ledger.begin_run("package")
         states = [ledger.entry(key).state for key in keys]
@@ -110,12 +110,12 @@ def test_what_is_in_hand_and_ends_are_on_disk_at_once(tmp_path: Path) -> None:
         assert reader.counts()["done"] == 1
 
 
-def test_night_is_a_run_with_those_that_were_cut_off_before_it(tmp_path: Path) -> None:
+def test_first_run_is_the_one_that_a_run_continued(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         first, second, third = (ledger.begin_run("p") for _ in range(3))
-        assert ledger.night_of(third) == first
+        assert ledger.first_run_of(third) == first
         ledger.end_run(first)
-        assert (ledger.night_of(third), ledger.night_of(first)) == (second, first)
+        assert (ledger.first_run_of(third), ledger.first_run_of(first)) == (second, first)
 
 
 def test_cost_of_a_study_does_not_grow_with_the_ledger(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_output_is_replaced_by_a_whole_one_only(tmp_path: Path) -> None:
         old = entry_of(ledger, "s", "a", ledger.begin_run("package"))
         new = entry_of(ledger, "s", "b", ledger.begin_run("package"), done=False)
         assert states(ledger, old, new) == ["done", "pending"]
-        ledger.end_badly(new, "missing_slice", "a gap", quarantine=True)
+        ledger.record_failure(new, "missing_slice", "a gap", refused=True)
         assert ledger.outdated() == {old}
         newest = entry_of(ledger, "s", "c", ledger.begin_run("package"))
         assert states(ledger, old, new, newest) == ["replaced", "replaced", "done"]
@@ -177,7 +177,7 @@ def test_output_is_replaced_by_a_whole_one_only(tmp_path: Path) -> None:
 def test_what_a_refusal_or_failure_left_is_replaced_at_once(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         old = entry_of(ledger, "s", "a", ledger.begin_run("package"), done=False)
-        ledger.end_badly(old, "truncated", "cut", quarantine=True)
+        ledger.record_failure(old, "truncated", "cut", refused=True)
         new = entry_of(ledger, "s", "b", ledger.begin_run("package"), done=False)
         assert states(ledger, old, new) == ["replaced", "pending"]
 

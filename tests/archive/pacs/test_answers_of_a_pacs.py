@@ -16,15 +16,15 @@ from pydicom.dataset import Dataset
 from tiny_model import tiny_package
 
 from segmed.archive import segment_archive
-from segmed.archive.pacs.delivery import Patience
+from segmed.archive.pacs.delivery import RetryPolicy
 from segmed.archive.pacs.dicomweb import DicomWeb, DicomWebSource, text_of
 from segmed.archive.pacs.dimse import unlike
-from segmed.archive.run import MOST_UNANSWERED, Choices
+from segmed.archive.run import MOST_UNANSWERED, RunOptions
 from segmed.archive.study import Study, StudyOutcome
 from segmed.errors import RefusedRequestError, ServiceError
 from segmed.inference import Predictor
 
-QUICK = Patience(attempts=2, first_wait_s=0.0)
+QUICK = RetryPolicy(attempts=2, first_wait_s=0.0)
 MULTIPART = 'multipart/related; type="application/dicom"; boundary=XX'
 
 Answer = tuple[int, str, bytes]
@@ -129,7 +129,7 @@ def serve(write_dicom: Callable[..., list[Path]], tmp_path: Path) -> Iterator[An
         started.append(server)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/dicom-web"
-        return server, DicomWebSource(DicomWeb(url, patience=QUICK))
+        return server, DicomWebSource(DicomWeb(url, retry=QUICK))
 
     yield start
     for server in started:
@@ -143,9 +143,9 @@ def predictor() -> Predictor:
 
 
 def ends(source: DicomWebSource, predictor: Predictor, folder: Path) -> list[StudyOutcome]:
-    choices = Choices(patience=QUICK)
+    options = RunOptions(retry=QUICK)
     return list(
-        segment_archive(source, predictor=predictor, out_dir=folder / "out", choices=choices)
+        segment_archive(source, predictor=predictor, out_dir=folder / "out", options=options)
     )
 
 

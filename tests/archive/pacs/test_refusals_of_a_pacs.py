@@ -15,15 +15,15 @@ from pydicom.dataset import Dataset
 from tiny_model import tiny_package
 
 from segmed.archive import segment_archive
-from segmed.archive.pacs.delivery import Patience
+from segmed.archive.pacs.delivery import RetryPolicy
 from segmed.archive.pacs.dicomweb import DicomWeb, DicomWebSource
 from segmed.archive.pacs.dimse import require_success
-from segmed.archive.run import MOST_UNANSWERED, Choices
+from segmed.archive.run import MOST_UNANSWERED, RunOptions
 from segmed.archive.study import Study, StudyOutcome
 from segmed.errors import AccessDeniedError, RefusedRequestError, ServiceError
 from segmed.inference import Predictor
 
-QUICK = Patience(attempts=3, first_wait_s=0.0)
+QUICK = RetryPolicy(attempts=3, first_wait_s=0.0)
 
 
 class Pacs(ThreadingHTTPServer):
@@ -77,7 +77,7 @@ def serve() -> Iterator[Any]:
         started.append(server)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/dicom-web"
-        return server, DicomWebSource(DicomWeb(url, "user", "wrong", patience=QUICK))
+        return server, DicomWebSource(DicomWeb(url, "user", "wrong", retry=QUICK))
 
     yield start
     for server in started:
@@ -109,7 +109,9 @@ def test_study_that_is_refused_ends_alone(serve: Any, state: int) -> None:
 
 
 @pytest.mark.parametrize("state", [500, 503, 429])
-def test_service_in_trouble_is_asked_as_often_as_patience_says(serve: Any, state: int) -> None:
+def test_service_in_trouble_is_asked_as_often_as_the_retry_policy_says(
+    serve: Any, state: int
+) -> None:
     server, source = serve(3, {"/studies": state})
     with pytest.raises(ServiceError, match=f"HTTP {state}"):
         list(source.studies())
@@ -122,7 +124,7 @@ def test_run_ends_when_fetching_is_denied(serve: Any, predictor: Predictor, tmp_
     with pytest.raises(AccessDeniedError):
         list(
             segment_archive(
-                source, predictor=predictor, out_dir=tmp_path, choices=Choices(patience=QUICK)
+                source, predictor=predictor, out_dir=tmp_path, options=RunOptions(retry=QUICK)
             )
         )
     fetched = [path for path in server.asked if path.rsplit("/", 2)[-2] == "series"]
@@ -135,7 +137,7 @@ def test_run_ends_when_the_service_falls_silent(
     _, source = serve(40, {"/instances": 200, **{f"series/1.2.{n}.1": 503 for n in range(40)}})
     outcomes: list[StudyOutcome] = []
     run = segment_archive(
-        source, predictor=predictor, out_dir=tmp_path, choices=Choices(patience=QUICK)
+        source, predictor=predictor, out_dir=tmp_path, options=RunOptions(retry=QUICK)
     )
     with pytest.raises(ServiceError, match="in a row ended without an answer"):
         outcomes.extend(run)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from segmed.archive.pacs.address import open_address
-from segmed.archive.pacs.delivery import Patience
+from segmed.archive.pacs.delivery import RetryPolicy
 from segmed.archive.pacs.dicomweb import DicomWeb, DicomWebSource
 from segmed.errors import ServiceError, UsageError
 
@@ -85,7 +85,7 @@ def known(certificates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def ask(address: str) -> list[object]:
     service = open_address(address)
     assert isinstance(service, DicomWeb)
-    hasty = replace(service, patience=Patience(attempts=1))
+    hasty = replace(service, retry=RetryPolicy(attempts=1))
     return list(DicomWebSource(hasty).studies())
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tiny_model import LABELS
 
-from segmed.archive import FolderSource, NotImage, Patience, Study, model_of, read_packages
+from segmed.archive import FolderSource, NotImage, RetryPolicy, Study, model_of, read_packages
 from segmed.archive.job import Job
 from segmed.archive.study import StudySource
 from segmed.archive.workers import persistent
@@ -80,10 +80,10 @@ def test_study_that_cannot_be_fetched_ends_badly_and_the_others_go_on(
 ) -> None:
     (tmp_path / "out").mkdir()
     remote = replace(jobs[0], study=replace(jobs[0].study, channels=()))
-    patience = Patience(attempts=2, first_wait_s=0.01)
-    batch = StudyBatch(setup, (remote, jobs[1]), gone, patience)
+    retry = RetryPolicy(attempts=2, first_wait_s=0.01)
+    batch = StudyBatch(setup, (remote, jobs[1]), gone, retry)
     results = {result.key: result for result in segment_batch(batch)}
-    assert (results["key0"].reason, results["key0"].quarantine) == ("service", False)
+    assert (results["key0"].reason, results["key0"].refused) == ("service", False)
     assert results["key1"].output_sha256
 
 

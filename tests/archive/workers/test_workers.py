@@ -39,7 +39,7 @@ def crashing_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow  # three worker processes, each of which imports torch
 @pytest.mark.usefixtures("crashing_decoder")
-def test_study_that_kills_its_process_twice_is_quarantined_and_the_rest_is_done(
+def test_study_that_kills_its_process_twice_is_refused_and_the_rest_is_done(
     tmp_path: Path,
     package_folder: Path,
     predictor: Predictor,

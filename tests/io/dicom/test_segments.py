@@ -16,9 +16,9 @@ from volumes_in_space import ORIENTATIONS, volume
 
 from segmed.errors import ImageError
 from segmed.io import read_image, read_label
-from segmed.io.careful import read_label_carefully
 from segmed.io.dicom.seg import write_dicom_seg
 from segmed.io.dicom.write import write_series
+from segmed.io.sandboxed import read_label_sandboxed
 from segmed.structures import Code, LabelClass
 
 MODEL = {"model_name": "unet", "model_version": "3f2a"}
@@ -67,8 +67,8 @@ def test_the_order_of_segments_plays_no_part(
     path = foreign(written(tmp_path / "seg.dcm", image, *order))
     found = read_label(path, like=image, labels=LABELS)
     assert torch.equal(found.as_tensor()[0], three_blocks(image))
-    careful = read_label_carefully(path, like=image, labels=LABELS)
-    assert torch.equal(careful.as_tensor(), found.as_tensor())
+    sandboxed = read_label_sandboxed(path, like=image, labels=LABELS)
+    assert torch.equal(sandboxed.as_tensor(), found.as_tensor())
 
 
 def test_our_own_note_of_a_value_is_no_match_either(tmp_path: Path, image: MetaTensor) -> None:
@@ -169,5 +169,5 @@ def test_label_maps_are_matched_as_well(
         **options,
     )
     labelmap.save_as(tmp_path / "map.dcm")
-    found = read_label_carefully(tmp_path / "map.dcm", like=image, labels=LABELS)
+    found = read_label_sandboxed(tmp_path / "map.dcm", like=image, labels=LABELS)
     assert torch.equal(found.as_tensor()[0], three_blocks(image))

@@ -135,10 +135,10 @@ def test_crashing_decoder_refuses_its_image_unless_trusted(
     deadly.write_text("#!/bin/sh\nkill -SEGV $$\n")
     deadly.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(deadly))
-    careful = predict(package_dir, images, "-o", tmp_path / "out")
-    assert careful.exit_code == 1
-    assert "2 segmented, 1 not" in careful.stdout
-    assert "decoder_crashed" in careful.stdout
+    sandboxed = predict(package_dir, images, "-o", tmp_path / "out")
+    assert sandboxed.exit_code == 1
+    assert "2 segmented, 1 not" in sandboxed.stdout
+    assert "decoder_crashed" in sandboxed.stdout
     trusting = predict(package_dir, images, "-o", tmp_path / "other", "--trust")
     assert "decoder_crashed" not in trusting.stdout  # read here; 2D does not fit the model
     assert "2 segmented, 1 not" in trusting.stdout

@@ -24,12 +24,12 @@ from pipelines.flows.compare import compare
 from pipelines.flows.preprocess import preprocess
 from pipelines.flows.runner import run_flow, without_expected_tracebacks
 from pipelines.flows.schedules import Schedules, deployments, serve_schedules
-from pipelines.flows.segment_archive import log_night
+from pipelines.flows.segment_archive import log_run
 from pipelines.flows.weekly import WeeklyJob, week_of, weekly
-from pipelines.nights.archiving import ArchiveJob
-from pipelines.nights.automations import HEARTBEAT_S, automations
-from pipelines.nights.summary import Night, night_of
 from pipelines.registry.versions import Registry
+from pipelines.runs.archiving import ArchiveJob
+from pipelines.runs.automations import HEARTBEAT_S, automations
+from pipelines.runs.summary import RunSummary, summarise_run
 from pipelines.tracking.address import tracking_uri
 from pipelines.tracking.runs import connect_quietly
 from segmed.archive.drift import DriftRow, drift_table
@@ -93,7 +93,7 @@ def test_labels_are_found_in_references_or_read_from_json(tmp_path: Path) -> Non
         labels_of(tmp_path / "names.json", tmp_path)
 
 
-def test_night_is_told_in_counts_and_metrics() -> None:
+def test_run_is_summarised_in_counts_and_metrics() -> None:
     def outcome(status: str, *, fresh: bool) -> dict[str, object]:
         return {"status": status, "fresh": fresh, "study": "1a2b", "reason": "missing_slice: one"}
 
@@ -107,13 +107,13 @@ def test_night_is_told_in_counts_and_metrics() -> None:
         ],
         "drift": [asdict(alarm)],
     }
-    night = night_of(record, 61.0)
-    assert night.headline() == "1 done, 1 refused; drift alarm"
-    assert night.counts == {"done": 2, "refused": 1}
-    told = "\n".join(night.lines())
+    summary = summarise_run(record, 61.0)
+    assert summary.headline() == "1 done, 1 refused; drift alarm"
+    assert summary.counts == {"done": 2, "refused": 1}
+    told = "\n".join(summary.lines())
     assert "study 1a2b: missing_slice: one" in told
     assert "spacing_mm:0: 1 in training, 1.5 this night" in told
-    assert night.metrics() == {
+    assert summary.metrics() == {
         "studies/done": 1.0,
         "studies/refused": 1.0,
         "studies/met": 3.0,
@@ -123,13 +123,13 @@ def test_night_is_told_in_counts_and_metrics() -> None:
     }
 
 
-def test_night_becomes_a_run_of_the_tracker(working_folder: Path) -> None:
+def test_archive_run_becomes_a_run_of_the_tracker(working_folder: Path) -> None:
     alarm = DriftRow("spacing_mm:0", 100, 12, 1.0, 1.5, 1.0, 1e-9, is_alarm=True)
-    night = Night({"done": 12}, {"done": 12}, (), 0, (alarm,), ({"hash": "f" * 64},), 5.0)
+    summary = RunSummary({"done": 12}, {"done": 12}, (), 0, (alarm,), ({"hash": "f" * 64},), 5.0)
     out = working_folder / "out"
     out.mkdir()
     drift_table([alarm]).to_csv(out / "drift.csv")
-    log_night.fn(night, ArchiveJob("scans", ("a",), out, folder=working_folder))
+    log_run.fn(summary, ArchiveJob("scans", ("a",), out, folder=working_folder))
     client = connect_quietly(tracking_uri(working_folder))
     experiment = client.get_experiment_by_name("archive")
     [run] = client.search_runs([experiment.experiment_id])
@@ -158,7 +158,7 @@ def test_schedules_need_a_lasting_server(monkeypatch: pytest.MonkeyPatch, tmp_pa
         serve_schedules(Schedules(ArchiveJob("scans", ("models:/a@champion",), tmp_path)))
 
 
-def test_schedules_run_every_night_and_every_week(tmp_path: Path) -> None:
+def test_schedules_run_every_run_and_every_week(tmp_path: Path) -> None:
     job = ArchiveJob("dicomweb://pacs/dicom-web", ("models:/a@champion",), tmp_path)
     comparison = WeeklyJob(tmp_path / "m.json", "a", tmp_path)
     found = deployments(Schedules(job, comparison, days=3, notify=("custom-webhook/night",)))
@@ -174,8 +174,8 @@ def test_schedules_run_every_night_and_every_week(tmp_path: Path) -> None:
 
 def test_work_pool_gets_the_heartbeat_into_each_run(tmp_path: Path) -> None:
     job = ArchiveJob("scans", ("models:/a@champion",), tmp_path)
-    for entry in deployments(Schedules(job, work_pool="night")):
-        assert entry.work_pool_name == "night"
+    for entry in deployments(Schedules(job, work_pool="scans")):
+        assert entry.work_pool_name == "scans"
         assert entry.job_variables == {"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}}
         assert entry.entrypoint.startswith("pipelines.flows.")
 

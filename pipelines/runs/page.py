@@ -16,7 +16,7 @@ from prefect.artifacts import (
 )
 from prefect.runtime import flow_run
 
-from pipelines.nights.summary import Night
+from pipelines.runs.summary import RunSummary
 from segmed.archive import Ledger, StudyOutcome
 from segmed.archive.ledger.file import LEDGER_FILE
 
@@ -63,7 +63,7 @@ class Bar:
         self._id: UUID = made
 
     def show(self, outcome: StudyOutcome) -> None:
-        """Count one outcome; bad ends are logged at once, good ones now and then."""
+        """Count one outcome; refusals and failures are logged at once, others now and then."""
         self._met += 1
         self._fresh += outcome.fresh
         if outcome.fresh and outcome.status != "done":
@@ -88,18 +88,18 @@ def expected_studies(out_dir: Any) -> int:
         return sum(ledger.counts().values())
 
 
-def show_night(night: Night) -> None:
-    """Leave the summary, the bad ends and the drift watch as artifacts of the run."""
-    lines = "\n".join(f"- {line}" for line in night.lines())
+def show_run(summary: RunSummary) -> None:
+    """Leave the summary, the failures and the drift watch as artifacts of the run."""
+    lines = "\n".join(f"- {line}" for line in summary.lines())
     create_markdown_artifact(
-        f"## {night.headline()}\n\n{lines}\n", key=SUMMARY_KEY, description=night.headline()
+        f"## {summary.headline()}\n\n{lines}\n", key=SUMMARY_KEY, description=summary.headline()
     )
-    rows = [{"study": study, "reason": reason} for study, reason in night.bad_ends]
+    rows = [{"study": study, "reason": reason} for study, reason in summary.failures]
     if rows:
         create_table_artifact(
-            rows, key=STUDIES_KEY, description=f"{night.num_bad} studies that ended badly"
+            rows, key=STUDIES_KEY, description=f"{summary.num_failures} studies that ended badly"
         )
-    if night.drift:
+    if summary.drift:
         create_table_artifact(
             [
                 {
@@ -111,8 +111,8 @@ def show_night(night: Night) -> None:
                     "p": f"{row.p_value:.1e}",
                     "n": row.num_night,
                 }
-                for row in night.drift
+                for row in summary.drift
             ],
             key=DRIFT_KEY,
-            description=f"{len(night.alarms)} alarms of {len(night.drift)} features",
+            description=f"{len(summary.alarms)} alarms of {len(summary.drift)} features",
         )

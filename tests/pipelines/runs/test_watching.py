@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipelines.nights.metrics import serving_metrics
+from pipelines.runs.metrics import serving_metrics
 from segmed.errors import UsageError
 
 SEGMED = [sys.executable, "-c", "from pipelines.cli import main; main()"]
@@ -86,7 +86,7 @@ def test_prometheus_reads_states_reasons_runs_and_disk(
 
 
 def test_folder_without_a_run_has_figures_too(tmp_path: Path) -> None:
-    from pipelines.nights.metrics import ArchiveFigures  # noqa: PLC0415 - beside what it is about
+    from pipelines.runs.metrics import ArchiveFigures  # noqa: PLC0415 - beside what it is about
 
     names = {metric.name for metric in ArchiveFigures(tmp_path / "not" / "there").collect()}
     assert names == {"segmed_output_free_bytes", "segmed_ledger_exists"}

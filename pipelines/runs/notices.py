@@ -80,7 +80,7 @@ class MailBlock(NotificationBlock):
 
 
 def check_notices(names: Sequence[str]) -> None:
-    """Make sure that each name can be used, before a night depends on it.
+    """Make sure that each name can be used, before a run depends on it.
 
     Raises:
         UsageError: The server has no such block.
@@ -109,7 +109,7 @@ def block_of(name: str) -> Any:
 
 
 def tell(names: Sequence[str], subject: str, body: str) -> int:
-    """Send a notice to each; one that cannot be sent is logged, for it must not fail a night.
+    """Send a notice to each; one that cannot be sent is logged, for it must not fail a run.
 
     Returns:
         How many were sent.
@@ -126,7 +126,7 @@ def tell(names: Sequence[str], subject: str, body: str) -> int:
 
 
 @contextmanager
-def told_of_failure(names: Sequence[str], what: str) -> Iterator[None]:
+def notice_of_failure(names: Sequence[str], what: str) -> Iterator[None]:
     """Send a notice when what happens inside fails; the error goes on."""
     try:
         yield

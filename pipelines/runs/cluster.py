@@ -23,8 +23,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
 from segmed.archive.engine import Results, StudyEngine
-from segmed.archive.job import Job, Result, bad_end
-from segmed.archive.pacs.delivery import Patience
+from segmed.archive.job import Job, Result, failure_result
+from segmed.archive.pacs.delivery import RetryPolicy
 from segmed.archive.study import StudySource
 from segmed.archive.workers.persistent import StudyBatch, segment_batch
 from segmed.archive.workers.setup import Setup
@@ -69,18 +69,18 @@ class Cluster:
         open_source: Opens a network source on the machine that fetches; None where files are
             shared.
         workers: Worker processes a machine.
-        patience: How long networks are waited for.
+        retry: How long networks are waited for.
     """
 
     packages: tuple[Path, ...]
     options: dict[str, Any] = field(default_factory=dict)
     open_source: Callable[[], StudySource] | None = None
     workers: int = 1
-    patience: Patience = field(default_factory=Patience)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
 
     def engine(self, setup: Setup, results: Results) -> StudyEngine:
         """Who sends batches to the cluster; called inside a flow with a Dask task runner."""
-        batch = StudyBatch(setup, (), self.open_source, self.patience, self.workers)
+        batch = StudyBatch(setup, (), self.open_source, self.retry, self.workers)
         return ClusterEngine(batch, results, client_of_flow())
 
 
@@ -213,7 +213,7 @@ class ClusterEngine:
             self._results.put(error)
         except CancelledError:
             self._results.put(ServiceError("the Dask scheduler went away; start again to go on"))
-        except Exception as error:  # noqa: BLE001 - one batch ends badly, the rest go on
+        except Exception as error:  # noqa: BLE001 - one batch fails, the rest go on
             self._again(batch, error)
 
     def _again(self, batch: StudyBatch, error: Exception) -> None:
@@ -221,7 +221,7 @@ class ClusterEngine:
             for job in batch.jobs:
                 self._send(replace(batch, jobs=(job,)))
             return
-        result = bad_end(batch.jobs[0].key, error, batch.jobs[0].study.files)
+        result = failure_result(batch.jobs[0].key, error, batch.jobs[0].study.files)
         if type(error).__name__ == "KilledWorker":
             message = "the machines that worked on it died; the next run tries again"
             result = Result(result.key, LOST, message)

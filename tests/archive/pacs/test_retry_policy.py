@@ -1,10 +1,10 @@
-"""Waiting for networks, and for nothing else."""
+"""Retries of a service that does not answer, and of nothing else."""
 
 from __future__ import annotations
 
 import pytest
 
-from segmed.archive import Patience
+from segmed.archive import RetryPolicy
 from segmed.errors import ImageError, ServiceError
 
 
@@ -21,15 +21,15 @@ def failing(times: int, error: Exception) -> object:
 
 def test_waits_double_up_to_the_longest_and_success_ends_them() -> None:
     waits: list[float] = []
-    patience = Patience(attempts=6, first_wait_s=1.0, longest_wait_s=5.0)
-    assert patience.insist(failing(5, ServiceError("gone")), sleep=waits.append) == "done"
+    retry = RetryPolicy(attempts=6, first_wait_s=1.0, longest_wait_s=5.0)
+    assert retry.call(failing(5, ServiceError("gone")), sleep=waits.append) == "done"
     assert waits == [1.0, 2.0, 4.0, 5.0, 5.0]
 
 
 def test_last_failure_is_raised() -> None:
     waits: list[float] = []
     with pytest.raises(ServiceError, match="gone"):
-        Patience(attempts=3).insist(failing(3, ServiceError("gone")), sleep=waits.append)
+        RetryPolicy(attempts=3).call(failing(3, ServiceError("gone")), sleep=waits.append)
     assert len(waits) == 2
 
 
@@ -37,5 +37,5 @@ def test_bad_data_is_not_waited_for() -> None:
     waits: list[float] = []
     bad = ImageError("no image", reason="not_image")
     with pytest.raises(ImageError):
-        Patience().insist(failing(1, bad), sleep=waits.append)
+        RetryPolicy().call(failing(1, bad), sleep=waits.append)
     assert waits == []

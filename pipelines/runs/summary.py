@@ -9,18 +9,18 @@ from typing import Any
 from segmed.archive.drift import DriftRow, drift_metrics
 
 SHOWN = 25
-"""Bad ends that a table or a notice lists; the rest is in `outcomes.json`."""
+"""Refusals and failures that a table or a notice lists; the rest is in `outcomes.json`."""
 
 
 @dataclass(frozen=True)
-class Night:
+class RunSummary:
     """One run of an archive.
 
     Attributes:
         counts: Studies by status, of all that the run met.
         fresh: Studies by status, of those that the run worked on.
-        bad_ends: Study and reason of those that ended badly in this run.
-        num_bad: How many these are in all.
+        failures: Study and reason of those refused or failed in this run.
+        num_failures: How many these are in all.
         drift: Rows of the drift watch, alarms first; empty when the model kept no norms or nothing
             was new.
         models: What was segmented with, as `model.json` has it.
@@ -30,8 +30,8 @@ class Night:
 
     counts: Mapping[str, int]
     fresh: Mapping[str, int]
-    bad_ends: tuple[tuple[str, str], ...]
-    num_bad: int
+    failures: tuple[tuple[str, str], ...]
+    num_failures: int
     drift: tuple[DriftRow, ...]
     models: tuple[Mapping[str, Any], ...]
     seconds: float
@@ -43,22 +43,22 @@ class Night:
         return tuple(row for row in self.drift if row.is_alarm)
 
     def headline(self) -> str:
-        """The night in a few words, such as `12 done, 1 refused; drift alarm`."""
+        """The run in a few words, such as `12 done, 1 refused; drift alarm`."""
         parts = [f"{number} {status}" for status, number in sorted(self.fresh.items())]
         text = ", ".join(parts) or "nothing new"
         return f"{text}; drift alarm" if self.alarms else text
 
     def lines(self) -> list[str]:
-        """The night in plain lines: counts, alarms, bad ends; no names of patients or files."""
+        """The run in plain lines: counts, alarms, failures; no names of patients or files."""
         settled = sum(self.counts.values()) - sum(self.fresh.values())
         lines = [f"{self.headline()} in {self.seconds:.0f} s; {settled} were settled before"]
         lines += [f"model: {entry['model']} ({entry['hash'][:12]})" for entry in self.models]
-        lines += [f"drift alarm: {told(row)}" for row in self.alarms]
+        lines += [f"drift alarm: {describe_drift(row)}" for row in self.alarms]
         if self.num_remarked:
             lines.append(f"{self.num_remarked} with remarks on the input, see outcomes.json")
-        lines += [f"study {study}: {reason}" for study, reason in self.bad_ends]
-        if self.num_bad > len(self.bad_ends):
-            lines.append(f"and {self.num_bad - len(self.bad_ends)} more, see outcomes.json")
+        lines += [f"study {study}: {reason}" for study, reason in self.failures]
+        if self.num_failures > len(self.failures):
+            lines.append(f"and {self.num_failures - len(self.failures)} more, see outcomes.json")
         return lines
 
     def metrics(self) -> dict[str, float]:
@@ -69,7 +69,7 @@ class Night:
         return {**values, **(drift_metrics(self.drift) if self.drift else {})}
 
 
-def told(row: DriftRow) -> str:
+def describe_drift(row: DriftRow) -> str:
     """A row of the drift watch in words."""
     unit = "" if row.feature in {"flagged", "refused"} else " interquartile ranges"
     return (
@@ -78,16 +78,16 @@ def told(row: DriftRow) -> str:
     )
 
 
-def night_of(record: Mapping[str, Any], seconds: float) -> Night:
-    """The night that a record of `run_archive` tells of."""
+def summarise_run(record: Mapping[str, Any], seconds: float) -> RunSummary:
+    """Summarise a record of `run_archive`."""
     outcomes: Sequence[Mapping[str, Any]] = record["outcomes"]
     fresh = [entry for entry in outcomes if entry["fresh"]]
     bad = [entry for entry in fresh if entry["status"] in {"refused", "failed"}]
-    return Night(
+    return RunSummary(
         counts=count(outcomes),
         fresh=count(fresh),
-        bad_ends=tuple((str(e["study"]), str(e["reason"])) for e in bad[:SHOWN]),
-        num_bad=len(bad),
+        failures=tuple((str(e["study"]), str(e["reason"])) for e in bad[:SHOWN]),
+        num_failures=len(bad),
         drift=tuple(DriftRow(**row) for row in record["drift"]),
         models=tuple(record["models"]),
         seconds=seconds,

@@ -1,4 +1,4 @@
-"""The drift watch on nights of real images: sound ones are quiet, drifted ones raise the alarm."""
+"""The drift watch on runs over real images: sound ones are quiet, drifted ones raise the alarm."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pytest
 from tiny_model import LABELS, tiny_package
 
 from segmed.archive import FolderSource, Ledger, segment_archive
-from segmed.archive.drift import night_distributions, read_drift, watch_night
+from segmed.archive.drift import read_drift, run_distributions, watch_run
 from segmed.inference import Predictor
 from segmed.io import read_image
 from segmed.metrics.training_norms import measure_reference, training_norms
 from segmed.package import ModelPackage
 
-NIGHT = 12
+NUM_SCANS = 12
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def package(images: list[Path]) -> ModelPackage:
     untrained = tiny_package(patch=32)
     predictor = Predictor(untrained, device="cpu", engine="torch")
     cases = []
-    for path in images[NIGHT:]:
+    for path in images[NUM_SCANS:]:
         image = read_image(path)
         cases.append(measure_reference(image, predictor.predict(image).label, LABELS))
     return replace(untrained, provenance=training_norms(cases))
@@ -43,24 +43,24 @@ def run(root: Path, package: ModelPackage, out: Path) -> None:
     list(segment_archive(FolderSource(root), predictor=predictor, out_dir=out))
 
 
-def write_night(
+def write_scans(
     images: list[Path], root: Path, change: Callable[[np.ndarray], np.ndarray], edge_mm: float = 1.0
 ) -> None:
     root.mkdir(exist_ok=True)
-    for path in images[:NIGHT]:
+    for path in images[:NUM_SCANS]:
         image = nib.load(path)
         affine = image.affine @ np.diag([edge_mm, edge_mm, edge_mm, 1.0])
         voxels = change(np.asarray(image.dataobj, np.float32))
         nib.save(nib.Nifti1Image(voxels, affine), root / path.name)
 
 
-def test_night_of_the_same_kind_is_quiet(
+def test_run_of_the_same_kind_is_quiet(
     images: list[Path], package: ModelPackage, tmp_path: Path
 ) -> None:
-    write_night(images, tmp_path / "night", lambda voxels: voxels)
-    run(tmp_path / "night", package, tmp_path / "out")
-    rows = watch_night(tmp_path / "out", package)
-    assert {row.num_night for row in rows} == {NIGHT}
+    write_scans(images, tmp_path / "scans", lambda voxels: voxels)
+    run(tmp_path / "scans", package, tmp_path / "out")
+    rows = watch_run(tmp_path / "out", package)
+    assert {row.num_night for row in rows} == {NUM_SCANS}
     assert [row for row in rows if row.is_alarm] == []
     assert (tmp_path / "out/drift.csv").read_text().startswith("feature,")
 
@@ -73,7 +73,7 @@ def test_night_of_the_same_kind_is_quiet(
     ],
     ids=["another scanner", "another protocol"],
 )
-def test_drifted_night_raises_the_alarm_of_what_drifted(
+def test_drifted_run_raises_the_alarm_of_what_drifted(
     images: list[Path],
     package: ModelPackage,
     tmp_path: Path,
@@ -81,50 +81,50 @@ def test_drifted_night_raises_the_alarm_of_what_drifted(
     edge_mm: float,
     features: set[str],
 ) -> None:
-    write_night(images, tmp_path / "night", change, edge_mm)
-    run(tmp_path / "night", package, tmp_path / "out")
-    rows = watch_night(tmp_path / "out", package)
+    write_scans(images, tmp_path / "scans", change, edge_mm)
+    run(tmp_path / "scans", package, tmp_path / "out")
+    rows = watch_run(tmp_path / "out", package)
     assert features <= {row.feature for row in rows if row.is_alarm}
     assert [row.feature for row in read_drift(tmp_path / "out")] == [row.feature for row in rows]
 
 
-def test_what_was_refused_in_other_nights_counts_in_none(
+def test_what_was_refused_in_other_runs_counts_in_none(
     images: list[Path], package: ModelPackage, tmp_path: Path
 ) -> None:
-    root, out = tmp_path / "night", tmp_path / "out"
+    root, out = tmp_path / "scans", tmp_path / "out"
     root.mkdir()
     for number in range(10):
         (root / f"broken{number}.nii").write_bytes(bytes([number]) * 400)
     run(root, package, out)
-    [refused] = [row for row in watch_night(out, package) if row.feature == "refused"]
+    [refused] = [row for row in watch_run(out, package) if row.feature == "refused"]
     assert refused.is_alarm, "ten of ten refused is an alarm"
-    write_night(images, root, lambda voxels: voxels)
+    write_scans(images, root, lambda voxels: voxels)
     run(root, package, out)
     with Ledger(out / "ledger.sqlite", writer=False) as ledger:
-        _, num_new, num_refused = night_distributions(ledger, ledger.last_run() or 0)
-    assert (num_new, num_refused) == (NIGHT, 0)
-    assert not any(row.is_alarm for row in watch_night(out, package))
+        _, num_new, num_refused = run_distributions(ledger, ledger.last_run() or 0)
+    assert (num_new, num_refused) == (NUM_SCANS, 0)
+    assert not any(row.is_alarm for row in watch_run(out, package))
 
 
-def test_night_that_was_cut_off_counts_as_one_with_its_continuation(
+def test_run_that_was_cut_off_counts_as_one_with_its_continuation(
     images: list[Path], package: ModelPackage, tmp_path: Path
 ) -> None:
-    root, out = tmp_path / "night", tmp_path / "out"
-    write_night(images, root, lambda voxels: voxels)
+    root, out = tmp_path / "scans", tmp_path / "out"
+    write_scans(images, root, lambda voxels: voxels)
     predictor = Predictor(package, device="cpu", engine="torch")
     outcomes = iter(segment_archive(FolderSource(root), predictor=predictor, out_dir=out))
     next(outcomes)
     outcomes.close()  # type: ignore[attr-defined]
     run(root, package, out)
-    assert {row.num_night for row in watch_night(out, package)} == {NIGHT}
+    assert {row.num_night for row in watch_run(out, package)} == {NUM_SCANS}
 
 
-def test_night_without_anything_new_is_not_judged(
+def test_run_without_anything_new_is_not_judged(
     images: list[Path], package: ModelPackage, tmp_path: Path
 ) -> None:
-    write_night(images, tmp_path / "night", lambda voxels: voxels)
-    run(tmp_path / "night", package, tmp_path / "out")
-    run(tmp_path / "night", package, tmp_path / "out")
-    assert watch_night(tmp_path / "out", package) == []
+    write_scans(images, tmp_path / "scans", lambda voxels: voxels)
+    run(tmp_path / "scans", package, tmp_path / "out")
+    run(tmp_path / "scans", package, tmp_path / "out")
+    assert watch_run(tmp_path / "out", package) == []
     assert read_drift(tmp_path / "out") == []
-    assert watch_night(tmp_path / "out", tiny_package()) == []
+    assert watch_run(tmp_path / "out", tiny_package()) == []

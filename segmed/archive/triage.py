@@ -37,7 +37,7 @@ WORDS = {
 }
 
 
-def badness(flags: Sequence[str]) -> float:
+def review_priority(flags: Sequence[str]) -> float:
     """How much a segmentation is worth a look; 0 without flags.
 
     Args:
@@ -57,8 +57,10 @@ def in_words(flags: Sequence[str]) -> str:
     return "; ".join(f"{label}: {', '.join(words)}" for label, words in by_label.items())
 
 
-def worst_first(entries: Iterable[Entry], number: int) -> list[Entry]:
+def by_review_priority(entries: Iterable[Entry], number: int) -> list[Entry]:
     """The worst of the segmented studies, at most `number` of them in memory."""
     return heapq.nsmallest(
-        number, entries, key=lambda entry: (-badness(entry.measures.get("flags", ())), entry.key)
+        number,
+        entries,
+        key=lambda entry: (-review_priority(entry.measures.get("flags", ())), entry.key),
     )

@@ -28,7 +28,7 @@ from segmed.metatensor import MetaTensor
 from segmed.structures import LabelClass
 
 
-def read_image_carefully(path: Path | str | SeriesAudit, *, num_channels: int = 1) -> MetaTensor:
+def read_image_sandboxed(path: Path | str | SeriesAudit, *, num_channels: int = 1) -> MetaTensor:
     """`read_image`, in a process of its own where a compiled decoder is needed.
 
     Args:
@@ -43,7 +43,7 @@ def read_image_carefully(path: Path | str | SeriesAudit, *, num_channels: int = 
             `out_of_memory`.
     """
     if isinstance(path, SeriesAudit):
-        return read_series_carefully(path)
+        return read_series_sandboxed(path)
     path = Path(path)
     start = _start(path)
     if is_nifti(start):
@@ -51,7 +51,7 @@ def read_image_carefully(path: Path | str | SeriesAudit, *, num_channels: int = 
     if raster_format(start) or is_stack(path):
         return read_image_isolated(path)
     if path.is_dir() or looks_like_dicom(start[:132]):
-        return read_series_carefully(only_series(path))
+        return read_series_sandboxed(only_series(path))
     return read_image(path, num_channels=num_channels)
 
 
@@ -66,7 +66,7 @@ def _start(path: Path) -> bytes:
         return b""
 
 
-def load_label_carefully(
+def load_label_sandboxed(
     path: Path | str, *, grid: Grid | None = None, labels: Sequence[LabelClass] = ()
 ) -> Loaded:
     """The stored values of a label map, in a process of its own where a decoder is needed.
@@ -80,7 +80,7 @@ def load_label_carefully(
         The label as an array, not yet rounded.
 
     Raises:
-        ImageError: As from `read_image_carefully`.
+        ImageError: As from `read_image_sandboxed`.
     """
     path = Path(path)
     start = _start(path)
@@ -91,7 +91,7 @@ def load_label_carefully(
     return load(path, DEFAULT_LIMITS, exact=True, grid=grid, labels=labels)
 
 
-def read_label_carefully(
+def read_label_sandboxed(
     path: Path | str, *, like: MetaTensor | None = None, labels: Sequence[LabelClass] = ()
 ) -> MetaTensor:
     """`read_label`, in a process of its own where a compiled decoder is needed.
@@ -105,22 +105,22 @@ def read_label_carefully(
         The same label map as from `read_label`.
 
     Raises:
-        ImageError: As from `read_image_carefully`, and `not_integer`.
+        ImageError: As from `read_image_sandboxed`, and `not_integer`.
     """
     grid = None if like is None else grid_of(like)
-    loaded = load_label_carefully(path, grid=grid, labels=labels)
+    loaded = load_label_sandboxed(path, grid=grid, labels=labels)
     require_belonging(loaded, like)
     return as_label(loaded)
 
 
-def read_images_carefully(paths: Sequence[Path | str], *, num_channels: int = 1) -> MetaTensor:
-    """`read_images`, each of them by `read_image_carefully`."""
+def read_images_sandboxed(paths: Sequence[Path | str], *, num_channels: int = 1) -> MetaTensor:
+    """`read_images`, each of them by `read_image_sandboxed`."""
     expected = num_channels if len(paths) == 1 else 1
-    images = [read_image_carefully(path, num_channels=expected) for path in paths]
+    images = [read_image_sandboxed(path, num_channels=expected) for path in paths]
     return as_channels(images, paths)
 
 
-def read_series_carefully(audit: SeriesAudit) -> MetaTensor:
+def read_series_sandboxed(audit: SeriesAudit) -> MetaTensor:
     """`dicom.read_series`, in a process of its own where pixels are compressed.
 
     Args:

@@ -15,8 +15,8 @@ from pipelines.registry.cache import converted_folder
 from pipelines.registry.loading import resolve_model
 from pipelines.registry.reference import Resolved
 from segmed.archive import (
-    Choices,
     FolderSource,
+    RunOptions,
     StudyOutcome,
     StudySource,
     WorkerPool,
@@ -27,7 +27,7 @@ from segmed.archive import (
     read_rules,
     segment_archive,
 )
-from segmed.archive.drift import watch_night
+from segmed.archive.drift import watch_run
 from segmed.archive.pacs.address import delivery_at, source_at
 from segmed.archive.pacs.remote import Query
 from segmed.archive.query import SeriesQuery
@@ -99,7 +99,7 @@ class ArchiveJob:
     cluster: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what would only be found out at night.
+        """Refuse what would only be found out during the run.
 
         Raises:
             UsageError: The engine is unknown, or one that is chosen by timing; or the kind of names
@@ -183,7 +183,7 @@ def run_archive(
         out_dir=job.out_dir,
         format=job.format,
         delivery=delivery_at(job.send) if job.send else None,
-        choices=Choices(
+        options=RunOptions(
             limit=job.limit,
             resegment=job.resegment,
             table=job.table,
@@ -198,7 +198,7 @@ def run_archive(
     return {
         "models": [entry.record() for entry in resolved],
         "outcomes": outcomes,
-        "drift": [asdict(row) for row in watch_night(job.out_dir, packages[0])],
+        "drift": [asdict(row) for row in watch_run(job.out_dir, packages[0])],
     }
 
 
@@ -212,7 +212,7 @@ def _worker_pool(
     if job.any_modality:
         options["any_modality"] = True
     if job.cluster is not None:
-        from pipelines.nights.cluster import Cluster, shared_packages  # noqa: PLC0415 - needs Dask
+        from pipelines.runs.cluster import Cluster, shared_packages  # noqa: PLC0415 - needs Dask
 
         shared = shared_packages(paths, [package.hash for package in packages], shared_folder(job))
         is_remote = "://" in job.source
@@ -241,7 +241,7 @@ def preview(job: ArchiveJob) -> Iterator[StudyOutcome]:
         out_dir=job.out_dir,
         format=job.format,
         tta=job.tta,
-        choices=Choices(limit=job.limit, resegment=job.resegment),
+        options=RunOptions(limit=job.limit, resegment=job.resegment),
     )
 
 

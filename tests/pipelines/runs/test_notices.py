@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).parents[2] / "integration"))
 
 from listener import MailServer, WebHook, listening
 
-from pipelines.nights.notices import MailBlock, check_notices, tell, told_of_failure
+from pipelines.runs.notices import MailBlock, check_notices, notice_of_failure, tell
 from segmed.errors import ServiceError, UsageError
 
 
@@ -56,9 +56,9 @@ def test_notice_that_cannot_be_sent_is_logged_without_its_address(
 
 def test_failure_is_told_and_goes_on() -> None:
     with listening(WebHook()) as hook:
-        with pytest.raises(ServiceError), told_of_failure([hook.url], "archive run"):
+        with pytest.raises(ServiceError), notice_of_failure([hook.url], "archive run"):
             raise ServiceError("the PACS does not answer")
-        with pytest.raises(ZeroDivisionError), told_of_failure([hook.url], "archive run"):
+        with pytest.raises(ZeroDivisionError), notice_of_failure([hook.url], "archive run"):
             raise ZeroDivisionError("patient Smith")
     assert [notice["subject"] for notice in hook.got] == ["segmed: archive run failed"] * 2
     assert hook.got[0]["body"] == "the PACS does not answer"

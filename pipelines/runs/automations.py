@@ -21,7 +21,7 @@ from prefect.events import EventTrigger
 from prefect.events.actions import ChangeFlowRunState, RunDeployment, SendNotification
 from prefect.events.schemas.automations import Posture
 
-from pipelines.nights.notices import block_of
+from pipelines.runs.notices import block_of
 
 TAG = "segmed"
 """Tag of our deployments, and so of their runs."""
