@@ -7,7 +7,8 @@ from segmed.naming.words import vocabulary, words_of
 MASK = vocabulary(
     "mask masks maske masken masque seg segs segm segmentation segmentations segmentierung "
     "segmented label labels labelmap labelmaps annotation annotations groundtruth gt roi rois "
-    "contour contours delineation lesionmask brainmask seglabel pseg autoseg dseg"
+    "contour contours delineation lesionmask brainmask seglabel pseg autoseg dseg aseg msk truth "
+    "maschera maschere mascara mascaras segmentacion segmentazione segmentacao parcellation wmparc"
 )
 """Words of masks. `segmental`, `unmasked` and the labelling of arterial spins are none."""
 
@@ -16,7 +17,8 @@ NOT_MASK = vocabulary("asl pcasl pasl control tag labelling labeling spin")
 
 IGNORE = vocabulary("ignore ignored")
 MAY_BE_IGNORED = vocabulary(
-    "void unlabeled unlabelled unannotated unknown undefined dontcare exclude excluded uncertain"
+    "void unlabeled unlabelled unannotated unknown undefined dontcare exclude excluded uncertain "
+    "ambiguous invalid ignorieren ignorer ignorar"
 )
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from segmed.naming.words import vocabulary, words_of
 
-CT = vocabulary("ct ncct cect ldct hrct mdct qct cta ccta tdm")
-CT_IN_DOUBT = vocabulary("cbct ctp dect ctac spectct petct")
+CT = vocabulary("ct ncct cect ldct hrct mdct qct kvct cta ccta tdm")
+CT_IN_DOUBT = vocabulary("cbct mvct ctp dect ctac spectct petct tac")
 """Words of X-ray tomography whose values need not be Hounsfield units."""
 
 MR = vocabulary(
-    "mr mri mrt irm rm mra cmr fmri flair dwi adc swi pd pdw stir mprage tof lge dti trace dixon "
-    "space ciss fiesta bssfp tirm t2star hbv gre"
+    "mr mri mrt irm rm rmn rnm nmr mra cmr fmri flair dwi adc swi pd pdw stir mprage tof lge dti "
+    "trace dixon space ciss fiesta bssfp tirm t2star hbv gre"
 )
 MR_IN_DOUBT = vocabulary("rm space trace fa b0 cine perf dce asl")
 """Words of magnetic resonance that mean other things as well."""

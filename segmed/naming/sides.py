@@ -15,38 +15,50 @@ CLEAR = {
         "sinistrum sinistri sinistrae sinistre gauche gauches izquierda izquierdo izquierdas "
         "izquierdos esquerda esquerdo esquerdas esquerdos vanster vanstra venstre vasen lewy lewa "
         "lewe levy leva leve bal lh lhs левый левая левое левые левого левой αριστερο αριστερος "
-        "αριστερη 左 左侧 左側 左の 왼쪽 좌측"
+        "αριστερη stanga stangul stang ліва лівий ліве лівої ляв лява ляво леви леве лијеви лијева "
+        "lijevi lijeva lijevo ľavý ľavá ľavé vasemman vasak kreisais kreisā kairė kairys kairioji "
+        "esquerre esquerra trái kiri چپ أيسر الأيسر يسرى اليسرى يسار اليسار שמאל שמאלי שמאלית "
+        "왼쪽 좌측"
     ),
     "right": (
         "right rights rgt rechts rechte rechter rechtes rechten rechtem destra destro dextra "
         "dexter dextrum dextri dextrae dextro droit droite droits droites derecha derecho derechas "
         "derechos direita direito direitas direitos hoger hogra hojre hoyre høyre højre oikea "
         "prawy prawa prawe pravy prava prave jobb rh rhs правый правая правое правые правого "
-        "правой δεξιο δεξιος δεξια δεξι 右 右侧 右側 右の 오른쪽 우측"
+        "правой δεξιο δεξιος δεξια δεξι dreapta drept dreptul права правий праве правої десен "
+        "дясна дясно десни десна десно desni desna desno oikean parem labais labā dešinė dešinys "
+        "dešinioji dret dreta dereito phải kanan راست أيمن الأيمن يمنى اليمنى يمين اليمين "
+        "ימין ימני ימנית "
+        "오른쪽 우측"
     ),
 }
 """Words that name a side by themselves."""
 
 SHORT = {
-    "left": "l lt sin sn sx izq izqda izda esq lv la lul lll lad lca lcx lvot lmca lpa",
-    "right": "r rt dex dext dx dcha drcha rv ra rul rml rll rca rvot rpa",
+    "left": "l lt sin sn sx izq izqda izda esq lv la lul lll lad lca lcx lvot lmca lpa "
+    "sol gche gau",
+    "right": "r rt dex dext dx dcha drcha rv ra rul rml rll rca rvot rpa sağ dte dt",
 }
 """Abbreviations that name a side in most names, and something else in some."""
 
 PAIRED = (("li", "re"), ("os", "od"), ("g", "d"), ("i", "d"), ("e", "d"), ("s", "d"),
+          ("v", "h"), ("va", "ho"), ("v", "o"), ("b", "j"), ("l", "p"), ("л", "п"),
           ("izq", "der"), ("esq", "dir"), ("sol", "sag"), ("gau", "dro"), ("lo", "ro"),
           ("ln", "rn"))  # fmt: skip
 """Short words that name sides where both occur in names that are otherwise equal."""
 
 JOINED = ("left", "right", "sinistr", "gauche", "izquierd", "derech", "esquerd", "direit", "rechts",
-          "dextr")  # fmt: skip
+          "rechter", "linker", "links", "dextr")  # fmt: skip
 """Beginnings and ends of words written as one, such as `leftkidney`."""
 
-NOT_JOINED = vocabulary("bright upright cleft")
+NOT_JOINED = vocabulary("bright upright cleft blinker")
 """Words that begin or end so by chance."""
 
-SIGNS = {"left": "左좌", "right": "右우"}
-"""Signs of scripts that put no spaces between words."""
+SIGNS = {
+    "left": ("左", "좌", "ซ้าย", "बाय", "बाएँ"),
+    "right": ("右", "우", "ขวา", "दाय", "दाहिन"),
+}
+"""Signs of scripts without spaces between words, or whose vowels are no letters of their own."""
 
 ALONG = vocabulary(
     "upper lower superior inferior top bottom anterior posterior cranial caudal dorsal ventral "
@@ -57,6 +69,9 @@ ALONG = vocabulary(
 
 NUMBERED = re.compile(r"(label|class|structure|region|roi|segment|value|object|klasse)?[\W_]*\d+")
 """Names that say nothing but a number."""
+
+COUNTED = re.compile(r"(.*[^\W\d_]{3,})[\W_]*\d{1,3}")
+"""A structure and a number, such as `kidney_1` or `tooth 21`, but not the vertebra `L4`."""
 
 _WORDS = {side: (vocabulary(CLEAR[side]), vocabulary(SHORT[side])) for side in ("left", "right")}
 
@@ -95,25 +110,36 @@ def guess_sides(names: Sequence[str], *, flat: bool = False) -> SideGuess | None
         return sure
     if found:
         return found[0]
-    return (_along(names) if flat else None) or _unnamed(names)
+    return (_along(names) if flat else None) or _unnamed(names) or _counted(names)
 
 
 def _in_one(name: str) -> SideGuess | None:
     """A side that one name states."""
+    if (signed := _by_sign(name)) is not None:
+        return signed
     words = words_of(name)
     for clear in (True, False):
         for side, vocabularies in _WORDS.items():
             vocabulary = vocabularies[0 if clear else 1]
             for word in words:
-                if word in vocabulary or any(sign in word for sign in SIGNS[side]):
+                if word in vocabulary:
                     hedge = "" if clear else " (in doubt: the word is short)"
                     return SideGuess(name, word, f"{name!r} says {side} by {word!r}{hedge}", clear)
     for chunk in chunks_of(name):
-        lower = chunk.casefold()
+        lower = chunk.casefold().strip("0123456789")
         for part in () if lower in NOT_JOINED else JOINED:
             if lower.startswith(part) or lower.endswith(part):
                 why = f"{name!r} may name a side by {part!r} in {chunk!r} (in doubt)"
                 return SideGuess(name, part, why, False)
+    return None
+
+
+def _by_sign(name: str) -> SideGuess | None:
+    """A side by a sign anywhere in a name."""
+    for side, signs in SIGNS.items():
+        for sign in map(plain, signs):
+            if sign in plain(name):
+                return SideGuess(name, sign, f"{name!r} says {side} by {sign!r}", True)
     return None
 
 
@@ -152,8 +178,14 @@ def _differ_in_letter(one: str, other: str) -> bool:
 def _differ_in_word(one: Sequence[str], other: Sequence[str]) -> bool:
     if len(one) != len(other):
         return False
-    unequal = [{a, b} for a, b in zip(one, other, strict=True) if a != b]
-    return len(unequal) == 1 and any(set(pair) == unequal[0] for pair in PAIRED)
+    unequal = [(a, b) for a, b in zip(one, other, strict=True) if a != b]
+    if len(unequal) != 1:
+        return False
+    a, b = unequal[0]
+    # `VeinLI`, `VeinRI`: a word of its own by camel case alone, that begins with the side.
+    if len(a) == len(b) and _differ_in_letter(a, b):
+        return True
+    return any(set(pair) == {a, b} for pair in PAIRED)
 
 
 def _along(names: Sequence[str]) -> SideGuess | None:
@@ -172,3 +204,15 @@ def _unnamed(names: Sequence[str]) -> SideGuess | None:
         return None
     why = f"names such as {numbered[0]!r} do not say whether sides are told apart (in doubt)"
     return SideGuess(numbered[0], "", why, False)
+
+
+def _counted(names: Sequence[str]) -> SideGuess | None:
+    """Structures of one name that numbers tell apart: they may be the two sides of one."""
+    first: dict[str, str] = {}
+    for name in names:
+        if found := COUNTED.fullmatch(plain(name).strip().casefold()):
+            other = first.setdefault(found[1], name)
+            if other != name:
+                why = f"{other!r} and {name!r} are told apart by a number alone (in doubt)"
+                return SideGuess(other, "", why, False)
+    return None

@@ -11,16 +11,31 @@ SUBJECT = r"(?i)((?<![a-z])(?:sub|subj|subject|patient|pat|pid|participant)[-_ .
 """A word for a person, and a number."""
 
 VISIT = (
-    r"(?i)^(.*\d.*?)[-_. ]*(?<![a-z])(?:ses|sess|session|visit|v|tp|timepoint|time|t|scan|run|acq|"
-    r"day|week|month|baseline|bl|follow-?up|fu|pre|post|before|after|frame|phase|ed|es|test|retest|"
-    r"left|right|l|r)[-_ .]?\d*$"
+    r"(?i)^(.*\d.*?)(?:[-_. ]*(?<![a-z])(?:ses|sess|session|visit|v|tp|timepoint|time|t|scan|run|"
+    r"acq|d|day|week|mo|month|year|baseline|bl|follow-?up|fu|pre|post|before|after|frame|phase|ed|"
+    r"es|test|retest|left|right|l|r|ax|axial|cor|coronal|sag|sagittal|cc|mlo|ap|pa|lat)"
+    r"(?:[-_ .]?\d+)?)+$"
 )
-"""A name with a number, and an end that tells scans of one person apart."""
+"""A name with a number, and ends that tell scans of one person apart."""
+
+DATED = (
+    r"^(.*\d.*?)[-_. ](?:19|20)\d\d([-_.]?)(?:0[1-9]|1[0-2])\2(?:[0-2]\d|3[01])(?:[-_.T ]\d{4,6})?$"
+)
+"""A name with a number, and a date behind it."""
+
+LETTERED = r"^(.*\d)[-_. ]?[a-dA-D]$"
+"""A name with a number, and one of the first letters behind it."""
+
+COUNTED = r"^(.*\d{4,})[-_. ]0\d\d$"
+"""A name with a long number, and a short one of three digits behind it, as BraTS counts scans."""
 
 PARTED = r"^(.*\d.*)[-_. ][a-zA-Z]{0,3}\d{1,2}$"
 """A name with a number, and a short number behind it."""
 
-RULES = ((SUBJECT, True), (VISIT, False), (PARTED, False))
+RULES = (
+    (SUBJECT, True), (DATED, False), (VISIT, False), (LETTERED, False), (COUNTED, False),
+    (PARTED, False),
+)  # fmt: skip
 """Expressions whose first group is the subject, and whether that is sure."""
 
 MANY = 12
@@ -72,7 +87,8 @@ def guess_subjects(case_ids: Sequence[str]) -> SubjectGuess | None:
                 groups[match[1]].append(case_id)
         sizes = sorted((len(ids) for ids in groups.values()), reverse=True)
         # One name for all is the set's own; large groups are those of a site.
-        if len(sizes) > 1 and sizes[0] > 1 and sizes[len(sizes) // 2] <= MANY:
+        is_shared_by_all = sizes[:1] == [len(case_ids)]
+        if sizes and not is_shared_by_all and sizes[0] > 1 and sizes[len(sizes) // 2] <= MANY:
             found = {name: tuple(ids) for name, ids in groups.items()}
             return SubjectGuess(found, _shortest(found, pattern, case_ids), is_sure)
     return None

@@ -57,5 +57,5 @@ def _parts(chunk: str) -> list[str]:
 
 
 def vocabulary(words: str) -> frozenset[str]:
-    """A set of words from a text that lists them with spaces."""
-    return frozenset(words.split())
+    """A set of words, as `words_of` gives them, from a text that lists them with spaces."""
+    return frozenset(plain(words).casefold().split())

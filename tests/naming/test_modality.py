@@ -10,6 +10,7 @@ from segmed.naming import guess_modality
 @pytest.mark.parametrize(
     ("name", "modality"),
     [("CT", "CT"), ("ct_0", "CT"), ("CTscan", "CT"), ("NCCT", "CT"), ("CTA", "CT"), ("MRI", "MR"),
+     ("kVCT", "CT"), ("RMN T2", "MR"),
      ("T1w", "MR"), ("t1ce", "MR"), ("T2-FLAIR", "MR"), ("T1post", "MR"), ("ADC", "MR"),
      ("b1000 dwi", "MR"), ("SUV", "PT"), ("FDG-PET", "PT")],
 )  # fmt: skip

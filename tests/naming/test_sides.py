@@ -17,7 +17,10 @@ from segmed.structures import Code, LabelClass
      "rechte Lunge", "poumon gauche", "oreille droite", "riñón izquierdo", "pulmón derecho",
      "rene destro", "occhio sx", "rim esquerdo", "pulmão direito", "vänster öga",
      "HÖGER NJURE", "левая почка", "左肾", "LEFTVENTRICLE", "left3", "leftkidney",
-     "lv_myocardium"],
+     "lv_myocardium", "лівий", "ліва нирка", "rinichi stâng", "lijevi bubreg", "десен бъбрек",
+     "ľavá oblička", "vasemman", "الكلية اليمنى", "كلية يسرى", "כליה שמאל", "thận trái",
+     "ginjal kanan", "ไตซ้าย", "ไตขวา", "बायां", "sağ böbrek", "böbrek sol", "poumon dte",
+     "linkerventrikel", "lungright2", "левый"],
 )  # fmt: skip
 def test_a_name_of_one_side_forbids_mirroring(name: str) -> None:
     guess = guess_sides([name, "other"])
@@ -30,7 +33,8 @@ def test_a_name_of_one_side_forbids_mirroring(name: str) -> None:
     "pair",
     [("HIPL", "HIPR"), ("lkid", "rkid"), ("Auge OS", "Auge OD"), ("rein G", "rein D"),
      ("Niere li", "Niere re"), ("riñón I", "riñón D"), ("3l", "3r"), ("L1", "R1"),
-     ("kidneyl", "kidneyr")],
+     ("kidneyl", "kidneyr"), ("vä njure", "hö njure"), ("нирка Л", "нирка П"),
+     ("ledvina L", "ledvina P"), ("PulmonaryVeinLI", "PulmonaryVeinRI"), ("vese b", "vese j")],
 )  # fmt: skip
 def test_pairs_that_differ_in_a_letter_of_the_side_forbid_mirroring(pair: tuple[str, str]) -> None:
     guess = guess_sides(pair)
@@ -42,7 +46,8 @@ def test_pairs_that_differ_in_a_letter_of_the_side_forbid_mirroring(pair: tuple[
     "names",
     [("liver", "spleen"), ("lung",), ("vertebrae_L4", "vertebrae_L5"), ("bright_spot", "lesion"),
      ("oral_cavity", "larynx"), ("foreground",), ("anterior", "posterior"), ("Os sacrum",),
-     ("tumour", "oedema"), ("collar", "corlar"), ("T1", "T2")],
+     ("tumour", "oedema"), ("collar", "corlar"), ("T1", "T2"),
+     ("blinker",), ("sagittal_sinus", "solid")],
 )  # fmt: skip
 def test_names_that_tell_no_sides_apart_allow_it(names: tuple[str, ...]) -> None:
     assert guess_sides(names) is None
@@ -53,6 +58,16 @@ def test_several_structures_without_names_are_in_doubt() -> None:
     assert guess is not None
     assert not guess.is_sure
     assert guess_sides(["label_3"]) is None
+
+
+@pytest.mark.parametrize(
+    "pair", [("tooth_11", "tooth_21"), ("Zahn 18", "Zahn 28"), ("hip1", "hip2")]
+)
+def test_structures_that_a_number_alone_tells_apart_are_in_doubt(pair: tuple[str, str]) -> None:
+    guess = guess_sides([*pair, "mandible"])
+    assert guess is not None
+    assert not guess.is_sure
+    assert guess_sides([pair[0], "mandible"]) is None
 
 
 def test_words_are_cut_in_both_readings_of_camel_case() -> None:
