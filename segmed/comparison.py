@@ -16,6 +16,7 @@ from segmed.io import grid_of, read_images, read_label
 from segmed.manifest.reference import read_reference
 from segmed.manifest.schema import Case, Manifest
 from segmed.metrics import Comparison, ModelCost, compare_models, summarise
+from segmed.metrics.learned import doubt_of_learning
 from segmed.report import ArchiveItem, Cost, OverlayItem, ReportContent
 from segmed.report.legends import legend_of, legend_of_set, orientation_of
 
@@ -31,9 +32,6 @@ RECORDED_METRICS = (
     "nsd",
 )
 """Metrics of `comparison.json`."""
-
-LEARNED_DICE = 0.1
-"""Mean Dice on held-out cases below which a training is said to have learned nothing."""
 
 COUNT_COLUMNS = ("n_missed", "n_false_positive", "n_both_empty")
 
@@ -94,6 +92,11 @@ class Contest:
         return (*_nothing_learned(self), *found)
 
     @property
+    def doubt(self) -> str | None:
+        """Reason why even the winner's scores are no sign of learning; None where they are."""
+        return doubt_of_learning(self.tables[self.winner])
+
+    @property
     def winning_package(self) -> Path:
         """Package of the winner's first fold."""
         return next(c.package_dir for c in self.contestants if c.architecture == self.winner)
@@ -136,22 +139,14 @@ def hold_contest(contestants: Sequence[Contestant], *, unit: Literal["mm", "px"]
 
 def _nothing_learned(contest: Contest) -> tuple[str, ...]:
     """A sentence where even the best architecture overlaps with next to nothing."""
-    dice = {name: mean_dice_of(table) for name, table in contest.tables.items()}
-    best = dice[contest.winner]
-    if not best < LEARNED_DICE:
+    if contest.doubt is None:
         return ()
-    found = "nothing was learned" if len(dice) == 1 else "no architecture learned anything"
+    is_alone = len(contest.tables) == 1
+    found = "nothing was learned" if is_alone else "no architecture learned anything"
     return (
-        f"{found}: {contest.winner} comes first with a mean Dice of {best:.3f} only, which is no "
-        "segmentation to use; train longer (--budget), and check labels and images with "
-        "`segmed manifest check`",
+        f"{found}: {contest.winner} comes first, but {contest.doubt}, which is no segmentation to "
+        "use; train longer (--budget), and check labels and images with `segmed manifest check`",
     )
-
-
-def mean_dice_of(table: pd.DataFrame) -> float:
-    """Mean Dice over cases, each the mean over its scored structures; NaN without any."""
-    scored = table[~table["both_empty"].astype(bool) & ~table["is_region"].astype(bool)]
-    return float(scored.groupby("case")["dice"].mean().mean())
 
 
 def contest_record(contest: Contest) -> dict[str, Any]:

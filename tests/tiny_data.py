@@ -39,8 +39,15 @@ def write_case(folder: Path, name: str, seed: int) -> None:
         nib.save(nib.Nifti1Image(array, np.eye(4)), folder / f"{name}_{kind}.nii")
 
 
-def write_set(folder: Path, *, training: int = 4, test: int = 0) -> Path:
-    """Write cases, manifest and plan into `folder`; gives the manifest's path."""
+def write_set(folder: Path, *, training: int = 4, test: int = 0, steps: int = 3) -> Path:
+    """Write cases, manifest and plan into `folder`; gives the manifest's path.
+
+    Args:
+        folder: Where to.
+        training: Cases to train on, in two folds.
+        test: Cases kept out.
+        steps: Steps of an epoch; 3 show that all parts run, 30 find the cubes.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     cases = []
     for index in range(training + test):
@@ -64,7 +71,7 @@ def write_set(folder: Path, *, training: int = 4, test: int = 0) -> Path:
         root=folder,
     )
     write_manifest(manifest, folder / "cubes.json")
-    write_plan(tiny_plan(), folder / "plan.yaml")
+    write_plan(tiny_plan(steps), folder / "plan.yaml")
     return folder / "cubes.json"
 
 

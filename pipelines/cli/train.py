@@ -129,24 +129,27 @@ def train(
     job = replace(job, plan_path=plan_path)
     from pipelines.cli.display import shown_trainings
     from pipelines.comparing import steps
+    from segmed.metrics.learned import doubt_of_learning
 
     if int(os.environ.get("RANK", "0")) > 0:
         _train_along(job)
         return
     with continued_by("--resume"), shown_trainings():
         contestant = steps.train_alone(job)
-    mean = float(contestant.table["dice"].mean())
+    mean, doubt = float(contestant.table["dice"].mean()), doubt_of_learning(contestant.table)
     emit(
         {
             "architecture": model,
             "fold": fold,
             "package": str(contestant.package_dir),
             "dice": mean,
+            "nothing_learned": doubt,
             "seconds": contestant.train_seconds,
             "scores": contestant.table.to_dict("records"),
         },
         [
             f"held-out Dice {mean:.3f} over {contestant.table['case'].nunique()} cases",
+            *([f"warning: nothing was learned: {doubt}; train longer (--budget)"] if doubt else []),
             f"package: {contestant.package_dir}",
             f"next: {program()} predict IMAGE -o out --model "
             f"{shlex.quote(str(contestant.package_dir))}",
@@ -214,7 +217,9 @@ def compare(
 
     With several folds (--models unet --folds all is a cross-validation of one) OUT/out_of_fold
     holds every case as segmented by the network that had not seen it, and OUT/ensembles one
-    package a model that averages its folds; that of the winner is registered.
+    package a model that averages its folds; that of the winner is registered: as champion if the
+    model has none, else as challenger; without an alias, and with status 1, where nothing was
+    learned.
 
     Repeated in its folder it goes on where it was stopped: what is trained and scored stays.
 
@@ -242,6 +247,7 @@ def compare(
     request = replace(request.of_size(size), side_by_side=side_by_side)
     require_enough_time(request, lanes=side_by_side)
     from pipelines.cli.display import shown_trainings
+    from pipelines.comparing.steps import refusal
     from pipelines.flows.compare import lanes_wide
     from pipelines.flows.runner import run_flow
 
@@ -262,9 +268,10 @@ def compare(
     lines += [f"failed: {failure}" for failure in record["failures"]]
     lines.append(f"report: {out / 'report.html'}")
     if record.get("registered"):
-        lines.append(f"registered: {record['registered']}")
+        refused = f", {refusal(record)}" if record["refused"] else ""
+        lines.append(f"registered: {record['registered']}{refused}")
     emit(record, lines, as_json=as_json)
-    if record["failures"]:
+    if record["failures"] or record.get("refused"):
         raise typer.Exit(DONE_WITH_FAILURES)
 
 

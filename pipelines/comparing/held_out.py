@@ -13,8 +13,10 @@ from typing import Any
 
 import pandas as pd
 
-from pipelines.registry.reference import DICE_TAG, HELD_OUT
+from pipelines.registry.reference import DICE_TAG, DOUBT_TAG, HELD_OUT
 from segmed.metrics import summarise
+from segmed.metrics.learned import LEARNED_DICE, doubt_of_learning
+from segmed.metrics.score import MEAN_LABEL
 from segmed.package import ModelPackage
 
 KEPT_METRICS = (
@@ -36,6 +38,9 @@ KEPT_STATISTICS = ("mean", "ci_low", "ci_high", "std")
 COUNTS = ("n", "n_missed", "n_false_positive", "n_both_empty")
 """What is counted for each structure."""
 
+DOUBT = "nothing_learned"
+"""Key of the kept scores that says why they are no sign of learning."""
+
 WORST = 5
 """Failure cases that are kept."""
 
@@ -52,8 +57,10 @@ def held_out_scores(
 
     Returns:
         JSON values: `cases`, `folds`, `structures` (by name: counts, and statistics of each metric;
-        `mean` averages the structures of a case first) and `failures`, the worst rows first.
+        `mean` averages the structures of a case first), `failures`, the worst rows first, and
+        `nothing_learned`, a reason, where the scores are no sign of learning.
     """
+    doubt = doubt_of_learning(table)
     structures: dict[str, dict[str, Any]] = {}
     for row in summarise(table).to_dict("records"):
         found = structures.setdefault(str(row["label"]), {name: int(row[name]) for name in COUNTS})
@@ -65,6 +72,7 @@ def held_out_scores(
         "structures": structures,
         "failures": [_failure(row) for row in _worst(table)],
         **({} if unit == "mm" else {"unit": unit}),
+        **({} if doubt is None else {DOUBT: doubt}),
     }
 
 
@@ -102,11 +110,31 @@ def keep_scores(package_dir: Path, scores: Mapping[str, Any]) -> ModelPackage:
     return scored
 
 
-def dice_tag(package: ModelPackage) -> dict[str, str]:
-    """The mean Dice that a package carries, as a tag of its version."""
-    structures = package.provenance.get(HELD_OUT, {}).get("structures", {})
-    mean = structures.get("mean", {}).get("dice", {}).get("mean")
-    return {} if mean is None else {DICE_TAG: f"{mean:.3f}"}
+def score_tags(scores: Mapping[str, Any] | None) -> dict[str, str]:
+    """The mean Dice on held-out cases, and a doubt that it is a sign of learning, as tags."""
+    mean, doubt = _mean_dice(scores), doubt_of(scores)
+    return {
+        **({} if mean is None else {DICE_TAG: f"{mean:.3f}"}),
+        **({} if doubt is None else {DOUBT_TAG: doubt}),
+    }
+
+
+def doubt_of(scores: Mapping[str, Any] | None) -> str | None:
+    """Reason why kept scores are no sign of learning; None where they are, or none are kept.
+
+    Scores that an older version kept are compared with `LEARNED_DICE` alone.
+    """
+    mean = _mean_dice(scores)
+    if scores is not None and DOUBT in scores:
+        return str(scores[DOUBT])
+    if mean is None or mean >= LEARNED_DICE:
+        return None
+    return f"the mean Dice on held-out cases is {mean:.3f}, below {LEARNED_DICE}"
+
+
+def _mean_dice(scores: Mapping[str, Any] | None) -> float | None:
+    mean = (scores or {}).get("structures", {}).get(MEAN_LABEL, {}).get("dice", {}).get("mean")
+    return None if mean is None else float(mean)
 
 
 def metric_values(scores: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

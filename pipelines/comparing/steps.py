@@ -177,9 +177,15 @@ def log_comparison(record: Mapping[str, Any], log: RunLog) -> None:
         *(f"- failed: {text}" for text in record["failures"]),
     ]
     if record.get("registered"):
-        lines += ["", f"Registered as `{record['registered']}`."]
+        refused = f", {refusal(record)}" if record.get("refused") else ""
+        lines += ["", f"Registered as `{record['registered']}`{refused}."]
     log.tags({"winner": str(record["winner"])})
     log.note("\n".join(lines))
+
+
+def refusal(record: Mapping[str, Any]) -> str:
+    """Reason, in words, why the registered version of a comparison has no alias."""
+    return f"refused as champion and challenger: nothing was learned ({record['refused']})"
 
 
 def _shown(entry: Mapping[str, Any], digits: int) -> str:

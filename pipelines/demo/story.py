@@ -20,7 +20,7 @@ from pipelines.demo.page import budget_of_each, why_first, write_demo_report
 from pipelines.flows.compare import compare
 from pipelines.flows.runner import run_flow
 from pipelines.flows.segment_archive import segment_archive
-from pipelines.registry.versions import Registry
+from pipelines.registry.versions import CHAMPION, Registry
 from pipelines.runs.archiving import ArchiveJob
 from pipelines.tracking.database import sqlite_uri
 from segmed.errors import ManifestError
@@ -72,14 +72,14 @@ def run_demo(out_dir: Path, budget_s: float | None, quick: bool, as_json: bool) 
     with shown_trainings():
         record = run_flow(compare, _without_repeated_registration(request))
     source = make_archive(read_manifest(MANIFEST), out_dir / "archive_source")
-    champion = f"models:/{MODEL_NAME}@champion"
-    note(f"archive: {source} with {champion}")
+    model = model_to_use(out_dir)
+    note(f"archive: {source} with {model}")
     job = ArchiveJob(
-        source=str(source), models=(champion,), out_dir=out_dir / "archive", folder=out_dir
+        source=str(source), models=(model,), out_dir=out_dir / "archive", folder=out_dir
     )
     counts = run_flow(segment_archive, job)
     page = write_demo_report(request, out_dir)
-    summary = _summary(out_dir, record, counts, page)
+    summary = _summary(out_dir, record, counts, page) | {"model": model}
     summary["remarks"] = [*record["warnings"], *why_first(record, budget_of_each(request))]
     if as_json:
         say(json.dumps(plain(summary), indent=2))
@@ -181,22 +181,30 @@ def _summary(
         "report": str(page),
         "comparison": str(out_dir / "comparison.json"),
         "tracking": os.environ["MLFLOW_TRACKING_URI"],
-        "model": f"models:/{MODEL_NAME}@champion",
         "segmentations": str(out_dir / "archive"),
     }
+
+
+def model_to_use(folder: Path) -> str:
+    """Reference of the champion; of the newest version where none has learned anything."""
+    versions = Registry(folder).versions(MODEL_NAME)
+    if any(CHAMPION in version.aliases for version in versions):
+        return f"models:/{MODEL_NAME}@{CHAMPION}"
+    return versions[0].reference
 
 
 def _lines(summary: Mapping[str, Any]) -> list[str]:
     dice = sorted(summary["mean_dice"].items(), key=lambda item: -(item[1] or 0.0))
     tracking = summary["tracking"]
     segmentations = Path(summary["segmentations"])
+    role = ("champion:" if summary["model"].endswith("@champion") else "no champion:").ljust(16)
     source = segmentations.parent / "archive_source"
     return [
         "",
         "mean foreground Dice on held-out cases: "
         + ", ".join(f"{name} {value:.3f}" for name, value in dice),
         *(f"note: {remark}" for remark in summary["remarks"]),
-        f"champion:       {summary['winner']}, registered as {summary['model']}",
+        f"{role}{summary['winner']}, registered as {summary['model']}",
         "archive:        " + ", ".join(f"{n} {status}" for status, n in summary["archive"].items()),
         f"report:         {summary['report']}",
         f"numbers:        {summary['comparison']}",

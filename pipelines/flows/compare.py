@@ -44,6 +44,7 @@ def compare(request: Request) -> dict[str, Any]:
         contest, record = conclude(contestants, request, failures)
         if request.register:
             record["registered"] = register(contest, request, parent)
+            record["refused"] = contest.doubt
             steps.write_record(record, request)
         log_comparison(record, request, parent)
     return record
@@ -140,7 +141,10 @@ def log_comparison(record: dict[str, Any], request: Request, parent: ParentLog) 
 
 @task(cache_policy=NO_CACHE)
 def register(contest: Contest, request: Request, parent: ParentLog) -> str:
-    """The winner as a version; champion if there is none yet, else challenger."""
+    """The winner as a version; champion if there is none yet, else challenger.
+
+    One that has learned nothing is a version without an alias.
+    """
     assert request.register is not None
     package = package_of_winner(contest, request.out_dir)
     version = register_winner(contest, package, request.register, parent, folder=request.folder)

@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from pipelines.comparing.jobs import Request
+from pipelines.comparing.steps import refusal
 from pipelines.flows.compare import compare
 from pipelines.flows.gpu_slot import gpu_slot
 from pipelines.registry.promotion import Decision, promote
@@ -92,7 +93,8 @@ def weekly(job: WeeklyJob, notify: tuple[str, ...] = ()) -> str:
             record = compare(request.in_folder(job.folder))
             reference = str(record["registered"])
             verdict = decide(reference, job) if job.promotes else None
-        subject, body = tell_of(reference, record["failures"], verdict)
+        remarks = [*record["failures"], *([refusal(record)] if record["refused"] else [])]
+        subject, body = tell_of(reference, remarks, verdict)
         create_markdown_artifact(f"## {subject}\n\n{body}\n", key=GATE_KEY, description=subject)
         tell(notify, f"segmed: {subject}", body)
     return reference
@@ -107,12 +109,12 @@ def decide(reference: str, job: WeeklyJob) -> Decision | None:
     return promote(reference, manifest=job.manifest, folder=job.folder)
 
 
-def tell_of(reference: str, failures: list[str], verdict: Decision | None) -> tuple[str, str]:
+def tell_of(reference: str, remarks: list[str], verdict: Decision | None) -> tuple[str, str]:
     """Subject and body of the notice."""
     name = reference.removeprefix("models:/")
     if verdict is None:
         subject = f"weekly comparison: {name} is registered"
     else:
         subject = f"weekly comparison: {name} {'promoted' if verdict.promoted else 'not promoted'}"
-    lines = [*(verdict.lines() if verdict else []), *failures]
+    lines = [*(verdict.lines() if verdict else []), *remarks]
     return subject, "\n".join(f"- {line}" for line in lines) or "- no gate was needed"

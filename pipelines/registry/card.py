@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pipelines.comparing.held_out import doubt_of
 from pipelines.registry.reference import HELD_OUT
-from segmed.comparison import LEARNED_DICE
-from segmed.metrics.score import MEAN_LABEL
 from segmed.package import ModelPackage
 
 MAX_CARD_LENGTH = 5000
@@ -64,14 +63,10 @@ def card_of(package: ModelPackage, scores: Mapping[str, Any] | None = None) -> s
 
 def _nothing_learned(scores: Mapping[str, Any] | None) -> list[str]:
     """A sentence above everything else for a model that overlaps with next to nothing."""
-    dice = (scores or {}).get("structures", {}).get(MEAN_LABEL, {}).get("dice", {}).get("mean")
-    if dice is None or dice >= LEARNED_DICE:
+    doubt = doubt_of(scores)
+    if doubt is None:
         return []
-    return [
-        f"**Nothing was learned**: mean Dice {dice:.3f} on held-out cases. Train longer before "
-        "anyone uses this version.",
-        "",
-    ]
+    return [f"**Nothing was learned**: {doubt}. Train longer before anyone uses this version.", ""]
 
 
 def _form(package: ModelPackage) -> str:

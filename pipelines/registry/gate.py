@@ -17,6 +17,7 @@ import pipelines
 from segmed.errors import UsageError
 from segmed.metrics import METRICS
 from segmed.metrics.comparison import paired_values
+from segmed.metrics.learned import doubt_of_learning, mean_dice_of
 from segmed.metrics.resample import bootstrap_means
 from segmed.structures import Frozen
 
@@ -153,7 +154,7 @@ def judge(
     """
     tables = {CHAMPION: champion, CHALLENGER: challenger}
     cases = int(champion["case"].nunique())
-    lines = [_enough(cases, rules.min_cases)]
+    lines = [_enough(cases, rules.min_cases), _learned(tables)]
     lines += [_line(tables, rule) for rule in rules.rules]
     lines += [
         _count(tables, "missed", rules.max_more_missed),
@@ -165,6 +166,14 @@ def judge(
 
 def _enough(cases: int, needed: int) -> Line:
     return Line("cases", cases, cases, 0.0, None, None, f"at least {needed}", cases >= needed)
+
+
+def _learned(tables: Mapping[str, pd.DataFrame]) -> Line:
+    """The challenger has learned something, whatever the champion is worth."""
+    before, now = (mean_dice_of(tables[name]) for name in (CHAMPION, CHALLENGER))
+    doubt = doubt_of_learning(tables[CHALLENGER])
+    needed = doubt or "better than nothing and than one structure everywhere"
+    return Line("learned", before, now, now - before, None, None, needed, doubt is None)
 
 
 def _line(tables: Mapping[str, pd.DataFrame], rule: Rule) -> Line:

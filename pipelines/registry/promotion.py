@@ -21,7 +21,7 @@ from pipelines.registry.gate import (
     judge,
     read_rules,
 )
-from pipelines.registry.reference import Version, contract
+from pipelines.registry.reference import DOUBT_TAG, Version, contract
 from pipelines.registry.versions import Registry
 from pipelines.tracking.delivery import translated
 from segmed.errors import UsageError
@@ -42,6 +42,7 @@ class Decision:
         version: The version that wanted to be champion.
         champion: The version that was champion; None where there was none.
         verdict: What the gate said; None where nothing could be compared.
+        doubt: Reason why the version's scores are no sign of learning; None where they are.
         forced: The reason for promoting against the gate.
         evaluation: Hash of the evaluation set.
         decided_by: Who.
@@ -53,6 +54,7 @@ class Decision:
     version: str
     champion: str | None
     verdict: GateVerdict | None
+    doubt: str | None
     forced: str | None
     evaluation: str | None
     decided_by: str
@@ -68,6 +70,7 @@ class Decision:
             "gate_passed": self.verdict.passed if self.verdict else None,
             "cases": self.verdict.cases if self.verdict else 0,
             "evidence": self.verdict.rows() if self.verdict else [],
+            "nothing_learned": self.doubt,
             "forced": self.forced,
             "evaluation": self.evaluation,
             "decided_by": self.decided_by,
@@ -99,7 +102,11 @@ class Decision:
         against = f"version {self.champion}" if self.champion else "no champion"
         state = "promoted" if self.promoted else "refused"
         why = f", forced: {self.forced}" if self.forced else ""
-        return [*shown, f"{self.name} version {self.version} {state} (against {against}{why})"]
+        doubt = f"; nothing was learned: {self.doubt}" if self.doubt else ""
+        return [
+            *shown,
+            f"{self.name} version {self.version} {state} (against {against}{why}){doubt}",
+        ]
 
 
 def promote(
@@ -111,6 +118,8 @@ def promote(
     folder: Path = Path(),
 ) -> Decision:
     """Make a version champion if the gate lets it through, or for a stated reason.
+
+    Where there is no champion yet, any version passes that has learned something.
 
     Args:
         reference: `NAME@alias`, `NAME/3`, with or without `models:/`.
@@ -132,13 +141,15 @@ def promote(
     if champion is not None and champion.version == challenger.version:
         raise UsageError(f"version {challenger.version} of {name!r} is champion already")
     verdict, evaluation, reports = _compare(registry, champion, challenger, manifest, rules, force)
-    passed = champion is None or (verdict is not None and verdict.passed)
+    doubt = challenger.tags.get(DOUBT_TAG) if verdict is None else None
+    passed = doubt is None and (champion is None or (verdict is not None and verdict.passed))
     decision = Decision(
         promoted=passed or force is not None,
         name=name,
         version=challenger.version,
         champion=champion.version if champion else None,
         verdict=verdict,
+        doubt=doubt,
         forced=None if passed else force,
         evaluation=evaluation,
         decided_by=getpass.getuser(),

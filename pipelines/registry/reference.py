@@ -27,6 +27,9 @@ CONTRACT_TAG = "segmed.contract"
 DICE_TAG = "segmed.held_out_dice"
 """Tag of a version that holds its mean Dice on held-out cases, where the package carries it."""
 
+DOUBT_TAG = "segmed.nothing_learned"
+"""Tag of a version whose scores on held-out cases show no learning; says why."""
+
 HELD_OUT = "held_out_scores"
 """Key of a package's provenance that holds what `pipelines.comparing.held_out` gives."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.comparing.held_out import held_out_scores
+from pipelines.comparing.held_out import held_out_scores, score_tags
 from pipelines.registry.card import card_of
 from pipelines.registry.reference import Version, resolve_path
 from pipelines.registry.versions import CHALLENGER, CHAMPION, Registry
@@ -26,7 +26,8 @@ def register_winner(
         folder: Working folder, for the embedded registry.
 
     Returns:
-        The version; it is champion if the model had none, else challenger.
+        The version; it is champion if the model had none, else challenger. Where nothing was
+        learned it has no alias, and its tags say why.
     """
     registry = Registry(folder)
     package = resolve_path(package_dir).load()
@@ -36,7 +37,8 @@ def register_winner(
         package_dir,
         name,
         log.run_id(),
-        _alias_for(registry, name, package.hash),
+        None if contest.doubt else _alias_for(registry, name, package.hash),
+        tags=score_tags(scores),
         description=card_of(package, scores),
     )
 

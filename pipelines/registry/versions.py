@@ -18,7 +18,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from pipelines.comparing.held_out import dice_tag
+from pipelines.comparing.held_out import score_tags
 from pipelines.registry.cache import Known, cached_package, recall, remember
 from pipelines.registry.card import card_of
 from pipelines.registry.promotion_lock import promotion_lock
@@ -26,6 +26,7 @@ from pipelines.registry.pyfunc_form import MODEL_FOLDER, PACKAGE_INSIDE, package
 from pipelines.registry.reference import (
     CONTRACT_TAG,
     HASH_TAG,
+    HELD_OUT,
     Resolved,
     Version,
     check_name,
@@ -126,7 +127,7 @@ class Registry:
             HASH_TAG: package.hash,
             "segmed.architecture": package.architecture,
             CONTRACT_TAG: contract_text(package.plan),
-            **dice_tag(package),
+            **score_tags(package.provenance.get(HELD_OUT)),
             **tags,
         }
 

@@ -12,6 +12,7 @@ table.py       the table of scores; CSV, Parquet, JSON
 resample.py    seeded bootstrap
 summary.py     means beside their counts
 significance.py  signed-rank test, Holm's correction
+learned.py     evidence that a training learned something at all
 comparison.py  models on the same cases: differences, tests, ranks
 sentences.py   the outcome in words
 quality.py     flags without a reference

@@ -170,6 +170,7 @@ def _voxel_scores(
         voxels_prediction=counts.prediction,
         voxels_reference=counts.reference,
         voxels_common=counts.common,
+        voxels_image=pair.voxels,
         volume_prediction_ml=counts.prediction * ml,
         volume_reference_ml=counts.reference * ml,
         volume_difference_ml=(counts.prediction - counts.reference) * ml,

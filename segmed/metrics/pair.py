@@ -34,12 +34,14 @@ class CroppedPair:
         reference: Label values on the same voxels.
         spacing_mm: Voxel edge along each axis of the crop, in mm.
         diagonal_mm: Diagonal of the whole image from outer corner to outer corner, in mm.
+        voxels: Voxels of the whole image.
     """
 
     prediction: Labels
     reference: Labels
     spacing_mm: tuple[float, ...]
     diagonal_mm: float
+    voxels: int
 
 
 def prepare_pair(
@@ -77,7 +79,7 @@ def prepare_pair(
     diagonal = float(np.linalg.norm(np.multiply(second.shape, edges)))
     boxes = [box for box in map(foreground_box, (first, second)) if box is not None]
     box = join_boxes(boxes) if boxes else tuple(slice(0, 0) for _ in edges)
-    return CroppedPair(_compact(first[box]), _compact(second[box]), edges, diagonal)
+    return CroppedPair(_compact(first[box]), _compact(second[box]), edges, diagonal, second.size)
 
 
 def foreground_box(array: Labels) -> Box | None:

@@ -77,6 +77,7 @@ class CaseScore:
         voxels_prediction: Voxels in the prediction.
         voxels_reference: Voxels in the reference.
         voxels_common: Voxels in both.
+        voxels_image: Voxels of the whole image.
         volume_prediction_ml: Volume of the prediction, in ml (2D: as if 1 mm thick).
         volume_reference_ml: Volume of the reference, in ml.
         volume_difference_ml: Predicted minus reference volume, in ml.
@@ -109,6 +110,7 @@ class CaseScore:
     voxels_prediction: int
     voxels_reference: int
     voxels_common: int
+    voxels_image: int
     volume_prediction_ml: float
     volume_reference_ml: float
     volume_difference_ml: float

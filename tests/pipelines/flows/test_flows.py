@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 from prefect.testing.utilities import prefect_test_harness
 from tiny_data import tiny_plan, write_set
+from typer.testing import CliRunner
 
 sys.path.append(str(Path(__file__).parents[2] / "integration"))
 
 from listener import WebHook, listening
 
+from pipelines.cli.app import app
 from pipelines.comparing.jobs import Request, labels_of, settle_plan
 from pipelines.flows.compare import compare
 from pipelines.flows.preprocess import preprocess
@@ -208,7 +210,7 @@ def temporary_server() -> Iterator[None]:
 def test_comparison_leaves_report_runs_and_champion(
     temporary_server: None, working_folder: Path
 ) -> None:
-    manifest = write_set(working_folder / "set")
+    manifest = write_set(working_folder / "set", steps=30)
     record = run_flow(compare, request_for(manifest, working_folder))
     assert set(record["architectures"]) == {"unet", "unetpp"}
     assert record["failures"] == []
@@ -219,6 +221,25 @@ def test_comparison_leaves_report_runs_and_champion(
     again = run_flow(compare, request_for(manifest, working_folder))
     assert again["registered"] == record["registered"]
     assert again["architectures"] == record["architectures"]
+
+
+@pytest.mark.slow
+def test_comparison_that_learned_nothing_leaves_a_version_without_an_alias(
+    temporary_server: None, working_folder: Path
+) -> None:
+    manifest = write_set(working_folder / "set", steps=1)
+    words = ["compare", manifest, "--plan", manifest.parent / "plan.yaml", "--models", "unet"]
+    words += ["--folds", "0", "--epochs", "1", "--register", "cubes", "-o", "out"]
+    done = CliRunner().invoke(app, [*map(str, words)])
+    assert done.exit_code == 1, done.output
+    (line,) = (line for line in done.output.splitlines() if line.startswith("registered: "))
+    assert line.startswith(
+        "registered: models:/cubes/1, refused as champion and challenger: nothing"
+    )
+    assert [entry.aliases for entry in Registry(working_folder).versions("cubes")] == [()]
+    record = json.loads((working_folder / "out/comparison.json").read_text())
+    assert record["registered"] == "models:/cubes/1"
+    assert "below 0.1" in record["refused"]
 
 
 @pytest.mark.slow
@@ -256,7 +277,7 @@ def test_preprocessing_fills_the_cache(temporary_server: None, tmp_path: Path) -
 def test_weekly_winner_meets_the_champion_at_the_gate(
     temporary_server: None, working_folder: Path
 ) -> None:
-    manifest = write_set(working_folder / "set", test=6)
+    manifest = write_set(working_folder / "set", test=6, steps=30)
     job = WeeklyJob(manifest, "cubes", working_folder / "weekly", 0.01, working_folder, "unet", "0")
     with listening(WebHook()) as hook:
         first = weekly(job, (hook.url,))
