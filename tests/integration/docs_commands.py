@@ -134,7 +134,7 @@ CHANGES = (
     Change(r"--epochs 200", "one epoch instead of 200", by="--epochs 1"),
     Change(
         r"--budget 8h --size full",
-        "a full network is for a GPU; --size goes without a plan, so its epoch is not shortened",
+        "a full network is for a GPU; --size goes without a plan: its epoch is not shortened",
         by="--models fcn8s --folds 0 --epochs 1 --size small",
     ),
     Change(r"--models all", "two of the architectures", by="--models fcn8s,unet"),
@@ -147,8 +147,8 @@ CHANGES = (
     Change(r"cuda(:\d)?\b", "no GPU", by="cpu"),
     Change(
         r"(?s)(segmed compare .*--register (\S+).*)",
-        "networks of two steps may have learned nothing, and are made champion by force then",
-        by=r"\1 || segmed model promote \2/1 --force 'networks of two steps'",
+        "networks of two steps may have learned nothing: made champion by force",
+        by=r"\1 || segmed model promote \2/1 --force test",
     ),
     Change(
         r"import (\S+) (.*)--sha256 (4f1c\.\.\.|DIGEST)",
@@ -176,9 +176,7 @@ CHANGES = (
         "an Orthanc on this machine, without TLS",
         by="http://127.0.0.1:{web}",
     ),
-    Change(
-        r"PACS@10\.0\.0\.5:104", "the same Orthanc, by DIMSE", by="SEGMEDPACS@127.0.0.1:{dicom}"
-    ),
+    Change(r"PACS@10\.0\.0\.5:104", "Orthanc by DIMSE", by="SEGMEDPACS@127.0.0.1:{dicom}"),
     Change(r"(?<=PASSWORD=)\.\.\.", "the Orthanc's password", by="tried"),
     Change(
         r"(promote mymodel@challenger --manifest set.json)",
