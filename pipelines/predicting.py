@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,13 +20,11 @@ from segmed.inference import (
     foresee_files,
     predict_files,
 )
-from segmed.inference.inputs import Read, expected_by, find_all
+from segmed.inference.inputs import expected_by, find_all
 from segmed.inference.vocabulary import ENGINES, FORMATS
-from segmed.io import read_image
 from segmed.io.channel_files import CaseFiles
 from segmed.io.output_names import check_names
 from segmed.io.output_names import shown as printable
-from segmed.io.sandboxed import read_image_sandboxed
 from segmed.package import ModelPackage
 from segmed.package.series_rules import read_rules
 
@@ -76,11 +73,6 @@ class PredictJob:
         """The folders among the inputs, whose trees the results mirror."""
         return [path for path in self.inputs if path.is_dir()]
 
-    def reader(self, num_channels: int) -> Read:
-        """The reader of one file or series for a model of so many channels."""
-        read = read_image if self.trust else read_image_sandboxed
-        return partial(read, num_channels=num_channels)
-
     def search(self, package: ModelPackage) -> tuple[list[CaseFiles], list[dict[str, str]]]:
         """Go through the inputs, folders searched, for the model of a package.
 
@@ -126,7 +118,7 @@ def foresee(job: PredictJob, shown: Shown[Forecast]) -> dict[str, Any]:
         predictor,
         images,
         job.format,  # type: ignore[arg-type]  # checked by foresee_files
-        read=job.reader(predictor.plan.in_channels),
+        trusted=job.trust,
     )
     found = [_plain(asdict(forecast)) for forecast in shown(forecasts, len(images))]
     circumstances = _circumstances(resolved, predictor)
@@ -152,7 +144,7 @@ def predict(job: PredictJob, shown: Shown[Outcome]) -> dict[str, Any]:
         images,
         job.out_dir,
         format=job.format,  # type: ignore[arg-type]  # checked by predict_files
-        read=job.reader(predictor.plan.in_channels),
+        trusted=job.trust,
         roots=job.roots,
         names=job.names,  # type: ignore[arg-type]  # checked by check_job
     )

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from segmed.inference.files import bad_outcome, read_input
-from segmed.inference.inputs import Input, Read, checked_inputs, expected_by
+from segmed.inference.files import bad_outcome
+from segmed.inference.inputs import Input, checked_inputs, expected_by
 from segmed.inference.predictor import Predictor
+from segmed.inference.reading import read_case
 from segmed.inference.vocabulary import OutputFormat
 from segmed.inference.writing import require_writable
-from segmed.io import grid_of, read_image, source_of
+from segmed.io import grid_of, source_of
 from segmed.io.channel_files import CaseFiles
 from segmed.io.read import notes_of
 from segmed.preprocessing.prepare import require_channels
@@ -51,7 +51,7 @@ def foresee_files(
     inputs: Sequence[Input],
     format: OutputFormat = "nifti",
     *,
-    read: Read | None = None,
+    trusted: bool = False,
 ) -> Iterator[Forecast]:
     """What `predict_files` would do with the same arguments; nothing is written.
 
@@ -63,14 +63,15 @@ def foresee_files(
         UsageError: The format is unknown, or there is no input.
     """
     items = checked_inputs(inputs, format, expected_by(predictor.packages[0]))
-    reader = read or partial(read_image, num_channels=predictor.plan.in_channels)
-    return (_forecast(predictor, item, format, reader) for item in items)
+    return (_forecast(predictor, item, format, trusted=trusted) for item in items)
 
 
-def _forecast(predictor: Predictor, item: CaseFiles, format: OutputFormat, read: Read) -> Forecast:
+def _forecast(
+    predictor: Predictor, item: CaseFiles, format: OutputFormat, *, trusted: bool
+) -> Forecast:
     path = item.files[0]
     try:
-        image = read_input(item, read)
+        image = read_case(item, num_channels=predictor.plan.in_channels, trusted=trusted)
         predictor.require_fitting(image)
         require_channels(image, predictor.plan)
         require_writable(format, image)

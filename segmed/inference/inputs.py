@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,6 @@ from segmed.io.dicom.audit import SeriesAudit
 from segmed.io.dicom.scan import group_files
 from segmed.io.image_names import SUFFIXES, has_image_suffix, stem_of
 from segmed.io.stack import stack_files
-from segmed.metatensor import MetaTensor
 from segmed.package.series_rules import Rules, rules_in
 
 if TYPE_CHECKING:
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
 
 IMAGE_SUFFIXES = SUFFIXES
 """Suffixes by which images are found in a folder; single files are known by their content."""
-
-Read = Callable[[Path | SeriesAudit], MetaTensor]
-"""Reads one file or folder, or one DICOM series that has been scanned."""
 
 Input = Path | Sequence[Path] | CaseFiles
 """One image: a file, a folder with one DICOM series, one of these for each channel, or the files of

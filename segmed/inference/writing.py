@@ -11,6 +11,7 @@ from segmed.inference.vocabulary import FORMATS, OutputFormat
 from segmed.io import source_of, write_label, write_probabilities
 from segmed.metatensor import MetaTensor
 from segmed.package import ModelPackage
+from segmed.structures import LabelClass
 
 
 def suffix_for(output_format: OutputFormat, like: MetaTensor) -> str:
@@ -41,13 +42,21 @@ def require_writable(output_format: OutputFormat, like: MetaTensor) -> None:
         )
 
 
+def identity_of(packages: Sequence[ModelPackage]) -> tuple[str, str]:
+    """Name and version of a model, or of an ensemble, as DICOM objects state them."""
+    name = "+".join(sorted({package.architecture for package in packages}))
+    return name, "+".join(package.hash[: 64 // len(packages)] for package in packages)
+
+
 def write_result(
     path: Path,
     result: Segmentation,
     output_format: OutputFormat,
     *,
     like: MetaTensor,
-    packages: Sequence[ModelPackage],
+    labels: Sequence[LabelClass],
+    model_name: str = "",
+    model_version: str = "",
 ) -> Path:
     """Write one result, whole or not at all.
 
@@ -56,24 +65,28 @@ def write_result(
         result: The segmentation; with probabilities where these are to be written.
         output_format: One of `FORMATS`.
         like: The image, or its shape, affine and source.
-        packages: What made it; its names and hashes go into DICOM objects.
+        labels: The structures.
+        model_name: Name of the model, for DICOM objects.
+        model_version: Hash of the package, for DICOM objects and their identifiers.
 
     Raises:
         ImageError: `no_dicom_source`: a DICOM object is asked for and the image is no DICOM series.
     """
-    labels = packages[0].plan.labels
     if output_format == "nifti":
         return write_label(path, result.label, like=like, labels=labels)
     if output_format == "probabilities":
         assert result.probs is not None
         return write_probabilities(path, result.probs, like=like)
     require_writable(output_format, like)
-    name = "+".join(sorted({package.architecture for package in packages}))
-    version = "+".join(package.hash[: 64 // len(packages)] for package in packages)
     if output_format == "dicom-seg":
         from segmed.io.dicom.seg import write_dicom_seg as write  # noqa: PLC0415 - highdicom
     else:
         from segmed.io.dicom.rtstruct import write_rtstruct as write  # noqa: PLC0415 - DICOM only
     return write(
-        path, result.label, like=like, labels=labels, model_name=name, model_version=version
+        path,
+        result.label,
+        like=like,
+        labels=labels,
+        model_name=model_name,
+        model_version=model_version,
     )

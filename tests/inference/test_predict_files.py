@@ -14,7 +14,7 @@ from PIL import Image
 from segmed.errors import UsageError
 from segmed.geometry import same_grid
 from segmed.inference import Predictor, find_inputs, predict_files
-from segmed.inference.files import _without_voxels
+from segmed.inference.pipeline import without_voxels
 from segmed.io import grid_of, read_image, read_label
 from segmed.io.dicom.seg import read_dicom_seg
 
@@ -164,7 +164,7 @@ def test_unknown_format_and_no_input_are_refused(tmp_path: Path, predictor: Pred
 
 def test_hollow_image_keeps_nothing_but_geometry(tmp_path: Path) -> None:
     image = read_image(write_volume(tmp_path / "case.nii.gz"))
-    hollow = _without_voxels(image)
+    hollow = without_voxels(image)
     assert same_grid(grid_of(hollow), grid_of(image))
     assert hollow.meta["source"] == image.meta["source"]
     assert hollow.untyped_storage().nbytes() <= 8
