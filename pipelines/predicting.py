@@ -13,6 +13,7 @@ from pipelines.registry.cache import converted_folder
 from pipelines.registry.loading import load_models
 from pipelines.registry.reference import Resolved
 from segmed.errors import UsageError, unknown_name
+from segmed.formats import OUTPUT_SUFFIXES
 from segmed.inference import (
     Forecast,
     Outcome,
@@ -21,7 +22,7 @@ from segmed.inference import (
     predict_files,
 )
 from segmed.inference.inputs import expected_by, find_all
-from segmed.inference.vocabulary import ENGINES, FORMATS
+from segmed.inference.vocabulary import ENGINES
 from segmed.io.channel_files import CaseFiles
 from segmed.io.output_names import check_names
 from segmed.io.output_names import shown as printable
@@ -42,7 +43,7 @@ class PredictJob:
         inputs: Files, series folders, and folders of these.
         models: Model references; several are averaged.
         out_dir: Folder of the segmentations.
-        format: One of `segmed.inference.vocabulary.FORMATS`.
+        format: One of `segmed.formats.OUTPUT_SUFFIXES`.
         engine: One of `segmed.inference.vocabulary.ENGINES`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         tta: Average over mirror images.
@@ -93,8 +94,8 @@ def check_job(job: PredictJob) -> None:
     Raises:
         UsageError: The format or the engine is unknown, or the memory is not positive.
     """
-    if job.format not in FORMATS:
-        raise unknown_name("output format", job.format, FORMATS)
+    if job.format not in OUTPUT_SUFFIXES:
+        raise unknown_name("output format", job.format, OUTPUT_SUFFIXES)
     if job.engine not in ENGINES:
         raise unknown_name("engine", job.engine, ENGINES)
     check_names(job.names)

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from segmed.errors import UsageError
+from segmed.formats import stem_of
 from segmed.io.channel_files import NUMBERED
-from segmed.io.image_names import stem_of
 from segmed.io.results import ARCHIVE_OUTPUTS, INDEX
 
 MORE_FILES = re.compile(r" and \d+ more$")

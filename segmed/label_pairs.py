@@ -8,6 +8,7 @@ from pathlib import Path
 
 from segmed.archive_pairs import archive_files, archive_of
 from segmed.errors import UsageError
+from segmed.formats import LABEL_SUFFIXES, suffix_of
 from segmed.geometry import require_same_grid, same_grid
 from segmed.io import grid_of, read_label, source_of
 from segmed.io.dicom.header import looks_like_dicom
@@ -18,10 +19,6 @@ from segmed.manifest.reference import as_meant, stored_structures
 from segmed.manifest.schema import Manifest
 from segmed.metatensor import MetaTensor
 from segmed.structures import LabelClass
-
-LABEL_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".tif", ".tiff",
-                  ".dcm")  # fmt: skip
-"""Files that are taken for label maps, the longest suffix first."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +100,9 @@ def _label_maps(folder: Path, paths: Iterable[Path]) -> dict[str, Path]:
     files = {}
     for path in paths:
         inside = path.relative_to(folder)
-        suffix = next((end for end in LABEL_SUFFIXES if path.name.endswith(end)), None)
+        suffix = suffix_of(path, LABEL_SUFFIXES)
         is_hidden = any(part.startswith(".") for part in inside.parts)
-        if suffix is not None and not is_hidden and path.is_file():
+        if suffix and not is_hidden and path.is_file():
             case = "/".join(map(writable, inside.parts)).removesuffix(suffix)
             files[case] = path
     return files

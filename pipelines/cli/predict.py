@@ -22,7 +22,8 @@ from pipelines.cli.console import (
     emit,
     tracked,
 )
-from segmed.inference.vocabulary import ENGINES, FORMATS
+from segmed.formats import OUTPUT_SUFFIXES
+from segmed.inference.vocabulary import ENGINES
 
 T = TypeVar("T")
 
@@ -108,7 +109,7 @@ def predict(
     """
     require_models(model)
     require_any(inputs, "images, DICOM series folders, or folders of these")
-    require_known("output format", output_format, tuple(FORMATS))
+    require_known("output format", output_format, tuple(OUTPUT_SUFFIXES))
     require_known("engine", engine, ENGINES)
     require_device(device)
     require_out(out)

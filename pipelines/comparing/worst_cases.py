@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from segmed.errors import UsageError
+from segmed.formats import suffix_of
 from segmed.geometry import require_same_grid
-from segmed.inference.inputs import IMAGE_SUFFIXES
 from segmed.io import grid_of, read_image, read_label
 from segmed.label_pairs import label_files, prediction_files
 from segmed.manifest import LabelClass, Manifest, read_reference
@@ -38,9 +38,7 @@ def images_of(folder: Path, cases: list[str]) -> dict[str, Path]:
         raise UsageError(f"{folder} is no folder of images")
     by_name: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        suffix = max(
-            (end for end in IMAGE_SUFFIXES if path.name.lower().endswith(end)), key=len, default=""
-        )
+        suffix = suffix_of(path)
         if path.is_dir() or suffix:
             by_name.setdefault(path.name[: len(path.name) - len(suffix)], path)
     found = {case: by_name.get(case, by_name.get(case + CHANNEL_ENDING)) for case in cases}

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from segmed.archive.ledger import Entry, Ledger
-from segmed.archive.sniff import FLAT_FORMS
 from segmed.archive.study import Study
 from segmed.archive.writing import suffix_of
+from segmed.formats import RASTER_FORMATS, RASTER_OUTPUT_SUFFIX
 from segmed.io.output_names import NameKind, is_same_file, with_suffix
 
 OUTPUTS = "segmentations"
@@ -40,7 +40,7 @@ class OutputNames:
     Attributes:
         ledger: The ledger.
         out_dir: Folder that names are relative to.
-        format: Format of the outputs, see `segmed.archive.writing.SUFFIXES`.
+        format: Format of the outputs, one of `segmed.formats.ARCHIVE_OUTPUTS`.
         package: Hash of the model package.
         names: Kind of names; None: of image files `source`, of DICOM series `hash`.
     """
@@ -89,8 +89,8 @@ class OutputNames:
         yield hash_name(study.name, self.package, suffix)
 
     def _suffix(self, study: Study) -> str:
-        is_flat = self.format == "nifti" and study.form in FLAT_FORMS
-        return ".png" if is_flat else suffix_of(self.format)
+        is_flat = self.format == "nifti" and study.form in RASTER_FORMATS
+        return RASTER_OUTPUT_SUFFIX if is_flat else suffix_of(self.format)
 
     def _is_free(self, output: str, study: Study, key: str) -> bool:
         path = self.out_dir / output

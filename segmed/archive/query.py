@@ -8,14 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from segmed.errors import UsageError
-
-NOT_IMAGES = frozenset({
-    "SEG", "SR", "PR", "KO", "DOC", "REG", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTIMAGE", "ECG", "AU",
-})  # fmt: skip
-"""Modalities that are never segmented, above all our own results."""
-
-SEGMENTATIONS = frozenset({"SEG", "RTSTRUCT"})
-"""Modalities that say that somebody, or some model, has segmented a study."""
+from segmed.formats import NEVER_IMAGES, SEGMENTATION_MODALITIES
 
 
 class Described(Protocol):
@@ -79,12 +72,12 @@ class SeriesQuery:
 
         This is decided here rather than by a server, since servers differ in what they match.
         """
-        if self.not_segmented and any(item.modality in SEGMENTATIONS for item in study):
+        if self.not_segmented and any(item.modality in SEGMENTATION_MODALITIES for item in study):
             return []
         return [item for item in study if self._wants(item)]
 
     def _wants(self, series: Described) -> bool:
-        if series.modality in NOT_IMAGES:
+        if series.modality in NEVER_IMAGES:
             return False
         if self.modalities and series.modality not in self.modalities:
             return False

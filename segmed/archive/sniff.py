@@ -8,6 +8,7 @@ from typing import Literal
 
 from PIL import Image
 
+from segmed.formats import DICOM_SUFFIXES, RASTER_SUFFIXES, VOLUME_SUFFIXES, format_named
 from segmed.io.dicom.header import looks_like_dicom
 from segmed.io.metaimage import is_metaimage
 from segmed.io.nifti import is_nifti
@@ -15,12 +16,6 @@ from segmed.io.raster import raster_format
 
 Kind = Literal["volume", "raster", "dicom", "other"]
 
-VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
-RASTER_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
-FLAT_FORMS = frozenset({"png", "tiff", "jpeg"})
-"""Forms of raster images of one plane, whose label maps are rasters, too."""
-
-DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 HEAD_BYTES = 540
 GZIP_MAGIC = b"\x1f\x8b"
 
@@ -61,16 +56,10 @@ def _unzipped_head(path: Path) -> bytes:
 
 def form_of_image(path: Path) -> str:
     """Name of an image file's form, for tables; `tiff stack` if it has several pages."""
-    name = path.name.lower()
-    if name.endswith((".nrrd", ".nhdr")):
-        return "nrrd"
-    if name.endswith((".mha", ".mhd")):
-        return "metaimage"
-    if name.endswith((".jpg", ".jpeg")):
-        return "jpeg"
-    if name.endswith((".tif", ".tiff")):
-        return "tiff stack" if has_pages(path) else "tiff"
-    return "png" if name.endswith(".png") else "nifti"
+    row = format_named(path)
+    if row is None or row.kind == "dicom":
+        return "nifti"
+    return "tiff stack" if row.name == "tiff" and has_pages(path) else row.name
 
 
 def has_pages(path: Path) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from segmed.archive.scratch import is_alive
 from segmed.errors import ImageError, unknown_name
+from segmed.formats import ARCHIVE_OUTPUTS, OUTPUT_SUFFIXES
 from segmed.io import write_label
 from segmed.io.atomic import flush
 from segmed.io.digest import sha256_of_file
@@ -17,11 +18,6 @@ from segmed.metatensor import MetaTensor
 from segmed.metrics.quality import ShapeRange
 from segmed.structures import LabelClass
 
-SUFFIXES: dict[str, str] = {
-    "nifti": ".nii.gz",
-    "dicom-seg": ".seg.dcm",
-    "rtstruct": ".rtstruct.dcm",
-}
 STAGING = ".staging"
 
 
@@ -106,9 +102,9 @@ def suffix_of(format_name: str) -> str:
     Raises:
         UsageError: The format is unknown; the known ones are listed.
     """
-    if format_name not in SUFFIXES:
-        raise unknown_name("output format", format_name, SUFFIXES)
-    return SUFFIXES[format_name]
+    if format_name not in ARCHIVE_OUTPUTS:
+        raise unknown_name("output format", format_name, ARCHIVE_OUTPUTS)
+    return OUTPUT_SUFFIXES[format_name]
 
 
 def sweep(outputs: Path) -> int:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from segmed.formats import OutputFormat
 from segmed.inference.files import bad_outcome
 from segmed.inference.inputs import Input, checked_inputs, expected_by
 from segmed.inference.predictor import Predictor
 from segmed.inference.reading import read_case
-from segmed.inference.vocabulary import OutputFormat
 from segmed.inference.writing import require_writable
 from segmed.io import grid_of, source_of
 from segmed.io.channel_files import CaseFiles

@@ -10,22 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segmed.errors import UsageError, unknown_name
+from segmed.formats import OUTPUT_SUFFIXES, has_image_suffix, stem_of
 from segmed.inference.manifest_input import cases_of_manifest, is_manifest
 from segmed.inference.search import FoundPaths, search
 from segmed.inference.selection import choose_series, mask_fault
-from segmed.inference.vocabulary import FORMATS
 from segmed.io.channel_files import CaseFiles, group_channels
 from segmed.io.dicom.audit import SeriesAudit
 from segmed.io.dicom.scan import group_files
-from segmed.io.image_names import SUFFIXES, has_image_suffix, stem_of
 from segmed.io.stack import stack_files
 from segmed.package.series_rules import Rules, rules_in
 
 if TYPE_CHECKING:
     from segmed.package import ModelPackage
-
-IMAGE_SUFFIXES = SUFFIXES
-"""Suffixes by which images are found in a folder; single files are known by their content."""
 
 Input = Path | Sequence[Path] | CaseFiles
 """One image: a file, a folder with one DICOM series, one of these for each channel, or the files of
@@ -75,8 +71,8 @@ def checked_inputs(
     Raises:
         UsageError: The format is unknown, or there is no input.
     """
-    if format not in FORMATS:
-        raise unknown_name("output format", format, FORMATS)
+    if format not in OUTPUT_SUFFIXES:
+        raise unknown_name("output format", format, OUTPUT_SUFFIXES)
     wanted = expected or Expected()
     cases = [case for batch in _batches(inputs) for case in _cases_of(batch, wanted)]
     if not cases:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segmed.errors import UsageError
-from segmed.inference.vocabulary import OutputFormat
+from segmed.formats import OutputFormat
 from segmed.inference.writing import suffix_for
 from segmed.io import source_of
 from segmed.io.channel_files import CaseFiles

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from segmed.formats import has_image_suffix
 from segmed.io.dicom.header import looks_like_dicom
-from segmed.io.image_names import has_image_suffix
 from segmed.io.results import DICOM_RESULTS, RUN_RECORD, is_archive_outputs, results_among
 
 ARCHIVE_RESULTS = "the results of an archive run"

@@ -6,8 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segmed.errors import ImageError
+from segmed.formats import (
+    DICOM_OUTPUTS,
+    OUTPUT_SUFFIXES,
+    RASTER_FORMATS,
+    RASTER_OUTPUT_SUFFIX,
+    OutputFormat,
+)
 from segmed.inference.predictor import Segmentation
-from segmed.inference.vocabulary import FORMATS, OutputFormat
 from segmed.io import source_of, write_label, write_probabilities
 from segmed.metatensor import MetaTensor
 from segmed.package import ModelPackage
@@ -17,24 +23,24 @@ from segmed.structures import LabelClass
 def suffix_for(output_format: OutputFormat, like: MetaTensor) -> str:
     """Suffix of a result; a label map of a 2D raster image is a PNG."""
     source = source_of(like)
-    is_raster = source is not None and source.format in ("png", "tiff", "jpeg")
+    is_raster = source is not None and source.format in RASTER_FORMATS
     if output_format == "nifti" and is_raster and like.ndim == 3:
-        return ".png"
-    return FORMATS[output_format]
+        return RASTER_OUTPUT_SUFFIX
+    return OUTPUT_SUFFIXES[output_format]
 
 
 def require_writable(output_format: OutputFormat, like: MetaTensor) -> None:
     """Refuse a format that the source of an image does not allow.
 
     Args:
-        output_format: One of `FORMATS`.
+        output_format: An output format.
         like: The image, or its shape, affine and source.
 
     Raises:
         ImageError: `no_dicom_source`: a DICOM object is asked for and the image is no DICOM series.
     """
     source = source_of(like)
-    if output_format in ("dicom-seg", "rtstruct") and (source is None or source.format != "dicom"):
+    if output_format in DICOM_OUTPUTS and (source is None or source.format != "dicom"):
         raise ImageError(
             f"{output_format} needs a DICOM series as input, got "
             f"{'an image made in memory' if source is None else source.format}; choose nifti",
@@ -63,7 +69,7 @@ def write_result(
     Args:
         path: Where to.
         result: The segmentation; with probabilities where these are to be written.
-        output_format: One of `FORMATS`.
+        output_format: An output format.
         like: The image, or its shape, affine and source.
         labels: The structures.
         model_name: Name of the model, for DICOM objects.

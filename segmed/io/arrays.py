@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segmed.errors import ImageError
+from segmed.formats import KNOWN_FORMATS, is_named
 from segmed.geometry import Grid
 from segmed.io.bytestream import is_zipped, truncated, unzipped
 from segmed.io.dicom.header import looks_like_dicom
@@ -129,7 +130,7 @@ def is_half_pair(path: Path) -> bool:
 
 def unknown_format(path: Path, start: bytes) -> ImageError:
     """The error for content that is no known image."""
-    if path.name.endswith((".nii", ".nii.gz")) and len(start) < 348:
+    if is_named(path, "nifti") and len(start) < 348:
         return truncated(path, f"the file ends inside its header ({len(start)} of 348 bytes)")
     if foreign := foreign_format(path.name, start):
         return ImageError(
@@ -138,8 +139,7 @@ def unknown_format(path: Path, start: bytes) -> ImageError:
             paths=[path],
         )
     return ImageError(
-        f"{path.name}: no known image format; known are NIfTI, NRRD, MetaImage, DICOM, PNG, TIFF "
-        "and JPEG",
+        f"{path.name}: no known image format; known are {KNOWN_FORMATS}",
         reason="unknown_format",
         paths=[path],
     )

@@ -21,9 +21,9 @@ from pathlib import Path
 from PIL import Image
 
 from segmed.errors import ImageError
+from segmed.formats import stem_of
 from segmed.io.bytestream import unzipped
 from segmed.io.dicom.audit import SeriesAudit
-from segmed.io.image_names import stem_of
 from segmed.io.nifti import is_nifti, parse_header
 from segmed.io.raster import raster_format
 

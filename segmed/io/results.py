@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from segmed.errors import ImageError
+from segmed.formats import DICOM_OUTPUTS, OUTPUT_SUFFIXES
 from segmed.io.bytestream import unzipped
 
 ResultMark = Literal["segmed label map", "segmed probabilities"]
@@ -33,7 +34,7 @@ LEDGER, ARCHIVE_OUTPUTS = "ledger.sqlite", "segmentations"
 INDEX = "index.csv"
 """Index of the outputs of an archive, beside its ledger."""
 
-DICOM_RESULTS = (".seg.dcm", ".rtstruct.dcm")
+DICOM_RESULTS = tuple(OUTPUT_SUFFIXES[name] for name in DICOM_OUTPUTS)
 """Endings that segmed gives to DICOM results."""
 
 HEAD_BYTES = 4096

@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from segmed.formats import RASTER_FORMATS
 from segmed.geometry import Affine
-
-RASTER_FORMATS = ("png", "tiff", "jpeg", "stack")
-"""Formats that state neither spacing nor sides."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Source:
     @property
     def states_spacing(self) -> bool:
         """False for raster images: their distances are in pixels."""
-        return self.format not in RASTER_FORMATS
+        return self.format not in (*RASTER_FORMATS, "stack")
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain JSON values."""

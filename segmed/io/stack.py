@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from segmed.errors import ImageError
+from segmed.formats import RASTER_SUFFIXES
 from segmed.io.limits import ReadLimits, check_size
 from segmed.io.raster import raster_format, read_raster
 from segmed.io.source import Loaded, Source
 
-RASTER_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 FEWEST_SLICES = 2
 SPACING_NOTE = "a folder of slices states no spacing: voxels of 1 mm are assumed"
 

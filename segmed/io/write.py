@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from segmed.errors import GeometryError, UsageError
+from segmed.formats import WRITTEN_SUFFIXES, written_as
 from segmed.io.label import smallest_type
 from segmed.io.metaimage import write_metaimage
 from segmed.io.nifti_write import write_nifti
@@ -22,8 +23,6 @@ from segmed.metatensor import MetaTensor
 
 if TYPE_CHECKING:
     from segmed.structures import LabelClass
-
-SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".png")
 
 
 def write_label(
@@ -71,7 +70,8 @@ def write_probabilities(path: Path | str, probs: torch.Tensor, *, like: MetaTens
         UsageError: The suffix is unknown.
     """
     path = Path(path)
-    if not path.name.endswith((".nii", ".nii.gz")):
+    row = written_as(path)
+    if row is None or row.name != "nifti":
         raise UsageError(f"probabilities are written as .nii or .nii.gz, got {path.name}")
     array = torch.as_tensor(probs).detach().cpu().numpy().astype(np.float32)
     grid = grid_of(like)
@@ -100,16 +100,17 @@ def _write(
     path: Path, array: npt.NDArray[Any], like: MetaTensor, labels: Sequence[LabelClass]
 ) -> Path:
     grid, source = grid_of(like), source_of(like)
-    if path.name.endswith((".nii", ".nii.gz")):
+    row = written_as(path)
+    if row is None:
+        raise UsageError(f"{path.name}: unknown format; known are {', '.join(WRITTEN_SUFFIXES)}")
+    if row.name == "nifti":
         return write_nifti(path, array, affine_ras=grid.affine_ras, source=source, mark=LABEL_MARK)
-    if path.suffix in {".nrrd", ".mha"} and array.ndim != 3:
-        raise UsageError(f"{path.name}: 2D labels are written as .png or .nii.gz")
-    if path.suffix == ".nrrd":
-        return write_nrrd(path, array, affine_ras=grid.affine_ras, labels=labels)
-    if path.suffix == ".mha":
-        return write_metaimage(path, array, affine_ras=grid.affine_ras)
-    if path.suffix == ".png":
+    if row.kind == "raster":
         if array.ndim != 2:
             raise UsageError(f"{path.name}: a volume does not fit a PNG; use .nii.gz")
         return write_png(path, array)
-    raise UsageError(f"{path.name}: unknown format; known are {', '.join(SUFFIXES)}")
+    if array.ndim != 3:
+        raise UsageError(f"{path.name}: 2D labels are written as .png or .nii.gz")
+    if row.name == "nrrd":
+        return write_nrrd(path, array, affine_ras=grid.affine_ras, labels=labels)
+    return write_metaimage(path, array, affine_ras=grid.affine_ras)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
+from segmed.formats import stem_of
 from segmed.io.channel_files import NUMBERED
-from segmed.io.image_names import stem_of
 from segmed.manifest.draft import case_id
 
 SEPARATORS = "_-. "

@@ -11,16 +11,14 @@ import numpy.typing as npt
 import torch
 
 from segmed.errors import ImageError, ManifestError
+from segmed.formats import VOLUME_SUFFIXES, stem_of
 from segmed.geometry import Grid, same_grid
-from segmed.io.image_names import has_image_suffix, stem_of
 from segmed.io.read import grid_of
 from segmed.io.sandboxed import read_label_sandboxed
 from segmed.manifest.content import is_hidden
 from segmed.manifest.made_labels import LabelMaker
 from segmed.metatensor import MetaTensor
 from segmed.naming import has_mask_words
-
-VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 
 def volumes_below(folder: Path) -> list[Path]:
@@ -29,9 +27,7 @@ def volumes_below(folder: Path) -> list[Path]:
         Path(parent, name)
         for parent, _, names in os.walk(folder)
         for name in names
-        if name.lower().endswith(VOLUME_SUFFIXES)
-        and has_image_suffix(Path(name))
-        and not is_hidden(Path(name))
+        if name.lower().endswith(VOLUME_SUFFIXES) and not is_hidden(Path(name))
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from segmed.errors import ManifestError
-from segmed.io.image_names import has_image_suffix, stem_of
+from segmed.formats import has_image_suffix, stem_of
 from segmed.io.stack import is_stack
 from segmed.manifest.content import is_hidden
 from segmed.manifest.schema import Case, StoredLabel

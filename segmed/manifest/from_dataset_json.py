@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segmed.errors import ManifestError
+from segmed.formats import stem_of
 from segmed.io.channel_files import channels_in, group_channels
-from segmed.io.image_names import stem_of
 from segmed.manifest.case_names import named_rows
 from segmed.manifest.dataset_json import CaseEntry, Description, load_description
 from segmed.manifest.draft import (

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segmed.errors import ManifestError
+from segmed.formats import SEGMENTATION_MODALITIES, VOLUME_SUFFIXES
 from segmed.geometry import Grid
 from segmed.io.dicom.uid import short_hash
 from segmed.manifest.content import is_hidden
 from segmed.manifest.dicom_labels import (
-    VOLUME_SUFFIXES,
     region_labels,
     volume_label,
     volumes_below,
@@ -218,7 +218,7 @@ def _study(
     regions: list[Path] = []
     left_out = []
     for audit in audits:
-        if audit.modality in {"SEG", "RTSTRUCT"}:
+        if audit.modality in SEGMENTATION_MODALITIES:
             (masks if audit.modality == "SEG" else regions).extend(audit.files)
         elif not audit.usable:
             left_out.append(f"{audit.name} of study {name} left out: {audit.reason}")

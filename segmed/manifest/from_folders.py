@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segmed.errors import ImageError, ManifestError
-from segmed.io.image_names import stem_of
+from segmed.formats import IMAGE_SUFFIXES, stem_of
 from segmed.io.sandboxed import read_image_sandboxed
 from segmed.manifest.draft import Draft, by_stem, case_id, image_files, images_in, relative
 from segmed.manifest.found_structures import found_structures
@@ -61,7 +61,7 @@ def draft_from_folders(
         labels = by_stem(images_in(pair[1]))
         images = _with_channels(pair[0], images, labels, label_suffix)
     if not images:
-        raise ManifestError(f"{folder} holds no image files: known are {', '.join(_suffixes())}")
+        raise ManifestError(f"{folder} holds no image files: known are {', '.join(IMAGE_SUFFIXES)}")
     _require_masks(pair[1] if pair else folder, images, labels, label_suffix or "")
     cases = _paired(folder, images, labels, label_suffix or "")
     found = channels_of(folder, cases[0], channels)
@@ -76,10 +76,6 @@ def draft_from_folders(
         training=tuple(cases),
         test=test,
     )
-
-
-def _suffixes() -> tuple[str, ...]:
-    return (".nii.gz", ".nrrd", ".mha", ".png", ".tif", ".jpg")
 
 
 def _side_by_side(
@@ -138,8 +134,8 @@ def _require_masks(
     if bare:
         raise ManifestError(
             f"{len(bare)} images have no mask (first {images[bare[0]][0].name}): looked in "
-            f"{folder} for {bare[0]}{label_suffix} with one of {', '.join(_suffixes())}; add it, "
-            "or take the image away"
+            f"{folder} for {bare[0]}{label_suffix} with one of {', '.join(IMAGE_SUFFIXES)}; "
+            "add it, or take the image away"
         )
 
 

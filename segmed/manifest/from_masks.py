@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segmed.errors import ManifestError
-from segmed.io.image_names import stem_of
+from segmed.formats import stem_of
 from segmed.manifest.draft import Draft, by_stem, case_id, images_in, relative
 from segmed.manifest.from_folders import IMAGE_FOLDERS, channels_of
 from segmed.manifest.label_values import label_values, named_labels

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segmed.errors import ManifestError, UsageError
+from segmed.formats import is_named
 from segmed.io.channel_files import channels_in
-from segmed.io.image_names import has_image_suffix
 from segmed.manifest.draft import Draft, case_id
 from segmed.manifest.found_structures import found_structures
 from segmed.manifest.label_values import COLOURS, label_values
@@ -251,7 +251,7 @@ def _channels(
         count = channels_in(path)
         if len(wanted.channels) == count:
             names = wanted.channels
-        elif count > 1 and has_image_suffix(path) and path.name.lower().endswith((".nii", ".gz")):
+        elif count > 1 and is_named(path, "nifti"):
             raise ManifestError(
                 f"{cases[0].image[0]} has {count} volumes: name the channels with --channels, or "
                 "split a series of times into files"

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from segmed.errors import UsageError, unknown_name
+from segmed.formats import RASTER_SUFFIXES
 from segmed.manifest.schema import Manifest
 from segmed.naming import (
     guess_modality,
@@ -129,7 +130,7 @@ def _groups(manifest: Manifest) -> list[Guess]:
 
 
 def _sides(manifest: Manifest) -> list[Guess]:
-    flat = any(case.image[0].lower().endswith((".png", ".jpg")) for case in manifest.training[:1])
+    flat = any(case.image[0].lower().endswith(RASTER_SUFFIXES) for case in manifest.training[:1])
     guess = guess_sides([label.name for label in manifest.labels], flat=flat)
     if guess is None:
         return []

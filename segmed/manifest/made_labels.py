@@ -10,17 +10,15 @@ import torch
 from torch import Tensor
 
 from segmed.errors import GeometryError, ImageError, ManifestError
+from segmed.formats import OUTPUT_SUFFIXES, RASTER_FORMATS, RASTER_OUTPUT_SUFFIX, stem_of
 from segmed.geometry import require_same_grid
 from segmed.io import grid_of, read_label, source_of, write_label
-from segmed.io.image_names import stem_of
 from segmed.io.sandboxed import read_label_sandboxed
 from segmed.metatensor import MetaTensor
 
 MaskMode = Literal["union", "instances", "structures"]
 MASK_MODES: tuple[MaskMode, ...] = ("union", "instances", "structures")
 """`union`: 1 in every mask; `instances`: 1, 2, ... by mask; `structures`: a value a file name."""
-
-RASTER_FORMATS = ("png", "tiff", "jpeg")
 
 
 class LabelMaker:
@@ -113,7 +111,8 @@ class LabelMaker:
                 "the label maps have to be put together from several files: give a folder for them"
             )
         source = source_of(like)
-        suffix = ".png" if source is not None and source.format in RASTER_FORMATS else ".nii.gz"
+        is_raster = source is not None and source.format in RASTER_FORMATS
+        suffix = RASTER_OUTPUT_SUFFIX if is_raster else OUTPUT_SUFFIXES["nifti"]
         path = self.folder / (case_id + suffix)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_label(path, label, like=like)

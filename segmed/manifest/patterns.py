@@ -12,9 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segmed.errors import UsageError
-from segmed.io.image_names import SUFFIXES, stem_of
+from segmed.formats import IMAGE_SUFFIXES, stem_of
 
-ENDING_PARTS = {suffix.lstrip(".") for suffix in SUFFIXES} | {*SUFFIXES, "gz", ".gz", ""}
+ENDING_PARTS = {suffix.lstrip(".") for suffix in IMAGE_SUFFIXES} | {
+    *IMAGE_SUFFIXES,
+    "gz",
+    ".gz",
+    "",
+}
 TOKEN = re.compile(r"\*\*/?|\*|\?|\[[^\]]+\]|\{[^{}]*\}|[^*?\[{]+|.")
 SEPARATORS = "_-. "
 

@@ -12,14 +12,10 @@ import numpy as np
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
+from segmed.formats import NEVER_IMAGES
 from segmed.io.dicom.frames import Slice
 from segmed.io.dicom.header import DicomHeader, HeaderFault
 from segmed.io.dicom.traits import several_volumes
-
-NO_IMAGES = frozenset({
-    "SEG", "PR", "SR", "KO", "RTDOSE", "RTSTRUCT", "RTPLAN", "RTRECORD", "REG", "DOC", "ECG", "AU",
-})  # fmt: skip
-"""Modalities whose pixels, if any, are no slices to be segmented."""
 
 MONOCHROME = frozenset({"MONOCHROME1", "MONOCHROME2"})
 COLOURED = frozenset({
@@ -62,7 +58,7 @@ def _own_faults(headers: Sequence[DicomHeader]) -> SeriesRefusal | None:
 
 
 def _other_objects(headers: Sequence[DicomHeader]) -> SeriesRefusal | None:
-    bad = _where(headers, lambda h: h.modality in NO_IMAGES)
+    bad = _where(headers, lambda h: h.modality in NEVER_IMAGES)
     return _no_images(headers, bad)
 
 
@@ -82,7 +78,7 @@ def _is_image(header: DicomHeader) -> bool:
 
 def is_object(header: DicomHeader) -> bool:
     """Whether a sound file is no image: a report, a presentation state, a segmentation."""
-    if header.modality in NO_IMAGES:
+    if header.modality in NEVER_IMAGES:
         return True
     return not (header.has_pixels or header.fault or _is_image(header))
 

@@ -21,9 +21,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from segmed.formats import DICOM_SUFFIXES
 from segmed.io.dicom.audit import SeriesAudit, judge
 from segmed.io.dicom.checks import is_object
-from segmed.io.dicom.header import NAMED_DICOM, DicomHeader, read_header, tolerant_pydicom
+from segmed.io.dicom.header import DicomHeader, read_header, tolerant_pydicom
 from segmed.io.dicom.uid import short_hash
 
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
@@ -231,7 +232,7 @@ def may_be_image(name: str, beside: Collection[str]) -> bool:
         beside: Names of the images in its folder.
     """
     suffix = _suffix_kind(name)
-    if suffix in NAMED_DICOM:
+    if suffix in DICOM_SUFFIXES:
         return True
     is_numbered = bool(re.search(r"\d", name))
     if not beside:

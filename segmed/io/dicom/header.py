@@ -19,6 +19,7 @@ import numpy as np
 import pydicom
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from segmed.formats import DICOM_SUFFIXES
 from segmed.io.dicom.elements import Elements, numbers, words
 from segmed.io.dicom.frames import Slice, slices_of
 from segmed.io.dicom.patient import PATIENT_TAGS, patient_key
@@ -44,9 +45,6 @@ TAGS = [
     "LossyImageCompression",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
-NAMED_DICOM = frozenset({".dcm", ".dicom", ".ima", ".dic"})
-"""Suffixes that name DICOM and nothing else."""
-
 MAGIC, PREAMBLE_BYTES = b"DICM", 132
 UID_ROOT, ZIP_MAGIC = b"1.2.840.10008.", b"PK\x03\x04"
 HEAD_BYTES = 512
@@ -165,7 +163,7 @@ def looks_like_dicom(start: bytes) -> bool:
 
 def _was_dicom(path: Path, start: bytes) -> bool:
     """Whether a file that is no DICOM says by its name, or by UIDs among binary, that it was."""
-    if path.suffix.lower() in NAMED_DICOM:
+    if path.suffix.lower() in DICOM_SUFFIXES:
         return True
     return UID_ROOT in start and b"\0" in start and not start.startswith(ZIP_MAGIC)
 
