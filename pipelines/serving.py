@@ -20,9 +20,10 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from segmed import inference
-from segmed.errors import SegmedError
+from segmed.errors import UsageError
 from segmed.io import grid_of, read_image, write_label
 from segmed.manifest.content import image_digest
+from segmed.outcomes import classify
 from segmed.package import ModelPackage
 from segmed.structures import LabelClass
 
@@ -61,8 +62,8 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped
             params: `output_dir`, where segmentations go.
 
         Returns:
-            A table with the columns `COLUMNS`; an image that cannot be read is a row with status
-            `refused` and its reason.
+            A table with the columns `COLUMNS`; an image without a segmentation is a row with status
+            `refused` or `failed` (see `segmed.outcomes`) and its reason.
         """
         folder = Path((params or {}).get("output_dir") or OUTPUT_FOLDER)
         given = [  # a cell without a value is NaN where another row has one
@@ -80,11 +81,12 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped
             if row.get("content"):
                 with tempfile.TemporaryDirectory() as scratch:
                     path = Path(scratch) / Path(shown).name
-                    path.write_bytes(base64.b64decode(row["content"], validate=True))
+                    path.write_bytes(_decoded(row["content"]))
                     return blank | self._segment(path, folder)
             return blank | self._segment(Path(shown), folder)
-        except (SegmedError, OSError, ValueError) as error:
-            return blank | {"status": "refused", "reason": str(error)}
+        except Exception as error:  # noqa: BLE001 - one bad image must not stop the rest
+            why = classify(error)
+            return blank | {"status": why.status, "reason": why.reason}
 
     def _output_for(self, path: Path, folder: Path) -> Path:
         """A file for a result that is nobody else's: images of one name have different contents."""
@@ -115,6 +117,18 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped
             "volumes_ml": json.dumps(volumes),
             "flags": json.dumps(flags),
         }
+
+
+def _decoded(content: str) -> bytes:
+    """Content of a file that was sent as base64.
+
+    Raises:
+        UsageError: It is no base64.
+    """
+    try:
+        return base64.b64decode(content, validate=True)
+    except ValueError as error:
+        raise UsageError(f"the content is no base64 ({error}); encode the file again") from error
 
 
 def volumes_ml(

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from segmed.archive.ledger import Entry, Ledger, State
-from segmed.archive.study import Status, StudyOutcome
+from segmed.archive.study import StudyOutcome, StudyStatus
 from segmed.io.atomic import whole_file
 
 OUTCOMES_FILE = "outcomes.json"
 
-STATUS: dict[State, Status] = {
+STATUS: dict[State, StudyStatus] = {
     "done": "done",
     "quarantined": "refused",
     "failed": "failed",

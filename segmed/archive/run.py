@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from segmed.archive.engine import Results, StudyEngine
-from segmed.archive.job import ACCESS_DENIED, SERVICE, Job, Result, failure_result
+from segmed.archive.job import Job, Result, failure_result
 from segmed.archive.ledger import Entry, Ledger
 from segmed.archive.ledger.reconcile import is_intact, withdraw_output
 from segmed.archive.model import Model
@@ -23,6 +23,7 @@ from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource, key
 from segmed.archive.writing import free_bytes
 from segmed.errors import AccessDeniedError, ServiceError
 from segmed.io.output_names import NameKind, absolute, shown
+from segmed.outcomes import ACCESS_DENIED, SERVICE
 
 logger = logging.getLogger(__name__)
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from segmed.inference.fault import InputFault
+from segmed.outcomes import Status
 
 STUDY_NAME_LENGTH = 16
 """Hex digits of the content hash that name a study in files and tables."""
 
-Status = Literal["done", "refused", "failed", "pending"]
+StudyStatus = Status | Literal["pending"]
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class StudyOutcome:
 
     key: str
     study: str
-    status: Status
+    status: StudyStatus
     reason: str
     output: str | None
     form: str

@@ -6,9 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from segmed.errors import ImageError, SegmedError, is_out_of_memory
 from segmed.formats import OutputFormat
 from segmed.inference.inputs import Input, checked_inputs, expected_by
 from segmed.inference.pipeline import Pipeline, PipelineEnd, PipelineItem, in_order
@@ -20,6 +18,7 @@ from segmed.io.channel_files import CaseFiles
 from segmed.io.output_names import NameKind, check_names, shown
 from segmed.io.read import notes_of
 from segmed.metatensor import MetaTensor
+from segmed.outcomes import OUT_OF_MEMORY, Status, classify
 
 logger = logging.getLogger(__name__)
 
@@ -30,16 +29,15 @@ class Outcome:
 
     Attributes:
         input: The input; of several channels the first.
-        status: `done`; `refused`: it cannot be segmented correctly, for a known reason; `failed`:
-            something broke.
+        status: See `segmed.outcomes`.
         output: The file written, if any.
-        reason: Why it was refused or failed; a code where there is one, then a sentence.
+        reason: Why it was refused or failed; a code, then a sentence.
         seconds: Wall time of its segmentation, reading and writing apart.
         notes: Remarks on the input, such as lossy compression or images that are not there.
     """
 
     input: Path
-    status: Literal["done", "refused", "failed"]
+    status: Status
     output: Path | None = None
     reason: str | None = None
     seconds: float = 0.0
@@ -140,19 +138,14 @@ class _FolderSink:
 
 
 def bad_outcome(path: Path, error: Exception) -> Outcome:
-    """The outcome of an input that did not come through; known reasons count as refusals.
+    """Outcome of an input whose segmentation ended with an error, by `segmed.outcomes.classify`.
 
     Args:
         path: The input.
-        error: What was raised on its way.
+        error: What was raised.
     """
-    message = shown(" ".join(str(error).split())) or type(error).__name__
-    if isinstance(error, ImageError):
-        return Outcome(path, "refused", None, f"{error.reason}: {message}")
-    if isinstance(error, SegmedError):
-        return Outcome(path, "refused", None, message)
-    if is_out_of_memory(error):
-        why = "more memory was needed than there is; free some, or give --memory-gb"
-        return Outcome(path, "failed", None, f"out_of_memory: {why}")
-    logger.warning("an input failed by %s", type(error).__name__)
-    return Outcome(path, "failed", None, f"{type(error).__name__}: {message}")
+    why = classify(error)
+    if why.code == "unexpected":
+        logger.warning("an input failed by %s", type(error).__name__)
+    hint = "; free some, or set --memory-gb" if why.code == OUT_OF_MEMORY else ""
+    return Outcome(path, why.status, None, shown(why.reason) + hint)

@@ -16,6 +16,7 @@ from segmed.inference.writing import require_writable
 from segmed.io import grid_of, source_of
 from segmed.io.channel_files import CaseFiles
 from segmed.io.read import notes_of
+from segmed.outcomes import BadStatus, classify
 from segmed.preprocessing.prepare import require_channels
 
 
@@ -36,7 +37,7 @@ class Forecast:
     """
 
     input: Path
-    status: Literal["ready", "refused", "failed"]
+    status: BadStatus | Literal["ready"]
     reason: str | None = None
     form: str = ""
     shape: tuple[int, ...] = ()
@@ -82,7 +83,7 @@ def _forecast(
         predictor.require_memory(grid, keeps_image=False, keeps_probs=keeps_probs)
     except Exception as error:  # noqa: BLE001 - one bad image must not hide what the others take
         bad = bad_outcome(path, error)
-        return Forecast(path, "failed" if bad.status == "failed" else "refused", bad.reason)
+        return Forecast(path, classify(error).status, bad.reason)
     return Forecast(
         input=path,
         status="ready",

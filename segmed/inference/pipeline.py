@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from segmed.formats import OutputFormat
 from segmed.inference.predictor import Predictor, Segmentation
 from segmed.inference.reading import Read, read_case
-from segmed.inference.vocabulary import OutputFormat
 from segmed.inference.writing import require_writable
 from segmed.io import grid_of
 from segmed.io.channel_files import CaseFiles

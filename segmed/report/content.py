@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from segmed.colours import structure_colour
+from segmed.outcomes import Status
 
 Array = npt.NDArray[Any]
 Colour = tuple[int, int, int]
@@ -97,7 +98,7 @@ class ArchiveItem:
     """
 
     study: str
-    status: Literal["done", "refused", "failed"]
+    status: Status
     reason: str = ""
     output: str = ""
     seconds: float | None = None

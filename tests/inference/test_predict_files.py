@@ -67,7 +67,7 @@ def test_reader_that_breaks_fails_only_its_case(tmp_path: Path, predictor: Predi
 
     outcomes = list(predict_files(predictor, paths, tmp_path / "out", read=read))
     assert [outcome.status for outcome in outcomes] == ["done", "failed", "done"]
-    assert outcomes[1].reason == "RuntimeError: decoder gave up"
+    assert outcomes[1].reason == "unexpected: RuntimeError: decoder gave up"
 
 
 def test_result_never_replaces_its_input(tmp_path: Path, predictor: Predictor) -> None:

@@ -10,7 +10,6 @@ from datetime import date
 from pathlib import Path
 
 from segmed.archive.identity import identity_of_series
-from segmed.archive.job import SERVICE, SERVICE_REFUSES
 from segmed.archive.query import SeriesQuery
 from segmed.archive.study import Study
 from segmed.errors import AccessDeniedError, RefusedRequestError, ServiceError
@@ -19,6 +18,7 @@ from segmed.inference.selection import choose_series
 from segmed.io.dicom.scan import group_files
 from segmed.io.dicom.uid import short_hash
 from segmed.io.output_names import mirrored
+from segmed.outcomes import SERVICE, SERVICE_REFUSES
 from segmed.package.series_rules import Rules
 
 
