@@ -131,7 +131,7 @@ def segment_archive(
     pool = predictor if isinstance(predictor, Predictor) else _worker_pool(predictor)
     model, tta = _identify(pool)
     writing = Writing(
-        format,
+        format,  # type: ignore[arg-type]  # checked by suffix_of
         model.labels,
         model.name,
         model.hash,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from segmed.inference.fault import InputFault
+from segmed.io.channel_files import CaseFiles
 from segmed.outcomes import Status
 
 STUDY_NAME_LENGTH = 16
@@ -57,6 +58,12 @@ class Study:
     def name(self) -> str:
         """The study's name in files and tables: a piece of its content hash."""
         return self.content[:STUDY_NAME_LENGTH]
+
+    @property
+    def case(self) -> CaseFiles:
+        """The study as an input of the pipeline; of each channel the first file stands for all."""
+        firsts = tuple(channel[0] for channel in self.channels)
+        return CaseFiles(self.name, firsts, series=self.audits)
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segmed.archive.scratch import is_alive
-from segmed.errors import ImageError, unknown_name
-from segmed.formats import ARCHIVE_OUTPUTS, OUTPUT_SUFFIXES
-from segmed.io import write_label
+from segmed.errors import unknown_name
+from segmed.formats import ARCHIVE_OUTPUTS, OUTPUT_SUFFIXES, OutputFormat
+from segmed.inference import Segmentation
+from segmed.inference.writing import write_result
 from segmed.io.atomic import flush
 from segmed.io.digest import sha256_of_file
 from segmed.metatensor import MetaTensor
@@ -36,7 +37,7 @@ class Writing:
             each if not given.
     """
 
-    format: str
+    format: OutputFormat
     labels: tuple[LabelClass, ...]
     model_name: str
     model_version: str
@@ -44,12 +45,12 @@ class Writing:
     pictures: Path | None = None
     drafts: Path | None = None
 
-    def write(self, path: Path, label: MetaTensor, *, like: MetaTensor) -> str:
+    def write(self, path: Path, found: Segmentation, *, like: MetaTensor) -> str:
         """Write one segmentation, whole or not at all.
 
         Args:
             path: Where it shall appear.
-            label: `[1, *spatial]` label values on the grid of `like`.
+            found: The segmentation, on the grid of `like`.
             like: The image, with its source.
 
         Returns:
@@ -62,38 +63,20 @@ class Writing:
         drafts.mkdir(parents=True, exist_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f"{os.getpid()}-", dir=drafts) as folder:
-            draft = self._draft(Path(folder) / path.name, label, like)
+            draft = write_result(
+                Path(folder) / path.name,
+                found,
+                self.format,
+                like=like,
+                labels=self.labels,
+                model_name=self.model_name,
+                model_version=self.model_version,
+            )
             digest = sha256_of_file(draft)
             flush(draft)
             draft.replace(path)
         flush(path.parent)
         return digest
-
-    def _draft(self, path: Path, label: MetaTensor, like: MetaTensor) -> Path:
-        if self.format == "nifti":
-            return write_label(path, label, like=like, labels=self.labels)
-        if like.meta["source"].format != "dicom":
-            raise ImageError(
-                f"{self.format} needs a DICOM series, the image is "
-                f"{like.meta['source'].format}; choose the format nifti",
-                reason="no_dicom_source",
-            )
-        if self.format == "dicom-seg":
-            from segmed.io.dicom.seg import write_dicom_seg  # noqa: PLC0415 - needs highdicom
-
-            write = write_dicom_seg
-        else:
-            from segmed.io.dicom.rtstruct import write_rtstruct  # noqa: PLC0415 - DICOM only
-
-            write = write_rtstruct
-        return write(
-            path,
-            label,
-            like=like,
-            labels=self.labels,
-            model_name=self.model_name,
-            model_version=self.model_version,
-        )
 
 
 def suffix_of(format_name: str) -> str:

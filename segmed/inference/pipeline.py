@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from segmed.formats import OutputFormat
 from segmed.inference.predictor import Predictor, Segmentation
 from segmed.inference.reading import Read, read_case
+from segmed.inference.stage_thread import StageThread
 from segmed.inference.writing import require_writable
 from segmed.io import grid_of
 from segmed.io.channel_files import CaseFiles
@@ -150,7 +152,7 @@ class Pipeline(Generic[Origin, Written]):
 
     def run(
         self, items: Iterable[PipelineItem[Origin]]
-    ) -> Iterator[Future[PipelineEnd[Origin, Written]]]:
+    ) -> Generator[Future[PipelineEnd[Origin, Written]], None, None]:
         """Segment images; stages overlap unless the predictor's memory is bounded.
 
         Args:
@@ -166,19 +168,17 @@ class Pipeline(Generic[Origin, Written]):
         waiting = iter(items)
         reads: deque[Future[_Passage[Origin] | None]] = deque()
         writes: deque[Future[PipelineEnd[Origin, Written]]] = deque()
-        with (
-            ThreadPoolExecutor(1, "segmed-write") as writer,
-            ThreadPoolExecutor(1, "segmed-read") as reader,
-        ):
+        with StageThread("segmed-write") as writer, StageThread("segmed-read") as reader:
             try:
-                reads.extend(reader.submit(self._read_next, waiting) for _ in range(READ_AHEAD))
+                for _ in range(READ_AHEAD):
+                    reads.append(reader.submit(partial(self._read_next, waiting)))
                 while (passage := reads.popleft().result()) is not None:
-                    reads.append(reader.submit(self._read_next, waiting))
+                    reads.append(reader.submit(partial(self._read_next, waiting)))
                     self._predict(passage)
                     if passage.error is not None:
                         yield _done(_end(passage))
                         continue
-                    writes.append(writer.submit(self._write, passage))
+                    writes.append(writer.submit(partial(self._write, passage)))
                     yield writes[-1]
                     while len(writes) > WRITE_BEHIND:
                         writes.popleft().result()

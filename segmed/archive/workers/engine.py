@@ -13,12 +13,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import segmed
-from segmed.archive.engine import AHEAD, Results
+from segmed.archive.engine import IN_STAGES, Results
 from segmed.archive.job import Job, Result
 from segmed.archive.workers.setup import Ready, Setup, on_device
 from segmed.errors import ServiceError
+from segmed.inference.pipeline import READ_AHEAD
 
-IN_HAND = 3 + AHEAD
+IN_HAND = IN_STAGES + READ_AHEAD
 """Jobs that one worker holds: read, segmented and written at once, and some to go on with."""
 
 END_WAIT_S = 10.0

@@ -29,7 +29,7 @@ def serve(connection: Connection) -> None:
     except SegmedError as error:
         connection.send(Ready(str(error)))
         return
-    engine = ThreadEngine(predictor, setup.writing, results, sandboxed=False)
+    engine = ThreadEngine(predictor, setup.writing, results, trusted=True)
     connection.send(Ready())
 
     def forward() -> None:
