@@ -17,6 +17,14 @@ MATRIX_BYTES = 8 * 3
 """Bytes of each entry of a resampling matrix in float64, with the copies of its prefilter."""
 
 CGROUP = Path("/sys/fs/cgroup")
+CGROUP_FILES = (
+    ("memory.max", "memory.current", "memory.stat"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+)
+"""Limit, use and its parts of a container, by version 2 and 1 of control groups."""
+
+FILE_CACHE = frozenset({"inactive_file", "active_file"})
+"""Parts of the use that the kernel gives back when memory is short: files that were read."""
 
 
 def temporary_voxels(placement: Placement, plan: Plan) -> int:
@@ -50,17 +58,19 @@ def free_bytes() -> int:
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY:
         free.append(limit - int(psutil.Process().memory_info().vms))
-    container = _container_bytes(CGROUP / "memory.max", CGROUP / "memory.current")
-    if container is not None:
-        free.append(container)
+    free += [left for names in CGROUP_FILES if (left := _container_bytes(*names)) is not None]
     return max(0, min(free))
 
 
-def _container_bytes(limit: Path, used: Path) -> int | None:
+def _container_bytes(limit: str, used: str, parts: str) -> int | None:
     """Memory that a container has left; None where it has no limit, or nothing says so."""
     try:
-        text = limit.read_text().strip()
-        return None if text == "max" else int(text) - int(used.read_text())
+        text = (CGROUP / limit).read_text().strip()
+        if text == "max":
+            return None
+        left = int(text) - int((CGROUP / used).read_text())
+        stated = [line.split() for line in (CGROUP / parts).read_text().splitlines()]
+        return left + sum(int(value) for name, value in stated if name in FILE_CACHE)
     except (OSError, ValueError):
         return None
 

@@ -24,6 +24,7 @@ from segmed.manifest import (
     rename_labels,
     write_manifest,
 )
+from segmed.manifest.census import census_lines, count_values, rare_note
 from segmed.plan.fingerprint import take_fingerprint
 from segmed.plan.make import make_plan
 from segmed.preprocessing import cached_case
@@ -202,3 +203,22 @@ def test_values_beyond_16_bits_are_refused_in_one_line(
         save_nifti(tmp_path / f"set/labels/c{number}.nii.gz", label)
     with pytest.raises(ManifestError, match="hold the value 70000; label values are at most"):
         build_manifest(tmp_path / "set", num_folds=2)
+
+
+def test_few_voxels_are_noted_where_half_of_the_cases_lack_them() -> None:
+    names = {1: "cell", 7: "speck"}
+    found = [{0: 90, 1: 50, 7: 3}, {0: 90, 1: 50}, {0: 90, 1: 50}]
+    note = rare_note(count_values(names, found), 3)
+    assert note.startswith("7 (speck): 3 voxels in 1 of 3 cases:")
+    assert rare_note(count_values(names, [{1: 50, 7: 3}, {1: 50, 7: 3}, {1: 50}]), 3) == ""
+    assert rare_note(count_values(names, [{1: 50, 7: 40}, {1: 50}, {1: 50}]), 3) == ""
+
+
+def test_a_label_that_cannot_be_read_is_no_absent_structure(cells: Path) -> None:
+    assert build(cells)[0] == 0
+    manifest = read_manifest(cells.parent / "m.json")
+    label = manifest.label_path(manifest.training[0])
+    assert label is not None
+    label.write_bytes(label.read_bytes()[:60])
+    [line] = [line for line in census_lines(manifest) if line.startswith("unread")]
+    assert line.startswith(f"unread: 1 label files, such as {label.name}")

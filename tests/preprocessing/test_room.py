@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from monai.data import MetaTensor
 from segmed.errors import GeometryError, ImageError
 from segmed.geometry import Grid
 from segmed.plan.schema import Plan
-from segmed.preprocessing import prepare
+from segmed.preprocessing import prepare, room
 from segmed.preprocessing.placement import resampled, turned
 from segmed.preprocessing.room import free_bytes, preparation_bytes, require_room
 
@@ -79,6 +80,29 @@ def test_more_than_is_free_is_refused_with_both_figures() -> None:
     ) as got:
         require_room(free_bytes() + (1 << 40), "the image")
     assert got.value.reason == "out_of_memory"
+
+
+@pytest.mark.parametrize(
+    ("limit", "used"),
+    [
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ],
+)
+def test_files_that_a_container_has_read_take_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, used: str
+) -> None:
+    monkeypatch.setattr(room, "CGROUP", tmp_path)
+    (tmp_path / limit).parent.mkdir(exist_ok=True)
+    (tmp_path / limit).write_text("9000\n")
+    (tmp_path / used).write_text("8990\n")
+    parts = (tmp_path / used).with_name("memory.stat")
+    parts.write_text("anon 990\nfile 8000\ninactive_file 7000\nactive_file 900\nshmem 100\n")
+    assert free_bytes() == 7910
+    parts.write_text("anon 8990\ninactive_file 0\nactive_file 0\n")
+    assert free_bytes() == 10
+    (tmp_path / limit).write_text("max\n" if limit == "memory.max" else f"{1 << 62}\n")
+    assert free_bytes() > 9000
 
 
 BOUNDED = """
