@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines.cli import archive_index
-from pipelines.cli.arguments import require_file, require_models, require_out, require_source
+from pipelines.cli.arguments import (
+    MaxVoxelsOption,
+    allow_voxels,
+    require_file,
+    require_models,
+    require_out,
+    require_source,
+)
 from pipelines.cli.console import (
     DONE_WITH_FAILURES,
     JsonOption,
@@ -25,6 +33,7 @@ from segmed.errors import UsageError
 if TYPE_CHECKING:
     from pipelines.runs.archiving import ArchiveJob
     from segmed.archive import StudyOutcome
+    from segmed.archive.study import NotImage
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of the run.")]
 
@@ -106,13 +115,17 @@ def segment(
             "Default: source for image files, hash for DICOM and PACS."
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
+    max_voxels: MaxVoxelsOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and why.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Segment every study of an archive exactly once; status 1 where one was refused or failed.
 
     Example: segmed archive segment scans --model models:/hippocampus@champion -o segmentations
     """
+    allow_voxels(max_voxels)
     require_models(model)
     require_source(source)
     require_file(rules, "--rules")
@@ -144,8 +157,9 @@ def segment(
         any_modality=any_modality,
     )
     if dry_run:
-        outcomes = [asdict(outcome) for outcome in preview(job)]
-        emit(outcomes, _foretold(outcomes), as_json=as_json)
+        passed_over: list[NotImage] = []
+        outcomes = [asdict(outcome) for outcome in preview(job, passed_over.append)]
+        emit(outcomes, [*_foretold(outcomes), *_passed_over(passed_over)], as_json=as_json)
         return
     with continued_by(), counting_up(_told, unit="studies") as show:
         total = show.expect if show.is_bar and limit is None else None
@@ -170,14 +184,25 @@ def _foretold(outcomes: list[dict[str, object]]) -> list[str]:
     why = {
         "pending": "would be segmented: no output of this model yet",
         "done": "would be passed over: segmented before",
+        "refused": "would be refused",
+        "failed": "would be tried again by `segmed archive retry` alone",
     }
     chosen = [
-        f"study {e['study']} ({e['form']}): {why[str(e['status'])]}"
+        f"study {e['study']} ({e['form']}): {e['place']}: {why[str(e['status'])]}"
         + (f": {e['reason']}" if e["reason"] else f", as {e['output']}" if e["output"] else "")
+        + "".join(f"; {reason}" for reason in _texts(e, "because"))
         for e in outcomes
-        if e["status"] in {"pending", "done"}
     ]
-    return [*chosen, *_lines(outcomes)]
+    return [*chosen, _lines(outcomes)[-1]]
+
+
+def _passed_over(files: list[NotImage]) -> list[str]:
+    """A line for each folder and reason: how many files a run would pass over."""
+    counts = Counter((str(Path(file.place).parent), file.why) for file in files)
+    return [
+        f"passed over: {number} file{'s'[: number > 1]} in {folder}: {why}"
+        for (folder, why), number in counts.items()
+    ]
 
 
 def _model_line(model: dict[str, str | None]) -> str:
@@ -229,8 +254,12 @@ def _lines(outcomes: list[dict[str, object]]) -> list[str]:
 
 def _notes(outcome: dict[str, object]) -> list[str]:
     """Remarks on one study; outcomes that an earlier version wrote have none."""
-    notes = outcome.get("notes", [])
-    return list(notes) if isinstance(notes, list | tuple) else []
+    return _texts(outcome, "notes")
+
+
+def _texts(outcome: dict[str, object], key: str) -> list[str]:
+    found = outcome.get(key, [])
+    return list(found) if isinstance(found, list | tuple) else []
 
 
 def status(out: FolderArgument, as_json: JsonOption = False) -> None:

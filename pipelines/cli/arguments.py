@@ -5,11 +5,28 @@ Called first in a command: a wrong path is answered at once, and not after PyTor
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from segmed.errors import UsageError, unknown_name
+
+MaxVoxelsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Voxels of the largest image to read, if more than 536870912 are trusted."
+    ),
+]
+
+
+def allow_voxels(number: int | None) -> None:
+    """Let this command and its worker processes read images of so many voxels."""
+    if number is not None:
+        os.environ["SEGMED_MAX_VOXELS"] = str(number)
 
 
 def require_manifest(path: Path) -> None:

@@ -10,7 +10,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipelines.cli.arguments import require_any, require_manifest, require_out_file
+from pipelines.cli.arguments import (
+    MaxVoxelsOption,
+    allow_voxels,
+    require_any,
+    require_manifest,
+    require_out_file,
+)
 from pipelines.cli.console import DONE_WITH_FAILURES, JsonOption, counting, emit, program, table
 from pipelines.cli.manifest_build import build
 
@@ -80,12 +86,14 @@ def check(
     write_clean: Annotated[
         Path | None, typer.Option(help="Write the manifest without unfit cases, reasons beside it.")
     ] = None,
+    max_voxels: MaxVoxelsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Audit every case and list each fault; status 1 where there is one.
 
     Example: segmed manifest check hippocampus.json
     """
+    allow_voxels(max_voxels)
     require_manifest(manifest_path)
     from segmed.manifest import check_manifest, guesses_of, read_manifest
     from segmed.manifest import write_clean as write_clean_manifest
@@ -151,12 +159,14 @@ def plan(
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="Device of the training: auto, cpu, cuda.")] = "auto",
+    max_voxels: MaxVoxelsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Decide spacing, patch, networks and recipe from data and time, with reasons.
 
     Example: segmed plan hippocampus.json -o plan.yaml --budget 10m
     """
+    allow_voxels(max_voxels)
     require_manifest(manifest_path)
     require_out_file(out, "plan.yaml")
     from pipelines.comparing.resources import memory_for, resources_for, size_for

@@ -9,7 +9,12 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.arguments import require_any, require_out_file
+from pipelines.cli.arguments import (
+    MaxVoxelsOption,
+    allow_voxels,
+    require_any,
+    require_out_file,
+)
 from pipelines.cli.console import JsonOption, counting, emit, program
 
 
@@ -92,12 +97,14 @@ def build(
             "words of their names if left out.",
         ),
     ] = "",
+    max_voxels: MaxVoxelsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Build a manifest from a folder; what was kept, dropped and guessed is listed.
 
     Example: segmed manifest build Task04_Hippocampus -o hippocampus.json --format msd
     """
+    allow_voxels(max_voxels)
     require_any([source], "a folder of images and labels")
     require_out_file(out, "set.json")
     from segmed.manifest import (

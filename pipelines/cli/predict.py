@@ -9,6 +9,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from pipelines.cli.arguments import (
+    MaxVoxelsOption,
+    allow_voxels,
     require_any,
     require_device,
     require_known,
@@ -98,6 +100,7 @@ def predict(
             help="Take DICOM series of another modality or body part than the model's, too.",
         ),
     ] = False,
+    max_voxels: MaxVoxelsOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read all, say engine and memory, segment nothing.")
     ] = False,
@@ -107,6 +110,7 @@ def predict(
 
     Example: segmed predict scan.nii.gz --model models:/hippocampus@champion -o out
     """
+    allow_voxels(max_voxels)
     require_models(model)
     require_any(inputs, "images, DICOM series folders, or folders of these")
     require_known("output format", output_format, tuple(OUTPUT_SUFFIXES))

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.cli.arguments import (
+    MaxVoxelsOption,
+    allow_voxels,
     require_device,
     require_file,
     require_folder,
@@ -91,6 +93,7 @@ def train(
         typer.Option("--compile", help="Compile the network first: minutes, for long GPU runs."),
     ] = False,
     out: OutOption = Path("segmed-runs"),
+    max_voxels: MaxVoxelsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train one architecture on one fold, score the held-out cases, track it in MLflow.
@@ -101,6 +104,7 @@ def train(
     from pipelines.comparing.resources import resources_for
     from segmed.training import Settings
 
+    allow_voxels(max_voxels)
     require_manifest(manifest_path)
     require_file(plan, "--plan")
     require_device(device)
@@ -211,6 +215,7 @@ def compare(
         str | None, typer.Option(metavar="NAME", help="Register the winner under this name.")
     ] = None,
     out: OutOption = Path("segmed-comparison"),
+    max_voxels: MaxVoxelsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train several architectures on the same folds and compare them case by case.
@@ -228,6 +233,7 @@ def compare(
     from pipelines.comparing.jobs import Request, require_enough_time
     from segmed.training import Settings
 
+    allow_voxels(max_voxels)
     if fresh and resume:
         raise UsageError("--fresh starts anew, --resume goes on: give one of them")
     require_manifest(manifest_path)
@@ -289,12 +295,14 @@ def evaluate(
     images: Annotated[
         Path | None, typer.Option(help="Folder of the images: the report shows the worst cases.")
     ] = None,
+    max_voxels: MaxVoxelsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score label maps against references of the same name; distances in mm.
 
     Example: segmed evaluate --predictions out --references labelsTs -o scores
     """
+    allow_voxels(max_voxels)
     require_folder(predictions, "the folder of label maps to score")
     require_folder(references, "the folder of reference label maps")
     require_file(labels, "--labels")

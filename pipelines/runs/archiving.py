@@ -31,6 +31,7 @@ from segmed.archive.drift import watch_run
 from segmed.archive.pacs.address import delivery_at, source_at
 from segmed.archive.pacs.remote import Query
 from segmed.archive.query import SeriesQuery
+from segmed.archive.study import ForeseenOutcome, NotImage
 from segmed.errors import unknown_name
 from segmed.inference import Predictor
 from segmed.io.output_names import check_names
@@ -230,8 +231,15 @@ def shared_folder(job: ArchiveJob) -> Path:
     return job.out_dir.resolve() / ".models"
 
 
-def preview(job: ArchiveJob) -> Iterator[StudyOutcome]:
-    """What `run_archive` would do; nothing is written."""
+def preview(
+    job: ArchiveJob, on_passed_over: Callable[[NotImage], None] | None = None
+) -> Iterator[ForeseenOutcome]:
+    """What `run_archive` would do with each study; nothing is written.
+
+    Args:
+        job: What to segment.
+        on_passed_over: Called with each file that would be passed over, and why.
+    """
     resolved = [resolve_model(reference, folder=job.folder) for reference in job.models]
     packages = read_packages(tuple(entry.path for entry in resolved))
     source = source_of(job, packages[0])()
@@ -242,6 +250,7 @@ def preview(job: ArchiveJob) -> Iterator[StudyOutcome]:
         format=job.format,
         tta=job.tta,
         options=RunOptions(limit=job.limit, resegment=job.resegment),
+        on_passed_over=on_passed_over,
     )
 
 

@@ -30,6 +30,9 @@ from segmed.io.parts import files_of
 from segmed.io.results import is_archive_outputs, why_result
 from segmed.package.series_rules import Rules
 
+NOT_ASKED_FOR = "series not asked for: other modality, description or body part, or segmented"
+OTHER_DAY = "files of another day than asked for"
+
 
 @dataclass(frozen=True)
 class FolderSource:
@@ -50,6 +53,8 @@ class FolderSource:
         skip: Folders to leave out, such as an output folder below `root`.
         spatial_dims: Of the model: one of planes (2) also takes pictures. Set by
             `segment_archive`.
+        explains: Also give the files that `query`, `since` and `until` leave out, with the reason;
+            for a dry run.
     """
 
     root: Path
@@ -60,6 +65,7 @@ class FolderSource:
     query: SeriesQuery = field(default_factory=SeriesQuery)
     skip: tuple[Path, ...] = ()
     spatial_dims: int = 3
+    explains: bool = False
 
     def fetch(self, study: Study, folder: Path) -> Study:
         """The study itself: its files are here already."""
@@ -75,7 +81,7 @@ class FolderSource:
             if isinstance(item, CaseFiles):
                 yield self._volume_study(item)
             elif isinstance(item, Choice):
-                yield self._dicom_study(item.audits, item.fault)
+                yield self._dicom_study(item)
             else:
                 yield item
 
@@ -208,14 +214,25 @@ class FolderSource:
             if audit.reason == "not_image" and set(audit.offending) == set(audit.files):
                 for path in audit.files:
                     yield NotImage(self._place(path), f"DICOM without an image ({audit.modality})")
-            elif _is_wanted(audit, wanted) and self._is_recent(audit.files):
+            elif not _is_wanted(audit, wanted):
+                yield from self._unasked(audit, NOT_ASKED_FOR)
+            elif not self._is_recent(audit.files):
+                yield from self._unasked(audit, OTHER_DAY)
+            else:
                 images.append(audit)
         for choice in choose_series(images, self.rules, num_channels=self.num_channels):
             for path, why in choice.left_out:
                 yield NotImage(self._place(path), why)
             yield choice
 
-    def _dicom_study(self, audits: tuple[SeriesAudit, ...], fault: InputFault | None) -> Study:
+    def _unasked(self, audit: SeriesAudit, why: str) -> Iterator[NotImage]:
+        """The files of a series that a query leaves out, where all is to be explained."""
+        if self.explains:
+            for path in audit.files:
+                yield NotImage(self._place(path), why)
+
+    def _dicom_study(self, choice: Choice) -> Study:
+        audits, fault = choice.audits, choice.fault
         files = tuple(tuple(audit.files) for audit in audits)
         try:
             digests = [[sha256_of_file(path) for path in channel] for channel in files]
@@ -232,6 +249,7 @@ class FolderSource:
             root=self._root,
             uids=(audits[0].study_uid, *(audit.series_uid for audit in audits)),
             source_name=self._name_of_series(audits),
+            because=choice.because,
         )
 
     def _name_of_series(self, audits: Sequence[SeriesAudit]) -> str:

@@ -22,7 +22,7 @@ from segmed.archive.outcomes import OUTCOMES_FILE, outcome_of, write_outcomes
 from segmed.archive.pacs.delivery import Delivery
 from segmed.archive.run import Run, RunOptions, key_in
 from segmed.archive.run_page import PICTURES, write_run_page
-from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource, key_of
+from segmed.archive.study import ForeseenOutcome, NotImage, Study, StudyOutcome, StudySource, key_of
 from segmed.archive.suspects import SuspectEngine
 from segmed.archive.volumes import check_kind
 from segmed.archive.workers.engine import WorkerEngine
@@ -177,7 +177,8 @@ def preview_archive(
     format: str = "nifti",
     tta: bool = False,
     options: RunOptions = DEFAULT_OPTIONS,
-) -> Iterator[StudyOutcome]:
+    on_passed_over: Callable[[NotImage], None] | None = None,
+) -> Iterator[ForeseenOutcome]:
     """Say what `segment_archive` would do, and write nothing.
 
     Args:
@@ -187,21 +188,27 @@ def preview_archive(
         format: `nifti`, `dicom-seg` or `rtstruct`.
         tta: Whether test-time augmentation would be used.
         options: Limits and manners of the run.
+        on_passed_over: Called with each file that would be passed over, and why.
 
     Yields:
         An outcome for each study: as the ledger has it, `refused` by intake, or `pending`.
     """
+    source = _fitted(source, out_dir, model)
+    if isinstance(source, FolderSource):
+        source = replace(source, explains=on_passed_over is not None)
     suffix_of(format)
     settings = _settings(format, tta=tta)
     path = out_dir / LEDGER_FILE
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger(path, writer=False)) if path.exists() else None
         left = options.limit
-        for study in _fitted(source, out_dir, model).studies():
+        for study in source.studies():
             if isinstance(study, NotImage):
+                if on_passed_over is not None:
+                    on_passed_over(study)
                 continue
             outcome = _foreseen(study, ledger, model, settings, resegment=options.resegment)
-            yield outcome
+            yield ForeseenOutcome(**vars(outcome), place=study.place, because=study.because)
             if outcome.status == "pending" and left is not None:
                 left -= 1
                 if left == 0:

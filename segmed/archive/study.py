@@ -38,6 +38,7 @@ class Study:
         uids: StudyInstanceUID, then SeriesInstanceUIDs; empty for a volume file.
         source_name: Relative path and name of the input, from which outputs may be named; may name
             patients.
+        because: Why each channel's series was chosen, for a dry run.
     """
 
     content: str
@@ -53,6 +54,7 @@ class Study:
     root: str = ""
     uids: tuple[str, ...] = ()
     source_name: str = ""
+    because: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -111,6 +113,19 @@ class StudyOutcome:
     package: str
     fresh: bool = True
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ForeseenOutcome(StudyOutcome):
+    """What a run would do with a study, for the terminal of whoever asks; nothing keeps it.
+
+    Attributes:
+        place: Where the archive holds the study; may name patients.
+        because: Why each channel's series would be taken.
+    """
+
+    place: str = ""
+    because: tuple[str, ...] = ()
 
 
 class StudySource(Protocol):

@@ -19,6 +19,10 @@ PLANES = ("sagittal", "coronal", "axial")
 """Plane of the slices, by the world axis (x, y, z) that their normal is nearest to."""
 
 
+EVERY_SERIES = "a model of one channel takes every image series"
+"""Why a series is segmented where no rules choose."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """One study-to-be made of series.
@@ -27,11 +31,13 @@ class Choice:
         audits: The series, one a channel.
         fault: Why they cannot be used, if so.
         left_out: Files of series that were not chosen, each with the reason.
+        because: Why each of the series was chosen; empty where there is a fault.
     """
 
     audits: tuple[SeriesAudit, ...]
     fault: InputFault | None = None
     left_out: tuple[tuple[Path, str], ...] = ()
+    because: tuple[str, ...] = ()
 
 
 def choose_series(
@@ -52,7 +58,8 @@ def choose_series(
         return
     if rules is None and num_channels == 1:
         for audit in audits:
-            yield Choice((audit,), own_fault(audit) or mask_fault(audit))
+            fault = own_fault(audit) or mask_fault(audit)
+            yield Choice((audit,), fault, because=() if fault else (EVERY_SERIES,))
     elif rules is None:
         message = (
             f"a model of {num_channels} channels needs rules that say which series is which; "
@@ -86,6 +93,7 @@ def mask_fault(audit: SeriesAudit) -> InputFault | None:
 
 def _by_rules(audits: Sequence[SeriesAudit], rules: Rules) -> Choice:
     chosen: list[SeriesAudit] = []
+    because: list[str] = []
     for rule in rules.channels:
         misses = [_misfit(audit, rule) for audit in audits]
         fits = [audit for audit, miss in zip(audits, misses, strict=True) if miss is None]
@@ -104,9 +112,36 @@ def _by_rules(audits: Sequence[SeriesAudit], rules: Rules) -> Choice:
         if fault is not None:
             return Choice(tuple(audits), fault)
         chosen.append(best[0])
-    others = (audit for audit in audits if audit not in chosen)
-    left_out = tuple((path, "series not chosen by the rules") for a in others for path in a.files)
-    return Choice(tuple(chosen), None, left_out)
+        because.append(_why_chosen(rule, len(fits)))
+    others = [audit for audit in audits if audit not in chosen]
+    left_out = tuple((path, _why_not(a, rules)) for a in others for path in a.files)
+    return Choice(tuple(chosen), None, left_out, tuple(because))
+
+
+def _why_chosen(rule: ChannelRule, fitting: int) -> str:
+    """A rule in words: what the series of a channel has."""
+    contrast = "a contrast agent" if rule.contrast else "no contrast agent"
+    limits = (
+        (rule.modality, f"modality {rule.modality}"),
+        (rule.words, f"a description with {' '.join(rule.words)}"),
+        (rule.without, f"none with {' or '.join(rule.without)}"),
+        (rule.description, "the description asked for"),
+        (rule.body_part, f"body part {rule.body_part}"),
+        (rule.orientation, f"{rule.orientation} slices"),
+        (rule.contrast is not None, contrast),
+        (rule.max_spacing_mm, f"voxel edges up to {rule.max_spacing_mm} mm"),
+        (rule.min_slices, f"at least {rule.min_slices} slices"),
+        (fitting > 1, f"preferred of {fitting} that fit: {rule.prefer or 'the sound one'}"),
+    )
+    found = ", ".join(text for is_asked, text in limits if is_asked)
+    return f"channel {rule.name}: {found or 'any image series'}"
+
+
+def _why_not(audit: SeriesAudit, rules: Rules) -> str:
+    """Why no channel takes a series."""
+    misses = {rule.name: _misfit(audit, rule) for rule in rules.channels}
+    told = "; ".join(f"{name}: {miss or 'another is preferred'}" for name, miss in misses.items())
+    return f"series not chosen by the rules ({told})"
 
 
 def _misfit(audit: SeriesAudit, rule: ChannelRule) -> str | None:

@@ -10,7 +10,7 @@ import json
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from segmed.geometry import Grid
 from segmed.io.dicom.audit import SeriesAudit
 from segmed.io.dicom.read import require_usable
 from segmed.io.fork_server import run_isolated
-from segmed.io.limits import DEFAULT_LIMITS, ReadLimits
+from segmed.io.limits import DEFAULT_LIMITS, ReadLimits, most_voxels
 from segmed.io.source import Loaded, Source
 from segmed.io.tensors import as_image
 from segmed.metatensor import MetaTensor
@@ -123,7 +123,7 @@ def _load(wish: dict[str, Any], timeout_s: float, memory_gb: float, limits: Read
             **wish,
             "memory_bytes": int(memory_gb * 2**30),
             "cpu_s": math.ceil(timeout_s) + 1,
-            "limits": asdict(limits),
+            "limits": asdict(replace(limits, max_voxels=most_voxels(limits))),
         }
         # A file, since the names of a long series are more than a pipe holds at once.
         (folder / "request.json").write_text(json.dumps(request))

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from segmed.errors import GeometryError, ImageError
+from segmed.errors import GeometryError, ImageError, UsageError
 from segmed.geometry import Affine, spacing_of
 
 SHEAR_TOLERANCE = 2e-3
 """Largest cosine between two index axes that still count as perpendicular (about 0.1 degrees)."""
+
+
+VOXELS_VARIABLE = "SEGMED_MAX_VOXELS"
+"""Environment variable: voxels of the largest image that is read, for a program and its children.
+
+The commands set it for `--max-voxels`."""
+
+MOST_VOXELS = 1 << 29
+"""Voxels of the largest image that is read where nobody allows more."""
 
 
 @dataclass(frozen=True)
@@ -20,19 +30,38 @@ class ReadLimits:
     """Bounds on one image; they are checked on its header, before its voxels are read.
 
     Attributes:
-        max_voxels: Largest number of voxels of one image, all channels counted.
+        max_voxels: Largest number of voxels of one image, all channels counted; None:
+            `SEGMED_MAX_VOXELS` where it is set, else `MOST_VOXELS`.
         max_header_bytes: Largest text header (NRRD, MetaImage).
         min_spacing_mm: Smallest believable voxel edge, in mm.
         max_spacing_mm: Largest believable voxel edge, in mm.
     """
 
-    max_voxels: int = 1 << 29
+    max_voxels: int | None = None
     max_header_bytes: int = 1 << 20
     min_spacing_mm: float = 1e-3
     max_spacing_mm: float = 200.0
 
 
 DEFAULT_LIMITS = ReadLimits()
+
+
+def most_voxels(limits: ReadLimits) -> int:
+    """Voxels of the largest image that these limits let pass.
+
+    Raises:
+        UsageError: The environment variable is no positive integer.
+    """
+    if limits.max_voxels is not None:
+        return limits.max_voxels
+    text = os.environ.get(VOXELS_VARIABLE, "")
+    if not text:
+        return MOST_VOXELS
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(
+            f"{VOXELS_VARIABLE} is {text!r}; give a number of voxels, such as {MOST_VOXELS}"
+        )
+    return int(text)
 
 
 def check_size(shape: Sequence[int], limits: ReadLimits, path: Path) -> int:
@@ -59,11 +88,12 @@ def check_size(shape: Sequence[int], limits: ReadLimits, path: Path) -> int:
                 paths=[path],
             )
         voxels *= int(edge)
-    if voxels > limits.max_voxels:
+    most = most_voxels(limits)
+    if voxels > most:
         raise ImageError(
-            f"{path.name}: the header asks for {voxels} voxels, the limit is "
-            f"{limits.max_voxels}; crop or resample it, or, if the file is trusted, read it in "
-            "Python with segmed.io.ReadLimits(max_voxels=...)",
+            f"{path.name}: the header asks for {voxels} voxels, the limit is {most}; crop or "
+            f"resample it, or, if the file is trusted, allow that many: --max-voxels {voxels} (or "
+            f"{VOXELS_VARIABLE}={voxels}; in Python ReadLimits(max_voxels={voxels}))",
             reason="too_large",
             paths=[path],
         )

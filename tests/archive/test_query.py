@@ -88,7 +88,7 @@ def test_channels_of_several_real_series_come_in_the_order_of_the_rules(pgbm: Pa
     ]
     assert chosen == [["FLAIR_reg", "T1post"]] * 2
     left_out = [item.why for item in studies if isinstance(item, NotImage)]
-    assert left_out.count("series not chosen by the rules") == 2 * (22 + 24)
+    assert sum("series not chosen by the rules" in why for why in left_out) == 2 * (22 + 24)
 
 
 def test_studies_that_hold_a_segmentation_are_left_out_when_asked(

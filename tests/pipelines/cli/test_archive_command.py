@@ -125,3 +125,55 @@ def test_wrong_choices_are_refused_with_what_would_do(
     ended = segment(archive, package, tmp_path / "out", *wrong)
     assert ended.exit_code != 0
     assert told in f"{ended.output} {ended.exception}"
+
+
+def test_dry_run_says_of_each_series_why_it_is_chosen_or_passed_over(
+    archive: Path, package: Path, tmp_path: Path
+) -> None:
+    volume = MetaTensor(torch.ones(1, 12, 12, 8), affine=torch.eye(4, dtype=torch.float64))
+    write_series(archive / "survey", volume, identity=Identity(description="scout"))
+    asked = segment(archive, package, tmp_path / "out", "--dry-run", "--description", "t1")
+    (line,) = (line for line in asked.stdout.splitlines() if "would be segmented" in line)
+    assert "(dicom): series/" in line
+    assert "a model of one channel takes every image series" in line
+    assert "passed over: 8 files in survey: series not asked for" in asked.stdout
+
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("channels:\n  - {name: T1, modality: MR, words: [t1], min_slices: 4}\n")
+    ruled = segment(archive, package, tmp_path / "out", "--dry-run", "--rules", str(rules))
+    why = "channel T1: modality MR, a description with t1, at least 4 slices"
+    assert any(line.endswith(why) for line in ruled.stdout.splitlines())
+
+
+def test_image_beyond_the_limit_names_the_option_that_lets_it_pass(
+    archive: Path, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEGMED_MAX_VOXELS", "1000")
+    few = segment(archive, package, tmp_path / "few")
+    assert "asks for 1152 voxels, the limit is 1000" in few.stdout
+    assert "--max-voxels 1152" in few.stdout
+    for number, name in ((0, "predicted"), (1, "in workers")):
+        monkeypatch.setenv("SEGMED_MAX_VOXELS", "1000")
+        words = ["--max-voxels", "1152", "--workers", str(number)]
+        enough = segment(archive, package, tmp_path / name, *words)
+        assert "the limit is" not in enough.stdout
+        assert "3 done" in enough.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["predict", "IMAGE", "--model", "PACKAGE", "-o", "out"],
+        ["manifest", "build", "SRC", "-o", "set.json"],
+        ["train", "MANIFEST", "--model", "unet"],
+        ["compare", "MANIFEST"],
+        ["evaluate", "--predictions", "DIR", "--references", "DIR", "-o", "out"],
+        ["manifest", "check", "MANIFEST"],
+        ["plan", "MANIFEST"],
+    ],
+)
+def test_every_command_whose_error_names_max_voxels_takes_it(words: list[str]) -> None:
+    ended = CliRunner().invoke(app, [*words, "--max-voxels", "0"])
+    assert ended.exit_code == 2
+    assert "--max-voxels" in ended.output
+    assert "No such option" not in ended.output
