@@ -11,6 +11,7 @@ import json
 import tempfile
 import threading
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,15 @@ import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from segmed import inference
-from segmed.errors import UsageError
-from segmed.io import grid_of, read_image, write_label
+from segmed.errors import SegmedError, UsageError
+from segmed.formats import OutputFormat
+from segmed.inference import Predictor, Segmentation
+from segmed.inference.pipeline import Pipeline, PipelineItem, in_order
+from segmed.inference.writing import write_result
+from segmed.io import grid_of
+from segmed.io.channel_files import CaseFiles
 from segmed.manifest.content import image_digest
+from segmed.metatensor import MetaTensor
 from segmed.outcomes import classify
 from segmed.package import ModelPackage
 from segmed.structures import LabelClass
@@ -38,7 +44,7 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped
     """Segments the images that a table names."""
 
     def __init__(self) -> None:
-        self._predictor: inference.Predictor | None = None
+        self._predictor: Predictor | None = None
         self._package: ModelPackage | None = None
         self._taken: dict[Path, str] = {}
         self._naming = threading.Lock()  # MLflow's server answers several requests at once
@@ -46,7 +52,7 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped
     def load_context(self, context: PythonModelContext) -> None:
         """Load the package that lies among the model's artifacts, checked by its hash."""
         self._package = ModelPackage.load(Path(context.artifacts["package"]))
-        self._predictor = inference.Predictor(self._package)
+        self._predictor = Predictor(self._package)
 
     def predict(
         self,
@@ -65,30 +71,35 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped
             A table with the columns `COLUMNS`; an image without a segmentation is a row with status
             `refused` or `failed` (see `segmed.outcomes`) and its reason.
         """
+        assert self._package is not None
+        assert self._predictor is not None
         folder = Path((params or {}).get("output_dir") or OUTPUT_FOLDER)
         given = [  # a cell without a value is NaN where another row has one
             {name: cell for name, cell in row.items() if isinstance(cell, str)}
             for row in model_input.to_dict("records")
         ]
-        rows = [self._row(row, folder) for row in given]
+        names = [row.get("image") or row.get("name") or "" for row in given]
+        rows = [
+            dict.fromkeys(COLUMNS, "") | {"image": name, "model_hash": self._package.hash}
+            for name in names
+        ]
+        with tempfile.TemporaryDirectory() as scratch:
+            items = []
+            for number, row in enumerate(given):
+                try:
+                    path = _file_of(row, names[number], Path(scratch) / str(number))
+                except (SegmedError, OSError, ValueError) as error:
+                    rows[number] |= _misfortune(error)
+                else:
+                    case = CaseFiles(path.name, (path,))
+                    items.append(PipelineItem(case, _ServedRow(number, path)))
+            sink = _ServedFolder(self, folder, self._package.plan.labels)
+            for end in in_order(Pipeline(self._predictor, sink).run(items)):
+                cells = end.written if end.error is None else _misfortune(end.error)
+                rows[end.origin.number] |= cells or {}
         return pd.DataFrame(rows, columns=list(COLUMNS))
 
-    def _row(self, row: Mapping[Hashable, Any], folder: Path) -> dict[str, Any]:
-        assert self._package is not None
-        shown = str(row.get("image") or row.get("name") or "")
-        blank = dict.fromkeys(COLUMNS, "") | {"image": shown, "model_hash": self._package.hash}
-        try:
-            if row.get("content"):
-                with tempfile.TemporaryDirectory() as scratch:
-                    path = Path(scratch) / Path(shown).name
-                    path.write_bytes(_decoded(row["content"]))
-                    return blank | self._segment(path, folder)
-            return blank | self._segment(Path(shown), folder)
-        except Exception as error:  # noqa: BLE001 - one bad image must not stop the rest
-            why = classify(error)
-            return blank | {"status": why.status, "reason": why.reason}
-
-    def _output_for(self, path: Path, folder: Path) -> Path:
+    def output_for(self, path: Path, folder: Path) -> Path:
         """A file for a result that is nobody else's: images of one name have different contents."""
         digest = image_digest(path)
         stem = path.name.split(".")[0]
@@ -100,16 +111,51 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped
                 return plain
         return folder / f"{stem}_{digest[:16]}_seg.nii.gz"
 
-    def _segment(self, path: Path, folder: Path) -> dict[str, Any]:
-        assert self._package is not None
-        assert self._predictor is not None
-        image = read_image(path, num_channels=self._predictor.plan.in_channels)
-        label = self._predictor.predict(image).label
-        folder.mkdir(parents=True, exist_ok=True)
-        output = self._output_for(path, folder)
-        labels = self._package.plan.labels
-        write_label(output, label, like=image, labels=labels)
-        volumes = volumes_ml(np.asarray(label), labels, grid_of(image).spacing_mm)
+
+@dataclass(frozen=True)
+class _ServedRow:
+    """One row of a request.
+
+    Attributes:
+        number: Number of the row, from 0.
+        path: Its file.
+    """
+
+    number: int
+    path: Path
+
+
+class _ServedFolder:
+    """Results of one request in a folder.
+
+    Args:
+        model: Names the results, also beside those of other requests.
+        folder: Folder of the results.
+        labels: The structures.
+    """
+
+    format: OutputFormat = "nifti"
+    keeps_image = False
+
+    def __init__(
+        self, model: SegmentationModel, folder: Path, labels: tuple[LabelClass, ...]
+    ) -> None:
+        self._model = model
+        self._folder = folder
+        self._labels = labels
+
+    def output_for(self, origin: _ServedRow, image: MetaTensor) -> Path:
+        """File of the result of a row, named after its input."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self._model.output_for(origin.path, self._folder)
+
+    def write(
+        self, origin: _ServedRow, output: Path, image: MetaTensor, found: Segmentation
+    ) -> dict[str, Any]:
+        """Write one result; its cells of the answer."""
+        write_result(output, found, self.format, like=image, labels=self._labels)
+        spacing_mm = grid_of(image).spacing_mm
+        volumes = volumes_ml(np.asarray(found.label), self._labels, spacing_mm)
         flags = [f"{name}: empty" for name, volume in volumes.items() if volume == 0.0]
         return {
             "status": "done",
@@ -117,6 +163,23 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped
             "volumes_ml": json.dumps(volumes),
             "flags": json.dumps(flags),
         }
+
+
+def _file_of(row: Mapping[Hashable, str], name: str, scratch: Path) -> Path:
+    """The file of a row; content that was sent is written into `scratch`."""
+    if not row.get("content"):
+        return Path(name)
+    content = _decoded(row["content"])
+    scratch.mkdir()
+    path = scratch / Path(name).name
+    path.write_bytes(content)
+    return path
+
+
+def _misfortune(error: Exception) -> dict[str, str]:
+    """Cells of a row without a segmentation."""
+    why = classify(error)
+    return {"status": why.status, "reason": why.reason}
 
 
 def _decoded(content: str) -> bytes:

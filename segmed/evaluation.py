@@ -11,14 +11,19 @@ from typing import Any
 import pandas as pd
 
 from segmed.errors import ManifestError, SegmedError, UsageError
+from segmed.formats import OutputFormat
 from segmed.geometry import require_same_grid
-from segmed.inference import Predictor
-from segmed.io import grid_of, read_images, write_label
+from segmed.inference import Predictor, Segmentation
+from segmed.inference.pipeline import Pipeline, PipelineItem
+from segmed.inference.writing import suffix_for, write_result
+from segmed.io import grid_of
+from segmed.io.channel_files import CaseFiles
 from segmed.label_pairs import StrayValue, label_files, prediction_files, read_pair
 from segmed.manifest.reference import read_reference
 from segmed.manifest.schema import Case, Manifest
 from segmed.metatensor import MetaTensor
 from segmed.metrics import CaseScore, evaluate_case, scores_table
+from segmed.outcomes import classify
 from segmed.structures import LabelClass
 
 Progress = Callable[[int, int], None]
@@ -65,40 +70,70 @@ def score_cases(
     """
     if not cases:
         raise UsageError("no case to score: choose a fold that holds some out")
+    for case in cases:
+        if manifest.label_path(case) is None:
+            raise ManifestError(f"case {case.id} has no label to score against")
+    pipeline = Pipeline(predictor, _ScoringSink(manifest, out_dir))
     scores: list[CaseScore] = []
     predictions: dict[str, Path] = {}
     seconds = 0.0
     for case in cases:
-        image, reference = _read(manifest, case)
-        found = predictor.predict(image)
-        seconds += found.seconds
-        path = out_dir / f"{case.id}.nii.gz"
-        if image.ndim == 3:
-            path = out_dir / f"{case.id}.png"
-        predictions[case.id] = write_label(path, found.label, like=image, labels=manifest.labels)
-        scores += evaluate_case(
-            found.label[0],
-            reference[0],
-            labels=manifest.labels,
-            spacing_mm=grid_of(reference).spacing_mm,
-            case_id=case.id,
-        )
+        # One stage after the other: the time of a segmentation is a result here.
+        files = CaseFiles(case.id, tuple(manifest.image_paths(case)))
+        end = pipeline.segment(PipelineItem(files, case))
+        if isinstance(end.error, SegmedError):
+            raise ManifestError(f"case {case.id}: {classify(end.error).reason}") from end.error
+        if end.error is not None:
+            raise end.error
+        assert end.written is not None  # without an error there is one
+        predictions[case.id], rows = end.written
+        scores += rows
+        seconds += end.seconds["prepare"] + end.seconds["predict"]
         if progress is not None:
             progress(len(predictions), len(cases))
     return Evaluated(scores_table(scores), predictions, seconds / len(cases))
 
 
-def _read(manifest: Manifest, case: Case) -> tuple[MetaTensor, MetaTensor]:
-    label_path = manifest.label_path(case)
-    if label_path is None:
-        raise ManifestError(f"case {case.id} has no label to score against")
-    try:
-        image = read_images(manifest.image_paths(case), num_channels=manifest.num_channels)
-        reference = read_reference(manifest, label_path, like=image)
+class _ScoringSink:
+    """Results in a folder, each scored against the label of its case.
+
+    Args:
+        manifest: The image set of the cases.
+        out_dir: Folder for one segmentation a case.
+    """
+
+    format: OutputFormat = "nifti"
+    keeps_image = False
+
+    def __init__(self, manifest: Manifest, out_dir: Path) -> None:
+        self._manifest = manifest
+        self._out_dir = out_dir
+        self._references: dict[str, MetaTensor] = {}
+
+    def output_for(self, origin: Case, image: MetaTensor) -> Path:
+        """File of the result, named after the case; its label is read before the network runs."""
+        path = self._manifest.label_path(origin)
+        assert path is not None  # checked for all cases at first
+        reference = read_reference(self._manifest, path, like=image)
         require_same_grid(grid_of(image), grid_of(reference), names=("image", "label"))
-    except SegmedError as error:
-        raise ManifestError(f"case {case.id}: {error}") from error
-    return image, reference
+        self._references[origin.id] = reference
+        return self._out_dir / f"{origin.id}{suffix_for(self.format, image)}"
+
+    def write(
+        self, origin: Case, output: Path, image: MetaTensor, found: Segmentation
+    ) -> tuple[Path, list[CaseScore]]:
+        """Write and score one result."""
+        labels = self._manifest.labels
+        write_result(output, found, self.format, like=image, labels=labels)
+        reference = self._references.pop(origin.id)
+        scores = evaluate_case(
+            found.label[0],
+            reference[0],
+            labels=labels,
+            spacing_mm=grid_of(reference).spacing_mm,
+            case_id=origin.id,
+        )
+        return output, scores
 
 
 @dataclass(frozen=True)
