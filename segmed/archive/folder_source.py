@@ -22,16 +22,17 @@ from segmed.errors import UsageError
 from segmed.inference.fault import InputFault
 from segmed.inference.selection import Choice, choose_series
 from segmed.io.channel_files import CaseFiles, group_channels
-from segmed.io.dicom.grouping import SeriesIndex
+from segmed.io.dicom.grouping import SeriesIndex, may_be_image
 from segmed.io.dicom.series import SeriesAudit
 from segmed.io.digest import sha256_of_file
 from segmed.io.output_names import absolute, mirrored, shown
 from segmed.io.parts import files_of
-from segmed.io.results import is_archive_outputs, why_result
+from segmed.io.results import is_archive_outputs, masks_by_name, results_among
 from segmed.package.series_rules import Rules
 
 NOT_ASKED_FOR = "series not asked for: other modality, description or body part, or segmented"
 OTHER_DAY = "files of another day than asked for"
+PICTURE = "a picture of one plane; the model takes volumes"
 
 
 @dataclass(frozen=True)
@@ -135,28 +136,51 @@ class FolderSource:
                 folders.append(path)
                 continue
             try:
-                kind = "other" if self._is_passed_over(path) else kind_of(path)
+                kind = self._kind_of(path)
             except OSError as error:
                 yield self._no_access(path, error)
                 continue
-            if kind in {"volume", "raster"}:
-                if why := self._why_no_image(path, kind):
-                    yield NotImage(self._place(path), why)
-                else:
-                    volumes.append(path)
+            if kind == "raster" and self._is_flat(path):
+                yield NotImage(self._place(path), PICTURE)
+            elif kind in {"volume", "raster"}:
+                volumes.append(path)
             elif self._is_passed_over(path) or not index.add(path):
                 others.append(path)
         beside = _voxel_files(volumes)
         yield from self._others(path for path in others if path not in beside)
-        yield from self._cases([path for path in volumes if path not in beside])
+        yield from self._images(folder, [path for path in volumes if path not in beside])
         for path in folders:
             yield from self._enter(path, index, linked)
 
-    def _why_no_image(self, path: Path, kind: Kind) -> str:
-        """Why a volume or raster is not to be segmented; empty if it is."""
-        if kind == "raster" and self.spatial_dims == 3 and not has_pages(path):
-            return "a picture of one plane; the model takes volumes"
-        return why_result(path)
+    def _images(self, folder: Path, images: Sequence[Path]) -> Iterator[CaseFiles | NotImage]:
+        """Cases among the image files of one folder; results and masks are none."""
+        results = results_among(images)
+        inside = folder.relative_to(self.root).parts
+        results |= masks_by_name([path for path in images if path not in results], inside)
+        for path, why in results.items():
+            yield NotImage(self._place(path), why)
+        yield from self._cases([path for path in images if path not in results])
+
+    def _kind_of(self, path: Path) -> Kind:
+        """Kind of a file; one without access that may be an image of a series is DICOM.
+
+        Its series must not be taken for whole without it.
+
+        Raises:
+            OSError: Another file cannot be opened.
+        """
+        if self._is_passed_over(path):
+            return "other"
+        try:
+            return kind_of(path)
+        except OSError:
+            if may_be_image(path.name, ()):
+                return "dicom"
+            raise
+
+    def _is_flat(self, path: Path) -> bool:
+        """Whether a raster image has one plane and the model takes volumes."""
+        return self.spatial_dims == 3 and not has_pages(path)
 
     def _others(self, paths: Iterable[Path]) -> Iterator[NotImage]:
         for path in paths:

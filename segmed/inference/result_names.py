@@ -149,16 +149,20 @@ class ResultNames:
 
 def _rivalry(path: Path, others: Sequence[Path], name: str) -> str:
     more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+    clash = f"{shown(path)} and {shown(others[0])}{more} would have one result, {name}"
+    if path.parent == others[0].parent:
+        return f"{clash}: rename one, or name results by --names hash"
     return (
-        f"{shown(path)} and {shown(others[0])}{more} would have one result, {name}: give the "
-        "folder that contains both, whose tree the results mirror, or name results by --names hash"
+        f"{clash}: give the folder that contains both, whose tree the results mirror, or name "
+        "results by --names hash"
     )
 
 
 def _hashed(item: CaseFiles, like: MetaTensor) -> str:
     source = source_of(like)
     if source is not None and source.series_uid:
-        digest = hashlib.sha256(source.series_uid.encode()).hexdigest()
+        stated = (source.patient_key, source.study_uid, source.series_uid)
+        digest = hashlib.sha256("\n".join(stated).encode()).hexdigest()
         return f"series-{digest[:HASH_LENGTH]}"
     files = item.files if source is None else (*item.files, *source.paths)
     digests = sorted({sha256_of_file(path) for path in files if path.is_file()})

@@ -9,7 +9,13 @@ from pathlib import Path
 
 from segmed.formats import has_image_suffix
 from segmed.io.dicom.header import looks_like_dicom
-from segmed.io.results import DICOM_RESULTS, RUN_RECORD, is_archive_outputs, results_among
+from segmed.io.results import (
+    DICOM_RESULTS,
+    RUN_RECORD,
+    is_archive_outputs,
+    masks_by_name,
+    results_among,
+)
 
 ARCHIVE_RESULTS = "the results of an archive run"
 
@@ -21,7 +27,7 @@ class FoundPaths:
     Attributes:
         listed: Files that were named one by one.
         folders: Folders that were named.
-        images: Image files by suffix.
+        images: Image files by suffix that are not DICOM by content.
         dicom: Files whose content decides whether they are DICOM.
         unknown: Named files of no known suffix that are not DICOM, and folders without access.
         passed_over: Results of earlier runs, and why they are known as such.
@@ -57,17 +63,26 @@ def search(paths: Sequence[Path]) -> FoundPaths:
             _search_folder(path, found, frozenset())
             continue
         found.listed.add(path)
-        if has_image_suffix(path):
-            found.add(path, found.images)
-        elif path.is_file() and _begins_as_dicom(path):
+        if path.is_file() and _begins_as_dicom(path):
             found.add(path, found.dicom)
+        elif has_image_suffix(path):
+            found.add(path, found.images)
         else:
             found.add(path, found.unknown)
     return found
 
 
-def _search_folder(folder: Path, found: FoundPaths, above: frozenset[str]) -> None:
-    """Files of a folder, then those of the folders in it; a link to a folder above is left out."""
+def _search_folder(
+    folder: Path, found: FoundPaths, above: frozenset[str], inside: tuple[str, ...] = ()
+) -> None:
+    """Files of a folder, then those of the folders in it; a link to a folder above is left out.
+
+    Args:
+        folder: The folder.
+        found: Takes what is found.
+        above: Real paths of the folders above.
+        inside: Names of the folders from the one that was given to this one.
+    """
     place = os.path.realpath(folder)
     if place in above:
         return
@@ -76,18 +91,25 @@ def _search_folder(folder: Path, found: FoundPaths, above: frozenset[str]) -> No
     except OSError:
         found.add(folder, found.unknown)  # its reader says that it cannot be read
         return
-    files = [entry for entry in entries if entry.is_file() and entry.name != RUN_RECORD]
-    named = [file for file in files if has_image_suffix(file) or file.name.endswith(DICOM_RESULTS)]
-    results = results_among(named)
+    others = [entry for entry in entries if not entry.is_dir() and entry.name != RUN_RECORD]
+    special = {entry for entry in others if entry.exists() and not entry.is_file()}
+    found.passed_over |= dict.fromkeys(special, "no plain file")
+    files = [entry for entry in others if entry not in special]
+    named = [file for file in files if has_image_suffix(file) and not _begins_as_dicom(file)]
+    results = results_among(
+        [*named, *(file for file in files if file.name.endswith(DICOM_RESULTS))]
+    )
+    results |= masks_by_name([file for file in named if file not in results], inside)
     found.passed_over |= results
+    images = set(named)
     for file in files:
         if file not in results:
-            found.add(file, found.images if has_image_suffix(file) else found.dicom)
+            found.add(file, found.images if file in images else found.dicom)
     for entry in entries:
         if entry.is_dir() and is_archive_outputs(entry):
             found.passed_over[entry] = ARCHIVE_RESULTS
         elif entry.is_dir():
-            _search_folder(entry, found, above | {place})
+            _search_folder(entry, found, above | {place}, (*inside, entry.name))
 
 
 def _begins_as_dicom(path: Path) -> bool:

@@ -12,6 +12,7 @@ Source:
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -24,6 +25,7 @@ from segmed.errors import ImageError
 from segmed.formats import stem_of
 from segmed.io.bytestream import unzipped
 from segmed.io.dicom.audit import SeriesAudit
+from segmed.io.metaimage import is_metaimage
 from segmed.io.nifti import is_nifti, parse_header
 from segmed.io.raster import raster_format
 
@@ -32,6 +34,12 @@ NUMBERED = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
 COLOUR_MODES = ("RGB", "RGBA", "P")
 """Raster modes that are read as three channels; palettes are expanded."""
+
+SPACE_KINDS = frozenset((b"domain", b"space", b"???", b"none"))
+"""Kinds of NRRD's axes in space."""
+
+HEAD_BYTES = 4096
+"""Bytes from the start of a file in which its header says how many channels it contains."""
 
 MOST_CHANNELS = 8
 """Longest run of numbers from 0000 that is taken for channels where a model has one file a case;
@@ -150,6 +158,8 @@ def _faulty(case: str, files: Sequence[Path], num_channels: int) -> CaseFiles:
         found = f"{len(files)} files, of channel {', '.join(twice)} more than one"
     elif numbers:
         found = f"files of the channels {', '.join(numbers)}"
+    elif (count := channels_in(files[0])) > 1:
+        found = f"a file of {count} channels"
     else:
         found = "a file of one channel without a channel number in its name"
     expected = ", ".join(f"{number:04d}" for number in range(num_channels))
@@ -169,24 +179,44 @@ def channels_in(path: Path) -> int:
             kind = raster_format(stream.read(16))
         if kind is not None:
             with Image.open(path, formats=[kind.upper()]) as image:
-                return 3 if image.mode in COLOUR_MODES else 1
+                return 3 if image.mode in COLOUR_MODES else len(image.getbands())
         with unzipped(path) as stream:
-            return volumes_in(stream.read(540), path)
+            start = stream.read(HEAD_BYTES)
+        return volumes_in(start, path)
     except (ImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return 1  # its reader refuses it by name
 
 
 def volumes_in(start: bytes, path: Path) -> int:
-    """Volumes along the fourth axis of a NIfTI file; 1 if it has three, or is of another format.
+    """Volumes or values a voxel in one file; 1 if it has three axes and one value.
+
+    Those of more than four axes are counted, too, though their readers refuse them.
 
     Args:
-        start: Its first 540 bytes, unzipped.
+        start: Its first bytes, unzipped.
         path: The file, for messages.
 
     Raises:
         ImageError: The header is damaged.
     """
+    if start.startswith(b"NRRD"):
+        return _axes_of_nrrd(start)
+    if is_metaimage(start):
+        fields = dict(re.findall(rb"^(\w+) *= *(.*?)\s*$", start, re.MULTILINE))
+        volumes = fields.get(b"DimSize", b"").split()[3:]
+        return math.prod(map(int, [*volumes, fields.get(b"ElementNumberOfChannels", b"1")]))
     if not is_nifti(start):
         return 1
-    dim = [int(size) for size in parse_header(start, path)["dim"]]
-    return dim[4] if dim[0] >= 4 and max(dim[5 : dim[0] + 1], default=1) <= 1 else 1
+    dim = [int(size) for size in parse_header(start[:540], path)["dim"]]
+    return math.prod(max(size, 1) for size in dim[4 : dim[0] + 1])
+
+
+def _axes_of_nrrd(start: bytes) -> int:
+    """Product of the axes of a NRRD file that are none of space."""
+    fields = dict(re.findall(rb"^([a-z ]+): *(.*?)\s*$", start, re.MULTILINE))
+    sizes = [int(size) for size in fields.get(b"sizes", b"").split()]
+    kinds = fields.get(b"kinds", b"").split()
+    if len(kinds) != len(sizes):
+        return math.prod(sizes[3:])
+    inner = (size for size, kind in zip(sizes, kinds, strict=True) if kind not in SPACE_KINDS)
+    return math.prod(inner)

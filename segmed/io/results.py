@@ -2,7 +2,8 @@
 
 Known by content: the mark that segmed writes into its own label maps and probabilities, NIfTI's
 label intent, and the segments in the header of a 3D Slicer segmentation. Results of versions that
-wrote no mark are known by the record of the run beside them.
+wrote no mark are known by the record of the run beside them, those of nnU-Net by its record. Where
+a folder is searched, masks are also known by their names.
 
 Source:
     NIfTI-1.1 standard, nifti1.h: NIFTI_INTENT_LABEL.
@@ -11,13 +12,15 @@ Source:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from segmed.errors import ImageError
-from segmed.formats import DICOM_OUTPUTS, OUTPUT_SUFFIXES
+from segmed.formats import DICOM_OUTPUTS, OUTPUT_SUFFIXES, stem_of
 from segmed.io.bytestream import unzipped
+from segmed.naming import has_mask_words, is_mask_folder
 
 ResultMark = Literal["segmed label map", "segmed probabilities"]
 LABEL_MARK: ResultMark = "segmed label map"
@@ -36,6 +39,14 @@ INDEX = "index.csv"
 
 DICOM_RESULTS = tuple(OUTPUT_SUFFIXES[name] for name in DICOM_OUTPUTS)
 """Endings that segmed gives to DICOM results."""
+
+CHANNEL_NUMBER = re.compile(r"_\d{4}$")
+"""How the names of nnU-Net's images end."""
+
+IF_IMAGE = "; rename it if it is an image"
+
+NNUNET_RECORD = "predict_from_raw_data_args.json"
+"""What nnU-Net writes beside its predictions, named `CASE` without a channel number."""
 
 HEAD_BYTES = 4096
 
@@ -89,9 +100,38 @@ def results_among(files: Iterable[Path]) -> dict[Path, str]:
             known[path.parent] = _recorded(path.parent)
         if path.name in known[path.parent]:
             found[path] = f"a result of the run that {RUN_RECORD} describes"
+        elif not CHANNEL_NUMBER.search(stem_of(path)) and _is_by_nnunet(path.parent):
+            found[path] = f"a result of nnU-Net by the {NNUNET_RECORD} beside it"
         elif why := why_result(path):
             found[path] = why
     return found
+
+
+def masks_by_name(images: Sequence[Path], inside: Sequence[str] = ()) -> dict[Path, str]:
+    """The masks among the image files of one folder by their names, and the reason.
+
+    A name counts where it tells files apart: `x_seg` beside `x`, `mask` beside `t1`, or whatever
+    lies in `labelsTr` or `segmentations`. If all files of a folder are named like masks, such as
+    `lungseg_001`, none of them is taken for one. `CASE_0000` is an image by its name.
+
+    Args:
+        images: Image files of one folder.
+        inside: Names of the folders from the one that is searched to this one.
+    """
+    if inside and is_mask_folder(inside[-1]):
+        return dict.fromkeys(images, f"in a folder of masks by its name{IF_IMAGE}")
+    named = [
+        path
+        for path in images
+        if has_mask_words(stem_of(path)) and not CHANNEL_NUMBER.search(stem_of(path))
+    ]
+    if len(named) == len(images):
+        return {}
+    return dict.fromkeys(named, f"named like a mask{IF_IMAGE}")
+
+
+def _is_by_nnunet(folder: Path) -> bool:
+    return (folder / NNUNET_RECORD).is_file()
 
 
 def _recorded(folder: Path) -> frozenset[str]:

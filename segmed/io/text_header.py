@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -37,7 +38,8 @@ def sibling(path: Path, name: str) -> Path:
     Raises:
         ImageError: `outside_file` or `missing_file`.
     """
-    if "/" in name or "\\" in name or "\0" in name or name in {"", ".", ".."} or "LIST" in name:
+    is_several = "LIST" in name or re.search(r"%\d*d", name)
+    if "/" in name or "\\" in name or "\0" in name or name in {"", ".", ".."} or is_several:
         raise refusal(
             path,
             "outside_file",

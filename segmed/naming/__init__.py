@@ -1,6 +1,11 @@
 """Guesses from names, by whole words: sides, modalities, subjects and kinds of files."""
 
-from segmed.naming.kinds import has_mask_words, is_ignore_name, may_mean_ignored
+from segmed.naming.kinds import (
+    has_mask_words,
+    is_ignore_name,
+    is_mask_folder,
+    may_mean_ignored,
+)
 from segmed.naming.modality import ModalityGuess, guess_modality
 from segmed.naming.sides import SideGuess, guess_sides
 from segmed.naming.subjects import SubjectGuess, guess_subjects
@@ -15,6 +20,7 @@ __all__ = [
     "guess_subjects",
     "has_mask_words",
     "is_ignore_name",
+    "is_mask_folder",
     "may_mean_ignored",
     "words_of",
 ]

@@ -15,6 +15,9 @@ MASK = vocabulary(
 NOT_MASK = vocabulary("asl pcasl pasl control tag labelling labeling spin")
 """Words of arterial spin labelling, whose images come as `label` and `control`."""
 
+SPLITS = vocabulary("tr ts va train training test testing val validation manual automatic case")
+"""Words beside those of masks in the name of a folder of masks, such as `labelsTr`."""
+
 IGNORE = vocabulary("ignore ignored")
 MAY_BE_IGNORED = vocabulary(
     "void unlabeled unlabelled unannotated unknown undefined dontcare exclude excluded uncertain "
@@ -32,6 +35,17 @@ def has_mask_words(text: str) -> bool:
     if not words & MASK:
         return False
     return not (words & NOT_MASK and words & MASK <= {"label", "labels"})
+
+
+def is_mask_folder(name: str) -> bool:
+    """Whether a folder is called by nothing but words of masks: `labelsTr`, `segmentations`.
+
+    `segmentation_challenge` or `lung_seg` may hold images just as well.
+    """
+    if name.casefold() in MASK:
+        return True
+    words = set(words_of(name)) - {name.casefold()}
+    return bool(words & MASK) and words <= MASK | SPLITS
 
 
 def is_ignore_name(name: str) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
@@ -211,3 +212,33 @@ def test_names_by_source_and_hash_of_a_dicom_series(
     assert deep.output == tmp_path / "deep/study1.nii.gz"
     with pytest.raises(UsageError, match="known are"):
         run(predictor, [series], tmp_path, names="folder")
+
+
+@pytest.mark.parametrize("field", ["PatientID", "StudyInstanceUID"])
+def test_equal_series_uids_of_two_owners_have_two_results(
+    tmp_path: Path, predictor: Predictor, shared_data, field: str
+) -> None:
+    for owner in ("one", "two"):
+        (tmp_path / "in" / owner).mkdir(parents=True)
+        for path in sorted((shared_data("hippocampus_dicom") / "study1").glob("*.dcm")):
+            dataset = pydicom.dcmread(path)
+            if owner == "two":
+                setattr(dataset, field, "1.2.3")
+            dataset.save_as(tmp_path / "in" / owner / path.name)
+    outcomes = run(predictor, [tmp_path / "in"], tmp_path / "out")
+    assert [outcome.status for outcome in outcomes] == ["done", "done"]
+    assert len({outcome.output for outcome in outcomes}) == 2
+    for owner, outcome in zip(("one", "two"), outcomes, strict=True):
+        [alone] = run(predictor, [tmp_path / "in" / owner], tmp_path / "alone" / owner)
+        assert Path(str(alone.output)).name == Path(str(outcome.output)).name
+
+
+def test_advice_on_two_inputs_of_one_folder_is_one_that_helps(
+    tmp_path: Path, predictor: Predictor
+) -> None:
+    write_volume(tmp_path / "in" / "a.nii.gz")
+    write_volume(tmp_path / "in" / "A.nii.gz", 1)
+    for outcome in run(predictor, [tmp_path / "in"], tmp_path / "out"):
+        assert "rename one, or name results by --names hash" in str(outcome.reason)
+    named = run(predictor, [tmp_path / "in"], tmp_path / "out", names="hash")
+    assert [outcome.status for outcome in named] == ["done", "done"]

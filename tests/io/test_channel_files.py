@@ -8,9 +8,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 from PIL import Image
 
 from segmed.errors import ImageError
+from segmed.io import read_images
 from segmed.io.channel_files import channels_in, group_channels
 
 
@@ -110,3 +112,34 @@ def test_a_damaged_file_counts_as_one_channel(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         assert channels_in(tmp_path / name) == 1
     assert channels_in(tmp_path / "absent.nii") == 1
+
+
+def in_one_file(folder: Path, name: str, values: int) -> Path:
+    """A volume with several values a voxel, as ITK and 3D Slicer write it."""
+    if name.endswith(".nii.gz"):
+        volume = np.zeros((4, 5, 6, 1, values), dtype=np.int16)
+        nib.save(nib.Nifti1Image(volume, np.eye(4)), folder / name)
+        return folder / name
+    image = sitk.GetImageFromArray(np.zeros((6, 5, 4, values), np.int16), isVector=True)
+    sitk.WriteImage(image, str(folder / name))
+    return folder / name
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.mha", "a.nrrd", "a.nhdr", "a.mhd"])
+def test_files_of_several_values_a_voxel_are_refused_by_their_own_name(
+    tmp_path: Path, name: str
+) -> None:
+    path = in_one_file(tmp_path, name, 2)
+    assert channels_in(path) == 2
+    [case] = group_channels([path], 2)
+    with pytest.raises(ImageError) as caught:
+        read_images(case.files, num_channels=2)
+    assert caught.value.reason in {"vector", "four_dimensional"}
+    [other] = group_channels([path], 3)
+    assert other.fault.startswith("a file of 2 channels;")
+
+
+@pytest.mark.parametrize(("mode", "count"), [("CMYK", 4), ("LA", 2), ("YCbCr", 3), ("I;16", 1)])
+def test_bands_of_rasters_are_counted(tmp_path: Path, mode: str, count: int) -> None:
+    Image.new(mode, (6, 7)).save(tmp_path / ("a.tif" if mode != "LA" else "a.png"))
+    assert channels_in(next(tmp_path.iterdir())) == count

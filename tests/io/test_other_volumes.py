@@ -110,6 +110,7 @@ def _nrrd(path: Path, **fields: str) -> Path:
         ({"kinds": "vector domain domain"}, "vector"),
         ({"data_file": "../../etc/passwd"}, "outside_file"),
         ({"data_file": "LIST"}, "outside_file"),
+        ({"data_file": "slice%03d.raw 0 5 1"}, "outside_file"),
         ({"data_file": "absent.raw"}, "missing_file"),
     ],
 )

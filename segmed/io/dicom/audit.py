@@ -59,7 +59,7 @@ class SeriesAudit:
         patient_key: Short hash of the patient identifier, for grouping.
         frame_of_reference: FrameOfReferenceUID.
         notes: What is odd, though usable.
-        copies: Files that are byte for byte the same as one of `files`, and are not used.
+        copies: Files with the data set of one of `files`, byte for byte; they are not used.
         is_encapsulated: Whether pixels of a file are compressed, and so need a decoder.
     """
 
@@ -191,7 +191,7 @@ def _thinned(
 def _notes(headers: Sequence[DicomHeader], num_copies: int) -> tuple[str, ...]:
     notes = []
     if num_copies:
-        notes.append(f"byte-equal copies of its files are passed over: {num_copies}")
+        notes.append(f"copies of its files are passed over: {num_copies}")
     first = headers[0]
     if is_capture(first):
         notes.append("stored as secondary capture, though with geometry")
@@ -202,6 +202,8 @@ def _notes(headers: Sequence[DicomHeader], num_copies: int) -> tuple[str, ...]:
     parts = [part for header in headers for part in header.slices]
     if first.modality == "CT" and not any(any(part.rescale) for part in parts):
         notes.append("CT without rescaling: its values may not be Hounsfield units")
+    if len({(header.series_number, header.description) for header in headers}) > 1:
+        notes.append("series numbers or descriptions differ among its images")
     notes.extend(drifting([part.traits for part in parts]))
     made = max((header.images_in_acquisition or 0 for header in headers), default=0)
     if len(headers) < made:

@@ -248,6 +248,18 @@ def _one_of_each(headers: Sequence[DicomHeader]) -> SeriesRefusal | None:
     return None
 
 
+def _persons(headers: Sequence[DicomHeader]) -> SeriesRefusal | None:
+    """Refuse one PatientID of people with different names or dates of birth."""
+    for index, what in enumerate(("names", "dates of birth")):
+        counted = Counter(key for h in headers if (key := h.person_keys[index]))
+        if len(counted) > 1:
+            usual = counted.most_common(1)[0][0]
+            odd = tuple(h.path for h in headers if h.person_keys[index] not in {"", usual})
+            message = f"one PatientID with {len(counted)} {what} of patients in one series"
+            return SeriesRefusal("mixed_patient", message, odd)
+    return None
+
+
 def _one_grid(headers: Sequence[DicomHeader]) -> SeriesRefusal | None:
     """Refuse slices of more than one orientation or pixel spacing."""
     parts = [(header.path, part) for header in headers for part in header.slices]
@@ -285,6 +297,6 @@ def _copies(headers: Sequence[DicomHeader]) -> SeriesRefusal | None:
 
 
 CHECKS = (
-    _other_objects, _own_faults, _without_pixels, _copies, _kinds, _one_of_each, _geometry,
-    _one_grid, _rotations, _volumes, _rescaling,
+    _other_objects, _own_faults, _without_pixels, _copies, _kinds, _one_of_each, _persons,
+    _geometry, _one_grid, _rotations, _volumes, _rescaling,
 )  # fmt: skip

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +37,10 @@ BARE_SUFFIXES = frozenset({"", "#", ".img"})
 """Kinds of suffix of DICOM images that are named by number or not at all."""
 
 LOST_BESIDE = "{} unreadable files beside it, among several series: it may lack images"
+NAMELESS_ELSEWHERE = (
+    "without SeriesInstanceUID, and images of the same study and series number are in other "
+    "folders: it may lack images"
+)
 SHARED_UID = "another patient or study has the same SeriesInstanceUID"
 
 
@@ -117,9 +121,13 @@ class SeriesIndex:
     def _study(self, names: Sequence[str], beside: dict[str, int]) -> Iterator[list[SeriesAudit]]:
         """The series of one study; those that share a UID with another patient come alone."""
         together = []
-        for name in names:
-            parts = _by_owner(self._members(name))
+        members = {name: _by_owner(self._members(name)) for name in names}
+        over_folders = Counter(_nameless_kind(parts[0]) for parts in members.values())
+        for name, parts in members.items():
             notes = [LOST_BESIDE.format(beside[name])] if name in beside else []
+            kind = _nameless_kind(parts[0])
+            if kind is not None and over_folders[kind] > 1:
+                notes.append(NAMELESS_ELSEWHERE)
             if len(parts) == 1:
                 together.append(_noted(judge(parts[0]), notes))
                 continue
@@ -266,6 +274,14 @@ def _by_owner(headers: Sequence[DicomHeader]) -> list[list[DicomHeader]]:
         if any(_continues(part, other) for other in parts[:number]):
             return [list(headers)]
     return parts
+
+
+def _nameless_kind(headers: Sequence[DicomHeader]) -> tuple[str, ...] | None:
+    """What images of one series without a UID have in common over folders; None with a UID."""
+    first = headers[0]
+    if first.series_uid or first.fault is not None:
+        return None
+    return first.frame_of_reference, first.modality, first.series_number
 
 
 def _continues(part: Sequence[DicomHeader], other: Sequence[DicomHeader]) -> bool:

@@ -22,7 +22,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEnd
 from segmed.formats import DICOM_SUFFIXES
 from segmed.io.dicom.elements import Elements, numbers, words
 from segmed.io.dicom.frames import Slice, slices_of
-from segmed.io.dicom.patient import PATIENT_TAGS, patient_key
+from segmed.io.dicom.patient import PATIENT_TAGS, patient_key, person_keys
 from segmed.io.dicom.pixel_format import pixel_format_fault
 from segmed.io.dicom.quick import quick_header
 from segmed.io.dicom.traits import TRAIT_TAGS
@@ -85,6 +85,7 @@ class DicomHeader:
         series_uid: Series instance UID; empty where the file is too short to say.
         study_uid: Study instance UID.
         patient_key: Short hash of the patient, see `segmed.io.dicom.patient`.
+        person_keys: Short hashes of name and date of birth, empty where not stated.
         modality: Such as `MR`.
         image_type: Values of ImageType.
         description: SeriesDescription; personal, never logged.
@@ -114,6 +115,7 @@ class DicomHeader:
     series_uid: str = field(default="", repr=False)
     study_uid: str = field(default="", repr=False)
     patient_key: str = ""
+    person_keys: tuple[str, str] = ("", "")
     modality: str = ""
     image_type: tuple[str, ...] = ()
     description: str = field(default="", repr=False)
@@ -300,6 +302,7 @@ def _fields(dataset: Elements, path: Path, transfer_syntax: str) -> DicomHeader:
         series_uid=text("SeriesInstanceUID"),
         study_uid=text("StudyInstanceUID"),
         patient_key=patient_key(dataset),
+        person_keys=person_keys(dataset),
         modality=text("Modality"),
         image_type=words(dataset, "ImageType"),
         description=text("SeriesDescription"),

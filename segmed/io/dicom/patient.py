@@ -25,6 +25,19 @@ def patient_key(dataset: Elements) -> str:
     return short_hash(f"{name}\0{born}" if name.strip("^= ") or born else "")
 
 
+def person_keys(dataset: Elements) -> tuple[str, str]:
+    """Short hashes of the name and of the date of birth, each empty where it is not stated.
+
+    Archives that anonymise give many patients one PatientID. Of a name the family and given name
+    count, without case: titles come and go.
+    """
+    name, born = _name(dataset.get("PatientName")), _text(dataset.get("PatientBirthDate"))
+    parts = [part.strip() for part in name.split("=")[0].upper().split("^")]
+    name = "^".join(parts[:2]).strip("^ ")
+    born = born.replace(".", "")
+    return short_hash(name) if name else "", short_hash(born) if born else ""
+
+
 def _text(value: Any) -> str:
     return str(value or "").strip("\0 ")
 

@@ -54,6 +54,9 @@ DATED_BY = ("Series", "Study", "Content")
 DATES = ("PatientBirthDate", "StudyDate")
 """Copied dates; one that is none is left empty, since writers refuse it and quote it."""
 
+SEXES = ("M", "F", "O")
+"""Values of PatientSex; another is left empty, since writers refuse it."""
+
 SOUND_TIME = re.compile(r"(([01][0-9]|2[0-3])([0-5][0-9]([0-5][0-9](\.[0-9]{1,6})?)?)?)?")
 
 UNKNOWN_MOMENT = ("19000101", "000000")
@@ -206,6 +209,8 @@ def _mend(dataset: Dataset, audit: SeriesAudit) -> None:
             setattr(dataset, name, None if name.endswith("Number") else "")
     for name in DATES:
         setattr(dataset, name, _day(str(dataset.get(name) or "")) or "")
+    sex = str(dataset.PatientSex or "").strip(" \0").upper()
+    dataset.PatientSex = sex if sex in SEXES else ""
     if not SOUND_TIME.fullmatch(str(dataset.StudyTime or "")):
         dataset.StudyTime = ""
     if "ImageOrientationPatient" in dataset:

@@ -65,5 +65,6 @@ def files_below(root: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(folder, name)
-            if not name.startswith(".") and path.is_file():
+            is_lost = path.is_symlink() and not path.exists()  # its series is not whole without it
+            if not name.startswith(".") and (is_lost or path.is_file()):
                 yield path

@@ -71,3 +71,19 @@ def test_results_are_dated_by_their_source_images(
     path = write_rtstruct(tmp_path / "rt.dcm", label, like=image, labels=two_labels, **MODEL)
     structures = pydicom.dcmread(path)
     assert (structures.StructureSetDate, structures.StructureSetTime) == moment
+
+
+@pytest.mark.parametrize(("stated", "kept"), [("X", ""), ("f ", "F"), ("M", "M"), ("Male", "")])
+def test_an_unknown_sex_does_not_prevent_a_result(
+    oblique_volume: MetaTensor, tmp_path: Path, two_labels: Labels, stated: str, kept: str
+) -> None:
+    with tolerant_pydicom():
+        for file in write_series(tmp_path / "series", oblique_volume):
+            dataset = pydicom.dcmread(file)
+            dataset.PatientSex = stated
+            dataset.save_as(file)
+    image = read_image(tmp_path / "series")
+    label = blobs(tuple(image.shape[1:]))
+    for write in (write_dicom_seg, write_rtstruct):
+        path = write(tmp_path / "x.dcm", label, like=image, labels=two_labels, **MODEL)
+        assert pydicom.dcmread(path).PatientSex == kept

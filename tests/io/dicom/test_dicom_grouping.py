@@ -88,10 +88,10 @@ def test_series_of_one_flat_folder_are_apart(real_series: Real, tmp_path: Path) 
 def test_picture_and_volume_beside_a_series_hide_nothing(real_series: Real, tmp_path: Path) -> None:
     save(tmp_path, real_series)
     Image.new("L", (8, 8)).save(tmp_path / "preview.png")
-    (tmp_path / "mask.nii.gz").write_bytes(b"")
+    (tmp_path / "thick.nii.gz").write_bytes(b"")
     (tmp_path / "notes.txt").write_text("no image")
     cases = find_cases([tmp_path], 1)
-    assert [case.case for case in cases] == [tmp_path.joinpath("000").name, "mask", "preview"]
+    assert [case.case for case in cases] == [tmp_path.joinpath("000").name, "preview", "thick"]
     assert len(cases[0].series) == 1
     assert cases[0].series[0].usable
 
@@ -264,3 +264,63 @@ def test_sorting_gives_each_nameless_series_a_folder(real_series: Real, tmp_path
     placed = sort_series(audits, tmp_path / "out")
     assert sorted(len(list(folder.iterdir())) for folder in placed.values()) == [6, 8]
     assert of(scan(tmp_path / "out")) == {(None, 8), (None, 6)}
+
+
+def test_copies_that_another_program_exported_are_passed_over(
+    real_series: Real, tmp_path: Path
+) -> None:
+    save(tmp_path / "a", real_series)
+    again = copied(real_series)
+    for dataset in again:
+        dataset.file_meta.ImplementationVersionName = "OTHER"
+        dataset.file_meta.SourceApplicationEntityTitle = "PACS2"
+        dataset.preamble = b"x" * 128
+    save(tmp_path / "b", again)
+    assert found_everywhere(tmp_path) == {(None, 8)}
+    (audit,) = scan(tmp_path)
+    assert len(audit.copies) == 8
+
+
+@pytest.mark.parametrize("name", ["008.dcm", "IM9", "1.2.840.9"])
+def test_a_slice_whose_link_leads_nowhere_is_held_against_its_series(
+    real_series: Real, tmp_path: Path, name: str
+) -> None:
+    for number, dataset in enumerate(real_series[:-1]):
+        dataset.save_as(tmp_path / name.replace("9", str(number)).replace("008", f"00{number}"))
+    (tmp_path / name).symlink_to(tmp_path / "unmounted" / name)
+    assert [audit.reason for audit in scan(tmp_path)] == ["unreadable"]
+    [case] = find_cases([tmp_path], 1)
+    assert [audit.reason for audit in case.series] == ["unreadable"]
+    [study] = [item for item in FolderSource(tmp_path).studies() if isinstance(item, Study)]
+    assert (study.fault is not None and study.fault.reason) == "no_access"
+
+
+@pytest.mark.parametrize("name", ["{}.png", "{}.nii", "{}.tif"])
+def test_slices_are_known_by_content_whatever_their_suffix(
+    real_series: Real, tmp_path: Path, name: str
+) -> None:
+    for number, dataset in enumerate(real_series):
+        dataset.save_as(tmp_path / name.format(number))
+    assert found_everywhere(tmp_path) == {(None, 8)}
+
+
+def test_nameless_series_over_two_folders_are_noted(real_series: Real, tmp_path: Path) -> None:
+    halves = copied(real_series, SeriesInstanceUID=None)
+    save(tmp_path / "a", halves[:5])
+    save(tmp_path / "b", halves[5:])
+    save(tmp_path / "c", copied(halves, SeriesNumber=77))
+    audits = {audit.files[0].parent.name: audit for audit in scan(tmp_path)}
+    noted = {
+        name: any("in other folders" in note for note in audit.notes)
+        for name, audit in audits.items()
+    }
+    assert noted == {"a": True, "b": True, "c": False}
+    assert found_everywhere(tmp_path) == {(None, 5), (None, 3), (None, 8)}
+
+
+def test_several_descriptions_of_one_series_are_noted(real_series: Real, tmp_path: Path) -> None:
+    series = copied(real_series)
+    series[3].SeriesDescription = "another"
+    save(tmp_path, series)
+    [audit] = scan(tmp_path)
+    assert any("descriptions differ" in note for note in audit.notes)

@@ -10,7 +10,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from segmed.io.dicom.header import TAGS, read_header
+from segmed.io.dicom.header import TAGS, read_header, tolerant_pydicom
 from segmed.io.dicom.quick import quick_header
 from segmed.io.dicom.series import scan
 from segmed.io.dicom.write import write_series
@@ -95,3 +95,31 @@ def test_slice_of_another_name_is_refused(files: list[Path]) -> None:
     key_of(files[-1], named("Muster^Berta"))
     [audit] = scan(files[0].parent)
     assert audit.reason == "mixed_patient"
+
+
+def anonymised(name: str, born: str = "") -> Change:
+    def change(dataset: Dataset) -> None:
+        dataset.PatientID, dataset.PatientName, dataset.PatientBirthDate = "ANON", name, born
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "reason"),
+    [
+        (anonymised("P1"), anonymised("P2"), "mixed_patient"),
+        (anonymised("", "19500101"), anonymised("", "19700101"), "mixed_patient"),
+        (anonymised("Muster^Anna", "19500101"), anonymised("Muster^Berta"), "mixed_patient"),
+        (anonymised("Muster^Anna", "19500101"), anonymised("", ""), None),
+        (anonymised("Muster^Anna"), anonymised("MUSTER^ANNA^^Dr"), None),
+        (anonymised("", "1950.01.01"), anonymised("", "19500101"), None),
+    ],
+)
+def test_one_id_of_several_people_is_refused(
+    files: list[Path], first: Change, second: Change, reason: str | None
+) -> None:
+    with tolerant_pydicom():
+        for number, path in enumerate(files):
+            key_of(path, first if number < len(files) // 2 else second)
+    [audit] = scan(files[0].parent)
+    assert audit.reason == reason

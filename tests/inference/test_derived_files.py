@@ -1,0 +1,81 @@
+"""Masks and results that others left beside images are no inputs, in predict and in an archive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from segmed.archive import FolderSource, NotImage, Study
+from segmed.inference.inputs import find_all
+
+
+def write(folder: Path, names: Sequence[str]) -> None:
+    for seed, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        voxels = np.random.default_rng(seed).random((4, 5, 6)).astype(np.float32)
+        nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+
+
+def images_in(root: Path) -> list[str]:
+    """The images that predict finds, which are those that an archive finds."""
+    inputs = find_all([root], 1)
+    found = sorted(str(case.files[0].relative_to(root)) for case in inputs.cases)
+    items = list(FolderSource(root).studies())
+    studies = sorted(item.place for item in items if isinstance(item, Study))
+    assert studies == found
+    left = {item.place for item in items if isinstance(item, NotImage)}
+    assert {str(path.relative_to(root)) for path in inputs.passed_over} == left
+    return found
+
+
+@pytest.mark.parametrize(
+    ("names", "images"),
+    [
+        (["x.nii.gz", "x_seg.nii.gz", "y.nii.gz", "y-label.nii"], ["x.nii.gz", "y.nii.gz"]),
+        (["p1/t1.nii.gz", "p1/mask.nii.gz", "p1/aseg.nii.gz"], ["p1/t1.nii.gz"]),
+        (["imagesTr/a.nii.gz", "labelsTr/a.nii.gz", "imagesTs/b.nii.gz"],
+         ["imagesTr/a.nii.gz", "imagesTs/b.nii.gz"]),
+        (["ct.nii.gz", "segmentations/liver.nii.gz"], ["ct.nii.gz"]),
+        (["sub-1_T1w.nii.gz", "sub-1_dseg.nii.gz"], ["sub-1_T1w.nii.gz"]),
+        (["lung_seg_001.nii.gz", "lung_seg_002.nii.gz"],
+         ["lung_seg_001.nii.gz", "lung_seg_002.nii.gz"]),
+        (["seg_one.nii.gz", "seg_two.nii.gz"], ["seg_one.nii.gz", "seg_two.nii.gz"]),
+        (["a.nii.gz", "MS_seg_0000.nii.gz"], ["MS_seg_0000.nii.gz", "a.nii.gz"]),
+    ],
+)  # fmt: skip
+def test_masks_by_name_are_passed_over_where_names_tell_files_apart(
+    tmp_path: Path, names: list[str], images: list[str]
+) -> None:
+    write(tmp_path, names)
+    assert images_in(tmp_path) == images
+
+
+def test_a_mask_that_is_named_itself_is_an_input(tmp_path: Path) -> None:
+    write(tmp_path, ["x.nii.gz", "x_seg.nii.gz", "labels/y.nii.gz"])
+    assert len(find_all([tmp_path / "x_seg.nii.gz"], 1).cases) == 1
+    assert len(find_all([tmp_path / "labels"], 1).cases) == 1
+
+
+def test_predictions_of_nnunet_are_no_inputs(tmp_path: Path) -> None:
+    write(tmp_path, ["a_0000.nii.gz", "pred/a.nii.gz"])
+    (tmp_path / "predict_from_raw_data_args.json").write_text("{}")
+    write(tmp_path, ["a.nii.gz"])
+    for record in ("predict_from_raw_data_args.json", "plans.json"):
+        (tmp_path / "pred" / record).write_text("{}")
+    inputs = find_all([tmp_path], 1)
+    assert [case.files[0].name for case in inputs.cases] == ["a_0000.nii.gz"]
+    assert "nnU-Net" in inputs.passed_over[tmp_path / "pred" / "a.nii.gz"]
+    studies = [item for item in FolderSource(tmp_path).studies() if isinstance(item, Study)]
+    assert [study.place for study in studies] == ["a_0000.nii.gz"]
+
+
+def test_what_a_search_cannot_open_is_never_lost(tmp_path: Path) -> None:
+    write(tmp_path, ["a.nii.gz"])
+    (tmp_path / "b.nii.gz").symlink_to(tmp_path / "unmounted" / "b.nii.gz")
+    inputs = find_all([tmp_path], 1)
+    assert [case.files[0].name for case in inputs.cases] == ["a.nii.gz", "b.nii.gz"]
