@@ -20,6 +20,42 @@ HEAD = """\
 Made by `python docs/make_reference.py` from the commands themselves; do not edit.
 """
 
+CHALLENGER = "segmed model register segmed-comparison/runs/{}/fold0/package --name hippocampus"
+NOTES = {
+    "segmed": ["skip: trains for ten minutes; tests/pipelines/demo/test_demo.py runs it"],
+    "segmed demo": ["skip: trains for ten minutes; tests/pipelines/demo/test_demo.py runs it"],
+    "segmed plan": [
+        "first: segmed manifest build Task04_Hippocampus -o hippocampus.json --format msd"
+    ],
+    "segmed train": [
+        "first: {short} plan.yaml",
+        "with: --budget 10m = --epochs 1 --plan plan.yaml",
+    ],
+    "segmed compare": ["with: --budget 20m = --epochs 1 --plan plan.yaml"],
+    "segmed evaluate": ["first: cp -r labels out"],
+    "segmed predict": [
+        "first: segmed model register segmed-runs/runs/unet3plus/fold0/package --name hippocampus "
+        "--alias champion"
+    ],
+    "segmed deidentify": ["first: cp -r dicom_cases segmentations"],
+    "segmed serve": ["until: on-demand/on-demand"],
+    "segmed metrics": [
+        "first: segmed archive segment scans --model models:/hippocampus@champion -o segmentations",
+        "until: http://127.0.0.1:{metrics}/metrics",
+        "with: --port 9109 = --port {metrics}",
+    ],
+    "segmed model promote": [
+        f"first: {CHALLENGER.format('unet')} --alias challenger",
+        "may-fail: a network of two steps may be refused",
+    ],
+    "segmed model rollback": [
+        f"first: {CHALLENGER.format('unetpp')} --alias challenger && "
+        "segmed model promote hippocampus@challenger --force test"
+    ],
+    "segmed model import": ["with: 4f1c... = $(sha256sum hippocampus.zip | cut -c -64)"],
+}
+"""How tests run the examples of the help texts; tests/documentation.py explains the notes."""
+
 
 def reference() -> str:
     """The page as it should be."""
@@ -31,7 +67,7 @@ def reference() -> str:
 
 def _command(command: Any, path: str) -> Iterator[str]:
     children = getattr(command, "commands", {})
-    yield f"\n## {path}\n\n{_described(command)}\n"
+    yield f"\n## {path}\n\n{_described(command, NOTES.get(path, []))}\n"
     rows = [_row(parameter) for parameter in command.params if not getattr(parameter, "hidden", 0)]
     if rows:
         yield "\n| | | default |\n|---|---|---|\n" + "\n".join(rows) + "\n"
@@ -39,12 +75,13 @@ def _command(command: Any, path: str) -> Iterator[str]:
         yield from _command(child, f"{path} {name}")
 
 
-def _described(command: Any) -> str:
+def _described(command: Any, notes: list[str]) -> str:
     """The help text; its example in a block."""
     text = (command.help or "").strip()
     before, found, example = text.partition("Example:")
     said = " ".join(before.split())
-    return f"{said}\n\n```sh\n{' '.join(example.split())}\n```" if found else said
+    beside = "".join(f"<!-- {note} -->\n" for note in notes)
+    return f"{said}\n\n{beside}```sh\n{' '.join(example.split())}\n```" if found else said
 
 
 def _row(parameter: Any) -> str:

@@ -7,13 +7,13 @@ import importlib
 import itertools
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import all_commands, root_command, walk
-from documentation import FENCE, PAGES, REPOSITORY, SHELLS, lines_of
+from documentation import FENCE, PAGES, REPOSITORY, SHELLS, lines_of, read_page, shown_on
 
 INLINE = re.compile(r"`(segmed [^`]+)`")
 
@@ -89,6 +89,16 @@ def sorted_out(words: list[str], command: Any) -> tuple[list[str], set[str]]:
     return given, used
 
 
+def hidden_calls(page: Path) -> Iterator[list[str]]:
+    """Calls of `segmed` that only tests make: before a shown command, or in its place."""
+    for shown in shown_on(page):
+        lines = shown.values("first")
+        if shown.language == "sh" and shown.as_run() != shown.text:
+            lines.append(shown.as_run())
+        for line in lines:
+            yield from calls_in(re.sub(r"\$\(.*?\)", "DIGEST", line))
+
+
 def all_calls() -> list[tuple[str, list[str]]]:
     return [
         (page.relative_to(REPOSITORY).as_posix(), words)
@@ -107,17 +117,52 @@ def test_documentation_shows_every_command() -> None:
     assert missing == []
 
 
+def faults_of(calls: Iterable[list[str]]) -> list[str]:
+    faults = []
+    for words in calls:
+        try:
+            check(words, root_command())
+        except AssertionError as fault:
+            faults.append(f"segmed {shlex.join(words)}: {str(fault).splitlines()[0]}")
+    return faults
+
+
 @pytest.mark.parametrize("page", sorted({page for page, _ in all_calls()}))
 def test_commands_of_a_page_exist_as_shown(page: str) -> None:
-    command = root_command()
-    faults = []
-    for name, words in all_calls():
-        if name == page:
-            try:
-                check(words, command)
-            except AssertionError as fault:
-                faults.append(f"segmed {shlex.join(words)}: {str(fault).splitlines()[0]}")
+    assert faults_of(words for name, words in all_calls() if name == page) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_notes_beside_commands_are_about_them_and_name_commands_that_exist(page: Path) -> None:
+    assert read_page(page.name, page.read_text(encoding="utf-8"))[1] == []
+    assert faults_of(hidden_calls(page)) == []
+
+
+BLOCK = "```sh\nsegmed plan M.json -o plan.yaml\nsegmed doctor\n```\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (f"<!-- skp: typed wrongly -->\n{BLOCK}", "unknown note"),
+        (f"<!-- skip without a reason -->\n{BLOCK}", "unknown note"),
+        (f"<!-- first `train`: segmed doctor -->\n{BLOCK}", "about no line of its block"),
+        (f"<!-- with: --budget 1h = --epochs 1 -->\n{BLOCK}", "on no line after its note"),
+        (f"{BLOCK}<!-- with: M.json = N.json -->\n", "on no line after its note"),
+        (f"{BLOCK}<!-- may-fail: of no block -->\n", "before no block"),
+    ],
+)
+def test_note_about_nothing_is_found(text: str, fault: str) -> None:
+    _, (found,) = read_page("page.md", text)
+    assert fault in found
+
+
+def test_notes_are_about_the_lines_that_they_name() -> None:
+    text = "<!-- skip `doctor`: slow -->\n<!-- with: M.json = N.json -->\n" + BLOCK + BLOCK
+    shown, faults = read_page("page.md", text)
     assert faults == []
+    assert [one.values("skip") for one in shown] == [[], ["slow"], [], []]
+    assert shown[2].as_run() == "segmed plan N.json -o plan.yaml"
 
 
 def test_a_command_that_does_not_exist_is_found() -> None:

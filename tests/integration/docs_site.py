@@ -5,6 +5,7 @@ All images are those of the bundled sample, laid out under the names that the pa
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import sys
@@ -21,7 +22,7 @@ from segmed.io import read_image, read_label
 from segmed.io.dicom.seg import write_dicom_seg
 from segmed.io.dicom.series import read_series, scan
 from segmed.io.dicom.write import Identity, write_series
-from segmed.manifest import Case, build_manifest, read_manifest, rebase, write_manifest
+from segmed.manifest import Case, read_manifest
 from segmed.package import ModelPackage
 from segmed.structures import Channel
 
@@ -148,8 +149,8 @@ def images(*names: str) -> Callable[[Path], None]:
     """Single NIfTI files of these names."""
 
     def write(folder: Path) -> None:
-        for name, case in zip(names, KEPT_OUT, strict=False):
-            shutil.copy(SAMPLE.image_paths(case)[0], folder / name)
+        for name, case in zip(names, itertools.cycle(KEPT_OUT), strict=False):
+            shutil.copy(SAMPLE.image_paths(case)[0], folder / f"{name}.nii.gz")
 
     return write
 
@@ -165,9 +166,9 @@ def gate_of_the_registry_page(folder: Path) -> None:
 
 
 def folders_to_score(folder: Path) -> None:
-    """Label maps of other tools beside references: here they agree."""
+    """Images, references, label maps of other tools, and the names of their labels."""
     copy_cases(KEPT_OUT, folder / "imagesTs", folder / "labelsTs")
-    for name in ("nnunet_output", "out", "totalseg", "labels"):
+    for name in ("nnunet_output", "totalseg", "labels"):
         copy_labels(KEPT_OUT, folder / name)
     (folder / "labels.json").write_text(json.dumps(NAMES))
 
@@ -196,28 +197,35 @@ def docker(folder: Path) -> None:
     folder.symlink_to(REPOSITORY / "docker")
 
 
-def for_how_to(folder: Path) -> None:
-    """Single files, the rules of the gate, and label maps to score."""
-    images("scan.nii.gz", "a.nii.gz", "b.nii.gz")(folder)
+def single_files(folder: Path) -> None:
+    """Images, rules of gates, label maps to score, and the table that MLflow's scoring takes."""
+    images("scan", "a", "b", "new_scan", "scan1", "scan2")(folder)
     gate_of_the_registry_page(folder)
     folders_to_score(folder)
-
-
-def for_reference(folder: Path) -> None:
-    """A single file, and label maps to score."""
-    images("scan.nii.gz")(folder)
-    folders_to_score(folder)
-
-
-def for_operations(folder: Path) -> None:
-    """A manifest beside its set."""
-    write_manifest(rebase(build_manifest(folder / "set"), folder), folder / "hippocampus.json")
-
-
-def for_registry(folder: Path) -> None:
-    """A manifest, a gate that lets pass, and the table that MLflow's scoring wants."""
-    write_manifest(rebase(build_manifest(folder / "set"), folder), folder / "set.json")
     (folder / "lenient.yaml").write_text(LENIENT_GATE)
     (scan, *_) = sorted((folder / "scans").iterdir())
-    table = {"dataframe_split": {"columns": ["image"], "data": [[str(scan)]]}}
+    table = {"dataframe_split": {"columns": ["image"], "data": [[f"scans/{scan.name}"]]}}
     (folder / "input.json").write_text(json.dumps(table))
+
+
+LAYOUTS: dict[str, Callable[[Path], None]] = {
+    "Dataset004": nnunet,
+    "Task04_Hippocampus": msd,
+    "archive": scans,
+    "channels": two_channels,
+    "data/archive": scans,
+    "data/set": msd,
+    "dicom_cases": labelled_studies,
+    "dicom_folder": series,
+    "dicom_series": series,
+    "docker": docker,
+    "images": pairs,
+    "imagesFolder": pairs,
+    "incoming": mixed_studies,
+    "knees": knees,
+    "package": package,
+    "scans": scans,
+    "set": msd,
+    ".": single_files,
+}
+"""What lies in the working folder of every page before its first command, by name."""

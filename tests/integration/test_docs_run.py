@@ -1,6 +1,7 @@
 """Every command that the documentation shows is run, page by page, on small real images.
 
-`docs_commands` says what is changed and left out, and why; `docs_site` what lies there beforehand.
+Comments beside the commands say what is changed, left out and assumed: see `documentation`.
+`docs_site` lays out the files that the pages name.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,17 +21,6 @@ from pathlib import Path
 
 import docs_site
 import pytest
-from docs_commands import (
-    ASSUMED,
-    CHANGES,
-    ENDINGS,
-    EXCUSES,
-    FOLDERS,
-    LEFT,
-    SERVICES,
-    Entry,
-    Service,
-)
 from documentation import PAGES, REPOSITORY, Shown, shown_on
 from orthanc_server import Orthanc
 from servers import Server, free_port, prefect_server
@@ -41,7 +32,15 @@ START_SECONDS = 120.0
 STOPPED = {0, 130, 143, -signal.SIGTERM}
 """How a service may end when it is told to."""
 
+SHORT = "sed -i 's/iterations_per_epoch:.*/iterations_per_epoch: 2/'"
+"""Makes a training with a plan last seconds: `{short} plan.yaml`."""
+
+OUTPUT = re.compile(r"\bsegmed (?!serve)(?!.*--dry-run).* -o (\S+)")
+SEGMENTS = re.compile(r"archive segment (?!.*(?:--dry-run|--until|--description|--unsegmented))")
+"""Archive runs that find studies; the others choose among them, and may find none."""
+
 SHOWN = [shown for page in PAGES for shown in shown_on(page)]
+RUN = [shown for shown in SHOWN if not shown.values("skip")]
 
 
 @dataclass
@@ -60,12 +59,10 @@ class Shell:
     services: list[tuple[str, subprocess.Popen[bytes], Path]] = field(default_factory=list)
 
     def run(self, shown: Shown) -> None:
-        """Run what a page shows, as the tables say; fails unless it ends as it should."""
-        for assumed in ASSUMED:
-            if assumed.fits(shown) and (found := re.search(assumed.pattern, shown.text)):
-                self.end(found.expand(assumed.command), {0}, shown)
-        text = self.changed(shown)
-        service = next((one for one in SERVICES if one.fits(shown)), None)
+        """Run what a page shows, as its notes say; fails unless it ends as it should."""
+        for first in shown.values("first"):
+            self.end(self.filled(first), {0}, shown)
+        text = self.filled(shown.as_run())
         if shown.language == "yaml":
             self.keep(text)
         elif shown.language == "python":
@@ -73,34 +70,27 @@ class Shell:
             self.end("python shown.py", {0}, shown)
         elif text.startswith("export "):
             self.env.update(word.split("=", 1) for word in shlex.split(text)[1:])
-        elif service is not None:
-            self.serve(text, service, shown)
+        elif signs := shown.values("serves") + shown.values("until"):
+            self.serve(text, signs[0], shown, stays=bool(shown.values("serves")))
         else:
-            endings = [one.statuses for one in ENDINGS if one.fits(shown)]
-            self.end(text, set().union(*endings) or {0}, shown)
+            self.end(text, {0, 1} if shown.values("may-fail") else {0}, shown)
         self.check_what_is_left(text, shown)
 
     def check_what_is_left(self, text: str, shown: Shown) -> None:
-        """Fails unless a command left what it should."""
-        for left in LEFT:
-            if left.fits(shown) and (found := re.search(left.pattern, text)):
-                place = self.folder / found.expand(left.place)
-                assert place.exists(), f"{shown}\nrun as: {text}\ndid not write {place}"
-                if left.holds:
-                    assert left.holds in place.read_text(), f"{shown}\n{place.read_text()[:3000]}"
+        """Fails unless a command left what its notes and its option `-o` name."""
+        places = shown.values("leaves")
+        if found := OUTPUT.search(text):
+            places.append(found[1])
+        for place in places:
+            assert (self.folder / place).exists(), f"{shown}\nrun as: {text}\nno {place}"
+        if found and SEGMENTS.search(text):
+            outcomes = (self.folder / found[1] / "outcomes.json").read_text()
+            assert '"status": "done"' in outcomes, f"{shown}\n{outcomes[:3000]}"
 
     def keep(self, text: str) -> None:
         """Write a block of YAML under the name that it begins with, if it has one."""
         if named := re.match(r"# (\S+\.yaml)\n", text):
             (self.folder / named[1]).write_text(text)
-
-    def changed(self, shown: Shown) -> str:
-        """The command as it is run here."""
-        text = shown.text
-        for change in CHANGES:
-            if re.search(change.page, shown.page):
-                text = re.sub(change.pattern, change.by, text)
-        return self.filled(text)
 
     def filled(self, text: str) -> str:
         """The text with the values of this test in the place of words in braces."""
@@ -126,7 +116,7 @@ class Shell:
         assert done.returncode in statuses, told
         assert "Traceback" not in done.stderr, told
 
-    def serve(self, text: str, service: Service, shown: Shown) -> None:
+    def serve(self, text: str, sign: str, shown: Shown, *, stays: bool) -> None:
         """Start a service and see it alive; stop it again, unless what follows needs it."""
         log = self.folder / f"service{len(self.services)}.log"
         with log.open("wb") as stream:
@@ -139,7 +129,7 @@ class Shell:
                 start_new_session=True,
             )
         self.services.append((text, process, log))
-        alive = self.filled(service.alive)
+        alive = self.filled(sign)
         deadline = time.monotonic() + START_SECONDS
         while not is_alive(alive, log):
             told = f"{shown}\nrun as: {text}\nis not alive:\n{log.read_text()[-3000:]}"
@@ -147,7 +137,7 @@ class Shell:
             assert time.monotonic() < deadline, told
             time.sleep(0.3)
         print(f"alive: {text}", flush=True)
-        if not service.stays:
+        if not stays:
             self.stop_last()
 
     def stop_last(self) -> None:
@@ -201,7 +191,7 @@ def make_shell(place: Path, prefect_url: str) -> Shell:
         "SEGMED_CACHE": str(home / "cache"),
     }
     env.pop("MLFLOW_TRACKING_URI", None)
-    places = {"prefect": prefect_url.removesuffix("/api").rpartition(":")[2]}
+    places = {"short": SHORT, "prefect": prefect_url.removesuffix("/api").rpartition(":")[2]}
     names = ("metrics", "mlflow", "own_prefect", "dask", "scoring")
     return Shell(folder, env, places | {name: str(free_port()) for name in names})
 
@@ -225,34 +215,23 @@ def pacs(shell: Shell, tmp_path: Path) -> Iterator[Orthanc]:
     running.stop()
 
 
-def lay_out(page: str, folder: Path) -> None:
-    """Put into a folder what a page takes for granted."""
-    for name, write in FOLDERS[page].items():
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files that the pages name."""
+    folder = tmp_path_factory.mktemp("site")
+    for name, write in docs_site.LAYOUTS.items():
         write(folder / name)
+    return folder
 
 
-def steps(page: str) -> list[Shown]:
-    """What of a page is run, in order; the YAML that names its file is there for the commands."""
-    return [one for one in SHOWN if one.page == page and not any(e.fits(one) for e in EXCUSES)]
-
-
-@pytest.mark.parametrize("page", sorted(FOLDERS))
+@pytest.mark.parametrize("page", sorted({one.page for one in RUN if one.language != "yaml"}))
 def test_commands_of_a_page_do_what_they_should(
-    page: str, shell: Shell, request: pytest.FixtureRequest
+    page: str, shell: Shell, site: Path, request: pytest.FixtureRequest
 ) -> None:
-    if any("{web}" in change.by and any(map(change.fits, steps(page))) for change in CHANGES):
+    shutil.copytree(site, shell.folder, symlinks=True, dirs_exist_ok=True)
+    steps = [shown for shown in RUN if shown.page == page]
+    if any("{web}" in shown.as_run() for shown in steps):
         request.getfixturevalue("pacs")
-    lay_out(page, shell.folder)
-    for shown in steps(page):
+    for shown in steps:
         shell.run(shown)
     shell.stop_all()
-
-
-def test_no_page_is_left_out() -> None:
-    assert set(FOLDERS) == {one.page for one in SHOWN if one.language in ("sh", "python")}
-
-
-@pytest.mark.parametrize("table", [EXCUSES, CHANGES, ENDINGS, SERVICES, ASSUMED, LEFT])
-def test_no_entry_is_left_from_a_command_that_is_no_longer_shown(table: tuple[Entry, ...]) -> None:
-    stale = [entry for entry in table if not any(map(entry.fits, SHOWN))]
-    assert stale == []
