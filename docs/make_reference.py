@@ -1,4 +1,4 @@
-"""Writes `reference.md`: every command with its arguments and options, from the code itself.
+"""Writes `reference.md`, every command with its options, and `api.md`, every public name.
 
 python docs/make_reference.py
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from make_api import api
 
 HERE = Path(__file__).resolve().parent
 TARGET = HERE / "reference.md"
@@ -99,3 +100,4 @@ def _row(parameter: Any) -> str:
 
 if __name__ == "__main__":
     TARGET.write_text(reference(), encoding="utf-8")
+    (HERE / "api.md").write_text(api(), encoding="utf-8")
