@@ -37,7 +37,7 @@ Shown = Callable[[Iterator[T], int], Iterable[T]]
 
 @dataclass(frozen=True)
 class PredictJob:
-    """What to segment, with what, and where to.
+    """Request: inputs, model and output folder.
 
     Attributes:
         inputs: Files, series folders, and folders of these.
@@ -104,7 +104,7 @@ def check_job(job: PredictJob) -> None:
 
 
 def foresee(job: PredictJob, shown: Shown[Forecast]) -> dict[str, Any]:
-    """What `predict` would do; images are read, nothing is written.
+    """Forecast `predict`; images are read, nothing is written.
 
     Args:
         job: What is asked.

@@ -202,7 +202,7 @@ def report_content(
     archive: Sequence[ArchiveItem] = (),
     provenance: Mapping[str, str] | None = None,
 ) -> ReportContent:
-    """What the report shows of a contest.
+    """Collect the report content of a model comparison.
 
     Args:
         contest: The contest.

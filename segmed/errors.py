@@ -1,4 +1,4 @@
-"""What can go wrong, as a caller may want to tell it apart.
+"""Error classes of the library, one for each kind that a caller may handle.
 
 ```
 SegmedError
@@ -107,7 +107,7 @@ class AccessDeniedError(ServiceError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory ran out, on the machine or on a GPU."""
+    """Return whether an exception means that memory ran out, on the machine or on a GPU."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     text = str(error) if isinstance(error, RuntimeError) else ""

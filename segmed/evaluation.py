@@ -31,7 +31,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What came of segmenting cases whose answer is known.
+    """Segmentations and scores of labelled cases.
 
     Attributes:
         table: One row a case and label, as from `segmed.metrics.scores_table`.

@@ -89,7 +89,7 @@ def grid_difference_mm(first: Grid, second: Grid) -> float:
 
 
 def same_grid(first: Grid, second: Grid, *, tolerance_mm: float = AFFINE_TOLERANCE_MM) -> bool:
-    """Whether two grids have one shape and all corners within `tolerance_mm`."""
+    """Return whether two grids have one shape and all corners within `tolerance_mm`."""
     return grid_difference_mm(first, second) <= tolerance_mm
 
 

@@ -1,4 +1,4 @@
-"""What images and label maps hold: channels, structures and their coded concepts."""
+"""Channels, structures and their coded concepts."""
 
 from __future__ import annotations
 

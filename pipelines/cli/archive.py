@@ -206,7 +206,7 @@ def _passed_over(files: list[NotImage]) -> list[str]:
 
 
 def _model_line(model: dict[str, str | None]) -> str:
-    """Which model an output is from."""
+    """Describe the model of an output."""
     version = f", version {model['version']}" if model["version"] else ""
     return f"model: {model['model']}{version}, hash {str(model['hash'])[:12]}"
 
@@ -263,7 +263,7 @@ def _texts(outcome: dict[str, object], key: str) -> list[str]:
 
 
 def status(out: FolderArgument, as_json: JsonOption = False) -> None:
-    """How an archive run stands, also while it goes on.
+    """Show the status of an archive, also during a run.
 
     Example: segmed archive status segmentations
     """

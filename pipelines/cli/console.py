@@ -1,4 +1,4 @@
-"""How commands speak: plain lines or JSON on stdout, progress and errors on stderr."""
+"""Output of commands: plain lines or JSON on stdout, progress and errors on stderr."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def doctor(
     model: Annotated[str | None, typer.Option(help="Model that they use.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Whether all is well here and with the servers, and what would mend it; 1 for a problem.
+    """Check this installation and its servers and suggest repairs; exit status 1 for a problem.
 
     Versions, device, memory, disks, permissions, ledger, clock, MLflow, Prefect and its schedules.
     A warning alone leaves the status at 0. Nothing is changed.

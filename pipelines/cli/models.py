@@ -77,7 +77,7 @@ def list_(as_json: JsonOption = False) -> None:
 
 
 def show(reference: ReferenceArgument, as_json: JsonOption = False) -> None:
-    """What a model is: architecture, labels, provenance, hash.
+    """Show architecture, labels, provenance and hash of a model.
 
     Example: segmed model show models:/hippocampus@champion
     """
@@ -102,7 +102,7 @@ def show(reference: ReferenceArgument, as_json: JsonOption = False) -> None:
 
 
 def _facts(facts: Mapping[str, Any], scores: Mapping[str, Any] | None) -> list[str]:
-    """What a person asks of a model, one fact a line."""
+    """Format the facts of a model, one a line."""
     made = facts["provenance"]
     version = f"version {facts['version']}" if facts["version"] else ""
     steps = f"{made['steps']} steps" if "steps" in made else ""
@@ -278,7 +278,7 @@ def describe(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """What an architecture is and costs: paper, parameters, operations, memory, levels.
+    """Describe an architecture: paper, parameters, operations, memory, levels.
 
     Example: segmed model describe unet3plus --preset paper
     """

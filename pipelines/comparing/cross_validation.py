@@ -1,4 +1,4 @@
-"""What the folds of one architecture give together: out-of-fold segmentations, and an ensemble."""
+"""Results of all folds of one architecture: out-of-fold segmentations and an ensemble."""
 
 from __future__ import annotations
 

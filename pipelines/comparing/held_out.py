@@ -48,7 +48,7 @@ WORST = 5
 def held_out_scores(
     table: pd.DataFrame, folds: Sequence[int] = (), *, unit: str = "mm"
 ) -> dict[str, Any]:
-    """What is kept of the scores of held-out cases.
+    """Collect the scores of the held-out cases.
 
     Args:
         table: One row a case and structure, as from `segmed.metrics.scores_table`.

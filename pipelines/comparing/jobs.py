@@ -1,4 +1,4 @@
-"""What is asked for: one training, or a comparison; checked before anything is made."""
+"""Requests for a training or a comparison, validated before anything is written."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def require_enough_time(request: Request, *, lanes: int = 1) -> None:
 
 
 def cache_of(settings: Settings, out_dir: Path) -> Path:
-    """Where the trainings of a comparison keep prepared cases: each is read once for all."""
+    """Return the folder of prepared cases that the trainings of a comparison share."""
     return settings.cache_dir or out_dir / "cache"
 
 

@@ -157,7 +157,7 @@ def write_record(record: Mapping[str, Any], request: Request) -> None:
 
 
 def log_comparison(record: Mapping[str, Any], log: RunLog) -> None:
-    """What a comparison found: a page to read, and a chart a metric with a bar a model."""
+    """Log a comparison: its page, and one bar chart for each metric."""
     found = {name: entry["labels"]["mean"] for name, entry in record["architectures"].items()}
     for metric in ("dice", "hd95_mm"):
         means = {f"{metric}/{name}": entry[metric]["mean"] for name, entry in found.items()}

@@ -31,7 +31,7 @@ OnEpoch = Callable[[EpochResult], None]
 
 
 def is_done(job: TrainJob) -> bool:
-    """Whether scores of exactly this job stand."""
+    """Return whether scores of exactly this job stand."""
     path = job.run_dir / "contestant.json"
     if not path.exists():
         return False
@@ -40,7 +40,7 @@ def is_done(job: TrainJob) -> bool:
 
 
 def _identity(job: TrainJob) -> dict[str, Any]:
-    """What the scores of a job depend on, beside the code."""
+    """Return the inputs on which the scores of a job depend, beside the code."""
     manifest = read_manifest(job.manifest_path)
     return {
         "plan_hash": plan_hash(read_plan(job.plan_path)),

@@ -16,7 +16,7 @@ from pipelines.doctor.versions import look_at_versions
 
 @dataclass(frozen=True)
 class ExaminationTarget:
-    """What is examined besides the machine.
+    """Target of an examination besides the machine.
 
     Attributes:
         folder: Working folder: the embedded databases and what runs still owe the tracker.

@@ -39,7 +39,7 @@ def look_at_files(folder: Path, out_dir: Path | None, archive: Path | None) -> I
 
 
 def look_at_place(what: str, folder: Path) -> Iterator[Finding]:
-    """Whether there is room in a folder and we may write there."""
+    """Return whether there is room in a folder and we may write there."""
     place = folder.resolve()
     while not place.exists():
         place = place.parent
@@ -50,7 +50,7 @@ def look_at_place(what: str, folder: Path) -> Iterator[Finding]:
 
 
 def room(what: str, place: Path) -> Finding:
-    """How much is free on the disk of a folder."""
+    """Report the free disk space of a folder."""
     free = shutil.disk_usage(place).free
     inodes = os.statvfs(place)
     fact = f"{free / GB:.1f} GB free on the disk of {place}"
@@ -86,7 +86,7 @@ def look_at_ledger(out_dir: Path) -> Iterator[Finding]:
 
 
 def look_at_archive(archive: Path) -> Finding:
-    """Whether the archive can be read."""
+    """Return whether the archive can be read."""
     try:
         with os.scandir(archive) as entries:
             is_empty = next(entries, None) is None
@@ -99,7 +99,7 @@ def look_at_archive(archive: Path) -> Finding:
 
 
 def owed(folder: Path) -> Iterator[Finding]:
-    """What runs kept for a tracking server that was away."""
+    """Report records that wait for an unreachable tracking server."""
     kept = [box for box in outboxes(folder / OUTBOX_FOLDER) if not box.is_empty()]
     if kept:
         repair = "run `segmed model sync` (the nightly run does it, too)"

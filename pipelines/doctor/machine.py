@@ -68,7 +68,7 @@ def memory_limit() -> int | None:
 
 
 def memory() -> Finding:
-    """What is left of the memory."""
+    """Report the free memory."""
     state = psutil.virtual_memory()
     limit = memory_limit()
     total = limit or state.total
@@ -83,7 +83,7 @@ def memory() -> Finding:
 
 
 def clock(now: dt.datetime) -> Finding:
-    """Whether the clock may be right; servers' clocks are compared where servers are."""
+    """Return whether the clock may be right; servers' clocks are compared where servers are."""
     fact = f"{now:%Y-%m-%d %H:%M:%S} UTC, local offset {now.astimezone():%z}"
     if now < RELEASED:
         return Finding("clock", fact, "problem", "set it, and keep it right (chrony, NTP)")

@@ -137,7 +137,7 @@ def _is_late(run: Any, now: dt.datetime) -> bool:
 
 
 def _heartbeat(client: Any) -> Finding:
-    """Whether runs of a machine that died are given up."""
+    """Return whether runs of a machine that died are given up."""
     if client.read_automations_by_name(HEARTBEAT):
         return Finding("heartbeat", "a run whose machine dies is given up")
     repair = "prefect automation create --from-file docker/heartbeat.yaml"

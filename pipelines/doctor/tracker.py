@@ -21,7 +21,7 @@ MAX_CLOCK_SECONDS = 60.0
 
 
 def look_at_tracking(folder: Path, model: str | None) -> Iterator[Finding]:
-    """Where tracking goes, and whether the model that is used can be had."""
+    """Report the tracking address, and whether the named model can be loaded."""
     uri = tracking_uri(folder)
     shown = without_password(uri)
     if not os.environ.get("MLFLOW_TRACKING_URI"):

@@ -1,4 +1,4 @@
-"""Which versions are installed, and whether they go together."""
+"""Installed versions and their compatibility."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def train_all(
 def started_jobs(
     jobs: Sequence[TrainJob], parent: ParentLog, lanes: Lanes
 ) -> list[Callable[[], Contestant]]:
-    """What gives each job's result: without lanes it then runs, with lanes it has been started."""
+    """Return a call for each job that gives its result; a device pool has them running already."""
     names = [f"{job.architecture}/fold{job.fold}" for job in jobs]
     if len(lanes.devices) == 1:
         return [

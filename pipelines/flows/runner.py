@@ -1,4 +1,4 @@
-"""How flows are run from the command line: quietly, on a temporary server if none is named."""
+"""Runner of flows from the command line: quiet, on a temporary server if none is named."""
 
 from __future__ import annotations
 

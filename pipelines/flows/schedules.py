@@ -27,7 +27,7 @@ POOL_KIND = "process"
 
 @dataclass(frozen=True)
 class Schedules:
-    """What runs when.
+    """Schedule of each flow.
 
     Attributes:
         archive: What is segmented every night, and on demand.

@@ -58,7 +58,7 @@ def archive_flow(job: ArchiveJob) -> Flow[..., dict[str, int]]:
 
 
 def is_of_the_network(task: Any, run: Any, state: Any) -> bool:
-    """Whether a failed task is worth another try: services come back, bad settings stay."""
+    """Return whether a failed task is worth another try: services come back, bad settings stay."""
     try:
         state.result()
     except ServiceError:

@@ -1,4 +1,4 @@
-"""What runs every week: all models on all folds; the winner meets the champion at the gate."""
+"""Weekly flow: train all models on all folds; compare winner and champion at the gate."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def week_of(day: datetime) -> str:
 
 
 def _scheduled() -> datetime:
-    """When this run was due: one that is continued later belongs to the same week."""
+    """Return the time for which this run was scheduled; a continued run keeps its week."""
     return flow_run.scheduled_start_time or datetime.now(UTC)
 
 
 @dataclass(frozen=True)
 class WeeklyJob:
-    """What to compare every week.
+    """Request for the weekly comparison.
 
     Attributes:
         manifest: Manifest to compare on; its test cases are the gate's evaluation set.

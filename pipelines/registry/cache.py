@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Known:
-    """What a reference meant when the registry was last asked.
+    """Last known resolution of a reference.
 
     Attributes:
         name: Registered model.
@@ -46,7 +46,7 @@ def cache_folder() -> Path:
 
 
 def converted_folder() -> Path:
-    """Where networks are kept as they were converted for OpenVINO."""
+    """Return the folder of networks converted for OpenVINO."""
     return cache_folder() / "converted"
 
 
@@ -113,7 +113,7 @@ def remember(uri: str, reference: str, known: Known) -> None:
 
 
 def recall(uri: str, reference: str) -> Known | None:
-    """What a reference meant when the server was last asked."""
+    """Return the last known resolution of a reference."""
     entry = _entries(_references_path()).get(f"{uri} {reference}")
     return None if entry is None else Known(**entry)
 

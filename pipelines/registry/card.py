@@ -123,7 +123,7 @@ def _scores(scores: Mapping[str, Any] | None, fold: Any) -> list[str]:
 
 
 def _held_out(scores: Mapping[str, Any], fold: Any) -> str:
-    """Which cases they are, in a sentence."""
+    """Describe the held-out cases in a sentence."""
     cases = f"{scores['cases']} case{'s' if scores['cases'] > 1 else ''}"
     folds = scores["folds"]
     if len(folds) < 2:

@@ -94,7 +94,7 @@ class Line:
 
 @dataclass(frozen=True)
 class GateVerdict:
-    """What the gate says.
+    """Verdict of the gate.
 
     Attributes:
         passed: Whether every line passed.

@@ -34,7 +34,7 @@ from segmed.report import ReportContent, write_report
 
 @dataclass(frozen=True)
 class Decision:
-    """What became of a promotion.
+    """Decision on a promotion.
 
     Attributes:
         promoted: Whether the version is champion now.

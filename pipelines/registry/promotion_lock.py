@@ -40,7 +40,7 @@ def promotion_lock(client: MlflowClient, uri: str, name: str) -> Iterator[None]:
 
 
 def _created(client: MlflowClient, uri: str, lock: str) -> int | None:
-    """When a lock was taken, in ms; None where it is free by now."""
+    """Return the time at which a lock was taken, in ms; None if it is free."""
     try:
         model = translated(uri, lambda: client.get_registered_model(lock))
     except UsageError:

@@ -60,7 +60,7 @@ first import that it lacks.
 
 
 def signature() -> ModelSignature:
-    """What goes in and what comes out."""
+    """Return the input and output signature."""
     inputs = [
         ColSpec("string", "image", required=False),
         ColSpec("string", "name", required=False),

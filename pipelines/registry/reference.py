@@ -1,4 +1,4 @@
-"""What a model is called and what it promises: references, versions, contracts."""
+"""Model references, versions and contracts."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Resolved:
         return ModelPackage.load(self.path)
 
     def record(self) -> dict[str, str | None]:
-        """What every output writes down about its model."""
+        """Return the record of the model that every output carries."""
         return {
             "model": self.reference,
             "name": self.name,
@@ -145,7 +145,7 @@ def resolve_path(path: Path) -> Resolved:
 
 
 def contract(plan: Plan) -> dict[str, Any]:
-    """What two versions of one model must have in common."""
+    """Return the contract: the properties that all versions of one model share."""
     return {
         "labels": [[label.name, label.value] for label in plan.labels],
         "channels": [[channel.name, channel.modality] for channel in plan.channels],
@@ -170,7 +170,7 @@ def check_name(name: str) -> None:
 
 
 def is_lock(name: str) -> bool:
-    """Whether a registered model is a lock and no model."""
+    """Return whether a registered model is a lock and no model."""
     return name.startswith(LOCK_PREFIX)
 
 

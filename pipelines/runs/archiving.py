@@ -44,7 +44,7 @@ ENGINES = ("steady", "torch", "openvino")
 
 @dataclass(frozen=True)
 class ArchiveJob:
-    """What to segment, with what, and where to.
+    """Request: inputs, model and output folder.
 
     Attributes:
         source: A folder, or the address of an archive.
@@ -118,7 +118,7 @@ class ArchiveJob:
 
 
 def source_of(job: ArchiveJob, package: ModelPackage) -> Callable[[], StudySource]:
-    """What opens the source that a job names, here or on another machine.
+    """Return a function that opens the job's source, here or on another machine.
 
     Args:
         job: Its rules count before those that the package keeps.
@@ -147,7 +147,7 @@ def source_of(job: ArchiveJob, package: ModelPackage) -> Callable[[], StudySourc
 
 
 def _asked(job: ArchiveJob) -> tuple[tuple[str, ...], str | None, str | None, bool]:
-    """What is asked of series: the fields of `SeriesQuery`."""
+    """Return the conditions on series: the fields of `SeriesQuery`."""
     return job.modalities, job.description, job.body_part, job.not_segmented
 
 
@@ -227,7 +227,7 @@ def _worker_pool(
 
 
 def shared_folder(job: ArchiveJob) -> Path:
-    """Where the machines of a cluster find the models of a run."""
+    """Return the folder in which the machines of a cluster find the models of a run."""
     return job.out_dir.resolve() / ".models"
 
 

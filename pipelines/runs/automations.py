@@ -1,4 +1,4 @@
-"""What a Prefect server does by itself for our runs: find dead ones, go on with them, tell people.
+"""Automations of the Prefect server: detect dead runs, continue them, notify people.
 
 - **No heartbeat**: a run whose process and worker both died would stay Running for good and hold
   its place. Runs send a heartbeat every `HEARTBEAT_S`; one that is silent for `SILENCE_S` is marked

@@ -79,7 +79,7 @@ class Cluster:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
 
     def engine(self, setup: Setup, results: Results) -> StudyEngine:
-        """Who sends batches to the cluster; called inside a flow with a Dask task runner."""
+        """Return the engine that sends batches to the cluster, inside a flow with Dask's runner."""
         batch = StudyBatch(setup, (), self.open_source, self.retry, self.workers)
         return ClusterEngine(batch, results, client_of_flow())
 
@@ -132,7 +132,7 @@ class ClusterEngine:
 
     @property
     def fetches(self) -> bool:
-        """Whether the machines open the source themselves."""
+        """Return whether the machines open the source themselves."""
         return self._pattern.open_source is not None
 
     @property

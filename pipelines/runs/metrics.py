@@ -23,7 +23,7 @@ LOOPBACK = "127.0.0.1"
 
 
 class ArchiveFigures(Collector):
-    """What a scrape of one output folder brings.
+    """Metrics of one output folder, collected at each scrape.
 
     Args:
         out_dir: The output folder of an archive run; it may not exist yet.

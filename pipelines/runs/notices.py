@@ -152,6 +152,6 @@ def _shown(name: str) -> str:
 
 
 def _line(error: Exception) -> str:
-    """What a log may say of an error: its kind, and its text unless that could hold an address."""
+    """Return an error's type, and its text unless that may contain an address, for a log."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}" if "://" in text else f"{type(error).__name__}: {text[:200]}"

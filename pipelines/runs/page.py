@@ -1,4 +1,4 @@
-"""What Prefect's page shows of a run: its name, how far it is, what became of the studies."""
+"""Prefect artifacts of a run: name, progress and outcomes of the studies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one run of an archive came to: as one record, a few lines of text, and metrics."""
+"""Summary of an archive run: a record, a few lines of text, and metrics."""
 
 from __future__ import annotations
 

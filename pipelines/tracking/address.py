@@ -9,7 +9,7 @@ from pipelines.tracking.database import sqlite_path, sqlite_uri
 
 
 def tracking_uri(folder: Path) -> str:
-    """Where tracking goes: `MLFLOW_TRACKING_URI` if set, else a SQLite file in `folder`."""
+    """Return the tracking address: `MLFLOW_TRACKING_URI` if set, else a SQLite file in `folder`."""
     return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(folder / "mlflow.db")
 
 

@@ -1,4 +1,4 @@
-"""What earlier runs could not tell the tracking server: delivered when it answers again."""
+"""Delivery of records that earlier runs could not send to the tracking server."""
 
 from __future__ import annotations
 

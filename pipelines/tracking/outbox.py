@@ -1,4 +1,4 @@
-"""What a run wants to tell MLflow: first into a local file, then to the server.
+"""Outbox of MLflow records: first a local file, then the server.
 
 Every record is appended to `<folder>/<key>.jsonl` before anything is sent, and a background thread
 sends what stands there in order. A server that goes away is waited for; what it never took stays
@@ -140,7 +140,7 @@ class Outbox:
         return handle
 
     def is_empty(self) -> bool:
-        """Whether the server has taken every whole record."""
+        """Return whether the server has taken every whole record."""
         return next(self.pending(), None) is None
 
     def discard(self) -> None:

@@ -69,7 +69,7 @@ MAX_PARAM_LENGTH = 5000
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the runs of one comparison go."""
+    """Tracking address, experiment and parent run of one comparison."""
 
     uri: str
     experiment: str

@@ -37,7 +37,7 @@ class StudyEngine(Protocol):
 
     @property
     def fetches(self) -> bool:
-        """Whether it brings studies here itself, so that jobs may come without files."""
+        """Return whether it brings studies here itself, so that jobs may come without files."""
         ...
 
     def submit(self, job: Job) -> None:

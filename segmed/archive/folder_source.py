@@ -179,7 +179,7 @@ class FolderSource:
             raise
 
     def _is_flat(self, path: Path) -> bool:
-        """Whether a raster image has one plane and the model takes volumes."""
+        """Return whether a raster image has one plane and the model takes volumes."""
         return self.spatial_dims == 3 and not has_pages(path)
 
     def _others(self, paths: Iterable[Path]) -> Iterator[NotImage]:
@@ -294,7 +294,7 @@ class FolderSource:
         return shown(absolute(self.root))
 
     def _identity(self, audits: Sequence[SeriesAudit]) -> str:
-        """What stays while the files of a unit of work change."""
+        """Return the identity of a unit of work, which survives changes of its files."""
         first = audits[0]
         if not first.series_uid:  # too damaged to say
             return identity_of_place(first.files[0])
@@ -341,16 +341,16 @@ def _voxel_files(volumes: Iterable[Path]) -> set[Path]:
 
 
 def _is_wanted(audit: SeriesAudit, wanted: Sequence[SeriesAudit]) -> bool:
-    """Whether a query selected a series; one too damaged to be asked is refused by name instead."""
+    """Return whether a query selected a series; a damaged one is refused by name instead."""
     is_unknown = not audit.usable and not audit.series_uid
     return is_unknown or any(audit is one for one in wanted)
 
 
 def _real(path: Path) -> Path:
-    """Where a path leads; `Path.resolve` raises for a link that leads to itself."""
+    """Resolve a path; `Path.resolve` raises for a link to itself."""
     return Path(os.path.realpath(path))
 
 
 def _leads_back(path: Path, folder: Path) -> bool:
-    """Whether an entry of a folder is a link to this folder or to one above."""
+    """Return whether an entry of a folder is a link to this folder or to one above."""
     return path.is_symlink() and _real(folder).is_relative_to(_real(path))

@@ -197,12 +197,12 @@ def _row(item: InputOf, models: dict[str, dict[str, Any]]) -> IndexRow:
 
 
 def _is_remote(item: InputOf) -> bool:
-    """Whether the place of an input is that of series in a PACS, which has no path."""
+    """Return whether the place of an input is that of series in a PACS, which has no path."""
     return not item.root and item.entry.form == "dicom" and item.place.startswith("series ")
 
 
 def _meanings(text: str, out_dir: Path) -> list[str]:
-    """What a text may stand for in the ledger: itself, and what the file of that path is."""
+    """Return the ledger names that a text may denote: itself and those of the file at that path."""
     path = Path(text)
     if not os.path.lexists(path):
         return [text]

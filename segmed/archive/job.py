@@ -14,7 +14,7 @@ from segmed.outcomes import classify
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked of an engine.
+    """Request for an engine.
 
     Attributes:
         key: The study's key in the ledger.
@@ -29,7 +29,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a job.
+    """Result of a job.
 
     Attributes:
         key: The study's key in the ledger.

@@ -1,4 +1,4 @@
-"""Which model an archive run uses: what the ledger, the tables and DICOM objects say of it."""
+"""Model of an archive run, as recorded in the ledger, the tables and DICOM objects."""
 
 from __future__ import annotations
 

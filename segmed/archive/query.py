@@ -1,4 +1,4 @@
-"""Which series of a DICOM study are asked for, in a folder as in a PACS."""
+"""Conditions on the series of a DICOM study, for folders and PACS alike."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from segmed.formats import NEVER_IMAGES, SEGMENTATION_MODALITIES
 
 
 class Described(Protocol):
-    """What a series says of itself."""
+    """Header fields by which a series is selected."""
 
     @property
     def modality(self) -> str:
@@ -35,7 +35,7 @@ S = TypeVar("S", bound=Described)
 
 @dataclass(frozen=True)
 class SeriesQuery:
-    """Which series are wanted, by what they say of themselves.
+    """Conditions on header fields of series.
 
     Attributes:
         modalities: Modalities of the series; empty for all images.
@@ -64,7 +64,7 @@ class SeriesQuery:
 
     @property
     def asks_of_headers(self) -> bool:
-        """Whether only DICOM series can answer; volume files say none of it."""
+        """Return whether only DICOM series can answer; volume files say none of it."""
         return bool(self.modalities or self.description or self.body_part)
 
     def select(self, study: Sequence[S]) -> list[S]:

@@ -39,7 +39,7 @@ MOST_UNANSWERED = 5
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run may be asked besides source, model and place.
+    """Options of a run besides source, model and output folder.
 
     Attributes:
         limit: Work on at most this many studies, then stop.
@@ -326,6 +326,6 @@ def key_in(
 
 
 def _has_alone(ledger: Ledger, study: Study, key: str) -> bool:
-    """Whether all places of a key are a study's, as this version or an earlier one wrote it."""
+    """Return whether all places of a key belong to a study, in this or an earlier form."""
     places = ledger.places(key)
     return bool(places) and all(f"{study.place} ".startswith(f"{place} ") for place in places)

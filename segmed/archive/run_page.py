@@ -1,4 +1,4 @@
-"""What a run leaves for people: its page, and the volumes table."""
+"""Output of a run for people: its page and the table of volumes."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _embedded(picture: Path) -> str:
 
 
 def _drift_alarms(ledger: Ledger, run: int, model: Model) -> list[str]:
-    """What of this run no longer resembles the training, in sentences."""
+    """Describe in sentences which measures of this run drifted from the training."""
     if not model.norms:
         return []
     current, num_new, num_refused = run_distributions(ledger, run)

@@ -32,7 +32,7 @@ def sweep_scratch() -> int:
 
 
 def is_alive(number: str) -> bool:
-    """Whether a process of this number, written in digits, runs on this machine."""
+    """Return whether a process of this number, written in digits, runs on this machine."""
     return number.isdigit() and Path(f"/proc/{number}").exists()
 
 

@@ -54,7 +54,7 @@ class WorkerPool(Protocol):
     def options(self) -> dict[str, Any]: ...  # noqa: D102 - see above
 
     def engine(self, setup: Setup, results: Results) -> StudyEngine:
-        """Who segments: told at its start what `setup` says, reports to `results`."""
+        """Return the engine; it is started with `setup` and reports to `results`."""
         ...
 
 
@@ -218,7 +218,7 @@ def preview_archive(
 def _foreseen(
     study: Study, ledger: Ledger | None, model: Model, settings: str, *, resegment: bool
 ) -> StudyOutcome:
-    """How a study stands, or would fare."""
+    """Return the state of a study, or the outcome that it would have."""
     key, package = key_of(study.content, model.hash, settings), model.hash
     if ledger is not None:
         key, package = key_in(ledger, study, model, settings, resegment=resegment)
@@ -270,7 +270,7 @@ def _identify(pool: Predictor | WorkerPool) -> tuple[Model, bool]:
 def _engine(
     pool: Predictor | WorkerPool, writing: Writing, results: Results, suspects: frozenset[str]
 ) -> StudyEngine:
-    """Who segments; in this process, the studies in hand when an earlier one died go apart."""
+    """Return the engine; studies that a killed run had begun go to a process of their own."""
     if isinstance(pool, Predictor):
         here = ThreadEngine(pool, writing, results)
         if not suspects:
@@ -282,7 +282,7 @@ def _engine(
 
 
 def _settings(format_name: str, *, tta: bool) -> str:
-    """What changes an output besides content and package."""
+    """Return the settings that change an output, besides content and package."""
     return f"{format_name} tta" if tta else format_name
 
 

@@ -1,4 +1,4 @@
-"""What a file is, by its content first and its name second."""
+"""File types, by content first and by name second."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from segmed.archive.study import StudyOutcome
 
 @dataclass(frozen=True)
 class ArchiveStatus:
-    """How an archive stands.
+    """Status of an archive.
 
     Attributes:
         counts: Studies in each state.
@@ -29,7 +29,7 @@ class ArchiveStatus:
 
 
 def archive_status(out_dir: Path) -> ArchiveStatus:
-    """How the archive that is segmented into a folder stands, also while a run goes on.
+    """Return the status of an archive by its output folder, also during a run.
 
     Raises:
         UsageError: There is no ledger.
@@ -58,7 +58,7 @@ def retry_archive(out_dir: Path) -> int:
 
 
 def places_of(out_dir: Path, study: str) -> tuple[str, ...]:
-    """Where the input of a study lies, relative to the archive; may name patients.
+    """Return the paths of a study's input, relative to the archive; they may name patients.
 
     Args:
         out_dir: The output folder.

@@ -1,4 +1,4 @@
-"""What passes through an archive run: studies, files that are no images, and outcomes."""
+"""Records of an archive run: studies, other files, and outcomes."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class NotImage:
 
 @dataclass(frozen=True)
 class StudyOutcome:
-    """How one study ended.
+    """Outcome of one study.
 
     Attributes:
         key: Hash of input content and model; the ledger's key.
@@ -129,7 +129,7 @@ class ForeseenOutcome(StudyOutcome):
 
 
 class StudySource(Protocol):
-    """Where studies come from."""
+    """Source of studies."""
 
     def studies(self) -> Iterator[Study | NotImage]:
         """All studies, and the files that are none, one at a time."""

@@ -1,4 +1,4 @@
-"""Which studies a person should look at first: quality flags weighed against each other."""
+"""Triage: the studies to review first, by weighted quality flags."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ WORDS = {
 
 
 def review_priority(flags: Sequence[str]) -> float:
-    """How much a segmentation is worth a look; 0 without flags.
+    """Return the review priority of a segmentation; 0 without flags.
 
     Args:
         flags: Such as `empty:anterior`.

@@ -24,7 +24,7 @@ STAGING = ".staging"
 
 @dataclass(frozen=True)
 class Writing:
-    """How segmentations are written.
+    """Writer settings of segmentations.
 
     Attributes:
         format: `nifti`, `dicom-seg` or `rtstruct`.

@@ -1,4 +1,4 @@
-"""Which engine runs a network, by name or by measurement.
+"""Choice of the engine that runs a network, by name or by measurement.
 
 The rule of `auto`: a GPU, where there is one. On a CPU eager PyTorch starts at once, while OpenVINO
 is about twice as fast but first converts for half a minute. So eager runs until it has cost as much
@@ -41,7 +41,7 @@ MAX_LABELS_CHANGED = 1e-4
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """What is asked of an engine.
+    """Request for an engine.
 
     Attributes:
         name: One of `ENGINES`.

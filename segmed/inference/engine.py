@@ -20,7 +20,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is, such as `torch`."""
+        """Name, such as `torch`."""
         ...
 
     device: torch.device

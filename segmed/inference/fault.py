@@ -1,4 +1,4 @@
-"""Why an input cannot be segmented, before anything of it is read."""
+"""Faults of an input that are known before it is read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class InputFault:
-    """Why a study cannot be segmented.
+    """Reason why a study cannot be segmented.
 
     Attributes:
         reason: Short stable code such as `missing_slice`.

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one input.
+    """Outcome of one input.
 
     Attributes:
         input: The input; of several channels the first.

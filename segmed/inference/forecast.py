@@ -1,4 +1,4 @@
-"""What segmenting files would take, said beforehand: images are read, none is segmented."""
+"""Forecast of time and memory of a prediction: images are read, none is segmented."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from segmed.preprocessing.prepare import require_channels
 
 @dataclass(frozen=True)
 class Forecast:
-    """What one input would take.
+    """Forecast of one input.
 
     Attributes:
         input: The input; of several channels the first.
@@ -54,7 +54,7 @@ def foresee_files(
     *,
     trusted: bool = False,
 ) -> Iterator[Forecast]:
-    """What `predict_files` would do with the same arguments; nothing is written.
+    """Forecast `predict_files` with the same arguments; nothing is written.
 
     Yields:
         One forecast an input, in their order. Its memory is that of one image; without a bound on

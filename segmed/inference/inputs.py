@@ -108,7 +108,7 @@ def _cases_of(batch: list[Path] | CaseFiles, expected: Expected) -> list[CaseFil
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a search among files and folders gave.
+    """Inputs found among files and folders.
 
     Attributes:
         cases: Cases in the order of their first files; those with a fault are among them.

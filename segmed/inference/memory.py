@@ -1,4 +1,4 @@
-"""How much memory a segmentation takes, said beforehand.
+"""Memory forecast of a segmentation.
 
 Only three things grow with the image: the image itself, what the network sees of it, and the label
 map. The sums of the windows hold one window's depth of the volume, whatever its length.
@@ -102,7 +102,7 @@ class MemoryEstimate:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What an estimate cannot know from the plan and the grid.
+    """Conditions of an estimate beside plan and grid.
 
     Attributes:
         base: Resident set of the process with its networks, in bytes.

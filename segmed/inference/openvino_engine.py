@@ -61,7 +61,7 @@ np.save(sys.argv[4], model([np.load(sys.argv[3])])[0])
 
 @dataclass(frozen=True)
 class Conversion:
-    """What is converted, and where it is kept.
+    """Network to convert, and the path of the converted file.
 
     Attributes:
         key: Identity of the network, such as a package's hash.
@@ -84,7 +84,7 @@ class Conversion:
 
     @property
     def is_cached(self) -> bool:
-        """Whether the conversion has been done before, and its files are as they were left."""
+        """Return whether the conversion exists and its files are unchanged."""
         if self.path is None:
             return False
         if not all(self.path.with_suffix(suffix).is_file() for suffix in SUFFIXES):

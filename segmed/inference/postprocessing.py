@@ -121,7 +121,7 @@ _APPLY: dict[str, Callable[[Labels, Cleaning], Labels]] = {
 
 @dataclass(frozen=True)
 class CleaningEffect:
-    """What a step did to out-of-fold predictions.
+    """Effect of a post-processing step on out-of-fold predictions.
 
     Attributes:
         cleaning: The step.
@@ -139,7 +139,7 @@ class CleaningEffect:
 
     @property
     def helps(self) -> bool:
-        """Whether the mean rose, and no more than one case in ten became worse."""
+        """Return whether the mean rose, and no more than one case in ten became worse."""
         return self.after > self.before and 10 * self.worse <= self.cases
 
 

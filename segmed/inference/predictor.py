@@ -51,7 +51,7 @@ BLEND_SHARE = 0.8
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What was found in one image.
+    """Segmentation of one image.
 
     Attributes:
         label: `[1, *spatial]` uint8 (uint16 where a label value needs it), label values of the
@@ -187,7 +187,7 @@ class Predictor:
         return values_of, probs, self._seconds
 
     def _fell_back(self) -> bool:
-        """Whether an engine lost values to a narrow type and now runs in a wider one."""
+        """Return whether an engine lost values to a narrow type and now runs in a wider one."""
         changed = [e.fall_back() for e in self.engines if isinstance(e, CudaEngine)]
         return any(changed)
 
@@ -209,12 +209,12 @@ class Predictor:
         return restored_pieces(slabs, prepared.placement, recipe.sweep)
 
     def _blends_on_gpu(self, prepared: Prepared, recipe: WindowRecipe) -> bool:
-        """Whether volume, blended map and pieces fit into free GPU memory beside the network."""
+        """Return whether volume, blended map and pieces fit into the free GPU memory."""
         free, _ = torch.cuda.mem_get_info(self.engines[0].device)
         return blend_bytes(prepared, recipe, self.plan.num_classes) <= BLEND_SHARE * free
 
     def recipe(self, shape: tuple[int, ...]) -> WindowRecipe:
-        """How a prepared volume of this shape is walked."""
+        """Return the window recipe of a prepared volume of this shape."""
         window = self.plan.patch_size
         if self._is_thin(len(shape)):
             sweep = self.plan.slice_axis or 0
@@ -232,7 +232,7 @@ class Predictor:
         )
 
     def describe_engines(self) -> list[str]:
-        """Which engine runs each network and where; and why, where that was chosen."""
+        """Describe engine and device of each network, and the reason of an automatic choice."""
         return [
             engine.reason
             if isinstance(engine, MeasuredEngine)
@@ -316,7 +316,7 @@ class Predictor:
         return network
 
     def _is_thin(self, axes: int) -> bool:
-        """Whether a 2D network walks a volume."""
+        """Return whether a 2D network walks a volume."""
         return self.plan.spatial_dims == 2 and axes == 3
 
     def _timed(self, network: NetworkFn) -> NetworkFn:

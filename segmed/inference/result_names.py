@@ -42,7 +42,7 @@ HASH_LENGTH = 16
 
 
 class ResultNames:
-    """Where the results of one prediction go.
+    """Output paths of one prediction.
 
     Args:
         out_dir: Folder of the results.
@@ -170,7 +170,7 @@ def _hashed(item: CaseFiles, like: MetaTensor) -> str:
 
 
 def _look(path: Path) -> tuple[bool, bool]:
-    """Whether an input is DICOM, and whether it is a raster image; no to both if it is unreadable.
+    """Return whether an input is DICOM and whether it is a raster image, as far as readable.
 
     A raster image of several pages has a volume as its result: `ResultNames` sees that later.
     """

@@ -1,4 +1,4 @@
-"""Which series of a DICOM study a model is given, by rules that explain what they chose and why."""
+"""Selection of the DICOM series of each channel, by rules that state their reasons."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _why_not(audit: SeriesAudit, rules: Rules) -> str:
 
 
 def _misfit(audit: SeriesAudit, rule: ChannelRule) -> str | None:
-    """Why a series does not fit a rule; free text is not quoted, since it may be personal.
+    """Return why a series does not fit a rule; free text is not quoted, since it may be personal.
 
     What an unsound series cannot tell (its spacing, say) is not held against it.
     """
@@ -153,7 +153,7 @@ def _misfit(audit: SeriesAudit, rule: ChannelRule) -> str | None:
 
 
 def _other_words(audit: SeriesAudit, rule: ChannelRule) -> str | None:
-    """What a series says of itself that a rule does not want."""
+    """Return the header words of a series that contradict a rule."""
     if rule.modality is not None and audit.modality != rule.modality:
         return f"modality {audit.modality or 'unknown'} instead of {rule.modality}"
     if rule.description is not None and not re.search(rule.description, audit.description, re.I):
@@ -173,7 +173,7 @@ def _other_words(audit: SeriesAudit, rule: ChannelRule) -> str | None:
 
 
 def _other_grid(audit: SeriesAudit, rule: ChannelRule) -> str | None:
-    """What of the grid of a series a rule does not want."""
+    """Return the property of a series' grid that contradicts a rule."""
     plane = None if audit.affine_ras is None else plane_of(audit.affine_ras)
     if rule.orientation is not None and plane not in {None, rule.orientation}:
         return f"slices {plane} instead of {rule.orientation}"

@@ -12,7 +12,7 @@ SILENCED = "openvino_telemetry"
 
 
 def has_openvino() -> bool:
-    """Whether the optional dependency is installed."""
+    """Return whether the optional dependency is installed."""
     return importlib.util.find_spec("openvino") is not None
 
 

@@ -26,7 +26,7 @@ SLAB_VOXELS = 2**17
 
 @dataclass(frozen=True)
 class WindowRecipe:
-    """How a volume is walked.
+    """Window recipe of a volume.
 
     Attributes:
         window: Voxels of a window along each axis.

@@ -183,7 +183,7 @@ def _between(image: Tensor, dim: int, below: Index, above: Index, weight: Weight
 
 
 def _input_span(placement: Placement, turned: int, sweep: int, span: tuple[int, int]) -> slice:
-    """Where a piece lies along the input axis that a turned axis was."""
+    """Return the span of a piece along the input axis of a turned axis."""
     first, last = placement.box[turned]
     if turned == sweep:
         first, last = first + span[0], first + span[1]

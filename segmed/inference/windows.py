@@ -1,4 +1,4 @@
-"""Where the windows lie and how much each of their voxels counts.
+"""Window positions and the weights of their voxels.
 
 The blend is separable: a window's weight is the product of one profile an axis, and so is the sum
 of the weights of all windows, because they lie on a regular product of starts. Each profile is

@@ -122,7 +122,7 @@ def start_of(path: Path) -> bytes:
 
 
 def is_half_pair(path: Path) -> bool:
-    """Whether a file without a magic may be the voxels of a NIfTI pair."""
+    """Return whether a file without a magic may be the voxels of a NIfTI pair."""
     stem = path.with_suffix("") if path.suffix == ".gz" else path
     zipped = ".gz" if path.suffix == ".gz" else ""
     return stem.suffix == ".img" and stem.with_suffix(".hdr" + zipped).is_file()

@@ -47,7 +47,7 @@ def truncated(path: Path, detail: str = "the file ends before its last voxel") -
 
 
 def is_zipped(path: Path) -> bool:
-    """Whether a file's first bytes are gzip's."""
+    """Return whether a file's first bytes are gzip's."""
     with path.open("rb") as stream:
         return stream.read(2) == GZIP_MAGIC
 

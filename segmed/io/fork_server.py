@@ -52,7 +52,7 @@ class ForkServer:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it can take another request."""
+        """Return whether it can take another request."""
         return self._process.poll() is None
 
     def serve(self, folder: Path, timeout_s: float) -> int | None:

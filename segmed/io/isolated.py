@@ -138,7 +138,7 @@ def _load(wish: dict[str, Any], timeout_s: float, memory_gb: float, limits: Read
 
 
 def _result(path: Path, folder: Path, status: int) -> Loaded:
-    """What the child left behind."""
+    """Return the image or the refusal that the child wrote."""
     answer_path = folder / "answer.json"
     if status != 0 or not answer_path.is_file():
         raise ImageError(

@@ -1,4 +1,4 @@
-"""What runs in the processes of `isolated`: fork a child a file; leave an array or a refusal."""
+"""Server process of `isolated`: forks a child for each file, which writes an array or a refusal."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def serve() -> None:
 
 
 def _import_decoders() -> None:
-    """What the first use of each decoder would import, once for all children."""
+    """Import the decoders once for all children."""
     Image.init()
     for syntax in AllTransferSyntaxes:
         if syntax.is_encapsulated:

@@ -1,4 +1,4 @@
-"""What a file may ask for before a voxel of it is read, and what its geometry may be."""
+"""Limits on the size and geometry of files, checked before a voxel is read."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ NAMES = {code: name for name, code in TYPES.items()}
 
 
 def is_metaimage(start: bytes) -> bool:
-    """Whether a file begins as a MetaImage header."""
+    """Return whether a file begins as a MetaImage header."""
     head = start[:540].lstrip()
     return head.startswith((b"ObjectType", b"NDims", b"Comment")) and b"=" in head
 

@@ -41,12 +41,12 @@ MAX_FORM_CODE = 5
 
 
 def is_nifti(start: bytes) -> bool:
-    """Whether the (unzipped) first 540 bytes of a file are a NIfTI header."""
+    """Return whether the (unzipped) first 540 bytes of a file are a NIfTI header."""
     return (start[344:348] in MAGICS) or (start[4:8] in MAGICS)
 
 
 def is_analyze(path: Path, start: bytes) -> bool:
-    """Whether a file is the header of an Analyze 7.5 pair, which `read_nifti` refuses by name."""
+    """Return whether a file is the header of an Analyze 7.5 pair; `read_nifti` refuses it."""
     is_named_so = path.name.lower().endswith((".hdr", ".hdr.gz"))
     return is_named_so and start[:4] in {struct.pack(order + "i", 348) for order in "<>"}
 

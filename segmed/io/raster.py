@@ -141,7 +141,7 @@ def _as_stored(
 
 
 def _is_swapped(image: Image.Image) -> bool:
-    """Whether Pillow takes the bytes of compressed pixels in the wrong order (seen with 13.0)."""
+    """Return whether Pillow swaps the bytes of these compressed pixels (seen with 13.0)."""
     is_big_endian = image.tag_v2.prefix[:2] == b"MM"  # type: ignore[attr-defined]  # TIFF images only
     return is_big_endian and _tag(image, COMPRESSION_TAG, 1) != 1
 

@@ -152,6 +152,6 @@ def notes_of(image: MetaTensor) -> tuple[str, ...]:
 
 
 def source_of(image: MetaTensor) -> Source | None:
-    """Where an image came from; None where it was made in memory."""
+    """Return the source of an image; None if it was made in memory."""
     source = image.meta.get("source")
     return source if isinstance(source, Source) else None

@@ -52,7 +52,7 @@ HEAD_BYTES = 4096
 
 
 def why_result(path: Path) -> str:
-    """How a file is known as a result; empty if it may be an image.
+    """Return why a file is recognised as a result; empty if it may be an image.
 
     Args:
         path: Any file. One that cannot be opened may be an image: its reader says what is wrong.

@@ -18,7 +18,7 @@ SALT_BYTES = 32
 
 
 def salt_path() -> Path:
-    """Where the salt lies: `SEGMED_SALT_FILE`, or `~/.config/segmed/salt`."""
+    """Return the path of the salt: `SEGMED_SALT_FILE`, or `~/.config/segmed/salt`."""
     return Path(os.environ.get(SALT_VARIABLE) or Path.home() / ".config" / "segmed" / "salt")
 
 

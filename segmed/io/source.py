@@ -1,4 +1,4 @@
-"""Where an image came from, and what its writer needs to give the same geometry back."""
+"""Source of an image: the header facts by which a writer gives back the same geometry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training minimises: `make_loss(name, num_classes=...)`."""
+"""Training losses: `make_loss(name, num_classes=...)`."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ SHOWN = 8
 
 @dataclass(frozen=True)
 class ValueCount:
-    """How much of one value there is.
+    """Number of cases and voxels with one label value.
 
     Attributes:
         value: The value.
@@ -69,7 +69,7 @@ def count_values(
 
 
 def is_rare(count: ValueCount, num_cases: int) -> bool:
-    """Whether a structure occurs in few cases, or in few voxels of its cases."""
+    """Return whether a structure occurs in few cases, or in few voxels of its cases."""
     if count.voxels < FEW_VOXELS * count.cases and 2 * count.cases < num_cases:
         return True
     return num_cases >= COMPARED_CASES and count.cases <= FEW_CASES * num_cases

@@ -1,4 +1,4 @@
-"""What files hold, as digests: of one file, of a folder, of an image, of a set of cases."""
+"""Content digests of a file, a folder, an image and a set of cases."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from segmed.manifest.schema import Case, Manifest
 
 
 def is_hidden(path: Path) -> bool:
-    """Whether a file is hidden, such as the `._*` doubles that macOS leaves in archives."""
+    """Return whether a file is hidden, such as the `._*` doubles that macOS leaves in archives."""
     return path.name.startswith(".")
 
 
@@ -63,7 +63,7 @@ def image_digest(path: Path) -> str:
 
 
 def is_as_listed(path: Path, listed: str, found: str) -> bool:
-    """Whether an image has the digest that a manifest lists.
+    """Return whether an image has the digest that a manifest lists.
 
     Args:
         path: What the image is read from.

@@ -1,4 +1,4 @@
-"""What a source layout says before folds and digests are added, and how its files are named."""
+"""Draft of a manifest as read from a source layout, before folds and digests are added."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def note(case_id: str, code: str, message: str) -> ManifestFault:
 
 @dataclass
 class CaseRecord:
-    """What the audit knows of one case.
+    """Audit record of one case.
 
     Attributes:
         case_id: The case.

@@ -62,7 +62,7 @@ class DicomStudy:
 
 
 def has_dicom(folder: Path) -> bool:
-    """Whether one of the first files below a folder is a DICOM file."""
+    """Return whether one of the first files below a folder is a DICOM file."""
     files = (path for path in folder.rglob("*") if path.is_file() and not is_hidden(path))
     for _, path in zip(range(PROBED_FILES), files, strict=False):
         with path.open("rb") as stream:

@@ -49,7 +49,7 @@ class Guess:
 
 
 def guesses_of(manifest: Manifest) -> list[Guess]:
-    """What names decided in a manifest: modalities, groups, sides and doubtful labels.
+    """List the facts guessed from names: modalities, groups, sides, doubtful labels.
 
     Args:
         manifest: As built, or written by hand; what it states against the names is said too.

@@ -34,7 +34,7 @@ Stamp = tuple[tuple[str, int, int], ...]
 
 @dataclass(frozen=True)
 class LabelFacts:
-    """What one label file contains.
+    """Label values of one file, with their voxel counts and boxes.
 
     Attributes:
         voxels: Voxels of each value, 0 among them.

@@ -91,7 +91,7 @@ class LabelMaker:
         return self.write(case_id, label, masks[0])
 
     def remarks(self, mode: MaskMode) -> list[str]:
-        """What was put together, in one line; none if nothing was."""
+        """Describe in one line the masks that were merged; an empty list if none was."""
         counts = self.counts.values()
         if not counts:
             return []

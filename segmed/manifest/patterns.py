@@ -118,7 +118,7 @@ class Pattern:
         return f"(?P<choice>{either})"
 
     def search(self, paths: Iterable[str]) -> list[PatternMatch]:
-        """Those of some relative paths that fit, in their order."""
+        """Return the relative paths that match, in their order."""
         found = ((path, self._expression.fullmatch(path)) for path in paths)
         return [self._found(path, match) for path, match in found if match]
 

@@ -1,4 +1,4 @@
-"""What a manifest holds: cases with their files, labels, channels, groups and folds."""
+"""Schema of a manifest: cases with their files, labels, channels, groups and folds."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ MANY_LABELS = 8
 
 @dataclass(frozen=True)
 class Structure:
-    """What is scored as one: a label, or a region made of several.
+    """Structure that is scored as one: a label, or a region of several labels.
 
     Attributes:
         name: Name in the table.

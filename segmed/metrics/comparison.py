@@ -27,7 +27,7 @@ DEFAULT_METRICS = ("dice", "hd95_mm")
 
 @dataclass(frozen=True)
 class ModelCost:
-    """What a model costs, beside how good it is.
+    """Cost of a model: parameters, time and memory.
 
     Attributes:
         parameters: Trainable numbers.

@@ -62,7 +62,7 @@ class Frame:
 
     @cached_property
     def steps(self) -> tuple[int, ...]:
-        """What to add to a flat index for the next voxel along each axis."""
+        """Offsets of a flat index to the next voxel along each axis."""
         return tuple(prod(self.shape[axis + 1 :]) for axis in range(len(self.shape)))
 
     def blank(self) -> Mask:
@@ -148,7 +148,7 @@ def radius_of(num_voxels: int, spacing_mm: tuple[float, ...]) -> float:
 
 
 def steps_off(band_mm: float, spacing_mm: tuple[float, ...]) -> bool:
-    """Whether a band of this width is found by steps off the surface, and not by tiles."""
+    """Return whether a band of this width is found by steps off the surface, and not by tiles."""
     return radius_of(BAND_VOXELS, spacing_mm) >= band_mm
 
 

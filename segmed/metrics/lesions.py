@@ -38,7 +38,7 @@ class Components:
 
 @dataclass(frozen=True)
 class LesionScores:
-    """How the components of two masks match.
+    """Lesion-wise scores: matching of the connected components of two masks.
 
     Attributes:
         prediction: Components in the prediction.
@@ -125,7 +125,7 @@ def match_lesions(prediction: Components, reference: Components) -> LesionScores
 
 
 def _most_pairs(rows: Counted, columns: Counted, shape: tuple[int, int]) -> int:
-    """How many of the pairs can stand together if no row and no column is used twice."""
+    """Return the size of the largest matching in which no row and no column is used twice."""
     if rows.size == np.unique(rows).size == np.unique(columns).size:
         return int(rows.size)
     graph = coo_matrix((np.ones(rows.size, bool), (rows, columns)), shape=shape)

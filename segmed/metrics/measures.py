@@ -1,4 +1,4 @@
-"""What is measured on every case of a training and of an archive, so that they can be compared."""
+"""Measures taken of every training case and of every archived study, for drift detection."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _features(measures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def flags_of(values: npt.NDArray[Any], labels: Sequence[LabelClass]) -> Iterator[str]:
-    """What makes a segmentation worth a look, without knowing the truth.
+    """Yield the reasons to review a segmentation; no reference is needed.
 
     Args:
         values: Label values, `[*spatial]`.

@@ -48,7 +48,7 @@ ML_PER_CUBIC_MM = 1e-3
 
 @dataclass(frozen=True)
 class Shape:
-    """What one structure looks like in one case.
+    """Shape and intensity features of one structure in one case.
 
     Attributes:
         label: Name of the label.
@@ -68,7 +68,7 @@ class Shape:
 
 
 class ShapeRange(Frozen):
-    """What a structure looked like in the training cases.
+    """Range of a structure's features over the training cases.
 
     Attributes:
         label: Name of the label.
@@ -259,7 +259,7 @@ def _range_of(label: str, shapes: Sequence[Shape]) -> ShapeRange:
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
-    """What was seen, widened to what is no outlier on a logarithmic scale."""
+    """Range of the values, widened on a logarithmic scale to the bounds of outliers."""
     if not values:
         return 0.0, 0.0
     logs = np.log(values)

@@ -39,7 +39,7 @@ def bootstrap_means(values: Values, *, draws: int = DRAWS, seed: int = SEED) -> 
 
 @lru_cache(maxsize=4)
 def _weights(cases: int, draws: int, seed: int) -> Values:
-    """How often each case is drawn, as part of the sample, `[draws, cases]`."""
+    """Bootstrap weights: the share of each case in each resample, `[draws, cases]`."""
     times = np.random.default_rng(seed).multinomial(cases, np.full(cases, 1 / cases), size=draws)
     return np.asarray(times / cases)
 

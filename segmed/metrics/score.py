@@ -1,4 +1,4 @@
-"""What is measured of one structure in one case, and what each metric is called."""
+"""Scores of one structure in one case, and the names of the metrics."""
 
 from __future__ import annotations
 

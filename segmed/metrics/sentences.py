@@ -59,7 +59,7 @@ def pair_sentences(pairs: pd.DataFrame, leader: str, unit: str = "mm") -> list[s
 def model_warnings(
     tables: Mapping[str, pd.DataFrame], ranking: pd.DataFrame, pairs: pd.DataFrame
 ) -> Iterator[str]:
-    """What a reader must know first: misses, inventions, last places, too few cases."""
+    """List the warnings of a comparison: misses, false structures, last places, few cases."""
     labels = {model: _labels_only(table) for model, table in tables.items()}
     missed = {model: int(table["missed"].sum()) for model, table in labels.items()}
     for model in sorted(missed, key=lambda name: -missed[name]):

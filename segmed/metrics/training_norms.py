@@ -1,4 +1,4 @@
-"""What a training set looked like, in a form that travels with the model.
+"""Reference statistics of a training set, stored with the model.
 
 An archive holds what it segments against it: ranges of shapes give quality flags, distributions of
 volumes, spacings and intensities give the drift watch.
@@ -34,7 +34,7 @@ DIGITS = 6
 def measure_reference(
     image: MetaTensor, label: MetaTensor, labels: Sequence[LabelClass]
 ) -> dict[str, Any]:
-    """What is kept of one training case.
+    """Measure one training case for the reference statistics.
 
     Args:
         image: `[C, *spatial]`, as read.

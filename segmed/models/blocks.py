@@ -27,7 +27,7 @@ class VolumeMaxPool(nn.MaxPool3d):
 
     @property
     def has_blocks(self) -> bool:
-        """Whether each voxel lies in one window."""
+        """Return whether each voxel lies in one window."""
         return _triple(self.kernel_size) == _triple(self.stride) and not any(_triple(self.padding))
 
     def forward(self, volume: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a network is and costs, without a single number being computed.
+"""Parameters, operations and receptive field of a network, without running it.
 
 Everything is counted on PyTorch's `meta` device, where tensors have shapes and no values; the
 receptive field is measured on a linear copy of one feature a level.

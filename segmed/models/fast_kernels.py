@@ -1,4 +1,4 @@
-"""What PyTorch's convolutions want so that their fast kernels run."""
+"""Memory formats and batch sizes for which PyTorch picks its fast convolution kernels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NARROW_FEATURES = 8
 
 
 def is_slow_alone(batch: Tensor) -> bool:
-    """Whether PyTorch would convolve this one volume by its slow CPU kernel, and two by oneDNN's.
+    """Return whether PyTorch convolves one such volume by its slow CPU kernel, two by oneDNN's.
 
     Source:
         `ConvParams::use_mkldnn` in PyTorch 2.13: one item goes to oneDNN only if the product of

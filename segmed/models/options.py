@@ -1,4 +1,4 @@
-"""What every architecture is told: the task, and the levels of resolution of its planned form."""
+"""Options of every architecture: the task, and the resolution levels of its planned form."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DEFAULT_BASE_WIDTH = 16
 
 @dataclass(frozen=True)
 class Task:
-    """What a network maps from and to.
+    """Input and output of a network: dimensions, channels and classes.
 
     Attributes:
         spatial_dims: 2 or 3.
@@ -63,7 +63,7 @@ class Level:
 
 @dataclass(frozen=True)
 class ConvStyle:
-    """What goes with a convolution.
+    """Normalisation, activation and dropout of a convolution.
 
     Attributes:
         norm: Normalisation after it; None for none.
@@ -112,12 +112,12 @@ class LevelOptions:
 
     @property
     def style(self) -> ConvStyle:
-        """What goes with each convolution."""
+        """Normalisation, activation and dropout of each convolution."""
         return ConvStyle(self.norm, self.activation, self.conv_bias)
 
     @property
     def interpolates(self) -> bool:
-        """Whether maps are enlarged by interpolation instead of a transposed convolution."""
+        """Return whether maps are enlarged by interpolation instead of a transposed convolution."""
         return self.upsample != "deconv"
 
     def levels(self, spatial_dims: int) -> tuple[Level, ...]:

@@ -36,7 +36,7 @@ LITTLE = 0.5
 
 @dataclass(frozen=True)
 class WeightsReport:
-    """What became of a file of weights.
+    """Report on loaded weights: matched, missing and unused tensors.
 
     Attributes:
         matched: The file's tensors that were loaded, by the file's names.

@@ -26,7 +26,7 @@ MAY_BE_IGNORED = vocabulary(
 
 
 def has_mask_words(text: str) -> bool:
-    """Whether a file name or a series description calls its content a mask.
+    """Return whether a file name or a series description calls its content a mask.
 
     Args:
         text: Such as `case3_seg`, `Tumor Mask`, `brainMask`.
@@ -38,7 +38,7 @@ def has_mask_words(text: str) -> bool:
 
 
 def is_mask_folder(name: str) -> bool:
-    """Whether a folder is called by nothing but words of masks: `labelsTr`, `segmentations`.
+    """Return whether a folder is called by nothing but words of masks: `labelsTr`, `segmentations`.
 
     `segmentation_challenge` or `lung_seg` may hold images just as well.
     """
@@ -49,10 +49,10 @@ def is_mask_folder(name: str) -> bool:
 
 
 def is_ignore_name(name: str) -> bool:
-    """Whether a label's name marks voxels that are not annotated, as nnU-Net's `ignore` does."""
+    """Return whether a label's name marks unannotated voxels, as nnU-Net's `ignore` does."""
     return bool(IGNORE & set(words_of(name)))
 
 
 def may_mean_ignored(name: str) -> bool:
-    """Whether a label's name may mean that its voxels are not annotated, such as `void`."""
+    """Return whether a label's name may mean that its voxels are not annotated, such as `void`."""
     return bool(MAY_BE_IGNORED & set(words_of(name)))

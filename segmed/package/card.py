@@ -60,7 +60,7 @@ LIMITS = {
 
 
 class Card(Frozen):
-    """What `package.json` holds.
+    """Content of `package.json`.
 
     Attributes:
         schema_version: Version of the package's form.
@@ -124,7 +124,7 @@ def identity(head: list[Any], tensors: Iterable[StoredTensor]) -> str:
 def identity_head(
     architecture: str, options: Mapping[str, Any], plan: Plan, members: int
 ) -> list[Any]:
-    """What enters the identity of a package beside its tensors."""
+    """Return the part of a package's identity that precedes its tensors."""
     head = [HASH_FORM, architecture, plain_values(options), plan_hash(plan)]
     return head + ([members] if members > 1 else [])
 

@@ -72,7 +72,7 @@ class TensorsOnDisk(Mapping[str, Tensor]):
         return iter(self._entries)
 
     def __len__(self) -> int:
-        """How many tensors there are."""
+        """Number of tensors."""
         return len(self._entries)
 
 

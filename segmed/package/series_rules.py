@@ -45,7 +45,7 @@ NOISE = {"w", "weighted"}
 
 
 class ChannelRule(Frozen):
-    """What one input channel wants of a series.
+    """Conditions on the DICOM series of one input channel.
 
     Attributes:
         name: Name of the channel, for messages.
@@ -118,7 +118,7 @@ def rules_of(channels: Sequence[Channel]) -> Rules:
 
 
 def stored_rules(channels: Sequence[Channel]) -> dict[str, Any]:
-    """What a package of several channels keeps: the rules, under the key for its provenance."""
+    """Return the channel rules of a multi-channel package, under their provenance key."""
     if len(channels) < 2:
         return {}
     return {SERIES_RULES: rules_of(channels).model_dump(mode="json", exclude_defaults=True)}

@@ -1,4 +1,4 @@
-"""What is decided from the data before anything is trained.
+"""Plan: every decision taken from the data before training.
 
 `make_plan` looks at every training case and decides; `write_plan` and `read_plan` keep the decision
 as YAML that explains itself; `plan_hash` names it.

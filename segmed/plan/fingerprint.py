@@ -29,7 +29,7 @@ EXTENT_PERCENTILE = 90.0
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """What one case tells.
+    """Geometry, intensities and label extents of one case.
 
     Attributes:
         shape: Voxels along each axis, after reorientation.
@@ -60,7 +60,7 @@ class CaseFacts:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What the training cases tell together.
+    """Summary of the training cases: geometry, intensities and label extents.
 
     Attributes:
         num_cases: Cases looked at.

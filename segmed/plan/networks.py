@@ -1,4 +1,4 @@
-"""How each of the seven architectures is built for a patch: widths, levels and learning rate.
+"""Network plans of the seven architectures for a patch: widths, levels and learning rate.
 
 The figures are settled by running the seven names on one image set under one budget; the evidence
 stands in `tests/benchmarks/results`.

@@ -26,7 +26,7 @@ DEFAULT_MEMORY_GB = 8.0
 
 @dataclass(frozen=True)
 class Resources:
-    """What one training may use.
+    """Resources of one training: time, memory and device.
 
     Attributes:
         seconds: Time of one training.

@@ -148,7 +148,7 @@ class Scale:
 
     @property
     def extent_mm(self) -> tuple[float, ...]:
-        """What a patch covers, in mm."""
+        """Extent of a patch in mm."""
         return tuple(n * edge for n, edge in zip(self.patch_size, self.spacing_mm, strict=True))
 
 

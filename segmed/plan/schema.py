@@ -1,4 +1,4 @@
-"""What a plan holds: each decision taken from the data; the contract that travels with a model."""
+"""Schema of a plan: the decisions taken from the data, stored with every model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Axes = tuple[PositiveInt, ...]
 
 
 class Intensity(Frozen):
-    """How one channel's intensities are scaled.
+    """Intensity scaling of one channel.
 
     Attributes:
         scheme: `zscore`: by mean and standard deviation of each image (of its non-zero voxels if
@@ -60,7 +60,7 @@ class Preprocessing(Frozen):
 
 
 class NetworkPlan(Frozen):
-    """How one architecture is built for this data.
+    """Options of one architecture for this data.
 
     Attributes:
         options: Keyword options of `build_model` for this architecture.
@@ -116,7 +116,7 @@ class Augmentation(Frozen):
 
 
 class Recipe(Frozen):
-    """How every architecture is trained.
+    """Training recipe, shared by all architectures.
 
     Attributes:
         optimizer: `adamw`, or `sgd` with Nesterov momentum 0.99.
@@ -144,7 +144,7 @@ class Recipe(Frozen):
 
 
 class Inference(Frozen):
-    """How a volume is segmented.
+    """Inference settings: windows, blending and post-processing.
 
     Attributes:
         overlap: Share of a window that overlaps the next one.

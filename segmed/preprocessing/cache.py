@@ -91,7 +91,7 @@ def _taken(entry: Path) -> tuple[Tensor, Tensor | None, Prepared]:
 def cached_measures(
     manifest: Manifest, case: Case, plan: Plan, cache_dir: Path | str
 ) -> dict[str, Any] | None:
-    """What `measure_reference` gives for a case, from its cache entry; None without a reference.
+    """Return `measure_reference` of a cached case; None if the entry has no label.
 
     Args and Raises are those of `cached_case`.
     """

@@ -53,7 +53,7 @@ class Scaling:
 
 
 def scaling_of(channel: Tensor, rule: Intensity) -> Scaling:
-    """How one channel of one image is scaled.
+    """Return the scaling of one channel of one image.
 
     Args:
         channel: Voxels of one channel, in the image's own units.

@@ -1,4 +1,4 @@
-"""Where a prepared tensor lies in the image it came from, in both directions."""
+"""Grid transform between a prepared tensor and its image, in both directions."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the network sees of one image, and the way back.
+    """Network input of one image, with its grid transform.
 
     Attributes:
         tensor: float32 `[C, *target]`.

@@ -58,7 +58,7 @@ class FailedStudy:
 
 @dataclass(frozen=True)
 class Remark:
-    """What was odd about the input of a segmented study, though not wrong.
+    """Note about an unusual input of a segmented study.
 
     Attributes:
         study: Its name, without patient identifiers.

@@ -1,4 +1,4 @@
-"""What a report shows: plain records, filled by whoever ran the comparison."""
+"""Content of a report: plain records, filled by the caller."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ History = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Cost:
-    """What one architecture costs.
+    """Cost of one architecture.
 
     Attributes:
         parameters: Trainable parameters.
@@ -87,7 +87,7 @@ class OverlayItem:
 
 @dataclass(frozen=True)
 class ArchiveItem:
-    """How one study of an archive ended.
+    """Outcome of one study of an archive.
 
     Attributes:
         study: Name of the study as the archive run shows it, without patient identifiers.

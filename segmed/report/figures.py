@@ -297,7 +297,7 @@ def paired_svg(first: pd.Series, second: pd.Series, title: str) -> str:
 
 
 def _differ(values: Mapping[str, float]) -> bool:
-    """Whether costs differ enough to be worth an axis: equal budgets are not."""
+    """Return whether costs differ enough to be worth an axis: equal budgets are not."""
     return len(values) == 1 or max(values.values()) > 1.2 * min(values.values())
 
 

@@ -235,7 +235,7 @@ def _marked(
 
 
 def warnings_from(scores: Mapping[str, pd.DataFrame], said: Sequence[str] = ()) -> list[str]:
-    """What the scores themselves demand to be said first: missed and invented structures.
+    """List the warnings that follow from the scores: missed and false structures.
 
     Args:
         scores: Per-case table of each model.
@@ -299,7 +299,7 @@ def _by_label(table: pd.DataFrame, flag: str) -> str:
 
 
 def _is_last(name: str, scores: Mapping[str, pd.DataFrame], metric: MetricColumn) -> bool:
-    """Whether a model's mean is worse than every other's."""
+    """Return whether a model's mean is worse than every other's."""
     means = {other: float(per_case_mean(t, metric.key).mean()) for other, t in scores.items()}
     own = means.pop(name)
     if metric.higher_is_better:

@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class AugmentationDraw:
-    """What happens to each of the B patches of a batch; a value of rest means nothing happens.
+    """Drawn changes of each of the B patches of a batch; a neutral value changes nothing.
 
     Attributes:
         flips: Whether each spatial axis is mirrored, `[B, axes]`.
@@ -54,7 +54,7 @@ class AugmentationDraw:
 
     @property
     def is_spatial(self) -> bool:
-        """Whether any patch is rotated, zoomed or bent."""
+        """Return whether any patch is rotated, zoomed or bent."""
         return bool(self.rotation_rad.any() or (self.zoom != 1).any() or self.elastic_voxels.any())
 
     def part(self, share: slice) -> AugmentationDraw:

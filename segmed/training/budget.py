@@ -1,4 +1,4 @@
-"""How long a training may take: by the clock or by epochs, and how far it has come."""
+"""Training budget in seconds or epochs, and the progress within it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a budget's time is counted by: the clock on the wall, or the processor's own."""
+"""Clock of a training budget: wall time or CPU time."""
 
 from __future__ import annotations
 

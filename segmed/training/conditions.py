@@ -1,4 +1,4 @@
-"""What must hold before and while a training runs."""
+"""Preconditions of a training, and its determinism."""
 
 from __future__ import annotations
 

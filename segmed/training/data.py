@@ -104,7 +104,7 @@ def load_cases(
 def norms_of(
     manifest: Manifest, cases: Sequence[Case], plan: Plan, cache_dir: Path
 ) -> dict[str, Any]:
-    """What the cases looked like, for the model's package; see `segmed.metrics.training_norms`.
+    """Return the reference statistics of the cases; see `segmed.metrics.training_norms`.
 
     It was measured when the cases were prepared: here a small file a case is read.
     """

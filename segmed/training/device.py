@@ -1,4 +1,4 @@
-"""Which device a network runs on, and in which precision."""
+"""Device and precision of a network."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Device:
 
     @property
     def is_cuda(self) -> bool:
-        """Whether this is an NVIDIA (or ROCm) GPU."""
+        """Return whether this is an NVIDIA (or ROCm) GPU."""
         return self.torch_device.type == "cuda"
 
 

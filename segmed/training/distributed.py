@@ -32,7 +32,7 @@ class ProcessGroup:
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes files and validates."""
+        """Return whether this process writes files and validates."""
         return self.rank == 0
 
     def whole_batch(self, batch_size: int) -> int:
@@ -57,7 +57,7 @@ class ProcessGroup:
         return self._total(value) / self.size
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so, in every process."""
+        """Return whether any process says so, in every process."""
         return self._total(float(flag)) > 0
 
     def wait(self) -> None:

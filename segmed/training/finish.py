@@ -1,4 +1,4 @@
-"""What a finished training leaves behind: a package with its provenance."""
+"""Package of a finished training, with its provenance."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ class GraphStep:
 
     @property
     def is_due(self) -> bool:
-        """Whether the losses should be read now."""
+        """Return whether the losses should be read now."""
         return self._unread >= READ_EVERY or self._taken <= TIMED_STEPS
 
     def read(self) -> float:

@@ -339,7 +339,7 @@ class _Run:
             self.trainer.restore_training_weights()
 
     def _may_validate(self) -> bool:
-        """Whether this epoch's validation leaves the time to the training."""
+        """Return whether this epoch's validation leaves the time to the training."""
         spent = self.validations_s
         if not spent or self.job.budget.seconds is None:
             return True

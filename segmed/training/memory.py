@@ -1,4 +1,4 @@
-"""What a training step will take, before it is taken."""
+"""Memory forecast of a training step."""
 
 from __future__ import annotations
 

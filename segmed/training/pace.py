@@ -1,4 +1,4 @@
-"""How a time budget is shared out: steps of an epoch, validation, and what is kept for the end."""
+"""Division of a time budget: steps of an epoch, validation, and the reserve for the end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SCORING_S = 0.3
 
 @dataclass(frozen=True)
 class Pace:
-    """What a training does with its time.
+    """Division of a training's time.
 
     Attributes:
         steps: Steps of an epoch.
@@ -118,7 +118,7 @@ def count_windows(case: TrainingCase, plan: Plan) -> int:
 
 
 def _affordable(costs: Sequence[float], limit_s: float) -> int:
-    """How many cases of average cost fit; one at least, where there is any."""
+    """Return the number of cases of average cost that fit; at least one if there is any."""
     if not costs:
         return 0
     mean = sum(costs) / len(costs)
@@ -126,5 +126,5 @@ def _affordable(costs: Sequence[float], limit_s: float) -> int:
 
 
 def spread_out(cases: Sequence[TrainingCase], number: int) -> list[TrainingCase]:
-    """So many of the cases, evenly spaced, the same ones each time."""
+    """Pick a number of cases at even intervals, the same ones each time."""
     return [cases[index * len(cases) // number] for index in range(number)] if number else []

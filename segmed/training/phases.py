@@ -1,4 +1,4 @@
-"""Where the time of a training goes: seconds by phase, on the device's own clock."""
+"""Seconds of each phase of a training, by the device's own clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which patches a step of training sees: a function of the step, so it can be drawn again."""
+"""Patch sampling as a function of the step, so that a step can be drawn again."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class TrainingCase:
 
 @dataclass(frozen=True)
 class PatchDraw:
-    """Where a patch lies.
+    """Position of a patch: case and corner.
 
     Attributes:
         case: Index of the case.

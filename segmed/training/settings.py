@@ -1,4 +1,4 @@
-"""What a caller may set about one training, and what it gets back each epoch."""
+"""Settings of one training and the result of each epoch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from segmed.training.budget import Budget
 
 @dataclass(frozen=True)
 class Settings:
-    """How one training is run, beside what the plan says.
+    """Run settings of one training, beside its plan.
 
     Attributes:
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -74,7 +74,7 @@ class FitRequest:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What one epoch brought.
+    """Result of one epoch.
 
     Attributes:
         epoch: Number of the epoch, from 1.

@@ -143,7 +143,7 @@ class GraphSteps:
 
     @property
     def is_eager(self) -> bool:
-        """Whether the steps could not be captured."""
+        """Return whether the steps could not be captured."""
         return self._eager is not None
 
     def works(self, first: int) -> Iterator[PatchRows]:

@@ -22,7 +22,7 @@ from segmed.training.schedule import learning_rate
 
 
 class Trainer:
-    """What changes from step to step.
+    """Training state: network, optimiser and averaged weights.
 
     Args:
         architecture: Model name, one of the plan's networks.

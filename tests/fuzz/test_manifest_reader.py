@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read_or_refuse(folder: Path, content: bytes) -> bool:
-    """Whether it was read; then writing and reading again must change nothing."""
+    """Return whether it was read; then writing and reading again must change nothing."""
     path = folder / "manifest.json"
     path.write_bytes(content)
     try:

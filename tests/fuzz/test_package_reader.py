@@ -40,7 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load_or_refuse(path: Path, place: Path) -> bool:
-    """Whether it was loaded; then it computes what the sound package does."""
+    """Return whether it was loaded; then it computes what the sound package does."""
     before = sorted(place.rglob("*"))
     try:
         package = ModelPackage.load(path)

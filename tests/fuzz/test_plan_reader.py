@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read_or_refuse(folder: Path, content: bytes) -> bool:
-    """Whether it was read; then writing and reading again must change nothing that decides."""
+    """Return whether it was read; a round trip must then change nothing that decides."""
     path = folder / "plan.yaml"
     path.write_bytes(content)
     try:

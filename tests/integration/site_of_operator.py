@@ -32,7 +32,7 @@ def documented(sign: str) -> str:
 
 
 def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
-    """Whether a condition came true in time."""
+    """Return whether a condition came true in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():

@@ -159,7 +159,7 @@ class Shell:
 
 
 def is_alive(sign: str, log: Path) -> bool:
-    """Whether a log holds the sign, or the address answers."""
+    """Return whether a log holds the sign, or the address answers."""
     if not sign.startswith("http://"):
         return bool(re.search(sign, log.read_text()))
     try:

@@ -109,7 +109,7 @@ class Ledger(RunLedger):
         return content_of(self._connection, key)
 
     def is_outlived(self, owner: str, study: Study, key: str) -> bool:
-        """Whether an entry is of an earlier state of an input; see `ledger.inputs`."""
+        """Return whether an entry is of an earlier state of an input; see `ledger.inputs`."""
         return is_outlived(self._connection, owner, study, key)
 
     def inputs_with(self, texts: Sequence[Sequence[str]] = ()) -> Iterator[InputOf]:
@@ -117,7 +117,7 @@ class Ledger(RunLedger):
         return inputs_with(self._connection, texts)
 
     def is_shared(self, output: str, key: str) -> bool:
-        """Whether an entry that was not replaced has the output of another key."""
+        """Return whether an entry that was not replaced has the output of another key."""
         row = self._connection.execute(
             "SELECT 1 FROM studies WHERE output = ? AND key <> ? AND state <> 'replaced'",
             (output, key),
@@ -140,7 +140,7 @@ class Ledger(RunLedger):
             )
 
     def knows(self, key: str) -> bool:
-        """Whether there is an entry of a key."""
+        """Return whether there is an entry of a key."""
         found = self._connection.execute("SELECT 1 FROM studies WHERE key = ?", (key,))
         return found.fetchone() is not None
 
@@ -315,7 +315,7 @@ class Ledger(RunLedger):
             last = rows[-1][0]
 
     def places(self, key: str) -> tuple[str, ...]:
-        """Where the input of a key lies."""
+        """Paths of a key's input."""
         rows = self._connection.execute(
             "SELECT place FROM places WHERE key = ? ORDER BY place", (key,)
         )
@@ -337,7 +337,7 @@ class Ledger(RunLedger):
             yield NotImage(place, why)
 
     def counts(self) -> dict[State, int]:
-        """How many studies are in each state."""
+        """Number of studies in each state."""
         found = dict(
             self._connection.execute(
                 "SELECT state, count(*) FROM studies GROUP BY state"

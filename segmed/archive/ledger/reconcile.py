@@ -59,7 +59,7 @@ def withdraw_output(ledger: Ledger, out_dir: Path, entry: Entry) -> None:
 
 
 def is_intact(entry: Entry, out_dir: Path) -> bool:
-    """Whether the output that an entry names is there with the content it had."""
+    """Return whether the output that an entry names is there with the content it had."""
     if entry.output is None:
         return False
     path = out_dir / entry.output

@@ -48,7 +48,7 @@ class RunLedger(LedgerFile):
             connection.execute("UPDATE runs SET ended = ? WHERE run = ?", (time.time(), run))
 
     def started(self, run: int) -> float:
-        """When a run began, in s since 1970; 0 for a run that there was not."""
+        """Start of a run in s since 1970; 0 if the run does not exist."""
         row = self._connection.execute("SELECT started FROM runs WHERE run = ?", (run,)).fetchone()
         return 0.0 if row is None else float(row[0])
 

@@ -101,7 +101,7 @@ def source_at(
 
 
 def delivery_at(address: str) -> Delivery:
-    """What delivers segmentations to the archive at an address.
+    """Return the delivery of segmentations to the archive at an address.
 
     Raises:
         UsageError: The address cannot be used.

@@ -28,7 +28,7 @@ class Delivery(Protocol):
         ...
 
     def holds(self, address: str) -> bool:
-        """Whether the place still has what was delivered under an address.
+        """Return whether the place still has what was delivered under an address.
 
         Raises:
             ServiceError: The place does not answer.

@@ -93,7 +93,7 @@ class DicomWeb:
 
     @property
     def has_more(self) -> bool:
-        """Whether the last answer of this thread announced that results were left out."""
+        """Return whether the last answer of this thread announced that results were left out."""
         return str(getattr(self._spoken, "warning", "")).lstrip().startswith("299")
 
     @contextmanager
@@ -263,13 +263,13 @@ def _unreadable(what: str, error: Exception) -> ServiceError:
 
 
 def _is_not_found(error: RefusedRequestError) -> bool:
-    """Whether a request was refused by HTTP 404."""
+    """Return whether a request was refused by HTTP 404."""
     response = getattr(error.__cause__, "response", None)
     return response is not None and response.status_code == NOT_FOUND
 
 
 def _key_of(answer: Mapping[str, Any], tag: str) -> str:
-    """What tells answers apart: a UID and its patient, since two patients may have equal UIDs."""
+    """Return the key of an answer: UID and patient, since two patients may have equal UIDs."""
     uid = text_of(answer, tag)
     return f"{uid} {text_of(answer, PATIENT_ID)}" if uid else ""
 
@@ -303,7 +303,7 @@ class StowDelivery:
         return uid
 
     def holds(self, address: str) -> bool:
-        """Whether the PACS has an instance.
+        """Return whether the PACS has an instance.
 
         Raises:
             ServiceError: The service does not answer.

@@ -270,7 +270,7 @@ class StoreDelivery:
         return f"{dataset.StudyInstanceUID}/{dataset.SeriesInstanceUID}/{dataset.SOPInstanceUID}"
 
     def holds(self, address: str) -> bool:
-        """Whether the PACS has an instance.
+        """Return whether the PACS has an instance.
 
         Raises:
             ServiceError: The node does not answer.
@@ -356,7 +356,7 @@ def require_success(status: Dataset, what: str) -> None:
 
 
 def _is_permanent(found: Association) -> bool:
-    """Whether a rejection is called permanent by the node (PS3.8, 9.3.4)."""
+    """Return whether a rejection is called permanent by the node (PS3.8, 9.3.4)."""
     primitive = found.acceptor.primitive
     return primitive is None or primitive.result != TRANSIENT
 

@@ -1,4 +1,4 @@
-"""What a query of a PACS asks for, and how its answers become studies."""
+"""Query of a PACS, and the conversion of its answers into studies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from segmed.package.series_rules import Rules
 
 @dataclass(frozen=True)
 class Query(SeriesQuery):
-    """Which series of a PACS are wanted.
+    """Conditions on the series of a PACS.
 
     Attributes:
         since: Studies of this day or later.

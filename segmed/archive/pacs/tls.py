@@ -1,4 +1,4 @@
-"""How a DICOMweb service and we prove ourselves to each other: tokens and certificates.
+"""Authentication with a DICOMweb service: tokens and certificates.
 
 | variable | what it names |
 |---|---|
@@ -42,7 +42,7 @@ class Tls:
 
     @classmethod
     def from_environment(cls) -> Self:
-        """What the environment names.
+        """Read the credentials that the environment names.
 
         Raises:
             UsageError: A file that it names is missing, or a key comes without a certificate.

@@ -1,4 +1,4 @@
-"""What a worker process is told at its start, and what it answers."""
+"""Setup message of a worker process, and its answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from segmed.archive.writing import Writing
 
 @dataclass(frozen=True)
 class Setup:
-    """What a worker needs before its first job.
+    """Setup of a worker.
 
     Attributes:
         packages: Folders of the model's packages.

@@ -37,7 +37,7 @@ MIN_SPACING_MM, MAX_SPACING_MM = 1e-3, 200.0
 
 @dataclass(frozen=True)
 class SeriesAudit:
-    """What a scan says of one series.
+    """Audit of one series.
 
     Attributes:
         series_uid: SeriesInstanceUID; empty for files too damaged to say.
@@ -147,12 +147,12 @@ def judge(headers: Sequence[DicomHeader]) -> SeriesAudit:
 
 
 def _names_agent(text: str) -> bool:
-    """Whether ContrastBolusAgent names one, rather than says that there was none."""
+    """Return whether ContrastBolusAgent names one, rather than says that there was none."""
     return text.strip().upper() not in NO_AGENT
 
 
 def _is_encapsulated(syntax: str) -> bool:
-    """Whether a transfer syntax compresses pixels; one that nobody knows may."""
+    """Return whether a transfer syntax compresses pixels; one that nobody knows may."""
     uid = UID(syntax)
     return bool(syntax) and (not uid.is_transfer_syntax or uid.is_encapsulated)
 

@@ -72,12 +72,12 @@ def _without_pixels(headers: Sequence[DicomHeader]) -> SeriesRefusal | None:
 
 
 def _is_image(header: DicomHeader) -> bool:
-    """Whether the SOP class is one of images, such as `MR Image Storage`."""
+    """Return whether the SOP class is one of images, such as `MR Image Storage`."""
     return bool(header.sop_class) and "Image Storage" in UID(header.sop_class).name
 
 
 def is_object(header: DicomHeader) -> bool:
-    """Whether a sound file is no image: a report, a presentation state, a segmentation."""
+    """Return whether a sound file is no image: a report, a presentation state, a segmentation."""
     if header.modality in NEVER_IMAGES:
         return True
     return not (header.has_pixels or header.fault or _is_image(header))
@@ -167,7 +167,7 @@ def _volumes(headers: Sequence[DicomHeader]) -> SeriesRefusal | None:
 
 @cache
 def is_decodable(transfer_syntax: str) -> bool:
-    """Whether a decoder for the pixels of a transfer syntax is installed."""
+    """Return whether a decoder for the pixels of a transfer syntax is installed."""
     try:
         return bool(get_decoder(UID(transfer_syntax)).is_available)
     except NotImplementedError:

@@ -55,7 +55,7 @@ def _are_equal(header: DicomHeader, other: DicomHeader) -> bool:
 
 
 def _rest_is_equal(one: IO[bytes], two: IO[bytes]) -> bool:
-    """Whether two files are equal from their data sets on."""
+    """Return whether two files are equal from their data sets on."""
     one.seek(_data_set_start(one))
     two.seek(_data_set_start(two))
     while block := one.read(BLOCK):

@@ -102,7 +102,7 @@ def deidentify(dataset: FileDataset, salt: bytes) -> None:
 
 @cache
 def _rules() -> tuple[dict[tuple[int, int], Action], list[tuple[tuple[int, ...], Action]]]:
-    """What is done to single attributes, and to ranges of them (values and masks)."""
+    """Actions for single attributes and for ranges of them (values and masks)."""
     actions: dict[tuple[int, ...], Action] = tables.initialize_actions(EDITION)
     single = {(tag[0], tag[1]): action for tag, action in actions.items() if len(tag) == 2}
     return single, [(tag, action) for tag, action in actions.items() if len(tag) > 2]

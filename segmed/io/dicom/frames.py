@@ -1,4 +1,4 @@
-"""Where each slice of a DICOM file lies, for classic files and for enhanced multi-frame ones."""
+"""Slice positions of a DICOM file, classic or enhanced multi-frame."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class Slice:
 
     @property
     def is_scaled(self) -> bool:
-        """Whether real values can be had: the stated rescaling is finite, and not by 0."""
+        """Return whether real values can be had: the stated rescaling is finite, and not by 0."""
         return math.isfinite(self.slope) and math.isfinite(self.intercept) and self.slope != 0
 
 
 def _scaling(dataset: Elements, name: str, absent: float) -> float:
-    """A number of the rescaling; NaN where one is stated that is none."""
+    """Return a rescale value; NaN if the stated one is invalid."""
     found = number(dataset, name)
     if found is not None:
         return found
@@ -57,7 +57,7 @@ def _scaling(dataset: Elements, name: str, absent: float) -> float:
 
 
 def _stated_rescale(dataset: Elements) -> tuple[bool, bool, str]:
-    """Whether slope and intercept are stated, and the unit of what they give."""
+    """Return whether slope and intercept are stated, and the unit of what they give."""
     units = words(dataset, "RescaleType")
     return (
         _is_stated(dataset, "RescaleSlope"),
@@ -67,7 +67,7 @@ def _stated_rescale(dataset: Elements) -> tuple[bool, bool, str]:
 
 
 def _is_stated(dataset: Elements, name: str) -> bool:
-    """Whether an element is there and not empty, be its value sound or not."""
+    """Return whether an element is there and not empty, be its value sound or not."""
     try:
         return name in dataset and dataset.get(name) not in (None, "")
     except (ValueError, TypeError, OverflowError, ArithmeticError):

@@ -233,7 +233,7 @@ def study_key(header: DicomHeader) -> str:
 
 
 def may_be_image(name: str, beside: Collection[str]) -> bool:
-    """Whether an unreadable file may be a lost image by its name.
+    """Return whether an unreadable file may be a lost image by its name.
 
     Args:
         name: Its name.
@@ -285,7 +285,7 @@ def _nameless_kind(headers: Sequence[DicomHeader]) -> tuple[str, ...] | None:
 
 
 def _continues(part: Sequence[DicomHeader], other: Sequence[DicomHeader]) -> bool:
-    """Whether two sets of images may be halves of one stack: one space, no common place."""
+    """Return whether two sets of images may be halves of one stack: one space, no common place."""
     if {header.frame_of_reference for header in part}.isdisjoint(
         header.frame_of_reference for header in other
     ):

@@ -1,4 +1,4 @@
-"""What one DICOM file says of itself, read without its pixels.
+"""Header of one DICOM file, read without its pixels.
 
 Its bytes are measured against what its header promises, so that a truncated file is known before a
 voxel is decoded. Nothing here raises for what a file holds: the fault is part of the answer.
@@ -63,7 +63,7 @@ _UNDEFINED = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class HeaderFault:
-    """Why a file or a series cannot be used.
+    """Reason why a file or a series cannot be used.
 
     Attributes:
         reason: Stable code.
@@ -151,7 +151,7 @@ def tolerant_pydicom() -> Iterator[None]:
 
 
 def looks_like_dicom(start: bytes) -> bool:
-    """Whether the first 132 bytes of a file are DICOM's, with or without its preamble."""
+    """Return whether the first 132 bytes of a file are DICOM's, with or without its preamble."""
     if start[128:132] == MAGIC:
         return True
     if len(start) < 16:
@@ -164,7 +164,7 @@ def looks_like_dicom(start: bytes) -> bool:
 
 
 def _was_dicom(path: Path, start: bytes) -> bool:
-    """Whether a file that is no DICOM says by its name, or by UIDs among binary, that it was."""
+    """Return whether the name of a file, or UIDs in it, show that it was DICOM once."""
     if path.suffix.lower() in DICOM_SUFFIXES:
         return True
     return UID_ROOT in start and b"\0" in start and not start.startswith(ZIP_MAGIC)
@@ -254,7 +254,7 @@ def _nameless_fault(header: DicomHeader) -> HeaderFault | None:
 
 
 def _is_deflated_bomb(stream: IO[bytes], size: int) -> bool:
-    """Whether a deflated data set inflates beyond the limit; looks no further than needed."""
+    """Return whether a deflated data set inflates beyond the limit; stops reading there."""
     stream.seek(0)
     start = stream.read(2048)
     where = start.find(DeflatedExplicitVRLittleEndian.encode())
@@ -328,7 +328,7 @@ def _fields(dataset: Elements, path: Path, transfer_syntax: str) -> DicomHeader:
 def _measure_pixels(
     stream: IO[bytes], size: int, header: DicomHeader, encoding: UID
 ) -> tuple[bool, HeaderFault | None]:
-    """Whether pixel data follow, and whether they are all there.
+    """Return whether pixel data follow, and whether they are all there.
 
     pydicom leaves the stream at the tag of the pixel data, or at the end of the file.
     """
@@ -368,7 +368,7 @@ def _measure_pixels(
 
 
 def _has_content(stream: IO[bytes], length: int) -> bool:
-    """Whether so many bytes are more than padding: more than one, and not all zero."""
+    """Return whether so many bytes are more than padding: more than one, and not all zero."""
     while length > 1 and (block := stream.read(min(length, 1 << 16))):
         if any(block):
             return True
@@ -393,5 +393,5 @@ def _measure_fragments(stream: IO[bytes], size: int) -> HeaderFault | None:
 
 
 def finite(values: Sequence[float] | None) -> bool:
-    """Whether numbers are there and none is NaN or infinite."""
+    """Return whether numbers are there and none is NaN or infinite."""
     return values is not None and bool(np.isfinite(values).all())

@@ -102,14 +102,14 @@ def name_key(name: str) -> tuple[str, ...]:
 
 
 def codes_differ(one: Code | None, other: Code | None) -> bool:
-    """Whether two codes of one scheme name two concepts."""
+    """Return whether two codes of one scheme name two concepts."""
     if one is None or other is None or one.scheme != other.scheme:
         return False
     return one.value != other.value
 
 
 def is_same_structure(segment: Segment, label: LabelClass) -> bool:
-    """Whether a segment and a label agree in name, and not disagree in code."""
+    """Return whether a segment and a label agree in name, and not disagree in code."""
     same = name_key(segment.name) == name_key(label.name)
     return same and not codes_differ(segment.code, label.code)
 

@@ -34,7 +34,7 @@ Placed = tuple[tuple[Path, Slice], ...]
 
 
 class StackFault(Exception):  # noqa: N818 - a verdict that travels as an exception, not an error
-    """Why slices form no even stack; the audit turns it into its refusal."""
+    """Reason why slices form no even stack; the audit refuses the series with it."""
 
     def __init__(self, reason: str, message: str, offending: Sequence[Path] = ()) -> None:
         super().__init__(message)

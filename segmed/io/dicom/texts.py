@@ -51,7 +51,7 @@ class SourceTexts:
 
     @property
     def is_ascii(self) -> bool:
-        """Whether every text means the same in every character set."""
+        """Return whether every text means the same in every character set."""
         return all(value.isascii() and b"\x1b" not in value for value in self.values.values())
 
     def replace_by_stand_ins(self, dataset: Dataset) -> None:
@@ -111,7 +111,7 @@ class SourceTexts:
         return True
 
     def _needs_utf8(self, result: Dataset) -> bool:
-        """Whether the object holds texts of ours beyond ASCII, and the source's are all ASCII."""
+        """Return whether our texts go beyond ASCII while the source's are all ASCII."""
         return self.is_ascii and any(
             not str(element.value).isascii()
             for element in result.iterall()

@@ -98,14 +98,14 @@ class Trait:
         return groups + list(texts.values())
 
     def parts(self, values: Sequence[Value]) -> bool:
-        """Whether values over a series are those of several volumes."""
+        """Return whether values over a series are those of several volumes."""
         number = len(self.clusters(values))
         return number > 1 and (
             self.rule == "always" or (self.rule == "repeated" and 2 * number <= len(values))
         )
 
     def drifts(self, values: Sequence[Value]) -> bool:
-        """Whether a value differs from slice to slice, though of one volume."""
+        """Return whether a value differs from slice to slice, though of one volume."""
         return self.rule == "repeated" and len(self.clusters(values)) > 1
 
     def describe(self, values: Sequence[Value]) -> str:

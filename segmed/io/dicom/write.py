@@ -168,7 +168,7 @@ def _digest(array: npt.NDArray[Any]) -> str:
 
 
 def _acquisition(dataset: Dataset, modality: str) -> None:
-    """What the MR and CT modules require; unknown, so empty where the standard allows."""
+    """Set the attributes that the MR and CT modules require; empty where the standard allows."""
     if modality == "MR":
         dataset.ScanningSequence = "RM"
         dataset.SequenceVariant = "NONE"
