@@ -9,7 +9,7 @@ PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint re
 
 .PHONY: demo test test-all fuzz check audit sbom format bench gpu lock clean
 
-demo: $(VENV)/.core  ## The whole story on the bundled sample
+demo: $(VENV)/.core  ## The whole chain on the bundled sample
 	$(BIN)/segmed demo
 
 test: $(VENV)/.dev  ## The default tests

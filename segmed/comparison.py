@@ -37,7 +37,7 @@ COUNT_COLUMNS = ("n_missed", "n_false_positive", "n_both_empty")
 
 
 @dataclass(frozen=True)
-class Contestant:
+class FoldResult:
     """One architecture, trained and scored on one fold.
 
     Attributes:
@@ -66,11 +66,11 @@ class Contestant:
 
 
 @dataclass(frozen=True)
-class Contest:
-    """All contestants, brought together.
+class ModelComparison:
+    """All fold results, compared.
 
     Attributes:
-        contestants: One an architecture and fold.
+        fold_results: One an architecture and fold.
         tables: Scores of each architecture over its folds.
         costs: What each architecture costs.
         result: Ranks, tests and sentences; absent for a single architecture.
@@ -78,7 +78,7 @@ class Contest:
         unit: Unit of distances, `mm` or `px`.
     """
 
-    contestants: tuple[Contestant, ...]
+    fold_results: tuple[FoldResult, ...]
     tables: dict[str, pd.DataFrame]
     costs: dict[str, ModelCost]
     result: Comparison | None
@@ -99,27 +99,29 @@ class Contest:
     @property
     def winning_package(self) -> Path:
         """Package of the winner's first fold."""
-        return next(c.package_dir for c in self.contestants if c.architecture == self.winner)
+        return next(c.package_dir for c in self.fold_results if c.architecture == self.winner)
 
 
-def hold_contest(contestants: Sequence[Contestant], *, unit: Literal["mm", "px"] = "mm") -> Contest:
+def compare_fold_results(
+    fold_results: Sequence[FoldResult], *, unit: Literal["mm", "px"] = "mm"
+) -> ModelComparison:
     """Compare architectures on the cases that all of them held out.
 
     Args:
-        contestants: At least one; all architectures must have scored the same cases.
+        fold_results: At least one; all architectures must have scored the same cases.
         unit: Unit of distances: `px` for images without a spacing.
 
     Returns:
-        The contest, the winner first in its ranking.
+        The comparison, the winner first in its ranking.
 
     Raises:
-        UsageError: There is no contestant.
+        UsageError: There is no result.
         MetricError: The architectures scored different cases, or nothing could be scored.
     """
-    if not contestants:
+    if not fold_results:
         raise UsageError("nothing to compare: no architecture finished")
-    names = list(dict.fromkeys(c.architecture for c in contestants))
-    grouped = {name: [c for c in contestants if c.architecture == name] for name in names}
+    names = list(dict.fromkeys(c.architecture for c in fold_results))
+    grouped = {name: [c for c in fold_results if c.architecture == name] for name in names}
     tables = {
         name: pd.concat([c.table for c in group], ignore_index=True)
         for name, group in grouped.items()
@@ -134,36 +136,36 @@ def hold_contest(contestants: Sequence[Contestant], *, unit: Literal["mm", "px"]
     }
     result = compare_models(tables, costs=costs, unit=unit) if len(names) > 1 else None
     winner = names[0] if result is None else str(result.overall["model"].iloc[0])
-    return Contest(tuple(contestants), tables, costs, result, winner, unit)
+    return ModelComparison(tuple(fold_results), tables, costs, result, winner, unit)
 
 
-def _nothing_learned(contest: Contest) -> tuple[str, ...]:
+def _nothing_learned(compared: ModelComparison) -> tuple[str, ...]:
     """A sentence where even the best architecture overlaps with next to nothing."""
-    if contest.doubt is None:
+    if compared.doubt is None:
         return ()
-    is_alone = len(contest.tables) == 1
+    is_alone = len(compared.tables) == 1
     found = "nothing was learned" if is_alone else "no architecture learned anything"
     return (
-        f"{found}: {contest.winner} comes first, but {contest.doubt}, which is no segmentation to "
+        f"{found}: {compared.winner} comes first, but {compared.doubt}, which is no segmentation to "
         "use; train longer (--budget), and check labels and images with `segmed manifest check`",
     )
 
 
-def contest_record(contest: Contest) -> dict[str, Any]:
+def comparison_record(compared: ModelComparison) -> dict[str, Any]:
     """The content of `comparison.json`: plain values, distances in mm, seconds, megabytes."""
     return {
-        "winner": contest.winner,
-        "unit": contest.unit,
-        "sentences": list(contest.result.sentences) if contest.result else [],
-        "warnings": list(contest.warnings),
-        "architectures": {name: _architecture_record(contest, name) for name in contest.tables},
+        "winner": compared.winner,
+        "unit": compared.unit,
+        "sentences": list(compared.result.sentences) if compared.result else [],
+        "warnings": list(compared.warnings),
+        "architectures": {name: _architecture_record(compared, name) for name in compared.tables},
     }
 
 
-def _architecture_record(contest: Contest, name: str) -> dict[str, Any]:
-    group = [c for c in contest.contestants if c.architecture == name]
+def _architecture_record(compared: ModelComparison, name: str) -> dict[str, Any]:
+    group = [c for c in compared.fold_results if c.architecture == name]
     labels: dict[str, Any] = {}
-    for label, rows in summarise(contest.tables[name]).groupby("label", sort=False):
+    for label, rows in summarise(compared.tables[name]).groupby("label", sort=False):
         metrics = {
             str(row["metric"]): {
                 "mean": _finite(row["mean"]),
@@ -194,7 +196,7 @@ def _finite(value: float) -> float | None:
 
 
 def report_content(
-    contest: Contest,
+    compared: ModelComparison,
     manifest: Manifest,
     *,
     title: str,
@@ -205,7 +207,7 @@ def report_content(
     """Collect the report content of a model comparison.
 
     Args:
-        contest: The contest.
+        compared: The comparison.
         manifest: The image set, for the overlays' images.
         title: Heading of the page.
         subtitle: What was compared, under which budget.
@@ -215,17 +217,17 @@ def report_content(
     Returns:
         The content; overlays are read from the files when the page is written.
     """
-    curves = {f"{c.architecture}/fold {c.fold}": list(c.history) for c in contest.contestants}
+    curves = {f"{c.architecture}/fold {c.fold}": list(c.history) for c in compared.fold_results}
     seconds = {
-        name: sum(c.train_seconds for c in contest.contestants if c.architecture == name)
-        for name in contest.tables
+        name: sum(c.train_seconds for c in compared.fold_results if c.architecture == name)
+        for name in compared.tables
     }
     return ReportContent(
         title=title,
         subtitle=subtitle,
-        warnings=contest.warnings,
-        sentences=contest.result.sentences if contest.result else (),
-        scores=contest.tables,
+        warnings=compared.warnings,
+        sentences=compared.result.sentences if compared.result else (),
+        scores=compared.tables,
         costs={
             name: Cost(
                 parameters=cost.parameters,
@@ -233,36 +235,36 @@ def report_content(
                 seconds_per_case=cost.seconds_per_case,
                 peak_memory_mb=cost.peak_memory_mb,
             )
-            for name, cost in contest.costs.items()
+            for name, cost in compared.costs.items()
         },
-        winner=contest.winner,
+        winner=compared.winner,
         curves=curves,
-        overlays=_telling_overlays(contest, manifest),
+        overlays=_telling_overlays(compared, manifest),
         archive=archive,
         provenance=provenance or {},
         legend=legend_of_set(manifest),
     )
 
 
-def _telling_overlays(contest: Contest, manifest: Manifest) -> Iterator[OverlayItem]:
+def _telling_overlays(compared: ModelComparison, manifest: Manifest) -> Iterator[OverlayItem]:
     """The winner's worst and best case, then every other model's worst."""
     cases = {case.id: case for case in manifest.training}
-    names = [contest.winner, *[name for name in contest.tables if name != contest.winner]]
+    names = [compared.winner, *[name for name in compared.tables if name != compared.winner]]
     for name in names:
-        means = contest.tables[name].groupby("case")["dice"].mean().dropna().sort_values()
+        means = compared.tables[name].groupby("case")["dice"].mean().dropna().sort_values()
         chosen = [means.index[0]]
-        if name == contest.winner and len(means) > 1:
+        if name == compared.winner and len(means) > 1:
             chosen.append(means.index[-1])
         for case_id in chosen:
-            yield _overlay(contest, name, cases[str(case_id)], manifest, float(means[case_id]))
+            yield _overlay(compared, name, cases[str(case_id)], manifest, float(means[case_id]))
 
 
 def _overlay(
-    contest: Contest, model: str, case: Case, manifest: Manifest, dice: float
+    compared: ModelComparison, model: str, case: Case, manifest: Manifest, dice: float
 ) -> OverlayItem:
     label_path = manifest.label_path(case)
     image = read_images(manifest.image_paths(case)[:1], num_channels=manifest.num_channels)
-    group = [c for c in contest.contestants if c.architecture == model]
+    group = [c for c in compared.fold_results if c.architecture == model]
     prediction = next(c.predictions[case.id] for c in group if case.id in c.predictions)
     return OverlayItem(
         image=np.asarray(image),

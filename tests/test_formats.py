@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.comparing.worst_cases import images_of
+from pipelines.comparing.case_pictures import images_of
 from segmed.archive import FolderSource, NotImage, Study
 from segmed.archive.query import SeriesQuery
 from segmed.errors import UsageError

@@ -120,7 +120,7 @@ mkdir -p "$SEGMED_ARCHIVE"
 chmod 0777 "$SEGMED_ARCHIVE"
 docker run --rm -v "$SEGMED_ARCHIVE:/out" segmed:cpu python3 -c "
 from pathlib import Path
-from pipelines.demo.story import MANIFEST
+from pipelines.demo.run import MANIFEST
 from pipelines.demo.archive import make_archive
 from segmed.manifest import read_manifest
 make_archive(read_manifest(MANIFEST), Path('/out/scans'))"

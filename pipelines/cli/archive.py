@@ -159,9 +159,9 @@ def segment(
     if dry_run:
         passed_over: list[NotImage] = []
         outcomes = [asdict(outcome) for outcome in preview(job, passed_over.append)]
-        emit(outcomes, [*_foretold(outcomes), *_passed_over(passed_over)], as_json=as_json)
+        emit(outcomes, [*_preview_lines(outcomes), *_passed_over(passed_over)], as_json=as_json)
         return
-    with continued_by(), counting_up(_told, unit="studies") as show:
+    with continued_by(), counting_up(_outcome_line, unit="studies") as show:
         total = show.expect if show.is_bar and limit is None else None
         record = _on_cluster(job) if cluster else run_archive(job, show, on_total=total)
     models = map(_model_line, record["models"])
@@ -179,7 +179,7 @@ def segment(
         raise typer.Exit(DONE_WITH_FAILURES)
 
 
-def _foretold(outcomes: list[dict[str, object]]) -> list[str]:
+def _preview_lines(outcomes: list[dict[str, object]]) -> list[str]:
     """A line for each study of a dry run: what would happen to it, and why."""
     why = {
         "pending": "would be segmented: no output of this model yet",
@@ -234,7 +234,7 @@ def _on_cluster(job: ArchiveJob) -> dict[str, Any]:
     }
 
 
-def _told(outcome: StudyOutcome) -> str:
+def _outcome_line(outcome: StudyOutcome) -> str:
     """A study that was worked on, in a line; nothing about those that were settled before."""
     if not outcome.fresh:
         return ""

@@ -26,7 +26,7 @@ def demo(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """The whole story on the bundled sample: train, compare, register, segment an archive.
+    """The whole chain on the bundled sample: train, compare, register, segment an archive.
 
     Example: segmed demo -o demo
     """
@@ -34,7 +34,7 @@ def demo(
 
     seconds = Budget.parse(budget).seconds if budget else None
     require_out(out)
-    from pipelines.demo.story import run_demo
+    from pipelines.demo.run import run_demo
 
     with continued_by():
         run_demo(out, seconds, quick, as_json)

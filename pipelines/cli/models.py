@@ -113,8 +113,8 @@ def _facts(facts: Mapping[str, Any], scores: Mapping[str, Any] | None) -> list[s
         "model": _joined(facts["model"], version),
         "hash": facts["hash"],
         "network": _joined(f"{facts['architecture']}, {facts['spatial_dims']}D", averaged),
-        "segments": ", ".join(f"{value} {name}" for name, value in facts["labels"].items()),
-        "reads": ", ".join(facts["channels"]),
+        "labels": ", ".join(f"{value} {name}" for name, value in facts["labels"].items()),
+        "channels": ", ".join(facts["channels"]),
         "spacing": " x ".join(f"{edge:g}" for edge in facts["spacing_mm"]) + " mm",
         "trained on": _joined(made.get("data"), fold, steps, made.get("created")),
         "data hash": made.get("data_hash"),
@@ -128,7 +128,7 @@ def _facts(facts: Mapping[str, Any], scores: Mapping[str, Any] | None) -> list[s
             ),
             f"{scores['cases']} cases" if scores else "no scores kept",
         ),
-        "lies at": facts["path"],
+        "path": facts["path"],
     }
     return [f"{name:<12}{value}" for name, value in rows.items() if value]
 

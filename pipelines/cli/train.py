@@ -139,24 +139,24 @@ def train(
         _train_along(job)
         return
     with continued_by("--resume"), shown_trainings():
-        contestant = steps.train_alone(job)
-    mean, doubt = float(contestant.table["dice"].mean()), doubt_of_learning(contestant.table)
+        fold_result = steps.train_alone(job)
+    mean, doubt = float(fold_result.table["dice"].mean()), doubt_of_learning(fold_result.table)
     emit(
         {
             "architecture": model,
             "fold": fold,
-            "package": str(contestant.package_dir),
+            "package": str(fold_result.package_dir),
             "dice": mean,
             "nothing_learned": doubt,
-            "seconds": contestant.train_seconds,
-            "scores": contestant.table.to_dict("records"),
+            "seconds": fold_result.train_seconds,
+            "scores": fold_result.table.to_dict("records"),
         },
         [
-            f"held-out Dice {mean:.3f} over {contestant.table['case'].nunique()} cases",
+            f"held-out Dice {mean:.3f} over {fold_result.table['case'].nunique()} cases",
             *([f"warning: nothing was learned: {doubt}; train longer (--budget)"] if doubt else []),
-            f"package: {contestant.package_dir}",
+            f"package: {fold_result.package_dir}",
             f"next: {program()} predict IMAGE -o out --model "
-            f"{shlex.quote(str(contestant.package_dir))}",
+            f"{shlex.quote(str(fold_result.package_dir))}",
         ],
         as_json=as_json,
     )
@@ -251,14 +251,14 @@ def compare(
         out_dir=out,
     )
     request = replace(request.of_size(size), side_by_side=side_by_side)
-    require_enough_time(request, lanes=side_by_side)
+    require_enough_time(request, parallel=side_by_side)
     from pipelines.cli.display import shown_trainings
     from pipelines.comparing.steps import refusal
-    from pipelines.flows.compare import lanes_wide
+    from pipelines.flows.compare import with_device_pool
     from pipelines.flows.runner import run_flow
 
     with continued_by(without=("--fresh",)), shown_trainings():
-        record = run_flow(lanes_wide(request), request)
+        record = run_flow(with_device_pool(request), request)
     rows = [
         {
             "model": name,
@@ -308,8 +308,8 @@ def evaluate(
     require_file(labels, "--labels")
     if images is not None:
         require_folder(images, "the folder of the images")
+    from pipelines.comparing.case_pictures import images_of, lowest_overlays
     from pipelines.comparing.jobs import labels_of, manifest_of
-    from pipelines.comparing.worst_cases import images_of, worst_overlays
     from segmed.archive.index import ensure_index
     from segmed.evaluation import compare_folders
     from segmed.label_pairs import label_files, passed_over, stray_lines
@@ -336,7 +336,7 @@ def evaluate(
     out.mkdir(parents=True, exist_ok=True)
     write_table(scores, out / "scores.csv")
     write_table(summary, out / "summary.csv")
-    overlays = worst_overlays(
+    overlays = lowest_overlays(
         scores,
         images=shown,
         predictions=predictions,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.comparing.jobs import Request, cache_of
-from segmed.comparison import Contest, Contestant
+from segmed.comparison import FoldResult, ModelComparison
 from segmed.ensemble import join_packages
 from segmed.manifest import data_hash, read_manifest
 from segmed.metrics import summarise, write_table
@@ -24,11 +24,11 @@ OUT_OF_FOLD = "out_of_fold"
 not seen it, and the scores of all of them."""
 
 
-def join_folds(contest: Contest, request: Request) -> dict[str, Any]:
+def join_folds(compared: ModelComparison, request: Request) -> dict[str, Any]:
     """For each architecture that was trained on several folds: an ensemble, and all its cases.
 
     Args:
-        contest: The comparison.
+        compared: The comparison.
         request: What was asked for; gives the folder and the manifest.
 
     Returns:
@@ -36,35 +36,35 @@ def join_folds(contest: Contest, request: Request) -> dict[str, Any]:
         have an out-of-fold segmentation. Folders are relative to the comparison's.
     """
     joined = {}
-    for name in contest.tables:
-        folds = [c for c in contest.contestants if c.architecture == name]
+    for name in compared.tables:
+        folds = [c for c in compared.fold_results if c.architecture == name]
         if len(folds) < 2:
             continue
         package = _ensemble(folds, request)
         place = package.save(request.out_dir / ENSEMBLES / name)
         gathered = _gather(folds, request.out_dir / OUT_OF_FOLD / name)
-        scores = contest.tables[name]
+        scores = compared.tables[name]
         write_table(scores, request.out_dir / OUT_OF_FOLD / name / "scores.csv")
         write_table(summarise(scores), request.out_dir / OUT_OF_FOLD / name / "summary.csv")
         joined[name] = {
             "package": str(place.relative_to(request.out_dir)),
             "hash": package.hash,
-            "folds": [contestant.fold for contestant in folds],
+            "folds": [fold_result.fold for fold_result in folds],
             "out_of_fold_cases": gathered,
             "training_cases": len(read_manifest(request.manifest_path).training),
         }
     return joined
 
 
-def package_of_winner(contest: Contest, out_dir: Path) -> Path:
+def package_of_winner(compared: ModelComparison, out_dir: Path) -> Path:
     """The ensemble of the winner's folds where there are several, else its one package."""
-    ensemble = out_dir / ENSEMBLES / contest.winner
-    folds = [c for c in contest.contestants if c.architecture == contest.winner]
-    return ensemble if len(folds) > 1 else contest.winning_package
+    ensemble = out_dir / ENSEMBLES / compared.winner
+    folds = [c for c in compared.fold_results if c.architecture == compared.winner]
+    return ensemble if len(folds) > 1 else compared.winning_package
 
 
-def _ensemble(folds: Sequence[Contestant], request: Request) -> ModelPackage:
-    packages = [ModelPackage.load(contestant.package_dir) for contestant in folds]
+def _ensemble(folds: Sequence[FoldResult], request: Request) -> ModelPackage:
+    packages = [ModelPackage.load(fold_result.package_dir) for fold_result in folds]
     manifest = read_manifest(request.manifest_path)
     cache_dir = cache_of(request.settings, request.out_dir)
     seen = manifest.training  # each case was trained on by all folds but its own
@@ -74,13 +74,13 @@ def _ensemble(folds: Sequence[Contestant], request: Request) -> ModelPackage:
     )
 
 
-def _gather(folds: Sequence[Contestant], folder: Path) -> int:
+def _gather(folds: Sequence[FoldResult], folder: Path) -> int:
     """One folder with the segmentations of all folds; linked where the file system can."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "segmentations").mkdir(parents=True)
     count = 0
-    for contestant in folds:
-        for path in contestant.predictions.values():
+    for fold_result in folds:
+        for path in fold_result.predictions.values():
             place = folder / "segmentations" / path.name
             try:
                 os.link(path, place)

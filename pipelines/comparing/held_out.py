@@ -70,13 +70,13 @@ def held_out_scores(
         "cases": int(table["case"].nunique()),
         "folds": sorted(folds),
         "structures": structures,
-        "failures": [_failure(row) for row in _worst(table)],
+        "failures": [_failure(row) for row in _lowest(table)],
         **({} if unit == "mm" else {"unit": unit}),
         **({} if doubt is None else {DOUBT: doubt}),
     }
 
 
-def _worst(table: pd.DataFrame) -> list[dict[str, Any]]:
+def _lowest(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows with the least overlap; of equal ones those with the larger distance."""
     scored = table[~table["both_empty"].astype(bool)]
     ordered = scored.sort_values(["dice", "hd95_mm"], ascending=[True, False], kind="stable")

@@ -73,7 +73,7 @@ class Request:
         settings: Device, seed, resume.
         size: Size of the networks of a plan that is made; by the device if not given.
         folder: Working folder: holds the embedded tracking database.
-        side_by_side: How many trainings run at once, see `pipelines.comparing.lanes.choose_lanes`.
+        side_by_side: Trainings at once, see `pipelines.comparing.device_pool`.
     """
 
     manifest_path: Path
@@ -139,12 +139,12 @@ class Request:
         """The same request with another working folder."""
         return replace(self, folder=folder)
 
-    def jobs(self, plan_path: Path, *, lanes: int = 1) -> list[TrainJob]:
-        """One job a model and fold, the budget shared out evenly over as many lanes."""
+    def jobs(self, plan_path: Path, *, parallel: int = 1) -> list[TrainJob]:
+        """One job a model and fold, the budget shared out evenly over `parallel` trainings."""
         pairs = [(name, fold) for name in self.architectures for fold in self.folds]
         share = self.budget
         if self.budget.seconds is not None:
-            rounds = math.ceil(len(pairs) / lanes)
+            rounds = math.ceil(len(pairs) / parallel)
             share = replace(share, seconds=self.budget.seconds / rounds)
         return [
             TrainJob(
@@ -166,19 +166,19 @@ SHORTEST_TRAINING_S = 5.0
 """A training of fewer seconds is not begun: its last validation and scoring take as long."""
 
 
-def require_enough_time(request: Request, *, lanes: int = 1) -> None:
+def require_enough_time(request: Request, *, parallel: int = 1) -> None:
     """Refuse a budget that is too short for its trainings, before anything is begun.
 
     Args:
         request: The comparison.
-        lanes: Trainings at once.
+        parallel: Trainings at once.
 
     Raises:
         UsageError: A training would have fewer than `SHORTEST_TRAINING_S` seconds.
     """
     seconds = request.budget.seconds
     trainings = len(request.architectures) * len(request.folds)
-    rounds = math.ceil(trainings / max(lanes, 1))
+    rounds = math.ceil(trainings / max(parallel, 1))
     if seconds is None or not rounds or seconds / rounds >= SHORTEST_TRAINING_S:
         return
     raise UsageError(

@@ -15,18 +15,24 @@ from typing import Any
 import numpy as np
 
 from pipelines.comparing.cross_validation import join_folds
+from pipelines.comparing.device_pool import DevicePool
 from pipelines.comparing.jobs import Request, TrainJob
-from pipelines.comparing.lanes import Lanes
 from pipelines.comparing.progress import report_kept
 from pipelines.comparing.training_job import (
     OnEpoch,
     is_done,
-    read_contestant,
+    read_fold_result,
     train_and_keep,
     unusual_settings,
 )
 from pipelines.tracking.runs import RunLog, comparison
-from segmed.comparison import Contest, Contestant, contest_record, hold_contest, report_content
+from segmed.comparison import (
+    FoldResult,
+    ModelComparison,
+    compare_fold_results,
+    comparison_record,
+    report_content,
+)
 from segmed.io import grid_of, read_images, read_label
 from segmed.manifest import Case, Manifest, data_hash, read_manifest, read_reference
 from segmed.plan import Plan, read_plan
@@ -37,7 +43,7 @@ from segmed.training import EpochResult
 HeldDevice = Callable[[str], AbstractContextManager[None]]
 
 
-def train_alone(job: TrainJob, on_epoch: OnEpoch | None = None) -> Contestant:
+def train_alone(job: TrainJob, on_epoch: OnEpoch | None = None) -> FoldResult:
     """Train and score one job under a parent run of its own."""
     manifest, plan = read_manifest(job.manifest_path), read_plan(job.plan_path)
     name = f"{job.architecture} fold {job.fold}"
@@ -67,71 +73,71 @@ def job_params(job: TrainJob, plan: Plan) -> dict[str, Any]:
     }
 
 
-def train_and_score(job: TrainJob, log: RunLog, on_epoch: OnEpoch | None = None) -> Contestant:
+def train_and_score(job: TrainJob, log: RunLog, on_epoch: OnEpoch | None = None) -> FoldResult:
     """Train one job, segment its held-out cases, score them, and track it all.
 
     With `settings.resume`, a job whose scores stand is not done again, as long as plan, data,
     budget and seed are what they were.
     """
 
-    def told(result: EpochResult) -> None:
+    def report_epoch(result: EpochResult) -> None:
         log.epoch(result)
         if on_epoch is not None:
             on_epoch(result)
 
     if not (job.settings.resume and is_done(job)):
-        train_and_keep(job, told)
+        train_and_keep(job, report_epoch)
     else:
         report_kept(job)
-    return kept_contestant(job, log)
+    return log_fold_result(job, log)
 
 
-def train_apart(job: TrainJob, log: RunLog, lanes: Lanes, held: HeldDevice) -> Contestant:
+def train_apart(job: TrainJob, log: RunLog, pool: DevicePool, held: HeldDevice) -> FoldResult:
     """`train_and_score` in a process of its own, on a device that is free; tracked from here.
 
     Args:
         job: What to train.
         log: Its run.
-        lanes: Where.
+        pool: The devices.
         held: Keeps others off a device; given its name.
     """
     if not (job.settings.resume and is_done(job)):
-        with lanes.device() as device, held(device):
-            lanes.train(job, device, log.epoch)
+        with pool.device() as device, held(device):
+            pool.train(job, device, log.epoch)
     else:
         report_kept(job)
-    return kept_contestant(job, log)
+    return log_fold_result(job, log)
 
 
-def kept_contestant(job: TrainJob, log: RunLog) -> Contestant:
+def log_fold_result(job: TrainJob, log: RunLog) -> FoldResult:
     """A finished job's results, read from its folder and tracked."""
-    contestant = read_contestant(job.run_dir)
-    _log_results(contestant, log, read_manifest(job.manifest_path))
-    return contestant
+    fold_result = read_fold_result(job.run_dir)
+    _log_results(fold_result, log, read_manifest(job.manifest_path))
+    return fold_result
 
 
-def _log_results(contestant: Contestant, log: RunLog, manifest: Manifest) -> None:
-    training, held_out = manifest.split(contestant.fold)
+def _log_results(fold_result: FoldResult, log: RunLog, manifest: Manifest) -> None:
+    training, held_out = manifest.split(fold_result.fold)
     log.dataset(manifest, data_hash(manifest, training), len(training), context="training")
     log.dataset(manifest, data_hash(manifest, held_out), len(held_out), context="validation")
-    last = contestant.history[-1]["epoch"] if contestant.history else 0
-    log.scores(contestant.table, step=last + 1)
+    last = fold_result.history[-1]["epoch"] if fold_result.history else 0
+    log.scores(fold_result.table, step=last + 1)
     log.metrics(
         {
-            "cost/parameters": contestant.parameters,
-            "cost/train_seconds": contestant.train_seconds,
-            "cost/seconds_per_case": contestant.seconds_per_case,
-            "cost/peak_memory_mb": contestant.peak_memory_mb,
+            "cost/parameters": fold_result.parameters,
+            "cost/train_seconds": fold_result.train_seconds,
+            "cost/seconds_per_case": fold_result.seconds_per_case,
+            "cost/peak_memory_mb": fold_result.peak_memory_mb,
         }
     )
-    log.curves(contestant.history, contestant.architecture)
-    worst = contestant.table.groupby("case")["dice"].mean().idxmin()
-    case = next(case for case in manifest.training if case.id == worst)
-    log.picture(_overlay(contestant, manifest, case), "worst_case.png")
-    log.package(contestant.package_dir)
+    log.curves(fold_result.history, fold_result.architecture)
+    lowest = fold_result.table.groupby("case")["dice"].mean().idxmin()
+    case = next(case for case in manifest.training if case.id == lowest)
+    log.picture(_overlay(fold_result, manifest, case), "worst_case.png")
+    log.package(fold_result.package_dir)
 
 
-def _overlay(contestant: Contestant, manifest: Manifest, case: Case) -> bytes:
+def _overlay(fold_result: FoldResult, manifest: Manifest, case: Case) -> bytes:
     """A picture of one case, its name left out: pictures in MLflow name nobody."""
     image = read_images(manifest.image_paths(case), num_channels=manifest.num_channels)
     label_path = manifest.label_path(case)
@@ -141,9 +147,9 @@ def _overlay(contestant: Contestant, manifest: Manifest, case: Case) -> bytes:
         None
         if label_path is None
         else np.asarray(read_reference(manifest, label_path, like=image))[0],
-        np.asarray(read_label(contestant.predictions[case.id]))[0],
+        np.asarray(read_label(fold_result.predictions[case.id]))[0],
         grid.spacing_mm,
-        f"worst held-out case, {contestant.architecture}",
+        f"worst held-out case, {fold_result.architecture}",
         orientation=orientation_of(image),
         legend=legend_of(manifest.labels, image),
     )
@@ -194,22 +200,22 @@ def _shown(entry: Mapping[str, Any], digits: int) -> str:
 
 
 def conclude(
-    contestants: Sequence[Contestant], request: Request, failures: Sequence[str]
-) -> tuple[Contest, dict[str, Any]]:
-    """Compare the contestants, join folds; write `comparison.json` and `report.html`."""
+    fold_results: Sequence[FoldResult], request: Request, failures: Sequence[str]
+) -> tuple[ModelComparison, dict[str, Any]]:
+    """Compare the fold results, join folds; write `comparison.json` and `report.html`."""
     manifest = read_manifest(request.manifest_path)
-    contest = hold_contest(contestants, unit=legend_of_set(manifest).unit)
-    record = contest_record(contest) | {
+    compared = compare_fold_results(fold_results, unit=legend_of_set(manifest).unit)
+    record = comparison_record(compared) | {
         "failures": list(failures),
-        "ensembles": join_folds(contest, request),
+        "ensembles": join_folds(compared, request),
     }
     write_record(record, request)
     folds = ", ".join(map(str, request.folds))
     content = report_content(
-        contest,
+        compared,
         manifest,
         title=f"Comparison on {manifest.name}",
-        subtitle=f"{len(contest.tables)} architectures, folds {folds}",
+        subtitle=f"{len(compared.tables)} architectures, folds {folds}",
     )
     write_report(request.out_dir / "report.html", content)
-    return contest, record
+    return compared, record

@@ -15,7 +15,7 @@ from typing import Any
 from pipelines.comparing.held_out import held_out_scores, keep_scores
 from pipelines.comparing.jobs import TrainJob
 from pipelines.comparing.progress import TrainingProgress
-from segmed.comparison import Contestant
+from segmed.comparison import FoldResult
 from segmed.evaluation import Evaluated, score_cases
 from segmed.inference import Predictor
 from segmed.manifest import data_hash, read_manifest
@@ -133,12 +133,12 @@ def read_history(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def read_contestant(run_dir: Path) -> Contestant:
-    """A contestant as a finished job left it."""
+def read_fold_result(run_dir: Path) -> FoldResult:
+    """Read the result that a finished job left."""
     record = json.loads((run_dir / "contestant.json").read_text(encoding="utf-8"))
     names: dict[str, str] = record.pop("predictions")
     del record["identity"]
-    return Contestant(
+    return FoldResult(
         **record,
         table=read_table(run_dir / "scores.parquet"),
         history=read_history(run_dir),

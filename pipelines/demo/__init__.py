@@ -1,1 +1,1 @@
-"""`segmed demo`: the whole story on the bundled sample; no server, no network."""
+"""`segmed demo`: the whole chain on the bundled sample; no server, no network."""

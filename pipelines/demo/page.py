@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.comparing.jobs import Request
-from pipelines.comparing.training_job import read_contestant
-from segmed.comparison import contest_record, hold_contest, report_content
+from pipelines.comparing.training_job import read_fold_result
+from segmed.comparison import compare_fold_results, comparison_record, report_content
 from segmed.manifest import data_hash, read_manifest
 from segmed.plan import plan_hash, read_plan
 from segmed.report import ArchiveItem, write_report
@@ -29,19 +29,19 @@ def write_demo_report(request: Request, out_dir: Path) -> Path:
     """
     assert request.plan_path is not None
     manifest, plan = read_manifest(request.manifest_path), read_plan(request.plan_path)
-    contest = hold_contest(
-        [read_contestant(job.run_dir) for job in request.jobs(request.plan_path)]
+    compared = compare_fold_results(
+        [read_fold_result(job.run_dir) for job in request.jobs(request.plan_path)]
     )
     inside, held_out = manifest.split(request.folds[0])
     each = budget_of_each(request)
-    record = contest_record(contest)
+    record = comparison_record(compared)
     content = report_content(
-        contest,
+        compared,
         manifest,
         title="segmed demo: five architectures on the hippocampus",
         subtitle=(
             f"Trained on {len(inside)} cases for {each}, scored on {len(held_out)} held-out cases; "
-            f"then {contest.winner} segmented an archive of studies that no training had seen."
+            f"then {compared.winner} segmented an archive of studies that no training had seen."
         ),
         archive=_archive_items(out_dir / "archive" / "outcomes.json"),
         provenance={

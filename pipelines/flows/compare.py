@@ -13,13 +13,13 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from pipelines.comparing import steps
 from pipelines.comparing.cross_validation import package_of_winner
+from pipelines.comparing.device_pool import DevicePool, make_device_pool
 from pipelines.comparing.jobs import Request, TrainJob, settle_plan
-from pipelines.comparing.lanes import Lanes, choose_lanes
 from pipelines.comparing.resources import resources_for
-from pipelines.flows.train import train_fold, train_in_lane
+from pipelines.flows.train import train_fold, train_in_process
 from pipelines.registry.registration import register_winner
 from pipelines.tracking.runs import ParentLog, comparison
-from segmed.comparison import Contest, Contestant
+from segmed.comparison import FoldResult, ModelComparison
 from segmed.errors import SegmedError, ServiceError
 from segmed.manifest import read_manifest
 from segmed.plan import read_plan
@@ -40,11 +40,11 @@ def compare(request: Request) -> dict[str, Any]:
     models, folds = len(request.architectures), len(request.folds)
     title = f"{models} model{'s'[: models > 1]}, {folds} fold{'s'[: folds > 1]}"
     with comparison(title, manifest, plan, folder=request.folder) as parent:
-        contestants, failures = train_all(request, plan_path, parent)
-        contest, record = conclude(contestants, request, failures)
+        fold_results, failures = train_all(request, plan_path, parent)
+        compared, record = conclude(fold_results, request, failures)
         if request.register:
-            record["registered"] = register(contest, request, parent)
-            record["refused"] = contest.doubt
+            record["registered"] = register(compared, request, parent)
+            record["refused"] = compared.doubt
             steps.write_record(record, request)
         log_comparison(record, request, parent)
     return record
@@ -52,34 +52,34 @@ def compare(request: Request) -> dict[str, Any]:
 
 def plan_for(request: Request) -> Path:
     """The plan of all trainings: made, where there is none, for the time that each of them has."""
-    lanes = choose_lanes(request.side_by_side, request.settings.device)
-    each = request.jobs(Path(), lanes=len(lanes.devices))[0].budget
+    pool = make_device_pool(request.side_by_side, request.settings.device)
+    each = request.jobs(Path(), parallel=len(pool.devices))[0].budget
     return settle_plan(
         request.manifest_path,
         request.plan_path,
         request.out_dir,
         size=request.size,
         is_fresh=not request.settings.resume,
-        resources=resources_for(each, request.settings.device, cores=lanes.threads),
+        resources=resources_for(each, request.settings.device, cores=pool.threads),
         device=request.settings.device,
     )
 
 
 def train_all(
     request: Request, plan_path: Path, parent: ParentLog
-) -> tuple[list[Contestant], list[str]]:
+) -> tuple[list[FoldResult], list[str]]:
     """Every job, in turn or side by side; one that cannot go on is noted, the others go on."""
-    lanes = choose_lanes(request.side_by_side, request.settings.device)
-    jobs = request.jobs(plan_path, lanes=len(lanes.devices))
-    started = started_jobs(jobs, parent, lanes)
-    contestants: list[Contestant] = []
+    pool = make_device_pool(request.side_by_side, request.settings.device)
+    jobs = request.jobs(plan_path, parallel=len(pool.devices))
+    started = started_jobs(jobs, parent, pool)
+    fold_results: list[FoldResult] = []
     failures: list[str] = []
     errors: list[SegmedError] = []
     try:
         for job, result in zip(jobs, started, strict=True):
             name = f"{job.architecture}/fold{job.fold}"
             try:
-                contestants.append(result())
+                fold_results.append(result())
             except ServiceError:
                 raise  # the tracking server is away for all
             except SegmedError as error:
@@ -87,32 +87,32 @@ def train_all(
                 failures.append(f"{name}: {error}")
                 get_run_logger().error("%s failed: %s", name, error)
     except BaseException:
-        lanes.stop()
+        pool.stop()
         raise
-    if errors and not contestants:
+    if errors and not fold_results:
         raise errors[0]
-    return contestants, failures
+    return fold_results, failures
 
 
 def started_jobs(
-    jobs: Sequence[TrainJob], parent: ParentLog, lanes: Lanes
-) -> list[Callable[[], Contestant]]:
+    jobs: Sequence[TrainJob], parent: ParentLog, pool: DevicePool
+) -> list[Callable[[], FoldResult]]:
     """Return a call for each job that gives its result; a device pool has them running already."""
     names = [f"{job.architecture}/fold{job.fold}" for job in jobs]
-    if len(lanes.devices) == 1:
+    if len(pool.devices) == 1:
         return [
             partial(train_fold.with_options(task_run_name=name), job, parent)
             for name, job in zip(names, jobs, strict=True)
         ]
     return [
-        train_in_lane.with_options(task_run_name=name).submit(job, parent, lanes).result
+        train_in_process.with_options(task_run_name=name).submit(job, parent, pool).result
         for name, job in zip(names, jobs, strict=True)
     ]
 
 
-def lanes_wide(request: Request) -> Flow[[Request], dict[str, Any]]:
-    """The flow with as many workers as the request has lanes."""
-    count = len(choose_lanes(request.side_by_side, request.settings.device).devices)
+def with_device_pool(request: Request) -> Flow[[Request], dict[str, Any]]:
+    """The flow with as many workers as its device pool has devices."""
+    count = len(make_device_pool(request.side_by_side, request.settings.device).devices)
     runner: Any = ThreadPoolTaskRunner(max_workers=count)  # Prefect's own types refuse its runner
     return compare.with_options(task_runner=runner, flow_run_name=run_name(request))
 
@@ -126,10 +126,10 @@ def run_name(request: Request) -> str:
 
 @task(cache_policy=NO_CACHE)
 def conclude(
-    contestants: list[Contestant], request: Request, failures: list[str]
-) -> tuple[Contest, dict[str, Any]]:
+    fold_results: list[FoldResult], request: Request, failures: list[str]
+) -> tuple[ModelComparison, dict[str, Any]]:
     """Ranks, tests and the report."""
-    return steps.conclude(contestants, request, failures)
+    return steps.conclude(fold_results, request, failures)
 
 
 @task(cache_policy=NO_CACHE)
@@ -140,12 +140,12 @@ def log_comparison(record: dict[str, Any], request: Request, parent: ParentLog) 
 
 
 @task(cache_policy=NO_CACHE)
-def register(contest: Contest, request: Request, parent: ParentLog) -> str:
+def register(compared: ModelComparison, request: Request, parent: ParentLog) -> str:
     """The winner as a version; champion if there is none yet, else challenger.
 
     One that has learned nothing is a version without an alias.
     """
     assert request.register is not None
-    package = package_of_winner(contest, request.out_dir)
-    version = register_winner(contest, package, request.register, parent, folder=request.folder)
+    package = package_of_winner(compared, request.out_dir)
+    version = register_winner(compared, package, request.register, parent, folder=request.folder)
     return version.reference

@@ -8,17 +8,17 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from pipelines.comparing import steps
+from pipelines.comparing.device_pool import DevicePool
 from pipelines.comparing.jobs import TrainJob, check_job
-from pipelines.comparing.lanes import Lanes
 from pipelines.flows.gpu_slot import device_slot
 from pipelines.tracking.runs import ParentLog, comparison
-from segmed.comparison import Contestant
+from segmed.comparison import FoldResult
 from segmed.manifest import read_manifest
 from segmed.plan import read_plan
 
 
 @task(cache_policy=NO_CACHE)
-def train_fold(job: TrainJob, parent: ParentLog) -> Contestant:
+def train_fold(job: TrainJob, parent: ParentLog) -> FoldResult:
     """One child run: training, held-out scores, package."""
     params = steps.job_params(job, read_plan(job.plan_path))
     with parent.child(job.architecture, job.fold, params=params) as log:
@@ -26,15 +26,15 @@ def train_fold(job: TrainJob, parent: ParentLog) -> Contestant:
 
 
 @task(cache_policy=NO_CACHE)
-def train_in_lane(job: TrainJob, parent: ParentLog, lanes: Lanes) -> Contestant:
+def train_in_process(job: TrainJob, parent: ParentLog, pool: DevicePool) -> FoldResult:
     """`train_fold` in a process of its own, so that several run side by side."""
     params = steps.job_params(job, read_plan(job.plan_path))
     with parent.child(job.architecture, job.fold, params=params) as log:
-        return steps.train_apart(job, log, lanes, device_slot)
+        return steps.train_apart(job, log, pool, device_slot)
 
 
 @flow(name="train", validate_parameters=False)
-def train(job: TrainJob, folder: Path = Path()) -> Contestant:
+def train(job: TrainJob, folder: Path = Path()) -> FoldResult:
     """Train one architecture on one fold and score its held-out cases."""
     check_job(job)
     manifest, plan = read_manifest(job.manifest_path), read_plan(job.plan_path)

@@ -9,16 +9,16 @@ from pipelines.registry.card import card_of
 from pipelines.registry.reference import Version, resolve_path
 from pipelines.registry.versions import CHALLENGER, CHAMPION, Registry
 from pipelines.tracking.runs import RunLog
-from segmed.comparison import Contest
+from segmed.comparison import ModelComparison
 
 
 def register_winner(
-    contest: Contest, package_dir: Path, name: str, log: RunLog, *, folder: Path = Path()
+    compared: ModelComparison, package_dir: Path, name: str, log: RunLog, *, folder: Path = Path()
 ) -> Version:
     """Register the winner's package with its card.
 
     Args:
-        contest: The comparison.
+        compared: The comparison.
         package_dir: The winner's package, or the ensemble of its folds.
         name: Registered name.
         log: Run of the comparison; the version belongs to the run that trained the package, or to
@@ -31,13 +31,13 @@ def register_winner(
     """
     registry = Registry(folder)
     package = resolve_path(package_dir).load()
-    folds = [entry.fold for entry in contest.contestants if entry.architecture == contest.winner]
-    scores = held_out_scores(contest.tables[contest.winner], folds, unit=contest.unit)
+    folds = [entry.fold for entry in compared.fold_results if entry.architecture == compared.winner]
+    scores = held_out_scores(compared.tables[compared.winner], folds, unit=compared.unit)
     return registry.register(
         package_dir,
         name,
         log.run_id(),
-        None if contest.doubt else _alias_for(registry, name, package.hash),
+        None if compared.doubt else _alias_for(registry, name, package.hash),
         tags=score_tags(scores),
         description=card_of(package, scores),
     )

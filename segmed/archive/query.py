@@ -74,9 +74,9 @@ class SeriesQuery:
         """
         if self.not_segmented and any(item.modality in SEGMENTATION_MODALITIES for item in study):
             return []
-        return [item for item in study if self._wants(item)]
+        return [item for item in study if self._matches(item)]
 
-    def _wants(self, series: Described) -> bool:
+    def _matches(self, series: Described) -> bool:
         if series.modality in NEVER_IMAGES:
             return False
         if self.modalities and series.modality not in self.modalities:

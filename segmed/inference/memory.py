@@ -1,6 +1,6 @@
 """Memory forecast of a segmentation.
 
-Only three things grow with the image: the image itself, what the network sees of it, and the label
+Only three things grow with the image: the image itself, the network's input, and the label
 map. The sums of the windows hold one window's depth of the volume, whatever its length.
 """
 
@@ -15,15 +15,15 @@ from math import prod
 import numpy as np
 import psutil
 
+from segmed.inference.inverse import PIECE_BYTES
 from segmed.inference.postprocessing import steps_of
 from segmed.inference.sliding import WindowRecipe
-from segmed.inference.way_back import PIECE_BYTES
 from segmed.plan import Plan
-from segmed.preprocessing import Placement, class_values
+from segmed.preprocessing import GridTransform, class_values
 from segmed.preprocessing.room import FLOAT_BYTES, require_room, temporary_voxels
 
 INTERPOLATED_PIECES = 3
-"""Pieces of probabilities alive at once where the way back interpolates: two operands, the sum."""
+"""Pieces of probabilities alive at once where the inverse interpolates: two operands, the sum."""
 
 CLASS_BYTES = 12
 """Bytes a voxel of a piece while its most probable class is found: largest value and its index."""
@@ -43,9 +43,9 @@ class MemoryEstimate:
         base: The process with its networks, before the image is read.
         image: The image as read, float32.
         prepare: Temporaries of preprocessing, gone before the first window.
-        tensor: What the network sees.
+        tensor: The network's input.
         buffer: Sums of the windows in reach.
-        way_back: Rows held and pieces restored.
+        inverse: Rows kept for the inverse, and its pieces.
         window: A batch of windows inside the network, at its peak.
         label: The label map.
         cleaning: Temporaries of post-processing, after the last window.
@@ -57,7 +57,7 @@ class MemoryEstimate:
     prepare: int
     tensor: int
     buffer: int
-    way_back: int
+    inverse: int
     window: int
     label: int
     cleaning: int = 0
@@ -72,7 +72,7 @@ class MemoryEstimate:
     def segmenting(self) -> int:
         """Peak while windows run."""
         image = self.image if self.keeps_image else 0
-        parts = self.tensor + self.buffer + self.way_back + self.window + self.label
+        parts = self.tensor + self.buffer + self.inverse + self.window + self.label
         return self.base + image + parts
 
     @property
@@ -118,26 +118,26 @@ class Surroundings:
 
 
 def estimate_memory(
-    plan: Plan, placement: Placement, recipe: WindowRecipe, around: Surroundings
+    plan: Plan, transform: GridTransform, recipe: WindowRecipe, around: Surroundings
 ) -> MemoryEstimate:
     """The peak memory of one segmentation; with cropping by the plan, an upper bound.
 
     Args:
         plan: The plan of the network.
-        placement: How the prepared volume lies in the image as stored.
+        transform: From the grid of the image as stored to the target grid.
         recipe: How the prepared volume is walked.
         around: What was measured.
     """
-    voxels, target = prod(placement.grid_in.shape), prod(placement.shape)
-    depth = recipe.window[recipe.sweep]
-    padded = [max(size, edge) for size, edge in zip(placement.shape, recipe.window, strict=True)]
-    padded[recipe.sweep] = depth
+    voxels, target = prod(transform.grid_in.shape), prod(transform.shape)
+    depth = recipe.window[recipe.buffer_dim]
+    padded = [max(size, edge) for size, edge in zip(transform.shape, recipe.window, strict=True)]
+    padded[recipe.buffer_dim] = depth
     buffer = FLOAT_BYTES * plan.num_classes * prod(padded)
     row = FLOAT_BYTES * plan.num_classes * prod(padded) // depth
-    rows_back = placement.cropped_shape[recipe.sweep] / placement.shape[recipe.sweep]
+    rows_back = transform.cropped_shape[recipe.buffer_dim] / transform.shape[recipe.buffer_dim]
     row_back = row * voxels / target / rows_back
     piece = min(max(PIECE_BYTES, row_back), row_back * depth * rows_back)
-    is_resampled = placement.cropped_shape != placement.shape
+    is_resampled = transform.cropped_shape != transform.shape
     alive = INTERPOLATED_PIECES * is_resampled + CLASS_BYTES / (FLOAT_BYTES * plan.num_classes)
     label = voxels * (1 if max(class_values(plan)) <= 255 else 2)
     if around.keeps_probs:
@@ -145,10 +145,10 @@ def estimate_memory(
     return MemoryEstimate(
         base=around.base,
         image=FLOAT_BYTES * plan.in_channels * voxels,
-        prepare=FLOAT_BYTES * temporary_voxels(placement, plan),
+        prepare=FLOAT_BYTES * temporary_voxels(transform, plan),
         tensor=FLOAT_BYTES * plan.in_channels * target,
         buffer=buffer,
-        way_back=int(alive * piece) + 3 * row * is_resampled,
+        inverse=int(alive * piece) + 3 * row * is_resampled,
         window=around.window,
         label=label,
         cleaning=CLEANING_BYTES * voxels if steps_of(plan.inference) else 0,
@@ -157,7 +157,7 @@ def estimate_memory(
 
 
 def require_free_memory(
-    plan: Plan, placement: Placement, recipe: WindowRecipe, *, on_cpu: bool, keeps_probs: bool
+    plan: Plan, transform: GridTransform, recipe: WindowRecipe, *, on_cpu: bool, keeps_probs: bool
 ) -> None:
     """Validate that what grows with the image fits into the memory that is free.
 
@@ -165,7 +165,7 @@ def require_free_memory(
 
     Args:
         plan: The plan of the network.
-        placement: How the prepared volume lies in the image as stored.
+        transform: From the grid of the image as stored to the target grid.
         recipe: How the prepared volume is walked.
         on_cpu: Whether the network runs on the CPU; the sums of the windows are where it runs.
         keeps_probs: Whether all probabilities are kept.
@@ -173,12 +173,12 @@ def require_free_memory(
     Raises:
         ImageError: `out_of_memory`.
     """
-    needs = estimate_memory(plan, placement, recipe, Surroundings(0, 0, keeps_probs=keeps_probs))
+    needs = estimate_memory(plan, transform, recipe, Surroundings(0, 0, keeps_probs=keeps_probs))
     need = needs.label + needs.cleaning
     if not plan.preprocessing.crop_nonzero:
-        sums = needs.buffer + needs.way_back if on_cpu else 0
+        sums = needs.buffer + needs.inverse if on_cpu else 0
         need = needs.tensor + max(needs.prepare, needs.label + sums, need)
-    target = " x ".join(map(str, placement.shape))
+    target = " x ".join(map(str, transform.shape))
     require_room(need, f"the image, segmented on {target} voxels,")
 
 

@@ -23,6 +23,7 @@ from segmed.inference.cuda_engine import CudaEngine, cuda_batch
 from segmed.inference.engine import Engine, resolve_device
 from segmed.inference.ensemble import averaged, mirrored, require_one_contract, slice_by_slice
 from segmed.inference.fitting import require_fitting
+from segmed.inference.inverse import CUDA_PIECE_BYTES, ProbsBox, inverse_boxes
 from segmed.inference.memory import (
     MemoryEstimate,
     Surroundings,
@@ -34,13 +35,12 @@ from segmed.inference.memory import (
 from segmed.inference.postprocessing import cleaned
 from segmed.inference.sliding import NetworkFn, WindowRecipe, first_windows, sliding_slabs, zeros
 from segmed.inference.vocabulary import EngineName
-from segmed.inference.way_back import CUDA_PIECE_BYTES, ProbsBox, restored_pieces
 from segmed.io import grid_of
 from segmed.metatensor import MetaTensor
 from segmed.package import ModelPackage
 from segmed.plan import Plan
 from segmed.preprocessing import Prepared, class_values, prepare
-from segmed.preprocessing.placement import resampled, turned
+from segmed.preprocessing.grid_transform import resampled, turned
 
 BATCH_VOXELS = 2**18
 """Aim for the voxels of a batch of windows on the CPU; more gains nothing there."""
@@ -58,7 +58,7 @@ class Segmentation:
             plan, on the image's grid.
         probs: `[K, *spatial]` float32 on the image's grid, where asked for.
         seconds: Wall time, all told.
-        phases: Wall time of each phase, in seconds: `prepare`, `network`, `way_back`.
+        phases: Wall time of each phase, in seconds: `prepare`, `network`, `inverse`.
     """
 
     label: MetaTensor
@@ -163,7 +163,7 @@ class Predictor:
         affine = torch.from_numpy(prepared.grid_in.affine_ras)
         whole = MetaTensor(torch.from_numpy(label)[None], affine=affine)
         seconds = time.perf_counter() - start
-        phases = {"network": network_s, "way_back": seconds - network_s}
+        phases = {"network": network_s, "inverse": seconds - network_s}
         return Segmentation(whole, probs, seconds, phases)
 
     def _label_map(
@@ -206,7 +206,7 @@ class Predictor:
                 on_gpu = network
                 network = lambda windows: on_gpu(windows).cpu()  # noqa: E731 - one line says it
         slabs = sliding_slabs(network, tensor, recipe)
-        return restored_pieces(slabs, prepared.placement, recipe.sweep)
+        return inverse_boxes(slabs, prepared.transform, recipe.buffer_dim)
 
     def _blends_on_gpu(self, prepared: Prepared, recipe: WindowRecipe) -> bool:
         """Return whether volume, blended map and pieces fit into the free GPU memory."""
@@ -217,17 +217,17 @@ class Predictor:
         """Return the window recipe of a prepared volume of this shape."""
         window = self.plan.patch_size
         if self._is_thin(len(shape)):
-            sweep = self.plan.slice_axis or 0
-            window = (*window[:sweep], 1, *window[sweep:])
+            buffer_dim = self.plan.slice_axis or 0
+            window = (*window[:buffer_dim], 1, *window[buffer_dim:])
         else:
-            sweep = shallowest_sweep(shape, window)
+            buffer_dim = shallowest_dim(shape, window)
         rules = self.plan.inference
         return WindowRecipe(
             window=window,
             overlap=rules.overlap,
             blend=rules.blend,
             batch=self.batch,
-            sweep=sweep,
+            buffer_dim=buffer_dim,
             skip_empty=rules.skip_empty_windows,
         )
 
@@ -253,8 +253,8 @@ class Predictor:
         retained, window = self._probe
         around = Surroundings(self._base_bytes + retained, window, keeps_image, keeps_probs)
         rules = self.plan.preprocessing
-        placement = resampled(turned(grid, rules.orientation), rules.spacing_mm)
-        return estimate_memory(self.plan, placement, self.recipe(placement.shape), around)
+        transform = resampled(turned(grid, rules.orientation), rules.spacing_mm)
+        return estimate_memory(self.plan, transform, self.recipe(transform.shape), around)
 
     @cached_property
     def _probe(self) -> tuple[int, int]:
@@ -285,11 +285,11 @@ class Predictor:
         """
         if self.memory_gb is None:
             rules = self.plan.preprocessing
-            placement = resampled(turned(grid, rules.orientation), rules.spacing_mm)
-            recipe = self.recipe(placement.shape)
+            transform = resampled(turned(grid, rules.orientation), rules.spacing_mm)
+            recipe = self.recipe(transform.shape)
             require_free_memory(
                 self.plan,
-                placement,
+                transform,
                 recipe,
                 on_cpu=self.device.type == "cpu",
                 keeps_probs=keeps_probs,
@@ -331,7 +331,7 @@ class Predictor:
         return apply
 
 
-def shallowest_sweep(shape: Sequence[int], window: Sequence[int]) -> int:
+def shallowest_dim(shape: Sequence[int], window: Sequence[int]) -> int:
     """The axis along which a buffer of one window's depth holds the fewest voxels."""
     sizes = [
         window[axis] * prod(size for other, size in enumerate(shape) if other != axis)
@@ -372,8 +372,8 @@ def blend_bytes(prepared: Prepared, recipe: WindowRecipe, num_classes: int) -> i
     """
     shape = tuple(prepared.tensor.shape[1:])
     volume = 4 * prepared.tensor.shape[0] * prod(shape)
-    rows = max(recipe.window[recipe.sweep], 1)
-    buffer = 4 * num_classes * prod(shape) * rows // max(shape[recipe.sweep], 1)
+    rows = max(recipe.window[recipe.buffer_dim], 1)
+    buffer = 4 * num_classes * prod(shape) * rows // max(shape[recipe.buffer_dim], 1)
     return volume + 3 * buffer + 4 * CUDA_PIECE_BYTES
 
 

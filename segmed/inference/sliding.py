@@ -33,7 +33,7 @@ class WindowRecipe:
         overlap: Smallest share of a window that overlaps the next one.
         blend: Profile of the weights.
         batch: Windows that go through the network at once.
-        sweep: Axis along which finished slabs come out.
+        buffer_dim: Axis along which finished slabs come out.
         skip_empty: Give windows without a body to class 0 and spare the network.
     """
 
@@ -41,7 +41,7 @@ class WindowRecipe:
     overlap: float = 0.5
     blend: Blend = "gaussian"
     batch: int = 1
-    sweep: int = 0
+    buffer_dim: int = 0
     skip_empty: bool = False
 
 
@@ -50,7 +50,7 @@ class Slab:
     """A finished piece of the blended map.
 
     Attributes:
-        start: First row along the sweep axis, in the volume given.
+        start: First row along the buffer dimension, in the volume given.
         values: `[K, ...]`, all rows of the other axes. Valid until the next slab is asked for.
     """
 
@@ -117,10 +117,10 @@ def sliding_slabs(network: NetworkFn, tensor: Tensor, recipe: WindowRecipe) -> I
     for corner, values in window_maps(network, padded, grid, recipe):
         if buffer is None:
             buffer = _Buffer(values, grid, inside)
-        yield from buffer.finished(before=corner[recipe.sweep])
+        yield from buffer.finished(before=corner[recipe.buffer_dim])
         buffer.add(values, corner)
     assert buffer is not None  # a grid has at least one window
-    yield from buffer.finished(before=grid.shape[recipe.sweep])
+    yield from buffer.finished(before=grid.shape[recipe.buffer_dim])
 
 
 def pad_to_window(tensor: Tensor, window: Sequence[int]) -> tuple[Tensor, tuple[slice, ...]]:
@@ -146,7 +146,7 @@ def pad_to_window(tensor: Tensor, window: Sequence[int]) -> tuple[Tensor, tuple[
 def window_grid(padded: Tensor, recipe: WindowRecipe) -> WindowGrid:
     """The windows of a recipe over a volume that is large enough."""
     shape = tuple(padded.shape[1:])
-    return WindowGrid(shape, recipe.window, recipe.overlap, recipe.blend, recipe.sweep)
+    return WindowGrid(shape, recipe.window, recipe.overlap, recipe.blend, recipe.buffer_dim)
 
 
 def window_maps(
@@ -173,11 +173,11 @@ def first_windows(tensor: Tensor, recipe: WindowRecipe) -> Tensor:
 
 
 class _Buffer:
-    """Sums of the windows in reach of the current row, one window deep along the sweep axis."""
+    """Sums of the windows in reach of the current row, one window deep along `buffer_dim`."""
 
     def __init__(self, first: Tensor, grid: WindowGrid, inside: tuple[slice, ...]) -> None:
         self.grid = grid
-        self.axis = grid.sweep
+        self.axis = grid.buffer_dim
         self.depth = grid.window[self.axis]
         self.first = 0
         self.inside = inside

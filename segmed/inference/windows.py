@@ -70,15 +70,15 @@ class WindowGrid:
         window: Voxels of a window along each axis.
         overlap: Smallest share of a window that overlaps the next one.
         blend: Profile of the weights.
-        sweep: Axis along which windows advance last to first: all windows of one start along it
-            form a row.
+        buffer_dim: Axis along which windows advance last to first: all windows of one start along
+            it form a row.
     """
 
     shape: tuple[int, ...]
     window: tuple[int, ...]
     overlap: float = 0.5
     blend: Blend = "gaussian"
-    sweep: int = 0
+    buffer_dim: int = 0
 
     @cached_property
     def starts(self) -> tuple[list[int], ...]:
@@ -92,11 +92,11 @@ class WindowGrid:
         return prod(len(starts) for starts in self.starts)
 
     def corners(self) -> Iterator[tuple[int, ...]]:
-        """First voxel of each window, row by row along the sweep axis."""
-        others = [starts for axis, starts in enumerate(self.starts) if axis != self.sweep]
-        for row in self.starts[self.sweep]:
+        """First voxel of each window, row by row along the buffer dimension."""
+        others = [starts for axis, starts in enumerate(self.starts) if axis != self.buffer_dim]
+        for row in self.starts[self.buffer_dim]:
             for corner in product(*others):
-                yield (*corner[: self.sweep], row, *corner[self.sweep :])
+                yield (*corner[: self.buffer_dim], row, *corner[self.buffer_dim :])
 
     @cached_property
     def _profiles(self) -> tuple[dict[int, Tensor], ...]:

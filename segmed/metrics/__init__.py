@@ -4,7 +4,7 @@
 score.py       what is measured, and what each metric is called
 pair.py        two label maps, checked and cropped
 overlap.py     counts of voxels and their ratios
-frame.py       a padded box, its surface voxels, its neighbourhoods
+padded_box.py  a padded box, its surface voxels, its neighbourhoods
 surface.py     distances between surfaces and the scores made of them
 lesions.py     connected components and how they match
 case.py        all scores of one case

@@ -14,9 +14,9 @@ from scipy import ndimage
 from segmed.errors import MetricError
 from segmed.geometry import Grid
 from segmed.metrics import overlap, surface
-from segmed.metrics.frame import Frame, Mask, Places, frame_for, surface_places
 from segmed.metrics.lesions import Components, components_of, match_lesions
 from segmed.metrics.overlap import Counts, confusion_matrix, counts_of
+from segmed.metrics.padded_box import Mask, PaddedBox, Places, padded_box_for, surface_places
 from segmed.metrics.pair import Box, CroppedPair, foreground_box, join_boxes, prepare_pair
 from segmed.metrics.score import MEAN_LABEL, CaseScore
 from segmed.structures import LabelClass
@@ -186,17 +186,17 @@ def _add_shape_scores(
     bare: CaseScore, values: tuple[int, ...], pair: CroppedPair, box: Box
 ) -> CaseScore:
     """The row with surfaces and components, measured in a tight box around the structure."""
-    frame = frame_for(box, pair.spacing_mm, bare.tolerance_mm)
-    prediction = frame.mask(pair.prediction[box], values)
+    padded = padded_box_for(box, pair.spacing_mm, bare.tolerance_mm)
+    prediction = padded.mask(pair.prediction[box], values)
     if bare.missed:
-        reference = frame.mask(pair.reference[box], values)
-        return replace(bare, lesions_reference=components_of(reference, frame).sizes.size)
+        reference = padded.mask(pair.reference[box], values)
+        return replace(bare, lesions_reference=components_of(reference, padded).sizes.size)
     if bare.false_positive:
-        return replace(bare, lesions_prediction=components_of(prediction, frame).sizes.size)
-    predicted = _reduce(prediction, frame, bare.tolerance_mm)
+        return replace(bare, lesions_prediction=components_of(prediction, padded).sizes.size)
+    predicted = _reduce(prediction, padded, bare.tolerance_mm)
     del prediction
-    true = _reduce(frame.mask(pair.reference[box], values), frame, bare.tolerance_mm)
-    distances = surface.surface_distances(predicted.surface, true.surface, frame)
+    true = _reduce(padded.mask(pair.reference[box], values), padded, bare.tolerance_mm)
+    distances = surface.surface_distances(predicted.surface, true.surface, padded)
     lesions = match_lesions(predicted.components, true.components)
     return replace(
         bare,
@@ -204,7 +204,7 @@ def _add_shape_scores(
         hd95_mm=surface.hausdorff_mm(distances, 95.0),
         assd_mm=surface.assd_mm(distances),
         nsd=surface.nsd(distances, bare.tolerance_mm),
-        boundary_iou=surface.boundary_iou(predicted.band, true.band, frame),
+        boundary_iou=surface.boundary_iou(predicted.band, true.band, padded),
         lesion_f1=lesions.f1,
         panoptic_quality=lesions.panoptic_quality,
         lesions_prediction=lesions.prediction,
@@ -213,12 +213,12 @@ def _add_shape_scores(
     )
 
 
-def _reduce(mask: Mask, frame: Frame, width_mm: float) -> _Side:
-    places = surface_places(mask, frame)
+def _reduce(mask: Mask, padded: PaddedBox, width_mm: float) -> _Side:
+    places = surface_places(mask, padded)
     return _Side(
         surface=places,
-        band=surface.band_places(mask, places, frame, width_mm),
-        components=components_of(mask, frame),
+        band=surface.band_places(mask, places, padded, width_mm),
+        components=components_of(mask, padded),
     )
 
 

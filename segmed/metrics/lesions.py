@@ -9,8 +9,8 @@ import numpy.typing as npt
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components, maximum_bipartite_matching
 
-from segmed.metrics.frame import Frame, Mask, Places
 from segmed.metrics.overlap import ratio
+from segmed.metrics.padded_box import Mask, PaddedBox, Places
 from segmed.metrics.pair import VOXELS_AT_ONCE
 
 Counted = npt.NDArray[np.int64]
@@ -55,12 +55,12 @@ class LesionScores:
     panoptic_quality: float
 
 
-def components_of(mask: Mask, frame: Frame) -> Components:
+def components_of(mask: Mask, padded: PaddedBox) -> Components:
     """Connected components; voxels that share a face, an edge or a corner are connected.
 
     Args:
-        mask: Flat mask over the frame, its rim empty.
-        frame: The frame.
+        mask: Flat mask over the padded box, its rim empty.
+        padded: The padded box.
 
     Returns:
         The runs of the mask and the component of each.
@@ -73,7 +73,7 @@ def components_of(mask: Mask, frame: Frame) -> Components:
     turns = np.concatenate(changes)
     starts, stops = turns[0::2], turns[1::2]
     firsts, seconds = [], []
-    for step in _rows_before(frame):
+    for step in _rows_before(padded):
         low = np.searchsorted(stops, starts - step, side="left")
         high = np.searchsorted(starts, stops - step, side="right")
         first, second = _expand(low, high)
@@ -91,7 +91,7 @@ def match_lesions(prediction: Components, reference: Components) -> LesionScores
 
     Args:
         prediction: Components of the prediction.
-        reference: Components of the reference, in the same frame.
+        reference: Components of the reference, in the same padded box.
 
     Returns:
         Counts and scores; NaN where neither has a component.
@@ -132,11 +132,11 @@ def _most_pairs(rows: Counted, columns: Counted, shape: tuple[int, int]) -> int:
     return int((maximum_bipartite_matching(graph.tocsr()) >= 0).sum())
 
 
-def _rows_before(frame: Frame) -> list[int]:
+def _rows_before(padded: PaddedBox) -> list[int]:
     """Flat steps back to each neighbouring row that comes before."""
-    if len(frame.steps) == 2:
-        return [frame.steps[0]]
-    plane, row, _ = frame.steps
+    if len(padded.steps) == 2:
+        return [padded.steps[0]]
+    plane, row, _ = padded.steps
     return [row, plane - row, plane, plane + row]
 
 

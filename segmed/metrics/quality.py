@@ -19,8 +19,8 @@ import torch
 from pydantic import Field
 
 from segmed.errors import MetricError
-from segmed.metrics.frame import Frame
 from segmed.metrics.lesions import components_of
+from segmed.metrics.padded_box import PaddedBox
 from segmed.metrics.pair import Labels, as_labels, check_spacing, foreground_box
 from segmed.structures import Frozen, LabelClass
 
@@ -209,8 +209,8 @@ def _shape_of(mask: npt.NDArray[np.bool_], label: str, spacing_mm: tuple[float, 
     if box is None:
         return Shape(label, 0.0, 0, 1.0, 1.0, is_cut=False)
     inside = mask[box]
-    frame = Frame(inside.shape, (1,) * inside.ndim, spacing_mm)
-    components = components_of(frame.mask(inside, (True,)), frame).sizes.size
+    padded = PaddedBox(inside.shape, (1,) * inside.ndim, spacing_mm)
+    components = components_of(padded.mask(inside, (True,)), padded).sizes.size
     voxels = int(np.count_nonzero(inside))
     return Shape(
         label=label,

@@ -10,10 +10,10 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from segmed.metrics.frame import (
+from segmed.metrics.padded_box import (
     Distances,
-    Frame,
     Mask,
+    PaddedBox,
     Places,
     search_shells,
     shells_within,
@@ -55,26 +55,26 @@ class SurfaceDistances:
     from_reference_mm: Distances
 
 
-def surface_distances(prediction: Places, reference: Places, frame: Frame) -> SurfaceDistances:
+def surface_distances(prediction: Places, reference: Places, padded: PaddedBox) -> SurfaceDistances:
     """Exact distances between two surfaces, both ways.
 
     Args:
         prediction: Surface voxels of the prediction, flat indices, at least one.
         reference: Surface voxels of the reference, flat indices, at least one.
-        frame: The frame of both.
+        padded: The padded box of both.
 
     Returns:
         Both sets of distances.
     """
-    occupied = frame.blank()
+    occupied = padded.blank()
     occupied[reference] = True
-    forth = nearest_mm(prediction, reference, occupied, frame)
+    forth = nearest_mm(prediction, reference, occupied, padded)
     occupied[reference] = False
     occupied[prediction] = True
-    return SurfaceDistances(forth, nearest_mm(reference, prediction, occupied, frame))
+    return SurfaceDistances(forth, nearest_mm(reference, prediction, occupied, padded))
 
 
-def nearest_mm(queries: Places, targets: Places, occupied: Mask, frame: Frame) -> Distances:
+def nearest_mm(queries: Places, targets: Places, occupied: Mask, padded: PaddedBox) -> Distances:
     """Distance from each query voxel to the nearest target voxel, in mm.
 
     Neighbours are tried shell by shell, nearest first, which settles nearly all voxels of a good
@@ -85,15 +85,15 @@ def nearest_mm(queries: Places, targets: Places, occupied: Mask, frame: Frame) -
         queries: Flat indices of the voxels that ask.
         targets: Flat indices of the voxels that are sought.
         occupied: Flat mask of the targets.
-        frame: The frame of all.
+        padded: The padded box of all.
 
     Returns:
         One distance for each query.
     """
     distances = np.empty(queries.size)
     waiting, places = np.arange(queries.size), queries
-    shells = search_shells(frame.spacing_mm)
-    steps = frame.flat_steps(shells.offsets)
+    shells = search_shells(padded.spacing_mm)
+    steps = padded.flat_steps(shells.offsets)
     spent, gain, start = 0.0, 0.0, 0
     for stop in shells.ends:
         cost = SHELL_OVERHEAD + (stop - start) * places.size
@@ -110,17 +110,17 @@ def nearest_mm(queries: Places, targets: Places, occupied: Mask, frame: Frame) -
         gain = FADING * gain + TREE_QUERY_LOOKUPS * (settled - places.size)
         spent, start = FADING * spent + cost, stop
     if places.size:
-        distances[waiting] = _ask_tree(places, targets, frame)
+        distances[waiting] = _ask_tree(places, targets, padded)
     return distances
 
 
-def _ask_tree(queries: Places, targets: Places, frame: Frame) -> Distances:
-    points = frame.points_mm(targets)
+def _ask_tree(queries: Places, targets: Places, padded: PaddedBox) -> Distances:
+    points = padded.points_mm(targets)
     tree = cKDTree(points, TREE_LEAF_POINTS, compact_nodes=False, balanced_tree=False)
     distances = np.empty(queries.size)
     for start in range(0, queries.size, TREE_POINTS_AT_ONCE):
         part = slice(start, start + TREE_POINTS_AT_ONCE)
-        distances[part] = tree.query(frame.points_mm(queries[part]))[0]
+        distances[part] = tree.query(padded.points_mm(queries[part]))[0]
     return distances
 
 
@@ -165,36 +165,36 @@ def nsd(distances: SurfaceDistances, tolerance_mm: float) -> float:
     return float(within / (forth.size + back.size))
 
 
-def band_places(mask: Mask, surface: Places, frame: Frame, width_mm: float) -> Places:
+def band_places(mask: Mask, surface: Places, padded: PaddedBox, width_mm: float) -> Places:
     """Voxels of a mask that lie at most `width_mm` inside its surface voxels.
 
     Args:
-        mask: Flat mask over the frame.
+        mask: Flat mask over the padded box.
         surface: Flat indices of its surface voxels.
-        frame: The frame, with a rim for this width (`frame_for`).
+        padded: The padded box, with a rim for this width (`padded_box_for`).
         width_mm: Depth of the band in mm; the surface voxels themselves have depth 0.
 
     Returns:
         Sorted flat indices.
     """
-    if not steps_off(width_mm, frame.spacing_mm):
-        return _deep_band_places(mask, surface, frame, width_mm)
-    band = frame.blank()
-    for step in frame.flat_steps(shells_within(frame.spacing_mm, width_mm).offsets):
+    if not steps_off(width_mm, padded.spacing_mm):
+        return _deep_band_places(mask, surface, padded, width_mm)
+    band = padded.blank()
+    for step in padded.flat_steps(shells_within(padded.spacing_mm, width_mm).offsets):
         places = surface + step
         band[places[mask[places]]] = True
     return np.flatnonzero(band)
 
 
-def _deep_band_places(mask: Mask, surface: Places, frame: Frame, width_mm: float) -> Places:
+def _deep_band_places(mask: Mask, surface: Places, padded: PaddedBox, width_mm: float) -> Places:
     """The band by distance transforms of tiles with a halo as wide as the band."""
-    border = frame.blank()
+    border = padded.blank()
     border[surface] = True
-    solid, border = mask.reshape(frame.shape), border.reshape(frame.shape)
-    band = np.zeros(frame.shape, dtype=bool)
-    halo = [floor(width_mm / edge) + 1 for edge in frame.spacing_mm]
+    solid, border = mask.reshape(padded.shape), border.reshape(padded.shape)
+    band = np.zeros(padded.shape, dtype=bool)
+    halo = [floor(width_mm / edge) + 1 for edge in padded.spacing_mm]
     sides = [max(TILE_VOXELS, 2 * n) for n in halo]
-    grid = [range(0, n, side) for n, side in zip(frame.shape, sides, strict=True)]
+    grid = [range(0, n, side) for n, side in zip(padded.shape, sides, strict=True)]
     for corner in product(*grid):
         tile = tuple(slice(a, a + n) for a, n in zip(corner, sides, strict=True))
         around = tuple(
@@ -202,7 +202,7 @@ def _deep_band_places(mask: Mask, surface: Places, frame: Frame, width_mm: float
         )
         if not (solid[tile].any() and border[around].any()):
             continue
-        far_mm = ndimage.distance_transform_edt(~border[around], sampling=frame.spacing_mm)
+        far_mm = ndimage.distance_transform_edt(~border[around], sampling=padded.spacing_mm)
         inner = tuple(
             slice(t.start - o.start, t.start - o.start + n)
             for t, o, n in zip(tile, around, solid[tile].shape, strict=True)
@@ -211,13 +211,13 @@ def _deep_band_places(mask: Mask, surface: Places, frame: Frame, width_mm: float
     return np.flatnonzero(band)
 
 
-def boundary_iou(prediction: Places, reference: Places, frame: Frame) -> float:
+def boundary_iou(prediction: Places, reference: Places, padded: PaddedBox) -> float:
     """IoU of the two bands along the surfaces.
 
     Args:
         prediction: Band of the prediction, flat indices.
         reference: Band of the reference, flat indices.
-        frame: The frame of both.
+        padded: The padded box of both.
 
     Returns:
         Score in 0..1.
@@ -225,7 +225,7 @@ def boundary_iou(prediction: Places, reference: Places, frame: Frame) -> float:
     Source:
         Cheng et al. 2021, CVPR, "Boundary IoU", eq. 2, with the width in mm.
     """
-    marked = frame.blank()
+    marked = padded.blank()
     marked[prediction] = True
     common = int(np.count_nonzero(marked[reference]))
     return common / (prediction.size + reference.size - common)

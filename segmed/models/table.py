@@ -45,7 +45,8 @@ def as_markdown(cards: Sequence[ModelCard]) -> str:
         Markdown; operations are for one image of the size that the row names.
     """
     rows = [
-        "| model | `build_model` | form | parameters | GMAC at input | sees | reference |",
+        "| model | `build_model` | form | parameters | GMAC at input | receptive field "
+        "| reference |",
         "|---|---|---|---:|---:|---|---|",
         *(_row(card) for card in cards),
     ]

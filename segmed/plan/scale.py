@@ -72,7 +72,7 @@ SMALLEST_PATCH_EDGE = 4
 
 @dataclass(frozen=True)
 class DatasetScale:
-    """Images and structures on the axes that the network sees.
+    """Images and structures on the axes of the network's input.
 
     Attributes:
         shape: Typical image size along each axis, in voxels as stored.

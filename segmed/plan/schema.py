@@ -38,7 +38,7 @@ class Intensity(Frozen):
 
 
 class Preprocessing(Frozen):
-    """From an image as stored to what the network sees.
+    """From an image as stored to the network's input.
 
     Attributes:
         orientation: Axis codes that volumes are brought to; empty for 2D rasters.
@@ -173,7 +173,7 @@ class Plan(Frozen):
         spatial_dims: 2 or 3.
         channels: Input channels, in order.
         labels: Structures, in the order of the network's classes 1, 2, ...
-        preprocessing: From an image as stored to what the network sees.
+        preprocessing: From an image as stored to the network's input.
         patch_size: Patch (and window) along each of the network's axes, in voxels at the target
             spacing.
         slice_axis: Axis of the reoriented volume that a 2D network walks along, slice by slice;

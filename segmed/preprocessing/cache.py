@@ -28,7 +28,7 @@ from segmed.manifest.reference import read_reference
 from segmed.metatensor import MetaTensor
 from segmed.metrics.training_norms import measure_reference
 from segmed.plan.schema import Plan
-from segmed.preprocessing.placement import Placement, Prepared
+from segmed.preprocessing.grid_transform import GridTransform, Prepared
 from segmed.preprocessing.prepare import index_dtype, prepare, prepare_label
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ TORCH_TYPES = {"f4": torch.float32, "u1": torch.uint8, "i2": torch.int16, "i4": 
 def cached_case(
     manifest: Manifest, case: Case, plan: Plan, cache_dir: Path | str
 ) -> tuple[Tensor, Tensor | None, Prepared]:
-    """A case as the network sees it, computed once and mapped from disk ever after.
+    """A case as network input, computed once and mapped from disk ever after.
 
     An entry is a folder named by the content of the case's files and the part of the plan that
     matters; folds, architectures and processes share it. It appears whole or not at all.
@@ -82,10 +82,10 @@ def _taken(entry: Path) -> tuple[Tensor, Tensor | None, Prepared]:
     Raises:
         OSError, ValueError, KeyError, RuntimeError: The entry is damaged.
     """
-    placement = _placement_from(json.loads((entry / "placement.json").read_text("utf-8")))
+    transform = _transform_from(json.loads((entry / "placement.json").read_text("utf-8")))
     image = _mapped(entry / "image.npy")
     label = _mapped(entry / "label.npy") if (entry / "label.npy").exists() else None
-    return image, label, Prepared(image, placement)
+    return image, label, Prepared(image, transform)
 
 
 def cached_measures(
@@ -212,7 +212,7 @@ def _write_entry(
             np.save(beside / "label.npy", label.numpy())
         if measures is not None:
             (beside / "measures.json").write_text(json.dumps(measures), encoding="utf-8")
-        text = json.dumps(_placement_as(prepared.placement))
+        text = json.dumps(_transform_as(prepared.transform))
         (beside / "placement.json").write_text(text, encoding="utf-8")
         for file in beside.iterdir():
             with file.open("rb") as stream:
@@ -244,20 +244,20 @@ def _mapped(path: Path) -> Tensor:
     return flat.reshape(shape)
 
 
-def _placement_as(placement: Placement) -> dict[str, Any]:
+def _transform_as(transform: GridTransform) -> dict[str, Any]:
     return {
-        "shape_in": placement.grid_in.shape,
-        "affine_ras": placement.grid_in.affine_ras.tolist(),
-        "axes": placement.axes,
-        "flips": placement.flips,
-        "box": placement.box,
-        "shape": placement.shape,
+        "shape_in": transform.grid_in.shape,
+        "affine_ras": transform.grid_in.affine_ras.tolist(),
+        "axes": transform.axes,
+        "flips": transform.flips,
+        "box": transform.box,
+        "shape": transform.shape,
     }
 
 
-def _placement_from(content: dict[str, Any]) -> Placement:
+def _transform_from(content: dict[str, Any]) -> GridTransform:
     affine = np.asarray(content["affine_ras"], dtype=np.float64)
-    return Placement(
+    return GridTransform(
         grid_in=Grid(tuple(content["shape_in"]), affine),
         axes=tuple(content["axes"]),
         flips=tuple(content["flips"]),

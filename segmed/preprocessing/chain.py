@@ -63,7 +63,7 @@ class PrepareCase(Transform):  # type: ignore[misc] # MONAI is untyped
         self.plan = plan
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The row with the tensors of `prepare`; `prepared` holds the way back."""
+        """The row with the tensors of `prepare`; `prepared` holds the grid transform."""
         prepared = prepare(row["image"], self.plan)
         done = {**row, "image": prepared.tensor, "prepared": prepared}
         if row.get("label") is not None:

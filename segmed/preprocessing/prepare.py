@@ -12,8 +12,8 @@ from segmed.geometry import require_same_grid
 from segmed.io import grid_of
 from segmed.metatensor import MetaTensor
 from segmed.plan.schema import Plan
+from segmed.preprocessing.grid_transform import GridTransform, Prepared, resampled, turned
 from segmed.preprocessing.intensity import correct_bias, scaling_of
-from segmed.preprocessing.placement import Placement, Prepared, resampled, turned
 from segmed.preprocessing.resampling import in_memory_order, resample, resampled_view
 from segmed.preprocessing.room import preparation_bytes, require_room
 
@@ -52,27 +52,27 @@ def prepare(image: MetaTensor, plan: Plan) -> Prepared:
                 for channel, about in zip(voxels, plan.channels, strict=True)
             ]
         )
-    placement = turned(grid_of(image), rules.orientation)
+    transform = turned(grid_of(image), rules.orientation)
     if rules.crop_nonzero:
-        placement = _cropped(placement, voxels)
-    placement = resampled(placement, rules.spacing_mm)
-    target = " x ".join(map(str, placement.shape))
-    require_room(preparation_bytes(placement, plan), f"the image, resampled to {target} voxels,")
+        transform = _cropped(transform, voxels)
+    transform = resampled(transform, rules.spacing_mm)
+    target = " x ".join(map(str, transform.shape))
+    require_room(preparation_bytes(transform, plan), f"the image, resampled to {target} voxels,")
     orders = [
         1 if axis == rules.anisotropic_axis else rules.image_order
-        for axis in range(len(placement.axes))
+        for axis in range(len(transform.axes))
     ]
-    seen = _turned_crop(voxels, placement)
-    tensor = torch.empty((plan.in_channels, *placement.shape))
+    seen = _turned_crop(voxels, transform)
+    tensor = torch.empty((plan.in_channels, *transform.shape))
     for number, rule in enumerate(rules.intensity):
         channel = seen[number : number + 1]
         scaling = scaling_of(channel, rule)
         channel = resampled_view(
-            scaling.before(channel), placement.shape, order=orders, flips=placement.flips
+            scaling.before(channel), transform.shape, order=orders, flips=transform.flips
         )
         tensor[number] = channel[0]
         scaling.after(tensor[number])  # in place, and never on the image's own memory
-    return Prepared(tensor, placement)
+    return Prepared(tensor, transform)
 
 
 def require_channels(image: MetaTensor, plan: Plan) -> None:
@@ -105,14 +105,14 @@ def prepare_label(label: MetaTensor, prepared_like: Prepared, plan: Plan) -> Ten
         GeometryError: The label lies on another grid than the image.
         ImageError: It holds a value that is not a label of the plan.
     """
-    placement = prepared_like.placement
-    require_same_grid(placement.grid_in, grid_of(label), names=("the image", "the label"))
+    transform = prepared_like.transform
+    require_same_grid(transform.grid_in, grid_of(label), names=("the image", "the label"))
     values = class_values(plan)
     voxels = label.as_tensor()
     _, high = _require_known(voxels, values)
     small = voxels.to(torch.uint8) if high < 256 else voxels  # moves fewer bytes
-    turned_label = _turned_crop(small, placement)
-    nearest = resample(turned_label, placement.shape, order=0, flips=placement.flips)[0]
+    turned_label = _turned_crop(small, transform)
+    nearest = resample(turned_label, transform.shape, order=0, flips=transform.flips)[0]
     if values == list(range(len(values))):
         return nearest.to(index_dtype(len(values)))
     classes = torch.zeros(nearest.shape, dtype=index_dtype(len(values)))
@@ -144,30 +144,30 @@ def _require_known(voxels: Tensor, values: list[int]) -> tuple[int, int]:
     return low, high
 
 
-def _turned_crop(voxels: Tensor, placement: Placement) -> Tensor:
+def _turned_crop(voxels: Tensor, transform: GridTransform) -> Tensor:
     """The box of the image with its axes in the target's order, not yet mirrored: a view."""
-    view = voxels.permute(0, *(axis + 1 for axis in placement.axes))
-    for turned_axis in range(len(placement.axes)):
-        start, stop = placement.kept(turned_axis)
+    view = voxels.permute(0, *(axis + 1 for axis in transform.axes))
+    for turned_axis in range(len(transform.axes)):
+        start, stop = transform.kept(turned_axis)
         view = view.narrow(turned_axis + 1, start, stop - start)
     return view
 
 
-def _cropped(placement: Placement, voxels: Tensor) -> Placement:
-    """The placement cut to the bounding box of voxels that are not 0 in some channel.
+def _cropped(transform: GridTransform, voxels: Tensor) -> GridTransform:
+    """The transform cut to the bounding box of voxels that are not 0 in some channel.
 
     An image of zeros alone is kept whole.
     """
     filled = (voxels != 0).any(dim=0)
     if not bool(filled.any()):
-        return placement
+        return transform
     box = []
-    for turned_axis, axis in enumerate(placement.axes):
+    for turned_axis, axis in enumerate(transform.axes):
         others = [other for other in range(filled.ndim) if other != axis]
         used = torch.nonzero(filled.amax(dim=others)).flatten()
         start, stop = int(used[0]), int(used[-1]) + 1
-        if placement.flips[turned_axis]:
+        if transform.flips[turned_axis]:
             size = filled.shape[axis]
             start, stop = size - stop, size - start
         box.append((start, stop))
-    return dataclasses.replace(placement, box=tuple(box))
+    return dataclasses.replace(transform, box=tuple(box))

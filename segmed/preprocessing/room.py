@@ -10,7 +10,7 @@ import psutil
 
 from segmed.errors import ImageError
 from segmed.plan.schema import Plan
-from segmed.preprocessing.placement import Placement
+from segmed.preprocessing.grid_transform import GridTransform
 
 FLOAT_BYTES = 4
 MATRIX_BYTES = 8 * 3
@@ -27,29 +27,29 @@ FILE_CACHE = frozenset({"inactive_file", "active_file"})
 """Parts of the use that the kernel gives back when memory is short: files that were read."""
 
 
-def temporary_voxels(placement: Placement, plan: Plan) -> int:
+def temporary_voxels(transform: GridTransform, plan: Plan) -> int:
     """Largest number of temporary voxels while one channel is clipped and resampled."""
     rules = plan.preprocessing
     clips = any(rule.low is not None or rule.high is not None for rule in rules.intensity)
-    sizes = list(placement.cropped_shape)
-    growth = [new / old for new, old in zip(placement.shape, sizes, strict=True)]
+    sizes = list(transform.cropped_shape)
+    growth = [new / old for new, old in zip(transform.shape, sizes, strict=True)]
     held = prod(sizes) if clips or rules.bias_correction else 0
     peak = held
     for axis in sorted(range(len(sizes)), key=lambda axis: (growth[axis], axis)):
-        if sizes[axis] != placement.shape[axis]:
-            sizes[axis] = placement.shape[axis]
+        if sizes[axis] != transform.shape[axis]:
+            sizes[axis] = transform.shape[axis]
             peak = max(peak, held + prod(sizes))
             held = prod(sizes)
-    mirrored = prod(placement.shape) if any(placement.flips) else 0
+    mirrored = prod(transform.shape) if any(transform.flips) else 0
     return max(peak, held + mirrored)
 
 
-def preparation_bytes(placement: Placement, plan: Plan) -> int:
+def preparation_bytes(transform: GridTransform, plan: Plan) -> int:
     """Bytes that `prepare` takes beside the image: the result, temporaries and matrices."""
-    pairs = zip(placement.cropped_shape, placement.shape, strict=True)
+    pairs = zip(transform.cropped_shape, transform.shape, strict=True)
     matrices = max((MATRIX_BYTES * old * new for old, new in pairs if old != new), default=0)
-    result = FLOAT_BYTES * plan.in_channels * prod(placement.shape)
-    return result + max(FLOAT_BYTES * temporary_voxels(placement, plan), matrices)
+    result = FLOAT_BYTES * plan.in_channels * prod(transform.shape)
+    return result + max(FLOAT_BYTES * temporary_voxels(transform, plan), matrices)
 
 
 def free_bytes() -> int:

@@ -105,7 +105,7 @@ class Watched(Predictor):
 
     def __init__(self, package: ModelPackage, engine: EngineName) -> None:
         super().__init__(package, engine=engine)
-        self.phases = {"read": 0.0, "prepare": 0.0, "network": 0.0, "way_back": 0.0}
+        self.phases = {"read": 0.0, "prepare": 0.0, "network": 0.0, "inverse": 0.0}
 
     def read(self, path: Path) -> MetaTensor:
         """Read one file."""

@@ -10,7 +10,7 @@ import torch
 from segmed.geometry import Grid
 from segmed.inference import Predictor
 from segmed.package import ModelPackage
-from segmed.preprocessing.placement import Prepared, resampled, turned
+from segmed.preprocessing.grid_transform import Prepared, resampled, turned
 from tests.gpu.cases import hippocampus, large_plan, network_of
 from tests.gpu.findings import Check
 
@@ -20,12 +20,12 @@ def run(check: Check, *, compiles: bool) -> None:
     _, plan = hippocampus(check)
     plan = large_plan(check, plan, classes=21)
     shape = (64, 64, 80) if check.is_tiny else (512, 512, 600)
-    placement = resampled(
+    transform = resampled(
         turned(Grid(shape, np.diag([0.977, 0.977, 1.0, 1.0])), "RAS"), (1.5, 1.5, 1.5)
     )
     network = network_of(plan)
     package = ModelPackage("unet", plan.networks["unet"].options, plan, network.state_dict())
-    prepared = Prepared(torch.randn(1, *placement.shape), placement)
+    prepared = Prepared(torch.randn(1, *transform.shape), transform)
     name = "x".join(map(str, shape))
     engines = ["auto", "compile"] if compiles and not check.is_tiny else ["auto"]
     for engine in engines:

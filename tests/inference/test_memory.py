@@ -16,7 +16,7 @@ from segmed.geometry import Grid, affine_from
 from segmed.inference import Predictor, predict_files
 from segmed.inference.memory import CLEANING_BYTES, peak_memory, resident_bytes
 from segmed.inference.postprocessing import Cleaning, clean
-from segmed.inference.predictor import shallowest_sweep
+from segmed.inference.predictor import shallowest_dim
 from segmed.plan import Inference
 
 
@@ -33,14 +33,14 @@ def test_sums_of_windows_do_not_grow_with_the_length_of_the_volume(predictor: Pr
     short, long = (predictor.estimate_memory(grid(64, 64, n)) for n in (128, 4096))
     assert short.buffer == long.buffer == 4 * 3 * 64 * 64 * 16
     assert long.image == 32 * short.image
-    assert long.way_back == short.way_back
+    assert long.inverse == short.inverse
     assert long.label == 32 * short.label
 
 
-def test_sweep_runs_where_a_window_is_shallowest_against_the_volume() -> None:
-    assert shallowest_sweep((512, 512, 800), (96, 96, 96)) == 2
-    assert shallowest_sweep((512, 512, 100), (128, 128, 32)) == 0
-    assert shallowest_sweep((20, 512, 512), (20, 96, 96)) == 1
+def test_buffer_dim_is_where_a_window_is_shallowest_against_the_volume() -> None:
+    assert shallowest_dim((512, 512, 800), (96, 96, 96)) == 2
+    assert shallowest_dim((512, 512, 100), (128, 128, 32)) == 0
+    assert shallowest_dim((20, 512, 512), (20, 96, 96)) == 1
 
 
 def test_image_beyond_the_bound_is_refused_with_the_figure(make_plan, make_package) -> None:

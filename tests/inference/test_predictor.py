@@ -15,7 +15,7 @@ from segmed.geometry import affine_from, same_grid
 from segmed.inference import Predictor, sliding_window
 from segmed.io import grid_of, read_image
 from segmed.plan import Inference
-from segmed.preprocessing import prepare, restore_probs
+from segmed.preprocessing import inverse_probs, prepare
 
 
 def volume(shape: tuple[int, ...] = (20, 26, 18), seed: int = 0) -> MetaTensor:
@@ -38,7 +38,7 @@ def test_labels_are_values_of_the_plan_on_the_grid_of_the_image(make_plan, make_
     assert found.label.dtype == torch.uint8
     assert set(np.unique(found.label.numpy())) <= {0, 2, 5}
     assert len(np.unique(found.label.numpy())) > 1
-    assert set(found.phases) == {"prepare", "network", "way_back"}
+    assert set(found.phases) == {"prepare", "network", "inverse"}
     assert 0 < sum(found.phases.values()) <= found.seconds + 1e-3
 
 
@@ -52,7 +52,7 @@ def test_result_equals_window_loop_and_restoration_by_hand(make_plan, make_packa
     blended = sliding_window(
         lambda w: torch.softmax(network(w), 1), prepared.tensor, window=plan.patch_size
     )
-    expected = restore_probs(blended, prepared)
+    expected = inverse_probs(blended, prepared)
     assert found.probs is not None
     torch.testing.assert_close(found.probs, expected, rtol=0, atol=2e-5)
     table = np.array([0, 2, 5])

@@ -74,21 +74,21 @@ def test_blend_equals_an_independent_one_in_float64() -> None:
     )
 
 
-@pytest.mark.parametrize("sweep", [0, 1, 2])
+@pytest.mark.parametrize("buffer_dim", [0, 1, 2])
 @pytest.mark.parametrize("overlap", [0.0, 0.5, 0.7])
-def test_slabs_put_together_equal_the_whole_map(sweep: int, overlap: float) -> None:
+def test_slabs_put_together_equal_the_whole_map(buffer_dim: int, overlap: float) -> None:
     volume = torch.randn(1, 29, 11, 40)
     window = (12, 16, 8)
     whole = sliding_window(double, volume, window=window, overlap=overlap)
     joined = torch.full_like(whole, torch.nan)
     end = 0
-    recipe = WindowRecipe(window, overlap, batch=3, sweep=sweep)
+    recipe = WindowRecipe(window, overlap, batch=3, buffer_dim=buffer_dim)
     for slab in sliding_slabs(double, volume, recipe):
-        rows = slab.values.shape[1 + sweep]
+        rows = slab.values.shape[1 + buffer_dim]
         assert slab.start == end
         end = slab.start + rows
-        joined.narrow(1 + sweep, slab.start, rows).copy_(slab.values)
-    assert end == volume.shape[1 + sweep]
+        joined.narrow(1 + buffer_dim, slab.start, rows).copy_(slab.values)
+    assert end == volume.shape[1 + buffer_dim]
     torch.testing.assert_close(joined, whole, rtol=1e-6, atol=1e-6)
 
 

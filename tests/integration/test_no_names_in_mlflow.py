@@ -93,12 +93,12 @@ def test_no_patient_name_or_id_reaches_mlflow(
     job = TrainJob(
         tmp_path / "named.json", tmp_path / "plan.yaml", "unet", 0, Budget(epochs=1), tmp_path / "o"
     )
-    contestant = steps.train_alone(job)
-    Registry(tmp_path).register(contestant.package_dir, "named", alias="champion")
+    fold_result = steps.train_alone(job)
+    Registry(tmp_path).register(fold_result.package_dir, "named", alias="champion")
     job_of_archive = ArchiveJob(str(source), ("models:/named@champion",), tmp_path / "archive")
     outcomes = run_archive(job_of_archive)["outcomes"]
     assert {entry["status"] for entry in outcomes} == {"done", "refused"}
-    other = ModelPackage.load(contestant.package_dir)
+    other = ModelPackage.load(fold_result.package_dir)
     state = {name: value + 0.0 for name, value in other.state.items()}
     first = sorted(state)[0]
     state[first] = state[first] + 1e-3

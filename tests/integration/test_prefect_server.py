@@ -140,7 +140,7 @@ def test_served_schedule_really_segments_the_archive(api: Api, archive: Path) ->
     assert found == ["done", "refused"], log.read_text()[-3000:]
 
 
-def test_worker_runs_the_schedule_and_the_page_tells_the_story(api: Api, archive: Path) -> None:
+def test_worker_runs_the_schedule_and_the_page_describes_it(api: Api, archive: Path) -> None:
     env = environment(api, archive)
     with listening(WebHook()) as hook:
         words = ["--work-pool", "segmed", "--nightly-cron", EVERY_MINUTE, "--notify", hook.url]

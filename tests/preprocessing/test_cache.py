@@ -20,9 +20,9 @@ from segmed.preprocessing import (
     cache_key,
     cached_case,
     cached_measures,
+    inverse_probs,
     preparation_chain,
     prepared_case,
-    restore_probs,
 )
 from segmed.preprocessing.cache import _mapped
 
@@ -59,7 +59,7 @@ def test_the_second_call_finds_what_the_first_computed(
     assert torch.equal(label, fresh_label)
     assert torch.equal(label, label_again)
     assert (prepared.grid.affine_ras == prepared_again.grid.affine_ras).all()
-    assert torch.equal(restore_probs(image, prepared_again), restore_probs(fresh.tensor, fresh))
+    assert torch.equal(inverse_probs(image, prepared_again), inverse_probs(fresh.tensor, fresh))
 
 
 def test_the_key_follows_content_and_preprocessing_alone(

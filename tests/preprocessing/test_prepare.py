@@ -17,10 +17,10 @@ from segmed.geometry import Grid, same_grid
 from segmed.plan.schema import Intensity, Plan
 from segmed.preprocessing import (
     class_values,
+    inverse_probs,
+    inverse_slab,
     prepare,
     prepare_label,
-    restore_probs,
-    restore_slab,
 )
 
 ORIENTATIONS = ["RAS", "LPS", "LAS", "PIR", "SAL", "IPL", "ASR", "RSA"]
@@ -62,7 +62,7 @@ def test_turning_there_and_back_changes_nothing(
     image = make_image(shape, orientation=orientation, channels=channels)
     prepared = prepare(image, make_plan_for(channels=channels, orientation=target))
     assert prepared.grid.orientation == target
-    assert torch.equal(restore_probs(prepared.tensor, prepared), image.as_tensor())
+    assert torch.equal(inverse_probs(prepared.tensor, prepared), image.as_tensor())
     corners = sorted(map(tuple, np.round(prepared.grid.corners_mm(), 6)))
     assert corners == sorted(map(tuple, np.round(prepared.grid_in.corners_mm(), 6)))
 
@@ -89,10 +89,10 @@ def test_slab_by_slab_equals_the_whole_bit_for_bit(
     image[:, :, -1:] = 0
     prepared = prepare(image, make_plan_for(crop_nonzero=crop))
     probs = torch.rand((3, *prepared.tensor.shape[1:]), generator=torch.Generator().manual_seed(3))
-    whole = restore_probs(probs, prepared)
+    whole = inverse_probs(probs, prepared)
     assert whole.shape == (3, *shape)
     ends = [0, min(cut, shape[0]), shape[0]]
-    parts = [restore_slab(probs, prepared, slice(*pair)) for pair in itertools.pairwise(ends)]
+    parts = [inverse_slab(probs, prepared, slice(*pair)) for pair in itertools.pairwise(ends)]
     assert torch.equal(torch.cat(parts, dim=1), whole)
 
 
@@ -105,7 +105,7 @@ def test_probabilities_stay_probabilities_and_lie_where_the_structure_is(
     plan = make_plan_for(spacing_mm=(1.0, 1.0, 1.5))
     prepared = prepare(image, plan)
     classes = prepare_label(MetaTensor(label, affine=image.affine), prepared, plan)
-    probs = restore_probs(one_hot(classes, 3), prepared)
+    probs = inverse_probs(one_hot(classes, 3), prepared)
     torch.testing.assert_close(probs.sum(dim=0), torch.ones(40, 36, 20))
     back = probs.argmax(dim=0)
     assert float((back != label[0]).float().mean()) < 0.03
@@ -171,7 +171,7 @@ def test_voxels_that_were_cropped_away_come_back_as_background(
     assert prepared.tensor.shape == (1, 3, 5, 5)
     probs = torch.zeros((3, 3, 5, 5))
     probs[2] = 1.0
-    back = restore_probs(probs, prepared).argmax(dim=0)
+    back = inverse_probs(probs, prepared).argmax(dim=0)
     assert torch.equal(back == 2, inside[0])
     assert bool((back[~inside[0]] == 0).all())
 
@@ -223,7 +223,7 @@ def test_other_channel_and_axis_counts_are_refused(
         prepare(make_image((3, 3)), make_plan_for())
     image = make_image((3, 3, 3))
     with pytest.raises(GeometryError, match="prepared grid"):
-        restore_probs(torch.zeros((2, 3, 3, 4)), prepare(image, make_plan_for()))
+        inverse_probs(torch.zeros((2, 3, 3, 4)), prepare(image, make_plan_for()))
 
 
 def test_a_raster_goes_there_and_back(make_plan_for: PlanMaker, make_image: ImageMaker) -> None:
@@ -231,7 +231,7 @@ def test_a_raster_goes_there_and_back(make_plan_for: PlanMaker, make_image: Imag
     plan = make_plan_for(channels=3, spacing_mm=(1.0, 1.0), orientation="")
     prepared = prepare(image, plan)
     assert prepared.tensor.shape == (3, 24, 10)
-    assert restore_probs(torch.rand((2, 24, 10)), prepared).shape == (2, 12, 10)
+    assert inverse_probs(torch.rand((2, 24, 10)), prepared).shape == (2, 12, 10)
 
 
 def test_the_image_itself_is_never_changed(

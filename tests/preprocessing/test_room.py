@@ -16,7 +16,7 @@ from segmed.errors import GeometryError, ImageError
 from segmed.geometry import Grid
 from segmed.plan.schema import Plan
 from segmed.preprocessing import prepare, room
-from segmed.preprocessing.placement import resampled, turned
+from segmed.preprocessing.grid_transform import resampled, turned
 from segmed.preprocessing.room import free_bytes, preparation_bytes, require_room
 
 PlanMaker = Callable[..., Plan]
@@ -69,8 +69,8 @@ def test_the_bytes_foretold_are_those_taken(
 ) -> None:
     plan = make_plan_for(channels=2)
     grid = Grid((24, 20, 16), np.diag([*spacing_mm, 1.0]))
-    placement = resampled(turned(grid, "RAS"), plan.preprocessing.spacing_mm)
-    assert preparation_bytes(placement, plan) >= 4 * 2 * np.prod(placement.shape)
+    transform = resampled(turned(grid, "RAS"), plan.preprocessing.spacing_mm)
+    assert preparation_bytes(transform, plan) >= 4 * 2 * np.prod(transform.shape)
 
 
 def test_more_than_is_free_is_refused_with_both_figures() -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from report_sample import LABELS, block, scored
 
-from segmed.comparison import Contest, Contestant, contest_record, hold_contest
+from segmed.comparison import FoldResult, ModelComparison, compare_fold_results, comparison_record
 from segmed.metrics import compare_models
 from segmed.report import OverlayItem, ReportContent
 from segmed.report.content import Legend
@@ -19,14 +19,14 @@ from segmed.report.page import render
 NAMES = {label.value: label.name for label in LABELS}
 
 
-def contestant(name: str, table: pd.DataFrame) -> Contestant:
-    return Contestant(name, 0, table, [], Path())
+def fold_result(name: str, table: pd.DataFrame) -> FoldResult:
+    return FoldResult(name, 0, table, [], Path())
 
 
-def contest(*shifts: list[int | None], unit: str = "mm") -> Contest:
+def compared_models(*shifts: list[int | None], unit: str = "mm") -> ModelComparison:
     tables = [scored(each) for each in shifts]
-    entries = [contestant(f"net{n}", table) for n, table in enumerate(tables)]
-    return hold_contest(entries, unit=unit)  # type: ignore[arg-type]  # a literal, given as text
+    entries = [fold_result(f"net{n}", table) for n, table in enumerate(tables)]
+    return compare_fold_results(entries, unit=unit)  # type: ignore[arg-type]  # a literal, given as text
 
 
 @pytest.mark.parametrize("shifts", [[[0], [2]], [[1], [None]], [[1], [1]]])
@@ -46,10 +46,10 @@ def test_two_cases_keep_their_bootstrap_sentence() -> None:
 
 
 def test_images_without_a_spacing_are_reported_in_pixels() -> None:
-    found = contest([0, 1], [1, 2], unit="px")
+    found = compared_models([0, 1], [1, 2], unit="px")
     assert found.result is not None
     assert all(" mm" not in sentence for sentence in found.result.sentences)
-    assert contest_record(found)["unit"] == "px"
+    assert comparison_record(found)["unit"] == "px"
     flat = OverlayItem(
         np.zeros((3, 30, 30)), None, np.ones((30, 30), int), (1.0, 1.0), "eye",
         case="case-00", model="net0", legend=Legend(NAMES, "px"),
@@ -74,17 +74,17 @@ def test_volume_with_sides_says_where_the_right_is() -> None:
 
 
 @pytest.mark.parametrize("shifts", [[[None, None]], [[None, None], [None, 7]]])
-def test_contest_in_which_nothing_was_learned_says_so_first(
+def test_comparison_in_which_nothing_was_learned_says_so_first(
     shifts: list[list[int | None]],
 ) -> None:
-    found = contest(*shifts)
+    found = compared_models(*shifts)
     assert "learned" in found.warnings[0]
     assert found.winner in found.warnings[0]
-    assert contest_record(found)["warnings"][0] == found.warnings[0]
+    assert comparison_record(found)["warnings"][0] == found.warnings[0]
 
 
-def test_contest_with_a_useful_winner_has_no_such_warning() -> None:
-    assert not any("learned" in text for text in contest([0, 1], [None, None]).warnings)
+def test_comparison_with_a_useful_winner_has_no_such_warning() -> None:
+    assert not any("learned" in text for text in compared_models([0, 1], [None, None]).warnings)
 
 
 def test_every_case_shown_is_in_the_viewer_and_has_the_colours_of_the_key() -> None:

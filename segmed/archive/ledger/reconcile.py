@@ -69,4 +69,4 @@ def is_intact(entry: Entry, out_dir: Path) -> bool:
 def _is_delivered(entry: Entry, delivery: Delivery | None) -> bool:
     if delivery is None:
         return True
-    return entry.delivered is not None and delivery.holds(entry.delivered)
+    return entry.delivered is not None and delivery.has(entry.delivered)

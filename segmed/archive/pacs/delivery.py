@@ -27,7 +27,7 @@ class Delivery(Protocol):
         """
         ...
 
-    def holds(self, address: str) -> bool:
+    def has(self, address: str) -> bool:
         """Return whether the place still has what was delivered under an address.
 
         Raises:

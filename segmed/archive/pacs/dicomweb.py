@@ -302,7 +302,7 @@ class StowDelivery:
             raise ServiceError("the DICOMweb service did not keep the segmentation it was sent")
         return uid
 
-    def holds(self, address: str) -> bool:
+    def has(self, address: str) -> bool:
         """Return whether the PACS has an instance.
 
         Raises:

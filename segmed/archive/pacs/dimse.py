@@ -269,7 +269,7 @@ class StoreDelivery:
             )
         return f"{dataset.StudyInstanceUID}/{dataset.SeriesInstanceUID}/{dataset.SOPInstanceUID}"
 
-    def holds(self, address: str) -> bool:
+    def has(self, address: str) -> bool:
         """Return whether the PACS has an instance.
 
         Raises:

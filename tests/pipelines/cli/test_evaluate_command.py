@@ -11,7 +11,7 @@ from tiny_data import write_case
 from typer.testing import CliRunner, Result
 
 from pipelines.cli.app import app
-from pipelines.comparing.worst_cases import images_of, worst_overlays
+from pipelines.comparing.case_pictures import images_of, lowest_overlays
 from segmed.errors import UsageError
 from segmed.evaluation import score_folders
 from segmed.manifest import LabelClass
@@ -45,7 +45,7 @@ def test_worst_cases_come_first_with_their_image(folders: Path) -> None:
     scores = score_folders(folders / "predictions", folders / "references", labels=LABELS)
     images = images_of(folders / "images", list(CASES))
     found = list(
-        worst_overlays(
+        lowest_overlays(
             scores,
             images=images,
             predictions=folders / "predictions",

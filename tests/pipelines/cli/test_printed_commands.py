@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli.console import program
-from pipelines.demo.story import _lines
+from pipelines.demo.run import _lines
 
 OWN = Path(sys.executable).parent
 

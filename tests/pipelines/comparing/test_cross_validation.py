@@ -18,7 +18,7 @@ from pipelines.comparing import steps
 from pipelines.comparing.cross_validation import package_of_winner
 from pipelines.comparing.jobs import Request
 from pipelines.tracking.runs import comparison
-from segmed.comparison import Contest
+from segmed.comparison import ModelComparison
 from segmed.io import read_image, read_label
 from segmed.manifest import read_manifest
 from segmed.package import ModelPackage
@@ -28,7 +28,7 @@ from segmed.training import Budget, Settings
 
 
 @pytest.fixture
-def cross_validated(working_folder: Path) -> tuple[Contest, Request]:
+def cross_validated(working_folder: Path) -> tuple[ModelComparison, Request]:
     manifest_path = write_set(working_folder / "set")
     plan_path = manifest_path.with_name("plan.yaml")
     request = Request.parse(
@@ -41,19 +41,19 @@ def cross_validated(working_folder: Path) -> tuple[Contest, Request]:
         settings=Settings(device="cpu"),
     )
     manifest, plan = read_manifest(manifest_path), read_plan(plan_path)
-    contestants = []
+    fold_results = []
     with comparison("folds", manifest, plan, folder=working_folder) as parent:
         for job in request.jobs(plan_path):
             with parent.child(job.architecture, job.fold) as log:
-                contestants.append(steps.train_and_score(job, log))
-    contest, _ = steps.conclude(contestants, request, [])
-    return contest, request
+                fold_results.append(steps.train_and_score(job, log))
+    compared, _ = steps.conclude(fold_results, request, [])
+    return compared, request
 
 
 def test_every_training_case_is_segmented_by_a_network_that_had_not_seen_it(
-    cross_validated: tuple[Contest, Request],
+    cross_validated: tuple[ModelComparison, Request],
 ) -> None:
-    contest, request = cross_validated
+    compared, request = cross_validated
     record = json.loads((request.out_dir / "comparison.json").read_text())["ensembles"]["unet"]
     assert record["out_of_fold_cases"] == record["training_cases"] == 4
     manifest = read_manifest(request.manifest_path)
@@ -62,19 +62,19 @@ def test_every_training_case_is_segmented_by_a_network_that_had_not_seen_it(
     assert names == {f"{case.id}.nii.gz" for case in manifest.training}
     scores = pd.read_csv(folder / "scores.csv")
     assert set(scores["case"]) == {case.id for case in manifest.training}
-    for contestant in contest.contestants:
-        held_out = {case.id for case in manifest.split(contestant.fold)[1]}
-        assert set(contestant.predictions) == held_out
-        trained_on = ModelPackage.load(contestant.package_dir).provenance
-        assert trained_on["fold"] == contestant.fold
+    for fold_result in compared.fold_results:
+        held_out = {case.id for case in manifest.split(fold_result.fold)[1]}
+        assert set(fold_result.predictions) == held_out
+        trained_on = ModelPackage.load(fold_result.package_dir).provenance
+        assert trained_on["fold"] == fold_result.fold
     assert len(list((request.out_dir / "cache").iterdir())) == 4, "each case is prepared once"
 
 
 def test_the_ensemble_of_the_folds_is_the_winner_and_predicts(
-    cross_validated: tuple[Contest, Request],
+    cross_validated: tuple[ModelComparison, Request],
 ) -> None:
-    contest, request = cross_validated
-    place = package_of_winner(contest, request.out_dir)
+    compared, request = cross_validated
+    place = package_of_winner(compared, request.out_dir)
     ensemble = ModelPackage.load(place)
     assert ensemble.members == 2
     assert ensemble.provenance["training_distributions"], "the drift watch needs them"
@@ -85,7 +85,7 @@ def test_the_ensemble_of_the_folds_is_the_winner_and_predicts(
     assert done.exit_code == 0, done.output
     (written,) = out.glob("*.nii.gz")
     prepared = prepare(read_image(image), ensemble.plan).tensor[None]
-    apart = [ModelPackage.load(c.package_dir).build() for c in contest.contestants]
+    apart = [ModelPackage.load(c.package_dir).build() for c in compared.fold_results]
     mean = torch.stack([network(prepared).softmax(dim=1) for network in apart]).mean(dim=0)
     expected = mean[0].argmax(dim=0).numpy()  # one window, no resampling, values 1 and 2
     assert np.array_equal(np.asarray(read_label(written))[0], expected)

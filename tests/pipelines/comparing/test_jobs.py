@@ -118,11 +118,11 @@ def test_plan_command_takes_size_memory_and_dimensions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("models", "folds", "seconds", "lanes", "needed"),
+    ("models", "folds", "seconds", "parallel", "needed"),
     [("all", "all", 30.0, 1, 70), ("unet,unetpp", "0", 4.0, 1, 10), ("all", "0", 10.0, 2, 20)],
 )
 def test_budget_too_short_for_its_trainings_names_what_would_do(
-    models: str, folds: str, seconds: float, lanes: int, needed: int, tmp_path: Path
+    models: str, folds: str, seconds: float, parallel: int, needed: int, tmp_path: Path
 ) -> None:
     manifest = write_set(tmp_path)
     request = Request.parse(
@@ -134,6 +134,6 @@ def test_budget_too_short_for_its_trainings_names_what_would_do(
         out_dir=tmp_path / "out",
     )
     with pytest.raises(UsageError, match=rf"too short for \d+ trainings .* --budget {needed}s"):
-        require_enough_time(request, lanes=lanes)
-    require_enough_time(replace(request, budget=Budget(seconds=needed)), lanes=lanes)
-    require_enough_time(replace(request, budget=Budget(epochs=1)), lanes=lanes)
+        require_enough_time(request, parallel=parallel)
+    require_enough_time(replace(request, budget=Budget(seconds=needed)), parallel=parallel)
+    require_enough_time(replace(request, budget=Budget(epochs=1)), parallel=parallel)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from pipelines.cli.app import app
 from pipelines.comparing.jobs import Request, settle_plan
 from pipelines.comparing.resources import remark_on_budget, resources_for
-from pipelines.demo import story
+from pipelines.demo import run
 from pipelines.flows.compare import plan_for
 from segmed.plan import plan_hash, read_plan, write_plan
 from segmed.plan.resources import Resources
@@ -69,7 +69,7 @@ def test_compare_plans_for_the_time_of_one_training(tmp_path: Path) -> None:
 
 
 def test_demo_plans_for_a_fifth_of_its_time(tmp_path: Path) -> None:
-    request = story._request(tmp_path, 300.0, quick=False)
+    request = run._request(tmp_path, 300.0, quick=False)
     assert request.plan_path is not None
     assert planned_for(request.plan_path)["seconds"] == 60.0
 

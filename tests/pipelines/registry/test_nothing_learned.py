@@ -16,7 +16,7 @@ from pipelines.registry.gate import GateRules, Rule, judge
 from pipelines.registry.registration import register_winner
 from pipelines.registry.versions import CHALLENGER, CHAMPION, Registry
 from pipelines.tracking.runs import comparison
-from segmed.comparison import Contest, Contestant, hold_contest
+from segmed.comparison import FoldResult, ModelComparison, compare_fold_results
 from segmed.manifest import Manifest
 from segmed.metrics import evaluate_case, scores_table
 from segmed.package import ModelPackage
@@ -42,24 +42,28 @@ def held_out(shift: int) -> pd.DataFrame:
 GOOD, BAD = held_out(1), held_out(12)
 
 
-def contest_of(table: pd.DataFrame, plan: Plan, folder: Path, value: float = 1.0) -> Contest:
-    """A contest won by a package that is only bytes."""
+def comparison_of(
+    table: pd.DataFrame, plan: Plan, folder: Path, value: float = 1.0
+) -> ModelComparison:
+    """A comparison won by a package that is only bytes."""
     package = ModelPackage("unet", {"widths": [4, 8]}, plan, {"weight": torch.full((4,), value)})
-    return hold_contest([Contestant("unet", 0, table, [], package.save(folder / f"p{value}"))])
+    return compare_fold_results(
+        [FoldResult("unet", 0, table, [], package.save(folder / f"p{value}"))]
+    )
 
 
-def registered(contest: Contest, manifest: Manifest, plan: Plan, folder: Path):
+def registered(compared: ModelComparison, manifest: Manifest, plan: Plan, folder: Path):
     with comparison("one model", manifest, plan, folder=folder) as parent:
-        return register_winner(contest, contest.winning_package, "hippo", parent, folder=folder)
+        return register_winner(compared, compared.winning_package, "hippo", parent, folder=folder)
 
 
 def test_first_version_that_learned_nothing_is_no_champion(
     working_folder: Path, manifest: Manifest, plan: Plan
 ) -> None:
-    version = registered(contest_of(BAD, plan, working_folder), manifest, plan, working_folder)
+    version = registered(comparison_of(BAD, plan, working_folder), manifest, plan, working_folder)
     assert (version.version, version.aliases) == ("1", ())
     assert "below 0.1" in version.tags["segmed.nothing_learned"]
-    useful = contest_of(GOOD, plan, working_folder, 2.0)
+    useful = comparison_of(GOOD, plan, working_folder, 2.0)
     assert registered(useful, manifest, plan, working_folder).aliases == (CHAMPION,)
 
 
@@ -67,9 +71,9 @@ def test_version_that_learned_nothing_is_no_challenger_either(
     working_folder: Path, manifest: Manifest, plan: Plan
 ) -> None:
     for value in (1.0, 2.0):
-        contest = contest_of(GOOD, plan, working_folder, value)
-        registered(contest, manifest, plan, working_folder)
-    worse = contest_of(BAD, plan, working_folder, 3.0)
+        compared = comparison_of(GOOD, plan, working_folder, value)
+        registered(compared, manifest, plan, working_folder)
+    worse = comparison_of(BAD, plan, working_folder, 3.0)
     assert registered(worse, manifest, plan, working_folder).aliases == ()
     found = {entry.version: entry.aliases for entry in Registry(working_folder).versions("hippo")}
     assert found == {"1": (CHAMPION,), "2": (CHALLENGER,), "3": ()}
@@ -78,7 +82,7 @@ def test_version_that_learned_nothing_is_no_challenger_either(
 def test_promotion_without_a_champion_is_refused_with_status_1_unless_forced(
     working_folder: Path, manifest: Manifest, plan: Plan
 ) -> None:
-    registered(contest_of(BAD, plan, working_folder), manifest, plan, working_folder)
+    registered(comparison_of(BAD, plan, working_folder), manifest, plan, working_folder)
     refused = CliRunner().invoke(app, ["model", "promote", "hippo/1"])
     assert refused.exit_code == 1
     assert "hippo version 1 refused (against no champion)" in refused.output
@@ -105,5 +109,5 @@ def test_gate_stops_what_learned_nothing_whatever_the_champion_is_worth(
 def test_card_says_above_all_that_nothing_was_learned(
     working_folder: Path, manifest: Manifest, plan: Plan
 ) -> None:
-    version = registered(contest_of(BAD, plan, working_folder), manifest, plan, working_folder)
+    version = registered(comparison_of(BAD, plan, working_folder), manifest, plan, working_folder)
     assert version.description.index("Nothing was learned") < version.description.index("## ")

@@ -27,11 +27,11 @@ OnEpoch = Callable[[EpochResult], None]
 
 
 @dataclass
-class Lanes:
+class DevicePool:
     """Devices on which trainings run side by side, one at a time on each.
 
     Attributes:
-        devices: What `--device` would say, one a lane; several `cpu` share out the cores.
+        devices: What `--device` would say, one a training; several `cpu` share out the cores.
         threads: Threads of each training.
     """
 
@@ -47,7 +47,7 @@ class Lanes:
 
     @contextmanager
     def device(self) -> Iterator[str]:
-        """A device that nobody else in these lanes uses meanwhile."""
+        """A device that nobody else in this pool uses meanwhile."""
         device = self._free.get()
         try:
             yield device
@@ -85,8 +85,8 @@ class Lanes:
             child.terminate()
 
 
-def choose_lanes(count: int, device: str) -> Lanes:
-    """Lanes for a machine.
+def make_device_pool(count: int, device: str) -> DevicePool:
+    """Device pool of a machine.
 
     Args:
         count: How many trainings side by side; 0 for one a GPU, or one where there is none.
@@ -105,11 +105,13 @@ def choose_lanes(count: int, device: str) -> Lanes:
         wanted = count or gpus
         if wanted > gpus:
             raise UsageError(f"--side-by-side {wanted}: only {gpus} GPUs are visible, one each")
-        return Lanes(tuple(f"cuda:{index}" for index in range(wanted)), max(1, cores // wanted))
+        return DevicePool(
+            tuple(f"cuda:{index}" for index in range(wanted)), max(1, cores // wanted)
+        )
     wanted = count or 1
     if wanted > cores:
         raise UsageError(f"--side-by-side {wanted}: this machine has {cores} cores, one each")
-    return Lanes((device,) * wanted, max(1, cores // wanted))
+    return DevicePool((device,) * wanted, max(1, cores // wanted))
 
 
 def _follow(messages: Connection, on_epoch: OnEpoch, name: str) -> None:

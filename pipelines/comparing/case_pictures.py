@@ -1,4 +1,4 @@
-"""Pictures of the worst cases for the report of `segmed evaluate`."""
+"""Pictures of the cases with the lowest Dice, for the report of `segmed evaluate`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from segmed.report import OverlayItem
 from segmed.report.legends import legend_of, orientation_of
 
 SHOWN_CASES = 5
-"""Worst cases that are shown."""
+"""Cases that are shown."""
 
 CHANNEL_ENDING = "_0000"
 """What the first channel's name adds to its case's in a common naming of channels."""
@@ -51,7 +51,7 @@ def images_of(folder: Path, cases: list[str]) -> dict[str, Path]:
     return {case: path for case, path in found.items() if path is not None}
 
 
-def worst_overlays(
+def lowest_overlays(
     scores: pd.DataFrame,
     *,
     images: dict[str, Path],
@@ -61,7 +61,7 @@ def worst_overlays(
     manifest: Manifest | None = None,
     most: int = SHOWN_CASES,
 ) -> Iterator[OverlayItem]:
-    """The cases with the lowest mean Dice, the worst first, read one at a time.
+    """The cases with the lowest mean Dice, in rising order, read one at a time.
 
     Args:
         scores: Table of the evaluation.

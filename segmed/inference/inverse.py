@@ -1,6 +1,6 @@
-"""The way back: finished slabs of probabilities, piece by piece, onto the grid of the input.
+"""Inverse transform: finished slabs of probabilities, box by box, onto the grid of the input.
 
-The arithmetic is that of `segmed.preprocessing.restore_probs`, bit for bit; here it runs as soon as
+The arithmetic is that of `segmed.preprocessing.inverse_probs`, bit for bit; here it runs as soon as
 the target rows that a piece of the input needs have arrived, and keeps no more rows than that.
 """
 
@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from segmed.inference.sliding import Slab
-from segmed.preprocessing import Placement
+from segmed.preprocessing import GridTransform
 from segmed.preprocessing.resampling import coordinates
 
 PIECE_BYTES = 32 * 2**20
-"""Aim for the size of one piece of restored probabilities; a piece has at least one input row."""
+"""Aim for the size of one piece of probabilities; a piece has at least one input row."""
 
 CUDA_PIECE_BYTES = 512 * 2**20
 """The same on a GPU, where every piece costs a few dozen launches."""
@@ -28,7 +28,7 @@ CUDA_PIECE_BYTES = 512 * 2**20
 
 @dataclass(frozen=True)
 class ProbsBox:
-    """Restored probabilities of a box of the input.
+    """Probabilities of a box of the input.
 
     Attributes:
         region: The box, one slice an input axis.
@@ -39,52 +39,54 @@ class ProbsBox:
     probs: Tensor
 
 
-def restored_pieces(slabs: Iterable[Slab], placement: Placement, sweep: int) -> Iterator[ProbsBox]:
+def inverse_boxes(
+    slabs: Iterable[Slab], transform: GridTransform, buffer_dim: int
+) -> Iterator[ProbsBox]:
     """Bring slabs of the target grid to the input grid as they come.
 
     Args:
-        slabs: Slabs in rising order along the target's axis `sweep`.
-        placement: How the target lies in the input.
-        sweep: The target axis that slabs run along.
+        slabs: Slabs in rising order along the target's axis `buffer_dim`.
+        transform: From the input grid to the target grid.
+        buffer_dim: The target axis that slabs run along.
 
     Yields:
-        Pieces that tile the placement's box; what lies outside of the box is background.
+        Boxes that tile the transform's box; what lies outside of the box is background.
     """
-    rows = _RowBuffer(placement, sweep)
+    rows = _RowBuffer(transform, buffer_dim)
     done = 0
-    for slab in _thin(slabs, placement, sweep):
+    for slab in _thin(slabs, transform, buffer_dim):
         rows.take(slab)
         reach = rows.computable()
-        yield from _pieces(rows, placement, sweep, done, reach)
+        yield from _pieces(rows, transform, buffer_dim, done, reach)
         done = max(done, reach)
         rows.drop_before(done)
 
 
-def _thin(slabs: Iterable[Slab], placement: Placement, sweep: int) -> Iterator[Slab]:
+def _thin(slabs: Iterable[Slab], transform: GridTransform, buffer_dim: int) -> Iterator[Slab]:
     """The same slabs in a few rows each, so that joining them to rows held copies little."""
     for slab in slabs:
-        step = piece_rows(slab.values, placement, sweep)
-        for low in range(0, slab.values.shape[1 + sweep], step):
-            size = min(step, slab.values.shape[1 + sweep] - low)
-            yield Slab(slab.start + low, slab.values.narrow(1 + sweep, low, size))
+        step = piece_rows(slab.values, transform, buffer_dim)
+        for low in range(0, slab.values.shape[1 + buffer_dim], step):
+            size = min(step, slab.values.shape[1 + buffer_dim] - low)
+            yield Slab(slab.start + low, slab.values.narrow(1 + buffer_dim, low, size))
 
 
-def piece_rows(values: Tensor, placement: Placement, sweep: int) -> int:
+def piece_rows(values: Tensor, transform: GridTransform, buffer_dim: int) -> int:
     """Input rows in one piece, so that its probabilities stay near the device's piece size.
 
     Args:
         values: `[K, ...]`, a slab; gives the number of classes and the device.
-        placement: How the target lies in the input.
-        sweep: The target axis that slabs run along.
+        transform: From the input grid to the target grid.
+        buffer_dim: The target axis that slabs run along.
     """
     num_classes = values.shape[0]
     piece_bytes = CUDA_PIECE_BYTES if values.is_cuda else PIECE_BYTES
     others = [
         max(size, box)
         for axis, (size, box) in enumerate(
-            zip(placement.shape, placement.cropped_shape, strict=True)
+            zip(transform.shape, transform.cropped_shape, strict=True)
         )
-        if axis != sweep
+        if axis != buffer_dim
     ]
     return max(1, piece_bytes // (4 * num_classes * prod(others)))
 
@@ -92,10 +94,10 @@ def piece_rows(values: Tensor, placement: Placement, sweep: int) -> int:
 class _RowBuffer:
     """The target rows held for pieces to come, and which input rows they suffice for."""
 
-    def __init__(self, placement: Placement, sweep: int) -> None:
-        self.axis = sweep
-        self.num_target = placement.shape[sweep]
-        self.num_box = placement.cropped_shape[sweep]
+    def __init__(self, transform: GridTransform, buffer_dim: int) -> None:
+        self.axis = buffer_dim
+        self.num_target = transform.shape[buffer_dim]
+        self.num_box = transform.cropped_shape[buffer_dim]
         self.first = 0
         self.held: Tensor | None = None
         self.below, self.above, self.weight = neighbours(self.num_target, self.num_box)
@@ -123,37 +125,39 @@ class _RowBuffer:
 
 
 def _pieces(
-    rows: _RowBuffer, placement: Placement, sweep: int, done: int, reach: int
+    rows: _RowBuffer, transform: GridTransform, buffer_dim: int, done: int, reach: int
 ) -> Iterator[ProbsBox]:
     assert rows.held is not None
-    step = piece_rows(rows.held, placement, sweep)
+    step = piece_rows(rows.held, transform, buffer_dim)
     for low in range(done, reach, step):
         span = (low, min(low + step, reach))
-        yield _piece(rows, placement, sweep, span)
+        yield _piece(rows, transform, buffer_dim, span)
 
 
-def _piece(rows: _RowBuffer, placement: Placement, sweep: int, span: tuple[int, int]) -> ProbsBox:
-    """Interpolate the box rows `span[0]..span[1]-1`, axes in the order of `restore_probs`."""
+def _piece(
+    rows: _RowBuffer, transform: GridTransform, buffer_dim: int, span: tuple[int, int]
+) -> ProbsBox:
+    """Interpolate the box rows `span[0]..span[1]-1`, axes in the order of `inverse_probs`."""
     assert rows.held is not None
     low = int(rows.below[span[0]])
     high = int(rows.above[span[1] - 1]) + 1
-    part = rows.held.narrow(1 + sweep, low - rows.first, high - low)
-    turned_of = [placement.axes.index(axis) for axis in range(len(placement.axes))]
+    part = rows.held.narrow(1 + buffer_dim, low - rows.first, high - low)
+    turned_of = [transform.axes.index(axis) for axis in range(len(transform.axes))]
     image = part.permute(0, *(turned + 1 for turned in turned_of))
-    growth = [placement.cropped_shape[t] / placement.shape[t] for t in turned_of]
+    growth = [transform.cropped_shape[t] / transform.shape[t] for t in turned_of]
     for axis in sorted(range(len(growth)), key=lambda axis: (growth[axis], axis)):
         turned = turned_of[axis]
-        if turned == sweep:
+        if turned == buffer_dim:
             at = np.arange(*span)
             below, above, weight = rows.below[at] - low, rows.above[at] - low, rows.weight[at]
         else:
             below, above, weight = neighbours(
-                placement.shape[turned], placement.cropped_shape[turned]
+                transform.shape[turned], transform.cropped_shape[turned]
             )
-        if placement.flips[turned]:
+        if transform.flips[turned]:
             below, above, weight = below[::-1], above[::-1], weight[::-1]
         image = _between(image, axis + 1, below, above, weight)
-    region = tuple(_input_span(placement, turned, sweep, span) for turned in turned_of)
+    region = tuple(_input_span(transform, turned, buffer_dim, span) for turned in turned_of)
     return ProbsBox(region, image)
 
 
@@ -182,13 +186,15 @@ def _between(image: Tensor, dim: int, below: Index, above: Index, weight: Weight
     return low.add_(image.index_select(dim, _index(above, image)).mul_(share))
 
 
-def _input_span(placement: Placement, turned: int, sweep: int, span: tuple[int, int]) -> slice:
+def _input_span(
+    transform: GridTransform, turned: int, buffer_dim: int, span: tuple[int, int]
+) -> slice:
     """Return the span of a piece along the input axis of a turned axis."""
-    first, last = placement.box[turned]
-    if turned == sweep:
+    first, last = transform.box[turned]
+    if turned == buffer_dim:
         first, last = first + span[0], first + span[1]
-    if placement.flips[turned]:
-        size = placement.grid_in.shape[placement.axes[turned]]
+    if transform.flips[turned]:
+        size = transform.grid_in.shape[transform.axes[turned]]
         first, last = size - last, size - first
     return slice(first, last)
 

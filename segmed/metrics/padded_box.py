@@ -42,7 +42,7 @@ class Shells:
 
 
 @dataclass(frozen=True)
-class Frame:
+class PaddedBox:
     """A box of voxels with a rim of background, addressed by flat index.
 
     Attributes:
@@ -92,29 +92,29 @@ class Frame:
         return np.asarray(offsets @ np.asarray(self.steps, dtype=np.intp))
 
     def points_mm(self, places: Places) -> Distances:
-        """Positions of flat indices in the frame, `[n, axes]`, in mm."""
+        """Positions of flat indices in the padded box, `[n, axes]`, in mm."""
         index = np.stack(np.unravel_index(places, self.shape), axis=-1)
         return np.asarray(index * np.asarray(self.spacing_mm))
 
 
-def surface_places(mask: Mask, frame: Frame) -> Places:
+def surface_places(mask: Mask, padded: PaddedBox) -> Places:
     """Flat indices of the mask's voxels that have a background neighbour across a face.
 
     Outside the volume is background, so a mask that touches the border has a surface there.
 
     Args:
-        mask: Flat mask over the frame, its rim empty.
-        frame: The frame.
+        mask: Flat mask over the padded box, its rim empty.
+        padded: The padded box.
 
     Returns:
         Sorted flat indices.
     """
-    margin = frame.steps[0]
+    margin = padded.steps[0]
     parts = []
     for start in range(margin, mask.size - margin, VOXELS_AT_ONCE):
         stop = min(start + VOXELS_AT_ONCE, mask.size - margin)
         inner = mask[start - margin : stop - margin] & mask[start + margin : stop + margin]
-        for step in frame.steps[1:]:
+        for step in padded.steps[1:]:
             inner &= mask[start - step : stop - step]
             inner &= mask[start + step : stop + step]
         parts.append(np.flatnonzero(mask[start:stop] > inner) + start)
@@ -152,11 +152,11 @@ def steps_off(band_mm: float, spacing_mm: tuple[float, ...]) -> bool:
     return radius_of(BAND_VOXELS, spacing_mm) >= band_mm
 
 
-def frame_for(box: Box, spacing_mm: tuple[float, ...], band_mm: float) -> Frame:
-    """A frame whose rim lets the search and a band of `band_mm` step off the box."""
+def padded_box_for(box: Box, spacing_mm: tuple[float, ...], band_mm: float) -> PaddedBox:
+    """A padded box whose rim lets the search and a band of `band_mm` step off the box."""
     size = tuple(axis.stop - axis.start for axis in box)
     reach = search_shells(spacing_mm).reach
     if steps_off(band_mm, spacing_mm):
         band = shells_within(spacing_mm, band_mm).reach
         reach = tuple(max(pair) for pair in zip(reach, band, strict=True))
-    return Frame(size, tuple(max(1, n) for n in reach), spacing_mm)
+    return PaddedBox(size, tuple(max(1, n) for n in reach), spacing_mm)

@@ -14,9 +14,9 @@ import pytest
 from prefect.testing.utilities import prefect_test_harness
 from tiny_data import write_set
 
+from pipelines.comparing.device_pool import DevicePool, make_device_pool
 from pipelines.comparing.jobs import Request, TrainJob
-from pipelines.comparing.lanes import Lanes, choose_lanes
-from pipelines.flows.compare import lanes_wide
+from pipelines.flows.compare import with_device_pool
 from pipelines.flows.gpu_slot import device_slot
 from pipelines.flows.runner import run_flow
 from segmed.errors import TrainingError, UsageError
@@ -24,23 +24,23 @@ from segmed.package import ModelPackage
 from segmed.training import Budget, EpochResult, Settings
 
 
-def test_lanes_share_out_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_pool_shares_out_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    lanes = choose_lanes(3, "cpu")
-    assert lanes.devices == ("cpu", "cpu", "cpu")
-    assert lanes.threads == 2
-    assert choose_lanes(0, "cpu").devices == ("cpu",)
+    pool = make_device_pool(3, "cpu")
+    assert pool.devices == ("cpu", "cpu", "cpu")
+    assert pool.threads == 2
+    assert make_device_pool(0, "cpu").devices == ("cpu",)
     with pytest.raises(UsageError, match="--side-by-side 9: this machine has 8 cores"):
-        choose_lanes(9, "cpu")
+        make_device_pool(9, "cpu")
     with pytest.raises(UsageError, match="one training a GPU"):
-        choose_lanes(2, "cuda:0")
+        make_device_pool(2, "cuda:0")
 
 
 def test_a_device_is_lent_to_one_training_at_a_time() -> None:
-    lanes = Lanes(("cuda:0", "cuda:1"), threads=1)
-    with lanes.device() as first, lanes.device() as second:
+    pool = DevicePool(("cuda:0", "cuda:1"), threads=1)
+    with pool.device() as first, pool.device() as second:
         assert {first, second} == {"cuda:0", "cuda:1"}
-        waiting = threading.Thread(target=lambda: lanes.device().__enter__())
+        waiting = threading.Thread(target=lambda: pool.device().__enter__())
         waiting.start()
         waiting.join(0.1)
         assert waiting.is_alive()
@@ -58,19 +58,19 @@ def job_of(manifest: Path, out_dir: Path, epochs: int) -> TrainJob:
 def test_errors_of_a_training_come_back_by_name(tmp_path: Path) -> None:
     job = replace(job_of(write_set(tmp_path), tmp_path / "out", 1), fold=7)
     with pytest.raises(UsageError, match="fold 7 is not in manifest"):
-        Lanes(("cpu",), threads=1).train(job, "cpu", lambda _: None)
+        DevicePool(("cpu",), threads=1).train(job, "cpu", lambda _: None)
 
 
 def test_a_killed_training_is_named_and_one_told_to_stop_saves(tmp_path: Path) -> None:
     job = job_of(write_set(tmp_path), tmp_path / "out", 100_000)
-    lanes = Lanes(("cpu",), threads=1)
+    pool = DevicePool(("cpu",), threads=1)
 
     def end_by(number: signal.Signals) -> None:
         def end(_result: EpochResult) -> None:
-            (child,) = lanes._children
+            (child,) = pool._children
             os.kill(child.pid or 0, number)
 
-        lanes.train(job, "cpu", end)
+        pool.train(job, "cpu", end)
 
     with pytest.raises(TrainingError, match="the process that trained unet fold 0 died"):
         end_by(signal.SIGKILL)
@@ -78,9 +78,9 @@ def test_a_killed_training_is_named_and_one_told_to_stop_saves(tmp_path: Path) -
     with pytest.raises(KeyboardInterrupt, match="stopped by SIGTERM"):
         end_by(signal.SIGTERM)
     assert (job.run_dir / "last.ckpt").exists()
-    lanes.stop()
+    pool.stop()
     with pytest.raises(KeyboardInterrupt, match="before it began"):
-        lanes.train(job, "cpu", lambda _: None)
+        pool.train(job, "cpu", lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +106,8 @@ def test_side_by_side_gives_the_weights_of_one_by_one(
     ).in_folder(working_folder)
     beside = replace(request, out_dir=working_folder / "beside", side_by_side=2)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    first = run_flow(lanes_wide(request), request)
-    second = run_flow(lanes_wide(beside), beside)
+    first = run_flow(with_device_pool(request), request)
+    second = run_flow(with_device_pool(beside), beside)
     assert first["failures"] == second["failures"] == []
     for name in ("unet", "unetpp"):
         for fold in (0, 1):

@@ -12,8 +12,8 @@ from segmed.geometry import Affine, Grid, reorientation, resampled_fault, resamp
 
 
 @dataclass(frozen=True)
-class Placement:
-    """The way from an input grid to a target grid: turn axes, crop, resample.
+class GridTransform:
+    """Transform from an input grid to a target grid: turn axes, crop, resample.
 
     Attributes:
         grid_in: Grid of the image as stored.
@@ -67,30 +67,30 @@ class Prepared:
 
     Attributes:
         tensor: float32 `[C, *target]`.
-        placement: Where it lies in the image as stored.
+        transform: Where it lies in the image as stored.
     """
 
     tensor: Tensor
-    placement: Placement
+    transform: GridTransform
 
     @property
     def grid_in(self) -> Grid:
         """Grid of the image as stored."""
-        return self.placement.grid_in
+        return self.transform.grid_in
 
     @property
     def grid(self) -> Grid:
         """Grid of `tensor`."""
-        return self.placement.grid
+        return self.transform.grid
 
     @property
     def box(self) -> tuple[tuple[int, int], ...]:
         """First and last-plus-one voxel kept along each turned axis."""
-        return self.placement.box
+        return self.transform.box
 
 
-def turned(grid: Grid, orientation: str) -> Placement:
-    """The placement that only turns a grid to axis codes; nothing is cropped or resampled.
+def turned(grid: Grid, orientation: str) -> GridTransform:
+    """The transform that only reorients a grid to axis codes; nothing is cropped or resampled.
 
     Args:
         grid: Grid of the image as stored.
@@ -111,24 +111,24 @@ def turned(grid: Grid, orientation: str) -> Placement:
         axes = tuple(int(np.flatnonzero(turns[:, 0] == axis)[0]) for axis in range(dims))
         flips = tuple(bool(turns[axis, 1] < 0) for axis in axes)
     shape = tuple(grid.shape[axis] for axis in axes)
-    return Placement(grid, axes, flips, tuple((0, size) for size in shape), shape)
+    return GridTransform(grid, axes, flips, tuple((0, size) for size in shape), shape)
 
 
-def resampled(placement: Placement, spacing_mm: tuple[float, ...]) -> Placement:
-    """The placement whose target has, as nearly as whole voxels allow, the given voxel edges.
+def resampled(transform: GridTransform, spacing_mm: tuple[float, ...]) -> GridTransform:
+    """The transform whose target has, as nearly as whole voxels allow, the given voxel edges.
 
     Raises:
         GeometryError: The plan has another number of axes than the image, or the image would have
             a size out of all bounds.
     """
-    if len(spacing_mm) != len(placement.axes):
+    if len(spacing_mm) != len(transform.axes):
         raise GeometryError(
-            f"the plan is for {len(spacing_mm)} axes, the image has {len(placement.axes)}: "
+            f"the plan is for {len(spacing_mm)} axes, the image has {len(transform.axes)}: "
             "use a plan made from images of this kind",
             reason="dimensions",
         )
-    old = [placement.grid_in.spacing_mm[axis] for axis in placement.axes]
-    shape = resampled_shape(placement.cropped_shape, old, spacing_mm)
-    if fault := resampled_fault(placement.cropped_shape, shape, old, spacing_mm):
+    old = [transform.grid_in.spacing_mm[axis] for axis in transform.axes]
+    shape = resampled_shape(transform.cropped_shape, old, spacing_mm)
+    if fault := resampled_fault(transform.cropped_shape, shape, old, spacing_mm):
         raise GeometryError(fault, reason="absurd_spacing")
-    return Placement(placement.grid_in, placement.axes, placement.flips, placement.box, shape)
+    return GridTransform(transform.grid_in, transform.axes, transform.flips, transform.box, shape)

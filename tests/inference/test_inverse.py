@@ -9,9 +9,9 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from segmed.geometry import affine_from
+from segmed.inference.inverse import inverse_boxes
 from segmed.inference.sliding import Slab
-from segmed.inference.way_back import restored_pieces
-from segmed.preprocessing import Prepared, prepare, restore_probs
+from segmed.preprocessing import Prepared, inverse_probs, prepare
 
 ORIENTATIONS = {
     "RAS": np.diag([1.0, 1, 1, 1]),
@@ -21,27 +21,27 @@ ORIENTATIONS = {
 }
 
 
-def slabs_of(probs: Tensor, sweep: int, cuts: list[int]) -> list[Slab]:
-    ends = [*cuts, probs.shape[1 + sweep]]
+def slabs_of(probs: Tensor, buffer_dim: int, cuts: list[int]) -> list[Slab]:
+    ends = [*cuts, probs.shape[1 + buffer_dim]]
     return [
-        Slab(low, probs.narrow(1 + sweep, low, high - low))
+        Slab(low, probs.narrow(1 + buffer_dim, low, high - low))
         for low, high in zip([0, *cuts], ends, strict=True)
     ]
 
 
-def joined(prepared: Prepared, probs: Tensor, sweep: int, cuts: list[int]) -> Tensor:
+def joined(prepared: Prepared, probs: Tensor, buffer_dim: int, cuts: list[int]) -> Tensor:
     whole = torch.zeros(probs.shape[0], *prepared.grid_in.shape)
     whole[0] = 1.0
-    for piece in restored_pieces(slabs_of(probs, sweep, cuts), prepared.placement, sweep):
+    for piece in inverse_boxes(slabs_of(probs, buffer_dim, cuts), prepared.transform, buffer_dim):
         whole[(slice(None), *piece.region)] = piece.probs
     return whole
 
 
 @pytest.mark.parametrize("name", sorted(ORIENTATIONS))
 @pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (1.7, 0.6, 1.0), (0.8, 1.3, 2.9)])
-@pytest.mark.parametrize("sweep", [0, 1, 2])
-def test_pieces_equal_the_whole_volume_restored_at_once(
-    make_plan, name: str, spacing_mm: tuple[float, ...], sweep: int
+@pytest.mark.parametrize("buffer_dim", [0, 1, 2])
+def test_boxes_equal_the_inverse_of_the_whole_volume(
+    make_plan, name: str, spacing_mm: tuple[float, ...], buffer_dim: int
 ) -> None:
     generator = torch.Generator().manual_seed(3)
     voxels = torch.rand(1, 14, 11, 17, generator=generator)
@@ -50,9 +50,9 @@ def test_pieces_equal_the_whole_volume_restored_at_once(
     plan = make_plan(spacing_mm=spacing_mm, preprocessing={"crop_nonzero": True})
     prepared = prepare(image, plan)
     probs = torch.rand(3, *prepared.tensor.shape[1:], generator=generator)
-    size = probs.shape[1 + sweep]
-    found = joined(prepared, probs, sweep, sorted({1, size // 2, size - 1} - {0, size}))
-    assert torch.equal(found, restore_probs(probs, prepared))
+    size = probs.shape[1 + buffer_dim]
+    found = joined(prepared, probs, buffer_dim, sorted({1, size // 2, size - 1} - {0, size}))
+    assert torch.equal(found, inverse_probs(probs, prepared))
 
 
 def test_target_of_a_single_slice_comes_back(make_plan) -> None:
@@ -60,4 +60,4 @@ def test_target_of_a_single_slice_comes_back(make_plan) -> None:
     prepared = prepare(image, make_plan(spacing_mm=(1.0, 1.0, 5.0)))
     assert prepared.tensor.shape[3] == 1
     probs = torch.rand(3, *prepared.tensor.shape[1:])
-    assert torch.equal(joined(prepared, probs, 2, []), restore_probs(probs, prepared))
+    assert torch.equal(joined(prepared, probs, 2, []), inverse_probs(probs, prepared))

@@ -1,4 +1,4 @@
-"""From the target grid back to the grid of the image as stored, voxel for voxel."""
+"""Inverse of preparation: from the target grid to the grid of the image as stored."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 from segmed.errors import GeometryError
 from segmed.geometry import resampled_coordinates
-from segmed.preprocessing.placement import Placement, Prepared
+from segmed.preprocessing.grid_transform import GridTransform, Prepared
 
 
-def restore_probs(probs: Tensor, prepared: Prepared) -> Tensor:
+def inverse_probs(probs: Tensor, prepared: Prepared) -> Tensor:
     """Class probabilities on the grid of the image as stored.
 
     Linear between voxel centres, and exact (no arithmetic at all) along axes that were not
@@ -28,11 +28,11 @@ def restore_probs(probs: Tensor, prepared: Prepared) -> Tensor:
     Raises:
         GeometryError: `probs` is not on the target grid.
     """
-    return restore_slab(probs, prepared, slice(0, prepared.grid_in.shape[0]))
+    return inverse_slab(probs, prepared, slice(0, prepared.grid_in.shape[0]))
 
 
-def restore_slab(probs: Tensor, prepared: Prepared, slab: slice) -> Tensor:
-    """The part of `restore_probs` that covers some slices of the input's first axis, bit for bit.
+def inverse_slab(probs: Tensor, prepared: Prepared, slab: slice) -> Tensor:
+    """The part of `inverse_probs` that covers some slices of the input's first axis, bit for bit.
 
     Args:
         probs: `[K, *target]`, class 0 the background.
@@ -45,22 +45,22 @@ def restore_slab(probs: Tensor, prepared: Prepared, slab: slice) -> Tensor:
     Raises:
         GeometryError: `probs` is not on the target grid.
     """
-    placement = prepared.placement
-    if tuple(probs.shape[1:]) != placement.shape:
+    transform = prepared.transform
+    if tuple(probs.shape[1:]) != transform.shape:
         raise GeometryError(
             f"probabilities of shape {tuple(probs.shape[1:])} do not lie on the prepared grid "
-            f"{placement.shape}: give the network's output for this image"
+            f"{transform.shape}: give the network's output for this image"
         )
-    first, last, _ = slab.indices(placement.grid_in.shape[0])
-    turned_of = [placement.axes.index(axis) for axis in range(len(placement.axes))]
+    first, last, _ = slab.indices(transform.grid_in.shape[0])
+    turned_of = [transform.axes.index(axis) for axis in range(len(transform.axes))]
     image = probs.permute(0, *(turned_axis + 1 for turned_axis in turned_of))
-    kept = [placement.kept(turned_axis) for turned_axis in turned_of]
+    kept = [transform.kept(turned_axis) for turned_axis in turned_of]
     kept[0] = (max(kept[0][0], first), max(min(kept[0][1], last), kept[0][0], first))
-    # The order depends on the placement alone, so that every slab rounds alike; smallest first.
-    growth = [placement.cropped_shape[t] / placement.shape[t] for t in turned_of]
+    # The order depends on the transform alone, so that every slab rounds alike; smallest first.
+    growth = [transform.cropped_shape[t] / transform.shape[t] for t in turned_of]
     for axis in sorted(range(len(growth)), key=lambda axis: (growth[axis], axis)):
-        image = _interpolated(image, axis, placement, kept[axis])
-    sizes = [max(last - first, 0), *placement.grid_in.shape[1:]]
+        image = _interpolated(image, axis, transform, kept[axis])
+    sizes = [max(last - first, 0), *transform.grid_in.shape[1:]]
     if list(image.shape[1:]) == sizes:
         return image.contiguous()
     whole = probs.new_zeros((probs.shape[0], *sizes))
@@ -74,17 +74,19 @@ def restore_slab(probs: Tensor, prepared: Prepared, slab: slice) -> Tensor:
     return whole
 
 
-def _interpolated(image: Tensor, axis: int, placement: Placement, kept: tuple[int, int]) -> Tensor:
+def _interpolated(
+    image: Tensor, axis: int, transform: GridTransform, kept: tuple[int, int]
+) -> Tensor:
     """The image along one input axis, at the voxels `kept[0]..kept[1]-1` of the input."""
-    turned_axis = placement.axes.index(axis)
-    start, stop = placement.box[turned_axis]
+    turned_axis = transform.axes.index(axis)
+    start, stop = transform.box[turned_axis]
     index = np.arange(*kept)
-    if placement.flips[turned_axis]:
-        index = placement.grid_in.shape[axis] - 1 - index
+    if transform.flips[turned_axis]:
+        index = transform.grid_in.shape[axis] - 1 - index
     index = index - start
-    num_target = placement.shape[turned_axis]
+    num_target = transform.shape[turned_axis]
     if num_target == stop - start:
-        whole_axis = len(index) == num_target and not placement.flips[turned_axis]
+        whole_axis = len(index) == num_target and not transform.flips[turned_axis]
         return image if whole_axis else image.index_select(axis + 1, _on(index, image))
     at = resampled_coordinates(num_target, stop - start)[index].clip(0, num_target - 1)
     below = np.floor(at).astype(np.int64).clip(0, max(num_target - 2, 0))

@@ -1,4 +1,4 @@
-"""The operator's story, on real servers, by the command line and the documented commands alone.
+"""The operator's chain, on real servers, by the command line and the documented commands alone.
 
 Fresh servers; a manifest from the images; two architectures compared briefly; a challenger promoted
 through the gate; an archive segmented by the schedule; a backup; everything killed in the middle of
@@ -87,7 +87,7 @@ def champion(site: Site) -> dict[str, Any]:
     return dict(versions)
 
 
-def test_operators_story(sites: tuple[Site, Site], tmp_path: Path) -> None:
+def test_operators_chain(sites: tuple[Site, Site], tmp_path: Path) -> None:
     first, elsewhere = sites
     archive = make_archive(read_manifest(SAMPLE), tmp_path / "archive")
     serve = ("--archive", archive, "--model", MODEL, "-o", "segmentations")

@@ -72,7 +72,7 @@ def archive_run(place: Path, out: str) -> dict[str, Any]:
 
 
 @on_both_databases
-def test_story_from_training_to_champion_and_back(place: Path) -> None:
+def test_chain_from_training_to_champion_and_back(place: Path) -> None:
     first = train(place, "first", steps=40)
     worse = train(place, "worse", steps=2)
     better = train(place, "better", steps=160)
