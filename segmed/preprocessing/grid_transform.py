@@ -67,7 +67,7 @@ class Prepared:
 
     Attributes:
         tensor: float32 `[C, *target]`.
-        transform: Where it lies in the image as stored.
+        transform: From the grid of the image as stored to the grid of `tensor`.
     """
 
     tensor: Tensor
