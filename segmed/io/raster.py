@@ -32,7 +32,7 @@ from segmed.io.dicom.codestream import stated_precision
 from segmed.io.limits import ReadLimits, check_size, out_of_memory
 from segmed.io.results import LABEL_MARK
 from segmed.io.source import Loaded, Source
-from segmed.io.tiff_strips import check_strips
+from segmed.io.tiff_strips import check_strips, stated_pixels
 
 MAGICS = {
     b"\x89PNG\r\n\x1a\n": "png",
@@ -113,6 +113,9 @@ def _pixels(path: Path, kind: str, limits: ReadLimits, *, as_label: bool) -> npt
         except MemoryError as error:
             raise out_of_memory(path) from error
         except UnidentifiedImageError as error:
+            if kind == "tiff" and (pixels := stated_pixels(path)):
+                message = f"{pixels} are not read; save it as 8 or 16-bit integers or 32-bit float"
+                raise refusal(path, "unsupported_pixels", message) from error
             raise refusal(path, "corrupt", f"begins as {kind} and is none") from error
         except _DAMAGE as error:
             reason = "truncated" if "truncated" in str(error).lower() else "corrupt"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from math import ceil
 from pathlib import Path
 from typing import Any
+
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from segmed.io.bytestream import refusal, truncated
 
@@ -19,6 +22,12 @@ SMALLEST_OFFSET = 8
 """Bytes of the header, before which nothing else can be."""
 
 SEPARATE_PLANES = 2
+
+BITS, FORMAT = 258, 339
+FORMATS = {1: "unsigned", 2: "signed", 3: "float", 5: "complex", 6: "complex"}
+"""Kind of numbers, by the entry `SampleFormat`."""
+
+HEADER_BYTES, BIG_HEADER_BYTES = 8, 16
 
 STRIP_PADDING = 16
 """Bytes behind the last row of a strip that are passed over."""
@@ -65,6 +74,30 @@ def check_strips(tags: Any, shape: tuple[int, int], bits: int, path: Path) -> No
                 f"a strip of {rows} rows of {row} bytes has {max(counts)} bytes; the directory "
                 "does not describe this file: restore it from its source",
             )
+
+
+def stated_pixels(path: Path) -> str:
+    """Pixels of a TIFF that Pillow takes for none, in words; empty where nothing sound says so.
+
+    Args:
+        path: The file.
+    """
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(BIG_HEADER_BYTES)
+            is_big = start[2:3] == b"+" or start[3:4] == b"+"
+            tags = ImageFileDirectory_v2(start if is_big else start[:HEADER_BYTES])
+            stream.seek(tags.next)
+            tags.load(stream)
+        bits, kinds = max(_numbers(tags, BITS)), _numbers(tags, FORMAT) or [1]
+        size = _numbers(tags, 256) + _numbers(tags, 257)
+    except (UserWarning, OSError, ValueError, SyntaxError, TypeError, LookupError, struct.error):
+        return ""
+    if len(size) != 2 or bits not in range(1, 129) or kinds[0] not in FORMATS:
+        return ""
+    compression = (_numbers(tags, COMPRESSION) or [1])[0]
+    packed = "" if compression == 1 else f" of compression {compression}"
+    return f"{bits}-bit {FORMATS[kinds[0]]} pixels{packed}"
 
 
 def _check_counts(tags: Any, path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -237,3 +238,23 @@ def test_a_mask_that_jpeg_smeared_is_refused(tmp_path: Path) -> None:
     assert caught.value.reason == "lossy_label"
     Image.fromarray(np.full((16, 16), 255, np.uint8)).save(tmp_path / "b.jpg", quality=100)
     assert read_label(tmp_path / "b.jpg").unique().tolist() == [255]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "words"),
+    [("f8", "64-bit float"), ("f2", "16-bit float"), ("u8", "64-bit unsigned"), ("c8", "complex")],
+)
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_sound_tiffs_of_other_numbers_are_called_unsupported(
+    tmp_path: Path, dtype: str, words: str, order: Literal["<", ">"]
+) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.arange(12).reshape(3, 4).astype(dtype), byteorder=order)
+    for read in (read_image, read_label):
+        with pytest.raises(ImageError, match=f"{words} pixels are not read") as caught:
+            read(path)
+        assert caught.value.reason == "unsupported_pixels"
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(ImageError) as caught:
+        read_image(path)
+    assert caught.value.reason in {"corrupt", "truncated"}
