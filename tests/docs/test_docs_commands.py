@@ -15,6 +15,7 @@ import pytest
 from commands import all_commands, root_command, walk
 from documentation import FENCE, PAGES, REPOSITORY, SHELLS, lines_of, read_page, shown_on
 
+PACKAGES = ("segmed", "pipelines", "tests")
 INLINE = re.compile(r"`(segmed [^`]+)`")
 
 
@@ -203,6 +204,17 @@ def test_reference_lists_every_option_of_every_command() -> None:
         if name not in sections.get(path, "")
     ]
     assert missing == [], "run `python docs/make_reference.py` and commit the result"
+
+
+@pytest.mark.parametrize("page", ["architecture.md", "contributing.md"])
+def test_files_that_a_page_names_exist(page: str) -> None:
+    text = FENCE.sub("", (REPOSITORY / "docs" / page).read_text(encoding="utf-8"))
+    names = {path.name for folder in PACKAGES for path in (REPOSITORY / folder).rglob("*.py")}
+    for named in set(re.findall(r"`([a-z][\w/.]*(?:/|\.py))`", text)):
+        if "NAME" in named:
+            continue  # of the file that the page tells to write
+        there = (REPOSITORY / named).exists() if "/" in named else named in names
+        assert there, f"{page} names {named}, which does not exist"
 
 
 def python_imports() -> list[tuple[str, str, str]]:
