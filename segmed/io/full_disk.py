@@ -9,7 +9,8 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Numbers of system errors for a full disk, a spent quota and a file over its limit."""
 
 WORDS = re.compile(
-    r"no space left on device|disk is full|disk quota exceeded|\d+ requested and \d+ written",
+    r"no space left on device|disk is full|disk quota exceeded|\d+ requested and \d+ written"
+    r"|unexpected pos \d+ vs \d+",
     flags=re.IGNORECASE,
 )
 """Words of torch, safetensors, SQLite and numpy, which report no number."""

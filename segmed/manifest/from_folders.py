@@ -132,11 +132,20 @@ def _require_masks(
     """Raise an error that names the folder and the endings of a mask that is missing."""
     bare = sorted(stem for stem in images if stem + label_suffix not in labels)
     if bare:
+        named = sorted(stem for stem in labels if stem.startswith(bare[0]) and stem != bare[0])
+        hint = ""
+        if named:
+            ending = named[0][len(bare[0]) :]
+            hint = f"give --label-suffix {ending} for {labels[named[0]].name}, or "
         raise ManifestError(
-            f"{len(bare)} images have no mask (first {images[bare[0]][0].name}): looked in "
+            f"{_images(len(bare))} no mask (first {images[bare[0]][0].name}): looked in "
             f"{folder} for {bare[0]}{label_suffix} with one of {', '.join(IMAGE_SUFFIXES)}; "
-            "add it, or take the image away"
+            f"{hint}add it, or take the image away"
         )
+
+
+def _images(number: int) -> str:
+    return "1 image has" if number == 1 else f"{number} images have"
 
 
 def _paired(

@@ -17,6 +17,7 @@ from zipfile import BadZipFile, ZipFile, is_zipfile
 import torch
 
 from segmed.errors import TrainingError
+from segmed.io.full_disk import is_full_disk
 
 SCHEMA_VERSION = 1
 """Version of the checkpoint's form."""
@@ -84,7 +85,8 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> Path:
         beside.replace(path)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         beside.unlink(missing_ok=True)
-        detail = " ".join(str(error).split())[:200]
+        words = "no space left on the disk" if is_full_disk(error) else str(error)
+        detail = " ".join(words.split())[:200]
         raise TrainingError(
             f"cannot write {path}: {detail}; the last checkpoint still stands, free some space "
             "and continue with --resume"

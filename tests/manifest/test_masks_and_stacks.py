@@ -160,3 +160,14 @@ def test_an_unknown_layout_shows_examples(tmp_path: Path) -> None:
         build_manifest(tmp_path)
     for example in ("CASE_0000.nii.gz", "masks/CASE.png", "dataset.json", "--image 'sub-*/{T1"):
         assert example in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", ["_seg", "-outline", "_1stHO"])
+def test_missing_mask_whose_name_has_another_ending_names_the_option(
+    tmp_path: Path, ending: str
+) -> None:
+    for folder, name in (("images", "a"), ("labels", f"a{ending}"), ("images", "b")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / folder / f"{name}.png")
+    with pytest.raises(ManifestError, match=rf"give --label-suffix {ending} for a{ending}\.png"):
+        build_manifest(tmp_path)

@@ -144,6 +144,7 @@ def test_output_that_is_a_folder_but_should_be_a_file(tree: Path, words: tuple[s
         OSError("56595 requested and 55264 written"),
         RuntimeError("I/O error: No space left on device (os error 28)"),
         ValueError("database or disk is full"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 790656 vs 790548"),
     ],
 )
 def test_full_disk_is_one_line_in_flows_and_commands(
