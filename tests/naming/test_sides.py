@@ -102,3 +102,9 @@ def test_the_meaning_of_a_code_tells_sides_too() -> None:
     kidney = Code(scheme="SCT", value="18639004", meaning="Left kidney")
     coded = LabelClass(name="kidney", value=1, code=kidney)
     assert plan_mirroring([coded], 3, None).axes == ()
+
+
+def test_bare_numbers_forbid_mirroring_in_doubt() -> None:
+    guess = guess_sides(["1", "2"])
+    assert guess is not None
+    assert not guess.is_sure

@@ -324,3 +324,19 @@ def test_several_descriptions_of_one_series_are_noted(real_series: Real, tmp_pat
     save(tmp_path, series)
     [audit] = scan(tmp_path)
     assert any("descriptions differ" in note for note in audit.notes)
+
+
+def test_nameless_images_of_another_study_join_no_series(real_series: Real, tmp_path: Path) -> None:
+    save(tmp_path, real_series)
+    others = copied(real_series[:5], SeriesInstanceUID=None, StudyInstanceUID="1.2.3")
+    for number, dataset in enumerate(others):
+        dataset.save_as(tmp_path / f"other{number}")
+    assert found_everywhere(tmp_path) == {(None, 8), (None, 5)}
+
+
+def test_nameless_images_of_two_spaces_are_two_series(real_series: Real, tmp_path: Path) -> None:
+    save(tmp_path, copied(real_series, SeriesInstanceUID=None))
+    others = copied(real_series[:5], SeriesInstanceUID=None, FrameOfReferenceUID="1.2.3")
+    for number, dataset in enumerate(others):
+        dataset.save_as(tmp_path / f"other{number}")
+    assert found_everywhere(tmp_path) == {(None, 8), (None, 5)}
