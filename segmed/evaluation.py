@@ -18,11 +18,11 @@ from segmed.inference.pipeline import Pipeline, PipelineItem
 from segmed.inference.writing import suffix_for, write_result
 from segmed.io import grid_of
 from segmed.io.channel_files import CaseFiles
-from segmed.label_pairs import StrayValue, label_files, prediction_files, read_pair
 from segmed.manifest.reference import read_reference
 from segmed.manifest.schema import Case, Manifest
 from segmed.metatensor import MetaTensor
 from segmed.metrics import CaseScore, evaluate_case, scores_table
+from segmed.metrics.label_pairs import StrayValue, label_files, prediction_files, read_pair
 from segmed.outcomes import classify
 from segmed.structures import LabelClass
 

@@ -40,10 +40,10 @@ from segmed.io.dicom.checks import is_object
 from segmed.io.dicom.grouping import may_be_image
 from segmed.io.dicom.header import DicomHeader
 from segmed.io.stack import stack_files, states_spacing
-from segmed.label_pairs import label_files
 from segmed.manifest.dicom_labels import volumes_below
 from segmed.manifest.draft import image_files
 from segmed.manifest.patterns import Pattern
+from segmed.metrics.label_pairs import label_files
 
 VOXELS = np.arange(6 * 5 * 4, dtype=np.uint8).reshape(6, 5, 4)
 MHD = (

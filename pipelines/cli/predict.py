@@ -117,7 +117,7 @@ def predict(
     require_known("engine", engine, ENGINES)
     require_device(device)
     require_out(out)
-    from pipelines import predicting
+    from pipelines.cli import predicting
 
     job = predicting.PredictJob(
         inputs=tuple(inputs),

@@ -312,8 +312,8 @@ def evaluate(
     from pipelines.comparing.jobs import labels_of, manifest_of
     from segmed.archive.index import ensure_index
     from segmed.evaluation import compare_folders
-    from segmed.label_pairs import label_files, passed_over, stray_lines
     from segmed.metrics import summarise, write_table
+    from segmed.metrics.label_pairs import label_files, passed_over, stray_lines
     from segmed.report import ReportContent, write_report
 
     ensure_index(predictions)
@@ -374,7 +374,7 @@ def evaluate(
 def _legend(labels: Sequence[LabelClass], references: Path) -> Legend:
     """Names of the structures, and pixels where the references are raster images."""
     from segmed.io.stack import states_spacing
-    from segmed.label_pairs import label_files
+    from segmed.metrics.label_pairs import label_files
     from segmed.report.content import Legend
 
     is_in_mm = all(map(states_spacing, label_files(references).values()))

@@ -12,8 +12,8 @@ from segmed.errors import UsageError
 from segmed.formats import suffix_of
 from segmed.geometry import require_same_grid
 from segmed.io import grid_of, read_image, read_label
-from segmed.label_pairs import label_files, prediction_files
 from segmed.manifest import LabelClass, Manifest, read_reference
+from segmed.metrics.label_pairs import label_files, prediction_files
 from segmed.report import OverlayItem
 from segmed.report.legends import legend_of, orientation_of
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.comparing.jobs import Request, cache_of
-from segmed.comparison import FoldResult, ModelComparison
-from segmed.ensemble import join_packages
 from segmed.manifest import data_hash, read_manifest
 from segmed.metrics import summarise, write_table
 from segmed.package import ModelPackage
+from segmed.package.ensemble import join_packages
+from segmed.report.model_comparison import FoldResult, ModelComparison
 from segmed.training.data import norms_of
 
 ENSEMBLES = "ensembles"

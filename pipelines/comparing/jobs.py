@@ -291,12 +291,12 @@ def labels_of(path: Path | None, references: Path) -> tuple[LabelClass, ...]:
     if path is not None:
         return _labels_from(path)
     # These read images; trainings and comparisons need none of it before they start.
-    from segmed.label_pairs import label_files  # noqa: PLC0415 - see above
     from segmed.manifest.found_structures import (  # noqa: PLC0415 - see above
         found_structures,
         segments_at,
     )
     from segmed.manifest.label_values import label_facts  # noqa: PLC0415 - see above
+    from segmed.metrics.label_pairs import label_files  # noqa: PLC0415 - see above
 
     files = [str(path.relative_to(references)) for path in label_files(references).values()]
     if any(segments_at(references / name) for name in files):

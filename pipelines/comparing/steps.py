@@ -26,18 +26,18 @@ from pipelines.comparing.training_job import (
     unusual_settings,
 )
 from pipelines.tracking.runs import RunLog, comparison
-from segmed.comparison import (
+from segmed.io import grid_of, read_images, read_label
+from segmed.manifest import Case, Manifest, data_hash, read_manifest, read_reference
+from segmed.plan import Plan, read_plan
+from segmed.report import overlay_png, write_report
+from segmed.report.legends import legend_of, legend_of_set, orientation_of
+from segmed.report.model_comparison import (
     FoldResult,
     ModelComparison,
     compare_fold_results,
     comparison_record,
     report_content,
 )
-from segmed.io import grid_of, read_images, read_label
-from segmed.manifest import Case, Manifest, data_hash, read_manifest, read_reference
-from segmed.plan import Plan, read_plan
-from segmed.report import overlay_png, write_report
-from segmed.report.legends import legend_of, legend_of_set, orientation_of
 from segmed.training import EpochResult
 
 HeldDevice = Callable[[str], AbstractContextManager[None]]

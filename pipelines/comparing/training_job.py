@@ -15,7 +15,6 @@ from typing import Any
 from pipelines.comparing.held_out import held_out_scores, keep_scores
 from pipelines.comparing.jobs import TrainJob
 from pipelines.comparing.progress import TrainingProgress
-from segmed.comparison import FoldResult
 from segmed.evaluation import Evaluated, score_cases
 from segmed.inference import Predictor
 from segmed.manifest import data_hash, read_manifest
@@ -24,6 +23,7 @@ from segmed.metrics import read_table, write_table
 from segmed.package import ModelPackage
 from segmed.plan import plan_hash, read_plan
 from segmed.report.legends import legend_of_set
+from segmed.report.model_comparison import FoldResult
 from segmed.training import EpochResult, fit
 from segmed.training.checkpoint import LAST
 

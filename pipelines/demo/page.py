@@ -10,10 +10,10 @@ from typing import Any
 
 from pipelines.comparing.jobs import Request
 from pipelines.comparing.training_job import read_fold_result
-from segmed.comparison import compare_fold_results, comparison_record, report_content
 from segmed.manifest import data_hash, read_manifest
 from segmed.plan import plan_hash, read_plan
 from segmed.report import ArchiveItem, write_report
+from segmed.report.model_comparison import compare_fold_results, comparison_record, report_content
 from segmed.training.finish import commit_hash, versions
 
 

@@ -19,10 +19,10 @@ from pipelines.comparing.resources import resources_for
 from pipelines.flows.train import train_fold, train_in_process
 from pipelines.registry.registration import register_winner
 from pipelines.tracking.runs import ParentLog, comparison
-from segmed.comparison import FoldResult, ModelComparison
 from segmed.errors import SegmedError, ServiceError
 from segmed.manifest import read_manifest
 from segmed.plan import read_plan
+from segmed.report.model_comparison import FoldResult, ModelComparison
 
 
 @flow(name="compare", validate_parameters=False)

@@ -12,9 +12,9 @@ from pipelines.comparing.device_pool import DevicePool
 from pipelines.comparing.jobs import TrainJob, check_job
 from pipelines.flows.gpu_slot import device_slot
 from pipelines.tracking.runs import ParentLog, comparison
-from segmed.comparison import FoldResult
 from segmed.manifest import read_manifest
 from segmed.plan import read_plan
+from segmed.report.model_comparison import FoldResult
 
 
 @task(cache_policy=NO_CACHE)

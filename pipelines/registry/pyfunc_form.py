@@ -15,9 +15,8 @@ import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
-import pipelines
 import segmed
-from pipelines.serving import COLUMNS, OUTPUT_FOLDER
+from pipelines.registry.serving import COLUMNS, OUTPUT_FOLDER
 
 MODEL_FOLDER = "model"
 """Folder of the servable model among a run's artifacts."""
@@ -89,7 +88,7 @@ def save_pyfunc(package: Path, target: Path) -> Path:
         shutil.copytree(package, named, copy_function=_link)
         mlflow.pyfunc.save_model(
             path=str(target),
-            python_model=str(Path(pipelines.__file__).with_name("serving.py")),
+            python_model=str(Path(__file__).with_name("serving.py")),
             artifacts={"package": str(named)},
             code_paths=[str(code)],
             signature=signature(),

@@ -9,7 +9,7 @@ from pipelines.registry.card import card_of
 from pipelines.registry.reference import Version, resolve_path
 from pipelines.registry.versions import CHALLENGER, CHAMPION, Registry
 from pipelines.tracking.runs import RunLog
-from segmed.comparison import ModelComparison
+from segmed.report.model_comparison import ModelComparison
 
 
 def register_winner(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from segmed.late import exported_late
+from segmed.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from segmed.archive.folder_source import FolderSource
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource
     from segmed.package.series_rules import Rules, read_rules
 else:
-    __getattr__ = exported_late(
+    __getattr__ = lazy_exports(
         __name__,
         {
             "segmed.archive.folder_source": "FolderSource",

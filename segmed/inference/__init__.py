@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from segmed.late import exported_late
+from segmed.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from segmed.inference.files import Outcome, predict_files
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from segmed.inference.predictor import Predictor, Segmentation
     from segmed.inference.sliding import sliding_window
 else:
-    __getattr__ = exported_late(
+    __getattr__ = lazy_exports(
         __name__,
         {
             "segmed.inference.files": "Outcome predict_files",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from segmed.late import exported_late
+from segmed.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from segmed.io.limits import ReadLimits
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from segmed.io.source import Source
     from segmed.io.write import write_label, write_probabilities
 else:
-    __getattr__ = exported_late(
+    __getattr__ = lazy_exports(
         __name__,
         {
             "segmed.io.limits": "ReadLimits",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from segmed.late import exported_late
+from segmed.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from segmed.manifest.build import FORMATS, build_manifest
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from segmed.manifest.value_changes import change_values, rename_labels
     from segmed.structures import Channel, Code, LabelClass
 else:
-    __getattr__ = exported_late(
+    __getattr__ = lazy_exports(
         __name__,
         {
             "segmed.manifest.build": "FORMATS build_manifest",

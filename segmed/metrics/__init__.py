@@ -3,6 +3,8 @@
 ```
 score.py       what is measured, and what each metric is called
 pair.py        two label maps, checked and cropped
+label_pairs.py  files of predictions beside files of references, by case
+archive_pairs.py  outputs of an archive run beside references, by its index
 overlap.py     counts of voxels and their ratios
 padded_box.py  a padded box, its surface voxels, its neighbourhoods
 surface.py     distances between surfaces and the scores made of them
@@ -25,7 +27,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from segmed.late import exported_late
+from segmed.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from segmed.metrics.case import evaluate_case
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from segmed.metrics.summary import summarise
     from segmed.metrics.table import read_table, scores_table, write_table
 else:
-    __getattr__ = exported_late(
+    __getattr__ = lazy_exports(
         __name__,
         {
             "segmed.metrics.case": "evaluate_case",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from segmed.late import exported_late
+from segmed.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from segmed.models.describe import ModelCard, describe_model
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from segmed.models.registry import build_model
     from segmed.models.weights import WeightsReport, load_weights, read_weights
 else:
-    __getattr__ = exported_late(
+    __getattr__ = lazy_exports(
         __name__,
         {
             "segmed.models.describe": "ModelCard describe_model",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from segmed.late import exported_late
+from segmed.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from segmed.package.card import CARD_FILE, FILES, PLAN_FILE, WEIGHTS_FILE
     from segmed.package.model_package import ModelPackage
 else:
-    __getattr__ = exported_late(
+    __getattr__ = lazy_exports(
         __name__,
         {
             "segmed.package.card": "CARD_FILE FILES PLAN_FILE WEIGHTS_FILE",

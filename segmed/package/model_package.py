@@ -68,7 +68,7 @@ class ModelPackage:
         plan: The contract between images and network.
         state: The network's tensors, by name.
         provenance: Where it comes from: training data hash, commit, versions, seed, metrics.
-        members: How many such networks are averaged; `segmed.ensemble` joins them.
+        members: How many such networks are averaged; `segmed.package.ensemble` joins them.
     """
 
     architecture: str

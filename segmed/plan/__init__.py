@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from segmed.late import exported_late
+from segmed.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from segmed.plan.make import make_plan
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from segmed.plan.topology import Topology, plan_patch, plan_topology
     from segmed.plan.yaml_form import plan_hash, read_plan, to_yaml, write_plan
 else:
-    __getattr__ = exported_late(
+    __getattr__ = lazy_exports(
         __name__,
         {
             "segmed.plan.make": "make_plan",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from segmed.late import exported_late
+from segmed.lazy import lazy_exports
 from segmed.preprocessing.cache import cache_key, cached_case, cached_measures, prepared_case
 from segmed.preprocessing.grid_transform import GridTransform, Prepared
 from segmed.preprocessing.inverse import inverse_probs, inverse_slab
@@ -14,7 +14,7 @@ from segmed.preprocessing.resampling import resample, resampled_shape
 if TYPE_CHECKING:
     from segmed.preprocessing.chain import preparation_chain
 else:  # a MONAI `Compose`, and with it all of MONAI
-    __getattr__ = exported_late(__name__, {"segmed.preprocessing.chain": "preparation_chain"})
+    __getattr__ = lazy_exports(__name__, {"segmed.preprocessing.chain": "preparation_chain"})
 
 __all__ = [
     "GridTransform",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from segmed.late import exported_late
+from segmed.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from segmed.report.content import ArchiveItem, Cost, OverlayItem, ReportContent
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from segmed.report.overlay import overlay_png
     from segmed.report.page import write_report
 else:
-    __getattr__ = exported_late(
+    __getattr__ = lazy_exports(
         __name__,
         {
             "segmed.report.content": "ArchiveItem Cost OverlayItem ReportContent",

@@ -10,8 +10,8 @@ from pathlib import Path
 import jinja2
 
 import segmed
-from segmed.colours import structure_colour
 from segmed.io.atomic import whole_file
+from segmed.io.colours import structure_colour
 
 ASSETS = Path(__file__).parent / "assets"
 

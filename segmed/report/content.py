@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy.typing as npt
 import pandas as pd
 
-from segmed.colours import structure_colour
+from segmed.io.colours import structure_colour
 from segmed.outcomes import Status
 
 Array = npt.NDArray[Any]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from segmed.late import exported_late
+from segmed.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from segmed.training.budget import Budget
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from segmed.training.loop import fit
     from segmed.training.settings import EpochResult, Settings
 else:
-    __getattr__ = exported_late(
+    __getattr__ = lazy_exports(
         __name__,
         {
             "segmed.training.budget": "Budget",

@@ -1,7 +1,7 @@
 """What importing a module imports: module-level imports only, followed through our own files.
 
 A look at `sys.modules` would lie: one import elsewhere in the suite is enough to fill it. Names
-that a package exports late (`segmed.late`) count where a module asks for them at its top.
+that a package exports late (`segmed.lazy`) count where a module asks for them at its top.
 """
 
 from __future__ import annotations
@@ -85,16 +85,16 @@ def _from(statement: ast.ImportFrom) -> Iterator[str]:
     for alias in statement.names:
         if file_of(f"{origin}.{alias.name}"):
             yield f"{origin}.{alias.name}"
-        elif late := _late_exports(origin).get(alias.name):
+        elif late := _lazy_exports(origin).get(alias.name):
             yield from _with_parents(late)
 
 
 @cache
-def _late_exports(module: str) -> dict[str, str]:
+def _lazy_exports(module: str) -> dict[str, str]:
     path = file_of(module)
     assert path is not None, module
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "exported_late":
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "lazy_exports":
             table: dict[str, str] = ast.literal_eval(node.args[1])
             return {name: place for place, names in table.items() for name in names.split()}
     return {}

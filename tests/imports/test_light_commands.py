@@ -190,6 +190,6 @@ def test_names_that_arguments_are_checked_by_are_those_that_are_built() -> None:
 
 
 def test_prediction_imports_no_library_that_it_does_not_need() -> None:
-    ways = imported_by("pipelines.predicting")
+    ways = imported_by("pipelines.cli.predicting")
     needless = {"monai", "mlflow", "matplotlib", "prefect", "pandas", "sklearn", "highdicom"}
     assert not {name: ways[name] for name in needless & set(ways)}

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from segmed.ensemble import join_packages
 from segmed.errors import PackageError, UsageError
 from segmed.inference.onnx_form import export_onnx
 from segmed.models import build_model
 from segmed.package import ModelPackage
+from segmed.package.ensemble import join_packages
 from segmed.plan import Plan
 
 

@@ -10,10 +10,15 @@ import pandas as pd
 import pytest
 from report_sample import LABELS, block, scored
 
-from segmed.comparison import FoldResult, ModelComparison, compare_fold_results, comparison_record
 from segmed.metrics import compare_models
 from segmed.report import OverlayItem, ReportContent
 from segmed.report.content import Legend
+from segmed.report.model_comparison import (
+    FoldResult,
+    ModelComparison,
+    compare_fold_results,
+    comparison_record,
+)
 from segmed.report.page import render
 
 NAMES = {label.value: label.name for label in LABELS}

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from report_sample import SPACING_MM, block
 
-from segmed.colours import structure_colour
 from segmed.errors import GeometryError
+from segmed.io.colours import structure_colour
 from segmed.report import overlay_png
 from segmed.report.annotation import annotate
 from segmed.report.content import Legend

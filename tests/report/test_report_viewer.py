@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from report_sample import SPACING_MM, block
 
-from segmed.colours import structure_colour
+from segmed.io.colours import structure_colour
 from segmed.report import OverlayItem
 from segmed.report import viewer as viewer_module
 from segmed.report.content import Legend

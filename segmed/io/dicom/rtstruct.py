@@ -25,10 +25,10 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
 from pydicom.valuerep import format_number_as_ds
 
-from segmed.colours import structure_colour
 from segmed.errors import UsageError
 from segmed.geometry import Affine
 from segmed.io.atomic import whole_file
+from segmed.io.colours import structure_colour
 from segmed.io.dicom.header import tolerant_pydicom
 from segmed.io.dicom.keyhole import outlines
 from segmed.io.dicom.references import (

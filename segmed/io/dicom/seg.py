@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from pydicom.uid import ExplicitVRLittleEndian
 
-from segmed.colours import structure_colour
 from segmed.errors import UsageError
 from segmed.io.atomic import whole_file
+from segmed.io.colours import structure_colour
 from segmed.io.dicom.header import tolerant_pydicom
 from segmed.io.dicom.references import (
     References,

@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 from pipelines.cli.app import app
 from segmed.errors import UsageError
 from segmed.io.dicom.write import write_series
-from segmed.label_pairs import label_files, prediction_files
+from segmed.metrics.label_pairs import label_files, prediction_files
 from segmed.models import build_model
 from segmed.package import ModelPackage
 

@@ -18,12 +18,12 @@ from pipelines.comparing import steps
 from pipelines.comparing.cross_validation import package_of_winner
 from pipelines.comparing.jobs import Request
 from pipelines.tracking.runs import comparison
-from segmed.comparison import ModelComparison
 from segmed.io import read_image, read_label
 from segmed.manifest import read_manifest
 from segmed.package import ModelPackage
 from segmed.plan import read_plan
 from segmed.preprocessing import prepare
+from segmed.report.model_comparison import ModelComparison
 from segmed.training import Budget, Settings
 
 

@@ -16,11 +16,11 @@ from pipelines.registry.gate import GateRules, Rule, judge
 from pipelines.registry.registration import register_winner
 from pipelines.registry.versions import CHALLENGER, CHAMPION, Registry
 from pipelines.tracking.runs import comparison
-from segmed.comparison import FoldResult, ModelComparison, compare_fold_results
 from segmed.manifest import Manifest
 from segmed.metrics import evaluate_case, scores_table
 from segmed.package import ModelPackage
 from segmed.plan import Plan
+from segmed.report.model_comparison import FoldResult, ModelComparison, compare_fold_results
 from segmed.structures import LabelClass
 
 LABELS = (LabelClass(name="anterior", value=1), LabelClass(name="posterior", value=2))

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segmed.archive_pairs import archive_files, archive_of
 from segmed.errors import UsageError
 from segmed.formats import LABEL_SUFFIXES, suffix_of
 from segmed.geometry import require_same_grid, same_grid
@@ -18,6 +17,7 @@ from segmed.manifest.label_values import counts_in
 from segmed.manifest.reference import as_meant, stored_structures
 from segmed.manifest.schema import Manifest
 from segmed.metatensor import MetaTensor
+from segmed.metrics.archive_pairs import archive_files, archive_of
 from segmed.structures import LabelClass
 
 

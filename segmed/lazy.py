@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def exported_late(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+def lazy_exports(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
     """The `__getattr__` of a package that imports what it exports when it is asked for.
 
     Args:

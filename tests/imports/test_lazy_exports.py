@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGES = sorted(
     ".".join(path.parent.relative_to(REPOSITORY).parts)
     for path in (REPOSITORY / "segmed").rglob("__init__.py")
-    if "exported_late(" in path.read_text(encoding="utf-8")
+    if "lazy_exports(" in path.read_text(encoding="utf-8")
 )
 
 
@@ -35,32 +35,32 @@ def _declared(package: str) -> dict[str, str]:
     return found
 
 
-def _late(package: str) -> dict[str, str]:
+def _lazy(package: str) -> dict[str, str]:
     """Name and module of each export that is imported at its first use."""
     for node in ast.walk(_tree(package)):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "exported_late":
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "lazy_exports":
             table: dict[str, str] = ast.literal_eval(node.args[1])
             return {name: module for module, names in table.items() for name in names.split()}
     raise AssertionError(package)
 
 
-def test_most_packages_export_late() -> None:
+def test_most_packages_export_lazily() -> None:
     assert {"segmed.io", "segmed.manifest", "segmed.training", "segmed.archive"} <= set(PACKAGES)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_late_exports_are_those_that_the_type_checker_sees(package: str) -> None:
-    assert _late(package) == _declared(package)
+def test_lazy_exports_are_those_that_the_type_checker_sees(package: str) -> None:
+    assert _lazy(package) == _declared(package)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_advertised_name_is_there_and_no_module_hides_it(package: str) -> None:
-    for name, module in _late(package).items():
+    for name, module in _lazy(package).items():
         importlib.import_module(module)  # a module below a package becomes an attribute of it
         assert getattr(importlib.import_module(package), name) is getattr(
             importlib.import_module(module), name
         )
-    assert set(_late(package)) <= set(importlib.import_module(package).__all__)
+    assert set(_lazy(package)) <= set(importlib.import_module(package).__all__)
 
 
 def test_unknown_name_is_an_attribute_error() -> None:
