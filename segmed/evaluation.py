@@ -136,7 +136,7 @@ class _ScoringSink:
         return output, scores
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FolderScores:
     """Scores of a folder of predictions.
 

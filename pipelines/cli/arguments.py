@@ -50,11 +50,16 @@ def require_models(references: Sequence[str]) -> None:
         PackageError: A path does not exist, or is a folder that is no package.
     """
     from pipelines.registry.embedded import registered_versions
-    from pipelines.registry.reference import one_version, parse_reference, require_package
+    from pipelines.registry.reference import (
+        is_registered,
+        one_version,
+        parse_reference,
+        require_package,
+    )
     from pipelines.tracking.address import tracking_uri
 
     for reference in references:
-        if not reference.startswith("models:"):
+        if not is_registered(reference):
             require_package(Path(reference))
             continue
         name, selector = parse_reference(reference)

@@ -145,10 +145,10 @@ def card(reference: ReferenceArgument) -> None:
     require_models([reference])
     from pipelines.registry.card import card_of
     from pipelines.registry.loading import resolve_model
-    from pipelines.registry.reference import parse_reference
+    from pipelines.registry.reference import is_registered, parse_reference
     from pipelines.registry.versions import Registry
 
-    if reference.startswith("models:"):
+    if is_registered(reference):
         name, selector = parse_reference(reference)
         text = Registry().version(name, selector).description
         if text:
@@ -209,7 +209,9 @@ def rollback(name: NameArgument, as_json: JsonOption = False) -> None:
 
     Example: segmed model rollback hippocampus
     """
-    require_models([f"models:/{name}@previous"])
+    from pipelines.registry.reference import ModelName
+
+    require_models([str(ModelName(name, "previous"))])
     from pipelines.registry.versions import Registry
 
     version = Registry().rollback(name)

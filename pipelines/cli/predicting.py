@@ -23,9 +23,11 @@ from segmed.inference import (
 )
 from segmed.inference.inputs import expected_by, find_all
 from segmed.inference.vocabulary import ENGINES
+from segmed.io.atomic import write_whole
 from segmed.io.channel_files import CaseFiles
 from segmed.io.output_names import check_names
 from segmed.io.output_names import shown as printable
+from segmed.io.results import RUN_RECORD
 from segmed.package import ModelPackage
 from segmed.package.series_rules import read_rules
 
@@ -158,9 +160,7 @@ def predict(job: PredictJob, shown: Shown[Outcome]) -> dict[str, Any]:
         "outcomes": done,
         "passed_over": passed_over,
     }
-    beside = job.out_dir / ".predictions.json.new"
-    beside.write_text(json.dumps(record, indent=2, default=str), encoding="utf-8")
-    beside.replace(job.out_dir / "predictions.json")
+    write_whole(job.out_dir / RUN_RECORD, json.dumps(record, indent=2, default=str))
     return record
 
 

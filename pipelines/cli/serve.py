@@ -88,7 +88,9 @@ def serve(
 
     Example: segmed serve --archive scans --model models:/hippocampus@champion -o segmentations
     """
-    require_models([name for name in model if not name.startswith("models:")])
+    from pipelines.registry.reference import is_registered, parse_reference
+
+    require_models([name for name in model if not is_registered(name)])
     require_source(archive)
     require_file(rules, "--rules")
     require_out(out)
@@ -101,9 +103,7 @@ def serve(
     here = Path.cwd()
     job = ArchiveJob(
         source=archive if "://" in archive else str(Path(archive).resolve()),
-        models=tuple(
-            name if name.startswith("models:") else str(Path(name).resolve()) for name in model
-        ),
+        models=tuple(name if is_registered(name) else str(Path(name).resolve()) for name in model),
         out_dir=out.resolve(),
         format=output_format,
         workers=workers,
@@ -119,7 +119,7 @@ def serve(
     if manifest is not None:
         comparison = WeeklyJob(
             manifest=manifest.resolve(),
-            model=model[0].removeprefix("models:/").partition("@")[0].partition("/")[0],
+            model=parse_reference(model[0]).name,
             out_dir=out.resolve().with_name("weekly-comparison"),
             hours=weekly_hours,
             folder=here,

@@ -27,6 +27,7 @@ from pipelines.comparing.training_job import (
 )
 from pipelines.tracking.runs import RunLog, comparison
 from segmed.io import grid_of, read_images, read_label
+from segmed.io.atomic import write_whole
 from segmed.manifest import Case, Manifest, data_hash, read_manifest, read_reference
 from segmed.plan import Plan, read_plan
 from segmed.report import overlay_png, write_report
@@ -157,9 +158,7 @@ def _overlay(fold_result: FoldResult, manifest: Manifest, case: Case) -> bytes:
 
 def write_record(record: Mapping[str, Any], request: Request) -> None:
     """Write `comparison.json`, whole or not at all."""
-    beside = request.out_dir / ".comparison.json"
-    beside.write_text(json.dumps(record, indent=2), encoding="utf-8")
-    beside.replace(request.out_dir / "comparison.json")
+    write_whole(request.out_dir / "comparison.json", json.dumps(record, indent=2))
 
 
 def log_comparison(record: Mapping[str, Any], log: RunLog) -> None:

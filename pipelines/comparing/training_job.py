@@ -17,6 +17,7 @@ from pipelines.comparing.jobs import TrainJob
 from pipelines.comparing.progress import TrainingProgress
 from segmed.evaluation import Evaluated, score_cases
 from segmed.inference import Predictor
+from segmed.io.atomic import write_whole
 from segmed.manifest import data_hash, read_manifest
 from segmed.manifest.content import digest
 from segmed.metrics import read_table, write_table
@@ -121,9 +122,7 @@ def _score(job: TrainJob, shown: TrainingProgress) -> Evaluated:
         "predictions": {case: path.name for case, path in evaluated.predictions.items()},
         "identity": _identity(job),
     }
-    beside = job.run_dir / ".contestant.json"
-    beside.write_text(json.dumps(record, indent=2), encoding="utf-8")
-    beside.replace(job.run_dir / "contestant.json")
+    write_whole(job.run_dir / "contestant.json", json.dumps(record, indent=2))
     return evaluated
 
 

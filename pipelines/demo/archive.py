@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from segmed.io import read_image
+from segmed.io.atomic import whole_folder
 from segmed.io.dicom.write import Identity, write_series
 from segmed.manifest import Case, Manifest
 
@@ -29,19 +30,16 @@ def make_archive(manifest: Manifest, folder: Path) -> Path:
     """
     if folder.exists():
         return folder
-    beside = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    for case in manifest.test[:NUM_NIFTI]:
-        path = manifest.image_paths(case)[0]
-        shutil.copyfile(path, beside / path.name)
-    as_dicom = manifest.test[NUM_NIFTI:]
-    for number, case in enumerate(as_dicom, start=1):
-        _write(manifest, case, beside / f"study{number}", number)
-    number = len(as_dicom) + 1
-    broken = beside / f"study{number}_slice_missing"
-    _write(manifest, as_dicom[-1], broken, number, omit=(OMITTED_SLICE,))
-    beside.rename(folder)
+    with whole_folder(folder) as draft:
+        for case in manifest.test[:NUM_NIFTI]:
+            path = manifest.image_paths(case)[0]
+            shutil.copyfile(path, draft / path.name)
+        as_dicom = manifest.test[NUM_NIFTI:]
+        for number, case in enumerate(as_dicom, start=1):
+            _write(manifest, case, draft / f"study{number}", number)
+        number = len(as_dicom) + 1
+        broken = draft / f"study{number}_slice_missing"
+        _write(manifest, as_dicom[-1], broken, number, omit=(OMITTED_SLICE,))
     return folder
 
 

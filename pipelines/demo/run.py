@@ -20,6 +20,7 @@ from pipelines.demo.page import budget_of_each, why_first, write_demo_report
 from pipelines.flows.compare import compare
 from pipelines.flows.runner import run_flow
 from pipelines.flows.segment_archive import segment_archive
+from pipelines.registry.reference import ModelName
 from pipelines.registry.versions import CHAMPION, Registry
 from pipelines.runs.archiving import ArchiveJob
 from pipelines.tracking.database import sqlite_uri
@@ -189,7 +190,7 @@ def model_to_use(folder: Path) -> str:
     """Reference of the champion; of the newest version where none has learned anything."""
     versions = Registry(folder).versions(MODEL_NAME)
     if any(CHAMPION in version.aliases for version in versions):
-        return f"models:/{MODEL_NAME}@{CHAMPION}"
+        return str(ModelName(MODEL_NAME, CHAMPION))
     return versions[0].reference
 
 

@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from pipelines.registry.loading import load_models
 from segmed.evaluation import score_cases
 from segmed.inference import Predictor
+from segmed.io.atomic import write_whole
 from segmed.manifest import read_manifest
 from segmed.metrics import read_table, summarise, write_table
 
@@ -29,7 +30,7 @@ def score(manifest_path: Path, model: str, out_dir: Path, fold: int | None) -> P
     cases = manifest.test if fold is None else manifest.split(fold)[1]
     resolved, packages = load_models([model])
     out_dir.mkdir(parents=True, exist_ok=True)
-    (out_dir / "model.json").write_text(json.dumps(resolved[0].record(), indent=2))
+    write_whole(out_dir / "model.json", json.dumps(resolved[0].record(), indent=2))
     evaluated = score_cases(Predictor(packages), manifest, cases, out_dir=out_dir / "predictions")
     return write_table(evaluated.table, out_dir / "scores.parquet")
 

@@ -16,6 +16,7 @@ from pipelines.comparing.steps import refusal
 from pipelines.flows.compare import compare
 from pipelines.flows.gpu_slot import gpu_slot
 from pipelines.registry.promotion import Decision, promote
+from pipelines.registry.reference import parse_reference, short_name
 from pipelines.registry.versions import Registry
 from pipelines.runs.notices import check_notices, notice_of_failure, tell
 from pipelines.runs.page import shown_parameter
@@ -103,7 +104,7 @@ def weekly(job: WeeklyJob, notify: tuple[str, ...] = ()) -> str:
 @task(cache_policy=NO_CACHE)
 def decide(reference: str, job: WeeklyJob) -> Decision | None:
     """The gate; None for a version that is champion already, as the first one is."""
-    name, _, version = reference.removeprefix("models:/").partition("/")
+    name, version = parse_reference(reference)
     if "champion" in Registry(job.folder).version(name, version).aliases:
         return None
     return promote(reference, manifest=job.manifest, folder=job.folder)
@@ -111,7 +112,7 @@ def decide(reference: str, job: WeeklyJob) -> Decision | None:
 
 def tell_of(reference: str, remarks: list[str], verdict: Decision | None) -> tuple[str, str]:
     """Subject and body of the notice."""
-    name = reference.removeprefix("models:/")
+    name = short_name(reference)
     if verdict is None:
         subject = f"weekly comparison: {name} is registered"
     else:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segmed.errors import PackageError
+from segmed.io.atomic import flush_tree, write_whole
 from segmed.package.card import checked_card
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def cached_package(package_hash: str, fetch: Callable[[Path], Path]) -> Path:
             )
         if place.exists():  # damaged
             place.rename(Path(scratch) / "damaged")
+        flush_tree(package)
         try:
             package.rename(place)
         except OSError:  # another process was faster
@@ -106,10 +108,7 @@ def remember(uri: str, reference: str, known: Known) -> None:
     path = _references_path()
     entries = _entries(path)
     entries[f"{uri} {reference}"] = asdict(known)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(f".{os.getpid()}")
-    beside.write_text(json.dumps(entries, indent=1), encoding="utf-8")
-    beside.replace(path)
+    write_whole(path, json.dumps(entries, indent=1))
 
 
 def recall(uri: str, reference: str) -> Known | None:

@@ -18,6 +18,8 @@ from pipelines.registry.reference import Version
 from pipelines.registry.registration import register_package
 from segmed.errors import PackageError, UsageError, unknown_name
 from segmed.inference.silent_openvino import import_openvino
+from segmed.io.atomic import flush_tree
+from segmed.io.digest import sha256_of_file, sha256_of_text
 from segmed.manifest import digest
 from segmed.package import CARD_FILE, FILES, PLAN_FILE, ModelPackage
 
@@ -49,6 +51,7 @@ def export_model(reference: str, out: Path, form: str, *, folder: Path = Path())
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as scratch:
         made = Path(scratch) / "export"
         WRITERS[form](resolved.path, resolved.load(), made)
+        flush_tree(made)
         made.rename(out)
     return {**resolved.record(), "format": form, "path": str(out), "sha256": digest_of(out)}
 
@@ -56,12 +59,10 @@ def export_model(reference: str, out: Path, form: str, *, folder: Path = Path())
 def digest_of(path: Path) -> str:
     """SHA-256 of a file, or of the sorted names and digests of a folder's files."""
     if path.is_file():
-        return digest(path)
+        return sha256_of_file(path)
     files = sorted(file for file in path.rglob("*") if file.is_file())
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as listing:
-        listing.write("".join(f"{digest(f)}  {f.relative_to(path).as_posix()}\n" for f in files))
-        listing.flush()
-        return digest(Path(listing.name))
+    listing = (f"{sha256_of_file(f)}  {f.relative_to(path).as_posix()}\n" for f in files)
+    return sha256_of_text("".join(listing))
 
 
 def import_model(

@@ -20,6 +20,7 @@ from segmed.metrics.comparison import paired_values
 from segmed.metrics.learned import doubt_of_learning, mean_dice_of
 from segmed.metrics.resample import bootstrap_means
 from segmed.structures import Frozen
+from segmed.validation import first_fault
 
 DEFAULT_RULES = Path(pipelines.__file__).with_name("configs") / "gate.yaml"
 """The rules that hold unless a file of one's own is given."""
@@ -125,9 +126,7 @@ def read_rules(path: Path = DEFAULT_RULES) -> GateRules:
     except yaml.YAMLError as error:
         raise UsageError(f"{path} is no YAML file: {' '.join(str(error).split())}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{path}: field {where!r}: {first['msg']}") from error
+        raise UsageError(f"{path}: {first_fault(error)}") from error
     if rules.evaluation is None:
         return rules
     return rules.model_copy(update={"evaluation": path.parent / rules.evaluation})

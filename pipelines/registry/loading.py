@@ -11,6 +11,7 @@ from pipelines.registry.embedded import registered_versions
 from pipelines.registry.reference import (
     Resolved,
     Version,
+    is_registered,
     one_version,
     parse_reference,
     resolve_path,
@@ -36,7 +37,7 @@ def resolve_model(reference: str, *, folder: Path = Path()) -> Resolved:
         PackageError: The package is damaged.
         ServiceError: The registry is away and the reference was never resolved here.
     """
-    if not reference.startswith("models:"):
+    if not is_registered(reference):
         return resolve_path(Path(reference))
     from pipelines.registry.versions import Registry  # noqa: PLC0415 - a folder needs no MLflow
 
@@ -64,7 +65,7 @@ def look_up(reference: str, *, folder: Path = Path()) -> tuple[Resolved, Card, P
 def _known_here(reference: str, folder: Path) -> Resolved | None:
     """A registered model whose registry and package are both files on this machine."""
     found = registered_versions(tracking_uri(folder))
-    if not reference.startswith("models:") or found is None:
+    if not is_registered(reference) or found is None:
         return None
     name, selector = parse_reference(reference)
     version = one_version(name, selector, found.get(name, ()), list(found))

@@ -21,7 +21,7 @@ from pipelines.registry.gate import (
     judge,
     read_rules,
 )
-from pipelines.registry.reference import DOUBT_TAG, Version, contract
+from pipelines.registry.reference import DOUBT_TAG, Version, contract, parse_reference
 from pipelines.registry.versions import Registry
 from pipelines.tracking.delivery import translated
 from segmed.errors import UsageError
@@ -135,7 +135,7 @@ def promote(
     if force is not None and not force.strip():
         raise UsageError("--force needs a reason, which is kept with the version")
     registry = Registry(folder)
-    name, selector = _named(reference)
+    name, selector = parse_reference(reference, needs_scheme=False)
     challenger = registry.version(name, selector)
     champion = next((v for v in registry.versions(name) if CHAMPION in v.aliases), None)
     if champion is not None and champion.version == challenger.version:
@@ -159,15 +159,6 @@ def promote(
         registry.promote(name, challenger.version, expected_champion=decision.champion)
     _attach(registry, challenger, decision, reports)
     return decision
-
-
-def _named(reference: str) -> tuple[str, str]:
-    text = reference.removeprefix("models:/")
-    for mark in ("@", "/"):
-        name, found, selector = text.partition(mark)
-        if found and name and selector:
-            return name, selector
-    raise UsageError(f"{reference!r} names no version: write NAME@challenger or NAME/3")
 
 
 def _compare(

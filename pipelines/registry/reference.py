@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipelines.tracking.address import tracking_uri, without_password
 from segmed.errors import PackageError, UsageError
@@ -36,7 +36,10 @@ HELD_OUT = "held_out_scores"
 LOCK_PREFIX = "segmed-lock--"
 """Names of registered models that are locks and no models begin with it."""
 
-_NAMED = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+SCHEME = "models:"
+"""Begin of references to registered models; everything else is a path."""
+
+_NAMED = re.compile(r"(models:/)?(?P<name>[^/@]+)(@(?P<selector>[^/@]+)|/(?P<version>\d+))")
 
 
 @dataclass(frozen=True)
@@ -100,21 +103,57 @@ class Version:
     @property
     def reference(self) -> str:
         """`models:/NAME/VERSION`."""
-        return f"models:/{self.name}/{self.version}"
+        return str(ModelName(self.name, self.version))
 
 
-def parse_reference(reference: str) -> tuple[str, str]:
-    """Name and selector (an alias or a version number) of `models:/NAME@alias` or `models:/NAME/3`.
+class ModelName(NamedTuple):
+    """A registered model as a reference names it: `models:/NAME@alias` or `models:/NAME/3`.
+
+    Attributes:
+        name: Registered name.
+        selector: Alias or version number.
+    """
+
+    name: str
+    selector: str
+
+    def __str__(self) -> str:
+        """The reference."""
+        return f"{SCHEME}/{self.short}"
+
+    @property
+    def short(self) -> str:
+        """The reference without `models:/`, for titles."""
+        return f"{self.name}{'/' if self.selector.isdigit() else '@'}{self.selector}"
+
+
+def is_registered(reference: str) -> bool:
+    """True if a reference names a registered model, by its scheme; else it is a path."""
+    return reference.startswith(SCHEME)
+
+
+def parse_reference(reference: str, *, needs_scheme: bool = True) -> ModelName:
+    """The one parser of references to registered models.
+
+    Args:
+        reference: `models:/NAME@alias` or `models:/NAME/3`.
+        needs_scheme: Refuse `NAME@alias` and `NAME/3`, which could be paths.
 
     Raises:
         UsageError: The text has another form.
     """
     match = _NAMED.fullmatch(reference)
-    if match is None:
+    if match is None or (needs_scheme and not is_registered(reference)):
         raise UsageError(
             f"{reference!r} names no model: write models:/NAME@champion or models:/NAME/3"
         )
-    return match["name"], match["alias"] or match["version"]
+    return ModelName(match["name"], match["selector"] or match["version"])
+
+
+def short_name(reference: str) -> str:
+    """A reference for titles: `NAME@alias` or `NAME/3`, or the last part of a path."""
+    match = _NAMED.fullmatch(reference) if is_registered(reference) else None
+    return parse_reference(reference).short if match else Path(reference).name
 
 
 def require_package(path: Path) -> None:

@@ -33,6 +33,7 @@ from pipelines.registry.reference import (
     contract,
     contract_text,
     is_lock,
+    is_registered,
     one_version,
     parse_reference,
     resolve_path,
@@ -295,7 +296,7 @@ class Registry:
             ServiceError: The server is away and the reference was never resolved here.
         """
         text = str(reference)
-        if not text.startswith("models:"):
+        if not is_registered(text):
             return resolve_path(Path(reference))
         name, selector = parse_reference(text)
         known = self._known(text, name, selector)

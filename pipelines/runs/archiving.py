@@ -34,6 +34,7 @@ from segmed.archive.query import SeriesQuery
 from segmed.archive.study import ForeseenOutcome, NotImage
 from segmed.errors import unknown_name
 from segmed.inference import Predictor
+from segmed.io.atomic import write_whole
 from segmed.io.output_names import check_names
 from segmed.package import ModelPackage
 from segmed.package.series_rules import rules_in
@@ -259,7 +260,4 @@ def _write_models(resolved: list[Resolved], out_dir: Path) -> None:
     path = out_dir / "model.json"
     known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     known |= {entry.hash: entry.record() for entry in resolved}
-    out_dir.mkdir(parents=True, exist_ok=True)
-    beside = out_dir / ".model.json.new"
-    beside.write_text(json.dumps(known, indent=2), encoding="utf-8")
-    beside.replace(path)
+    write_whole(path, json.dumps(known, indent=2))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextvars
 import queue
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
@@ -29,6 +28,7 @@ from segmed.archive.study import StudySource
 from segmed.archive.workers.persistent import StudyBatch, segment_batch
 from segmed.archive.workers.setup import Setup
 from segmed.errors import ServiceError, UsageError
+from segmed.io.atomic import whole_folder
 
 PIECE = 8
 """Most studies a task: one alone would spend more on the task than on the study."""
@@ -241,8 +241,7 @@ def shared_packages(paths: Sequence[Path], hashes: Sequence[str], shared: Path) 
     for path, digest in zip(paths, hashes, strict=True):
         place = shared / digest
         if not place.exists():
-            with tempfile.TemporaryDirectory(prefix=".", dir=shared) as draft:
-                copied = shutil.copytree(path, Path(draft) / "package")
-                copied.rename(place)
+            with whole_folder(place) as draft:
+                shutil.copytree(path, draft, dirs_exist_ok=True)
         places.append(place)
     return tuple(places)

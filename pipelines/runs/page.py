@@ -16,6 +16,7 @@ from prefect.artifacts import (
 )
 from prefect.runtime import flow_run
 
+from pipelines.registry.reference import short_name
 from pipelines.runs.summary import RunSummary
 from segmed.archive import Ledger, StudyOutcome
 from segmed.archive.ledger.file import LEDGER_FILE
@@ -36,7 +37,7 @@ SUMMARY_KEY, STUDIES_KEY, DRIFT_KEY, BAR_KEY = (
 def name_of_run() -> str:
     """Name of a flow run, such as `nightly hippocampus@champion 25 Nov 02:00`."""
     models = shown_parameter("job", "models") or ()
-    shown = "+".join(str(name).removeprefix("models:/").rsplit("/", 1)[-1] for name in models)
+    shown = "+".join(short_name(str(name)) for name in models)
     when = flow_run.scheduled_start_time or datetime.now(UTC)
     return f"{flow_run.flow_name} {shown} {when:%d %b %H:%M}"
 

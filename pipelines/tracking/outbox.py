@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from segmed.io.atomic import write_whole
+
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 2.0
@@ -122,9 +124,7 @@ class Outbox:
 
     def mark(self, offset: int) -> None:
         """Remember that everything before `offset` is delivered."""
-        beside = self._offset_path.with_suffix(".new")
-        beside.write_text(str(offset))
-        beside.replace(self._offset_path)
+        write_whole(self._offset_path, str(offset))
 
     def hold(self) -> IO[bytes] | None:
         """Claim the outbox for this process; None where a living process holds it.

@@ -5,18 +5,18 @@ Every file ends up in a study, or in the list of files that hold no image: none 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from segmed.archive.identity import identity_of_place, identity_of_series
 from segmed.archive.query import SeriesQuery
 from segmed.archive.scratch import scratch_folder
-from segmed.archive.sniff import Kind, form_of_image, has_pages, kind_of
+from segmed.archive.sniff import form_of_image, has_pages
 from segmed.archive.study import NotImage, Study, content_hash
 from segmed.errors import UsageError
 from segmed.inference.fault import InputFault
@@ -24,7 +24,8 @@ from segmed.inference.selection import Choice, choose_series
 from segmed.io.channel_files import CaseFiles, group_channels
 from segmed.io.dicom.grouping import SeriesIndex, may_be_image
 from segmed.io.dicom.series import SeriesAudit
-from segmed.io.digest import sha256_of_file
+from segmed.io.digest import sha256_of_file, sha256_of_text
+from segmed.io.head import FileHead, sniff
 from segmed.io.output_names import absolute, mirrored, shown
 from segmed.io.parts import files_of
 from segmed.io.results import is_archive_outputs, masks_by_name, results_among
@@ -120,7 +121,7 @@ class FolderSource:
             linked: Folders that links have led to so far; each is entered once.
         """
         linked = set() if linked is None else linked
-        volumes: list[Path] = []
+        volumes: dict[Path, FileHead] = {}
         others: list[Path] = []
         folders: list[Path] = []
         try:
@@ -136,33 +137,38 @@ class FolderSource:
                 folders.append(path)
                 continue
             try:
-                kind = self._kind_of(path)
+                head = self._sniffed(path)
             except OSError as error:
                 yield self._no_access(path, error)
                 continue
+            kind = head.kind if isinstance(head, FileHead) else head
             if kind == "raster" and self._is_flat(path):
                 yield NotImage(self._place(path), PICTURE)
-            elif kind in {"volume", "raster"}:
-                volumes.append(path)
+            elif isinstance(head, FileHead) and kind in {"volume", "raster"}:
+                volumes[path] = head
             elif self._is_passed_over(path) or not index.add(path):
                 others.append(path)
-        beside = _voxel_files(volumes)
+        beside = _voxel_files(volumes.values())
         yield from self._others(path for path in others if path not in beside)
-        yield from self._images(folder, [path for path in volumes if path not in beside])
+        yield from self._images(
+            folder, {path: head for path, head in volumes.items() if path not in beside}
+        )
         for path in folders:
             yield from self._enter(path, index, linked)
 
-    def _images(self, folder: Path, images: Sequence[Path]) -> Iterator[CaseFiles | NotImage]:
+    def _images(
+        self, folder: Path, images: Mapping[Path, FileHead]
+    ) -> Iterator[CaseFiles | NotImage]:
         """Cases among the image files of one folder; results and masks are none."""
-        results = results_among(images)
+        results = results_among(images.values())
         inside = folder.relative_to(self.root).parts
         results |= masks_by_name([path for path in images if path not in results], inside)
         for path, why in results.items():
             yield NotImage(self._place(path), why)
-        yield from self._cases([path for path in images if path not in results])
+        yield from self._cases({p: head for p, head in images.items() if p not in results})
 
-    def _kind_of(self, path: Path) -> Kind:
-        """Kind of a file; one without access that may be an image of a series is DICOM.
+    def _sniffed(self, path: Path) -> FileHead | Literal["other", "dicom"]:
+        """Head of a file; one without access that may be an image of a series is DICOM.
 
         Its series must not be taken for whole without it.
 
@@ -172,7 +178,7 @@ class FolderSource:
         if self._is_passed_over(path):
             return "other"
         try:
-            return kind_of(path)
+            return sniff(path)
         except OSError:
             if may_be_image(path.name, ()):
                 return "dicom"
@@ -203,17 +209,17 @@ class FolderSource:
             return
         yield from self._walk(path, index, linked)
 
-    def _cases(self, volumes: Sequence[Path]) -> Iterator[CaseFiles]:
+    def _cases(self, volumes: Mapping[Path, FileHead]) -> Iterator[CaseFiles]:
         if self.query.asks_of_headers:
             return
-        for case in group_channels(volumes, self.num_channels):
+        for case in group_channels(list(volumes), self.num_channels, volumes):
             if self._is_recent(case.files):
                 yield case
 
     def _volume_study(self, case: CaseFiles) -> Study:
         paths = case.files
         fault = InputFault("other_channels", case.fault, case.files) if case.fault else None
-        files = [files_of(path) for path in paths]
+        files = [files_of(file) for file in case.sniffed]
         try:
             digests = [[sha256_of_file(part) for part in channel] for channel in files]
         except OSError as error:
@@ -285,7 +291,7 @@ class FolderSource:
         name = folder.name if folder != self.root else Path(self._root).name
         if is_shared:
             uids = " ".join(audit.series_uid for audit in audits)
-            name += f"-{hashlib.sha256(uids.encode()).hexdigest()[:8]}"
+            name += f"-{sha256_of_text(uids)[:8]}"
         inside = folder.relative_to(self.root).parent
         return mirrored(inside, name)
 
@@ -304,7 +310,7 @@ class FolderSource:
 
     def _no_access(self, path: Path, error: OSError) -> Study:
         place = self._place(path)
-        content = hashlib.sha256(f"no access\n{place}".encode()).hexdigest()
+        content = sha256_of_text(f"no access\n{place}")
         what = error.strerror or type(error).__name__
         fault = InputFault("no_access", f"cannot be opened: {what}", (path,))
         return Study(
@@ -335,9 +341,9 @@ class FolderSource:
         return shown(path.relative_to(self.root))
 
 
-def _voxel_files(volumes: Iterable[Path]) -> set[Path]:
+def _voxel_files(volumes: Iterable[FileHead]) -> set[Path]:
     """The voxel files of headers among some volumes; by themselves they are no images."""
-    return {part for path in volumes for part in files_of(path) if part != path}
+    return {part for head in volumes for part in files_of(head) if part != head.path}
 
 
 def _is_wanted(audit: SeriesAudit, wanted: Sequence[SeriesAudit]) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 from segmed.archive.triage import review_priority
 from segmed.errors import GeometryError
 from segmed.geometry import Grid
+from segmed.io.atomic import whole_file
 from segmed.metatensor import MetaTensor
 from segmed.report.legends import legend_of, orientation_of
 from segmed.report.overlay import overlay_picture
@@ -91,6 +92,5 @@ def _draw(path: Path, image: MetaTensor, label: MetaTensor, labels: Sequence[Lab
         panel_height=HEIGHT,
         legend=legend_of(labels, image),
     )
-    draft = path.with_name(f".{path.name}")
-    picture.save(draft, "WEBP", quality=QUALITY, method=2)
-    draft.replace(path)
+    with whole_file(path) as draft:
+        picture.save(draft, "WEBP", quality=QUALITY, method=2)

@@ -10,10 +10,11 @@ All are hashes: identifiers of patients stay out of the ledger's tables.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
+
+from segmed.io.digest import sha256_of_text
 
 
 def identity_of_series(patient_key: str, study_uid: str, series_uids: Iterable[str] = ()) -> str:
@@ -34,4 +35,4 @@ def identity_of_place(path: Path) -> str:
 
 def _hash(*parts: str) -> str:
     text = "\n".join(parts)
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+    return sha256_of_text(text, "surrogateescape")

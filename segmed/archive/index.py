@@ -19,6 +19,7 @@ from segmed.archive.ledger.inputs import InputOf
 from segmed.errors import UsageError
 from segmed.io.atomic import whole_file
 from segmed.io.digest import sha256_of_file
+from segmed.io.head import looks_like_dicom
 from segmed.io.output_names import absolute
 from segmed.io.results import INDEX, LEDGER, is_archive_outputs
 
@@ -217,8 +218,6 @@ def _meanings(text: str, out_dir: Path) -> list[str]:
 
 def _uids_in(path: Path) -> list[str]:
     """SeriesInstanceUIDs that a DICOM file names: its own, and those that it was derived from."""
-    from segmed.io.dicom.header import looks_like_dicom  # noqa: PLC0415 - loads pydicom
-
     with path.open("rb") as stream:
         if not looks_like_dicom(stream.read(132)):
             return []

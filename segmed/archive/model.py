@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from segmed.io.digest import sha256_of_text
 from segmed.metrics.measures import Distributions
 from segmed.metrics.quality import ShapeRange
 from segmed.metrics.training_norms import DISTRIBUTIONS, RANGES
@@ -40,9 +40,7 @@ class Model:
 def model_of(packages: Sequence[ModelPackage]) -> Model:
     """The identity of one package or of an ensemble, in any order."""
     hashes = sorted(package.hash for package in packages)
-    whole = (
-        hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
-    )
+    whole = hashes[0] if len(hashes) == 1 else sha256_of_text("\n".join(hashes))
     plan = packages[0].plan
     names = sorted({package.architecture for package in packages})
     ranges = tuple(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 from segmed.inference.fault import InputFault
 from segmed.io.channel_files import CaseFiles
+from segmed.io.digest import sha256_of_text
 from segmed.outcomes import Status
 
 STUDY_NAME_LENGTH = 16
@@ -154,9 +154,9 @@ def content_hash(digests: Iterable[Iterable[str]]) -> str:
         Hex SHA-256 that is the same wherever the files lie and whatever they are called.
     """
     lines = "\n\n".join("\n".join(sorted(channel)) for channel in digests)
-    return hashlib.sha256(lines.encode()).hexdigest()
+    return sha256_of_text(lines)
 
 
 def key_of(content: str, package: str, settings: str = "") -> str:
     """The ledger's key of an input, a model and what changes its output besides."""
-    return hashlib.sha256(f"{content}\n{package}\n{settings}".encode()).hexdigest()
+    return sha256_of_text(f"{content}\n{package}\n{settings}")

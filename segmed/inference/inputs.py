@@ -150,8 +150,12 @@ def _find(paths: Sequence[Path], expected: Expected) -> Inputs:
     taken = {path for case in stacks for path in stack_files(case.files[0])}
     found.images = [path for path in found.images if path not in taken]
     alone = found.listed if num_channels == 1 else set()
-    cases = group_channels([path for path in found.images if path not in alone], num_channels)
-    for case in group_channels([path for path in found.images if path in alone], num_channels):
+    cases = group_channels(
+        [path for path in found.images if path not in alone], num_channels, found.heads
+    )
+    for case in group_channels(
+        [path for path in found.images if path in alone], num_channels, found.heads
+    ):
         cases += _taken_apart(case)
     cases += [CaseFiles(_name_of(path), (path,)) for path in found.unknown]
     audits = group_files(found.dicom)
@@ -265,7 +269,7 @@ def _taken_apart(case: CaseFiles) -> list[CaseFiles]:
     """Each file of a faulty case by itself."""
     if not case.fault:
         return [case]
-    return [CaseFiles(_name_of(path), (path,)) for path in case.files]
+    return [CaseFiles(_name_of(path), (path,), heads=case.heads) for path in case.files]
 
 
 def _name_of(path: Path) -> str:

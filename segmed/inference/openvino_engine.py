@@ -25,6 +25,7 @@ from torch.jit._trace import TracerWarning
 from segmed.errors import ModelError, UsageError
 from segmed.inference.signal_stack import unchanged_signal_stack
 from segmed.inference.silent_openvino import has_openvino, import_openvino
+from segmed.io.atomic import flush
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -211,6 +212,7 @@ def _keep_if_sound(model: ov.Model, network: nn.Module, path: Path | None) -> No
             digest = draft.with_suffix(".sha256")
             digest.write_text(_digest(draft), encoding="ascii")
             for suffix in SUFFIXES:
+                flush(draft.with_suffix(suffix))
                 draft.with_suffix(suffix).replace(path.with_suffix(suffix))
 
 

@@ -35,13 +35,14 @@ def read_case(
             one of them is a result.
     """
     case.require_sound()
-    for path, why in results_among(case.files).items():
+    for path, why in results_among(case.sniffed).items():
         message = f"{shown(path.name)} is {why}, no image to segment"
         raise ImageError(message, reason="derived", paths=[path])
-    if read is None:
-        door = read_image if trusted else read_image_sandboxed
-        read = partial(door, num_channels=num_channels if len(case.files) == 1 else 1)
+    door = read_image if trusted else read_image_sandboxed
+    builtin = partial(door, num_channels=num_channels if len(case.files) == 1 else 1)
     if case.series:
         names = [f"channel {number}" for number in range(1, len(case.series) + 1)]
-        return as_channels([read(audit) for audit in case.series], names)
-    return as_channels([read(path) for path in case.files], case.files)
+        return as_channels([(read or builtin)(audit) for audit in case.series], names)
+    if read is not None:
+        return as_channels([read(path) for path in case.files], case.files)
+    return as_channels([builtin(file) for file in case.sniffed], case.files)

@@ -7,7 +7,6 @@ earlier result of the same input.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import defaultdict
@@ -15,12 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segmed.errors import UsageError
-from segmed.formats import OutputFormat
+from segmed.formats import RASTER_FORMATS, OutputFormat
 from segmed.inference.writing import suffix_for
 from segmed.io import source_of
 from segmed.io.channel_files import CaseFiles
-from segmed.io.dicom.header import looks_like_dicom
-from segmed.io.digest import sha256_of_file
+from segmed.io.digest import sha256_of_file, sha256_of_text
+from segmed.io.head import FileHead, sniff
 from segmed.io.output_names import (
     NameKind,
     absolute,
@@ -30,7 +29,6 @@ from segmed.io.output_names import (
     shown,
     with_suffix,
 )
-from segmed.io.raster import raster_format
 from segmed.io.results import RUN_RECORD
 from segmed.metatensor import MetaTensor
 
@@ -106,7 +104,7 @@ class ResultNames:
             return {}
         by_name: dict[tuple[str, bool], list[Path]] = defaultdict(list)
         for item in items:
-            is_dicom, is_flat = _look(item.files[0])
+            is_dicom, is_flat = _look(item.sniffed[0])
             if self._names == "source" or not is_dicom:
                 flat = is_flat and self.format == "nifti"
                 by_name[folded(self._place(item)), flat].append(item.files[0])
@@ -162,26 +160,25 @@ def _hashed(item: CaseFiles, like: MetaTensor) -> str:
     source = source_of(like)
     if source is not None and source.series_uid:
         stated = (source.patient_key, source.study_uid, source.series_uid)
-        digest = hashlib.sha256("\n".join(stated).encode()).hexdigest()
+        digest = sha256_of_text("\n".join(stated))
         return f"series-{digest[:HASH_LENGTH]}"
     files = item.files if source is None else (*item.files, *source.paths)
     digests = sorted({sha256_of_file(path) for path in files if path.is_file()})
-    return f"image-{hashlib.sha256(' '.join(digests).encode()).hexdigest()[:HASH_LENGTH]}"
+    return f"image-{sha256_of_text(' '.join(digests))[:HASH_LENGTH]}"
 
 
-def _look(path: Path) -> tuple[bool, bool]:
+def _look(file: Path | FileHead) -> tuple[bool, bool]:
     """Return whether an input is DICOM and whether it is a raster image, as far as readable.
 
     A raster image of several pages has a volume as its result: `ResultNames` sees that later.
     """
-    if path.is_dir():
+    if isinstance(file, Path) and file.is_dir():
         return True, False
     try:
-        with path.open("rb") as stream:
-            head = stream.read(132)
+        found = sniff(file).format
     except OSError:
         return False, False
-    return looks_like_dicom(head), raster_format(head) is not None
+    return found == "dicom", found in RASTER_FORMATS
 
 
 def _read_origins(out_dir: Path) -> dict[str, str]:

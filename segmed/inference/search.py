@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from segmed.formats import has_image_suffix
-from segmed.io.dicom.header import looks_like_dicom
+from segmed.io.head import FileHead, sniff
 from segmed.io.results import (
     DICOM_RESULTS,
     RUN_RECORD,
@@ -32,6 +32,7 @@ class FoundPaths:
         unknown: Named files of no known suffix that are not DICOM, and folders without access.
         passed_over: Results of earlier runs, and why they are known as such.
         rank: Order in which paths were met.
+        heads: What was sniffed of the files.
     """
 
     listed: set[Path] = field(default_factory=set)
@@ -41,6 +42,16 @@ class FoundPaths:
     unknown: list[Path] = field(default_factory=list)
     passed_over: dict[Path, str] = field(default_factory=dict)
     rank: dict[Path, int] = field(default_factory=dict)
+    heads: dict[Path, FileHead] = field(default_factory=dict)
+
+    def sniff(self, path: Path) -> FileHead | None:
+        """Head of a plain file, read once; None if it cannot be opened."""
+        if path not in self.heads:
+            try:
+                self.heads[path] = sniff(path)
+            except OSError:
+                return None
+        return self.heads[path]
 
     def add(self, path: Path, kind: list[Path]) -> None:
         """Keep a path, unless it has been met."""
@@ -63,7 +74,8 @@ def search(paths: Sequence[Path]) -> FoundPaths:
             _search_folder(path, found, frozenset())
             continue
         found.listed.add(path)
-        if path.is_file() and _begins_as_dicom(path):
+        head = found.sniff(path) if path.is_file() else None
+        if head is not None and head.format == "dicom":
             found.add(path, found.dicom)
         elif has_image_suffix(path):
             found.add(path, found.images)
@@ -95,10 +107,9 @@ def _search_folder(
     special = {entry for entry in others if entry.exists() and not entry.is_file()}
     found.passed_over |= dict.fromkeys(special, "no plain file")
     files = [entry for entry in others if entry not in special]
-    named = [file for file in files if has_image_suffix(file) and not _begins_as_dicom(file)]
-    results = results_among(
-        [*named, *(file for file in files if file.name.endswith(DICOM_RESULTS))]
-    )
+    named = [file for file in files if _is_image(file, found.sniff(file))]
+    outputs = [file for file in files if file.name.endswith(DICOM_RESULTS)]
+    results = results_among([found.heads.get(file, file) for file in [*named, *outputs]])
     results |= masks_by_name([file for file in named if file not in results], inside)
     found.passed_over |= results
     images = set(named)
@@ -112,9 +123,8 @@ def _search_folder(
             _search_folder(entry, found, above | {place}, (*inside, entry.name))
 
 
-def _begins_as_dicom(path: Path) -> bool:
-    try:
-        with path.open("rb") as stream:
-            return looks_like_dicom(stream.read(132))
-    except OSError:
-        return False
+def _is_image(file: Path, head: FileHead | None) -> bool:
+    """True for an image file by content, whatever its name, or else by name; DICOM is none."""
+    if head is not None and head.format is not None:
+        return head.format != "dicom"
+    return has_image_suffix(file)

@@ -8,23 +8,23 @@ from pathlib import Path
 from segmed.errors import ImageError
 from segmed.formats import KNOWN_FORMATS, is_named
 from segmed.geometry import Grid
-from segmed.io.bytestream import is_zipped, truncated, unzipped
-from segmed.io.dicom.header import looks_like_dicom
+from segmed.io.bytestream import truncated
 from segmed.io.dicom.read import load_series, only_series
 from segmed.io.dicom.seg_read import load_seg
 from segmed.io.foreign import foreign_format
+from segmed.io.head import FileHead, sniff
 from segmed.io.limits import ReadLimits, out_of_memory
-from segmed.io.metaimage import is_metaimage, read_metaimage
-from segmed.io.nifti import is_analyze, is_nifti, read_nifti
-from segmed.io.nrrd import MAGIC, read_nrrd
-from segmed.io.raster import raster_format, read_raster
+from segmed.io.metaimage import read_metaimage
+from segmed.io.nifti import read_nifti
+from segmed.io.nrrd import read_nrrd
+from segmed.io.raster import read_raster
 from segmed.io.source import Loaded
 from segmed.io.stack import is_stack, read_stack
 from segmed.structures import LabelClass
 
 
 def load(
-    path: Path | str,
+    path: Path | str | FileHead,
     limits: ReadLimits,
     *,
     exact: bool = False,
@@ -35,7 +35,8 @@ def load(
     """Read one image as an array.
 
     Args:
-        path: A file of any known format, or a folder with one DICOM series.
+        path: A file of any known format, also as it was sniffed, or a folder with one DICOM
+            series.
         limits: Bounds on its size and spacing.
         exact: Keep stored integers (or float64) instead of float32, as labels need it.
         grid: Where to put a DICOM segmentation.
@@ -48,11 +49,13 @@ def load(
     Raises:
         ImageError: The file is refused; `reason` says why.
     """
-    path = Path(path)
+    head = path if isinstance(path, FileHead) else None
+    path = Path(path.path if isinstance(path, FileHead) else path)
     try:
-        if exact and (seg := _segmentation(path)):
+        head = sniff(head or path) if path.is_file() else None
+        if exact and (seg := _segmentation(path, head)):
             return load_seg(seg, grid=grid, limits=limits, labels=labels)
-        return _load(path, limits, exact=exact, num_channels=num_channels)
+        return _load(path, head, limits, exact=exact, num_channels=num_channels)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ImageError(
@@ -64,61 +67,40 @@ def load(
         raise out_of_memory(path) from error
 
 
-def _load(path: Path, limits: ReadLimits, *, exact: bool, num_channels: int) -> Loaded:
+def _load(
+    path: Path, head: FileHead | None, limits: ReadLimits, *, exact: bool, num_channels: int
+) -> Loaded:
     """As `load`; what the system says against reading comes out as it is."""
-    if is_stack(path):
-        return read_stack(path, limits, exact=exact)
-    if path.is_dir():
+    if head is None:
+        if is_stack(path):
+            return read_stack(path, limits, exact=exact)
+        if path.is_dir():
+            return load_series(only_series(path), limits, exact=exact)
+        message = f"{path.name}: no such file or folder"
+        raise ImageError(message, reason="missing_file", paths=[path])
+    head.require_sound()
+    if head.format == "nifti" or is_half_pair(path):
+        return read_nifti(path, limits, exact=exact, num_channels=num_channels, head=head)
+    if head.format == "dicom":
         return load_series(only_series(path), limits, exact=exact)
-    if not path.is_file():
-        raise ImageError(
-            f"{path.name}: no such file or folder", reason="missing_file", paths=[path]
-        )
-    start = start_of(path)
-    if is_nifti(start) or is_half_pair(path) or is_analyze(path, start):
-        return read_nifti(path, limits, exact=exact, num_channels=num_channels)
-    if is_zipped(path):
-        raise unknown_format(path, start)
-    if looks_like_dicom(start[:132]):
-        return load_series(only_series(path), limits, exact=exact)
-    if start.startswith(MAGIC):
+    if head.format == "nrrd":
         return read_nrrd(path, limits, exact=exact)
-    if is_metaimage(start):
+    if head.format == "metaimage":
         return read_metaimage(path, limits, exact=exact)
-    if kind := raster_format(start):
-        return read_raster(path, kind, limits, exact=exact)
-    raise unknown_format(path, start)
+    if head.format is not None:
+        return read_raster(path, head.format, limits, exact=exact)
+    raise unknown_format(path, head.start)
 
 
-def _segmentation(path: Path) -> Path | None:
+def _segmentation(path: Path, head: FileHead | None) -> Path | None:
     """The DICOM segmentation object at a place, if that is what lies there."""
-    if is_stack(path):
+    if head is None and (is_stack(path) or not path.is_dir()):
         return None
-    if not path.is_dir():
-        if not path.is_file():
-            return None
-        with path.open("rb") as stream:
-            if not looks_like_dicom(stream.read(132)):
-                return None
+    if head is not None and head.format != "dicom":
+        return None
     audit = only_series(path)
     is_seg = audit.reason == "not_image" and audit.modality == "SEG" and len(audit.files) == 1
     return audit.files[0] if is_seg else None
-
-
-def start_of(path: Path) -> bytes:
-    """The first bytes of a file, unzipped where it is zipped."""
-    if path.stat().st_size == 0:
-        raise ImageError(
-            f"{path.name}: the file is empty; fetch it again", reason="empty_file", paths=[path]
-        )
-    if path.suffix == ".gz" and not is_zipped(path):
-        raise ImageError(
-            f"{path.name}: named as gzip, its content is not; fetch it again or rename it",
-            reason="not_gzip",
-            paths=[path],
-        )
-    with unzipped(path) as stream:
-        return stream.read(540)
 
 
 def is_half_pair(path: Path) -> bool:

@@ -46,12 +46,6 @@ def truncated(path: Path, detail: str = "the file ends before its last voxel") -
     return refusal(path, "truncated", f"{detail}; fetch the file again")
 
 
-def is_zipped(path: Path) -> bool:
-    """Return whether a file's first bytes are gzip's."""
-    with path.open("rb") as stream:
-        return stream.read(2) == GZIP_MAGIC
-
-
 @contextmanager
 def unzipped(path: Path) -> Iterator[Readable]:
     """A file opened for reading, through gzip where its first bytes say so.
@@ -60,7 +54,7 @@ def unzipped(path: Path) -> Iterator[Readable]:
         ImageError: `truncated` or `corrupt`: the stream ends early or fails its checksum.
     """
     with path.open("rb") as raw, stream_errors(path):
-        if is_zipped(path):
+        if os.pread(raw.fileno(), 2, 0) == GZIP_MAGIC:  # leaves the stream and its buffer alone
             with gzip.open(raw, "rb") as stream:
                 yield stream
         else:

@@ -15,19 +15,17 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from PIL import Image
 
 from segmed.errors import ImageError
-from segmed.formats import stem_of
-from segmed.io.bytestream import unzipped
+from segmed.formats import RASTER_FORMATS, stem_of
 from segmed.io.dicom.audit import SeriesAudit
-from segmed.io.metaimage import is_metaimage
-from segmed.io.nifti import is_nifti, parse_header
-from segmed.io.raster import raster_format
+from segmed.io.head import FileHead, is_metaimage, is_nifti, sniff
+from segmed.io.nifti import parse_header
 
 NUMBERED = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 """A file name without suffix that ends in a channel number."""
@@ -37,9 +35,6 @@ COLOUR_MODES = ("RGB", "RGBA", "P")
 
 SPACE_KINDS = frozenset((b"domain", b"space", b"???", b"none"))
 """Kinds of NRRD's axes in space."""
-
-HEAD_BYTES = 4096
-"""Bytes from the start of a file in which its header says how many channels it contains."""
 
 MOST_CHANNELS = 8
 """Longest run of numbers from 0000 that is taken for channels where a model has one file a case;
@@ -59,6 +54,7 @@ class CaseFiles:
         series: What the scan said of its DICOM series, one a channel; `files` then has the folder
             or the first file that stands for each.
         reason: Code of the fault.
+        heads: What was sniffed of `files`, so that they are not opened again to be recognised.
     """
 
     case: str
@@ -66,6 +62,12 @@ class CaseFiles:
     fault: str = ""
     series: tuple[SeriesAudit, ...] = ()
     reason: str = "other_channels"
+    heads: Mapping[Path, FileHead] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def sniffed(self) -> list[Path | FileHead]:
+        """The files, each as it was sniffed if it was."""
+        return [self.heads.get(path, path) for path in self.files]
 
     def require_sound(self) -> None:
         """Raise the fault, if there is one.
@@ -78,12 +80,15 @@ class CaseFiles:
             raise ImageError(message, reason=self.reason, paths=self.files)
 
 
-def group_channels(files: Sequence[Path], num_channels: int) -> list[CaseFiles]:
+def group_channels(
+    files: Sequence[Path], num_channels: int, heads: Mapping[Path, FileHead] | None = None
+) -> list[CaseFiles]:
     """Put image files together into cases, folder by folder.
 
     Args:
         files: Image files of any folders.
         num_channels: Input channels of the model or of the image set.
+        heads: What was sniffed of the files; the cases keep it.
 
     Returns:
         Cases, in the order of their first files; those with a fault are among them.
@@ -91,15 +96,22 @@ def group_channels(files: Sequence[Path], num_channels: int) -> list[CaseFiles]:
     by_folder: dict[Path, list[Path]] = defaultdict(list)
     for path in files:
         by_folder[path.parent].append(path)
-    cases = [case for inside in by_folder.values() for case in _grouped(inside, num_channels)]
+    known = heads or {}
+    cases = [
+        replace(case, heads={path: known[path] for path in case.files if path in known})
+        for inside in by_folder.values()
+        for case in _grouped(inside, num_channels, known)
+    ]
     place = {path: number for number, path in enumerate(files)}
     return sorted(cases, key=lambda case: min(place[path] for path in case.files))
 
 
-def _grouped(files: Sequence[Path], num_channels: int) -> list[CaseFiles]:
+def _grouped(
+    files: Sequence[Path], num_channels: int, heads: Mapping[Path, FileHead]
+) -> list[CaseFiles]:
     whole, parts = list(files), []
     if num_channels > 1:
-        counts = {path: channels_in(path) for path in files}
+        counts = {path: channels_in(heads.get(path, path)) for path in files}
         whole = [path for path in files if counts[path] == num_channels]
         parts = [path for path in files if counts[path] != num_channels]
     return [*_whole(whole, num_channels), *_joined(parts, num_channels)]
@@ -168,21 +180,20 @@ def _faulty(case: str, files: Sequence[Path], num_channels: int) -> CaseFiles:
     return CaseFiles(case, tuple(files), fault)
 
 
-def channels_in(path: Path) -> int:
+def channels_in(file: Path | FileHead) -> int:
     """Number of channels in one image file, from its header; 1 if it cannot be read.
 
     Args:
-        path: An image file. Colour rasters contain 3, a 4D NIfTI file as many as it has volumes.
+        file: An image file, also as it was sniffed. Colour rasters contain 3, a 4D NIfTI file as
+            many as it has volumes.
     """
     try:
-        with path.open("rb") as stream:
-            kind = raster_format(stream.read(16))
-        if kind is not None:
-            with Image.open(path, formats=[kind.upper()]) as image:
+        head = sniff(file)
+        head.require_sound()
+        if head.format in RASTER_FORMATS:
+            with Image.open(head.path, formats=[head.format.upper()]) as image:
                 return 3 if image.mode in COLOUR_MODES else len(image.getbands())
-        with unzipped(path) as stream:
-            start = stream.read(HEAD_BYTES)
-        return volumes_in(start, path)
+        return volumes_in(head.start, head.path)
     except (ImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return 1  # its reader refuses it by name
 

@@ -42,12 +42,6 @@ BYTE_ORDERS = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
 NAMES = {code: name for name, code in TYPES.items()}
 
 
-def is_metaimage(start: bytes) -> bool:
-    """Return whether a file begins as a MetaImage header."""
-    head = start[:540].lstrip()
-    return head.startswith((b"ObjectType", b"NDims", b"Comment")) and b"=" in head
-
-
 def read_metaimage(path: Path, limits: ReadLimits, *, exact: bool = False) -> Loaded:
     """Read one MetaImage.
 

@@ -26,11 +26,11 @@ from nibabel.spatialimages import HeaderDataError
 from segmed.errors import GeometryError, ImageError
 from segmed.geometry import Affine, Grid, grid_difference_mm, spacing_of
 from segmed.io.bytestream import read_voxels, skip, truncated, unzipped
+from segmed.io.head import NIFTI_MAGICS, FileHead, is_nifti, sniff
 from segmed.io.limits import ReadLimits, check_affine, check_size
 from segmed.io.source import Loaded, Source
 
 HEADER_SIZES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
-MAGICS = {b"n+1\0": "single", b"ni1\0": "pair", b"n+2\0": "single", b"ni2\0": "pair"}
 VOLUMES_NOTE = "a 4D file: its {} volumes are taken for the channels, in order"
 UNIT_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 """Millimetres in one spatial unit, by the low three bits of `xyzt_units`; 0 is not stated."""
@@ -40,19 +40,13 @@ MAX_FORM_CODE = 5
 """Largest code of a sform or qform that the standard gives a meaning."""
 
 
-def is_nifti(start: bytes) -> bool:
-    """Return whether the (unzipped) first 540 bytes of a file are a NIfTI header."""
-    return (start[344:348] in MAGICS) or (start[4:8] in MAGICS)
-
-
-def is_analyze(path: Path, start: bytes) -> bool:
-    """Return whether a file is the header of an Analyze 7.5 pair; `read_nifti` refuses it."""
-    is_named_so = path.name.lower().endswith((".hdr", ".hdr.gz"))
-    return is_named_so and start[:4] in {struct.pack(order + "i", 348) for order in "<>"}
-
-
 def read_nifti(
-    path: Path, limits: ReadLimits, *, exact: bool = False, num_channels: int = 1
+    path: Path,
+    limits: ReadLimits,
+    *,
+    exact: bool = False,
+    num_channels: int = 1,
+    head: FileHead | None = None,
 ) -> Loaded:
     """Read one NIfTI image.
 
@@ -62,6 +56,7 @@ def read_nifti(
         exact: Keep integers, or float64 where a scale is stored, instead of float32.
         num_channels: Volumes of a 4D file that are taken for channels; a file with another number
             of volumes is refused.
+        head: What was sniffed of the file, if it was.
 
     Returns:
         The image, `[C, *spatial]` in storage order with its RAS+ affine in mm.
@@ -69,7 +64,7 @@ def read_nifti(
     Raises:
         ImageError: The file is refused; see the module for the reasons.
     """
-    header_path, voxel_path = _pair(path)
+    header_path, voxel_path = _pair(head or sniff(path))
     with unzipped(header_path) as stream:
         start = stream.read(540)
         header = parse_header(start, header_path)
@@ -106,23 +101,26 @@ def _notes(header: Any, num_volumes: int) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def nifti_files(path: Path) -> tuple[Path, ...]:
+def nifti_files(head: FileHead) -> tuple[Path, ...]:
     """The files that `read_nifti` reads: one, or the header and the voxels of a pair.
+
+    Args:
+        head: What was sniffed of either.
 
     Raises:
         ImageError: The other half of a pair is missing, or a zipped file is damaged.
     """
-    return _once(*_pair(path))
+    return _once(*_pair(head))
 
 
 def _once(header_path: Path, voxel_path: Path) -> tuple[Path, ...]:
     return (header_path,) if voxel_path == header_path else (header_path, voxel_path)
 
 
-def _pair(path: Path) -> tuple[Path, Path]:
+def _pair(head: FileHead) -> tuple[Path, Path]:
     """Header file and voxel file; the same twice unless the header says that it is half a pair."""
-    with unzipped(path) as stream:
-        start = stream.read(540)
+    head.require_sound()
+    path, start = head.path, head.start
     suffix = ".gz" if path.suffix == ".gz" else ""
     stem = path.with_suffix("") if suffix else path
     if not is_nifti(start):
@@ -130,8 +128,8 @@ def _pair(path: Path) -> tuple[Path, Path]:
         if stem.suffix == ".img" and header_path.exists():
             return header_path, path
         return path, path
-    magic = start[344:348] if start[344:348] in MAGICS else start[4:8]
-    if MAGICS[magic] == "single":
+    magic = start[344:348] if start[344:348] in NIFTI_MAGICS else start[4:8]
+    if NIFTI_MAGICS[magic] == "single":
         return path, path
     voxel_path = stem.with_suffix(".img" + suffix)
     if not voxel_path.exists():
@@ -162,7 +160,7 @@ def parse_header(start: bytes, path: Path) -> Any:
     if len(start) < size:
         raise truncated(path, f"the file ends inside its header ({len(start)} of {size} bytes)")
     magic = start[344:348] if size == 348 else start[4:8]
-    if MAGICS.get(magic, "") and magic[2:3] != (b"1" if size == 348 else b"2"):
+    if NIFTI_MAGICS.get(magic, "") and magic[2:3] != (b"1" if size == 348 else b"2"):
         raise ImageError(
             f"{path.name}: its header has {size} bytes and the magic {magic[:3].decode()!r} of the "
             "other version; restore it from its source",

@@ -30,7 +30,6 @@ from segmed.io.text_header import described, header_lines, sibling
 if TYPE_CHECKING:
     from segmed.structures import LabelClass
 
-MAGIC = b"NRRD00"
 TYPES = {
     "i1": ("signed char", "int8", "int8_t"),
     "u1": ("uchar", "unsigned char", "uint8", "uint8_t"),

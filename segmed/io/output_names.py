@@ -6,7 +6,6 @@ UTF-8 appear in messages and tables.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import unicodedata
@@ -15,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
 from segmed.errors import unknown_name
+from segmed.io.digest import sha256_of_bytes
 
 NameKind = Literal["source", "hash"]
 """`source`: relative path and name of the input; `hash`: a hash of its content or UID."""
@@ -70,7 +70,7 @@ def fitted(stem: str, suffix: str) -> str:
     content = stem.encode()
     if len(content) <= room:
         return stem + suffix
-    digest = hashlib.sha256(content).hexdigest()[:HASH_LENGTH]
+    digest = sha256_of_bytes(content)[:HASH_LENGTH]
     kept = content[: room - HASH_LENGTH - 1].decode("utf-8", "ignore")
     return f"{kept}-{digest}{suffix}"
 

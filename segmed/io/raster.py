@@ -34,14 +34,6 @@ from segmed.io.results import LABEL_MARK
 from segmed.io.source import Loaded, Source
 from segmed.io.tiff_strips import check_strips, stated_pixels
 
-MAGICS = {
-    b"\x89PNG\r\n\x1a\n": "png",
-    b"II*\0": "tiff",
-    b"MM\0*": "tiff",
-    b"II+\0": "tiff",
-    b"MM\0+": "tiff",
-    b"\xff\xd8\xff": "jpeg",
-}
 CHANNELS = {"1": 1, "L": 1, "P": 1, "I": 1, "F": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "LA": 2,
             "RGB": 3, "RGBA": 4}  # fmt: skip
 ORIENTATION_TAG, PHOTOMETRIC_TAG, SAMPLE_FORMAT_TAG = 0x0112, 0x0106, 0x0153
@@ -58,11 +50,6 @@ _BROKEN_OFF = "Corrupt EXIF data|Truncated File Read"
 
 _DAMAGE = (UserWarning, OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError,
            OverflowError, AttributeError, struct.error)  # fmt: skip
-
-
-def raster_format(start: bytes) -> str | None:
-    """`png`, `tiff` or `jpeg`, by a file's first bytes; None for anything else."""
-    return next((name for magic, name in MAGICS.items() if start.startswith(magic)), None)
 
 
 def read_raster(path: Path, kind: str, limits: ReadLimits, *, exact: bool = False) -> Loaded:

@@ -13,6 +13,7 @@ from segmed.geometry import Grid, require_same_grid
 from segmed.io.arrays import load
 from segmed.io.dicom.audit import SeriesAudit
 from segmed.io.dicom.read import load_series
+from segmed.io.head import FileHead
 from segmed.io.joining import joined_source, require_joinable
 from segmed.io.limits import DEFAULT_LIMITS, ReadLimits
 from segmed.io.source import Loaded, Source
@@ -22,13 +23,17 @@ from segmed.structures import LabelClass
 
 
 def read_image(
-    path: Path | str | SeriesAudit, *, limits: ReadLimits = DEFAULT_LIMITS, num_channels: int = 1
+    path: Path | str | SeriesAudit | FileHead,
+    *,
+    limits: ReadLimits = DEFAULT_LIMITS,
+    num_channels: int = 1,
 ) -> MetaTensor:
     """Read one image.
 
     Args:
         path: A NIfTI, NRRD, MetaImage, DICOM, PNG, TIFF or JPEG file, known by its content, or a
-            folder that holds one DICOM series; or what a scan said of a series.
+            folder that holds one DICOM series; or what `sniff` said of a file, or a scan of a
+            series.
         limits: Bounds on its size and spacing, checked before voxels are read.
         num_channels: Channels that are expected: a 4D NIfTI file with that many volumes gives one
             channel a volume. With another number of volumes it is refused, since they may be times.

@@ -19,7 +19,7 @@ from typing import Literal
 
 from segmed.errors import ImageError
 from segmed.formats import DICOM_OUTPUTS, OUTPUT_SUFFIXES, stem_of
-from segmed.io.bytestream import unzipped
+from segmed.io.head import FileHead, is_nifti, sniff
 from segmed.naming import has_mask_words, is_mask_folder
 
 ResultMark = Literal["segmed label map", "segmed probabilities"]
@@ -48,23 +48,20 @@ IF_IMAGE = "; rename it if it is an image"
 NNUNET_RECORD = "predict_from_raw_data_args.json"
 """What nnU-Net writes beside its predictions, named `CASE` without a channel number."""
 
-HEAD_BYTES = 4096
 
-
-def why_result(path: Path) -> str:
+def why_result(file: Path | FileHead) -> str:
     """Return why a file is recognised as a result; empty if it may be an image.
 
     Args:
-        path: Any file. One that cannot be opened may be an image: its reader says what is wrong.
+        file: Any file, also as it was sniffed. One that cannot be opened may be an image: its
+            reader says what is wrong.
     """
+    path = file.path if isinstance(file, FileHead) else file
     if path.name.endswith(DICOM_RESULTS):
         return "a segmentation object of segmed"
-    from segmed.io.nifti import is_nifti  # noqa: PLC0415 - a look at an index needs no nibabel
-
     try:
-        with unzipped(path) as stream:
-            head = stream.read(HEAD_BYTES)
-        return _why_nifti(head, path) if is_nifti(head) else _why_other(head)
+        start = sniff(file).start
+        return _why_nifti(start, path) if is_nifti(start) else _why_other(start)
     except (ImageError, OSError):
         return ""
 
@@ -87,22 +84,24 @@ def _why_other(head: bytes) -> str:
     return ""
 
 
-def results_among(files: Iterable[Path]) -> dict[Path, str]:
+def results_among(files: Iterable[Path | FileHead]) -> dict[Path, str]:
     """The results among files, and how each is known.
 
     Args:
-        files: Files of any folders; records of runs beside them are read.
+        files: Files of any folders, also as they were sniffed; records of runs beside them are
+            read.
     """
     known: dict[Path, frozenset[str]] = {}
     found = {}
-    for path in files:
+    for file in files:
+        path = file.path if isinstance(file, FileHead) else file
         if path.parent not in known:
             known[path.parent] = _recorded(path.parent)
         if path.name in known[path.parent]:
             found[path] = f"a result of the run that {RUN_RECORD} describes"
         elif not CHANNEL_NUMBER.search(stem_of(path)) and _is_by_nnunet(path.parent):
             found[path] = f"a result of nnU-Net by the {NNUNET_RECORD} beside it"
-        elif why := why_result(path):
+        elif why := why_result(file):
             found[path] = why
     return found
 

@@ -10,16 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from segmed.formats import RASTER_FORMATS
 from segmed.geometry import Grid
 from segmed.io.arrays import load
 from segmed.io.dicom.audit import SeriesAudit
-from segmed.io.dicom.header import looks_like_dicom
 from segmed.io.dicom.read import only_series
 from segmed.io.dicom.series import read_series
+from segmed.io.head import FileHead, sniff
 from segmed.io.isolated import load_isolated, read_image_isolated, read_series_isolated
 from segmed.io.limits import DEFAULT_LIMITS
-from segmed.io.nifti import is_nifti
-from segmed.io.raster import raster_format
 from segmed.io.read import as_channels, grid_of, read_image, require_belonging
 from segmed.io.source import Loaded
 from segmed.io.stack import is_stack
@@ -28,7 +27,9 @@ from segmed.metatensor import MetaTensor
 from segmed.structures import LabelClass
 
 
-def read_image_sandboxed(path: Path | str | SeriesAudit, *, num_channels: int = 1) -> MetaTensor:
+def read_image_sandboxed(
+    path: Path | str | SeriesAudit | FileHead, *, num_channels: int = 1
+) -> MetaTensor:
     """`read_image`, in a process of its own where a compiled decoder is needed.
 
     Args:
@@ -44,26 +45,24 @@ def read_image_sandboxed(path: Path | str | SeriesAudit, *, num_channels: int = 
     """
     if isinstance(path, SeriesAudit):
         return read_series_sandboxed(path)
-    path = Path(path)
-    start = _start(path)
-    if is_nifti(start):
-        return read_image(path, num_channels=num_channels)
-    if raster_format(start) or is_stack(path):
+    head, path = _sniffed(path)
+    kind = head.format if head else None
+    if kind in RASTER_FORMATS or (head is None and is_stack(path)):
         return read_image_isolated(path)
-    if path.is_dir() or looks_like_dicom(start[:132]):
+    if kind == "dicom" or path.is_dir():
         return read_series_sandboxed(only_series(path))
-    return read_image(path, num_channels=num_channels)
+    return read_image(head or path, num_channels=num_channels)
 
 
-def _start(path: Path) -> bytes:
-    """The first bytes of a file; none of anything else, which its reader will refuse."""
-    if not path.is_file():
-        return b""
+def _sniffed(path: Path | str | FileHead) -> tuple[FileHead | None, Path]:
+    """Head and path of a file; no head of anything else, which its reader will refuse."""
+    place = path.path if isinstance(path, FileHead) else Path(path)
+    if not place.is_file():
+        return None, place
     try:
-        with path.open("rb") as stream:
-            return stream.read(540)
+        return sniff(path if isinstance(path, FileHead) else place), place
     except OSError:
-        return b""
+        return None, place
 
 
 def load_label_sandboxed(
@@ -82,13 +81,13 @@ def load_label_sandboxed(
     Raises:
         ImageError: As from `read_image_sandboxed`.
     """
-    path = Path(path)
-    start = _start(path)
-    is_dicom = not is_nifti(start) and (path.is_dir() or looks_like_dicom(start[:132]))
-    is_raster = raster_format(start) is not None or is_stack(path)
+    head, path = _sniffed(path)
+    kind = head.format if head else None
+    is_raster = kind in RASTER_FORMATS or (head is None and is_stack(path))
+    is_dicom = kind == "dicom" or path.is_dir()
     if is_raster or (is_dicom and only_series(path).is_encapsulated):
         return load_isolated(path, exact=True, grid=grid, labels=labels)
-    return load(path, DEFAULT_LIMITS, exact=True, grid=grid, labels=labels)
+    return load(head or path, DEFAULT_LIMITS, exact=True, grid=grid, labels=labels)
 
 
 def read_label_sandboxed(

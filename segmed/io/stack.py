@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from segmed.errors import ImageError
-from segmed.formats import RASTER_SUFFIXES
+from segmed.formats import RASTER_FORMATS, RASTER_SUFFIXES
+from segmed.io.head import sniff
 from segmed.io.limits import ReadLimits, check_size
-from segmed.io.raster import raster_format, read_raster
+from segmed.io.raster import read_raster
 from segmed.io.source import Loaded, Source
 
 FEWEST_SLICES = 2
@@ -83,9 +84,8 @@ def read_stack(folder: Path, limits: ReadLimits, *, exact: bool = False) -> Load
 
 
 def _slice(path: Path, limits: ReadLimits, *, exact: bool) -> Loaded:
-    with path.open("rb") as stream:
-        kind = raster_format(stream.read(16))
-    if kind is None:
+    kind = sniff(path).format
+    if kind not in RASTER_FORMATS:
         raise ImageError(
             f"{path.name}: no PNG, TIFF or JPEG image", reason="unknown_format", paths=[path]
         )

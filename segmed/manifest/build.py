@@ -25,6 +25,7 @@ from segmed.manifest.ignored import require_no_ignored
 from segmed.manifest.made_labels import MASK_MODES, LabelMaker, MaskMode
 from segmed.manifest.schema import Case, Manifest
 from segmed.naming import guess_subjects
+from segmed.validation import first_fault
 
 DEFAULT_FOLDS = 5
 
@@ -133,11 +134,10 @@ def build_manifest(
             dataclasses.replace(draft, name=name or draft.name), source, num_folds, seed, group_by
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or error.title
+        fault = first_fault(error)
         raise ManifestError(
-            f"{source} has a {error.title} that a manifest cannot hold: {field} is "
-            f"{str(first.get('input'))[:80]!r}: {first['msg']}"
+            f"{source} has a {error.title} that a manifest cannot hold: "
+            f"{fault.field or error.title} is {fault.given!r}: {fault.message}"
         ) from error
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from segmed.errors import ManifestError
-from segmed.io.digest import sha256_of_file
+from segmed.io.digest import sha256_of_file, sha256_of_json, sha256_of_text
 from segmed.manifest.schema import Case, Manifest
 
 
@@ -81,7 +79,7 @@ def repair_of(path: Path, listed: str) -> str:
 
 
 def _joined(parts: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return sha256_of_text("\n".join(parts))
 
 
 def with_digests(manifest: Manifest) -> Manifest:
@@ -120,7 +118,7 @@ def case_hash(manifest: Manifest, case: Case) -> str:
     names = [*case.image, *([case.label] if case.label else [])]
     digests = [known.get(name) or image_digest(manifest.root / name) for name in names]
     parts = {"image": digests[: len(case.image)], "label": digests[len(case.image) :]}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return sha256_of_json(parts)
 
 
 def data_hash(manifest: Manifest, cases: Iterable[Case]) -> str:
@@ -139,7 +137,7 @@ def data_hash(manifest: Manifest, cases: Iterable[Case]) -> str:
         "channels": [[channel.name, channel.modality] for channel in manifest.channels],
         "cases": sorted([case.id, case_hash(manifest, case)] for case in cases),
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return sha256_of_json(parts)
 
 
 def stored_parts(manifest: Manifest) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segmed.errors import ManifestError
-from segmed.io.dicom.header import looks_like_dicom
+from segmed.io.head import looks_like_dicom
 from segmed.manifest.label_values import label_values, named_labels
 from segmed.manifest.schema import StoredLabel
 from segmed.structures import LabelClass

@@ -14,6 +14,7 @@ from segmed.io.atomic import whole_file
 from segmed.manifest.ignored import require_no_ignored
 from segmed.manifest.schema import SCHEMA_VERSION, Case, Manifest
 from segmed.manifest.strict_json import read_json
+from segmed.validation import first_fault
 
 
 def read_manifest(path: Path | str) -> Manifest:
@@ -51,10 +52,7 @@ def _parsed(path: Path, content: Any) -> Manifest:
     try:
         return Manifest.model_validate({**content, "root": path.parent, "remarks": ()})
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "manifest"
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise ManifestError(f"manifest {path}: {place}: {first['msg']}{more}") from error
+        raise ManifestError(f"manifest {path}: {first_fault(error)}") from error
 
 
 def _require_consistent(path: Path, manifest: Manifest) -> None:

@@ -10,7 +10,7 @@ from segmed.errors import UsageError
 from segmed.formats import LABEL_SUFFIXES, suffix_of
 from segmed.geometry import require_same_grid, same_grid
 from segmed.io import grid_of, read_label, source_of
-from segmed.io.dicom.header import looks_like_dicom
+from segmed.io.head import looks_like_dicom
 from segmed.io.joining import require_joinable
 from segmed.io.output_names import writable
 from segmed.manifest.label_values import counts_in

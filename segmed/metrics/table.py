@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from segmed.errors import MetricError
+from segmed.io.atomic import whole_file
 from segmed.metrics.score import FLAGS, METRICS, CaseScore
 
 SUFFIXES = (".csv", ".parquet", ".json")
@@ -65,15 +65,8 @@ def write_table(table: pd.DataFrame, path: Path | str) -> Path:
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise MetricError(f"cannot write a table as {path.name!r}; use {', '.join(SUFFIXES)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        _write(table, beside)
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with whole_file(path) as draft:
+        _write(table, draft)
     return path
 
 

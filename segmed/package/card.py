@@ -19,6 +19,7 @@ from segmed.manifest.content import digest
 from segmed.package.upgrade import upgraded
 from segmed.plan import Plan, plan_hash, read_plan
 from segmed.structures import Channel, Frozen, LabelClass
+from segmed.validation import first_fault
 
 HASH_FORM = 1
 """Version of what enters the hash; another one would make every package a stranger."""
@@ -205,9 +206,7 @@ def read_card(folder: Path) -> Card:
     try:
         return Card.model_validate(upgraded(content, str(folder)))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise PackageError(f"{folder / CARD_FILE}: field {where!r}: {first['msg']}") from error
+        raise PackageError(f"{folder / CARD_FILE}: {first_fault(error)}") from error
 
 
 def sha256_differs(path: Path) -> PackageError:

@@ -13,10 +13,7 @@ rewrite its digests too.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -33,6 +30,8 @@ from torch import Tensor, nn
 
 from segmed import __version__
 from segmed.errors import PackageError, UsageError, WeightsError
+from segmed.io.atomic import whole_folder
+from segmed.io.digest import sha256_of_bytes, sha256_of_file
 from segmed.models import build_model
 from segmed.models.averaged import AveragedNetworks
 from segmed.package.card import (
@@ -134,24 +133,15 @@ class ModelPackage:
         folder = Path(folder)
         if folder.exists() and not _is_replaceable(folder):
             raise PackageError(f"{folder} exists and is no package; choose another place")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(
-            tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent)
-        )
-        try:
-            self._write_into(beside)
-            beside.chmod(0o755)
-            _swap(beside, folder)
-        except BaseException:
-            shutil.rmtree(beside, ignore_errors=True)
-            raise
+        with whole_folder(folder, replaces=True) as draft:
+            self._write_into(draft)
         return folder
 
     def _write_into(self, folder: Path) -> None:
         state = {
             name: value.detach().cpu().contiguous().clone() for name, value in self.state.items()
         }
-        _write_bytes(folder / WEIGHTS_FILE, save_tensors(state, metadata={"format": "pt"}))
+        (folder / WEIGHTS_FILE).write_bytes(save_tensors(state, metadata={"format": "pt"}))
         write_plan(self.plan, folder / PLAN_FILE)
         card = Card(
             schema_version=SCHEMA_VERSION,
@@ -161,13 +151,13 @@ class ModelPackage:
             channels=self.plan.channels,
             labels=self.plan.labels,
             provenance=plain_values(self.provenance),
-            files={name: _sha256(folder / name) for name in (WEIGHTS_FILE, PLAN_FILE)},
+            files={name: sha256_of_file(folder / name) for name in (WEIGHTS_FILE, PLAN_FILE)},
             hash=self.hash,
             segmed=__version__,
             members=self.members,
         )
         text = json.dumps(card.model_dump(mode="json"), indent=2, sort_keys=True)
-        _write_bytes(folder / CARD_FILE, text.encode())
+        (folder / CARD_FILE).write_bytes(text.encode())
 
     @classmethod
     def load(cls, path: Path | str) -> ModelPackage:
@@ -214,7 +204,7 @@ def _read_folder(folder: Path) -> ModelPackage:
 
 def _checked_bytes(folder: Path, name: str, card: Card, limit: int) -> bytes:
     content = bounded_bytes(folder / name, limit)
-    if hashlib.sha256(content).hexdigest() != card.files.get(name):
+    if sha256_of_bytes(content) != card.files.get(name):
         raise sha256_differs(folder / name)
     return content
 
@@ -229,31 +219,3 @@ def _unzipped(path: Path) -> Iterator[Path]:
 
 def _is_replaceable(folder: Path) -> bool:
     return folder.is_dir() and ((folder / CARD_FILE).is_file() or not any(folder.iterdir()))
-
-
-def _swap(new: Path, place: Path) -> None:
-    """Put `new` at `place`; what was there goes away only after it has been put aside."""
-    if not place.exists():
-        new.rename(place)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".old", dir=place.parent))
-    place.rename(aside / "package")
-    try:
-        new.rename(place)
-    except OSError:
-        (aside / "package").rename(place)
-        raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    with path.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -29,6 +29,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, field_v
 from segmed.errors import PackageError, UsageError
 from segmed.naming.words import plain
 from segmed.structures import Channel, Frozen
+from segmed.validation import first_fault
 
 if TYPE_CHECKING:  # a package needs torch, rules do not
     from segmed.package.model_package import ModelPackage
@@ -138,9 +139,7 @@ def rules_in(package: ModelPackage) -> Rules | None:
     try:
         return Rules.model_validate(kept)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise PackageError(f"series rules of the package: {place}: {first['msg']}") from error
+        raise PackageError(f"series rules of the package: {first_fault(error)}") from error
 
 
 def read_rules(path: Path) -> Rules:
@@ -156,6 +155,4 @@ def read_rules(path: Path) -> Rules:
     except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         raise UsageError(f"{path.name}: no YAML file of rules: {type(error).__name__}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{path.name}: field {where!r}: {first['msg']}") from error
+        raise UsageError(f"{path.name}: {first_fault(error)}") from error

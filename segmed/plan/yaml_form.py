@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
@@ -14,8 +11,11 @@ import yaml
 from pydantic import ValidationError
 
 from segmed.errors import UsageError
+from segmed.io.atomic import write_whole
+from segmed.io.digest import sha256_of_json
 from segmed.io.valid_text import require_valid_text
 from segmed.plan.schema import SCHEMA_VERSION, Plan
+from segmed.validation import first_fault
 
 COMMENT_COLUMNS = 92
 
@@ -68,15 +68,7 @@ def write_plan(plan: Plan, path: Path | str) -> Path:
     Returns:
         The path written.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with beside.open("w", encoding="utf-8") as stream:
-        stream.write(to_yaml(plan))
-        stream.flush()
-        os.fsync(stream.fileno())
-    beside.replace(path)
-    return path
+    return write_whole(Path(path), to_yaml(plan))
 
 
 def to_yaml(plan: Plan) -> str:
@@ -130,9 +122,7 @@ def read_plan(path: Path | str) -> Plan:
     try:
         return Plan.model_validate({**content, "reasons": reasons})
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{path}: field {where!r}: {first['msg']}") from error
+        raise UsageError(f"{path}: {first_fault(error)}") from error
 
 
 def _bounded_text(path: Path) -> str:
@@ -152,7 +142,7 @@ def plan_hash(plan: Plan) -> str:
     for part, name in LATER_FIELDS:
         if not content[part][name]:
             del content[part][name]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return sha256_of_json(content)
 
 
 def _key_lines(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, int]]:

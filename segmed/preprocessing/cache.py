@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import os
 import shutil
-import uuid
 from functools import lru_cache
 from math import prod
 from pathlib import Path
@@ -19,6 +16,8 @@ from torch import Tensor
 
 from segmed.errors import ManifestError
 from segmed.geometry import Grid
+from segmed.io.atomic import whole_folder
+from segmed.io.digest import sha256_of_json
 from segmed.io.parts import files_of
 from segmed.io.sandboxed import read_images_sandboxed
 from segmed.manifest import Case, Manifest, image_digest
@@ -162,7 +161,7 @@ def cache_key(manifest: Manifest, case: Case, plan: Plan) -> str:
         **stored_parts(manifest),
         "preprocessing": plan.preprocessing.model_dump(mode="json"),
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+    return sha256_of_json(parts)[:32]
 
 
 def _index_type(plan: Plan) -> dict[str, str]:
@@ -203,26 +202,18 @@ def _digest_once(path: Path, stamp: tuple[tuple[str, int, int], ...]) -> str:
 def _write_entry(
     entry: Path, prepared: Prepared, label: Tensor | None, measures: dict[str, Any] | None
 ) -> None:
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    beside = entry.with_name(f".{entry.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.part")
-    beside.mkdir()
     try:
-        np.save(beside / "image.npy", prepared.tensor.numpy())
-        if label is not None:
-            np.save(beside / "label.npy", label.numpy())
-        if measures is not None:
-            (beside / "measures.json").write_text(json.dumps(measures), encoding="utf-8")
-        text = json.dumps(_transform_as(prepared.transform))
-        (beside / "placement.json").write_text(text, encoding="utf-8")
-        for file in beside.iterdir():
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
-        beside.rename(entry)
+        with whole_folder(entry) as draft:
+            np.save(draft / "image.npy", prepared.tensor.numpy())
+            if label is not None:
+                np.save(draft / "label.npy", label.numpy())
+            if measures is not None:
+                (draft / "measures.json").write_text(json.dumps(measures), encoding="utf-8")
+            text = json.dumps(_transform_as(prepared.transform))
+            (draft / "placement.json").write_text(text, encoding="utf-8")
     except OSError:
         if not (entry / "placement.json").exists():  # else another process was first, and right
             raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _mapped(path: Path) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from segmed.io.digest import sha256_of_text
 from segmed.report.content import Cost, History
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a7fd1", "#8c8c8c")
@@ -113,7 +113,7 @@ def _svg(figure: Figure, description: str) -> str:
 def _with_own_ids(text: str) -> str:
     """The SVG with the ids that it refers to made its own, and the others left out."""
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
-    own = hashlib.sha256(text.encode()).hexdigest()[:8]
+    own = sha256_of_text(text)[:8]
     text = re.sub(r'\sid="([^"]*)"', lambda m: f' id="{own}-{m[1]}"' if m[1] in used else "", text)
     return re.sub(r'(href="#|url\(#)', rf"\g<1>{own}-", text)
 

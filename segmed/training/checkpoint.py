@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import struct
 import zlib
@@ -17,6 +16,7 @@ from zipfile import BadZipFile, ZipFile, is_zipfile
 import torch
 
 from segmed.errors import TrainingError
+from segmed.io.atomic import ASIDE, PARTIAL, whole_file
 from segmed.io.full_disk import is_full_disk
 
 SCHEMA_VERSION = 1
@@ -75,16 +75,10 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> Path:
     Raises:
         TrainingError: The disk is full or the folder cannot be written; the old file still stands.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as stream:
+        with whole_file(path) as draft, draft.open("wb") as stream:
             write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(path)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        beside.unlink(missing_ok=True)
         words = "no space left on the disk" if is_full_disk(error) else str(error)
         detail = " ".join(words.split())[:200]
         raise TrainingError(
@@ -96,7 +90,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> Path:
 
 def sweep(folder: Path) -> None:
     """Remove what writers that were killed left half written."""
-    for beside in [*folder.glob(".*.part"), *folder.glob(".package.*.old")]:
+    for beside in [*folder.glob(f"{PARTIAL}*"), *folder.glob(f".package.*{ASIDE}")]:
         if beside.is_file():
             beside.unlink(missing_ok=True)
         else:

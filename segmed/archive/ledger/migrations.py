@@ -13,6 +13,7 @@ from pathlib import Path
 
 from segmed.archive.ledger.tables import SCHEMA_VERSION, TABLES
 from segmed.errors import UsageError
+from segmed.io.atomic import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -112,10 +113,8 @@ def _keep_copy(connection: sqlite3.Connection, path: Path, version: int) -> Path
     """A whole copy of the ledger, made by SQLite; one that stands is of an earlier attempt."""
     copy = path.with_name(f"{path.name}.version{version}")
     if not copy.exists():
-        draft = copy.with_name(f"{copy.name}.part")
-        draft.unlink(missing_ok=True)
-        with closing(sqlite3.connect(draft)) as target:
-            connection.backup(target)
-        draft.chmod(path.stat().st_mode & 0o777)
-        draft.rename(copy)
+        with whole_file(copy) as draft:
+            with closing(sqlite3.connect(draft)) as target:
+                connection.backup(target)
+            draft.chmod(path.stat().st_mode & 0o777)
     return copy

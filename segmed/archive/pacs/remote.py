@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from segmed.inference.fault import InputFault
 from segmed.inference.selection import choose_series
 from segmed.io.dicom.scan import group_files
 from segmed.io.dicom.uid import short_hash
+from segmed.io.digest import sha256_of_text
 from segmed.io.output_names import mirrored
 from segmed.outcomes import SERVICE, SERVICE_REFUSES
 from segmed.package.series_rules import Rules
@@ -146,7 +146,7 @@ def listed(
 
 
 def _hash(*parts: str) -> str:
-    return hashlib.sha256("\n".join(parts).encode("utf-8", "backslashreplace")).hexdigest()
+    return sha256_of_text("\n".join(parts), "backslashreplace")
 
 
 def empty_folder(path: Path) -> Path:

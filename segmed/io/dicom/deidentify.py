@@ -22,9 +22,10 @@ from pydicom.multival import MultiValue
 
 from segmed.errors import ImageError
 from segmed.io.atomic import whole_file
-from segmed.io.dicom.header import looks_like_dicom, tolerant_pydicom
+from segmed.io.dicom.header import tolerant_pydicom
 from segmed.io.dicom.read import decoding
 from segmed.io.dicom.uid import uid_from
+from segmed.io.head import looks_like_dicom
 from segmed.io.salt import pseudonym
 
 EDITION = "dicomfields_2026c"

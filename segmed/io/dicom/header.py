@@ -26,6 +26,7 @@ from segmed.io.dicom.patient import PATIENT_TAGS, patient_key, person_keys
 from segmed.io.dicom.pixel_format import pixel_format_fault
 from segmed.io.dicom.quick import quick_header
 from segmed.io.dicom.traits import TRAIT_TAGS
+from segmed.io.head import looks_like_dicom
 
 MAX_INFLATED_BYTES = 1 << 30
 """Largest deflated data set that is inflated."""
@@ -148,19 +149,6 @@ def tolerant_pydicom() -> Iterator[None]:
     with warnings.catch_warnings(), pydicom.config.disable_value_validation():
         warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom(\..*)?")
         yield
-
-
-def looks_like_dicom(start: bytes) -> bool:
-    """Return whether the first 132 bytes of a file are DICOM's, with or without its preamble."""
-    if start[128:132] == MAGIC:
-        return True
-    if len(start) < 16:
-        return False
-    group, element = struct.unpack("<HH", start[:4])
-    if (group, element) not in {(2, 0), (2, 1), (2, 2), (8, 0), (8, 1), (8, 5), (8, 8), (8, 0x16)}:
-        return False
-    explicit = start[4:6].isalpha() and start[4:6].isupper()
-    return explicit or struct.unpack("<I", start[4:8])[0] <= 256
 
 
 def _was_dicom(path: Path, start: bytes) -> bool:

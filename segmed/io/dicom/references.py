@@ -5,7 +5,6 @@ Only copies in memory are mended; the files stay as they are.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from segmed.io.dicom.frames import slices_of
 from segmed.io.dicom.header import read_header, tolerant_pydicom
 from segmed.io.dicom.read import require_usable
 from segmed.io.dicom.texts import SourceTexts
-from segmed.io.digest import sha256_of_file, sha256_of_stream
+from segmed.io.digest import sha256_of_file, sha256_of_stream, sha256_of_text
 from segmed.io.label import smallest_type
 from segmed.io.read import grid_of, source_of
 from segmed.metatensor import MetaTensor
@@ -168,7 +167,7 @@ def references_of(like: MetaTensor) -> References:
             for channel in (source, *source.other_channels)
             for path in channel.paths
         ]
-    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    key = sha256_of_text("\n".join(parts))
     frames = tuple(part.frame for _, part in audit.slices)
     return References(audit, datasets, frames, key, texts, source.notes)
 

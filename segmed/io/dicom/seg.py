@@ -12,7 +12,6 @@ Source:
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import warnings
@@ -39,6 +38,7 @@ from segmed.io.dicom.references import (
 from segmed.io.dicom.seg_read import load_seg
 from segmed.io.dicom.segments import VALUE_TEXT
 from segmed.io.dicom.uid import uid_from
+from segmed.io.digest import sha256_of_text
 from segmed.io.read import grid_of
 from segmed.io.tensors import as_label
 from segmed.metatensor import MetaTensor
@@ -166,7 +166,7 @@ def private_code(name: str) -> str:
     slug = re.sub(r"[^A-Z0-9]+", "_", name.upper()).strip("_")
     if name.isascii() and 0 < len(slug) <= MAX_CODE:
         return slug
-    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8].upper()
+    digest = sha256_of_text(name, "surrogatepass")[:8].upper()
     return f"{slug[: MAX_CODE - 9]}_{digest}".lstrip("_")
 
 

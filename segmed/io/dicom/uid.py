@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
+
+from segmed.io.digest import sha256_of_text
 
 _SPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:segmed:dicom")
 
@@ -25,4 +26,4 @@ def uid_from(*parts: str) -> str:
 
 def short_hash(text: str) -> str:
     """Twelve hex digits that stand for an identifier in messages."""
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    return sha256_of_text(text, "surrogateescape")[:12]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from segmed.geometry import spacing_of
 from segmed.io.atomic import whole_file
 from segmed.io.dicom.stack import LPS_TO_RAS
 from segmed.io.dicom.uid import uid_from
+from segmed.io.digest import sha256_of_bytes
 from segmed.io.limits import DEFAULT_LIMITS, check_affine
 from segmed.metatensor import MetaTensor
 
@@ -164,7 +164,7 @@ def _template(
 
 
 def _digest(array: npt.NDArray[Any]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+    return sha256_of_bytes(np.ascontiguousarray(array).tobytes())
 
 
 def _acquisition(dataset: Dataset, modality: str) -> None:

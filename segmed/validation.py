@@ -1,0 +1,44 @@
+"""Errors of pydantic in words: the first wrong field, what was found there, and how many more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+
+@dataclass(frozen=True)
+class FieldFault:
+    """The first fault that a validation found.
+
+    Attributes:
+        field: Dotted name of the field; empty if the whole is at fault.
+        message: What is wrong with it.
+        given: What was found there, shortened.
+        num_others: Faults besides it.
+    """
+
+    field: str
+    message: str
+    given: str
+    num_others: int
+
+    def __str__(self) -> str:
+        """Field and message in one line."""
+        more = f" (and {self.num_others} more)" if self.num_others else ""
+        return f"field {self.field!r}: {self.message}{more}" if self.field else self.message + more
+
+
+LONGEST_GIVEN = 80
+"""Characters of a wrong value that a message shows."""
+
+
+def first_fault(error: ValidationError) -> FieldFault:
+    """The first fault of a pydantic error, for one-line messages."""
+    first = error.errors()[0]
+    return FieldFault(
+        ".".join(str(part) for part in first["loc"]),
+        first["msg"],
+        str(first.get("input"))[:LONGEST_GIVEN],
+        error.error_count() - 1,
+    )
