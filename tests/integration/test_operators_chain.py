@@ -152,6 +152,6 @@ def test_operators_chain(sites: tuple[Site, Site], tmp_path: Path) -> None:
     assert max(again.values()) <= 2, "more than the studies in hand were begun again"
     assert not first.folder.exists(), "a run that was planned before the loss went to its old place"
 
-    # and the way back stays open
+    # and a rollback stays possible
     elsewhere.segmed("model", "rollback", "hippocampus")
     assert champion(elsewhere)["hash"] == weak["hash"]

@@ -189,6 +189,6 @@ def _dismiss(pool: PersistentPool) -> None:
 
 
 def close_idle_pools() -> None:
-    """End all crews of this process that have nothing to do."""
+    """End all idle pools of this process."""
     for pool in list(_pools.values()):
         _dismiss(pool)
