@@ -29,6 +29,7 @@ from pipelines.cli.console import (
 )
 from pipelines.cli.predict import ModelOption
 from segmed.errors import UsageError
+from segmed.inference.vocabulary import ENGINE_HELP
 
 if TYPE_CHECKING:
     from pipelines.runs.archiving import ArchiveJob
@@ -87,9 +88,7 @@ def segment(
     send: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Also send outputs to this PACS.")
     ] = None,
-    engine: Annotated[
-        str, typer.Option(help="steady (OpenVINO if installed, or a GPU), torch or openvino.")
-    ] = "steady",
+    engine: Annotated[str, typer.Option(help=ENGINE_HELP)] = "auto",
     tta: Annotated[bool, typer.Option("--tta", help="Average over mirror images.")] = False,
     device: Annotated[
         list[str] | None,

@@ -25,7 +25,7 @@ from pipelines.cli.console import (
     tracked,
 )
 from segmed.formats import OUTPUT_SUFFIXES
-from segmed.inference.vocabulary import ENGINES
+from segmed.inference.vocabulary import ENGINE_HELP, engine_named
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ def predict(
     output_format: Annotated[
         str, typer.Option("--format", help="nifti, dicom-seg, rtstruct or probabilities.")
     ] = "nifti",
-    engine: Annotated[str, typer.Option(help="auto, steady, torch, compile or openvino.")] = "auto",
+    engine: Annotated[str, typer.Option(help=ENGINE_HELP)] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     tta: Annotated[bool, typer.Option("--tta", help="Average over mirror images.")] = False,
     memory_gb: Annotated[
@@ -114,7 +114,7 @@ def predict(
     require_models(model)
     require_any(inputs, "images, DICOM series folders, or folders of these")
     require_known("output format", output_format, tuple(OUTPUT_SUFFIXES))
-    require_known("engine", engine, ENGINES)
+    engine = engine_named(engine)
     require_device(device)
     require_out(out)
     from pipelines.cli import predicting

@@ -22,7 +22,7 @@ from segmed.inference import (
     predict_files,
 )
 from segmed.inference.inputs import expected_by, find_all
-from segmed.inference.vocabulary import ENGINES
+from segmed.inference.vocabulary import engine_named
 from segmed.io.atomic import write_whole
 from segmed.io.channel_files import CaseFiles
 from segmed.io.output_names import check_names
@@ -98,8 +98,7 @@ def check_job(job: PredictJob) -> None:
     """
     if job.format not in OUTPUT_SUFFIXES:
         raise unknown_name("output format", job.format, OUTPUT_SUFFIXES)
-    if job.engine not in ENGINES:
-        raise unknown_name("engine", job.engine, ENGINES)
+    engine_named(job.engine)
     check_names(job.names)
     if job.memory_gb is not None and job.memory_gb <= 0:
         raise UsageError(f"--memory-gb must be positive, got {job.memory_gb:g}")

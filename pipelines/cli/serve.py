@@ -15,6 +15,7 @@ from pipelines.cli.arguments import (
     require_source,
 )
 from pipelines.cli.console import note, say
+from segmed.inference.vocabulary import ENGINE_HELP
 
 
 def add_to(app: typer.Typer) -> None:
@@ -49,9 +50,7 @@ def serve(
     workers: Annotated[
         int, typer.Option(min=0, help="Worker processes; 0 segments in the run's own.")
     ] = 0,
-    engine: Annotated[
-        str, typer.Option(help="steady (OpenVINO if installed, or a GPU), torch or openvino.")
-    ] = "steady",
+    engine: Annotated[str, typer.Option(help=ENGINE_HELP)] = "auto",
     device: Annotated[
         list[str] | None,
         typer.Option(help="Device of a worker process, such as cuda:1; repeat it for each."),

@@ -17,6 +17,8 @@ from pipelines.comparing.jobs import TrainJob
 from pipelines.comparing.progress import TrainingProgress
 from segmed.evaluation import Evaluated, score_cases
 from segmed.inference import Predictor
+from segmed.inference.engine import resolve_device
+from segmed.inference.vocabulary import EngineName
 from segmed.io.atomic import write_whole
 from segmed.manifest import data_hash, read_manifest
 from segmed.manifest.content import digest
@@ -101,8 +103,11 @@ def _score(job: TrainJob, shown: TrainingProgress) -> Evaluated:
     manifest = read_manifest(job.manifest_path)
     cases = manifest.split(job.fold)[1]
     package = ModelPackage.load(job.run_dir / "package")
+    device = resolve_device(job.settings.device)
+    # A conversion takes longer than it spares here, and most trained networks run nowhere else.
+    engine: EngineName = "torch" if device.type == "cpu" else "auto"
     evaluated = score_cases(
-        Predictor(package, device=job.settings.device),
+        Predictor(package, device=str(device), engine=engine),
         manifest,
         cases,
         out_dir=job.run_dir / "predictions",

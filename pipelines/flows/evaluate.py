@@ -8,6 +8,7 @@ from pathlib import Path
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from pipelines.registry.cache import converted_folder
 from pipelines.registry.loading import load_models
 from segmed.evaluation import score_cases
 from segmed.inference import Predictor
@@ -31,7 +32,8 @@ def score(manifest_path: Path, model: str, out_dir: Path, fold: int | None) -> P
     resolved, packages = load_models([model])
     out_dir.mkdir(parents=True, exist_ok=True)
     write_whole(out_dir / "model.json", json.dumps(resolved[0].record(), indent=2))
-    evaluated = score_cases(Predictor(packages), manifest, cases, out_dir=out_dir / "predictions")
+    predictor = Predictor(packages, cache_dir=converted_folder())
+    evaluated = score_cases(predictor, manifest, cases, out_dir=out_dir / "predictions")
     return write_table(evaluated.table, out_dir / "scores.parquet")
 
 

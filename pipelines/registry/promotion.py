@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipelines.registry.cache import converted_folder
 from pipelines.registry.gate import (
     CHALLENGER,
     CHAMPION,
@@ -208,7 +209,8 @@ def _require_same_contract(registry: Registry, champion: Version, challenger: Ve
 def _scores(registry: Registry, version: Version, manifest: Manifest) -> Evaluated:
     package = registry.resolve(version.reference).load()
     with tempfile.TemporaryDirectory(prefix="segmed-gate-") as scratch:
-        return score_cases(Predictor(package), manifest, manifest.test, out_dir=Path(scratch))
+        predictor = Predictor(package, cache_dir=converted_folder())
+        return score_cases(predictor, manifest, manifest.test, out_dir=Path(scratch))
 
 
 def _attach(

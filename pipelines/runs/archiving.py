@@ -32,14 +32,13 @@ from segmed.archive.pacs.address import delivery_at, source_at
 from segmed.archive.pacs.remote import Query
 from segmed.archive.query import SeriesQuery
 from segmed.archive.study import ForeseenOutcome, NotImage
-from segmed.errors import unknown_name
 from segmed.inference import Predictor
+from segmed.inference.vocabulary import engine_named
 from segmed.io.atomic import write_whole
 from segmed.io.output_names import check_names
 from segmed.package import ModelPackage
 from segmed.package.series_rules import rules_in
 
-ENGINES = ("steady", "torch", "openvino")
 """Engines of archive runs: none is chosen by timing."""
 
 
@@ -64,9 +63,7 @@ class ArchiveJob:
         not_segmented: Only DICOM studies without a segmentation, whoever made it.
         send: Address that segmentations are sent to besides.
         tta: Average over mirror images.
-        engine: What runs the networks: `steady` (see `segmed.inference.choice`), `torch` or
-            `openvino`; nothing that is timed, so that a run that was cut off goes on with equal
-            outputs.
+        engine: One of `segmed.inference.vocabulary.ENGINES`.
         table: Kind of the volumes table, `csv` or `parquet`.
         names: `source` or `hash`; None: outputs of image files by source, of DICOM by hash.
         any_modality: Take DICOM images of another modality or body part than the model's, too.
@@ -92,7 +89,7 @@ class ArchiveJob:
     not_segmented: bool = False
     send: str | None = None
     tta: bool = False
-    engine: str = "steady"
+    engine: str = "auto"
     table: str = "csv"
     names: str | None = None
     any_modality: bool = False
@@ -104,11 +101,9 @@ class ArchiveJob:
         """Refuse what would only be found out during the run.
 
         Raises:
-            UsageError: The engine is unknown, or one that is chosen by timing; or the kind of names
-                is unknown.
+            UsageError: The engine or the kind of names is unknown.
         """
-        if self.engine not in ENGINES:
-            raise unknown_name("engine of archive runs", self.engine, ENGINES)
+        engine_named(self.engine)
         check_names(self.names)
 
     @property
@@ -210,7 +205,7 @@ def _worker_pool(
     packages: Sequence[ModelPackage],
     opens: Callable[[], StudySource],
 ) -> WorkerPool | Predictor:
-    options: dict[str, Any] = {"tta": job.tta, "engine": job.engine}
+    options: dict[str, Any] = {"tta": job.tta, "engine": engine_named(job.engine)}
     if job.any_modality:
         options["any_modality"] = True
     if job.cluster is not None:

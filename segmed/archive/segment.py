@@ -34,17 +34,13 @@ from segmed.io.output_names import check_names
 
 DEFAULT_OPTIONS = RunOptions()
 
-FIXED_ENGINE = "torch"
-"""Engine of worker processes that are not told another. `auto` may change engines within a run, and
-then outputs would depend on where a run was interrupted, by a voxel at a tie."""
-
 
 class WorkerPool(Protocol):
     """A model to be loaded elsewhere, and who loads it.
 
     Attributes:
         packages: Folder of the package, or folders of an ensemble's.
-        options: Options of the predictor: `device`, `engine` (`torch` unless named), `tta`.
+        options: Options of the predictor: `device`, `engine`, `tta`.
     """
 
     @property
@@ -65,7 +61,7 @@ class Workers:
     Attributes:
         packages: Folder of the package, or folders of an ensemble's.
         number: How many processes; each loads the model once.
-        options: Options of the predictor: `device`, `engine` (`torch` unless named), `tta`.
+        options: Options of the predictor: `device`, `engine`, `tta`.
         timeout_s: Longest time without a result while a worker holds a study, in s; None for ever.
         devices: Devices that the processes take in turn, such as `("cuda:0", "cuda:1")`, instead
             of the one device that `options` name.
@@ -276,9 +272,7 @@ def _engine(
         if not suspects:
             return here
         return SuspectEngine(here, suspects, predictor=pool, writing=writing, results=results)
-    return pool.engine(
-        Setup(pool.packages, writing, {"engine": FIXED_ENGINE, **pool.options}), results
-    )
+    return pool.engine(Setup(pool.packages, writing, pool.options), results)
 
 
 def _settings(format_name: str, *, tta: bool) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from segmed.errors import UsageError
 from segmed.geometry import Grid
-from segmed.inference.choice import EngineRequest, MeasuredEngine, make_engine
+from segmed.inference.choice import EngineRequest, make_engine
 from segmed.inference.cuda_engine import CudaEngine, cuda_batch
 from segmed.inference.engine import Engine, resolve_device
 from segmed.inference.ensemble import averaged, mirrored, require_one_contract, slice_by_slice
@@ -33,7 +33,7 @@ from segmed.inference.memory import (
     resident_bytes,
 )
 from segmed.inference.postprocessing import cleaned
-from segmed.inference.sliding import NetworkFn, WindowRecipe, first_windows, sliding_slabs, zeros
+from segmed.inference.sliding import NetworkFn, WindowRecipe, sliding_slabs, zeros
 from segmed.inference.vocabulary import EngineName
 from segmed.io import grid_of
 from segmed.metatensor import MetaTensor
@@ -155,7 +155,6 @@ class Predictor:
         """
         start = time.perf_counter()
         with self._lock:
-            self._settle_engines(prepared)
             label, probs, network_s = self._label_map(prepared, probabilities=probabilities)
             if self._fell_back():
                 label, probs, network_s = self._label_map(prepared, probabilities=probabilities)
@@ -232,13 +231,8 @@ class Predictor:
         )
 
     def describe_engines(self) -> list[str]:
-        """Describe engine and device of each network, and the reason of an automatic choice."""
-        return [
-            engine.reason
-            if isinstance(engine, MeasuredEngine)
-            else f"{engine.name} on {engine.device}"
-            for engine in self.engines
-        ]
+        """Describe engine and device of each network."""
+        return [f"{engine.name} on {engine.device}" for engine in self.engines]
 
     def estimate_memory(
         self, grid: Grid, *, keeps_image: bool = True, keeps_probs: bool = False
@@ -301,13 +295,6 @@ class Predictor:
                 f"the image needs {estimate}, {self.memory_gb:g} GB are allowed: allow as much, or "
                 "use a model of a smaller window or a coarser spacing"
             )
-
-    def _settle_engines(self, prepared: Prepared) -> None:
-        for engine in self.engines:
-            if isinstance(engine, MeasuredEngine):
-                recipe = self.recipe(tuple(prepared.tensor.shape[1:]))
-                sample = first_windows(prepared.tensor, recipe)
-                engine.settle(sample.reshape(*sample.shape[:2], *self.plan.patch_size))
 
     def _network(self) -> NetworkFn:
         network = averaged(self.engines)

@@ -165,13 +165,6 @@ def window_maps(
             yield corner, values
 
 
-def first_windows(tensor: Tensor, recipe: WindowRecipe) -> Tensor:
-    """The first batch of windows of a volume, `[B, C, *window]`; a sample to measure with."""
-    padded, _ = pad_to_window(tensor, recipe.window)
-    chunk = list(islice(window_grid(padded, recipe).corners(), recipe.batch))
-    return torch.stack([padded[(slice(None), *_box(c, recipe.window))] for c in chunk])
-
-
 class _Buffer:
     """Sums of the windows in reach of the current row, one window deep along `buffer_dim`."""
 

@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import logging
+from typing import Literal, cast
 
-EngineName = Literal["auto", "steady", "torch", "compile", "openvino"]
+from segmed.errors import unknown_name
 
-ENGINES: tuple[str, ...] = ("auto", "steady", "torch", "compile", "openvino")
+logger = logging.getLogger(__name__)
+
+EngineName = Literal["auto", "torch", "compile", "openvino"]
+
+ENGINES: tuple[str, ...] = ("auto", "torch", "compile", "openvino")
 """Every `EngineName`."""
+
+ENGINE_HELP = (
+    "auto (a GPU if there is one, else OpenVINO if installed, else PyTorch), torch, compile or "
+    "openvino."
+)
+"""Help text of `--engine`, the same in every command."""
+
+EARLIER_NAMES: dict[str, EngineName] = {"steady": "auto"}
+"""Engines by the names that they had in earlier versions."""
+
+
+def engine_named(name: str) -> EngineName:
+    """Return the engine of a name; earlier names are accepted with a note.
+
+    Raises:
+        UsageError: The name is unknown.
+    """
+    if name in EARLIER_NAMES:
+        logger.warning("engine %r is now called %r", name, EARLIER_NAMES[name])
+        return EARLIER_NAMES[name]
+    if name not in ENGINES:
+        raise unknown_name("engine", name, ENGINES)
+    return cast("EngineName", name)

@@ -1,4 +1,4 @@
-"""Engines give eager PyTorch's labels, and `auto` chooses by measurement."""
+"""Engines give eager PyTorch's labels, and `auto` is one rule without timing."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from monai.data import MetaTensor
 
 from segmed.errors import ModelError, UsageError
 from segmed.inference import Predictor, choice, export_onnx, openvino_engine
-from segmed.inference.choice import MAX_LABELS_CHANGED, EngineRequest, MeasuredEngine, make_engine
+from segmed.inference.choice import MAX_LABELS_CHANGED, EngineRequest, make_engine
 from segmed.inference.engine import Engine, TorchEngine
 from segmed.inference.openvino_engine import Conversion, OpenVinoEngine
+from segmed.inference.vocabulary import ENGINES, engine_named
 from segmed.models import build_model, list_models
 from segmed.plan import Topology, plan_networks
 
@@ -60,62 +61,6 @@ def test_small_volume_that_comes_alone_is_convolved_with_a_copy_of_itself(
     assert seen == [2]
 
 
-def test_auto_starts_eager_and_changes_between_images_once_eager_has_cost_a_conversion(
-    package, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = make_engine(package, EngineRequest("auto", CPU, (1, 1, 16, 16)))
-    assert isinstance(engine, MeasuredEngine)
-    windows = smooth_windows((1, 1, 16, 16))
-    before = engine(windows).clone()
-    engine.settle(windows)
-    assert engine.name == "torch"
-    monkeypatch.setattr(choice, "CONVERSION_SECONDS", 0.0)
-    engine.settle(windows)
-    assert "labels differ" in engine.reason
-    assert engine.reason.startswith(engine.name)
-    torch.testing.assert_close(engine(windows), before, rtol=0, atol=1e-4)
-
-
-def test_auto_refuses_an_engine_that_changes_labels(package) -> None:
-    engine = make_engine(package, EngineRequest("auto", CPU, (1, 1, 16, 16)))
-    assert isinstance(engine, MeasuredEngine)
-    stranger = TorchEngine(
-        build_model("unet", spatial_dims=2, in_channels=1, num_classes=3, widths=[2, 2]).eval(),
-        CPU,
-    )
-    engine._convert = lambda: stranger
-    engine._is_cached = True
-    engine.settle(smooth_windows((1, 1, 16, 16)))
-    assert engine.name == "torch"
-    assert "labels differ" in engine.reason
-
-
-@pytest.mark.slow
-def test_conversion_in_the_cache_is_tried_at_the_first_image(package, tmp_path: Path) -> None:
-    conversion = Conversion(package.hash, (1, 1, 16, 16), tmp_path)
-    assert not conversion.is_cached
-    OpenVinoEngine(package.build(), conversion)
-    assert conversion.is_cached
-    engine = MeasuredEngine(package.build(), conversion)
-    engine.settle(smooth_windows((1, 1, 16, 16)))
-    assert "labels differ" in engine.reason
-
-
-def test_auto_stays_eager_where_openvino_cannot_run_the_network(package) -> None:
-    engine = make_engine(package, EngineRequest("auto", CPU, (1, 1, 16, 16)))
-    assert isinstance(engine, MeasuredEngine)
-
-    def die() -> Engine:
-        raise ModelError("OpenVINO cannot run the network")
-
-    engine._convert = die
-    engine._is_cached = True
-    windows = smooth_windows((1, 1, 16, 16))
-    engine.settle(windows)
-    assert engine.reason == "torch: OpenVINO cannot run the network"
-    assert engine(windows).shape == (1, 3, 16, 16)
-
-
 @pytest.mark.slow
 def test_a_job_outlives_a_compiler_that_dies_and_keeps_nothing_of_it(
     package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -156,10 +101,10 @@ def test_a_conversion_whose_files_changed_is_done_anew(package, tmp_path: Path) 
     assert weights.read_bytes() == sound
 
 
-def test_steady_is_openvino_from_the_first_image_and_eager_where_it_cannot_run(
+def test_auto_is_openvino_from_the_first_image_and_eager_where_it_cannot_run(
     package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = EngineRequest("steady", CPU, (2, 1, 16, 16), tmp_path)
+    request = EngineRequest("auto", CPU, (2, 1, 16, 16), tmp_path)
     assert make_engine(package, request).name == "openvino"
 
     def die(*_: object) -> Engine:
@@ -169,6 +114,16 @@ def test_steady_is_openvino_from_the_first_image_and_eager_where_it_cannot_run(
     assert make_engine(package, request).name == "torch"
     monkeypatch.setattr(choice, "has_openvino", lambda: False)
     assert make_engine(package, request).name == "torch"
+
+
+def test_earlier_name_of_auto_is_accepted_with_a_note(caplog: pytest.LogCaptureFixture) -> None:
+    assert engine_named("steady") == "auto"
+    assert "engine 'steady' is now called 'auto'" in caplog.text
+    caplog.clear()
+    assert [engine_named(name) for name in ENGINES] == list(ENGINES)
+    assert not caplog.text
+    with pytest.raises(UsageError, match="auto, compile, openvino, torch"):
+        engine_named("steam")
 
 
 def test_openvino_on_a_gpu_is_refused(package) -> None:

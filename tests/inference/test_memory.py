@@ -22,7 +22,7 @@ from segmed.plan import Inference
 
 @pytest.fixture(scope="module")
 def predictor(make_plan, make_package) -> Predictor:
-    return Predictor(make_package(make_plan(patch=(16, 16, 16))), memory_gb=64.0)
+    return Predictor(make_package(make_plan(patch=(16, 16, 16))), memory_gb=64.0, engine="torch")
 
 
 def grid(*shape: int) -> Grid:
@@ -44,7 +44,7 @@ def test_buffer_dim_is_where_a_window_is_shallowest_against_the_volume() -> None
 
 
 def test_image_beyond_the_bound_is_refused_with_the_figure(make_plan, make_package) -> None:
-    bounded = Predictor(make_package(make_plan(patch=(16, 16, 16))), memory_gb=0.01)
+    bounded = Predictor(make_package(make_plan(patch=(16, 16, 16))), memory_gb=0.01, engine="torch")
     image = MetaTensor(torch.rand(1, 16, 16, 16), affine=torch.eye(4, dtype=torch.float64))
     with pytest.raises(UsageError, match=r"needs \d+\.\d+ GB .* 0\.01 GB are allowed"):
         bounded.predict(image)
@@ -58,7 +58,7 @@ def test_bounded_and_unbounded_runs_give_the_same_labels(
         noise = np.random.default_rng(int(path.name[0]))
         voxels = noise.integers(0, 900, (30, 20, 25)).astype(np.int16)
         nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
-    free = Predictor(make_package(make_plan(patch=(16, 16, 16))))
+    free = Predictor(make_package(make_plan(patch=(16, 16, 16))), engine="torch")
     outputs = [
         [outcome.output for outcome in predict_files(each, paths, tmp_path / name)]
         for each, name in ((predictor, "bounded"), (free, "free"))
@@ -89,7 +89,7 @@ def test_cleaning_by_plan_is_part_of_the_estimate(
     make_plan, make_package, predictor: Predictor
 ) -> None:
     rules = Inference(keep_largest=(2,))
-    cleans = Predictor(make_package(make_plan(patch=(16, 16, 16), inference=rules)))
+    cleans = Predictor(make_package(make_plan(patch=(16, 16, 16), inference=rules)), engine="torch")
     estimate = cleans.estimate_memory(grid(64, 64, 4096))
     assert estimate.cleaning == 8 * 64 * 64 * 4096
     assert estimate.total == estimate.finishing

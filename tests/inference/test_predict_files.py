@@ -21,7 +21,7 @@ from segmed.io.dicom.seg import read_dicom_seg
 
 @pytest.fixture(scope="module")
 def predictor(make_plan, make_package) -> Predictor:
-    return Predictor(make_package(make_plan(spacing_mm=(2.0, 2.0, 2.0))))
+    return Predictor(make_package(make_plan(spacing_mm=(2.0, 2.0, 2.0))), engine="torch")
 
 
 def write_volume(path: Path, *, seed: int = 0, shape: tuple[int, ...] = (12, 10, 14)) -> Path:
@@ -128,7 +128,9 @@ def test_raster_images_become_raster_label_maps(tmp_path: Path, make_plan, make_
         pixels = np.random.default_rng(number).integers(0, 255, (24, 30), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "in" / f"{number}.png")
     outcomes = list(
-        predict_files(Predictor(make_package(flat)), [tmp_path / "in"], tmp_path / "out")
+        predict_files(
+            Predictor(make_package(flat), engine="torch"), [tmp_path / "in"], tmp_path / "out"
+        )
     )
     assert [outcome.status for outcome in outcomes] == ["done"] * 3
     assert outcomes[0].output is not None

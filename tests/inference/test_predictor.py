@@ -33,7 +33,9 @@ def probs_of(predictor: Predictor, image: MetaTensor) -> torch.Tensor:
 
 def test_labels_are_values_of_the_plan_on_the_grid_of_the_image(make_plan, make_package) -> None:
     image = volume()
-    found = Predictor(make_package(make_plan(spacing_mm=(1.3, 0.9, 1.1)))).predict(image)
+    found = Predictor(make_package(make_plan(spacing_mm=(1.3, 0.9, 1.1))), engine="torch").predict(
+        image
+    )
     assert same_grid(grid_of(found.label), grid_of(image))
     assert found.label.dtype == torch.uint8
     assert set(np.unique(found.label.numpy())) <= {0, 2, 5}
@@ -45,7 +47,7 @@ def test_labels_are_values_of_the_plan_on_the_grid_of_the_image(make_plan, make_
 def test_result_equals_window_loop_and_restoration_by_hand(make_plan, make_package) -> None:
     plan = make_plan(spacing_mm=(1.3, 0.9, 1.1), patch=(8, 16, 12))
     package, image = make_package(plan), volume()
-    predictor = Predictor(package)
+    predictor = Predictor(package, engine="torch")
     found = predictor.predict(image, probabilities=True)
     prepared = prepare(image, plan)
     network = package.build()
@@ -60,7 +62,9 @@ def test_result_equals_window_loop_and_restoration_by_hand(make_plan, make_packa
 
 
 def test_stored_axes_and_flips_do_not_change_what_is_found(make_plan, make_package) -> None:
-    predictor = Predictor(make_package(make_plan(spacing_mm=(1.2, 1.0, 1.1), patch=(12, 16, 12))))
+    predictor = Predictor(
+        make_package(make_plan(spacing_mm=(1.2, 1.0, 1.1), patch=(12, 16, 12))), engine="torch"
+    )
     image = volume((12, 15, 11))
     expected = predictor.predict(image).label[0].numpy()
     assert len(np.unique(expected)) > 1
@@ -94,20 +98,24 @@ def test_ensemble_of_architectures_equals_the_mean_by_hand(make_plan, make_packa
         make_package(plan, seed=3, architecture="unet3plus"),
     ]
     image = volume()
-    by_hand = torch.stack([probs_of(Predictor(member), image) for member in members]).mean(0)
-    torch.testing.assert_close(probs_of(Predictor(members), image), by_hand, rtol=0, atol=1e-5)
+    by_hand = torch.stack(
+        [probs_of(Predictor(member, engine="torch"), image) for member in members]
+    ).mean(0)
+    torch.testing.assert_close(
+        probs_of(Predictor(members, engine="torch"), image), by_hand, rtol=0, atol=1e-5
+    )
 
 
 def test_mirror_images_equal_the_mean_by_hand(make_plan, make_package) -> None:
     plan = make_plan(inference=Inference(mirror_axes=(0, 2)))
     package, image = make_package(plan), volume((32, 32, 32))
-    plain = Predictor(package)
+    plain = Predictor(package, engine="torch")
     views = []
     for flips in [(), (1,), (3,), (1, 3)]:
         mirrored = MetaTensor(torch.flip(image.as_tensor(), flips), affine=image.affine)
         views.append(torch.flip(probs_of(plain, mirrored), flips))
     by_hand = torch.stack(views).mean(0)
-    found = probs_of(Predictor(package, tta=True), image)
+    found = probs_of(Predictor(package, tta=True, engine="torch"), image)
     assert (found - views[0]).abs().max() > 1e-3
     torch.testing.assert_close(found, by_hand, rtol=0, atol=1e-5)
 
@@ -118,7 +126,7 @@ def test_flat_network_walks_a_volume_slice_by_slice(make_plan, make_package, axi
     package, image = make_package(plan), volume()
     network = package.build()
     prepared = prepare(image, plan)
-    found = probs_of(Predictor(package), image)
+    found = probs_of(Predictor(package, engine="torch"), image)
     for index in (0, 7, image.shape[1 + axis] - 1):
         expected = sliding_window(
             lambda w: torch.softmax(network(w), 1),
@@ -131,33 +139,35 @@ def test_flat_network_walks_a_volume_slice_by_slice(make_plan, make_package, axi
 def test_raster_image_is_segmented_in_its_own_plane(make_plan, make_package) -> None:
     plan = make_plan(spatial_dims=2, patch=(16, 16), spacing_mm=(1.0, 1.0))
     image = MetaTensor(torch.rand(1, 37, 21), affine=torch.eye(4, dtype=torch.float64))
-    found = Predictor(make_package(plan)).predict(image)
+    found = Predictor(make_package(plan), engine="torch").predict(image)
     assert found.label.shape == (1, 37, 21)
 
 
 def test_large_label_values_survive_in_sixteen_bits(make_plan, make_package) -> None:
     plan = make_plan()
     labels = tuple(label.model_copy(update={"value": label.value + 1000}) for label in plan.labels)
-    found = Predictor(make_package(plan.model_copy(update={"labels": labels}))).predict(volume())
+    found = Predictor(
+        make_package(plan.model_copy(update={"labels": labels})), engine="torch"
+    ).predict(volume())
     assert set(np.unique(found.label.numpy())) <= {0, 1002, 1005}
 
 
 def test_members_that_see_different_things_are_refused(make_plan, make_package) -> None:
     members = [make_package(make_plan()), make_package(make_plan(spacing_mm=(2.0, 2.0, 2.0)))]
     with pytest.raises(UsageError, match="preprocessing"):
-        Predictor(members)
+        Predictor(members, engine="torch")
 
 
 def test_image_with_another_number_of_channels_is_refused(make_plan, make_package) -> None:
     image = MetaTensor(torch.rand(2, 8, 8, 8), affine=torch.eye(4, dtype=torch.float64))
     with pytest.raises(ImageError, match="channels"):
-        Predictor(make_package(make_plan())).predict(image)
+        Predictor(make_package(make_plan()), engine="torch").predict(image)
 
 
 def test_unknown_devices_and_engines_are_refused(make_plan, make_package) -> None:
     package = make_package(make_plan())
     with pytest.raises(UsageError, match="device"):
-        Predictor(package, device="abacus")
+        Predictor(package, device="abacus", engine="torch")
     with pytest.raises(UsageError, match="engine"):
         Predictor(package, engine="abacus")  # type: ignore[arg-type]
 
@@ -165,7 +175,7 @@ def test_unknown_devices_and_engines_are_refused(make_plan, make_package) -> Non
 def test_every_orientation_of_real_files_lies_on_the_input_grid(
     make_plan, make_package, shared_data
 ) -> None:
-    predictor = Predictor(make_package(make_plan(spacing_mm=(6.0, 6.0, 6.0))))
+    predictor = Predictor(make_package(make_plan(spacing_mm=(6.0, 6.0, 6.0))), engine="torch")
     files = sorted((shared_data("nifti_variety") / "orientations").glob("*.nii.gz"))
     assert files
     for path in files:
@@ -176,7 +186,7 @@ def test_every_orientation_of_real_files_lies_on_the_input_grid(
 def test_spine_images_of_all_contrasts_lie_on_the_input_grid(
     make_plan, make_package, shared_data
 ) -> None:
-    predictor = Predictor(make_package(make_plan(spacing_mm=(6.0, 6.0, 6.0))))
+    predictor = Predictor(make_package(make_plan(spacing_mm=(6.0, 6.0, 6.0))), engine="torch")
     folder = shared_data("sct_spine")
     files = [path for path in images_in(folder) if "seg" not in path.name]
     for contrast in ("mt", "t1", "t2", "t2s"):
@@ -188,7 +198,7 @@ def test_spine_images_of_all_contrasts_lie_on_the_input_grid(
 def test_oblique_series_and_its_negated_axes_lie_on_the_input_grid(
     make_plan, make_package, shared_data
 ) -> None:
-    predictor = Predictor(make_package(make_plan(spacing_mm=(6.0, 6.0, 6.0))))
+    predictor = Predictor(make_package(make_plan(spacing_mm=(6.0, 6.0, 6.0))), engine="torch")
     for study in ("study1", "study2", "study3"):
         image = read_image(shared_data("hippocampus_dicom") / study)
         found = predictor.predict(image).label

@@ -22,7 +22,7 @@ from segmed.io.results import why_result
 
 @pytest.fixture(scope="module")
 def predictor(make_plan, make_package) -> Predictor:
-    return Predictor(make_package(make_plan(spacing_mm=(2.0, 2.0, 2.0))))
+    return Predictor(make_package(make_plan(spacing_mm=(2.0, 2.0, 2.0))), engine="torch")
 
 
 def write_volume(path: Path, seed: int = 0) -> Path:
@@ -82,7 +82,9 @@ def test_rasters_of_one_name_are_refused(tmp_path: Path, make_plan, make_package
     flat = make_plan(spatial_dims=2, patch=(16, 16), spacing_mm=(1.0, 1.0))
     for seed, name in enumerate(["x.jpg", "x.tif", "y.png"]):
         write_flat(tmp_path / "in" / name, seed)
-    outcomes = run(Predictor(make_package(flat)), [tmp_path / "in"], tmp_path / "out")
+    outcomes = run(
+        Predictor(make_package(flat), engine="torch"), [tmp_path / "in"], tmp_path / "out"
+    )
     assert [outcome.status for outcome in outcomes] == ["refused", "refused", "done"]
 
 
@@ -173,7 +175,11 @@ def test_label_maps_of_others_are_known(tmp_path: Path, make_plan, make_package)
     label.to_filename(tmp_path / "aseg.nii.gz")
     (tmp_path / "slicer.seg.nrrd").write_bytes(b"NRRD0005\nSegment0_ID:=Segment_1\n\n")
     flat = make_plan(spatial_dims=2, patch=(16, 16), spacing_mm=(1.0, 1.0))
-    [done] = run(Predictor(make_package(flat)), [write_flat(tmp_path / "x.png")], tmp_path / "out")
+    [done] = run(
+        Predictor(make_package(flat), engine="torch"),
+        [write_flat(tmp_path / "x.png")],
+        tmp_path / "out",
+    )
     for path in (tmp_path / "aseg.nii.gz", tmp_path / "slicer.seg.nrrd", Path(str(done.output))):
         assert why_result(path)
     assert not why_result(tmp_path / "x.png")

@@ -26,7 +26,7 @@ data file: {}.raw
 
 @pytest.fixture(scope="module")
 def predictor(make_plan, make_package) -> Predictor:
-    return Predictor(make_package(make_plan(spacing_mm=(2.0, 2.0, 2.0))))
+    return Predictor(make_package(make_plan(spacing_mm=(2.0, 2.0, 2.0))), engine="torch")
 
 
 def write_pairs(folder: Path) -> None:
