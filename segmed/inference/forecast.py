@@ -10,8 +10,8 @@ from typing import Literal
 from segmed.formats import OutputFormat
 from segmed.inference.files import bad_outcome
 from segmed.inference.inputs import Input, checked_inputs, expected_by
+from segmed.inference.pipeline import read_case
 from segmed.inference.predictor import Predictor
-from segmed.inference.reading import read_case
 from segmed.inference.writing import require_writable
 from segmed.io import grid_of, source_of
 from segmed.io.channel_files import CaseFiles

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from segmed.errors import ImageError
-from segmed.formats import KNOWN_FORMATS, is_named
+from segmed.formats import KNOWN_FORMATS, RASTER_FORMATS, is_named
 from segmed.geometry import Grid
 from segmed.io.bytestream import truncated
+from segmed.io.dicom.audit import SeriesAudit
 from segmed.io.dicom.read import load_series, only_series
 from segmed.io.dicom.seg_read import load_seg
 from segmed.io.foreign import foreign_format
 from segmed.io.head import FileHead, sniff
+from segmed.io.isolated import load_isolated, load_series_isolated
 from segmed.io.limits import ReadLimits, out_of_memory
 from segmed.io.metaimage import read_metaimage
 from segmed.io.nifti import read_nifti
@@ -24,9 +28,10 @@ from segmed.structures import LabelClass
 
 
 def load(
-    path: Path | str | FileHead,
+    path: Path | str | FileHead | SeriesAudit,
     limits: ReadLimits,
     *,
+    trusted: bool = True,
     exact: bool = False,
     grid: Grid | None = None,
     labels: Sequence[LabelClass] = (),
@@ -36,8 +41,9 @@ def load(
 
     Args:
         path: A file of any known format, also as it was sniffed, or a folder with one DICOM
-            series.
+            series, or a series that has been scanned.
         limits: Bounds on its size and spacing.
+        trusted: False runs compiled decoders in a process of their own; see `segmed.io.isolated`.
         exact: Keep stored integers (or float64) instead of float32, as labels need it.
         grid: Where to put a DICOM segmentation.
         labels: Structures to match the segments of a DICOM segmentation to; see `load_seg`.
@@ -49,13 +55,68 @@ def load(
     Raises:
         ImageError: The file is refused; `reason` says why.
     """
-    head = path if isinstance(path, FileHead) else None
-    path = Path(path.path if isinstance(path, FileHead) else path)
+    place = _path_of(path)
+    with _system_errors(place):
+        content = _content_of(path, place)
+    if not trusted and content.needs_decoder:
+        if content.series is not None and not exact:
+            return load_series_isolated(content.series, limits=limits)
+        return load_isolated(place, exact=exact, grid=grid, labels=labels, limits=limits)
+    with _system_errors(place):
+        if content.series is not None:
+            if exact and (seg := _segmentation(content.series)):
+                return load_seg(seg, grid=grid, limits=limits, labels=labels)
+            return load_series(content.series, limits, exact=exact)
+        if content.is_stack:
+            return read_stack(place, limits, exact=exact)
+        return _load_file(place, content.head, limits, exact=exact, num_channels=num_channels)
+
+
+@dataclass(frozen=True)
+class _Content:
+    """Content of a place: a DICOM series, a stack of rasters, or a file of another format."""
+
+    series: SeriesAudit | None = None
+    is_stack: bool = False
+    head: FileHead | None = None
+
+    @property
+    def needs_decoder(self) -> bool:
+        """True where a compiled decoder must run, which a damaged file can crash or hang."""
+        if self.series is not None:
+            return self.series.is_encapsulated
+        return self.is_stack or (self.head is not None and self.head.format in RASTER_FORMATS)
+
+
+def _path_of(path: Path | str | FileHead | SeriesAudit) -> Path:
+    if isinstance(path, SeriesAudit):
+        return path.files[0]
+    return path.path if isinstance(path, FileHead) else Path(path)
+
+
+def _content_of(path: Path | str | FileHead | SeriesAudit, place: Path) -> _Content:
+    if isinstance(path, SeriesAudit):
+        return _Content(path)
+    if place.is_file():
+        head = sniff(path if isinstance(path, FileHead) else place)
+        if head.format == "dicom" and not is_half_pair(place):
+            head.require_sound()
+            return _Content(only_series(place))
+        return _Content(head=head)
+    if is_stack(place):
+        return _Content(is_stack=True)
+    return _Content(only_series(place)) if place.is_dir() else _Content()
+
+
+@contextmanager
+def _system_errors(path: Path) -> Iterator[None]:
+    """Turn what the system says against reading a file into the file's refusal.
+
+    Raises:
+        ImageError: `unreadable` or `out_of_memory`.
+    """
     try:
-        head = sniff(head or path) if path.is_file() else None
-        if exact and (seg := _segmentation(path, head)):
-            return load_seg(seg, grid=grid, limits=limits, labels=labels)
-        return _load(path, head, limits, exact=exact, num_channels=num_channels)
+        yield
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ImageError(
@@ -67,22 +128,16 @@ def load(
         raise out_of_memory(path) from error
 
 
-def _load(
+def _load_file(
     path: Path, head: FileHead | None, limits: ReadLimits, *, exact: bool, num_channels: int
 ) -> Loaded:
-    """As `load`; what the system says against reading comes out as it is."""
+    """Read a file that is no DICOM."""
     if head is None:
-        if is_stack(path):
-            return read_stack(path, limits, exact=exact)
-        if path.is_dir():
-            return load_series(only_series(path), limits, exact=exact)
         message = f"{path.name}: no such file or folder"
         raise ImageError(message, reason="missing_file", paths=[path])
     head.require_sound()
     if head.format == "nifti" or is_half_pair(path):
         return read_nifti(path, limits, exact=exact, num_channels=num_channels, head=head)
-    if head.format == "dicom":
-        return load_series(only_series(path), limits, exact=exact)
     if head.format == "nrrd":
         return read_nrrd(path, limits, exact=exact)
     if head.format == "metaimage":
@@ -92,13 +147,8 @@ def _load(
     raise unknown_format(path, head.start)
 
 
-def _segmentation(path: Path, head: FileHead | None) -> Path | None:
-    """The DICOM segmentation object at a place, if that is what lies there."""
-    if head is None and (is_stack(path) or not path.is_dir()):
-        return None
-    if head is not None and head.format != "dicom":
-        return None
-    audit = only_series(path)
+def _segmentation(audit: SeriesAudit) -> Path | None:
+    """The file of a DICOM segmentation object."""
     is_seg = audit.reason == "not_image" and audit.modality == "SEG" and len(audit.files) == 1
     return audit.files[0] if is_seg else None
 

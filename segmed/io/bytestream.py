@@ -21,6 +21,9 @@ from segmed.errors import ImageError
 
 GZIP_MAGIC = b"\x1f\x8b"
 
+ZLIB_OUT_OF_MEMORY = "Error -4 "
+"""Begin of the text of `zlib.error` where memory, not the stream, was at fault (Z_MEM_ERROR)."""
+
 MAX_PADDING_BYTES = 512
 """Zero bytes after the last voxel that are passed over, as block devices leave them. Anything else
 means that the header states fewer voxels than there are."""
@@ -67,12 +70,15 @@ def stream_errors(path: Path) -> Iterator[None]:
 
     Raises:
         ImageError: `truncated` or `corrupt`.
+        MemoryError: The decompressor found no memory.
     """
     try:
         yield
     except EOFError as error:
         raise truncated(path) from error
     except (zlib.error, gzip.BadGzipFile) as error:
+        if str(error).startswith(ZLIB_OUT_OF_MEMORY):
+            raise MemoryError from error
         raise ImageError(
             f"{path.name}: the compressed stream is damaged ({error}); fetch the file again",
             reason="corrupt",

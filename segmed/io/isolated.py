@@ -1,4 +1,4 @@
-"""Read an untrusted file in a process of its own, which may crash or hang without harm.
+"""Sandbox of `read_image`: read a file in a process of its own, which may crash or hang.
 
 The child is forked for this one file from a server that knows neither torch nor MONAI. It hands its
 result back as a plain `.npy` file and JSON in a temporary folder; nothing is unpickled.
@@ -23,44 +23,17 @@ from segmed.io.dicom.read import require_usable
 from segmed.io.fork_server import run_isolated
 from segmed.io.limits import DEFAULT_LIMITS, ReadLimits, most_voxels
 from segmed.io.source import Loaded, Source
-from segmed.io.tensors import as_image
-from segmed.metatensor import MetaTensor
 from segmed.structures import LabelClass
 
 
-def read_image_isolated(
-    path: Path | str,
-    *,
-    timeout_s: float = 300.0,
-    memory_gb: float = 8.0,
-    limits: ReadLimits = DEFAULT_LIMITS,
-) -> MetaTensor:
-    """`read_image` in a process of its own.
-
-    Args:
-        path: As for `read_image`.
-        timeout_s: The child is killed after this many seconds.
-        memory_gb: Address space of the child, in GiB.
-        limits: As for `read_image`.
-
-    Returns:
-        The image.
-
-    Raises:
-        ImageError: As `read_image` raises it; besides, `decoder_hung`, `decoder_crashed` and
-            `out_of_memory`.
-    """
-    return as_image(load_isolated(path, timeout_s=timeout_s, memory_gb=memory_gb, limits=limits))
-
-
-def read_series_isolated(
+def load_series_isolated(
     audit: SeriesAudit,
     *,
     timeout_s: float = 300.0,
     memory_gb: float = 8.0,
     limits: ReadLimits = DEFAULT_LIMITS,
-) -> MetaTensor:
-    """`dicom.read_series` in a process of its own, for a series that has been scanned.
+) -> Loaded:
+    """`dicom.read.load_series` in a process of its own, for a series that has been scanned.
 
     Args:
         audit: What `dicom.scan` said of it.
@@ -72,7 +45,7 @@ def read_series_isolated(
         The image.
 
     Raises:
-        ImageError: The series is refused, or as from `read_image_isolated`.
+        ImageError: The series is refused, or as from `load_isolated`.
     """
     require_usable(audit)
     affine = np.asarray(audit.affine_ras, dtype=np.float64)  # a usable audit has one
@@ -90,7 +63,7 @@ def read_series_isolated(
         "frame_of_reference": audit.frame_of_reference,
     }
     request = {"path": _absolute(audit.files[0]), "series": series}
-    return as_image(_load(request, timeout_s, memory_gb, limits))
+    return _load(request, timeout_s, memory_gb, limits)
 
 
 def _absolute(path: Path | str) -> str:
@@ -107,7 +80,24 @@ def load_isolated(
     memory_gb: float = 8.0,
     limits: ReadLimits = DEFAULT_LIMITS,
 ) -> Loaded:
-    """`arrays.load` in a process of its own; see `read_image_isolated`."""
+    """`arrays.load` in a process of its own.
+
+    Args:
+        path: As for `arrays.load`.
+        exact: As for `arrays.load`.
+        grid: As for `arrays.load`.
+        labels: As for `arrays.load`.
+        timeout_s: The child is killed after this many seconds.
+        memory_gb: Address space of the child, in GiB.
+        limits: As for `arrays.load`.
+
+    Returns:
+        The image.
+
+    Raises:
+        ImageError: As `arrays.load` raises it; besides, `decoder_hung`, `decoder_crashed` and
+            `out_of_memory`.
+    """
     stated = [label.model_dump(mode="json") for label in labels]
     wish: dict[str, Any] = {"path": _absolute(path), "exact": exact, "labels": stated}
     if grid is not None:

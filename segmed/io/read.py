@@ -12,12 +12,11 @@ from segmed.errors import UsageError
 from segmed.geometry import Grid, require_same_grid
 from segmed.io.arrays import load
 from segmed.io.dicom.audit import SeriesAudit
-from segmed.io.dicom.read import load_series
 from segmed.io.head import FileHead
 from segmed.io.joining import joined_source, require_joinable
-from segmed.io.limits import DEFAULT_LIMITS, ReadLimits
+from segmed.io.label import as_integers
+from segmed.io.limits import DEFAULT_LIMITS, ReadLimits, check_finite
 from segmed.io.source import Loaded, Source
-from segmed.io.tensors import as_image, as_label
 from segmed.metatensor import MetaTensor
 from segmed.structures import LabelClass
 
@@ -25,15 +24,21 @@ from segmed.structures import LabelClass
 def read_image(
     path: Path | str | SeriesAudit | FileHead,
     *,
+    trusted: bool = False,
     limits: ReadLimits = DEFAULT_LIMITS,
     num_channels: int = 1,
 ) -> MetaTensor:
     """Read one image.
 
+    Compressed DICOM pixels and raster images go through compiled decoders, which a damaged or
+    hostile file can crash or hang: they run in a process of their own unless the file is trusted.
+    NIfTI, NRRD, MetaImage and uncompressed DICOM are read by bounded Python in this process.
+
     Args:
         path: A NIfTI, NRRD, MetaImage, DICOM, PNG, TIFF or JPEG file, known by its content, or a
             folder that holds one DICOM series; or what `sniff` said of a file, or a scan of a
             series.
+        trusted: Run compiled decoders in this process: faster, but a bad file can end it.
         limits: Bounds on its size and spacing, checked before voxels are read.
         num_channels: Channels that are expected: a 4D NIfTI file with that many volumes gives one
             channel a volume. With another number of volumes it is refused, since they may be times.
@@ -43,20 +48,24 @@ def read_image(
         indices to RAS+ mm; `.meta["source"]` is a `Source`.
 
     Raises:
-        ImageError: The image cannot be read correctly; `reason` says why.
+        ImageError: The image cannot be read correctly; `reason` says why, such as `truncated`,
+            `decoder_hung` or `decoder_crashed`.
     """
-    if isinstance(path, SeriesAudit):
-        return as_image(load_series(path, limits))
-    return as_image(load(path, limits, num_channels=num_channels))
+    return as_image(load(path, limits, trusted=trusted, num_channels=num_channels))
 
 
 def read_images(
-    paths: Sequence[Path | str], *, limits: ReadLimits = DEFAULT_LIMITS, num_channels: int = 1
+    paths: Sequence[Path | str],
+    *,
+    trusted: bool = False,
+    limits: ReadLimits = DEFAULT_LIMITS,
+    num_channels: int = 1,
 ) -> MetaTensor:
     """Read several files on one grid as the channels of one image.
 
     Args:
         paths: One file (or DICOM folder) a channel, at least one.
+        trusted: As for `read_image`.
         limits: Bounds on each.
         num_channels: Channels that are expected of a single file; see `read_image`.
 
@@ -69,7 +78,9 @@ def read_images(
         UsageError: No path was given.
     """
     expected = num_channels if len(paths) == 1 else 1
-    images = [read_image(path, limits=limits, num_channels=expected) for path in paths]
+    images = [
+        read_image(path, trusted=trusted, limits=limits, num_channels=expected) for path in paths
+    ]
     return as_channels(images, paths)
 
 
@@ -104,6 +115,7 @@ def as_channels(images: Sequence[MetaTensor], paths: Sequence[Path | str]) -> Me
 def read_label(
     path: Path | str,
     *,
+    trusted: bool = False,
     limits: ReadLimits = DEFAULT_LIMITS,
     like: MetaTensor | None = None,
     labels: Sequence[LabelClass] = (),
@@ -113,6 +125,7 @@ def read_label(
     Args:
         path: As for `read_image`, or a DICOM segmentation. A palette image gives its indices, not
             its colours.
+        trusted: As for `read_image`.
         limits: Bounds on its size and spacing.
         like: The image it belongs to. A DICOM segmentation, which may leave out empty slices, is
             put on its grid; for other formats it plays no part.
@@ -130,9 +143,32 @@ def read_label(
         GeometryError: A frame of a DICOM segmentation lies on no slice of `like`.
     """
     grid = None if like is None else grid_of(like)
-    loaded = load(path, limits, exact=True, grid=grid, labels=labels)
+    loaded = load_label(path, trusted=trusted, limits=limits, grid=grid, labels=labels)
     require_belonging(loaded, like)
     return as_label(loaded)
+
+
+def load_label(
+    path: Path | str,
+    *,
+    trusted: bool = False,
+    limits: ReadLimits = DEFAULT_LIMITS,
+    grid: Grid | None = None,
+    labels: Sequence[LabelClass] = (),
+) -> Loaded:
+    """Read the stored values of a label map, not yet rounded.
+
+    Args:
+        path: As for `read_label`.
+        trusted: As for `read_image`.
+        limits: Bounds on its size and spacing.
+        grid: Grid that a DICOM segmentation is put on.
+        labels: As for `read_label`.
+
+    Raises:
+        ImageError: As for `read_label`.
+    """
+    return load(path, limits, trusted=trusted, exact=True, grid=grid, labels=labels)
 
 
 def require_belonging(label: Loaded, image: MetaTensor | None) -> None:
@@ -160,3 +196,31 @@ def source_of(image: MetaTensor) -> Source | None:
     """Return the source of an image; None if it was made in memory."""
     source = image.meta.get("source")
     return source if isinstance(source, Source) else None
+
+
+def as_image(loaded: Loaded) -> MetaTensor:
+    """An image: `[C, *spatial]` float32, `.affine` 4x4 float64 to RAS+ mm, `meta["source"]`.
+
+    Raises:
+        ImageError: `non_finite`.
+    """
+    with np.errstate(over="ignore"):
+        array = np.asarray(loaded.array, dtype=np.float32)  # in the layout of the file: no copy
+    if min(array.strides, default=0) < 0:
+        array = np.ascontiguousarray(array)  # torch knows no steps backwards
+    check_finite(array, loaded.source.paths[0])
+    return _tensor(torch.from_numpy(array), loaded)
+
+
+def as_label(loaded: Loaded) -> MetaTensor:
+    """A label map: `[1, *spatial]` int32; near-integers are rounded.
+
+    Raises:
+        ImageError: `not_integer`, or `channels` where there is more than one.
+    """
+    return _tensor(torch.from_numpy(as_integers(loaded.array, loaded.source.paths[0])), loaded)
+
+
+def _tensor(tensor: torch.Tensor, loaded: Loaded) -> MetaTensor:
+    affine = torch.from_numpy(np.asarray(loaded.affine_ras, dtype=np.float64))
+    return MetaTensor(tensor, affine=affine, meta={"source": loaded.source})

@@ -16,8 +16,7 @@ from segmed.geometry import Grid, grid_difference_mm, same_grid, spacing_text
 from segmed.io import grid_of, source_of
 from segmed.io.joining import require_joinable
 from segmed.io.nifti import VOLUMES_NOTE
-from segmed.io.sandboxed import read_images_sandboxed
-from segmed.io.tensors import as_label
+from segmed.io.read import as_label, read_images
 from segmed.manifest.census import count_values, rare_note
 from segmed.manifest.content import image_digest, is_as_listed, repair_of
 from segmed.manifest.faults import CaseRecord, ManifestFault, note, order_of
@@ -133,9 +132,7 @@ def _check_digest(manifest: Manifest, case: Case, name: str, record: CaseRecord)
 
 def _check_image(manifest: Manifest, case: Case, record: CaseRecord) -> Grid | None:
     try:
-        image = read_images_sandboxed(
-            manifest.image_paths(case), num_channels=manifest.num_channels
-        )
+        image = read_images(manifest.image_paths(case), num_channels=manifest.num_channels)
     except ImageError as error:
         record.error(error.reason, str(error))
         return None

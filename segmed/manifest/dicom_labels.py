@@ -13,8 +13,7 @@ import torch
 from segmed.errors import ImageError, ManifestError
 from segmed.formats import VOLUME_SUFFIXES, stem_of
 from segmed.geometry import Grid, same_grid
-from segmed.io.read import grid_of
-from segmed.io.sandboxed import read_label_sandboxed
+from segmed.io.read import grid_of, read_label
 from segmed.manifest.content import is_hidden
 from segmed.manifest.made_labels import LabelMaker
 from segmed.metatensor import MetaTensor
@@ -92,7 +91,7 @@ def volume_label(case_id: str, path: Path, grid: Grid, maker: LabelMaker) -> Pat
         ManifestError: It cannot be read, or lies on another grid.
     """
     try:
-        label = read_label_sandboxed(path)
+        label = read_label(path)
     except ImageError as error:
         raise ManifestError(f"label of study {case_id}: {error}") from error
     if same_grid(grid_of(label), grid):

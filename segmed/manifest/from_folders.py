@@ -9,7 +9,7 @@ from pathlib import Path
 
 from segmed.errors import ImageError, ManifestError
 from segmed.formats import IMAGE_SUFFIXES, stem_of
-from segmed.io.sandboxed import read_image_sandboxed
+from segmed.io.read import read_image
 from segmed.manifest.draft import Draft, by_stem, case_id, image_files, images_in, relative
 from segmed.manifest.found_structures import found_structures
 from segmed.manifest.from_dataset_json import channel_files, nnunet_cases
@@ -183,7 +183,7 @@ def channels_of(folder: Path, case: Case, names: Sequence[str]) -> tuple[Channel
     try:
         if count == 1:
             expected = max(len(names), 1)
-            image = read_image_sandboxed(folder / case.image[0], num_channels=expected)
+            image = read_image(folder / case.image[0], num_channels=expected)
             count = int(image.shape[0])
     except ImageError as error:
         hint = "; --channels names the volumes" if error.reason == "four_dimensional" else ""

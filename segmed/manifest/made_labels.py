@@ -13,7 +13,6 @@ from segmed.errors import GeometryError, ImageError, ManifestError
 from segmed.formats import OUTPUT_SUFFIXES, RASTER_FORMATS, RASTER_OUTPUT_SUFFIX, stem_of
 from segmed.geometry import require_same_grid
 from segmed.io import grid_of, read_label, source_of, write_label
-from segmed.io.sandboxed import read_label_sandboxed
 from segmed.metatensor import MetaTensor
 
 MaskMode = Literal["union", "instances", "structures"]
@@ -70,7 +69,7 @@ class LabelMaker:
                 instances share a voxel.
         """
         try:
-            masks = [read_label_sandboxed(path) for path in files]
+            masks = [read_label(path) for path in files]
             for path, mask in zip(files[1:], masks[1:], strict=True):
                 require_same_grid(
                     grid_of(masks[0]), grid_of(mask), names=(files[0].name, path.name)

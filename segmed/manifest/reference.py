@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from segmed.geometry import Grid
-from segmed.io.sandboxed import load_label_sandboxed, read_label_sandboxed
+from segmed.io.read import load_label, read_label
 from segmed.io.source import Loaded
 from segmed.manifest.schema import Manifest
 from segmed.metatensor import MetaTensor
@@ -31,7 +31,7 @@ def read_reference(manifest: Manifest, path: Path, *, like: MetaTensor | None = 
         ImageError: The file cannot be read correctly, has a segment that is no label, or is of
             another patient, study or frame of reference than `like`.
     """
-    label = read_label_sandboxed(path, like=like, labels=stored_structures(manifest))
+    label = read_label(path, like=like, labels=stored_structures(manifest))
     return as_meant(manifest, label)
 
 
@@ -46,7 +46,7 @@ def load_reference(manifest: Manifest, path: Path, *, grid: Grid | None = None) 
     Raises:
         ImageError: As `read_reference` raises it.
     """
-    return load_label_sandboxed(path, grid=grid, labels=stored_structures(manifest))
+    return load_label(path, grid=grid, labels=stored_structures(manifest))
 
 
 def stored_structures(manifest: Manifest) -> tuple[LabelClass, ...]:

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from segmed.errors import ImageError
-from segmed.io.sandboxed import load_label_sandboxed
-from segmed.io.tensors import as_label
+from segmed.io.read import as_label, load_label
 from segmed.manifest.faults import CaseRecord, ManifestFault, note
 from segmed.manifest.resampled import (
     is_at_risk,
@@ -65,7 +64,7 @@ def _losses(
     if record.grid is None or path is None:
         return None
     try:
-        values = np.asarray(as_label(load_label_sandboxed(path, grid=record.grid)))[0]
+        values = np.asarray(as_label(load_label(path, grid=record.grid)))[0]
     except ImageError:
         return None  # it was read a moment ago; its own faults are reported
     if values.shape != record.grid.shape:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from segmed.errors import ManifestError, SegmedError
 from segmed.geometry import Grid, reorientation, spacing_of
 from segmed.io import grid_of
-from segmed.io.sandboxed import read_images_sandboxed
+from segmed.io.read import read_images
 from segmed.manifest.reference import read_reference
 from segmed.manifest.resampled import Box, Extent, extents_of
 from segmed.manifest.schema import Case, Manifest
@@ -162,9 +162,7 @@ def _look_at(manifest: Manifest, case: Case) -> CaseFacts:
     if label_path is None:
         raise ManifestError(f"training case {case.id} has no label: name one, or move it to 'test'")
     try:
-        image = read_images_sandboxed(
-            manifest.image_paths(case), num_channels=manifest.num_channels
-        )
+        image = read_images(manifest.image_paths(case), num_channels=manifest.num_channels)
         label = read_reference(manifest, label_path, like=image)
     except SegmedError as error:
         raise ManifestError(f"case {case.id}: {error}") from error

@@ -9,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from segmed.errors import ImageError, ManifestError
-from segmed.io.sandboxed import load_label_sandboxed
-from segmed.io.tensors import as_label
+from segmed.io.read import as_label, load_label
 from segmed.manifest.resampled import is_at_risk, lost_values, size_fault, target_of
 from segmed.manifest.schema import Case, Manifest
 from segmed.plan.fingerprint import CaseFacts
@@ -62,7 +61,7 @@ def _lost(
     if path is None:
         return ()
     try:
-        values = np.asarray(as_label(load_label_sandboxed(path, grid=fact.grid)))[0]
+        values = np.asarray(as_label(load_label(path, grid=fact.grid)))[0]
     except ImageError as error:
         raise ManifestError(f"case {case.id}: {error}") from error
     box = fact.box if preprocessing.crop_nonzero else None

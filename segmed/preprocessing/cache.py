@@ -19,7 +19,7 @@ from segmed.geometry import Grid
 from segmed.io.atomic import whole_folder
 from segmed.io.digest import sha256_of_json
 from segmed.io.parts import files_of
-from segmed.io.sandboxed import read_images_sandboxed
+from segmed.io.read import read_images
 from segmed.manifest import Case, Manifest, image_digest
 from segmed.manifest.content import is_as_listed, repair_of, stored_parts
 from segmed.manifest.label_values import values_in
@@ -133,7 +133,7 @@ def prepared_case(manifest: Manifest, case: Case, plan: Plan) -> tuple[Prepared,
 
 
 def _read(manifest: Manifest, case: Case) -> tuple[MetaTensor, MetaTensor | None]:
-    image = read_images_sandboxed(manifest.image_paths(case), num_channels=manifest.num_channels)
+    image = read_images(manifest.image_paths(case), num_channels=manifest.num_channels)
     path = manifest.label_path(case)
     return image, None if path is None else read_reference(manifest, path, like=image)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from monai.transforms import Compose, Transform
 
-from segmed.io.sandboxed import read_images_sandboxed, read_label_sandboxed
+from segmed.io.read import read_images, read_label
 from segmed.manifest.reference import read_reference
 from segmed.manifest.schema import Manifest
 from segmed.metatensor import MetaTensor
@@ -40,7 +40,7 @@ class LoadCase(Transform):  # type: ignore[misc] # MONAI is untyped
         """The row with `image` and `label` (where it has one) as MetaTensors."""
         names = row["image"]
         paths = [Path(names)] if isinstance(names, str | Path) else [Path(name) for name in names]
-        image = read_images_sandboxed(paths, num_channels=self.num_channels)
+        image = read_images(paths, num_channels=self.num_channels)
         loaded = {**row, "image": image}
         if row.get("label") is not None:
             loaded["label"] = self._label(Path(row["label"]), loaded["image"])
@@ -49,7 +49,7 @@ class LoadCase(Transform):  # type: ignore[misc] # MONAI is untyped
     def _label(self, path: Path, image: MetaTensor) -> MetaTensor:
         if self.manifest is not None:
             return read_reference(self.manifest, path, like=image)
-        return read_label_sandboxed(path, like=image, labels=self.labels)
+        return read_label(path, like=image, labels=self.labels)
 
 
 class PrepareCase(Transform):  # type: ignore[misc] # MONAI is untyped

@@ -20,14 +20,14 @@ from segmed.archive import read_rules
 from segmed.archive.pacs.address import open_address
 from segmed.errors import ImageError, SegmedError
 from segmed.io import read_label
-from segmed.io.sandboxed import read_image_sandboxed
+from segmed.io.read import read_image
 from segmed.manifest import read_manifest
 from segmed.package import ModelPackage
 from segmed.plan import read_plan
 
 INPUTS = [*VOLUMES, *PICTURES, *DICOM, *DOCUMENTS]
 READERS: dict[str, Callable[[Any], object]] = {
-    "image": read_image_sandboxed,
+    "image": read_image,
     "label": read_label,
     "package": ModelPackage.load,
     "manifest": read_manifest,
@@ -76,5 +76,5 @@ def test_hostile_input_is_refused_by_name_and_within_bounds(
     ids=lambda entry: entry.name,
 )
 def test_odd_but_sound_input_is_read(entry: Hostile, tmp_path: Path) -> None:
-    image = read_image_sandboxed(entry.make(tmp_path))
+    image = read_image(entry.make(tmp_path))
     assert image.isfinite().all()

@@ -8,6 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -20,8 +21,13 @@ from volumes_in_space import volume
 from segmed.errors import GeometryError, ImageError
 from segmed.io import fork_server, read_image, read_label, source_of, write_label
 from segmed.io.dicom.write import write_series
-from segmed.io.isolated import load_isolated, read_image_isolated
-from segmed.io.tensors import as_label
+from segmed.io.isolated import load_isolated
+from segmed.io.read import as_image, as_label
+
+
+def read_image_isolated(path: Path, **bounds: Any) -> MetaTensor:
+    """An image of any format, read in a process of its own."""
+    return as_image(load_isolated(path, **bounds))
 
 
 def test_the_child_gives_the_same_image_as_the_reader(

@@ -16,7 +16,6 @@ from segmed.errors import ImageError
 from segmed.io import read_image, read_images, read_label, source_of, write_label
 from segmed.io.dicom.seg import write_dicom_seg
 from segmed.io.dicom.write import write_series
-from segmed.io.sandboxed import read_images_sandboxed, read_label_sandboxed
 from segmed.manifest import Case, Channel, Manifest, check_manifest
 from segmed.metatensor import MetaTensor
 from segmed.structures import LabelClass
@@ -69,17 +68,18 @@ def second(folder: Path, name: str, change: Callable[[Dataset], None]) -> Path:
     return folder / name
 
 
-@pytest.mark.parametrize("read", [read_images, read_images_sandboxed])
+@pytest.mark.parametrize("trusted", [True, False])
 @pytest.mark.parametrize(("change", "reason"), STRANGERS)
 def test_channels_of_strangers_are_refused(
     folder: Path,
-    read: Callable[[list[Path]], MetaTensor],
     change: Callable[[Dataset], None],
     reason: str,
+    *,
+    trusted: bool,
 ) -> None:
-    assert read([folder / "t1", folder / "t2"]).shape[0] == 2
+    assert read_images([folder / "t1", folder / "t2"], trusted=trusted).shape[0] == 2
     with pytest.raises(ImageError) as caught:
-        read([folder / "t1", second(folder, "other", change)])
+        read_images([folder / "t1", second(folder, "other", change)], trusted=trusted)
     assert caught.value.reason == reason
 
 
@@ -92,28 +92,29 @@ def test_channels_are_compared_when_one_is_decoded_in_a_process_of_its_own(folde
         of_another_patient(dataset)
 
     second(folder, "rle", compressed)
-    joined = read_images_sandboxed([folder / "t1", folder / "rle"])
+    joined = read_images([folder / "t1", folder / "rle"])
     assert np.array_equal(joined[0], joined[1])
     second(folder, "stranger", compressed_stranger)
     with pytest.raises(ImageError, match="two patients"):
-        read_images_sandboxed([folder / "t1", folder / "stranger"])
+        read_images([folder / "t1", folder / "stranger"])
 
 
-@pytest.mark.parametrize("read", [read_label, read_label_sandboxed])
+@pytest.mark.parametrize("trusted", [True, False])
 @pytest.mark.parametrize(("change", "reason"), STRANGERS)
 def test_label_of_another_patient_is_refused(
     folder: Path,
-    read: Callable[..., MetaTensor],
     change: Callable[[Dataset], None],
     reason: str,
+    *,
+    trusted: bool,
 ) -> None:
     image = read_image(folder / "t1")
-    assert read(folder / "label.dcm", like=image).shape == image.shape
+    assert read_label(folder / "label.dcm", like=image, trusted=trusted).shape == image.shape
     dataset = pydicom.dcmread(folder / "label.dcm")
     change(dataset)
     dataset.save_as(folder / "stranger.dcm", enforce_file_format=True)
     with pytest.raises(ImageError) as caught:
-        read(folder / "stranger.dcm", like=image)
+        read_label(folder / "stranger.dcm", like=image, trusted=trusted)
     assert caught.value.reason == reason
 
 

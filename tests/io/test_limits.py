@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+from monai.data import MetaTensor
 
 from segmed.errors import ImageError, UsageError
 from segmed.io import ReadLimits, read_image
-from segmed.io.isolated import read_image_isolated
+from segmed.io.isolated import load_isolated
 from segmed.io.limits import MOST_VOXELS, VOXELS_VARIABLE, most_voxels
+from segmed.io.read import as_image
+
+
+def read_image_isolated(path: Path, **bounds: Any) -> MetaTensor:
+    """An image of any format, read in a process of its own."""
+    return as_image(load_isolated(path, **bounds))
 
 
 @pytest.fixture

@@ -39,8 +39,7 @@ from segmed.io.dicom.seg_read import load_seg
 from segmed.io.dicom.segments import VALUE_TEXT
 from segmed.io.dicom.uid import uid_from
 from segmed.io.digest import sha256_of_text
-from segmed.io.read import grid_of
-from segmed.io.tensors import as_label
+from segmed.io.read import as_label, grid_of
 from segmed.metatensor import MetaTensor
 
 if TYPE_CHECKING:
