@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gzip
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from pydicom.uid import JPEGLSLossless
 
 from segmed.errors import ImageError
 from segmed.io import read_image
+from segmed.io.bytestream import stream_errors
 
 FOREIGN = Path(str(get_testdata_file("MR_small.dcm", download=False))).parent
 Real = tuple[FileDataset, ...]
@@ -187,3 +189,11 @@ def test_objects_without_series_are_not_called_truncated(real_series: Real, tmp_
     report.SOPClassUID, report.Modality = "1.2.840.10008.5.1.4.1.1.88.11", "SR"
     report.save_as(tmp_path / "a.dcm")
     assert only(tmp_path).reason == "not_image"
+
+
+def test_memory_that_a_decompressor_does_not_find_is_no_damage_of_the_file() -> None:
+    with pytest.raises(MemoryError), stream_errors(Path("a.nii.gz")):
+        raise zlib.error("Error -4 while decompressing data")
+    with pytest.raises(ImageError) as caught, stream_errors(Path("a.nii.gz")):
+        raise zlib.error("Error -3 while decompressing data: invalid block type")
+    assert caught.value.reason == "corrupt"
