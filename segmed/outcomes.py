@@ -7,7 +7,6 @@ attempt may succeed. Used by `predict`, archive runs, `evaluate` and served mode
 
 from __future__ import annotations
 
-import errno
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +22,7 @@ from segmed.errors import (
     WeightsError,
     is_out_of_memory,
 )
+from segmed.full_disk import is_full_disk
 
 Status = Literal["done", "refused", "failed"]
 STATUSES: tuple[Status, ...] = ("done", "refused", "failed")
@@ -90,7 +90,7 @@ def classify(error: Exception, *, shows_text: bool = True) -> FailureReason:
     for kind, status, code in RULES:
         if isinstance(error, kind):
             return FailureReason(status, code, _one_line(error))
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if is_full_disk(error):
         return FailureReason("failed", "disk_full", "no space left; free some and run again")
     if is_out_of_memory(error):
         return FailureReason("failed", OUT_OF_MEMORY, "more memory was needed than there is")

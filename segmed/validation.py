@@ -23,10 +23,14 @@ class FieldFault:
     given: str
     num_others: int
 
+    @property
+    def sentence(self) -> str:
+        """Message and number of the other faults."""
+        return self.message + (f" (and {self.num_others} more)" if self.num_others else "")
+
     def __str__(self) -> str:
-        """Field and message in one line."""
-        more = f" (and {self.num_others} more)" if self.num_others else ""
-        return f"field {self.field!r}: {self.message}{more}" if self.field else self.message + more
+        """Field and sentence in one line."""
+        return f"field {self.field!r}: {self.sentence}" if self.field else self.sentence
 
 
 LONGEST_GIVEN = 80

@@ -26,7 +26,7 @@ from pipelines.cli.console import BAD_USAGE, INTERRUPTED, note
 from pipelines.logs import FORMAT_VARIABLE, log_as_json
 from segmed import __version__
 from segmed.errors import SegmedError
-from segmed.io.full_disk import REPAIR, is_full_disk
+from segmed.full_disk import REPAIR, is_full_disk
 
 LogFormat = Literal["text", "json"]
 

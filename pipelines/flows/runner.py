@@ -13,7 +13,7 @@ from prefect.server.api.server import SubprocessASGIServer
 
 from pipelines.comparing.progress import progress
 from segmed.errors import SegmedError
-from segmed.io.full_disk import is_full_disk
+from segmed.full_disk import is_full_disk
 
 INTERRUPT = "aborted by an interrupt signal"
 """Words of Prefect's records about a run that was stopped."""

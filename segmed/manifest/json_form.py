@@ -52,7 +52,9 @@ def _parsed(path: Path, content: Any) -> Manifest:
     try:
         return Manifest.model_validate({**content, "root": path.parent, "remarks": ()})
     except ValidationError as error:
-        raise ManifestError(f"manifest {path}: {first_fault(error)}") from error
+        fault = first_fault(error)
+        place = fault.field or "manifest"
+        raise ManifestError(f"manifest {path}: {place}: {fault.sentence}") from error
 
 
 def _require_consistent(path: Path, manifest: Manifest) -> None:

@@ -16,8 +16,8 @@ from zipfile import BadZipFile, ZipFile, is_zipfile
 import torch
 
 from segmed.errors import TrainingError
+from segmed.full_disk import is_full_disk
 from segmed.io.atomic import ASIDE, PARTIAL, whole_file
-from segmed.io.full_disk import is_full_disk
 
 SCHEMA_VERSION = 1
 """Version of the checkpoint's form."""

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from pipelines.cli.app import app
 from pipelines.flows.runner import without_expected_tracebacks
 from segmed.errors import ManifestError
-from segmed.io.full_disk import is_full_disk
+from segmed.full_disk import is_full_disk
 from segmed.models import build_model
 from segmed.package import ModelPackage
 
