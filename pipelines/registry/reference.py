@@ -39,7 +39,7 @@ LOCK_PREFIX = "segmed-lock--"
 SCHEME = "models:"
 """Begin of references to registered models; everything else is a path."""
 
-_NAMED = re.compile(r"(models:/)?(?P<name>[^/@]+)(@(?P<selector>[^/@]+)|/(?P<version>\d+))")
+_NAMED = re.compile(r"(models:/)?(?P<name>[^/@:]+)(@(?P<selector>[^/@]+)|/(?P<version>\d+))")
 
 
 @dataclass(frozen=True)
