@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -147,13 +146,6 @@ class FolderScores:
 
     table: pd.DataFrame
     strays: tuple[StrayValue, ...]
-
-
-def score_folders(
-    predictions: Path, references: Path, *, labels: Sequence[LabelClass], **options: Any
-) -> pd.DataFrame:
-    """The table of `compare_folders`, which takes the same arguments."""
-    return compare_folders(predictions, references, labels=labels, **options).table
 
 
 def compare_folders(

@@ -19,7 +19,6 @@ Source:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -238,30 +237,3 @@ def drift_metrics(rows: Sequence[DriftRow]) -> dict[str, float]:
     """The rows as metrics for a tracker: `drift/FEATURE` is the shift, `drift/alarms` a count."""
     metrics = {f"drift/{row.feature.replace(':', '.')}": row.shift for row in rows}
     return {**metrics, "drift/alarms": float(sum(row.is_alarm for row in rows))}
-
-
-def write_distributions(distributions: Distributions, path: Path) -> Path:
-    """Keep the training's distributions beside a model, as JSON."""
-    content = {"schema_version": SCHEMA_VERSION, "distributions": distributions}
-    with whole_file(path) as draft:
-        draft.write_text(json.dumps(content, indent=1, sort_keys=True), encoding="utf-8")
-    return path
-
-
-def read_distributions(path: Path) -> Distributions:
-    """Read what `write_distributions` wrote.
-
-    Raises:
-        UsageError: The file is missing, or of another schema version.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        version = content["schema_version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path.name} holds no distributions of a training") from error
-    if version != SCHEMA_VERSION:
-        raise UsageError(
-            f"{path.name} has schema version {version}, this segmed reads {SCHEMA_VERSION}"
-        )
-    distributions: Distributions = content["distributions"]
-    return distributions

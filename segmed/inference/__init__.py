@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from segmed.inference.forecast import Forecast, foresee_files
     from segmed.inference.inputs import find_cases, find_inputs, find_passed_over
     from segmed.inference.memory import MemoryEstimate, estimate_memory
-    from segmed.inference.onnx_form import export_onnx
     from segmed.inference.predictor import Predictor, Segmentation
     from segmed.inference.sliding import sliding_window
 else:
@@ -22,7 +21,6 @@ else:
             "segmed.inference.forecast": "Forecast foresee_files",
             "segmed.inference.inputs": "find_cases find_inputs find_passed_over",
             "segmed.inference.memory": "MemoryEstimate estimate_memory",
-            "segmed.inference.onnx_form": "export_onnx",
             "segmed.inference.predictor": "Predictor Segmentation",
             "segmed.inference.sliding": "sliding_window",
         },
@@ -35,7 +33,6 @@ __all__ = [
     "Predictor",
     "Segmentation",
     "estimate_memory",
-    "export_onnx",
     "find_cases",
     "find_inputs",
     "find_passed_over",

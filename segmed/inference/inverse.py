@@ -1,7 +1,7 @@
 """Inverse transform: finished slabs of probabilities, box by box, onto the grid of the input.
 
-The arithmetic is that of `segmed.preprocessing.inverse_probs`, bit for bit; here it runs as soon as
-the target rows that a piece of the input needs have arrived, and keeps no more rows than that.
+It runs as soon as the target rows that a piece of the input needs have arrived, and keeps no more
+rows than that. The result equals that of one interpolation of the whole, bit for bit.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _pieces(
 def _piece(
     rows: _RowBuffer, transform: GridTransform, buffer_dim: int, span: tuple[int, int]
 ) -> ProbsBox:
-    """Interpolate the box rows `span[0]..span[1]-1`, axes in the order of `inverse_probs`."""
+    """Interpolate the box rows `span[0]..span[1]-1`, axes in the order of the whole."""
     assert rows.held is not None
     low = int(rows.below[span[0]])
     high = int(rows.above[span[1] - 1]) + 1

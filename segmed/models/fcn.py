@@ -236,34 +236,6 @@ def bilinear_kernel(factor: Sequence[int], num_classes: int) -> Tensor:
     return eye * kernel
 
 
-def transfer_stage(source: FCN, target: FCN) -> tuple[str, ...]:
-    """Copy all weights of one stage of training that the next one has under the same name.
-
-    Args:
-        source: FCN-32s or 16s, trained.
-        target: FCN-16s or 8s, whose weights are overwritten.
-
-    Returns:
-        Names of the target's tensors that the source does not have, in this shape.
-
-    Raises:
-        ModelError: `source` has finer taps than `target`.
-
-    Source:
-        Long et al. 2015, section 4.2.
-    """
-    if len(source.taps) > len(target.taps):
-        raise ModelError("weights go from the coarser net to the finer: 32s to 16s to 8s")
-    theirs, own = source.state_dict(), target.state_dict()
-    shared = {
-        name: tensor
-        for name, tensor in theirs.items()
-        if name in own and own[name].shape == tensor.shape
-    }
-    target.load_state_dict({**own, **shared})
-    return tuple(name for name in own if name not in shared)
-
-
 def _architecture(name: str, num_taps: int) -> Architecture:
     return Architecture(
         name=name,

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from segmed.lazy import lazy_exports
 from segmed.preprocessing.cache import cache_key, cached_case, cached_measures, prepared_case
 from segmed.preprocessing.grid_transform import GridTransform, Prepared
-from segmed.preprocessing.inverse import inverse_probs, inverse_slab
 from segmed.preprocessing.prepare import class_values, prepare, prepare_label
 from segmed.preprocessing.resampling import resample, resampled_shape
 
@@ -23,8 +22,6 @@ __all__ = [
     "cached_case",
     "cached_measures",
     "class_values",
-    "inverse_probs",
-    "inverse_slab",
     "preparation_chain",
     "prepare",
     "prepare_label",

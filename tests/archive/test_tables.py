@@ -15,11 +15,9 @@ from tiny_model import LABELS, tiny_package
 from segmed.archive import FolderSource, Ledger, segment_archive
 from segmed.archive.drift import (
     drift_metrics,
-    read_distributions,
     run_distributions,
     training_distributions,
     watch,
-    write_distributions,
 )
 from segmed.archive.volumes import write_volumes
 from segmed.errors import UsageError
@@ -130,8 +128,3 @@ def test_drift_of_a_run_is_read_from_that_run_alone(
         found, num_met, num_refused = run_distributions(ledger, ledger.last_run() or 0)
     assert (num_met, num_refused) == (2, 1)
     assert {len(values) for values in found.values()} == {1}
-    path = write_distributions(found, tmp_path / "training.json")
-    assert read_distributions(path) == found
-    path.write_text('{"schema_version": 7}')
-    with pytest.raises(UsageError, match="version 7"):
-        read_distributions(path)

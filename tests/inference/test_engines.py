@@ -10,8 +10,9 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from pipelines.registry.exports import WRITERS
 from segmed.errors import ModelError, UsageError
-from segmed.inference import Predictor, choice, export_onnx, openvino_engine
+from segmed.inference import Predictor, choice, openvino_engine
 from segmed.inference.choice import MAX_LABELS_CHANGED, EngineRequest, make_engine
 from segmed.inference.engine import Engine, TorchEngine
 from segmed.inference.openvino_engine import Conversion, OpenVinoEngine
@@ -145,11 +146,11 @@ def test_predictor_labels_are_the_same_with_every_cpu_engine(
 
 @pytest.mark.slow
 def test_onnx_file_gives_the_logits_of_the_package(package, tmp_path: Path) -> None:
-    path = export_onnx(package, tmp_path / "model.onnx")
-    assert [entry.name for entry in tmp_path.iterdir()] == ["model.onnx"]
+    WRITERS["onnx"](package.save(tmp_path / "package"), package, tmp_path / "onnx")
+    path = tmp_path / "onnx" / "model.onnx"
     windows = smooth_windows((1, 1, 16, 16))
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (logits,) = session.run(["logits"], {"windows": windows.numpy()})
+    (logits,) = session.run(["logits"], {"image": windows.numpy()})
     np.testing.assert_allclose(logits, package.build()(windows).numpy(), rtol=1e-3, atol=1e-4)
 
 

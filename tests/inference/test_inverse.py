@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from inverse_oracle import inverse_probs
 from monai.data import MetaTensor
 from torch import Tensor
 
 from segmed.geometry import affine_from
 from segmed.inference.inverse import inverse_boxes
 from segmed.inference.sliding import Slab
-from segmed.preprocessing import Prepared, inverse_probs, prepare
+from segmed.preprocessing import Prepared, prepare
 
 ORIENTATIONS = {
     "RAS": np.diag([1.0, 1, 1, 1]),

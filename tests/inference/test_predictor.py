@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from inverse_oracle import inverse_probs
 from monai.data import MetaTensor
 
 from segmed.errors import ImageError, UsageError
@@ -15,7 +16,7 @@ from segmed.geometry import affine_from, same_grid
 from segmed.inference import Predictor, sliding_window
 from segmed.io import grid_of, read_image
 from segmed.plan import Inference
-from segmed.preprocessing import inverse_probs, prepare
+from segmed.preprocessing import prepare
 
 
 def volume(shape: tuple[int, ...] = (20, 26, 18), seed: int = 0) -> MetaTensor:

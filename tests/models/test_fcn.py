@@ -5,7 +5,7 @@ import torch
 
 from segmed.errors import ModelError
 from segmed.models import build_model
-from segmed.models.fcn import bilinear_kernel, transfer_stage
+from segmed.models.fcn import bilinear_kernel
 
 NARROW = (2, 3, 4, 5, 6, 8)
 
@@ -93,25 +93,6 @@ def test_at_once_with_its_scores_scaled_up_equals_plain_8s():
         scaled.score_taps[0].weight *= 100
         scaled.score_taps[1].weight *= 10_000
         assert torch.allclose(scaled(image), plain(image), atol=1e-4)
-
-
-def test_stages_hand_their_weights_on_and_answer_alike_at_first():
-    first = randomise_scores(paper("fcn32s"))
-    second, third = paper("fcn16s"), paper("fcn8s")
-    fresh = transfer_stage(first, second)
-    assert set(fresh) == {
-        "score_taps.0.weight",
-        "score_taps.0.bias",
-        "enlarge_taps.0.weight",
-        "enlarge_last.0.weight",
-    }
-    assert torch.equal(second.score.weight, first.score.weight)
-    randomise_scores(second)
-    transfer_stage(second, third)
-    assert torch.equal(third.score_taps[0].weight, second.score_taps[0].weight)
-    assert not third.score_taps[1].weight.any()
-    with pytest.raises(ModelError, match="32s to 16s to 8s"):
-        transfer_stage(third, second)
 
 
 def pass_through(model):

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from overlap_tile import mirror, predict_tiles
 
 from segmed.errors import ModelError, UsageError
 from segmed.models import build_model
-from segmed.models.overlap_tile import mirror, predict_tiles
 from segmed.models.unet import output_size
 
 NARROW = (4, 6, 8, 10, 12)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipelines.registry.exports import WRITERS
 from segmed.errors import PackageError, UsageError
-from segmed.inference.onnx_form import export_onnx
 from segmed.models import build_model
 from segmed.package import ModelPackage
 from segmed.package.ensemble import join_packages
@@ -66,7 +66,8 @@ def test_an_ensemble_is_exported_like_any_network(
     import onnxruntime  # noqa: PLC0415 - takes a second
 
     ensemble = join_packages(members)
-    path = export_onnx(ensemble, tmp_path / "ensemble.onnx")
+    WRITERS["onnx"](ensemble.save(tmp_path / "package"), ensemble, tmp_path / "onnx")
+    path = tmp_path / "onnx" / "model.onnx"
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     windows = torch.rand(1, 1, 16, 16)
     (logits,) = session.run(None, {session.get_inputs()[0].name: windows.numpy()})

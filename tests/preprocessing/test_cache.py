@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from inverse_oracle import inverse_probs
 from monai.data import CacheDataset, load_decathlon_datalist
 
 from segmed.errors import ManifestError
@@ -20,7 +21,6 @@ from segmed.preprocessing import (
     cache_key,
     cached_case,
     cached_measures,
-    inverse_probs,
     preparation_chain,
     prepared_case,
 )

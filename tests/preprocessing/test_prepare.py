@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inverse_oracle import inverse_probs, inverse_slab
 from monai.data import MetaTensor
 
 from segmed.errors import GeometryError, ImageError, UsageError
@@ -17,8 +18,6 @@ from segmed.geometry import Grid, same_grid
 from segmed.plan.schema import Intensity, Plan
 from segmed.preprocessing import (
     class_values,
-    inverse_probs,
-    inverse_slab,
     prepare,
     prepare_label,
 )

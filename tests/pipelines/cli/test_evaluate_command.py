@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from pipelines.cli.app import app
 from pipelines.comparing.case_pictures import images_of, lowest_overlays
 from segmed.errors import UsageError
-from segmed.evaluation import score_folders
+from segmed.evaluation import compare_folders
 from segmed.manifest import LabelClass
 
 LABELS = [LabelClass(name="anterior", value=1), LabelClass(name="posterior", value=2)]
@@ -42,7 +42,7 @@ def evaluate(folder: Path, *words: str) -> Result:
 
 
 def test_worst_cases_come_first_with_their_image(folders: Path) -> None:
-    scores = score_folders(folders / "predictions", folders / "references", labels=LABELS)
+    scores = compare_folders(folders / "predictions", folders / "references", labels=LABELS).table
     images = images_of(folders / "images", list(CASES))
     found = list(
         lowest_overlays(

@@ -1,4 +1,4 @@
-"""Inverse of preparation: from the target grid to the grid of the image as stored."""
+"""Inverse of preparation in one piece: what `segmed.inference.inverse` must give, bit for bit."""
 
 from __future__ import annotations
 

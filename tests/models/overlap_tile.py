@@ -1,4 +1,4 @@
-"""The overlap-tile strategy of the valid U-Net: any image, seamless, with mirrored context.
+"""The overlap-tile strategy of the paper, by which tests check the valid U-Net.
 
 Ronneberger et al. 2015, figure 2: each output tile is computed from an input tile that is larger by
 the margin of the valid convolutions; beyond the image the input is mirrored.
