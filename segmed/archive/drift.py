@@ -131,15 +131,31 @@ def watch_run(out_dir: Path, package: ModelPackage) -> list[DriftRow]:
     if DISTRIBUTIONS not in package.provenance:
         return []
     with Ledger(out_dir / "ledger.sqlite", writer=False) as ledger:
-        run = ledger.last_run()
-        current, num_new, num_refused = run_distributions(ledger, run or 0)
-    if not num_new:
+        rows = judge_run(ledger, ledger.last_run() or 0, training_distributions(package))
+    if not rows:
         (out_dir / DRIFT_FILE).unlink(missing_ok=True)
         return []
-    rows = watch(training_distributions(package), current, refused=(num_refused, num_new))
     with whole_file(out_dir / DRIFT_FILE) as draft:
         drift_table(rows).to_csv(draft, index=False)
     return rows
+
+
+def judge_run(ledger: Ledger, run: int, training: Distributions) -> list[DriftRow]:
+    """Compare one run with the training; the one judgement behind table, page and notices.
+
+    Args:
+        ledger: The ledger.
+        run: Number of the run.
+        training: What the training gave; may be empty.
+
+    Returns:
+        One row a feature; none without anything of the training, or after a run without anything
+        new.
+    """
+    if not training:
+        return []
+    current, num_new, num_refused = run_distributions(ledger, run)
+    return [] if not num_new else watch(training, current, refused=(num_refused, num_new))
 
 
 def read_drift(out_dir: Path) -> list[DriftRow]:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from segmed.archive.drift import run_distributions, watch
+from segmed.archive.drift import judge_run
 from segmed.archive.gallery import picture_of
 from segmed.archive.ledger import Entry, Ledger
 from segmed.archive.model import Model
@@ -146,14 +146,9 @@ def _embedded(picture: Path) -> str:
 
 def _drift_alarms(ledger: Ledger, run: int, model: Model) -> list[str]:
     """Describe in sentences which measures of this run drifted from the training."""
-    if not model.norms:
-        return []
-    current, num_new, num_refused = run_distributions(ledger, run)
-    if not num_new:
-        return []
     return [
         f"Drift alarm: {row.feature} is {row.night:.4g} in this run and {row.training:.4g} in "
         f"training ({row.num_night} studies)."
-        for row in watch(model.norms, current, refused=(num_refused, num_new))
+        for row in judge_run(ledger, run, model.norms)
         if row.is_alarm
     ]
