@@ -4,8 +4,8 @@
 def main() -> None:
     """Run the command line."""
     from pipelines.cli.app import app
-    from pipelines.cli.console import INTERRUPTED
-    from pipelines.cli.termination import end_at_once, stop_on_sigterm
+    from pipelines.terminal.console import INTERRUPTED
+    from pipelines.terminal.termination import end_at_once, stop_on_sigterm
 
     stop_on_sigterm()
     try:

@@ -22,8 +22,8 @@ from pipelines.cli import (
     serve,
     train,
 )
-from pipelines.cli.console import BAD_USAGE, INTERRUPTED, note
 from pipelines.logs import FORMAT_VARIABLE, log_as_json
+from pipelines.terminal.console import BAD_USAGE, INTERRUPTED, note
 from segmed import __version__
 from segmed.errors import SegmedError
 from segmed.full_disk import REPAIR, is_full_disk

@@ -20,14 +20,14 @@ from pipelines.cli.arguments import (
     require_out,
     require_source,
 )
-from pipelines.cli.console import (
+from pipelines.cli.predict import ModelOption
+from pipelines.terminal.console import (
     DONE_WITH_FAILURES,
     JsonOption,
     continued_by,
     counting_up,
     emit,
 )
-from pipelines.cli.predict import ModelOption
 from segmed.errors import UsageError
 from segmed.inference.vocabulary import ENGINE_HELP
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.console import DONE_WITH_FAILURES, JsonOption, emit
+from pipelines.terminal.console import DONE_WITH_FAILURES, JsonOption, emit
 
 if TYPE_CHECKING:
     from segmed.archive.index import IndexRow

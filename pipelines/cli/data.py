@@ -17,8 +17,15 @@ from pipelines.cli.arguments import (
     require_manifest,
     require_out_file,
 )
-from pipelines.cli.console import DONE_WITH_FAILURES, JsonOption, counting, emit, program, table
 from pipelines.cli.manifest_build import build
+from pipelines.terminal.console import (
+    DONE_WITH_FAILURES,
+    JsonOption,
+    counting,
+    emit,
+    program,
+    table,
+)
 
 ManifestArgument = Annotated[Path, typer.Argument(metavar="M.json", help="The manifest.")]
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.arguments import require_any, require_out
-from pipelines.cli.console import DONE_WITH_FAILURES, JsonOption, emit
+from pipelines.terminal.console import DONE_WITH_FAILURES, JsonOption, emit
 
 
 def add_to(app: typer.Typer) -> None:

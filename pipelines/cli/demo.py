@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.arguments import require_out
-from pipelines.cli.console import JsonOption, continued_by
+from pipelines.terminal.console import JsonOption, continued_by
 
 
 def add_to(app: typer.Typer) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.console import DONE_WITH_FAILURES, JsonOption, emit, say
+from pipelines.terminal.console import DONE_WITH_FAILURES, JsonOption, emit, say
 
 
 def add_to(app: typer.Typer) -> None:

@@ -15,7 +15,7 @@ from pipelines.cli.arguments import (
     require_any,
     require_out_file,
 )
-from pipelines.cli.console import JsonOption, counting, emit, program
+from pipelines.terminal.console import JsonOption, counting, emit, program
 
 
 def build(

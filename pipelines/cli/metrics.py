@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.console import note
+from pipelines.terminal.console import note
 
 
 def add_to(app: typer.Typer) -> None:

@@ -16,7 +16,7 @@ from pipelines.cli.arguments import (
     require_manifest,
     require_models,
 )
-from pipelines.cli.console import DONE_WITH_FAILURES, JsonOption, emit, say, table
+from pipelines.terminal.console import DONE_WITH_FAILURES, JsonOption, emit, say, table
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Registered model.")]
 ReferenceArgument = Annotated[
@@ -53,8 +53,8 @@ def list_(as_json: JsonOption = False) -> None:
     Example: segmed model list
     """
     from pipelines.registry.loading import every_version
-    from pipelines.registry.reference import DICE_TAG
     from pipelines.tracking.address import tracking_uri, without_password
+    from pipelines.tracking.tags import DICE_TAG
 
     rows = [
         {
@@ -82,7 +82,7 @@ def show(reference: ReferenceArgument, as_json: JsonOption = False) -> None:
     Example: segmed model show models:/hippocampus@champion
     """
     from pipelines.registry.loading import look_up
-    from pipelines.registry.reference import HELD_OUT
+    from pipelines.tracking.tags import HELD_OUT
 
     resolved, package, plan = look_up(reference)
     facts = {

@@ -17,7 +17,7 @@ from pipelines.cli.arguments import (
     require_models,
     require_out,
 )
-from pipelines.cli.console import (
+from pipelines.terminal.console import (
     DONE_WITH_FAILURES,
     JsonOption,
     continued_by,

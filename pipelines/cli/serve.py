@@ -14,7 +14,7 @@ from pipelines.cli.arguments import (
     require_out,
     require_source,
 )
-from pipelines.cli.console import note, say
+from pipelines.terminal.console import note, say
 from segmed.inference.vocabulary import ENGINE_HELP
 
 

@@ -19,7 +19,8 @@ from pipelines.cli.arguments import (
     require_manifest,
     require_out,
 )
-from pipelines.cli.console import (
+from pipelines.cli.data import ManifestArgument
+from pipelines.terminal.console import (
     DONE_WITH_FAILURES,
     JsonOption,
     continued_by,
@@ -28,7 +29,6 @@ from pipelines.cli.console import (
     program,
     table,
 )
-from pipelines.cli.data import ManifestArgument
 from segmed.errors import UsageError
 
 if TYPE_CHECKING:
@@ -131,8 +131,8 @@ def train(
     resources = resources_for(time, device)
     plan_path = settle_plan(manifest_path, plan, out, resources=resources, device=device)
     job = replace(job, plan_path=plan_path)
-    from pipelines.cli.display import shown_trainings
     from pipelines.comparing import steps
+    from pipelines.terminal.display import shown_trainings
     from segmed.metrics.learned import doubt_of_learning
 
     if int(os.environ.get("RANK", "0")) > 0:
@@ -252,10 +252,10 @@ def compare(
     )
     request = replace(request.of_size(size), side_by_side=side_by_side)
     require_enough_time(request, parallel=side_by_side)
-    from pipelines.cli.display import shown_trainings
     from pipelines.comparing.steps import refusal
     from pipelines.flows.compare import with_device_pool
     from pipelines.flows.runner import run_flow
+    from pipelines.terminal.display import shown_trainings
 
     with continued_by(without=("--fresh",)), shown_trainings():
         record = run_flow(with_device_pool(request), request)

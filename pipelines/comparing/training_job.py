@@ -12,9 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipelines.comparing.held_out import held_out_scores, keep_scores
 from pipelines.comparing.jobs import TrainJob
 from pipelines.comparing.progress import TrainingProgress
+from pipelines.tracking.held_out import held_out_scores, keep_scores
 from segmed.evaluation import Evaluated, score_cases
 from segmed.inference import Predictor
 from segmed.inference.engine import resolve_device

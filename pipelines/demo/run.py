@@ -10,8 +10,6 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from pipelines.cli.console import note, plain, program, say
-from pipelines.cli.display import shown_trainings
 from pipelines.comparing.jobs import Request, require_enough_time
 from pipelines.comparing.resources import resources_for
 from pipelines.comparing.training_job import is_done
@@ -23,6 +21,8 @@ from pipelines.flows.segment_archive import segment_archive
 from pipelines.registry.reference import ModelName
 from pipelines.registry.versions import CHAMPION, Registry
 from pipelines.runs.archiving import ArchiveJob
+from pipelines.terminal.console import note, plain, program, say
+from pipelines.terminal.display import shown_trainings
 from pipelines.tracking.database import sqlite_uri
 from segmed.errors import ManifestError
 from segmed.manifest import check_manifest, read_manifest

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.comparing.held_out import doubt_of
-from pipelines.registry.reference import HELD_OUT
+from pipelines.tracking.held_out import doubt_of
+from pipelines.tracking.tags import HELD_OUT
 from segmed.package import ModelPackage
 
 MAX_CARD_LENGTH = 5000

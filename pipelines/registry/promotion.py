@@ -22,9 +22,10 @@ from pipelines.registry.gate import (
     judge,
     read_rules,
 )
-from pipelines.registry.reference import DOUBT_TAG, Version, contract, parse_reference
+from pipelines.registry.reference import Version, contract, parse_reference
 from pipelines.registry.versions import Registry
 from pipelines.tracking.delivery import translated
+from pipelines.tracking.tags import DOUBT_TAG
 from segmed.errors import UsageError
 from segmed.evaluation import Evaluated, score_cases
 from segmed.inference import Predictor

@@ -11,27 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipelines.tracking.address import tracking_uri, without_password
+from pipelines.tracking.tags import HASH_TAG
 from segmed.errors import PackageError, UsageError
 from segmed.package.card import checked_card, read_card
 from segmed.plan import Plan
 
 if TYPE_CHECKING:
     from segmed.package import ModelPackage
-
-HASH_TAG = "segmed.package_hash"
-"""Tag of a version that holds its package's hash."""
-
-CONTRACT_TAG = "segmed.contract"
-"""Tag of a version that holds its contract, as JSON."""
-
-DICE_TAG = "segmed.held_out_dice"
-"""Tag of a version that holds its mean Dice on held-out cases, where the package carries it."""
-
-DOUBT_TAG = "segmed.nothing_learned"
-"""Tag of a version whose scores on held-out cases show no learning; says why."""
-
-HELD_OUT = "held_out_scores"
-"""Key of a package's provenance that holds what `pipelines.comparing.held_out` gives."""
 
 LOCK_PREFIX = "segmed-lock--"
 """Names of registered models that are locks and no models begin with it."""

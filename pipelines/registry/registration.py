@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.comparing.held_out import held_out_scores, score_tags
 from pipelines.registry.card import card_of
 from pipelines.registry.reference import Version, resolve_path
 from pipelines.registry.versions import CHALLENGER, CHAMPION, Registry
+from pipelines.tracking.held_out import held_out_scores, score_tags
 from pipelines.tracking.runs import RunLog
 from segmed.report.model_comparison import ModelComparison
 

@@ -18,15 +18,10 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from pipelines.comparing.held_out import score_tags
 from pipelines.registry.cache import Known, cached_package, recall, remember
 from pipelines.registry.card import card_of
 from pipelines.registry.promotion_lock import promotion_lock
-from pipelines.registry.pyfunc_form import MODEL_FOLDER, PACKAGE_INSIDE, package_hash, save_pyfunc
 from pipelines.registry.reference import (
-    CONTRACT_TAG,
-    HASH_TAG,
-    HELD_OUT,
     Resolved,
     Version,
     check_name,
@@ -41,7 +36,10 @@ from pipelines.registry.reference import (
 )
 from pipelines.tracking.address import tracking_uri, without_password
 from pipelines.tracking.delivery import translated
+from pipelines.tracking.held_out import score_tags
+from pipelines.tracking.pyfunc_form import MODEL_FOLDER, PACKAGE_INSIDE, package_hash, save_pyfunc
 from pipelines.tracking.runs import connect_quietly, open_registration_run
+from pipelines.tracking.tags import CONTRACT_TAG, HASH_TAG, HELD_OUT
 from segmed.errors import ServiceError, UsageError
 from segmed.package import ModelPackage
 from segmed.package.check import check_package

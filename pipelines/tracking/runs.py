@@ -27,9 +27,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import segmed
-from pipelines.comparing.held_out import held_out_scores, metric_values
-from pipelines.registry.pyfunc_form import MODEL_FOLDER, package_hash, save_pyfunc
-from pipelines.registry.reference import HASH_TAG
 from pipelines.tracking.address import tracking_uri, without_password
 from pipelines.tracking.delivery import (
     RunDelivery,
@@ -37,7 +34,10 @@ from pipelines.tracking.delivery import (
     experiment_id,
     translated,
 )
+from pipelines.tracking.held_out import held_out_scores, metric_values
 from pipelines.tracking.outbox import Flusher, Outbox
+from pipelines.tracking.pyfunc_form import MODEL_FOLDER, package_hash, save_pyfunc
+from pipelines.tracking.tags import HASH_TAG
 from segmed.errors import ServiceError
 from segmed.manifest import Manifest, data_hash
 from segmed.metrics import summarise

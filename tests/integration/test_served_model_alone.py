@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipelines.registry.pyfunc_form import save_pyfunc
+from pipelines.tracking.pyfunc_form import save_pyfunc
 from segmed.manifest import read_manifest
 from segmed.models import build_model
 from segmed.package import ModelPackage

@@ -16,7 +16,7 @@ from tiny_data import write_set
 from typer.testing import CliRunner, Result
 
 from pipelines.cli.app import app
-from pipelines.cli.console import plain, table
+from pipelines.terminal.console import plain, table
 
 
 def run(*words: str | Path) -> Result:

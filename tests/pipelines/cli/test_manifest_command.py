@@ -83,7 +83,7 @@ def test_a_mixed_heap_of_dicom_files_is_scanned_sorted_and_built(
 
 def test_progress_is_one_bar_on_a_terminal_and_lines_elsewhere() -> None:
     code = (
-        "from pipelines.cli.console import counting\n"
+        "from pipelines.terminal.console import counting\n"
         "with counting('checked') as show:\n"
         "    for done in range(1, 41): show(done, 40)"
     )

@@ -15,7 +15,7 @@ from tiny_data import tiny_plan, write_case
 from typer.testing import CliRunner, Result
 
 from pipelines.cli.app import app
-from pipelines.cli.console import tracked
+from pipelines.terminal.console import tracked
 from segmed.inference import Predictor
 from segmed.io import read_image, read_label
 from segmed.models import build_model

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cli.console import program
 from pipelines.demo.run import _lines
+from pipelines.terminal.console import program
 
 OWN = Path(sys.executable).parent
 

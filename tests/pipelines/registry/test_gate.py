@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
-from pipelines.comparing.held_out import held_out_scores, keep_scores, metric_values
 from pipelines.registry.card import MAX_CARD_LENGTH, card_of
 from pipelines.registry.gate import GateRules, Rule, judge, read_rules
+from pipelines.tracking.held_out import held_out_scores, keep_scores, metric_values
 from segmed.errors import UsageError
 from segmed.manifest import LabelClass
 from segmed.metrics import METRICS

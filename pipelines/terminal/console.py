@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import typer
 
-from pipelines.cli.bars import counting_bar, is_terminal
+from pipelines.terminal.bars import counting_bar, is_terminal
 
 if TYPE_CHECKING:
     from rich.progress import Progress

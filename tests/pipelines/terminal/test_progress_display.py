@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from tiny_data import hippocampus_package, write_case, write_set
 
-from pipelines.cli.display import as_of_now
 from pipelines.comparing.progress import Report
+from pipelines.terminal.display import as_of_now
 
 SEGMED = (sys.executable, "-m", "pipelines.cli")
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipelines.registry.reference import DICE_TAG, DOUBT_TAG, HELD_OUT
+from pipelines.tracking.tags import DICE_TAG, DOUBT_TAG, HELD_OUT
 from segmed.metrics import summarise
 from segmed.metrics.learned import LEARNED_DICE, doubt_of_learning
 from segmed.metrics.score import MEAN_LABEL

@@ -13,9 +13,9 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
-from pipelines.cli.bars import is_terminal
 from pipelines.comparing.progress import REPORT, STARTED, Report, duration, progress
 from pipelines.logs import JsonLines
+from pipelines.terminal.bars import is_terminal
 
 BAR_COLUMNS = 12
 
