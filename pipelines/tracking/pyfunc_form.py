@@ -16,7 +16,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 import segmed
-from pipelines.registry.serving import COLUMNS, OUTPUT_FOLDER
+from pipelines.tracking.serving import COLUMNS, OUTPUT_FOLDER
 
 MODEL_FOLDER = "model"
 """Folder of the servable model among a run's artifacts."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from segmed.inference.fault import InputFault
-from segmed.io.channel_files import CaseFiles
 from segmed.io.digest import sha256_of_text
 from segmed.outcomes import Status
+
+if TYPE_CHECKING:
+    from segmed.io.channel_files import CaseFiles  # it imports nibabel, which look-ups do without
 
 STUDY_NAME_LENGTH = 16
 """Hex digits of the content hash that name a study in files and tables."""
