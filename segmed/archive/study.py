@@ -12,7 +12,7 @@ from segmed.io.digest import sha256_of_text
 from segmed.outcomes import Status
 
 if TYPE_CHECKING:
-    from segmed.io.channel_files import CaseFiles  # it imports nibabel, which look-ups do without
+    from segmed.io.channel_files import CaseFiles  # imports nibabel, which look-ups do without
 
 STUDY_NAME_LENGTH = 16
 """Hex digits of the content hash that name a study in files and tables."""
@@ -67,6 +67,8 @@ class Study:
     def case(self) -> CaseFiles:
         """The study as an input of the pipeline; of each channel the first file stands for all."""
         firsts = tuple(channel[0] for channel in self.channels)
+        from segmed.io.channel_files import CaseFiles  # noqa: PLC0415 - nibabel, see above
+
         return CaseFiles(self.name, firsts, series=self.audits)
 
     @property
