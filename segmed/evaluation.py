@@ -1,13 +1,15 @@
-"""Segment cases whose answer is known, and score them; or score what others segmented."""
+"""Segment cases with references and score the results; or score segmentations from elsewhere."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
+from PIL.Image import Image
 
 from segmed.errors import ManifestError, SegmedError, UsageError
 from segmed.formats import OutputFormat
@@ -18,17 +20,21 @@ from segmed.inference.writing import suffix_for, write_result
 from segmed.io import grid_of
 from segmed.io.channel_files import CaseFiles
 from segmed.manifest.reference import read_reference
-from segmed.manifest.schema import Case, Manifest
+from segmed.manifest.schema import MOST_SHOWN, Case, Manifest
 from segmed.metatensor import MetaTensor
 from segmed.metrics import CaseScore, evaluate_case, scores_table
 from segmed.metrics.label_pairs import StrayValue, label_files, prediction_files, read_pair
 from segmed.outcomes import classify
+from segmed.package import ModelPackage
+from segmed.package.training_cases import unseen_cases
+from segmed.pictures.scores import scores_picture
+from segmed.pictures.shown import as_png
 from segmed.structures import LabelClass
 
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluated:
     """Segmentations and scores of labelled cases.
 
@@ -36,11 +42,77 @@ class Evaluated:
         table: One row a case and label, as from `segmed.metrics.scores_table`.
         predictions: The written segmentation of each case, by case id.
         seconds_per_case: Mean wall time of a segmentation, reading and writing excluded, in s.
+        model: Name of the model.
     """
 
     table: pd.DataFrame
     predictions: dict[str, Path]
     seconds_per_case: float
+    model: str = "model"
+
+    def __repr__(self) -> str:
+        """Number of cases and mean Dice of each structure in one line."""
+        return f"Evaluated({self.model}: {dice_line(self.table)})"
+
+    def plot(self) -> Image:
+        """Picture of Dice and HD95 of every case, by structure."""
+        return scores_picture({self.model: self.table})
+
+    def _repr_png_(self) -> bytes:
+        """The same picture as PNG, for notebooks."""
+        return as_png(self.plot())
+
+
+def dice_line(table: pd.DataFrame) -> str:
+    """Number of cases, mean Dice of each structure and the counts behind the means, in one line."""
+    parts = []
+    for name, rows in table.groupby("label", sort=False):
+        scored = rows[~rows["both_empty"].astype(bool)]
+        missed = int(rows["missed"].sum())
+        mean = f"{scored['dice'].mean():.3f}" if len(scored) else "not scored"
+        parts.append(f"{name} {mean}" + (f" ({missed} missed)" if missed else ""))
+    more = [f"{len(parts) - MOST_SHOWN} more"] * (len(parts) > MOST_SHOWN)
+    cases = int(table["case"].nunique())
+    counted = "1 case" if cases == 1 else f"{cases} cases"
+    return f"{counted}, mean Dice {', '.join(parts[:MOST_SHOWN] + more)}"
+
+
+def evaluate(
+    model: ModelPackage | Predictor,
+    manifest: Manifest,
+    *,
+    fold: int | None = None,
+    cases: Sequence[Case | str] | None = None,
+    out: Path | str | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Evaluated:
+    """Score a model on cases that it was not trained on.
+
+    Args:
+        model: A package, or a predictor.
+        manifest: The image set.
+        fold: Fold whose cases are scored; the one that the training held out, if left out.
+        cases: Cases or ids to score instead, such as `manifest.test`.
+        out: Folder for the segmentations; none are kept if left out.
+        device: Device of a package: `auto`, `cpu` or `cuda`.
+        progress: Called with cases done and cases in all.
+
+    Returns:
+        Scores of each case and structure, in a table.
+
+    Raises:
+        UsageError: A case was trained on; or neither fold nor cases are given, and the package
+            held out none of this manifest.
+        ManifestError: A case has no label or cannot be read; the message names it.
+    """
+    predictor = model if isinstance(model, Predictor) else Predictor(model, device=device)
+    chosen = unseen_cases(predictor.packages, manifest, fold=fold, cases=cases)
+    if out is not None:
+        return score_cases(predictor, manifest, chosen, out_dir=Path(out), progress=progress)
+    with tempfile.TemporaryDirectory(prefix="segmed-evaluate-") as scratch:
+        found = score_cases(predictor, manifest, chosen, out_dir=Path(scratch), progress=progress)
+    return replace(found, predictions={})
 
 
 def score_cases(
@@ -90,7 +162,8 @@ def score_cases(
         seconds += end.seconds["prepare"] + end.seconds["predict"]
         if progress is not None:
             progress(len(predictions), len(cases))
-    return Evaluated(scores_table(scores), predictions, seconds / len(cases))
+    name = " + ".join(package.architecture for package in predictor.packages)
+    return Evaluated(scores_table(scores), predictions, seconds / len(cases), name)
 
 
 class _ScoringSink:
@@ -146,6 +219,18 @@ class FolderScores:
 
     table: pd.DataFrame
     strays: tuple[StrayValue, ...]
+
+    def __repr__(self) -> str:
+        """Number of cases and mean Dice of each structure in one line."""
+        return f"FolderScores({dice_line(self.table)})"
+
+    def plot(self) -> Image:
+        """Picture of Dice and HD95 of every case, by structure."""
+        return scores_picture({"predictions": self.table})
+
+    def _repr_png_(self) -> bytes:
+        """The same picture as PNG, for notebooks."""
+        return as_png(self.plot())
 
 
 def compare_folders(

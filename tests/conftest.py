@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from suite_folder import isolate, remove_at_exit
+
+from segmed import architectures
 
 isolate()
 
@@ -17,6 +20,7 @@ if os.environ.get("CI"):
     settings.load_profile("steady")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+MONAI_NETWORKS = REPOSITORY / "docs" / "examples" / "monai_networks.py"
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
 
@@ -43,3 +47,15 @@ def shared_data() -> Callable[[str], Path]:
 def sample_manifest_path() -> Path:
     """The manifest of the bundled hippocampus sample."""
     return REPOSITORY / "data_manifests" / "hippocampus_sample.json"
+
+
+@pytest.fixture
+def no_registrations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty table of registered architectures during one test."""
+    monkeypatch.setattr(architectures, "_REGISTERED", {})
+
+
+@pytest.fixture
+def monai_networks(no_registrations: None) -> None:
+    """SegResNet and SwinUNETR, registered by the module of the examples during one test."""
+    runpy.run_path(str(MONAI_NETWORKS))

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipelines.comparing.jobs import TrainJob
-    from segmed.report.content import Legend
+    from segmed.pictures.legend import Legend
     from segmed.structures import LabelClass
     from segmed.training import Budget
 
@@ -375,7 +375,7 @@ def _legend(labels: Sequence[LabelClass], references: Path) -> Legend:
     """Names of the structures, and pixels where the references are raster images."""
     from segmed.io.stack import states_spacing
     from segmed.metrics.label_pairs import label_files
-    from segmed.report.content import Legend
+    from segmed.pictures.legend import Legend
 
     is_in_mm = all(map(states_spacing, label_files(references).values()))
     return Legend({label.value: label.name for label in labels}, "mm" if is_in_mm else "px")

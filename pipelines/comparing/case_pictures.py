@@ -14,8 +14,8 @@ from segmed.geometry import require_same_grid
 from segmed.io import grid_of, read_image, read_label
 from segmed.manifest import LabelClass, Manifest, read_reference
 from segmed.metrics.label_pairs import label_files, prediction_files
+from segmed.pictures.legend import legend_of, orientation_of
 from segmed.report import OverlayItem
-from segmed.report.legends import legend_of, orientation_of
 
 SHOWN_CASES = 5
 """Cases that are shown."""

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pipelines.comparing.progress import progress
 from pipelines.comparing.resources import memory_for, remark_on_budget, size_for
-from segmed.errors import UsageError, unknown_name
+from segmed.architectures import BUILT_IN, require_architecture
+from segmed.errors import UsageError
 from segmed.manifest import LabelClass, Manifest, read_manifest
-from segmed.models.names import list_models
 from segmed.plan import read_plan, write_plan
 from segmed.plan.networks import size_of
 from segmed.plan.resources import Resources
@@ -273,8 +273,7 @@ def check_job(job: TrainJob) -> None:
     weights = job.settings.weights
     if weights is not None and not weights.is_file():
         raise UsageError(f"--weights {weights}: no such file; give a .pth or .safetensors file")
-    if job.architecture not in list_models():
-        raise unknown_name("model", job.architecture, list_models())
+    require_architecture(job.architecture)
     _folds_named(str(job.fold), read_manifest(job.manifest_path))
 
 
@@ -340,11 +339,10 @@ def _labels_from(path: Path) -> tuple[LabelClass, ...]:
 
 def _models_named(text: str) -> tuple[str, ...]:
     if text == "all":
-        return tuple(list_models())
+        return BUILT_IN
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     for name in names:
-        if name not in list_models():
-            raise unknown_name("model", name, list_models())
+        require_architecture(name)
     if not names:
         raise UsageError("no model is named: write --models unet,unetpp or --models all")
     return names

@@ -29,9 +29,10 @@ from pipelines.tracking.runs import RunLog, comparison
 from segmed.io import grid_of, read_images, read_label
 from segmed.io.atomic import write_whole
 from segmed.manifest import Case, Manifest, data_hash, read_manifest, read_reference
+from segmed.pictures.legend import legend_of, orientation_of
 from segmed.plan import Plan, read_plan
 from segmed.report import overlay_png, write_report
-from segmed.report.legends import legend_of, legend_of_set, orientation_of
+from segmed.report.legends import legend_of_set
 from segmed.report.model_comparison import (
     FoldResult,
     ModelComparison,

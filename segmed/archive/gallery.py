@@ -18,8 +18,8 @@ from segmed.errors import GeometryError
 from segmed.geometry import Grid
 from segmed.io.atomic import whole_file
 from segmed.metatensor import MetaTensor
-from segmed.report.legends import legend_of, orientation_of
-from segmed.report.overlay import overlay_picture
+from segmed.pictures.legend import legend_of, orientation_of
+from segmed.pictures.overlay import overlay_picture
 from segmed.structures import LabelClass
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from segmed.inference.forecast import Forecast, foresee_files
     from segmed.inference.inputs import find_cases, find_inputs, find_passed_over
     from segmed.inference.memory import MemoryEstimate, estimate_memory
-    from segmed.inference.predictor import Predictor, Segmentation
+    from segmed.inference.predictor import Predictor
+    from segmed.inference.segmentation import Segmentation
     from segmed.inference.sliding import sliding_window
 else:
     __getattr__ = lazy_exports(
@@ -21,7 +22,8 @@ else:
             "segmed.inference.forecast": "Forecast foresee_files",
             "segmed.inference.inputs": "find_cases find_inputs find_passed_over",
             "segmed.inference.memory": "MemoryEstimate estimate_memory",
-            "segmed.inference.predictor": "Predictor Segmentation",
+            "segmed.inference.predictor": "Predictor",
+            "segmed.inference.segmentation": "Segmentation",
             "segmed.inference.sliding": "sliding_window",
         },
     )

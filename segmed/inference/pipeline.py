@@ -20,7 +20,8 @@ from typing import Generic, Protocol, TypeVar
 
 from segmed.errors import ImageError
 from segmed.formats import OutputFormat
-from segmed.inference.predictor import Predictor, Segmentation
+from segmed.inference.predictor import Predictor
+from segmed.inference.segmentation import Segmentation
 from segmed.inference.stage_thread import StageThread
 from segmed.inference.writing import require_writable
 from segmed.io import grid_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -23,7 +23,9 @@ from segmed.inference.cuda_engine import CudaEngine, cuda_batch
 from segmed.inference.engine import Engine, resolve_device
 from segmed.inference.ensemble import averaged, mirrored, require_one_contract, slice_by_slice
 from segmed.inference.fitting import require_fitting
+from segmed.inference.given_image import GivenImage, image_from
 from segmed.inference.inverse import CUDA_PIECE_BYTES, ProbsBox, inverse_boxes
+from segmed.inference.label_map import certain_background, most_probable, narrow
 from segmed.inference.memory import (
     MemoryEstimate,
     Surroundings,
@@ -33,11 +35,13 @@ from segmed.inference.memory import (
     resident_bytes,
 )
 from segmed.inference.postprocessing import cleaned
+from segmed.inference.segmentation import Segmentation
 from segmed.inference.sliding import NetworkFn, WindowRecipe, sliding_slabs, zeros
 from segmed.inference.vocabulary import EngineName
 from segmed.io import grid_of
 from segmed.metatensor import MetaTensor
 from segmed.package import ModelPackage
+from segmed.package.references import load_package
 from segmed.plan import Plan
 from segmed.preprocessing import Prepared, class_values, prepare
 from segmed.preprocessing.grid_transform import resampled, turned
@@ -47,24 +51,6 @@ BATCH_VOXELS = 2**18
 
 BLEND_SHARE = 0.8
 """Share of free GPU memory that the blended map may take; beyond it blending is the CPU's."""
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """Segmentation of one image.
-
-    Attributes:
-        label: `[1, *spatial]` uint8 (uint16 where a label value needs it), label values of the
-            plan, on the image's grid.
-        probs: `[K, *spatial]` float32 on the image's grid, where asked for.
-        seconds: Wall time, all told.
-        phases: Wall time of each phase, in seconds: `prepare`, `network`, `inverse`.
-    """
-
-    label: MetaTensor
-    probs: Tensor | None
-    seconds: float
-    phases: dict[str, float] = field(default_factory=dict)
 
 
 class Predictor:
@@ -117,25 +103,74 @@ class Predictor:
         self._base_bytes = resident_bytes()
         self._seconds = 0.0
 
-    def predict(self, image: MetaTensor, *, probabilities: bool = False) -> Segmentation:
+    @classmethod
+    def load(
+        cls,
+        model: str | Path,
+        *,
+        device: str = "auto",
+        engine: EngineName = "auto",
+        tta: bool = False,
+        memory_gb: float | None = None,
+    ) -> Predictor:
+        """Load a model and make a predictor of it.
+
+        Args:
+            model: Folder or zip of a package, or `models:/NAME@alias` after
+                `import pipelines.registry`.
+            device: As for the class, like the rest.
+            engine: Name of an engine.
+            tta: Average over mirror images.
+            memory_gb: Resident set that must not be exceeded.
+
+        Raises:
+            UsageError: Nothing resolves the reference, or an option is wrong.
+            PackageError: The package is missing or damaged.
+            ModelError: Its architecture is not registered here.
+        """
+        package = load_package(model)
+        return cls(package, device=device, engine=engine, tta=tta, memory_gb=memory_gb)
+
+    def __repr__(self) -> str:
+        """Architectures, structures and device in one line."""
+        names = ", ".join(package.architecture for package in self.packages)
+        found = ", ".join(label.name for label in self.plan.labels[:4])
+        more = ", ..." if len(self.plan.labels) > 4 else ""
+        return f"Predictor({names}; {self.plan.name}: {found}{more}; {self.device})"
+
+    def predict(
+        self,
+        image: GivenImage,
+        *,
+        affine: npt.ArrayLike | None = None,
+        probabilities: bool = False,
+    ) -> Segmentation:
         """Segment one image.
 
         Args:
-            image: `[C, *spatial]` in storage order with its affine, as `read_image` gives it.
+            image: A file or DICOM folder (or one file a channel); a MetaTensor `[C, *spatial]` in
+                storage order, as `read_image` gives it; or an array with `affine`.
+            affine: Of an array: 4x4, from voxel indices to RAS+ mm.
             probabilities: Keep the class probabilities too.
 
         Raises:
-            ImageError: The image has other channels than the plan.
+            ImageError: The file cannot be read correctly, or the image has other channels than the
+                plan.
             GeometryError: It has other axes than the plan.
-            UsageError: It needs more memory than is allowed.
+            UsageError: Type, numbers or affine are not those of an image, or it needs more memory
+                than is allowed.
         """
         start = time.perf_counter()
-        self.require_memory(grid_of(image), keeps_probs=probabilities)
-        prepared = prepare(image, self.plan)
+        read = image_from(image, self.plan, affine)
+        if not isinstance(image, MetaTensor):
+            self.require_fitting(read)
+        self.require_memory(grid_of(read), keeps_probs=probabilities)
+        prepared = prepare(read, self.plan)
         spent = time.perf_counter() - start
         found = self.segment(prepared, probabilities=probabilities)
         phases = {"prepare": spent, **found.phases}
-        return Segmentation(found.label, found.probs, time.perf_counter() - start, phases)
+        seconds = time.perf_counter() - start
+        return replace(found, seconds=seconds, phases=phases, image=read)
 
     def require_fitting(self, image: MetaTensor) -> None:
         """Check modality and body part of an image read from DICOM, unless any may come.
@@ -163,7 +198,7 @@ class Predictor:
         whole = MetaTensor(torch.from_numpy(label)[None], affine=affine)
         seconds = time.perf_counter() - start
         phases = {"network": network_s, "inverse": seconds - network_s}
-        return Segmentation(whole, probs, seconds, phases)
+        return Segmentation(whole, probs, seconds, phases, self.plan.labels)
 
     def _label_map(
         self, prepared: Prepared, *, probabilities: bool
@@ -174,7 +209,7 @@ class Predictor:
         values = class_values(self.plan)
         table = np.array(values, dtype=np.uint8 if max(values) <= 255 else np.uint16)
         label: Tensor | None = None
-        probs = _certain_background(len(values), grid.shape) if probabilities else None
+        probs = certain_background(len(values), grid.shape) if probabilities else None
         for piece in self.pieces(prepared):
             if label is None:  # where the pieces are: one copy leaves a GPU, a byte a voxel
                 label = zeros(grid.shape, piece.probs.device, dtype=narrow(table))
@@ -327,28 +362,6 @@ def shallowest_dim(shape: Sequence[int], window: Sequence[int]) -> int:
     return sizes.index(min(sizes))
 
 
-def narrow(table: npt.NDArray[Any]) -> torch.dtype:
-    """The type in which label values are gathered; PyTorch computes little with uint16."""
-    return torch.uint8 if table.dtype == np.uint8 else torch.int32
-
-
-def most_probable(probs: Tensor, table: npt.NDArray[Any]) -> Tensor:
-    """Label value of the largest probability, the first of equals.
-
-    Args:
-        probs: `[K, *box]`, on any device.
-        table: Label value of each class, `[K]`, uint8 or uint16.
-
-    Returns:
-        `[*box]`, on the same device, of the type that `narrow` gives.
-    """
-    # `max` takes a tenth of the time of `argmax` over a leading axis on the CPU.
-    indices = probs.max(dim=0).indices
-    if probs.is_cpu:  # numpy looks values up faster here
-        return torch.from_numpy(table[indices.numpy()]).to(narrow(table))
-    return torch.from_numpy(table.astype(np.int32)).to(probs.device, narrow(table))[indices]
-
-
 def blend_bytes(prepared: Prepared, recipe: WindowRecipe, num_classes: int) -> int:
     """GPU memory of a segmentation besides the network's: volume, window buffer, rows, pieces.
 
@@ -362,9 +375,3 @@ def blend_bytes(prepared: Prepared, recipe: WindowRecipe, num_classes: int) -> i
     rows = max(recipe.window[recipe.buffer_dim], 1)
     buffer = 4 * num_classes * prod(shape) * rows // max(shape[recipe.buffer_dim], 1)
     return volume + 3 * buffer + 4 * CUDA_PIECE_BYTES
-
-
-def _certain_background(num_classes: int, shape: Sequence[int]) -> Tensor:
-    probs = zeros((num_classes, *shape), torch.device("cpu"))
-    probs[0] = 1.0
-    return probs

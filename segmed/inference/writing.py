@@ -13,7 +13,7 @@ from segmed.formats import (
     RASTER_OUTPUT_SUFFIX,
     OutputFormat,
 )
-from segmed.inference.predictor import Segmentation
+from segmed.inference.segmentation import Segmentation
 from segmed.io import source_of, write_label, write_probabilities
 from segmed.metatensor import MetaTensor
 from segmed.package import ModelPackage

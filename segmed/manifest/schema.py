@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
+from segmed.errors import UsageError
 from segmed.structures import Channel, Code, Frozen, LabelClass
+
+if TYPE_CHECKING:
+    from segmed.manifest.labelled_image import LabelledImage
 
 SCHEMA_VERSION = 1
 """Version of the manifest's form; a reader that meets another one says so."""
 
+
+MOST_SHOWN = 6
+"""Labels that the one-line form of a manifest names."""
 
 FilePlace = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 """Path of a file; no system takes one that holds a zero byte."""
@@ -43,6 +50,16 @@ class Case(Frozen):
         if isinstance(data, dict) and isinstance(data.get("image"), str):
             data = {**data, "image": (data["image"],)}
         return data
+
+    def __repr__(self) -> str:
+        """Id, group, number of image files, label and fold in one line."""
+        images = "1 image" if len(self.image) == 1 else f"{len(self.image)} images"
+        label = "no label" if self.label is None else "label"
+        group = "" if self.group == self.id else f"group {self.group}, "
+        fold = "no fold" if self.fold is None else f"fold {self.fold}"
+        return f"Case({self.id!r}: {group}{images}, {label}, {fold})"
+
+    __str__ = __repr__
 
 
 class StoredLabel(Frozen):
@@ -116,3 +133,48 @@ class Manifest(Frozen):
     def label_path(self, case: Case) -> Path | None:
         """Absolute path of the label file, if the case has one."""
         return None if case.label is None else self.root / case.label
+
+    def case(self, name: str) -> Case:
+        """The case of an id.
+
+        Raises:
+            UsageError: No case has it.
+        """
+        cases = {case.id: case for case in (*self.training, *self.test)}
+        if name not in cases:
+            known = ", ".join([*list(cases)[:MOST_SHOWN], *["..."] * (len(cases) > MOST_SHOWN)])
+            raise UsageError(
+                f"no case {name!r} in manifest {self.name!r}: its {len(cases)} cases are {known}"
+            )
+        return cases[name]
+
+    def read(self, case: Case | str) -> LabelledImage:
+        """Read image and label of a case: `image, label = manifest.read(case)`.
+
+        Args:
+            case: A case, or its id.
+
+        Returns:
+            Both as MetaTensors on one grid; the label is None for a case without a reference.
+
+        Raises:
+            UsageError: No case has the id.
+            ManifestError: A file cannot be read correctly, or label and image differ in their
+                grids.
+        """
+        # Reading loads PyTorch, which a list of cases does without.
+        from segmed.manifest.labelled_image import read_labelled  # noqa: PLC0415 - see above
+
+        return read_labelled(self, self.case(case) if isinstance(case, str) else case)
+
+    def __repr__(self) -> str:
+        """Name, cases, folds, labels and channels in one line."""
+        labels = ", ".join(label.name for label in self.labels[:MOST_SHOWN])
+        more = ", ..." if len(self.labels) > MOST_SHOWN else ""
+        channels = ", ".join(channel.name for channel in self.channels)
+        return (
+            f"Manifest({self.name!r}: {len(self.training)} training cases in {len(self.folds)} "
+            f"folds, {len(self.test)} test cases; labels {labels}{more}; channels {channels})"
+        )
+
+    __str__ = __repr__

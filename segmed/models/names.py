@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-NAMES = ("fcn32s", "fcn16s", "fcn8s", "unet", "unetpp", "unet3plus", "deeplabv3plus")
-"""In the order of publication; `segmed.models.registry` builds each of them and no other."""
+from segmed.architectures import BUILT_IN, registered_names
+
+NAMES = BUILT_IN
+"""The built-in ones, in the order of publication."""
 
 
 def list_models() -> tuple[str, ...]:
     """Names that `build_model` knows.
 
     Returns:
-        The names, in the order of publication.
+        The built-in names in the order of publication, then the registered ones.
     """
-    return NAMES
+    return (*NAMES, *registered_names())

@@ -7,9 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from segmed.errors import ModelError, unknown_name
+from segmed.architectures import registered_architecture, require_architecture
+from segmed.errors import ModelError, UsageError, unknown_name
 from segmed.models import deeplabv3plus, fcn, unet, unet3plus, unetpp
 from segmed.models.options import Architecture, Task
+from segmed.models.registered import build_registered
 
 ARCHITECTURES: dict[str, Architecture] = {
     entry.name: entry
@@ -24,19 +26,23 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 def architecture(name: str) -> Architecture:
-    """The entry of one architecture.
+    """The entry of one built-in architecture.
 
     Args:
-        name: One of `list_models()`.
+        name: One of `segmed.architectures.BUILT_IN`.
 
     Returns:
         Its entry.
 
     Raises:
-        UsageError: The name is unknown.
+        UsageError: The name is unknown, or that of a registered architecture.
     """
+    require_architecture(name)
     if name not in ARCHITECTURES:
-        raise unknown_name("model", name, ARCHITECTURES)
+        raise UsageError(
+            f"{name!r} is a registered architecture; this is for the built-in ones: "
+            f"{', '.join(ARCHITECTURES)}"
+        )
     return ARCHITECTURES[name]
 
 
@@ -80,7 +86,8 @@ def build_model(
         in_channels: Channels of the image.
         num_classes: Classes of the logits, background included.
         preset: `paper` for the paper's topology and widths; None for the planned form.
-        options: Fields of the architecture's options, over the preset's.
+        options: Fields of the architecture's options, over the preset's; of a registered
+            architecture, keyword arguments of its builder.
 
     Returns:
         A network from `[B, in_channels, *spatial]` to logits `[B, num_classes, *spatial]`.
@@ -89,11 +96,15 @@ def build_model(
         UsageError: The name or an option is unknown.
         ModelError: The options contradict each other.
     """
+    task = Task(spatial_dims, in_channels, num_classes)
+    if (custom := registered_architecture(name)) is not None:
+        if preset is not None:
+            raise ModelError(f"{name} is a registered architecture and has no preset {preset!r}")
+        return build_registered(custom, task, options)
     entry = architecture(name)
     known = {field.name for field in fields(entry.options)}  # type: ignore[arg-type]  # every options class is a dataclass
     for option in options:
         if option not in known:
             raise unknown_name(f"option of {name}", option, known)
-    task = Task(spatial_dims, in_channels, num_classes)
     chosen = {**resolve_options(name, preset=preset, spatial_dims=spatial_dims), **options}
     return entry.build(task, entry.options(**chosen))

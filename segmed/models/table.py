@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from segmed.models.describe import ModelCard, describe_model
-from segmed.models.names import list_models
+from segmed.models.names import NAMES
 
 TITLES = {
     "fcn32s": "FCN-32s",
@@ -22,14 +22,14 @@ TITLES = {
 
 @cache
 def all_cards() -> tuple[ModelCard, ...]:
-    """Every model in its paper's form and in its planned form, in 2D and 3D.
+    """Every built-in model in its paper's form and in its planned form, in 2D and 3D.
 
     Returns:
         Cards for one channel and two classes.
     """
     return tuple(
         describe_model(name, spatial_dims=spatial_dims, in_channels=1, num_classes=2, preset=preset)
-        for name in list_models()
+        for name in NAMES
         for preset in ("paper", None)
         for spatial_dims in (2, 3)
     )

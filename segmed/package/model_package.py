@@ -28,7 +28,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from segmed import __version__
+from segmed.architectures import require_registered
 from segmed.errors import PackageError, UsageError, WeightsError
 from segmed.io.atomic import whole_folder
 from segmed.io.digest import sha256_of_bytes, sha256_of_file
@@ -55,9 +55,10 @@ from segmed.package.card import (
 from segmed.package.upgrade import SCHEMA_VERSION
 from segmed.package.zipped import unpack
 from segmed.plan import Plan, read_plan, write_plan
+from segmed.version import __version__
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelPackage:
     """A trained network with everything that is needed to use it.
 
@@ -77,6 +78,18 @@ class ModelPackage:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     members: int = 1
 
+    def __repr__(self) -> str:
+        """Architecture, image set, structures, training and hash in one line."""
+        labels = ", ".join(label.name for label in self.plan.labels[:6])
+        labels += ", ..." if len(self.plan.labels) > 6 else ""
+        members = "" if self.members == 1 else f" x {self.members}"
+        steps = self.provenance.get("steps")
+        trained = "" if steps is None else f"; {steps} steps, fold {self.provenance.get('fold')}"
+        return (
+            f"ModelPackage({self.architecture}{members}, {self.plan.spatial_dims}D for "
+            f"{self.plan.name!r}: {labels}{trained}; {self.hash[:12]})"
+        )
+
     @cached_property
     def hash(self) -> str:
         """Hex sha256 of architecture, options, plan and weights: equal hash, equal output.
@@ -95,9 +108,11 @@ class ModelPackage:
         """The network with its weights, on the CPU, in evaluation mode.
 
         Raises:
-            ModelError: The architecture cannot be built with these options.
+            ModelError: The architecture is not registered here, or cannot be built with these
+                options.
             WeightsError: The weights do not fit it.
         """
+        require_registered(self.architecture)
         networks = [
             build_model(
                 self.architecture,

@@ -9,11 +9,12 @@ from typing import Literal
 
 import numpy as np
 
+from segmed.architectures import PlannedInput
 from segmed.errors import UsageError
 from segmed.manifest.schema import Manifest
 from segmed.plan.fingerprint import Fingerprint, gather, survey
 from segmed.plan.mirroring import plan_mirroring, sides_of
-from segmed.plan.networks import BASE_WIDTH, Size, plan_networks
+from segmed.plan.networks import BASE_WIDTH, Size, plan_networks, plan_registered
 from segmed.plan.recipe import COARSE_AXIS_RATIO, plan_recipe
 from segmed.plan.resampled import losses_in_words, lost_structures
 from segmed.plan.resources import DEFAULT_MEMORY_GB, Resources, default_resources
@@ -167,9 +168,22 @@ def decide_plan(
         preprocessing=preprocessing,
         patch_size=scale.patch_size,
         slice_axis=choice.slice_axis,
-        networks=plan_networks(
-            topology, patch_size=scale.patch_size, spacing_mm=scale.spacing_mm, size=size
-        ),
+        networks={
+            **plan_networks(
+                topology, patch_size=scale.patch_size, spacing_mm=scale.spacing_mm, size=size
+            ),
+            **plan_registered(
+                PlannedInput(
+                    spatial_dims=choice.spatial_dims,
+                    in_channels=len(manifest.channels),
+                    num_classes=len(manifest.labels) + 1,
+                    patch_size=scale.patch_size,
+                    spacing_mm=scale.spacing_mm,
+                    strides=topology.strides,
+                    size=size,
+                )
+            ),
+        },
         recipe=recipe,
         inference=Inference(mirror_axes=mirroring.axes),
         fingerprint=facts.as_record(),

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from segmed.architectures import PlannedInput, registered_architecture, registered_names
 from segmed.plan.schema import NetworkPlan
 from segmed.plan.topology import Topology
 
@@ -137,4 +138,26 @@ def plan_networks(
             },
             learning_rate=3e-3,
         ),
+    }
+
+
+def plan_registered(planned: PlannedInput) -> dict[str, NetworkPlan]:
+    """The build options of every registered architecture that supports the dimensions.
+
+    Args:
+        planned: Input, output and levels of a planned network.
+
+    Returns:
+        One entry for each registered name.
+
+    Raises:
+        ModelError: A registration cannot be loaded, or its options are no plain values.
+    """
+    entries = [registered_architecture(name) for name in registered_names()]
+    return {
+        entry.name: NetworkPlan(
+            options=entry.options_for(planned), learning_rate=entry.learning_rate
+        )
+        for entry in entries
+        if entry is not None and planned.spatial_dims in entry.spatial_dims
     }

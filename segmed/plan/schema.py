@@ -212,3 +212,15 @@ class Plan(Frozen):
     def in_channels(self) -> int:
         """Channels of the network's input."""
         return len(self.channels)
+
+    def __repr__(self) -> str:
+        """Name, dimensions, spacing, patch, classes and networks in one line."""
+        patch = "x".join(map(str, self.patch_size))
+        spacing = "x".join(f"{edge:.3g}" for edge in self.preprocessing.spacing_mm)
+        return (
+            f"Plan({self.name!r}: {self.spatial_dims}D, patch {patch} at {spacing} mm, "
+            f"{self.in_channels} channels, {self.num_classes} classes; networks "
+            f"{', '.join(self.networks)})"
+        )
+
+    __str__ = __repr__

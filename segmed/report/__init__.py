@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from segmed.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from segmed.pictures.overlay import overlay_png
     from segmed.report.content import ArchiveItem, Cost, OverlayItem, ReportContent
     from segmed.report.figures import curves_png
-    from segmed.report.overlay import overlay_png
     from segmed.report.page import write_report
 else:
     __getattr__ = lazy_exports(
@@ -17,7 +17,7 @@ else:
         {
             "segmed.report.content": "ArchiveItem Cost OverlayItem ReportContent",
             "segmed.report.figures": "curves_png",
-            "segmed.report.overlay": "overlay_png",
+            "segmed.pictures.overlay": "overlay_png",
             "segmed.report.page": "write_report",
         },
     )

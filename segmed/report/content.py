@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy.typing as npt
 import pandas as pd
 
-from segmed.io.colours import structure_colour
 from segmed.outcomes import Status
+from segmed.pictures.legend import Legend
 
 Array = npt.NDArray[Any]
-Colour = tuple[int, int, int]
 History = Sequence[Mapping[str, Any]]
 """One run's epochs: keys `epoch train_loss val_loss val_dice learning_rate seconds`."""
 
@@ -33,25 +32,6 @@ class Cost:
     train_seconds: float | None = None
     seconds_per_case: float | None = None
     peak_memory_mb: float | None = None
-
-
-@dataclass(frozen=True)
-class Legend:
-    """Structures of label maps and the unit of their grid.
-
-    Attributes:
-        structures: Name of each label value, in the order of the list of labels: the place in it
-            decides the colour. Values that are not listed take the colour of their number.
-        unit: `mm`, or `px` where the images state no spacing, as raster images do not.
-    """
-
-    structures: Mapping[int, str] = field(default_factory=dict)
-    unit: Literal["mm", "px"] = "mm"
-
-    def colour(self, value: int) -> Colour:
-        """Display colour of a label value, the same in every picture and object."""
-        places = {listed: place for place, listed in enumerate(self.structures)}
-        return structure_colour(places.get(value, max(value - 1, 0)))
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from segmed.manifest.reference import read_reference
 from segmed.manifest.schema import Case, Manifest
 from segmed.metrics import Comparison, ModelCost, compare_models, summarise
 from segmed.metrics.learned import doubt_of_learning
+from segmed.pictures.legend import legend_of, orientation_of
 from segmed.report import ArchiveItem, Cost, OverlayItem, ReportContent
-from segmed.report.legends import legend_of, legend_of_set, orientation_of
+from segmed.report.legends import legend_of_set
 
 RECORDED_METRICS = (
     "dice",

@@ -15,9 +15,9 @@ import pandas as pd
 
 import segmed
 from segmed.io.atomic import whole_file
+from segmed.pictures.overlay import PANEL_HEIGHT, overlay_picture
 from segmed.report import figures, tables
 from segmed.report.content import OverlayItem, ReportContent
-from segmed.report.overlay import PANEL_HEIGHT, overlay_picture
 from segmed.report.viewer import ViewerCase, niivue_base64, viewer_case
 
 ASSETS = Path(__file__).parent / "assets"

@@ -12,7 +12,8 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from segmed.report.content import Colour, OverlayItem
+from segmed.pictures.legend import Colour
+from segmed.report.content import OverlayItem
 
 NIIVUE = Path(__file__).parent / "assets" / "niivue.umd.js.gz"
 """The vendored viewer, gzip; its licence lies beside it."""

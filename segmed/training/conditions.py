@@ -9,9 +9,9 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from segmed.architectures import registered_names, require_architecture
 from segmed.errors import UsageError, unknown_name
 from segmed.manifest.schema import Manifest
-from segmed.models import list_models
 from segmed.models.blocks import VolumeMaxPool
 from segmed.plan.schema import Plan
 
@@ -22,8 +22,13 @@ def check_request(manifest: Manifest, plan: Plan, architecture: str, fold: int) 
     Raises:
         UsageError: Architecture or fold is unknown, or the plan was made for another image set.
     """
-    if architecture not in list_models():
-        raise unknown_name("model", architecture, list_models())
+    require_architecture(architecture)
+    if architecture not in plan.networks and architecture in registered_names():
+        raise UsageError(
+            f"the plan has no network {architecture!r}: it was made before the architecture was "
+            f"registered, or for dimensions that it does not support ({plan.spatial_dims}D); make "
+            "the plan again"
+        )
     if architecture not in plan.networks:
         raise unknown_name("network of this plan", architecture, plan.networks)
     if fold not in manifest.folds:

@@ -19,6 +19,9 @@ from segmed.training.phases import totals
 from segmed.training.settings import EpochResult
 from segmed.training.trainer import Trainer
 
+PACKAGE = "package"
+"""Folder of the package within the folder of a run."""
+
 CURVES = "curves"
 """Key of a package's provenance that holds the training's curves."""
 

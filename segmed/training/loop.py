@@ -33,7 +33,7 @@ from segmed.training.conditions import check_request, require_deterministic, sam
 from segmed.training.data import load_cases, norms_of, warn_of_losses
 from segmed.training.device import Device, choose_device
 from segmed.training.distributed import ProcessGroup, join_process_group
-from segmed.training.finish import save_package
+from segmed.training.finish import PACKAGE, save_package
 from segmed.training.interrupt import StopWish, stop_on_signals
 from segmed.training.memory import (
     estimate_step_bytes,
@@ -70,6 +70,9 @@ def fit(
     on_prepared: Callable[[int, int], None] | None = None,
 ) -> Iterator[EpochResult]:
     """Train one architecture on one fold, and yield a result after each epoch.
+
+    This is a generator: nothing is trained until its results are consumed, as by
+    `for result in fit(...)`. `segmed.train` does that and returns the package.
 
     Writes into `out_dir`: `last.ckpt` (after every epoch and every few minutes), `best.ckpt` (the
     epoch of best validation Dice), `history.jsonl` (a line an epoch), and at the end `package/`
@@ -118,9 +121,9 @@ def fit(
                 f"the budget ended before the first step of {architecture}: nothing was trained "
                 "and no package is written; give a longer --budget"
             )
-        if process_group.leads and not (run.is_reused and (out_dir / "package").is_dir()):
+        if process_group.leads and not (run.is_reused and (out_dir / PACKAGE).is_dir()):
             made = {**run.identity, "budget": asdict(budget), **run.norms}
-            save_package(run.trainer, manifest, run.history, made, out_dir / "package")
+            save_package(run.trainer, manifest, run.history, made, out_dir / PACKAGE)
         process_group.wait()  # the package is there for all
 
 

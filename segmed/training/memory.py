@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import resource
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import psutil
 import torch
 from torch import Tensor, nn
 
+from segmed.architectures import BUILT_IN
 from segmed.errors import TrainingError, is_out_of_memory
 from segmed.models import build_model
 from segmed.plan.schema import Plan
@@ -48,19 +51,39 @@ def estimate_step_bytes(
     Returns:
         Bytes for weights, optimiser, activations and their gradients.
     """
-    with torch.device("meta"):
-        network = build_model(
-            architecture,
-            spatial_dims=plan.spatial_dims,
-            in_channels=plan.in_channels,
-            num_classes=plan.num_classes,
-            **options,
-        )
-        patch = torch.empty(batch_size, plan.in_channels, *plan.patch_size)
-    activations = _activation_bytes(network, patch)
+    build = partial(
+        build_model,
+        architecture,
+        spatial_dims=plan.spatial_dims,
+        in_channels=plan.in_channels,
+        num_classes=plan.num_classes,
+        **options,
+    )
+    shape = (batch_size, plan.in_channels, *plan.patch_size)
+    if architecture in BUILT_IN:
+        with torch.device("meta"):
+            network = build()
+        activations = _activation_bytes(network, torch.empty(shape, device="meta"))
+    else:
+        network = build()
+        activations = _registered_bytes(network, shape)
     weights = sum(parameter.nbytes for parameter in network.parameters())
     share = HALF_FACTOR if is_half else 1.0
     return int(OPTIMIZER_FACTOR * weights + share * GRADIENT_FACTOR * activations)
+
+
+def _registered_bytes(network: nn.Module, shape: Sequence[int]) -> int:
+    """Bytes of the activations of a user's network.
+
+    It is built with values, since it may compute with them, and measured without them where it can
+    be; else by a pass over one patch.
+    """
+    on_meta = copy.deepcopy(network).to("meta")
+    try:
+        return _activation_bytes(on_meta, torch.empty(tuple(shape), device="meta"))
+    except (RuntimeError, TypeError):  # its forward pass reads values
+        with torch.no_grad():
+            return shape[0] * _activation_bytes(network, torch.zeros(1, *shape[1:]))
 
 
 def _activation_bytes(network: nn.Module, patch: Tensor) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from segmed.training.budget import Budget
 
@@ -41,6 +41,22 @@ class Settings:
     validation_share: float = 0.1
     is_scored: bool = False
     patience: int = 0
+
+
+class TrainingOptions(TypedDict, total=False):
+    """The fields of `Settings` as keyword arguments."""
+
+    device: str
+    seed: int
+    resume: bool
+    weights: Path | None
+    cache_dir: Path | None
+    checkpoint_minutes: float
+    deterministic: bool
+    compile: bool
+    validation_share: float
+    is_scored: bool
+    patience: int
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from segmed.inference import Predictor, predict_files
 from segmed.inference.choice import EngineName
 from segmed.inference.engine import TorchEngine
 from segmed.inference.openvino_engine import Conversion, OpenVinoEngine
-from segmed.inference.predictor import Segmentation
+from segmed.inference.segmentation import Segmentation
 from segmed.inference.sliding import window_grid
 from segmed.io import read_image
 from segmed.models import build_model, list_models

@@ -2,9 +2,12 @@
 
 import copy
 import itertools
+from functools import partial
 
+import contract
 import pytest
 import torch
+from contract import SIZES, image
 from torch import nn
 
 from segmed.errors import ModelError, UsageError
@@ -12,9 +15,6 @@ from segmed.models import build_model, list_models
 
 NARROW = (4, 6, 8, 10)
 """Widths of the planned forms under test: behaviour does not depend on them."""
-
-SIZES = {2: (37, 45), 3: (13, 17, 11)}
-"""No axis is a multiple of the total stride."""
 
 
 def planned(name, dims, **options):
@@ -28,11 +28,6 @@ def planned(name, dims, **options):
     )
 
 
-def image(dims, batch=1, size=None):
-    torch.manual_seed(1)
-    return torch.randn(batch, 2, *(size or SIZES[dims]))
-
-
 every_model = pytest.mark.parametrize(
     ("name", "dims"), list(itertools.product(list_models(), (2, 3)))
 )
@@ -40,19 +35,13 @@ every_model = pytest.mark.parametrize(
 
 @every_model
 def test_logits_lie_on_the_input_grid(name, dims):
-    logits = planned(name, dims).eval()(image(dims, batch=2))
-    assert logits.shape == (2, 3, *SIZES[dims])
+    contract.has_logits_on_the_input_grid(partial(planned, name), dims)
 
 
 @every_model
 @pytest.mark.parametrize("norm", ["batch", "instance", "group"])
 def test_every_parameter_gets_a_gradient_at_batch_one(name, dims, norm):
-    model = planned(name, dims, norm=norm).train()
-    model(image(dims)).square().mean().backward()
-    for key, parameter in model.named_parameters():
-        assert parameter.grad is not None, key
-        assert parameter.grad.abs().sum() > 0, key
-        assert parameter.grad.isfinite().all(), key
+    contract.gives_every_parameter_a_gradient(partial(planned, name, norm=norm), dims)
 
 
 @every_model
@@ -68,41 +57,27 @@ def test_deep_supervision_lists_logits_on_the_input_grid_in_training_only(name, 
 
 @every_model
 def test_eval_is_deterministic(name, dims):
-    model = planned(name, dims, dropout=0.3).eval()
-    with torch.no_grad():
-        assert torch.equal(model(image(dims)), model(image(dims)))
+    contract.is_deterministic_in_evaluation(partial(planned, name, dropout=0.3), dims)
 
 
 @every_model
 def test_save_and_load_give_equal_logits(name, dims, tmp_path):
-    model = planned(name, dims, norm="batch")
-    model.train()(image(dims, batch=2))  # moves the running statistics
-    torch.save(model.state_dict(), tmp_path / "weights.pt")
-    other = planned(name, dims, norm="batch")
-    nn.init.ones_(next(other.parameters()))
-    other.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
-    with torch.no_grad():
-        assert torch.equal(model.eval()(image(dims)), other.eval()(image(dims)))
+    build = partial(planned, name, norm="batch")
+    contract.gives_equal_logits_after_save_and_load(build, dims, tmp_path)
 
 
 @every_model
 @pytest.mark.parametrize("preset", [None, "paper"])
 def test_no_tensor_is_saved_twice(name, dims, preset):
     with torch.device("meta"):
-        state = build_model(
-            name, spatial_dims=dims, in_channels=1, num_classes=2, preset=preset
-        ).state_dict(keep_vars=True)
-    tensors = [id(tensor) for tensor in state.values()]
-    assert len(tensors) == len(set(tensors))
+        model = build_model(name, spatial_dims=dims, in_channels=1, num_classes=2, preset=preset)
+    contract.saves_no_tensor_twice(model)
 
 
 @every_model
 @pytest.mark.parametrize("side", [1, 5, 8, 23])
 def test_odd_and_tiny_sizes_keep_their_size(name, dims, side):
-    size = (side, *SIZES[dims][1:])
-    with torch.no_grad():
-        model = planned(name, dims)
-        assert model.train()(image(dims, size=size)).shape[2:] == size
+    contract.keeps_the_size(partial(planned, name), dims, side)
 
 
 @every_model
@@ -143,9 +118,7 @@ def test_convolutions_start_as_he_has_them(name, dims):
 
 @every_model
 def test_a_wrong_number_of_channels_is_refused(name, dims):
-    model = planned(name, dims)
-    with pytest.raises(ModelError, match="2"):
-        model(image(dims)[:, :1])
+    contract.refuses_another_number_of_channels(partial(planned, name), dims)
 
 
 @every_model

@@ -11,8 +11,8 @@ import pytest
 from report_sample import LABELS, block, scored
 
 from segmed.metrics import compare_models
+from segmed.pictures.legend import Legend
 from segmed.report import OverlayItem, ReportContent
-from segmed.report.content import Legend
 from segmed.report.model_comparison import (
     FoldResult,
     ModelComparison,

@@ -13,9 +13,9 @@ import pytest
 from report_sample import SPACING_MM, block
 
 from segmed.io.colours import structure_colour
+from segmed.pictures.legend import Legend
 from segmed.report import OverlayItem
 from segmed.report import viewer as viewer_module
-from segmed.report.content import Legend
 from segmed.report.viewer import NIIVUE, viewer_case
 
 

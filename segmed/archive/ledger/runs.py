@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from segmed import __version__
 from segmed.archive.ledger.file import LedgerFile
+from segmed.version import __version__
 
 INTERRUPTED = "interrupted"
 """Reason of a pending study that was in hand when the process of a run died."""

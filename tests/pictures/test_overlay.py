@@ -12,13 +12,18 @@ from report_sample import SPACING_MM, block
 
 from segmed.errors import GeometryError
 from segmed.io.colours import structure_colour
+from segmed.pictures.annotation import annotate
+from segmed.pictures.legend import Legend
+from segmed.pictures.overlay import _focus, overlay_picture, pale
 from segmed.report import overlay_png
-from segmed.report.annotation import annotate
-from segmed.report.content import Legend
-from segmed.report.overlay import _focus, overlay_picture, pale
 
 PREDICTION = structure_colour(0)
 REFERENCE = pale(PREDICTION)
+
+
+@pytest.fixture(scope="session")
+def image() -> np.ndarray:
+    return np.random.default_rng(0).normal(100, 20, block().shape).astype(np.float32)
 
 
 def near(picture: Image.Image, colour: tuple[int, int, int]) -> np.ndarray:

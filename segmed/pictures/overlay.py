@@ -14,8 +14,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from segmed.errors import GeometryError
-from segmed.report.annotation import annotate
-from segmed.report.content import Colour, Legend
+from segmed.pictures.annotation import annotate
+from segmed.pictures.legend import Colour, Legend
 
 Array = npt.NDArray[Any]
 
@@ -133,8 +133,8 @@ def pale(colour: Colour) -> Colour:
 
 def _key(shown: dict[int, str], legend: Legend, has_reference: bool) -> list[tuple[str, Colour]]:
     """Words and colours of the strip below the planes."""
-    outlines = [("reference: wide, pale", _WHITE)] if has_reference else []
-    outlines.append(("prediction: narrow", _FAINT))
+    both = [("reference: wide, pale", _WHITE), ("prediction: narrow", _FAINT)]
+    outlines = both if has_reference else []
     named = [(name or str(value), legend.colour(value)) for value, name in shown.items()]
     return [*outlines, *named]
 

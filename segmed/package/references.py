@@ -1,0 +1,33 @@
+"""Packages from paths and from references."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segmed.errors import PackageError, UsageError
+from segmed.package.model_package import ModelPackage
+from segmed.package.resolvers import RESOLVERS
+
+
+def load_package(model: str | Path) -> ModelPackage:
+    """Load a package from a folder, a zip, or a reference that a resolver knows.
+
+    Args:
+        model: A path, or such as `models:/NAME@champion`.
+
+    Raises:
+        UsageError: Nothing resolves the reference, or it names nothing.
+        PackageError: The package is missing or damaged.
+    """
+    scheme, colon, _ = str(model).partition(":/")
+    if not colon or isinstance(model, Path) or Path(model).exists():
+        return ModelPackage.load(model)
+    if scheme in RESOLVERS:
+        return ModelPackage.load(RESOLVERS[scheme](str(model)))
+    if scheme == "models":
+        raise UsageError(
+            f"{model!r} is in a model registry, which this library does not read by itself: "
+            "`import pipelines.registry` first, which connects the two, or give the path of a "
+            "package"
+        )
+    raise PackageError(f"{model!r} does not exist; give the path of a package folder or zip")

@@ -1,0 +1,1 @@
+"""Pictures of images, label maps and scores, for pages, trackers and notebooks."""
