@@ -129,7 +129,7 @@ def test_rules_are_kept_in_the_package_and_read_from_it(tmp_path: Path) -> None:
     own = {"channels": [{"name": "a", "words": ["t2"]}, {"name": "b", "description": "x"}]}
     edited = replace(package, provenance={SERIES_RULES: own})
     assert rules_in(edited) == Rules.model_validate(own)
-    with pytest.raises(PackageError, match="series rules of the package: channels"):
+    with pytest.raises(PackageError, match="series rules of the package: field 'channels'"):
         rules_in(replace(package, provenance={SERIES_RULES: {"channels": []}}))
     assert rules_in(tiny_package()) is None
 

@@ -76,7 +76,7 @@ PICTURES = [
             written("a.tif", lambda: tiff((273, 4, 1, 2**31)))),
     Hostile("tiff: 2^32 - 1 pixels each way", "image", "too_large",
             written("a.tif", lambda: tiff((256, 4, 1, 2**32 - 1), (257, 4, 1, 2**32 - 1)))),
-    Hostile("tiff: a compression nobody knows", "image", "corrupt",
+    Hostile("tiff: a compression nobody knows", "image", "unsupported_pixels",
             written("a.tif", lambda: tiff((259, 3, 1, 31337)))),
     Hostile("tiff: a directory of 65535 tags", "image", "corrupt",
             written("a.tif", b"II*\0\x08\0\0\0\xff\xff" + bytes(600))),

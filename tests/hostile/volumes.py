@@ -241,7 +241,7 @@ METAIMAGE = [
             metaimage("ElementDataFile = /etc/passwd")),
     Hostile("metaimage: voxels in a folder above", "image", "outside_file",
             metaimage("ElementDataFile = ../../../../../etc/passwd")),
-    Hostile("metaimage: voxels by a pattern of files", "image", "missing_file",
+    Hostile("metaimage: voxels by a pattern of files", "image", "outside_file",
             metaimage("ElementDataFile = a%d.raw 1 4 1")),
     Hostile("metaimage: a header without an end", "image", "too_large",
             written("a.mha", b"ObjectType = Image\nComment = " + b"x" * (2 * MEBI))),
