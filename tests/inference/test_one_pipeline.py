@@ -15,7 +15,7 @@ import pytest
 import torch
 from mlflow.pyfunc import PythonModelContext
 from monai.data import MetaTensor
-from pipelines.registry.serving import SegmentationModel
+from pipelines.tracking.serving import SegmentationModel
 from pydicom.uid import JPEGLSLossless
 
 from segmed.archive import NotImage, Study, segment_archive

@@ -5,8 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,14 @@ import torch
 from monai.data import MetaTensor
 
 from segmed.inference import Predictor, Segmentation
-from segmed.inference.pipeline import READ_AHEAD, WRITE_BEHIND, Pipeline, PipelineItem, in_order
+from segmed.inference.pipeline import (
+    READ_AHEAD,
+    WRITE_BEHIND,
+    Pipeline,
+    PipelineEnd,
+    PipelineItem,
+    in_order,
+)
 from segmed.io import write_label
 from segmed.io.channel_files import CaseFiles
 
@@ -103,8 +111,12 @@ def test_reading_keeps_within_its_bound_ahead_of_the_network(
             yield item
 
     for number, end in enumerate(Pipeline(predictor, Recording()).run(source())):
-        assert len(drawn) <= number + 2 + READ_AHEAD + 1
         end.result(WAIT_S)
+        bound = number + 1 + READ_AHEAD
+        while len(drawn) < min(bound, len(files)):
+            time.sleep(0.001)
+        time.sleep(0.02)  # time to break the bound
+        assert len(drawn) <= bound
 
 
 def test_results_wait_for_the_writer_within_their_bound(
@@ -118,12 +130,17 @@ def test_results_wait_for_the_writer_within_their_bound(
             return super().write(origin, output, image, found)
 
     sink = Slow()
-    begun = []
-    for end in Pipeline(predictor, sink).run(items(files)):
-        begun.append(end)
-        if len(begun) == WRITE_BEHIND + 1:
-            assert not any(one.done() for one in begun)
-            gate.set()
+    begun: list[Future[PipelineEnd[str, str]]] = []
+    consumer = threading.Thread(
+        target=lambda: begun.extend(Pipeline(predictor, sink).run(items(files))), daemon=True
+    )
+    consumer.start()
+    while len(begun) <= WRITE_BEHIND:
+        time.sleep(0.001)
+    time.sleep(0.3)  # time to break the bound
+    assert len(begun) == WRITE_BEHIND + 1
+    gate.set()
+    consumer.join(WAIT_S)
     wait(begun, WAIT_S)
     assert sink.order("write") == [path.stem for path in files]
 
