@@ -15,9 +15,9 @@ import pytest
 import torch
 from mlflow.pyfunc import PythonModelContext
 from monai.data import MetaTensor
-from pipelines.tracking.serving import SegmentationModel
 from pydicom.uid import JPEGLSLossless
 
+from pipelines.tracking.serving import SegmentationModel
 from segmed.archive import NotImage, Study, segment_archive
 from segmed.errors import ManifestError
 from segmed.evaluation import score_cases
