@@ -40,7 +40,7 @@ class ModelCost:
     peak_memory_mb: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """The outcome of `compare_models`.
 
@@ -65,6 +65,11 @@ class Comparison:
     overall: pd.DataFrame
     sentences: tuple[str, ...]
     warnings: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        """Models, the best first, and the number of warnings in one line."""
+        names = ", ".join(str(name) for name in self.overall["model"])
+        return f"Comparison({names}; {len(self.warnings)} warnings)"
 
 
 def compare_models(

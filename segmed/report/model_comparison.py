@@ -10,14 +10,17 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from PIL.Image import Image
 
 from segmed.errors import UsageError
 from segmed.io import grid_of, read_images, read_label
 from segmed.manifest.reference import read_reference
 from segmed.manifest.schema import Case, Manifest
 from segmed.metrics import Comparison, ModelCost, compare_models, summarise
-from segmed.metrics.learned import doubt_of_learning
+from segmed.metrics.learned import doubt_of_learning, mean_dice_of
 from segmed.pictures.legend import legend_of, orientation_of
+from segmed.pictures.scores import scores_picture
+from segmed.pictures.shown import as_png
 from segmed.report import ArchiveItem, Cost, OverlayItem, ReportContent
 from segmed.report.legends import legend_of_set
 
@@ -37,7 +40,7 @@ RECORDED_METRICS = (
 COUNT_COLUMNS = ("n_missed", "n_false_positive", "n_both_empty")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FoldResult:
     """One architecture, trained and scored on one fold.
 
@@ -65,8 +68,17 @@ class FoldResult:
     seconds_per_case: float = 0.0
     peak_memory_mb: float = 0.0
 
+    def __repr__(self) -> str:
+        """Architecture, fold, cases and mean Dice in one line."""
+        dice = mean_dice_of(self.table)
+        cases = int(self.table["case"].nunique())
+        return (
+            f"FoldResult({self.architecture}, fold {self.fold}: {cases} cases, "
+            f"mean Dice {dice:.3f})"
+        )
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class ModelComparison:
     """All fold results, compared.
 
@@ -85,6 +97,19 @@ class ModelComparison:
     result: Comparison | None
     winner: str
     unit: Literal["mm", "px"] = "mm"
+
+    def __repr__(self) -> str:
+        """Winner, and the mean Dice of each architecture, in one line."""
+        means = ", ".join(f"{n} {mean_dice_of(table):.3f}" for n, table in self.tables.items())
+        return f"ModelComparison({self.winner} ranks first; mean Dice {means})"
+
+    def plot(self) -> Image:
+        """Picture of Dice and HD95 of every case, by structure and architecture."""
+        return scores_picture(self.tables, unit=self.unit)
+
+    def _repr_png_(self) -> bytes:
+        """The same picture as PNG, for notebooks."""
+        return as_png(self.plot())
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -105,3 +105,14 @@ def test_every_case_shown_is_in_the_viewer_and_has_the_colours_of_the_key() -> N
     for value, name in NAMES.items():
         colour = "#{:02x}{:02x}{:02x}".format(*Legend(NAMES).colour(value))
         assert f'style="background:{colour}"></i>{name}' in page
+
+
+def test_comparison_has_one_line_and_a_picture() -> None:
+    compared = compared_models([0, 0], [1, 1])
+    line = repr(compared)
+    assert line.startswith(f"ModelComparison({compared.winner} ranks first; mean Dice ")
+    assert all(name in line for name in compared.tables)
+    assert compared._repr_png_().startswith(b"\x89PNG")
+    assert repr(compared.fold_results[0]).startswith("FoldResult(")
+    assert repr(compared.result).startswith(f"Comparison({compared.winner}, ")
+    assert not any("\n" in text for text in (line, repr(compared.result)))
