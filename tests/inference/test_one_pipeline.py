@@ -168,7 +168,8 @@ def archived(path: Path, predictor: Predictor, out: Path) -> End:
 
 def evaluated(path: Path, predictor: Predictor, out: Path) -> End:
     labels = predictor.plan.labels
-    case = Case(id="k", group="k", image=(path.name,), label=path.name)
+    # The image is refused before its label, which does not exist, is read.
+    case = Case(id="k", group="k", image=(path.name,), label="absent.nii.gz")
     manifest = Manifest(
         name="set",
         labels=labels,
