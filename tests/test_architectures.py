@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import MONAI_NETWORKS, REPOSITORY
+from documentation import REPOSITORY
 
 import segmed
 from segmed import architectures
@@ -25,6 +25,7 @@ needs_einops = pytest.mark.skipif(
     importlib.util.find_spec("einops") is None, reason="SwinUNETR of MONAI needs einops"
 )
 
+MONAI_NETWORKS = REPOSITORY / "docs" / "examples" / "monai_networks.py"
 SAMPLE = REPOSITORY / "data_manifests" / "hippocampus_sample.json"
 
 
