@@ -270,7 +270,7 @@ def status(out: FolderArgument, as_json: JsonOption = False) -> None:
 
     found = archive_status(out)
     lines = [f"{state}: {number}" for state, number in found.counts.items()]
-    lines += [f"{o.status}: study {o.study}: {o.reason}" for o in found.bad_ends]
+    lines += [f"{o.status}: study {o.study}: {o.reason}" for o in found.refused_and_failed]
     lines.append(
         f"files: {found.files_in_studies} in studies, {found.files_without_image} without an image"
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from segmed.errors import UsageError
@@ -14,8 +13,8 @@ from segmed.geometry import require_same_grid
 from segmed.io import grid_of, read_image, read_label
 from segmed.manifest import LabelClass, Manifest, read_reference
 from segmed.metrics.label_pairs import label_files, prediction_files
-from segmed.pictures.legend import legend_of, orientation_of
 from segmed.report import OverlayItem
+from segmed.report.case_overlay import overlay_of_images
 
 SHOWN_CASES = 5
 """Cases that are shown."""
@@ -86,18 +85,14 @@ def lowest_overlays(
             reference = read_label(wanted[case_id], like=image, labels=labels)
         else:
             reference = read_reference(manifest, wanted[case_id], like=image)
-        grid = grid_of(image)
         names = (f"the image of {case_id}", "its reference")
-        require_same_grid(grid, grid_of(reference), names=names)
-        yield OverlayItem(
-            image=np.asarray(image),
-            reference=np.asarray(reference)[0],
-            prediction=np.asarray(prediction)[0],
-            spacing_mm=grid.spacing_mm,
+        require_same_grid(grid_of(image), grid_of(reference), names=names)
+        yield overlay_of_images(
+            image,
+            reference,
+            prediction,
+            labels=labels if manifest is None else manifest.labels,
             caption=f"{case_id}: mean Dice {dice:.3f}",
-            orientation=orientation_of(image),
             case=case_id,
             model=predictions.name,
-            viewer=True,
-            legend=legend_of(labels if manifest is None else manifest.labels, image),
         )

@@ -12,8 +12,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipelines.comparing.cross_validation import join_folds
 from pipelines.comparing.device_pool import DevicePool
 from pipelines.comparing.jobs import Request, TrainJob
@@ -26,12 +24,11 @@ from pipelines.comparing.training_job import (
     unusual_settings,
 )
 from pipelines.tracking.runs import RunLog, comparison
-from segmed.io import grid_of, read_images, read_label
 from segmed.io.atomic import write_whole
-from segmed.manifest import Case, Manifest, data_hash, read_manifest, read_reference
-from segmed.pictures.legend import legend_of, orientation_of
+from segmed.manifest import Case, Manifest, data_hash, read_manifest
 from segmed.plan import Plan, read_plan
 from segmed.report import overlay_png, write_report
+from segmed.report.case_overlay import overlay_of_case
 from segmed.report.legends import legend_of_set
 from segmed.report.model_comparison import (
     FoldResult,
@@ -135,25 +132,26 @@ def _log_results(fold_result: FoldResult, log: RunLog, manifest: Manifest) -> No
     log.curves(fold_result.history, fold_result.architecture)
     lowest = fold_result.table.groupby("case")["dice"].mean().idxmin()
     case = next(case for case in manifest.training if case.id == lowest)
-    log.picture(_overlay(fold_result, manifest, case), "worst_case.png")
+    log.picture(_overlay(fold_result, manifest, case), "lowest_dice_case.png")
     log.package(fold_result.package_dir)
 
 
 def _overlay(fold_result: FoldResult, manifest: Manifest, case: Case) -> bytes:
-    """A picture of one case, its name left out: pictures in MLflow name nobody."""
-    image = read_images(manifest.image_paths(case), num_channels=manifest.num_channels)
-    label_path = manifest.label_path(case)
-    grid = grid_of(image)
+    """Picture of one case without its id: pictures in MLflow identify nobody."""
+    item = overlay_of_case(
+        manifest,
+        case,
+        fold_result.predictions[case.id],
+        caption=f"held-out case of the lowest Dice, {fold_result.architecture}",
+    )
     return overlay_png(
-        np.asarray(image),
-        None
-        if label_path is None
-        else np.asarray(read_reference(manifest, label_path, like=image))[0],
-        np.asarray(read_label(fold_result.predictions[case.id]))[0],
-        grid.spacing_mm,
-        f"worst held-out case, {fold_result.architecture}",
-        orientation=orientation_of(image),
-        legend=legend_of(manifest.labels, image),
+        item.image,
+        item.reference,
+        item.prediction,
+        item.spacing_mm,
+        item.caption,
+        orientation=item.orientation,
+        legend=item.legend,
     )
 
 

@@ -32,14 +32,23 @@ from segmed.training.checkpoint import LAST
 
 OnEpoch = Callable[[EpochResult], None]
 
+RESULT_FILE = "fold_result.json"
+OLD_RESULT_FILE = "contestant.json"
+"""Name of the result in runs of earlier versions; read, never written."""
+
 
 def is_done(job: TrainJob) -> bool:
-    """Return whether scores of exactly this job stand."""
-    path = job.run_dir / "contestant.json"
+    """Return whether the run folder has the scores of exactly this job."""
+    path = _result_path(job.run_dir)
     if not path.exists():
         return False
     record = json.loads(path.read_text(encoding="utf-8"))
     return bool(record.get("identity") == _identity(job))
+
+
+def _result_path(run_dir: Path) -> Path:
+    old = run_dir / OLD_RESULT_FILE
+    return old if old.exists() else run_dir / RESULT_FILE
 
 
 def _identity(job: TrainJob) -> dict[str, Any]:
@@ -55,7 +64,7 @@ def _identity(job: TrainJob) -> dict[str, Any]:
 
 
 def unusual_settings(job: TrainJob) -> dict[str, Any]:
-    """Settings of a training that differ from the usual ones, and change what comes of it."""
+    """Settings of a training that differ from the defaults and change its result."""
     settings = job.settings
     found = {
         "weights": digest(settings.weights) if settings.weights else None,
@@ -66,13 +75,14 @@ def unusual_settings(job: TrainJob) -> dict[str, Any]:
 
 
 def train_and_keep(job: TrainJob, on_epoch: OnEpoch) -> None:
-    """Train a job and score its held-out cases; all that comes of it are files in its folder.
+    """Train a job and score its held-out cases; the results are files in its folder.
 
     Args:
         job: The training.
         on_epoch: Called with each epoch's result, for tracking; progress is logged here.
     """
-    (job.run_dir / "contestant.json").unlink(missing_ok=True)
+    for name in (RESULT_FILE, OLD_RESULT_FILE):
+        (job.run_dir / name).unlink(missing_ok=True)
     is_resumed = job.settings.resume and (job.run_dir / LAST).exists()
     shown = TrainingProgress(job, is_resumed=is_resumed)
     try:
@@ -127,19 +137,19 @@ def _score(job: TrainJob, shown: TrainingProgress) -> Evaluated:
         "predictions": {case: path.name for case, path in evaluated.predictions.items()},
         "identity": _identity(job),
     }
-    write_whole(job.run_dir / "contestant.json", json.dumps(record, indent=2))
+    write_whole(job.run_dir / RESULT_FILE, json.dumps(record, indent=2))
     return evaluated
 
 
 def read_history(run_dir: Path) -> list[dict[str, Any]]:
-    """One record an epoch."""
+    """Read the training history: one record for each epoch."""
     lines = (run_dir / "history.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
 
 def read_fold_result(run_dir: Path) -> FoldResult:
     """Read the result that a finished job left."""
-    record = json.loads((run_dir / "contestant.json").read_text(encoding="utf-8"))
+    record = json.loads(_result_path(run_dir).read_text(encoding="utf-8"))
     names: dict[str, str] = record.pop("predictions")
     del record["identity"]
     return FoldResult(

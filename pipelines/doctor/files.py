@@ -77,7 +77,7 @@ def look_at_ledger(out_dir: Path) -> Iterator[Finding]:
         yield Finding("ledger", str(error), "problem", "restore it from a backup, or mend that")
         return
     stated = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
-    if counts["failed"] or counts["quarantined"]:
+    if counts["failed"] or counts["refused"]:
         repair = f"see `segmed archive status {out_dir}`"
         yield Finding("ledger", stated, "warning", repair)
     else:

@@ -91,7 +91,9 @@ def log_run(summary: RunSummary, job: ArchiveJob) -> None:
         "segmed.drift_alarm": str(bool(summary.alarms)).lower(),
         **{f"segmed.model_hash.{n}": str(m["hash"]) for n, m in enumerate(summary.models)},
     }
-    with single_run(EXPERIMENT, f"night {time.strftime('%F')}", tags, folder=job.folder) as run:
+    with single_run(
+        EXPERIMENT, f"archive run {time.strftime('%F')}", tags, folder=job.folder
+    ) as run:
         run.metrics(summary.metrics())
         drift = job.out_dir / "drift.csv"
         if summary.drift and drift.exists():

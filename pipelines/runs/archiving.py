@@ -27,7 +27,7 @@ from segmed.archive import (
     read_rules,
     segment_archive,
 )
-from segmed.archive.drift import watch_run
+from segmed.archive.drift import read_drift
 from segmed.archive.pacs.address import delivery_at, source_at
 from segmed.archive.pacs.remote import Query
 from segmed.archive.query import SeriesQuery
@@ -195,7 +195,7 @@ def run_archive(
     return {
         "models": [entry.record() for entry in resolved],
         "outcomes": outcomes,
-        "drift": [asdict(row) for row in watch_run(job.out_dir, packages[0])],
+        "drift": [asdict(row) for row in read_drift(job.out_dir)],
     }
 
 

@@ -16,10 +16,17 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from segmed.archive.ledger.file import LEDGER_FILE
+from segmed.archive.ledger.migrations import read_in_todays_words
 from segmed.archive.ledger.tables import STATES
 from segmed.errors import UsageError
 
 LOOPBACK = "127.0.0.1"
+
+NOT_DONE = {
+    "refused_and_failed": "Refused and failed studies.",
+    "bad_ends": "Old name of segmed_refused_and_failed; will be removed in the next version.",
+}
+"""Names of the count of studies without a result; the old one is for dashboards in use."""
 
 
 class ArchiveFigures(Collector):
@@ -33,13 +40,14 @@ class ArchiveFigures(Collector):
         self._out_dir = out_dir
 
     def collect(self) -> Iterator[Metric]:
-        """The figures as they stand now."""
+        """Return the current figures."""
         folder = next(p for p in (self._out_dir, *self._out_dir.absolute().parents) if p.exists())
         yield gauge("output_free_bytes", "Space left for outputs.", shutil.disk_usage(folder).free)
         path = self._out_dir / LEDGER_FILE
         yield gauge("ledger_exists", "Whether there has been a run.", float(path.exists()))
         if path.exists():
             with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as ledger:
+                read_in_todays_words(ledger)
                 yield from _studies(ledger)
                 yield from _runs(ledger)
 
@@ -55,13 +63,14 @@ def _studies(ledger: sqlite3.Connection) -> Iterator[Metric]:
     for state in STATES:
         states.add_metric([state], found.get(state, 0))
     yield states
-    bad = GaugeMetricFamily("segmed_bad_ends", "Refused and failed studies.", labels=["reason"])
-    for reason, number in ledger.execute(
-        "SELECT reason, count(*) FROM studies WHERE state IN ('failed', 'quarantined') "
-        "GROUP BY reason"
-    ):
-        bad.add_metric([str(reason)], number)
-    yield bad
+    reasons = ledger.execute(
+        "SELECT reason, count(*) FROM studies WHERE state IN ('failed', 'refused') GROUP BY reason"
+    ).fetchall()
+    for name, about in NOT_DONE.items():
+        metric = GaugeMetricFamily(f"segmed_{name}", about, labels=["reason"])
+        for reason, number in reasons:
+            metric.add_metric([str(reason)], number)
+        yield metric
     seconds = ledger.execute("SELECT coalesce(sum(seconds), 0) FROM studies").fetchone()[0]
     yield gauge("segmentation_seconds", "Time spent on all studies in the ledger.", seconds)
 

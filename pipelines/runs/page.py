@@ -28,7 +28,7 @@ EVERY_S = 5.0
 
 SUMMARY_KEY, STUDIES_KEY, DRIFT_KEY, BAR_KEY = (
     "archive-summary",
-    "archive-bad-ends",
+    "archive-refused-and-failed",
     "archive-drift",
     "archive-progress",
 )
@@ -98,7 +98,7 @@ def show_run(summary: RunSummary) -> None:
     rows = [{"study": study, "reason": reason} for study, reason in summary.failures]
     if rows:
         create_table_artifact(
-            rows, key=STUDIES_KEY, description=f"{summary.num_failures} studies that ended badly"
+            rows, key=STUDIES_KEY, description=f"{summary.num_failures} refused or failed studies"
         )
     if summary.drift:
         create_table_artifact(
@@ -107,10 +107,10 @@ def show_run(summary: RunSummary) -> None:
                     "feature": row.feature,
                     "alarm": "ALARM" if row.is_alarm else "",
                     "training": f"{row.training:.4g}",
-                    "night": f"{row.night:.4g}",
+                    "run": f"{row.run:.4g}",
                     "shift": f"{row.shift:+.2f}",
                     "p": f"{row.p_value:.1e}",
-                    "n": row.num_night,
+                    "n": row.num_run,
                 }
                 for row in summary.drift
             ],

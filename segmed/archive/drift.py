@@ -28,11 +28,8 @@ import pandas as pd
 from scipy import stats
 
 from segmed.archive.ledger import Ledger
-from segmed.errors import UsageError
 from segmed.io.atomic import whole_file
 from segmed.metrics.measures import FLAGGED, Distributions, add_features
-from segmed.metrics.training_norms import DISTRIBUTIONS
-from segmed.package import ModelPackage
 
 SCHEMA_VERSION = 1
 MIN_STUDIES = 8
@@ -41,6 +38,8 @@ MIN_SHIFT = 0.5
 MIN_RATE_STEP = 0.1
 REFUSED = "refused"
 DRIFT_FILE = "drift.csv"
+OLD_COLUMNS = {"num_night": "num_run", "night": "run"}
+"""Columns of `drift.csv` as earlier versions wrote them."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,9 @@ class DriftRow:
     Attributes:
         feature: Such as `volume_ml:anterior`, `spacing_mm:2`, `intensity:0:median`, `flagged`.
         num_training: Training values.
-        num_night: The run's values.
+        num_run: The run's values.
         training: Training median, or share.
-        night: The run's median, or share.
+        run: The run's median, or share.
         shift: Distance of the medians in training interquartile ranges; for shares their
             difference.
         p_value: Of the test that the alarm rule names.
@@ -61,29 +60,12 @@ class DriftRow:
 
     feature: str
     num_training: int
-    num_night: int
+    num_run: int
     training: float
-    night: float
+    run: float
     shift: float
     p_value: float
     is_alarm: bool
-
-
-def training_distributions(package: ModelPackage) -> Distributions:
-    """The features of the cases that a model was trained on, as training left them in its package.
-
-    Volumes are those of the reference labels.
-
-    Raises:
-        UsageError: The package holds none.
-    """
-    if DISTRIBUTIONS not in package.provenance:
-        raise UsageError(
-            f"the package {package.hash[:12]} was trained without keeping what its cases looked "
-            "like, so drift cannot be watched; train it again"
-        )
-    found: Distributions = package.provenance[DISTRIBUTIONS]
-    return {name: list(values) for name, values in found.items()}
 
 
 def run_distributions(ledger: Ledger, run: int) -> tuple[Distributions, int, int]:
@@ -105,7 +87,7 @@ def run_distributions(ledger: Ledger, run: int) -> tuple[Distributions, int, int
     for _, entry in ledger.met(run):
         if not first <= entry.worked <= run:
             continue
-        if entry.state == "quarantined":
+        if entry.state == "refused":
             num_refused += 1
         elif entry.state == "done":
             add_features(found, entry.measures)
@@ -115,23 +97,27 @@ def run_distributions(ledger: Ledger, run: int) -> tuple[Distributions, int, int
     return found, num_new, num_refused
 
 
-def watch_run(out_dir: Path, package: ModelPackage) -> list[DriftRow]:
-    """Hold the last run of an output folder against the training of its model, and keep the rows.
+def judge_run(
+    ledger: Ledger, run: int, training: Distributions, *, out_dir: Path
+) -> list[DriftRow]:
+    """Compare one run with the training and write the rows to `drift.csv`, alarms first.
 
-    They are written to `drift.csv`, alarms first.
+    Called once at the end of a run, for its page; tables, metrics and notices read the file.
 
     Args:
+        ledger: The ledger.
+        run: Number of the run.
+        training: Distributions of the training cases; may be empty.
         out_dir: Output folder of the archive.
-        package: The model.
 
     Returns:
-        One row a feature; none for a package that kept nothing of its training, and none after a
-        run without anything new.
+        One row for each feature. Without distributions, or after a run without new studies, the
+        list is empty and an earlier `drift.csv` is removed.
     """
-    if DISTRIBUTIONS not in package.provenance:
-        return []
-    with Ledger(out_dir / "ledger.sqlite", writer=False) as ledger:
-        rows = judge_run(ledger, ledger.last_run() or 0, training_distributions(package))
+    rows: list[DriftRow] = []
+    if training:
+        current, num_new, num_refused = run_distributions(ledger, run)
+        rows = watch(training, current, refused=(num_refused, num_new)) if num_new else []
     if not rows:
         (out_dir / DRIFT_FILE).unlink(missing_ok=True)
         return []
@@ -140,30 +126,13 @@ def watch_run(out_dir: Path, package: ModelPackage) -> list[DriftRow]:
     return rows
 
 
-def judge_run(ledger: Ledger, run: int, training: Distributions) -> list[DriftRow]:
-    """Compare one run with the training; the one judgement behind table, page and notices.
-
-    Args:
-        ledger: The ledger.
-        run: Number of the run.
-        training: What the training gave; may be empty.
-
-    Returns:
-        One row a feature; none without anything of the training, or after a run without anything
-        new.
-    """
-    if not training:
-        return []
-    current, num_new, num_refused = run_distributions(ledger, run)
-    return [] if not num_new else watch(training, current, refused=(num_refused, num_new))
-
-
 def read_drift(out_dir: Path) -> list[DriftRow]:
-    """The rows that `watch_run` kept of the last run; none where it kept none."""
+    """Return the drift rows of the last run of an output folder; empty if it was not judged."""
     path = out_dir / DRIFT_FILE
     if not path.exists():
         return []
-    records = pd.read_csv(path).to_dict("records")
+    table = pd.read_csv(path).rename(columns=OLD_COLUMNS)
+    records = table.to_dict("records")
     return [DriftRow(**{str(name): value for name, value in row.items()}) for row in records]
 
 
@@ -177,7 +146,7 @@ def watch(
     """Compare a run with the training by the alarm rule of this module.
 
     Args:
-        training: From `training_distributions`.
+        training: Distributions of the training cases, from the package.
         current: From `run_distributions`.
         refused: Studies refused, and studies met, in that run.
         expected_refused: Share of refused studies that is normal for this archive.

@@ -28,7 +28,7 @@ MODELS_FILE = "model.json"
 
 STATUS: dict[State, str] = {
     "done": "done",
-    "quarantined": "refused",
+    "refused": "refused",
     "failed": "failed",
     "pending": "pending",
     "running": "pending",
@@ -175,7 +175,7 @@ def archives_near(texts: Iterable[str]) -> list[Path]:
 def _row(item: InputOf, models: dict[str, dict[str, Any]]) -> IndexRow:
     entry = item.entry
     model = models.get(entry.package, {})
-    is_refused = entry.state in {"quarantined", "failed"}
+    is_refused = entry.state in {"refused", "failed"}
     path = str(Path(item.root) / item.place) if item.place and not _is_remote(item) else ""
     return IndexRow(
         output=entry.output or "" if entry.state == "done" else "",

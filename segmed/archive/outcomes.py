@@ -15,7 +15,7 @@ OUTCOMES_FILE = "outcomes.json"
 
 STATUS: dict[State, StudyStatus] = {
     "done": "done",
-    "quarantined": "refused",
+    "refused": "refused",
     "failed": "failed",
     "pending": "pending",
     "running": "pending",
@@ -40,7 +40,7 @@ def outcome_in(ledger: Ledger, key: str, run: int, *, fresh: bool) -> StudyOutco
     notes = []
     if entry.state == "done" and (places := ledger.num_places(key, run)) > 1:
         notes.append(SHARED.format(places))
-    if entry.state == "quarantined" and ledger.outdated(by=key):
+    if entry.state == "refused" and ledger.outdated(by=key):
         notes.append(KEPT)
     return outcome_of(entry, fresh=fresh, more=notes)
 

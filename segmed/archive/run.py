@@ -154,7 +154,7 @@ class Run:
             return None
         if study.fault is not None:
             fault = study.fault
-            is_known = entry.state == "quarantined"
+            is_known = entry.state == "refused"
             self.ledger.record_failure(
                 key,
                 fault.reason,
@@ -164,7 +164,7 @@ class Run:
                 files=_as_text(fault.files),
             )
             return outcome_in(self.ledger, key, self.number, fresh=not is_known)
-        if entry.state == "done" or (entry.state == "quarantined" and entry.attempts > 0):
+        if entry.state == "done" or (entry.state == "refused" and entry.attempts > 0):
             return outcome_in(self.ledger, key, self.number, fresh=False)
         if free_bytes(self.out_dir) < self.options.min_free_bytes:
             self.ledger.record_failure(

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from segmed.archive.drift import judge_run
+from segmed.archive.drift import DriftRow, judge_run
 from segmed.archive.gallery import picture_of
 from segmed.archive.ledger import Entry, Ledger
 from segmed.archive.model import Model
@@ -81,12 +81,11 @@ class _RunTally:
 
 
 def write_run_page(ledger: Ledger, out_dir: Path, model: Model, *, table: str = "csv") -> Path:
-    """Write the page of the last run and the volumes table; memory does not grow with the archive.
+    """Write the last run's page, volumes table and `drift.csv`, in memory of constant size.
 
-    The page is `report.html`, and stays as `reports/run-NUMBER.html` when the next run writes its
-    own. It tells of what this run worked on, and of the runs cut off before it that it continued;
-    alarms of the drift watch stand at its top. Outputs that are named by hash are linked; others
-    may name patients and stay in `index.csv`.
+    The page is `report.html`; a copy is kept as `reports/run-NUMBER.html`. It lists the studies of
+    this run and of the interrupted runs that it continued, after the drift alarms. Outputs named
+    by hash are linked. Other names may identify patients and are listed in `index.csv` only.
 
     Args:
         ledger: The ledger.
@@ -112,7 +111,7 @@ def write_run_page(ledger: Ledger, out_dir: Path, model: Model, *, table: str = 
         studies=list(_shown(studies, out_dir / PICTURES)),
         structures=[label.name for label in model.labels],
         has_volumes=model.spatial_dims == 3,
-        warnings=_drift_alarms(ledger, run, model),
+        warnings=_drift_alarms(judge_run(ledger, run, model.norms, out_dir=out_dir)),
         provenance={"model hash": model.hash, "outputs": str(tally.counts["done"])},
     )
     write_volumes(ledger, out_dir / f"{VOLUMES_NAME}.{table}", model.labels)
@@ -144,11 +143,11 @@ def _embedded(picture: Path) -> str:
     return "data:image/webp;base64," + base64.b64encode(picture.read_bytes()).decode("ascii")
 
 
-def _drift_alarms(ledger: Ledger, run: int, model: Model) -> list[str]:
+def _drift_alarms(rows: Sequence[DriftRow]) -> list[str]:
     """Describe in sentences which measures of this run drifted from the training."""
     return [
-        f"Drift alarm: {row.feature} is {row.night:.4g} in this run and {row.training:.4g} in "
-        f"training ({row.num_night} studies)."
-        for row in judge_run(ledger, run, model.norms)
+        f"Drift alarm: {row.feature} is {row.run:.4g} in this run and {row.training:.4g} in "
+        f"training ({row.num_run} studies)."
+        for row in rows
         if row.is_alarm
     ]

@@ -16,7 +16,7 @@ def scratch_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix=f"{_ours()}{os.getpid()}-"))
 
 
-def sweep_scratch() -> int:
+def remove_scratch_leftovers() -> int:
     """Remove the folders of processes of this machine that are no more; returns how many.
 
     Fetched images and names of files are personal: they do not stay behind a kill.

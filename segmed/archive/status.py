@@ -17,13 +17,13 @@ class ArchiveStatus:
 
     Attributes:
         counts: Studies in each state.
-        bad_ends: The refused and failed ones.
+        refused_and_failed: Outcomes of the refused and failed studies.
         files_in_studies: Files that the last run met in studies.
         files_without_image: Files that the last run met and that hold no image.
     """
 
     counts: dict[State, int]
-    bad_ends: tuple[StudyOutcome, ...]
+    refused_and_failed: tuple[StudyOutcome, ...]
     files_in_studies: int
     files_without_image: int
 
@@ -39,7 +39,7 @@ def archive_status(out_dir: Path) -> ArchiveStatus:
         files, others = (0, 0) if run is None else ledger.files_met(run)
         bad = [
             outcome_of(entry, fresh=False)
-            for state in ("quarantined", "failed")
+            for state in ("refused", "failed")
             for entry in ledger.entries(state=state)
         ]
         return ArchiveStatus(ledger.counts(), tuple(bad), files, others)
@@ -54,7 +54,7 @@ def retry_archive(out_dir: Path) -> int:
     with Ledger(out_dir / LEDGER_FILE, writer=False):
         pass  # a folder without a ledger gets none from a retry
     with Ledger(out_dir / LEDGER_FILE) as ledger:
-        return ledger.reopen_all(("quarantined", "failed"))
+        return ledger.reopen_all(("refused", "failed"))
 
 
 def places_of(out_dir: Path, study: str) -> tuple[str, ...]:

@@ -90,7 +90,7 @@ def suffix_of(format_name: str) -> str:
     return OUTPUT_SUFFIXES[format_name]
 
 
-def sweep(outputs: Path) -> int:
+def remove_leftovers(outputs: Path) -> int:
     """Remove the drafts that killed processes left; those of living processes stay.
 
     Args:

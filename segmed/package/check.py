@@ -12,20 +12,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from segmed.errors import PackageError, UsageError
-from segmed.manifest.content import digest
-from segmed.package.card import (
-    MAX_TEXT_BYTES,
-    MAX_WEIGHTS_BYTES,
-    NUMBER_TYPES,
-    PLAN_FILE,
-    WEIGHTS_FILE,
-    hash_differs,
-    read_card,
-    sha256_differs,
-)
+from segmed.errors import PackageError
+from segmed.package.card import NUMBER_TYPES, WEIGHTS_FILE, checked_card
 from segmed.package.model_package import ModelPackage
-from segmed.plan import read_plan
 
 
 class TensorsOnDisk(Mapping[str, Tensor]):
@@ -87,21 +76,6 @@ def check_package(folder: Path) -> ModelPackage:
     Raises:
         PackageError: A file is missing, damaged, a pickle, or of another schema version.
     """
-    card = read_card(folder)
-    for name, limit in ((WEIGHTS_FILE, MAX_WEIGHTS_BYTES), (PLAN_FILE, MAX_TEXT_BYTES)):
-        size = (folder / name).stat().st_size
-        if size > limit:
-            raise PackageError(f"{folder / name} has {size} bytes; at most {limit} are read")
-        if digest(folder / name) != card.files.get(name):
-            raise sha256_differs(folder / name)
-    try:
-        plan = read_plan(folder / PLAN_FILE)
-    except UsageError as error:
-        raise PackageError(f"{folder} is damaged: {error}") from error
+    card, plan = checked_card(folder)
     state = TensorsOnDisk(folder / WEIGHTS_FILE)
-    package = ModelPackage(
-        card.architecture, card.options, plan, state, card.provenance, card.members
-    )
-    if package.hash != card.hash:
-        raise hash_differs(folder, card, package.hash)
-    return package
+    return ModelPackage(card.architecture, card.options, plan, state, card.provenance, card.members)

@@ -13,15 +13,13 @@ import pandas as pd
 from PIL.Image import Image
 
 from segmed.errors import UsageError
-from segmed.io import grid_of, read_images, read_label
-from segmed.manifest.reference import read_reference
 from segmed.manifest.schema import Case, Manifest
 from segmed.metrics import Comparison, ModelCost, compare_models, summarise
 from segmed.metrics.learned import doubt_of_learning, mean_dice_of
-from segmed.pictures.legend import legend_of, orientation_of
 from segmed.pictures.scores import scores_picture
 from segmed.pictures.shown import as_png
 from segmed.report import ArchiveItem, Cost, OverlayItem, ReportContent
+from segmed.report.case_overlay import overlay_of_case
 from segmed.report.legends import legend_of_set
 
 RECORDED_METRICS = (
@@ -288,21 +286,7 @@ def _telling_overlays(compared: ModelComparison, manifest: Manifest) -> Iterator
 def _overlay(
     compared: ModelComparison, model: str, case: Case, manifest: Manifest, dice: float
 ) -> OverlayItem:
-    label_path = manifest.label_path(case)
-    image = read_images(manifest.image_paths(case)[:1], num_channels=manifest.num_channels)
     group = [c for c in compared.fold_results if c.architecture == model]
     prediction = next(c.predictions[case.id] for c in group if case.id in c.predictions)
-    return OverlayItem(
-        image=np.asarray(image),
-        reference=None
-        if label_path is None
-        else np.asarray(read_reference(manifest, label_path, like=image))[0],
-        prediction=np.asarray(read_label(prediction))[0],
-        spacing_mm=grid_of(image).spacing_mm,
-        caption=f"{case.id}, {model}: mean Dice {dice:.3f}",
-        orientation=orientation_of(image),
-        case=case.id,
-        model=model,
-        viewer=True,
-        legend=legend_of(manifest.labels, image),
-    )
+    caption = f"{case.id}, {model}: mean Dice {dice:.3f}"
+    return overlay_of_case(manifest, case, prediction, caption=caption, model=model)

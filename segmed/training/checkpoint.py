@@ -88,8 +88,8 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> Path:
     return path
 
 
-def sweep(folder: Path) -> None:
-    """Remove what writers that were killed left half written."""
+def remove_leftovers(folder: Path) -> None:
+    """Remove partial files and packages of killed writers."""
     for beside in [*folder.glob(f"{PARTIAL}*"), *folder.glob(f".package.*{ASIDE}")]:
         if beside.is_file():
             beside.unlink(missing_ok=True)

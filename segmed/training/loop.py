@@ -24,8 +24,8 @@ from segmed.training.checkpoint import (
     Checkpoint,
     damaged,
     load_checkpoint,
+    remove_leftovers,
     save_checkpoint,
-    sweep,
     write_history,
 )
 from segmed.training.clock import Clock
@@ -208,7 +208,7 @@ class _Run:
             )  # fmt: skip
         if process_group.leads:
             warn_of_losses(run.norms, plan.preprocessing.spacing_mm)
-            sweep(job.out_dir)
+            remove_leftovers(job.out_dir)
         if settings.resume and (job.out_dir / LAST).exists():
             run._resume()
         elif settings.weights is not None:

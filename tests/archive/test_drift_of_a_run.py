@@ -12,7 +12,7 @@ import pytest
 from tiny_model import LABELS, tiny_package
 
 from segmed.archive import FolderSource, Ledger, segment_archive
-from segmed.archive.drift import read_drift, run_distributions, watch_run
+from segmed.archive.drift import DriftRow, drift_table, read_drift, run_distributions
 from segmed.inference import Predictor
 from segmed.io import read_image
 from segmed.metrics.training_norms import measure_reference, training_norms
@@ -59,8 +59,8 @@ def test_run_of_the_same_kind_is_quiet(
 ) -> None:
     write_scans(images, tmp_path / "scans", lambda voxels: voxels)
     run(tmp_path / "scans", package, tmp_path / "out")
-    rows = watch_run(tmp_path / "out", package)
-    assert {row.num_night for row in rows} == {NUM_SCANS}
+    rows = read_drift(tmp_path / "out")
+    assert {row.num_run for row in rows} == {NUM_SCANS}
     assert [row for row in rows if row.is_alarm] == []
     assert (tmp_path / "out/drift.csv").read_text().startswith("feature,")
 
@@ -83,9 +83,12 @@ def test_drifted_run_raises_the_alarm_of_what_drifted(
 ) -> None:
     write_scans(images, tmp_path / "scans", change, edge_mm)
     run(tmp_path / "scans", package, tmp_path / "out")
-    rows = watch_run(tmp_path / "out", package)
+    rows = read_drift(tmp_path / "out")
     assert features <= {row.feature for row in rows if row.is_alarm}
-    assert [row.feature for row in read_drift(tmp_path / "out")] == [row.feature for row in rows]
+    page = (tmp_path / "out" / "report.html").read_text()
+    alarms = [row.feature for row in rows if row.is_alarm]
+    assert [row.feature for row in rows][: len(alarms)] == alarms, "alarms come first"
+    assert all(f"Drift alarm: {feature} is" in page for feature in alarms)
 
 
 def test_what_was_refused_in_other_runs_counts_in_none(
@@ -96,14 +99,14 @@ def test_what_was_refused_in_other_runs_counts_in_none(
     for number in range(10):
         (root / f"broken{number}.nii").write_bytes(bytes([number]) * 400)
     run(root, package, out)
-    [refused] = [row for row in watch_run(out, package) if row.feature == "refused"]
+    [refused] = [row for row in read_drift(out) if row.feature == "refused"]
     assert refused.is_alarm, "ten of ten refused is an alarm"
     write_scans(images, root, lambda voxels: voxels)
     run(root, package, out)
     with Ledger(out / "ledger.sqlite", writer=False) as ledger:
         _, num_new, num_refused = run_distributions(ledger, ledger.last_run() or 0)
     assert (num_new, num_refused) == (NUM_SCANS, 0)
-    assert not any(row.is_alarm for row in watch_run(out, package))
+    assert not any(row.is_alarm for row in read_drift(out))
 
 
 def test_run_that_was_cut_off_counts_as_one_with_its_continuation(
@@ -116,7 +119,7 @@ def test_run_that_was_cut_off_counts_as_one_with_its_continuation(
     next(outcomes)
     outcomes.close()  # type: ignore[attr-defined]
     run(root, package, out)
-    assert {row.num_night for row in watch_run(out, package)} == {NUM_SCANS}
+    assert {row.num_run for row in read_drift(out)} == {NUM_SCANS}
 
 
 def test_run_without_anything_new_is_not_judged(
@@ -125,6 +128,12 @@ def test_run_without_anything_new_is_not_judged(
     write_scans(images, tmp_path / "scans", lambda voxels: voxels)
     run(tmp_path / "scans", package, tmp_path / "out")
     run(tmp_path / "scans", package, tmp_path / "out")
-    assert watch_run(tmp_path / "out", package) == []
     assert read_drift(tmp_path / "out") == []
-    assert watch_run(tmp_path / "out", tiny_package()) == []
+    assert not (tmp_path / "out" / "drift.csv").exists()
+
+
+def test_table_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    row = DriftRow("flagged", 10, 12, 0.1, 0.30000000000000004, 0.2, 0.01, is_alarm=False)
+    table = drift_table([row]).rename(columns={"num_run": "num_night", "run": "night"})
+    table.to_csv(tmp_path / "drift.csv", index=False)
+    assert read_drift(tmp_path) == [row]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from segmed.archive.scratch import scratch_folder, sweep_scratch
+from segmed.archive.scratch import remove_scratch_leftovers, scratch_folder
 
 LEAVE_ONE = """
 import os, signal
@@ -29,5 +29,5 @@ def test_what_a_killed_process_left_is_swept_and_what_a_living_one_has_stays(
     assert ended.returncode == -signal.SIGKILL
     mine = scratch_folder()
     assert len(list(tmp_path.iterdir())) == 2
-    assert sweep_scratch() == 1
+    assert remove_scratch_leftovers() == 1
     assert list(tmp_path.iterdir()) == [mine]

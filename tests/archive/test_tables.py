@@ -15,8 +15,6 @@ from tiny_model import LABELS, tiny_package
 from segmed.archive import FolderSource, Ledger, segment_archive
 from segmed.archive.drift import (
     drift_metrics,
-    run_distributions,
-    training_distributions,
     watch,
 )
 from segmed.archive.volumes import write_volumes
@@ -106,25 +104,3 @@ def test_small_run_and_small_shift_raise_no_alarm() -> None:
     few, slight = {"volume_ml:a": normal(2, 5, 15.0)}, {"volume_ml:a": normal(2, 5000, 10.2)}
     for current in (few, slight):
         assert not any(row.is_alarm for row in watch(training, current))
-
-
-def test_drift_of_a_package_that_kept_nothing_is_refused() -> None:
-    with pytest.raises(UsageError, match="train it again"):
-        training_distributions(tiny_package())
-    kept = replace(tiny_package(), provenance={"training_distributions": {"flagged": [0.0, 1.0]}})
-    assert training_distributions(kept) == {"flagged": [0.0, 1.0]}
-
-
-def test_drift_of_a_run_is_read_from_that_run_alone(
-    tmp_path: Path, predictor: Predictor, write_nifti: Callable[..., Path]
-) -> None:
-    out, source = tmp_path / "out", FolderSource(tmp_path / "archive")
-    write_nifti(tmp_path / "archive/0.nii.gz", 0)
-    list(segment_archive(source, predictor=predictor, out_dir=out))
-    write_nifti(tmp_path / "archive/1.nii.gz", 1)
-    (tmp_path / "archive/2.nii.gz").write_bytes(b"")
-    list(segment_archive(source, predictor=predictor, out_dir=out))
-    with Ledger(out / "ledger.sqlite", writer=False) as ledger:
-        found, num_met, num_refused = run_distributions(ledger, ledger.last_run() or 0)
-    assert (num_met, num_refused) == (2, 1)
-    assert {len(values) for values in found.values()} == {1}

@@ -77,4 +77,4 @@ def test_registry_and_ledger_come_back_from_a_copy_made_while_they_are_in_use(
     with Ledger(work / "segmentations" / "ledger.sqlite") as ledger:
         (entry,) = ledger.entries()
         assert entry.content == study.content
-        assert entry.state == "quarantined"
+        assert entry.state == "refused"

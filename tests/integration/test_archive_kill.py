@@ -74,7 +74,7 @@ def test_archive_survives_fifty_kills(tmp_path: Path, archive: Path, predictor: 
     ends = killing.ends(calm)
     states = [state for state, _, _ in ends.values()]
     assert states.count("done") == NUM_NIFTI + NUM_DICOM
-    assert states.count("quarantined") == NUM_BROKEN - 2  # three empty files are one content
+    assert states.count("refused") == NUM_BROKEN - 2  # three empty files are one content
     expected = {*breakages.NIFTI.values(), *breakages.DICOM.values()}
     assert {reason for _, reason, _ in ends.values() if reason} == expected
 

@@ -159,7 +159,7 @@ def test_worker_runs_the_schedule_and_the_page_describes_it(api: Api, archive: P
     artifacts = api.artifacts()
     assert artifacts["archive-progress"]["data"] == 100.0
     assert "1 done, 1 refused" in artifacts["archive-summary"]["data"]
-    assert "archive-bad-ends" in artifacts
+    assert "archive-refused-and-failed" in artifacts
 
 
 def test_deployments_of_the_file_are_accepted_and_run_on_demand(api: Api, archive: Path) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from outside_checkout import run
 
 from pipelines.tracking.pyfunc_form import save_pyfunc
 from segmed.manifest import read_manifest
@@ -38,21 +37,6 @@ with ThreadPoolExecutor(2) as pool:
 import segmed
 print(json.dumps({"rows": rows, "code": segmed.__file__}))
 """
-
-
-def run(*command: str | Path, folder: Path) -> str:
-    """Run without this checkout on the path."""
-    hidden = ("PYTHONPATH", "VIRTUAL_ENV", "MLFLOW_TRACKING_URI")
-    done = subprocess.run(
-        [str(word) for word in command],
-        cwd=folder,
-        env={name: value for name, value in os.environ.items() if name not in hidden},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{command[:2]}: {done.stdout[-2000:]}{done.stderr[-3000:]}"
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_data import tiny_plan, write_set
 
-from segmed.archive.drift import training_distributions, watch
+from segmed.archive.drift import watch
 from segmed.archive.model import model_of
 from segmed.io import read_images, read_label
 from segmed.manifest import Manifest, read_manifest
@@ -57,10 +57,10 @@ def test_absurd_volume_is_flagged_by_the_ranges_of_the_training(
 def test_drift_watch_reads_the_training_from_the_package(
     manifest: Manifest, package: ModelPackage, tmp_path: Path
 ) -> None:
-    found = training_distributions(package)
+    found = model_of([package]).norms
     assert found["volume_ml:anterior"] == pytest.approx([0.064] * 6)
     assert {len(values) for values in found.values()} == {6}
-    assert training_distributions(ModelPackage.load(package.save(tmp_path / "copy"))) == found
+    assert model_of([ModelPackage.load(package.save(tmp_path / "copy"))]).norms == found
     strange = {
         name: values * 4 if name == FLAGGED else [value + 1000.0 for value in values] * 4
         for name, values in found.items()

@@ -235,7 +235,7 @@ class Ledger(RunLedger):
             run: The run that found it out, where no work had begun.
             files: The files at fault, if they are known; they stay in the ledger and the index.
         """
-        state: State = "quarantined" if refused else "failed"
+        state: State = "refused" if refused else "failed"
         with self._transaction(can_wait=True) as connection:
             note_faulty(connection, key, files)
         if run is None:

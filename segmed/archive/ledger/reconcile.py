@@ -7,8 +7,8 @@ from pathlib import Path
 
 from segmed.archive.ledger import Entry, Ledger
 from segmed.archive.pacs.delivery import Delivery
-from segmed.archive.scratch import sweep_scratch
-from segmed.archive.writing import sweep
+from segmed.archive.scratch import remove_scratch_leftovers
+from segmed.archive.writing import remove_leftovers
 from segmed.io.digest import sha256_of_file
 
 logger = logging.getLogger(__name__)
@@ -32,8 +32,8 @@ def reconcile(ledger: Ledger, out_dir: Path, outputs: Path, delivery: Delivery |
     Raises:
         ServiceError: The place of delivery does not answer.
     """
-    sweep(outputs)
-    sweep_scratch()
+    remove_leftovers(outputs)
+    remove_scratch_leftovers()
     for entry in ledger.entries(state="replaced"):
         withdraw_output(ledger, out_dir, entry)
     reopened = 0

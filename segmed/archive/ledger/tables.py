@@ -6,17 +6,17 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-SCHEMA_VERSION = 4
-"""Version of the tables; `ledger_migrations` brings older ones here."""
+SCHEMA_VERSION = 5
+"""Version of the tables; `ledger.migrations` converts older ones."""
 
-State = Literal["pending", "running", "done", "failed", "quarantined", "replaced"]
-STATES: tuple[State, ...] = ("pending", "running", "done", "failed", "quarantined", "replaced")
+State = Literal["pending", "running", "done", "failed", "refused", "replaced"]
+STATES: tuple[State, ...] = ("pending", "running", "done", "failed", "refused", "replaced")
 
 TABLES = """
 CREATE TABLE studies (
     key TEXT PRIMARY KEY, content TEXT NOT NULL, package TEXT NOT NULL, settings TEXT NOT NULL,
     study TEXT NOT NULL, form TEXT NOT NULL, state TEXT NOT NULL CHECK
-    (state IN ('pending','running','done','failed','quarantined','replaced')),
+    (state IN ('pending','running','done','failed','refused','replaced')),
     reason TEXT NOT NULL DEFAULT '', message TEXT NOT NULL DEFAULT '',
     attempts INTEGER NOT NULL DEFAULT 0, output TEXT, output_sha256 TEXT, delivered TEXT,
     seconds REAL NOT NULL DEFAULT 0, measures TEXT NOT NULL DEFAULT '{}',
@@ -51,7 +51,7 @@ class Entry:
         package: Hash of the model package.
         study: The study's name.
         form: Form of the source.
-        state: Where it stands; `replaced`: its input has other content now, which is done.
+        state: State of the work; `replaced`: its input has other content now, which is done.
         reason: Code of the refusal or failure, or empty.
         message: One line about it, or empty.
         attempts: How often work on it was begun.

@@ -30,7 +30,7 @@ _OUTDATED = """
 SELECT earlier.key FROM versions AS newer
 JOIN versions AS earlier ON earlier.identity = newer.identity AND earlier.last < newer.first
 JOIN studies AS old ON old.key = earlier.key JOIN studies AS new ON new.key = newer.key
-WHERE old.state = 'done' AND new.state = 'quarantined' AND old.content <> new.content
+WHERE old.state = 'done' AND new.state = 'refused' AND old.content <> new.content
 """
 
 _LEAVE = """

@@ -33,7 +33,7 @@ def test_interrupted_work_is_pending_again_and_other_states_stay(tmp_path: Path)
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         ledger.begin_run("package")
         states = [ledger.entry(key).state for key in keys]
-        assert states == ["pending", "done", "quarantined", "pending"]
+        assert states == ["pending", "done", "refused", "pending"]
         assert ledger.entry(keys[0]).attempts == 1
         assert ledger.entry(keys[2]).reason == "truncated"
 
@@ -43,7 +43,7 @@ def test_other_schema_version_is_refused_by_number(tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 9")
     connection.close()
-    with pytest.raises(UsageError, match="schema version 9, this segmed reads 1 to 4"):
+    with pytest.raises(UsageError, match="schema version 9, this segmed reads 1 to 5"):
         Ledger(path)
     with pytest.raises(UsageError, match="schema version 9"):
         Ledger(path, writer=False)

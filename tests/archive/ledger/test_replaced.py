@@ -98,7 +98,7 @@ def test_earlier_result_stays_flagged_while_the_present_input_is_refused(
     [whole] = run(archive, out, predictor)
     assert outputs(out) == [str(whole["output"])]
     assert "outdated" not in volumes(out)[0]["flags"]
-    assert archive_status(out).bad_ends == ()
+    assert archive_status(out).refused_and_failed == ()
 
 
 def test_file_with_other_voxels_replaces_and_its_copy_keeps_the_old_result(

@@ -75,8 +75,9 @@ def test_prometheus_reads_states_reasons_runs_and_disk(
         for sample in family.samples
     }
     assert found["segmed_studies", "done"] == 1
-    assert found["segmed_studies", "quarantined"] == 1
-    assert found["segmed_bad_ends", "empty_file"] == 1
+    assert found["segmed_studies", "refused"] == 1
+    assert found["segmed_refused_and_failed", "empty_file"] == 1
+    assert found["segmed_bad_ends", "empty_file"] == 1  # its old name, for one version
     assert found["segmed_last_run_ended",] == 1
     assert found["segmed_output_free_bytes",] > 0
     assert (
