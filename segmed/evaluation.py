@@ -140,7 +140,7 @@ def score_cases(
         ManifestError: A case has no label or cannot be read; the message names it.
     """
     if not cases:
-        raise UsageError("no case to score: choose a fold that holds some out")
+        raise UsageError("no case to score: choose a fold with held-out cases")
     for case in cases:
         if manifest.label_path(case) is None:
             raise ManifestError(f"case {case.id} has no label to score against")

@@ -161,7 +161,7 @@ FOREIGN_FORMATS = (
     (b"%PDF", "a PDF document", "export its pictures"),
     (b"# vtk", "a VTK file", "convert it to NIfTI"),
     (b"<VTKFile", "a VTK file", "convert it to NIfTI"),
-    (b"<?xml", "an XML document", "it holds no image"),
+    (b"<?xml", "an XML document", "it contains no image"),
 )  # fmt: skip
 """Formats that are known and not read: first bytes, name and repair."""
 

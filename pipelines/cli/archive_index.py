@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 OutOption = Annotated[
     Path | None,
     typer.Option(
-        "--out", "-o", help="Output folder of the run; found from the paths or here if left out."
+        "--out",
+        "-o",
+        help="Output folder of the run; by default found from the paths or in the current folder.",
     ),
 ]
 
@@ -56,7 +58,10 @@ def find(
 def list_outputs(
     out: Annotated[
         Path | None,
-        typer.Argument(metavar="[DIR]", help="Output folder of the run; found here if left out."),
+        typer.Argument(
+            metavar="[DIR]",
+            help="Output folder of the run; by default found in the current folder.",
+        ),
     ] = None,
     status: Annotated[
         str | None, typer.Option(help="Only done, refused, failed, pending or replaced.")

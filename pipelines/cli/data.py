@@ -44,7 +44,9 @@ def scan(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Any tree of files.")],
     sort_into: Annotated[
         Path | None,
-        typer.Option(help="Give each usable series a folder of its own here, as links or copies."),
+        typer.Option(
+            help="Create a folder of links or copies for each usable series in this folder."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

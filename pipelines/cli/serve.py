@@ -64,7 +64,11 @@ def serve(
     ] = None,
     weekly_hours: Annotated[float, typer.Option(min=0.0, help="Budget of a comparison.")] = 8.0,
     promote: Annotated[
-        bool, typer.Option("--promote/--no-promote", help="The winner meets the champion's gate.")
+        bool,
+        typer.Option(
+            "--promote/--no-promote",
+            help="Compare the winner with the champion and promote it by the gate.",
+        ),
     ] = True,
     nightly_cron: Annotated[str, typer.Option(help="When the archive runs.")] = "0 2 * * *",
     weekly_cron: Annotated[str, typer.Option(help="When the comparison runs.")] = "0 4 * * 0",
@@ -72,7 +76,7 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="BLOCK|URL",
-            help="Who is told: a notification block (custom-webhook/NAME) or an address.",
+            help="Recipient of notices: a notification block (custom-webhook/NAME) or an address.",
         ),
     ] = None,
     work_pool: Annotated[

@@ -44,7 +44,9 @@ def device() -> Finding:
         free, total = torch.cuda.mem_get_info()
         fact = f"{chosen}; {free / GB:.1f} of {total / GB:.1f} GB of its memory free"
         if free < LOW_MEMORY_GB * GB:
-            return Finding("device", fact, "warning", "see `nvidia-smi` for who holds it")
+            return Finding(
+                "device", fact, "warning", "see `nvidia-smi` for the processes that use it"
+            )
         return Finding("device", fact)
     if Path("/proc/driver/nvidia").exists():
         build = torch.version.cuda or "no CUDA"

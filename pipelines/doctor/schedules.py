@@ -67,7 +67,7 @@ def _server(client: Any, url: str) -> Iterator[Finding]:
     theirs, ours = client.api_version(), str(version_of("prefect"))
     if theirs != ours:
         repair = "bring server and client to one version"
-        fact = f"{url} answers; it has Prefect {theirs}, here is {ours}"
+        fact = f"{url} answers; server has Prefect {theirs}, client {ours}"
         yield Finding("prefect", fact, "warning", repair)
     else:
         yield Finding("prefect", f"{url} answers, version {theirs}")
@@ -102,7 +102,7 @@ def _schedule(client: Any, entry: Any) -> Finding:
         repair = "restart the server; is SQLAlchemy below 2.1 there?"
         return Finding(what, fact, "problem", repair)
     if late:
-        repair = "nobody serves it: start `segmed serve`; or a run that hangs holds its place"
+        repair = "start `segmed serve` if it is not running; else cancel a run that hangs"
         return Finding(what, f"{fact}, {len(late)} late", "problem", repair)
     if str(entry.status).endswith("NOT_READY"):
         repair = "start `segmed serve` and keep it running"

@@ -60,7 +60,7 @@ def _ask(uri: str, shown: str) -> Iterator[Finding]:
         if theirs.split(".")[:2] != ours.split(".")[:2]:
             repair = "bring server and client to one version"
             yield Finding(
-                "tracking", f"server has MLflow {theirs}, here is {ours}", "warning", repair
+                "tracking", f"server has MLflow {theirs}, client {ours}", "warning", repair
             )
         else:
             yield Finding("tracking", f"server has MLflow {theirs}")

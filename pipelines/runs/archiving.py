@@ -230,7 +230,7 @@ def shared_folder(job: ArchiveJob) -> Path:
 def preview(
     job: ArchiveJob, on_passed_over: Callable[[NotImage], None] | None = None
 ) -> Iterator[ForeseenOutcome]:
-    """What `run_archive` would do with each study; nothing is written.
+    """Yield the outcome that `run_archive` would give each study, and write nothing.
 
     Args:
         job: What to segment.

@@ -98,7 +98,7 @@ class FolderSource:
     def _units(self) -> Iterator[CaseFiles | Choice | Study | NotImage]:
         """Units of work before their content is hashed; a study where a place cannot be opened."""
         if not self.root.is_dir():
-            raise UsageError(f"{self.root} is no folder; give the folder that holds the archive")
+            raise UsageError(f"{self.root} is no folder; give the folder of the archive")
         scratch = scratch_folder()
         index = SeriesIndex(scratch / "index.sqlite")
         try:
@@ -131,7 +131,7 @@ class FolderSource:
             return
         for path in entries:
             if _leads_back(path, folder):
-                yield NotImage(self._place(path), "a link to a folder that it lies in")
+                yield NotImage(self._place(path), "a link to one of its own parent folders")
                 continue
             if path.is_dir():
                 folders.append(path)

@@ -121,10 +121,10 @@ class StudyOutcome:
 
 @dataclass(frozen=True)
 class ForeseenOutcome(StudyOutcome):
-    """What a run would do with a study, for the terminal of whoever asks; nothing keeps it.
+    """Foreseen outcome of a study in a run, shown on the terminal and not stored.
 
     Attributes:
-        place: Where the archive holds the study; may name patients.
+        place: Location of the study in the archive; may identify a patient.
         because: Why each channel's series would be taken.
     """
 

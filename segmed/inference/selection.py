@@ -138,7 +138,7 @@ def _why_chosen(rule: ChannelRule, fitting: int) -> str:
 
 
 def _why_not(audit: SeriesAudit, rules: Rules) -> str:
-    """Why no channel takes a series."""
+    """Describe why no channel takes a series."""
     misses = {rule.name: _misfit(audit, rule) for rule in rules.channels}
     told = "; ".join(f"{name}: {miss or 'another is preferred'}" for name, miss in misses.items())
     return f"series not chosen by the rules ({told})"

@@ -61,7 +61,7 @@ def smallest_type(label: npt.NDArray[Any], path: Path) -> npt.NDArray[np.generic
     if values.size and (values.min() < 0 or values.max() > 65535):
         raise ImageError(
             f"{path.name}: labels from {values.min()} to {values.max()}; "
-            "a label map holds 0 to 65535",
+            "the values of a label map must be 0 to 65535",
             reason="not_integer",
             paths=[path],
         )

@@ -122,7 +122,7 @@ def check_affine(affine_ras: Affine, limits: ReadLimits, path: Path) -> None:
     """
     if not np.isfinite(affine_ras).all():
         raise GeometryError(
-            f"{path.name}: the affine holds numbers that are not finite; rewrite its header",
+            f"{path.name}: the affine contains numbers that are not finite; rewrite its header",
             reason="bad_affine",
             paths=[path],
         )

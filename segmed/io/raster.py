@@ -103,7 +103,7 @@ def _pixels(path: Path, kind: str, limits: ReadLimits, *, as_label: bool) -> npt
             if kind == "tiff" and (pixels := stated_pixels(path)):
                 message = f"{pixels} are not read; save it as 8 or 16-bit integers or 32-bit float"
                 raise refusal(path, "unsupported_pixels", message) from error
-            raise refusal(path, "corrupt", f"begins as {kind} and is none") from error
+            raise refusal(path, "corrupt", f"begins like {kind} but is not valid") from error
         except _DAMAGE as error:
             reason = "truncated" if "truncated" in str(error).lower() else "corrupt"
             raise refusal(
@@ -163,7 +163,7 @@ def _not_inverted(
         raise refusal(
             path,
             "inverted",
-            f"zero is white, and it holds 0 and {highest} only: it does not say which is the mask; "
+            f"zero is white, values are 0 and {highest} only: it does not say which is the mask; "
             "save it with zero as black",
         )
     return stored

@@ -58,7 +58,7 @@ def check_strips(tags: Any, shape: tuple[int, int], bits: int, path: Path) -> No
             path, "corrupt", f"{shape[0]} rows need {expected} strips, it has {len(offsets)}"
         )
     if min(offsets) < SMALLEST_OFFSET or min(counts, default=1) < 1:
-        raise refusal(path, "corrupt", "a strip of its pixels lies nowhere in the file")
+        raise refusal(path, "corrupt", "a strip of its pixels is outside the file")
     size = path.stat().st_size
     if max(map(sum, zip(offsets, counts, strict=False)), default=0) > size:
         raise truncated(path, "the file ends before its last strip of pixels")

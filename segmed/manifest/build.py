@@ -123,7 +123,7 @@ def build_manifest(
     """
     source = Path(source)
     if not source.is_dir():
-        raise ManifestError(f"{source} is no folder: give the folder that holds the image set")
+        raise ManifestError(f"{source} is no folder: give the folder of the image set")
     if format not in FORMATS:
         raise unknown_name("manifest format", format, FORMATS)
     how = Reading(**reading)

@@ -152,7 +152,7 @@ def _check_image(manifest: Manifest, case: Case, record: CaseRecord) -> Grid | N
     record.content = _fingerprint(voxels.numpy(), grid)
     spread = torch.aminmax(voxels.flatten(1), dim=1)
     if bool((spread.min == spread.max).any()):
-        record.error("constant_image", "a channel holds one value only; it shows nothing")
+        record.error("constant_image", "a channel has one value only and shows nothing")
     record.levels = tuple(float(channel.mean()) for channel in voxels)
     return grid
 

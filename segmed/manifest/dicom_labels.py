@@ -99,7 +99,7 @@ def volume_label(case_id: str, path: Path, grid: Grid, maker: LabelMaker) -> Pat
     turned = _turned(label.as_tensor().numpy()[0], np.asarray(label.affine), grid)
     if turned is None:
         raise ManifestError(
-            f"label {path.name} of study {case_id} lies on another grid than its series "
+            f"label {path.name} of study {case_id} has another grid than its series "
             f"({grid_of(label).shape} voxels against {grid.shape}): resample it to the series"
         )
     like = MetaTensor(torch.zeros((1, *grid.shape)), affine=torch.from_numpy(grid.affine_ras))

@@ -197,7 +197,7 @@ def _label_paths(
     if paths:
         raise ManifestError(
             f"{len(sets)} studies have structure sets, {len(paths)} have other masks: their "
-            "structures cannot be told to be the same; convert one of them"
+            "structures cannot be matched; convert one of them"
         )
     return region_labels(sets, names, maker)
 

@@ -61,7 +61,9 @@ def draft_from_folders(
         labels = by_stem(images_in(pair[1]))
         images = _with_channels(pair[0], images, labels, label_suffix)
     if not images:
-        raise ManifestError(f"{folder} holds no image files: known are {', '.join(IMAGE_SUFFIXES)}")
+        raise ManifestError(
+            f"{folder} contains no image files: known are {', '.join(IMAGE_SUFFIXES)}"
+        )
     _require_masks(pair[1] if pair else folder, images, labels, label_suffix or "")
     cases = _paired(folder, images, labels, label_suffix or "")
     found = channels_of(folder, cases[0], channels)
@@ -87,7 +89,7 @@ def _side_by_side(
         inner = [path for path in sorted(folder.iterdir()) if path.is_dir() and image_files(path)]
         if len(inner) != 1:
             raise ManifestError(
-                f"{folder} holds neither images/ and labels/ nor one folder of image files"
+                f"{folder} contains neither images/ and labels/ nor one folder of image files"
             )
         files = image_files(inner[0])
     if not label_suffix:

@@ -182,7 +182,7 @@ def _paired(
                 return _joined(wanted, by_mask, masks)
     example = next(iter(first.values()))
     raise ManifestError(
-        f"no label belongs to an image: the * stand for {masks[0].key} in {masks[0].path}, for "
+        f"no label belongs to an image: the * matches {masks[0].key} in {masks[0].path}, for "
         f"{example.key} in {example.path}"
     )
 

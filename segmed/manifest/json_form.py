@@ -38,7 +38,9 @@ def read_manifest(path: Path | str) -> Manifest:
 
 def _parsed(path: Path, content: Any) -> Manifest:
     if not isinstance(content, dict):
-        raise ManifestError(f"manifest {path} holds no JSON object but {type(content).__name__}")
+        raise ManifestError(
+            f"manifest {path} must contain a JSON object, got {type(content).__name__}"
+        )
     version = content.get("schema_version", SCHEMA_VERSION)
     if version != SCHEMA_VERSION:
         raise ManifestError(
@@ -69,7 +71,7 @@ def _require_consistent(path: Path, manifest: Manifest) -> None:
         if len(case.image) not in {1, len(manifest.channels)}:  # one RGB file holds three channels
             raise ManifestError(
                 f"manifest {path}: case {case.id!r} has {len(case.image)} image files for "
-                f"{len(manifest.channels)} channels; name one file a channel, or one that holds all"
+                f"{len(manifest.channels)} channels; name one file a channel, or one with all of them"
             )
         if fold_of.setdefault(case.group, case.fold) != case.fold:
             raise ManifestError(

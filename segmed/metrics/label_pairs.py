@@ -69,7 +69,7 @@ def label_files(folder: Path) -> dict[str, Path]:
     if not files:
         files = _label_maps(folder, sorted(folder.rglob("*")))
     if not files:
-        raise UsageError(f"{folder} holds no label map ({', '.join(LABEL_SUFFIXES)})")
+        raise UsageError(f"{folder} contains no label map ({', '.join(LABEL_SUFFIXES)})")
     return files
 
 

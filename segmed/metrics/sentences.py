@@ -76,7 +76,8 @@ def model_warnings(
         invented = int(table["false_positive"].sum())
         if invented:
             absent = invented + int(table["both_empty"].sum())
-            yield f"{model} found a structure in {invented} of {absent} places where there is none"
+            where = f"{invented} of {absent} places where the reference has none"
+            yield f"{model} found a structure in {where}"
     cases, tests = int(pairs["n"].max()), len(pairs)
     if len(pairs) * 2.0 ** (1 - cases) >= SIGNIFICANCE:
         yield (

@@ -116,7 +116,7 @@ def unwrap(content: object, *, source: str = "the file") -> dict[str, Tensor]:
     tensors = content.items() if isinstance(content, Mapping) else ()
     state = {_strip(str(name)): value for name, value in tensors if isinstance(value, Tensor)}
     if not state:
-        raise WeightsError(f"{source} holds no tensors by name: save a state dict")
+        raise WeightsError(f"{source} contains no tensors by name: save a state dict")
     return state
 
 

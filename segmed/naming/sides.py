@@ -202,7 +202,9 @@ def _unnamed(names: Sequence[str]) -> SideGuess | None:
     numbered = [name for name in names if NUMBERED.fullmatch(name.strip().casefold())]
     if len(numbered) < 2:
         return None
-    why = f"names such as {numbered[0]!r} do not say whether sides are told apart (in doubt)"
+    why = (
+        f"names such as {numbered[0]!r} do not say whether sides are separate structures (in doubt)"
+    )
     return SideGuess(numbered[0], "", why, False)
 
 
@@ -213,6 +215,6 @@ def _counted(names: Sequence[str]) -> SideGuess | None:
         if found := COUNTED.fullmatch(plain(name).strip().casefold()):
             other = first.setdefault(found[1], name)
             if other != name:
-                why = f"{other!r} and {name!r} are told apart by a number alone (in doubt)"
+                why = f"{other!r} and {name!r} are distinguished by a number alone (in doubt)"
                 return SideGuess(other, "", why, False)
     return None

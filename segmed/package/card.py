@@ -192,7 +192,7 @@ def read_card(folder: Path) -> Card:
     pickles = [p.name for p in folder.iterdir() if p.suffix.lower() in PICKLE_SUFFIXES]
     if pickles:
         raise PackageError(
-            f"{folder} holds {pickles[0]}, which may be a pickle; a package holds only "
+            f"{folder} holds {pickles[0]}, which may be a pickle; a package contains only "
             + ", ".join(FILES)
         )
     missing = [name for name in FILES if not (folder / name).is_file()]
@@ -239,6 +239,6 @@ def plain_values(content: Mapping[str, Any]) -> dict[str, Any]:
     try:
         plain = json.loads(json.dumps(dict(content), sort_keys=True))
     except TypeError as error:
-        raise PackageError(f"a package holds JSON values only: {error}") from error
+        raise PackageError(f"a package contains JSON values only: {error}") from error
     assert isinstance(plain, dict)
     return plain

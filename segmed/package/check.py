@@ -40,7 +40,7 @@ class TensorsOnDisk(Mapping[str, Tensor]):
         self._entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
         for name, entry in self._entries.items():
             if entry["dtype"] not in NUMBER_TYPES:
-                raise PackageError(f"{path}: {name} holds numbers of type {entry['dtype']!r}")
+                raise PackageError(f"{path}: {name} has numbers of type {entry['dtype']!r}")
 
     def __getitem__(self, name: str) -> Tensor:
         """Read one tensor."""

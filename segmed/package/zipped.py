@@ -92,7 +92,7 @@ def _members(archive: zipfile.ZipFile, known: tuple[str, ...]) -> dict[str, zipf
             continue
         if name.name not in known or name.name in found:
             raise PackageError(
-                f"the archive holds {member.filename!r}; a package holds only {', '.join(known)}"
+                f"unexpected member {member.filename!r}; a package contains only {', '.join(known)}"
             )
         found[name.name] = member
         folders.add(name.parent)

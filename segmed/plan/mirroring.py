@@ -63,7 +63,7 @@ def plan_mirroring(
     if slice_axis == 0:
         why = "none: sagittal slices are not mirrored front to back or head to foot"
         return Mirroring((), why)
-    why = "left-right only (the first axis in RAS): no label tells the sides apart"
+    why = "left-right only (the first axis in RAS): no label distinguishes the sides"
     return Mirroring((0,), f"{why}; {CORRECTION} none forbids it")
 
 

@@ -271,7 +271,7 @@ def explain_spacing(scale: Scale, own: Scale, facts: Fingerprint, resources: Res
         return f"{median}; no coarser one promises a better result in {resources.described}"
     return (
         f"coarser than {_joined(own.spacing_mm)} mm, {median}: in {resources.described} about "
-        f"{scale.steps:,} steps are possible here with patches that cover {scale.covered:.0%} of "
+        f"{scale.steps:,} steps are possible with patches that cover {scale.covered:.0%} of "
         f"what structures need, {own.steps:,} steps with {own.covered:.0%} at the median; "
         f"the grid blurs {scale.resolution:.1%} of Dice. A longer --budget gives a finer spacing"
     )

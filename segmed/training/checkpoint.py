@@ -82,7 +82,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> Path:
         words = "no space left on the disk" if is_full_disk(error) else str(error)
         detail = " ".join(words.split())[:200]
         raise TrainingError(
-            f"cannot write {path}: {detail}; the last checkpoint still stands, free some space "
+            f"cannot write {path}: {detail}; the last checkpoint is intact; free some space "
             "and continue with --resume"
         ) from error
     return path
@@ -152,7 +152,7 @@ def _content_of(path: Path) -> dict[str, Any]:
     except _UNREADABLE as error:
         raise damaged(path, " ".join(str(error).split())[:120]) from error
     if not isinstance(content, dict):
-        raise damaged(path, f"it holds a {type(content).__name__}")
+        raise damaged(path, f"it contains a {type(content).__name__}")
     return content
 
 

@@ -96,7 +96,7 @@ def settle_pace(
         needed = math.ceil(1.2 * (closing_s + scoring_s + 2 * TIMED_STEPS * step_s))
         raise UsageError(
             f"a budget of {budget.seconds:.0f} s is too short: a step takes about {step_s:.1f} s "
-            f"here, the validation {closing_s:.0f} s; give at least --budget {needed}s{suffix}"
+            f"and the validation {closing_s:.0f} s; give at least --budget {needed}s{suffix}"
         )
     left_s = for_steps_s - spent_s
     if planned * step_s <= max(left_s, step_s):

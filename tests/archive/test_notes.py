@@ -36,7 +36,7 @@ def odd_numbers(dataset: Dataset) -> None:
 
 ODD = [
     (lossy, "compressed with loss"),
-    (too_few, "made 99 images, 8 are here"),
+    (too_few, "made 99 images, 8 were found"),
     (inverted, "MONOCHROME1"),
     (odd_numbers, "instance numbers run from"),
 ]

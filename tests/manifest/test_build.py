@@ -216,7 +216,7 @@ def test_empty_and_missing_sources_are_refused(tmp_path: Path) -> None:
         build_manifest(tmp_path / "none")
     (tmp_path / "images").mkdir()
     (tmp_path / "labels").mkdir()
-    with pytest.raises(ManifestError, match="holds no image files"):
+    with pytest.raises(ManifestError, match="contains no image files"):
         build_manifest(tmp_path)
 
 

@@ -110,7 +110,7 @@ def test_contours_of_one_slice_are_combined_by_even_and_odd() -> None:
 
 def test_contours_beside_the_slices_and_shared_voxels_are_refused() -> None:
     for z in (0.5, 3.0, -1.0):
-        with pytest.raises(GeometryError, match="lies on no slice"):
+        with pytest.raises(GeometryError, match="is on no slice"):
             label_of_regions([Region("a", (square(1, 3, z),))], [1], GRID, Path("rt"))
     regions = [Region("ptv", (square(0.5, 3.5, 1),)), Region("gtv", (square(1.5, 2.5, 1),))]
     with pytest.raises(ImageError, match="choose among ptv,gtv"):
@@ -166,7 +166,7 @@ def test_a_volume_on_another_grid_or_without_a_study_is_named(
     affine = other.affine.copy()
     affine[0, 3] += 7
     nib.save(nib.Nifti1Image(np.asarray(other.dataobj), affine), studies[1].parent / "seg.nii.gz")
-    with pytest.raises(ManifestError, match="lies on another grid than its series"):
+    with pytest.raises(ManifestError, match="has another grid than its series"):
         build_manifest(tmp_path / "tree", made_in=tmp_path / "made")
     shutil.move(studies[1].parent / "seg.nii.gz", tmp_path / "tree/seg.nii.gz")
     with pytest.raises(ManifestError, match="belongs to none or to several"):

@@ -123,7 +123,7 @@ def test_archive_with_a_link_or_a_stranger_is_refused(tmp_path: Path) -> None:
         ModelPackage.load(tmp_path / "link.zip")
     with zipfile.ZipFile(tmp_path / "code.zip", "w") as archive:
         archive.writestr("package/setup.py", "x")
-    with pytest.raises(PackageError, match="holds only"):
+    with pytest.raises(PackageError, match="contains only"):
         ModelPackage.load(tmp_path / "code.zip")
 
 

@@ -117,15 +117,19 @@ def _require_sound(address: str) -> None:
         UsageError: It holds spaces or line ends, its host or port is none, or an AE title is.
     """
     if not address.isprintable() or " " in address:
-        raise UsageError("an address holds no spaces or line ends; write it without")
+        raise UsageError("an address must not contain spaces or line ends; remove them")
     try:
         parts = urlsplit(address)
         port = parts.port
     except ValueError as error:
         raise UsageError(f"no address: {error}; write SCHEME://HOST:PORT/...") from None
     if port == 0:
-        raise UsageError("no address: Port 0 is none; write SCHEME://HOST:PORT/...")
+        raise UsageError(
+            "invalid address: port 0; the port must be 1 to 65535; write SCHEME://HOST:PORT/..."
+        )
     if parts.scheme == "dimse":
         for title in (parts.username or CALLING, *parse_qs(parts.query).get("calling", ())):
             if not title.isascii() or len(title) > TITLE_LENGTH:
-                raise UsageError(f"the AE title {title!r} is none: {TITLE_LENGTH} ASCII letters")
+                raise UsageError(
+                    f"invalid AE title {title!r}: at most {TITLE_LENGTH} ASCII letters"
+                )

@@ -207,7 +207,7 @@ def _notes(headers: Sequence[DicomHeader], num_copies: int) -> tuple[str, ...]:
     notes.extend(drifting([part.traits for part in parts]))
     made = max((header.images_in_acquisition or 0 for header in headers), default=0)
     if len(headers) < made:
-        notes.append(f"the scanner made {made} images, {len(headers)} are here")
+        notes.append(f"the scanner made {made} images, {len(headers)} were found")
     given = sorted(h.instance_number for h in headers if h.instance_number is not None)
     if len(set(given)) > 1 and given[-1] - given[0] + 1 > len(given):
         notes.append(f"instance numbers run from {given[0]} to {given[-1]} for {len(given)} files")

@@ -113,7 +113,7 @@ def _kinds(headers: Sequence[DicomHeader]) -> SeriesRefusal | None:
         )
     if bad := _where(headers, lambda h: h.samples != 1 or _is_coloured(h)):
         return SeriesRefusal(
-            "colour", f"{len(bad)} images are in colour, a volume holds one value", bad
+            "colour", f"{len(bad)} images are in colour; a volume has one value a voxel", bad
         )
     if bad := _where(headers, lambda h: h.photometric not in MONOCHROME):
         return SeriesRefusal(

@@ -277,7 +277,7 @@ def _by_owner(headers: Sequence[DicomHeader]) -> list[list[DicomHeader]]:
 
 
 def _nameless_kind(headers: Sequence[DicomHeader]) -> tuple[str, ...] | None:
-    """What images of one series without a UID have in common over folders; None with a UID."""
+    """Return the common key of images of one series without a UID; None if it has a UID."""
     first = headers[0]
     if first.series_uid or first.fault is not None:
         return None

@@ -238,7 +238,9 @@ def _nameless_fault(header: DicomHeader) -> HeaderFault | None:
         return HeaderFault("truncated", "the file ends before its pixels")
     if header.sop_class:
         return None
-    return HeaderFault("unreadable", "it names neither its kind nor a series and holds no pixels")
+    return HeaderFault(
+        "unreadable", "it names neither its kind nor a series and contains no pixels"
+    )
 
 
 def _is_deflated_bomb(stream: IO[bytes], size: int) -> bool:

@@ -49,7 +49,7 @@ def only_series(path: Path) -> SeriesAudit:
     if not images and len(audits) == 1:
         return audits[0]
     if not images:
-        raise ImageError(f"{path.name}: no DICOM images here", reason="not_image", paths=[path])
+        raise ImageError(f"{path.name}: no DICOM images found", reason="not_image", paths=[path])
     bad = sum(not audit.usable for audit in images)
     raise ImageError(
         f"{path.name}: {len(images)} series ({bad} of them refused); give the folder of one series",

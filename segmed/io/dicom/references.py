@@ -197,7 +197,7 @@ def _check_unmoved(like: MetaTensor, audit: SeriesAudit) -> None:
     )
     if grid.shape != audit.shape or moved:
         raise GeometryError(
-            f"the image of shape {grid.shape} no longer lies on the grid of its DICOM series "
+            f"the image of shape {grid.shape} no longer has the grid of its DICOM series "
             f"{audit.shape}; pass it as it was read"
         )
 

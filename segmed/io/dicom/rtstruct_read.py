@@ -119,7 +119,7 @@ def _filled(region: Region, grid: Grid, path: Path) -> npt.NDArray[np.bool_]:
         apart = float(np.abs(points[:, 2] - k).max())
         if apart > PLANE_TOLERANCE or not 0 <= k < slices:
             raise GeometryError(
-                f"{path.name}: a contour of {region.name!r} lies on no slice of the image "
+                f"{path.name}: a contour of {region.name!r} is on no slice of the image "
                 f"(slice {float(points[0, 2]):.2f} of {slices})",
                 paths=[path],
             )

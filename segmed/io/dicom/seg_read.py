@@ -2,7 +2,7 @@
 
 Reasons: `not_seg`, `fractional`, `overlapping_segments`, `no_frame_positions`,
 `mixed_orientation`, `uneven_slices`, `shifted_slices`, `truncated`, `undecodable`, `too_large`,
-`other_grid` where a frame lies on no slice of the grid asked for, and `unknown_segment` and
+`other_grid` where a frame is on no slice of the grid asked for, and `unknown_segment` and
 `same_segments` where segments do not fit the labels asked for.
 
 Source:
@@ -116,7 +116,7 @@ def _frames(
     """Decode all frames."""
     kind = str(dataset.get("SegmentationType", ""))
     if kind not in {"BINARY", "LABELMAP"}:
-        raise refusal(path, "fractional", f"a segmentation of type {kind!r} holds no labels")
+        raise refusal(path, "fractional", f"a segmentation of type {kind!r} contains no labels")
     check_size((len(parts), int(dataset.Rows), int(dataset.Columns)), limits, path)
     with decoding(path):
         count = int(dataset.get("NumberOfFrames", 1))
@@ -226,7 +226,7 @@ def _placed(frames: SegFrames, target: Grid, path: Path) -> npt.NDArray[np.int32
             if not pixels.any():
                 continue
             raise GeometryError(
-                f"{path.name}: a frame lies on no slice of the grid ({off:.2f} mm beside it)",
+                f"{path.name}: a frame is on no slice of the grid ({off:.2f} mm beside it)",
                 paths=[path],
             )
         _add(label[:, :, k], pixels.T, value, path)
@@ -246,7 +246,7 @@ def _add(plane: npt.NDArray[np.int32], pixels: npt.NDArray[Any], value: int, pat
     where = pixels != 0
     if (plane[where] != 0).any():
         raise ImageError(
-            f"{path.name}: segments overlap, a label map holds one value a voxel",
+            f"{path.name}: segments overlap, a label map has one value a voxel",
             reason="overlapping_segments",
             paths=[path],
         )

@@ -124,7 +124,7 @@ def _repeated(ordered: Placed, heights: npt.NDArray[np.float64]) -> StackFault:
     if len(groups) > 1:
         return StackFault(
             "several_volumes",
-            f"{volumes}: several volumes, and no known element tells them apart",
+            f"{volumes}: several volumes, and no known element distinguishes them",
             doubles,
         )
     return StackFault("duplicate_slice", volumes, doubles)

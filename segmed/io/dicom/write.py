@@ -78,7 +78,7 @@ def write_series(
     if modality not in SOP_CLASSES:
         raise UsageError(f"unknown modality {modality!r}: known are {', '.join(SOP_CLASSES)}")
     if image.ndim != 4 or image.shape[0] != 1:
-        raise UsageError(f"a series holds one volume [1, i, j, k], got {tuple(image.shape)}")
+        raise UsageError(f"a series contains one volume [1, i, j, k], got {tuple(image.shape)}")
     folder = Path(folder)
     affine_ras = np.asarray(image.affine, dtype=np.float64)
     check_affine(affine_ras, DEFAULT_LIMITS, folder)
