@@ -83,7 +83,7 @@ def _methods(node: ast.ClassDef) -> Iterator[str]:
 
 
 def _signature(node: Definition, width: int = WIDTH) -> str:
-    """How it is called; over several lines where one would be too long."""
+    """Signature of a call, over several lines if one would be too long."""
     if isinstance(node, ast.ClassDef):
         for method in node.body:
             if isinstance(method, ast.FunctionDef) and method.name == "__init__":

@@ -102,7 +102,7 @@ def shown_on(page: Path) -> list[Shown]:
 
 
 def read_page(name: str, text: str) -> tuple[list[Shown], list[str]]:
-    """What a page shows, and the faults of its notes.
+    """Commands that a page shows, and the faults of its notes.
 
     Returns:
         Commands and blocks in the order of the page; a line for each note that is about nothing.

@@ -1,4 +1,4 @@
-"""Budgets beyond the linter: file length, empty names, class names used twice, an outdated page.
+"""Budgets beyond the linter: file length, empty names, class names used twice, clauses for titles.
 
 Run by `make check`; prints each breach and exits with 1 if there is any. `--write` brings the tree
 in `docs/architecture.md` up to date.
@@ -7,6 +7,7 @@ in `docs/architecture.md` up to date.
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -23,6 +24,9 @@ ROOMS_OF_TESTS_ALONE = {
 """Folders of tests that mirror no package: they cut across the tree, or test other files."""
 EMPTY_NAMES = {"util", "utils", "helper", "helpers", "common", "base", "misc", "manager"}
 
+CLAUSE = re.compile(r"(?:What|Whether|Where|That|How|Which|Who|Why)\b")
+"""First word of a docstring that is a clause, not a verb phrase or a noun phrase of the field."""
+
 
 def breaches() -> list[str]:
     """One line for each file that is too long or has a name that says nothing."""
@@ -38,7 +42,27 @@ def breaches() -> list[str]:
     names = [path.name for path in (REPOSITORY / "tests").rglob("test_*.py")]
     for name in sorted({name for name in names if names.count(name) > 1}):
         found.append(f"tests: {name} is the name of several files: pytest needs unique names")
-    return found + shared_class_names(REPOSITORY) + unmirrored_rooms(REPOSITORY)
+    clauses = clauses_for_titles(REPOSITORY)
+    return found + clauses + shared_class_names(REPOSITORY) + unmirrored_rooms(REPOSITORY)
+
+
+def clauses_for_titles(root: Path) -> list[str]:
+    """One line for each docstring that opens with a clause, such as "What it returns"."""
+    found = []
+    for folder in ("segmed", "pipelines", "tests", "docs"):
+        for path in sorted((root / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if not isinstance(
+                    node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+                ):
+                    continue
+                title = (ast.get_docstring(node) or "").split("\n", 1)[0]
+                if CLAUSE.match(title):
+                    found.append(
+                        f"{path.relative_to(root)}: {title!r} opens with a clause: begin with a "
+                        "verb or a noun"
+                    )
+    return found
 
 
 def shared_class_names(root: Path) -> list[str]:

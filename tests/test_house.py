@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from house import shared_class_names, unmirrored_rooms
+from house import clauses_for_titles, shared_class_names, unmirrored_rooms
 
 
 def tree(root: Path, *files: str) -> Path:
@@ -47,3 +47,26 @@ def test_class_name_of_two_modules_is_found(tmp_path: Path) -> None:
         found
         == "class Engine is defined in segmed/a.py:1 and pipelines/b.py:1: one name, one meaning"
     )
+
+
+@pytest.mark.parametrize(
+    ("code", "is_found"),
+    [
+        ('"""What a page shows."""', True),
+        ('def f():\n    """Whether it is so."""', True),
+        ('async def f():\n    """How it goes."""', True),
+        ('class A:\n    """Where it is.\n\n    More.\n    """', True),
+        ('class A:\n    def f(self):\n        """That which is."""', True),
+        ('"""Return what a page shows."""', False),
+        ('"""Whole volumes.\n\nWhat follows is no title.\n"""', False),
+        ('x = 1\n"""What documents a constant."""', False),
+    ],
+)
+def test_docstring_that_opens_with_a_clause_is_found(
+    tmp_path: Path, code: str, is_found: bool
+) -> None:
+    (tmp_path / "segmed").mkdir()
+    (tmp_path / "segmed" / "a.py").write_text(code)
+    found = clauses_for_titles(tmp_path)
+    assert bool(found) == is_found
+    assert all(line.startswith("segmed/a.py: ") for line in found)

@@ -71,7 +71,7 @@ def _require_consistent(path: Path, manifest: Manifest) -> None:
         if len(case.image) not in {1, len(manifest.channels)}:  # one RGB file holds three channels
             raise ManifestError(
                 f"manifest {path}: case {case.id!r} has {len(case.image)} image files for "
-                f"{len(manifest.channels)} channels; name one file a channel, or one with all of them"
+                f"{len(manifest.channels)} channels; name a file for each, or one for all"
             )
         if fold_of.setdefault(case.group, case.fold) != case.fold:
             raise ManifestError(

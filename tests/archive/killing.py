@@ -86,7 +86,7 @@ def ends(out: Path) -> dict[str, tuple[str, str, str | None]]:
 
 
 def attempts(out: Path) -> int:
-    """How often work on a study was begun, all studies together."""
+    """Number of attempts, all studies together."""
     with Ledger(out / "ledger.sqlite", writer=False) as ledger:
         return sum(entry.attempts for entry in ledger.entries())
 

@@ -1,4 +1,4 @@
-"""What a new model, another format or a dry run do to studies that are done."""
+"""Effects of a new model, another format and a dry run on studies that are done."""
 
 from __future__ import annotations
 

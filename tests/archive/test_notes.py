@@ -1,4 +1,4 @@
-"""What was odd about an input is said where its result is looked at, without identifiers."""
+"""Remarks on odd inputs beside their results, without identifiers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What segmed 0.1.0 left behind (older/version1) goes on with today's: ledger, package, outputs.
+"""Ledger, package and outputs of segmed 0.1.0 (older/version1), continued by today's version.
 
 The folder holds a ledger, outputs and package of schema version 1 as that version wrote them, from
 two images of the bundled sample and a third cut short; the ledger as SQL, for people to read.

@@ -1,4 +1,4 @@
-"""What is here for a moment only does not stay behind a kill."""
+"""Removal of temporary files after a kill."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ NUM_PROBES, MARGIN = 20_000, 24
 
 @dataclass
 class Output:
-    """What a contender made: the image `[X, Y, Z]`, the label, and the image's RAS+ affine."""
+    """Output of a contender: the image `[X, Y, Z]`, the label, and the image's RAS+ affine."""
 
     image: np.ndarray
     label: np.ndarray

@@ -1,4 +1,4 @@
-"""What logging costs a training, and what registering a large package takes, beside MLflow alone.
+"""Cost of logging a training and of registering a large package, beside MLflow alone.
 
 Run: `python -m tests.benchmarks.bench_tracking [--seconds 60] [--megabytes 400]`.
 

@@ -50,7 +50,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Bench:
-    """What every part needs.
+    """Inputs of every part.
 
     Attributes:
         folder: For checkpoints, packages and prepared cases.

@@ -73,7 +73,7 @@ def blend() -> Record:
 
 
 def floor_s(window: tuple[int, ...], classes: int, rounds: int) -> Record:
-    """What no loop can go below that adds weighted maps into a sum: one such pass a window."""
+    """Lower bound of any loop that adds weighted maps into a sum: one such pass a window."""
     total = torch.zeros(classes, 160, 160, 160)
     weight = torch.rand(window)
     place = total[:, : window[0], : window[1], : window[2]]

@@ -128,7 +128,7 @@ def scores() -> list[Row]:
 
 
 def tracking() -> list[Row]:
-    """What logging costs."""
+    """Cost of logging."""
     record = read("tracking")
     share = f"{record['training']['share_percent']:.2f} %"
     waited = record["waited_ms_an_epoch"]
@@ -140,7 +140,7 @@ def tracking() -> list[Row]:
 
 
 def archives() -> list[Row]:
-    """What the ledger and the run add to the network."""
+    """Cost of the ledger and the run, beside the network."""
     record = read("archive")
     overhead, memory = record["overhead"], record["memory"]
     return [

@@ -64,7 +64,7 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Runs:
-    """What every run needs.
+    """Inputs of every run.
 
     Attributes:
         manifest: The image set; its fold 0 is held out.

@@ -1,4 +1,4 @@
-"""What fuzzers feed the readers: sound files with damage, sound content with odd values."""
+"""Inputs of the fuzzers: valid files with damage, valid content with odd values."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def expected_values(series: SeriesAudit) -> npt.NDArray[np.float64]:
 
 
 def require_read_right_or_refused(folder: Path) -> str:
-    """How a folder fared: `read`, or the reason of its refusal.
+    """Outcome of a folder: `read`, or the reason of its refusal.
 
     Raises:
         AssertionError: It was read with other values, or refused by no name.

@@ -1,4 +1,4 @@
-"""What a call writes, whom it calls, and how much memory it takes, as the interpreter sees it."""
+"""Files, connections and memory of a call, as recorded by the interpreter."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ it is relative to."""
 
 @dataclass
 class Watched:
-    """What was seen.
+    """Recorded events.
 
     Attributes:
         written: Places that were opened for writing, made, moved or removed.
@@ -73,7 +73,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _place(path: Any, folder: int | None = None) -> Path:
-    """Where a path leads, links followed as the system follows them."""
+    """Target of a path, with links followed as the system follows them."""
     if isinstance(path, int):
         return Path(os.path.realpath(f"/proc/self/fd/{path}"))
     start = f"/proc/self/fd/{folder}" if folder is not None and folder >= 0 else "."

@@ -1,4 +1,4 @@
-"""What importing a module imports: module-level imports only, followed through our own files.
+"""Modules that an import loads: module-level imports only, followed through our own files.
 
 A look at `sys.modules` would lie: one import elsewhere in the suite is enough to fill it. Names
 that a package exports late (`segmed.lazy`) count where a module asks for them at its top.

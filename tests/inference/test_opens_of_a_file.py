@@ -41,7 +41,7 @@ def counter() -> _OpenCounter:
 
 @pytest.fixture
 def opens(counter: _OpenCounter) -> Iterator[Counter[str]]:
-    """How often each file is opened in this process, by its name."""
+    """Number of times each file is opened in this process, by its name."""
     counter.is_active = True
     yield counter.names
     counter.is_active = False

@@ -1,4 +1,4 @@
-"""What the pages of the documentation assume to lie in the working folder: small real sets.
+"""Files that the documentation assumes in the working folder: small real sets.
 
 All images are those of the bundled sample, laid out under the names that the pages use.
 """

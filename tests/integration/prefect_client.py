@@ -1,4 +1,4 @@
-"""What tests ask a Prefect server, over its own interface."""
+"""Queries of tests to a Prefect server, over its own interface."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class Site:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the operator's shell has set."""
+        """Environment variables of the operator's shell."""
         assert self.mlflow is not None
         assert self.prefect is not None
         return self.shell_environment | {

@@ -135,7 +135,7 @@ def evidence_stays_with_the_versions(place: Path) -> None:
 
 
 def promote_against_the_first(uri: str, number: str, gate: Any, answers: Any) -> None:
-    """What one of several promotions at the same time says."""
+    """Result of one of several simultaneous promotions."""
     registry = Registry(uri=uri)
     registry.names()
     gate.wait()

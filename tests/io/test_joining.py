@@ -1,4 +1,4 @@
-"""What becomes one image is of one patient, study and space; else it is refused by name."""
+"""Joined images are of one patient, study and space; others are refused with a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is refused before anything is scored."""
+"""Pairs that are refused before they are scored."""
 
 from __future__ import annotations
 

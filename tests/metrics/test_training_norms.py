@@ -1,4 +1,4 @@
-"""What a training set looked like, kept as plain values."""
+"""Norms of a training set, kept as plain values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every registered model, in 2D and 3D: registering a model is testing it."""
+"""Contract of every registered model, in 2D and 3D: registering a model is testing it."""
 
 import copy
 import itertools

@@ -21,7 +21,7 @@ def net(dims=2, classes=2, **options):
 
 
 def sources_of(model, stage):
-    """Which maps a decoder stage takes directly: encoder and decoder levels, from 1."""
+    """Maps that a decoder stage takes directly: encoder and decoder levels, from 1."""
     encoded = [m.detach() for m in model.encode(torch.randn(1, 1, 32, 32))]
     decoded = [m.detach() for m in model.decode(encoded)]
     for tensor in [*encoded, *decoded]:

@@ -27,7 +27,7 @@ def image() -> np.ndarray:
 
 
 def near(picture: Image.Image, colour: tuple[int, int, int]) -> np.ndarray:
-    """Where a picture has a colour, to within what antialiasing leaves."""
+    """Mask of the pixels of a colour, within the tolerance of antialiasing."""
     pixels = np.asarray(picture.convert("RGB")).astype(int)
     found: np.ndarray = np.abs(pixels - np.array(colour)).max(axis=2) < 30
     return found

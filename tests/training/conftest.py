@@ -1,4 +1,4 @@
-"""What real trainings in tests share: cases, plan and cache."""
+"""Fixtures of real trainings: cases, plan and cache."""
 
 from __future__ import annotations
 

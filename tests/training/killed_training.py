@@ -30,7 +30,7 @@ LONGEST_S = 120.0
 
 @dataclass(frozen=True)
 class Place:
-    """Which training is meant, and where its files are."""
+    """Arguments of a training and the places of its files."""
 
     manifest: Manifest
     plan: Plan

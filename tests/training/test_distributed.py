@@ -51,7 +51,7 @@ def launch(folder: Path, budget: str, *, processes: int) -> subprocess.Popen[str
 
 
 def train(folder: Path, budget: str, *, processes: int) -> list[dict[str, Any]]:
-    """What each process wrote, by rank."""
+    """Output of each process, by rank."""
     child = launch(folder, budget, processes=processes)
     output, _ = child.communicate(timeout=200)
     assert child.returncode == 0, output

@@ -24,7 +24,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 
 @pytest.fixture(scope="module")
 def package(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> ModelPackage:
-    """What a training of two steps leaves."""
+    """Package of a training of two steps."""
     out_dir = tmp_path_factory.mktemp("run") / "unet"
     epochs = fit(
         manifest,

@@ -1,4 +1,4 @@
-"""How a time budget is shared out."""
+"""Division of a time budget."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ MODEL = {"model_name": "unet", "model_version": "3f2a"}
 
 
 def conformance_errors(path: Path) -> list[str]:
-    """What dciodvfy, if it is installed, calls an error."""
+    """Errors that dciodvfy reports, if it is installed."""
     program = shutil.which("dciodvfy")
     if program is None:
         pytest.skip("dciodvfy (Debian package dicom3tools) is not installed")

@@ -1,4 +1,4 @@
-"""What identifies a patient in an archive is found in nothing that a run leaves or says."""
+"""Identifiers of patients are in no file and no output of an archive run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked for reaches the trainings: device, seed, size, weights."""
+"""Requested settings reach the trainings: device, seed, size, weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator's machines read: JSON log lines and Prometheus figures of an archive run."""
+"""Machine-readable output for operators: JSON log lines and Prometheus figures of a run."""
 
 from __future__ import annotations
 

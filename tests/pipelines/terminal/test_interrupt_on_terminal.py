@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 @dataclass
 class Ended:
-    """How a command ended that got Ctrl-C."""
+    """End of a command after Ctrl-C."""
 
     text: str
     seconds: float
