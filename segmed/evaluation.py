@@ -29,6 +29,7 @@ from segmed.package import ModelPackage
 from segmed.package.training_cases import unseen_cases
 from segmed.pictures.scores import scores_picture
 from segmed.pictures.shown import as_png
+from segmed.plan.agreement import channel_order, ordered_images, require_known_labels
 from segmed.structures import LabelClass
 
 Progress = Callable[[int, int], None]
@@ -136,7 +137,7 @@ def score_cases(
         Scores, files and time.
 
     Raises:
-        UsageError: There is no case.
+        UsageError: There is no case, or the manifest has other channels or labels than the model.
         ManifestError: A case has no label or cannot be read; the message names it.
     """
     if not cases:
@@ -144,13 +145,16 @@ def score_cases(
     for case in cases:
         if manifest.label_path(case) is None:
             raise ManifestError(f"case {case.id} has no label to score against")
+    plan = predictor.packages[0].plan
+    require_known_labels(plan, manifest)
+    order = channel_order([channel.name for channel in plan.channels], manifest)
     pipeline = Pipeline(predictor, _ScoringSink(manifest, out_dir))
     scores: list[CaseScore] = []
     predictions: dict[str, Path] = {}
     seconds = 0.0
     for case in cases:
         # One stage after the other: the time of a segmentation is a result here.
-        files = CaseFiles(case.id, tuple(manifest.image_paths(case)))
+        files = CaseFiles(case.id, ordered_images(manifest, case, order))
         end = pipeline.segment(PipelineItem(files, case))
         if isinstance(end.error, SegmedError):
             raise ManifestError(f"case {case.id}: {classify(end.error).reason}") from end.error

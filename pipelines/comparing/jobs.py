@@ -13,6 +13,7 @@ from segmed.architectures import BUILT_IN, require_architecture
 from segmed.errors import UsageError
 from segmed.manifest import LabelClass, Manifest, read_manifest
 from segmed.plan import read_plan, write_plan
+from segmed.plan.agreement import require_same_channels, require_same_labels
 from segmed.plan.networks import size_of
 from segmed.plan.resources import Resources
 from segmed.training import Budget
@@ -238,13 +239,8 @@ def settle_plan(
     elif remark:
         progress.warning("%s", remark)
     plan = read_plan(place)
-    ours = [(label.name, label.value) for label in manifest.labels]
-    theirs = [(label.name, label.value) for label in plan.labels]
-    if ours != theirs:
-        raise UsageError(
-            f"{place} was made for labels {theirs}, {manifest_path} has {ours}; "
-            "make a plan for this manifest"
-        )
+    require_same_labels(plan, manifest)
+    require_same_channels(plan, manifest)
     if remark := remark_on_budget(plan, resources):
         progress.warning("%s: %s", place, remark)
     return place

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from segmed.errors import UsageError
 from segmed.io.channel_files import CaseFiles
 from segmed.manifest.json_form import read_manifest
+from segmed.plan.agreement import channel_order, ordered_images
 
 
 def is_manifest(path: Path) -> bool:
@@ -27,24 +27,8 @@ def cases_of_manifest(path: Path, names: Sequence[str]) -> list[CaseFiles]:
         UsageError: It has other channels than the model.
     """
     manifest = read_manifest(path)
-    own = [channel.name for channel in manifest.channels]
-    order = list(range(len(own)))
-    if len(names) > 1 or len(own) > 1:
-        if names and sorted(own) != sorted(names):
-            raise UsageError(
-                f"manifest {path} has the channels {', '.join(own)}, the model takes "
-                f"{', '.join(names)}: build it with --channels {','.join(names)}"
-            )
-        order = [own.index(name) for name in names] if names else order
-    cases = []
-    for case in (*manifest.training, *manifest.test):
-        files = manifest.image_paths(case)
-        if len(files) > 1:
-            files = tuple(files[number] for number in order)
-        elif order != sorted(order):
-            raise UsageError(
-                f"manifest {path}: case {case.id} has one file with the channels "
-                f"{', '.join(own)}, the model takes {', '.join(names)} in this order"
-            )
-        cases.append(CaseFiles(case.id, files))
-    return cases
+    order = channel_order(names, manifest)
+    return [
+        CaseFiles(case.id, ordered_images(manifest, case, order))
+        for case in (*manifest.training, *manifest.test)
+    ]

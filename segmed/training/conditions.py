@@ -13,6 +13,7 @@ from segmed.architectures import registered_names, require_architecture
 from segmed.errors import UsageError, unknown_name
 from segmed.manifest.schema import Manifest
 from segmed.models.blocks import VolumeMaxPool
+from segmed.plan.agreement import require_same_channels, require_same_labels
 from segmed.plan.schema import Plan
 
 
@@ -34,15 +35,8 @@ def check_request(manifest: Manifest, plan: Plan, architecture: str, fold: int) 
     if fold not in manifest.folds:
         known = ", ".join(map(str, manifest.folds)) or "none"
         raise UsageError(f"fold {fold} is not in manifest {manifest.name!r}: its folds are {known}")
-    if [item.value for item in plan.labels] != [item.value for item in manifest.labels]:
-        raise UsageError(
-            f"the plan has labels {[item.name for item in plan.labels]}, the manifest "
-            f"{[item.name for item in manifest.labels]}; make the plan from this manifest"
-        )
-    if len(plan.channels) != len(manifest.channels):
-        raise UsageError(
-            f"the plan has {len(plan.channels)} channels, the manifest {len(manifest.channels)}"
-        )
+    require_same_labels(plan, manifest)
+    require_same_channels(plan, manifest)
 
 
 @contextmanager
