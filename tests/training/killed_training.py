@@ -71,7 +71,7 @@ def run_and_kill(place: Place, moments: random.Random) -> bool:
 
 def standing(out_dir: Path) -> Checkpoint | None:
     """The last checkpoint, if there is one yet; every file that is there must be readable."""
-    for path in out_dir.glob("*.ckpt"):
+    for path in out_dir.glob("[!.]*.ckpt"):  # the partial file of a killed writer has a dot
         load_checkpoint(path, run={})
     if (out_dir / "history.jsonl").exists():
         lines = (out_dir / "history.jsonl").read_text(encoding="utf-8").splitlines()

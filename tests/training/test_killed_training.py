@@ -11,6 +11,7 @@ import pytest
 from killed_training import Place, run_and_kill, run_to_its_end, standing
 from narrow_training import STEPS_PER_EPOCH, assert_equal, weights
 
+from segmed.io.atomic import PARTIAL
 from segmed.manifest import Manifest
 from segmed.plan import Plan
 from segmed.training import Budget
@@ -67,7 +68,7 @@ def test_a_kill_before_the_package_is_written_costs_no_training(
     before = weights(done.out_dir)
     checkpoint = (done.out_dir / "last.ckpt").read_bytes()
     shutil.rmtree(done.out_dir / "package")
-    half = done.out_dir / ".package.killed.part"
+    half = done.out_dir / f"{PARTIAL}0123456789ab"
     half.mkdir()
     (half / "model.safetensors").write_bytes(b"half")
     run_to_its_end(done)
