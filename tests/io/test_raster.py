@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -142,6 +143,34 @@ def test_limits_pages_and_deep_colour_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ImageError) as caught:
         read_image(tmp_path / "c.jpg")
     assert caught.value.reason == "unsupported_pixels"
+
+
+@pytest.mark.parametrize("form", ["png", "tiff", "opaque png"])
+def test_colour_of_sixteen_bits_is_refused_instead_of_reduced(tmp_path: Path, form: str) -> None:
+    rows, columns, samples = 4, 6, 4 if "opaque" in form else 3
+    values = np.random.default_rng(5).integers(0, 65536, (rows, columns, samples), dtype=np.uint16)
+    values[..., 3:] = 65535
+    path = tmp_path / f"deep.{form.rsplit(maxsplit=1)[-1]}"
+    if form == "tiff":
+        tifffile.imwrite(path, values, photometric="rgb")
+    else:
+        lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+        path.write_bytes(png_of(columns, rows, {3: 2, 4: 6}[samples], lines))
+    with pytest.raises(ImageError) as caught:
+        read_image(path)
+    assert caught.value.reason == "unsupported_pixels"
+
+
+def png_of(columns: int, rows: int, colour: int, lines: bytes) -> bytes:
+    """A PNG of 16 bits a sample, which Pillow cannot write in colour."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(name + content))
+        return struct.pack(">I", len(content)) + name + content + check
+
+    header = struct.pack(">IIBBBBB", columns, rows, 16, colour, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
 
 
 def test_colour_is_no_label(tmp_path: Path) -> None:

@@ -214,6 +214,16 @@ def test_few_voxels_are_noted_where_half_of_the_cases_lack_them() -> None:
     assert rare_note(count_values(names, [{1: 50, 7: 40}, {1: 50}, {1: 50}]), 3) == ""
 
 
+def test_every_value_but_the_background_is_counted() -> None:
+    names = {1: "cell", 2: "nucleus"}
+    counts = count_values(names, [{0: 90, 1: 4}, {0: 80, 1: 2, 2: 7, 9: 1}])
+    assert [count.line(2) for count in counts] == [
+        "1 (cell): 6 voxels in 2 of 2 cases",
+        "2 (nucleus): 7 voxels in 1 of 2 cases",
+        "9: 1 voxel in 1 of 2 cases",
+    ]
+
+
 def test_a_label_that_cannot_be_read_is_no_absent_structure(cells: Path) -> None:
     assert build(cells)[0] == 0
     manifest = read_manifest(cells.parent / "m.json")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from pydicom.dataset import Dataset
@@ -15,12 +16,15 @@ from pydicom.dataset import Dataset
 from segmed.io.dicom.elements import Elements, macro, numbers, words
 
 Value = str | float | None
-Rule = Literal["always", "repeated", "shared"]
+Rule = Literal["always", "repeated", "shared", "noted"]
 
 NO_AGENT = frozenset({"", "NO", "NONE", "N", "0", "NO CONTRAST"})
 """Values of ContrastBolusAgent that say that there was none."""
 
-Kind = Literal["number", "text", "agent", "moment", "direction"]
+Kind = Literal["number", "text", "agent", "moment", "direction", "device", "day"]
+
+UNQUOTED = frozenset({"agent", "moment", "device", "day"})
+"""Kinds whose values stay out of messages: free text, or close to a person."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class Trait:
         frame: Functional groups and the element in them, of an enhanced file; empty if none.
         rule: `always`: several values make several volumes; `repeated`: so they do where values
             recur, since within one volume this trait may drift from slice to slice; `shared`: it
-            only names the difference of images at one position.
+            only names the difference of images at one position; `noted`: so it does, and values
+            that recur are a remark, for one volume may be acquired in several breath-holds.
         kind: How the element is read.
         unit: Unit for messages.
         tolerance: Relative difference of equal numbers.
@@ -73,6 +78,8 @@ class Trait:
             vector = numbers(dataset, keyword, 3)
             return None if vector is None else " ".join(f"{part:.3f}" for part in vector)
         text = "\\".join(words(dataset, keyword)).upper().rstrip("\\")
+        if self.kind == "day":
+            return _day(text)
         if self.kind == "agent" and text in NO_AGENT:
             return None
         return text or None
@@ -99,6 +106,8 @@ class Trait:
 
     def parts(self, values: Sequence[Value]) -> bool:
         """Return whether values over a series are those of several volumes."""
+        if self.kind == "day":  # removed from some images, it says nothing about them
+            values = [value for value in values if value is not None]
         number = len(self.clusters(values))
         return number > 1 and (
             self.rule == "always" or (self.rule == "repeated" and 2 * number <= len(values))
@@ -108,14 +117,28 @@ class Trait:
         """Return whether a value differs from slice to slice, though of one volume."""
         return self.rule == "repeated" and len(self.clusters(values)) > 1
 
+    def recurs(self, values: Sequence[Value]) -> bool:
+        """Return whether slices of one volume come in groups that a remark should name."""
+        if self.kind == "day":  # over midnight
+            return len(set(values) - {None}) > 1
+        return self.rule == "noted" and 1 < len(self.clusters(values)) <= len(values) / 2
+
     def describe(self, values: Sequence[Value]) -> str:
         """The values for a message: numbers and codes, never free text."""
         groups = self.clusters(values)
-        if self.kind in {"agent", "moment"}:
+        if self.kind in UNQUOTED:
             return f"several {self.name}"
         shown = [_shown(group[0], self.unit) for group in groups[:4]]
         more = f" and {len(groups) - 4} more" if len(groups) > 4 else ""
         return f"several {self.name} ({', '.join(shown)}{more})"
+
+
+def _day(text: str) -> float | None:
+    """Number of the day of a date such as `20240229`, or None."""
+    try:
+        return float(datetime.strptime(text.replace(".", "")[:8], "%Y%m%d").toordinal())  # noqa: DTZ007 - a date alone
+    except ValueError:
+        return None
 
 
 def _shown(value: Value, unit: str) -> str:
@@ -154,6 +177,12 @@ TRAITS: tuple[Trait, ...] = (
            "CTXRayDetailsSequence", "KVP", unit="kV", tolerance=0.02),
     _trait("kernels", "convolution kernels", "ConvolutionKernel",
            "CTReconstructionSequence", "ConvolutionKernel", kind="text"),
+    _trait("filters", "filter types", "FilterType", kind="text"),
+    _trait("patient_positions", "patient positions", "PatientPosition", kind="text"),
+    _trait("scanners", "manufacturers", "Manufacturer", kind="device"),
+    _trait("scanners", "scanner models", "ManufacturerModelName", kind="device"),
+    _trait("scanners", "serial numbers of scanners", "DeviceSerialNumber", kind="device"),
+    _trait("days", "acquisition dates", "AcquisitionDate", kind="day", slack=1.0),
     _trait("contrast_phases", "contrast phases", "ContrastBolusAgentPhase",
            "ContrastBolusUsageSequence", "ContrastBolusAgentPhase", kind="text"),
     _trait("contrast_phases", "contrast agents", "ContrastBolusAgent", kind="agent"),
@@ -174,7 +203,7 @@ TRAITS: tuple[Trait, ...] = (
     _trait("time_points", "acquisition times", "AcquisitionTime",
            "FrameContentSequence", "FrameAcquisitionDateTime", rule="shared", kind="moment"),
     _trait("acquisitions", "acquisition numbers", "AcquisitionNumber",
-           "FrameContentSequence", "FrameAcquisitionNumber", rule="shared"),
+           "FrameContentSequence", "FrameAcquisitionNumber", rule="noted"),
     _trait("repetition_times", "repetition times", "RepetitionTime", rule="shared", unit="ms"),
 )  # fmt: skip
 
@@ -217,11 +246,16 @@ def difference_at_one_place(rows: Sequence[tuple[Value, ...]]) -> tuple[str, str
 
 def drifting(rows: Sequence[tuple[Value, ...]]) -> list[str]:
     """Remarks on traits that differ from slice to slice, though the series is one volume."""
-    columns = zip(*rows, strict=True)
-    return [
+    columns = list(zip(TRAITS, zip(*rows, strict=True), strict=True))
+    remarks = [
         f"{trait.name} differ from slice to slice"
-        for trait, column in zip(TRAITS, columns, strict=True)
+        for trait, column in columns
         if trait.drifts(column)
+    ]
+    return remarks + [
+        f"{trait.describe(column)} in one series: check that it is one volume"
+        for trait, column in columns
+        if trait.recurs(column)
     ]
 
 

@@ -111,6 +111,43 @@ def test_a_study_that_kills_a_run_without_workers_is_refused_at_the_next_start(
     assert third.stdout.count("killed_process") == 1
 
 
+RECORDING = """
+import gzip, os, pathlib
+unzip = gzip.open
+def open(file, *args, **kwargs):
+    name = os.path.basename(str(getattr(file, "name", file)))
+    (pathlib.Path(__file__).parent / f"{name} {os.getpid()}").touch()
+    return unzip(file, *args, **kwargs)
+gzip.open = open
+"""
+"""Run at the start of every process but the one of the tests: notes which process read a file."""
+
+
+def test_only_the_study_in_hand_when_a_run_died_is_tried_in_another_process(
+    tmp_path: Path,
+    predictor: Predictor,
+    write_nifti: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for seed, name in enumerate(["calm", "suspect"]):
+        write_nifti(tmp_path / f"archive/{name}.nii.gz", seed)
+    source = FolderSource(tmp_path / "archive")
+    list(segment_archive(source, predictor=predictor, out_dir=tmp_path / "out"))
+    with Ledger(tmp_path / "out/ledger.sqlite") as ledger:
+        [key] = [entry.key for entry in ledger.entries() if "suspect" in str(entry.output)]
+        ledger.start(key, run=1)
+    for path in (tmp_path / "out/segmentations").glob("*.nii.gz"):
+        path.unlink()
+    (tmp_path / "readers").mkdir()
+    (tmp_path / "readers/sitecustomize.py").write_text(RECORDING)
+    paths = [str(tmp_path / "readers"), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    outcomes = list(segment_archive(source, predictor=predictor, out_dir=tmp_path / "out"))
+    assert [outcome.status for outcome in outcomes] == ["done", "done"]
+    read = {path.name.split()[0] for path in (tmp_path / "readers").glob("*.nii.gz *")}
+    assert read == {"suspect.nii.gz"}
+
+
 def test_studies_in_hand_when_a_run_is_told_to_stop_are_under_no_suspicion(
     tmp_path: Path, predictor: Predictor, write_nifti: Callable[..., Path]
 ) -> None:

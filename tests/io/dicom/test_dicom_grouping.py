@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from broken_series import another, save
+from broken_series import another, only, save
 from PIL import Image
 from pydicom.dataset import FileDataset
 from pydicom.uid import generate_uid
@@ -180,6 +180,20 @@ def test_byte_equal_copies_are_passed_over_and_noted(real_series: Real, tmp_path
     assert any("copies" in note for note in audit.notes)
     others = [i for i in FolderSource(tmp_path).studies() if isinstance(i, NotImage)]
     assert len(others) == 8
+
+
+def test_equal_bytes_in_another_transfer_syntax_are_no_copy(
+    real_series: Real, tmp_path: Path
+) -> None:
+    save(tmp_path / "a", real_series)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    for path in (tmp_path / "b").iterdir():
+        stated = b"1.2.840.10008.1.2.1\0"
+        assert path.read_bytes().count(stated) == 1
+        path.write_bytes(path.read_bytes().replace(stated, b"1.2.840.10008.1.2.5\0"))
+    audit = only(tmp_path)
+    assert not audit.copies
+    assert not audit.usable
 
 
 def test_another_version_of_an_image_is_no_copy(real_series: Real, tmp_path: Path) -> None:

@@ -50,6 +50,12 @@ TWO_VALUES: dict[str, tuple[str, object, object, str]] = {
     "inversion": ("InversionTime", 150.0, 900.0, "several_inversion_times"),
     "flip angle": ("FlipAngle", 3, 18, "several_flip_angles"),
     "tube voltage": ("KVP", 80, 140, "several_tube_voltages"),
+    "filter": ("FilterType", "BODY FILTER", "HEAD FILTER", "several_filters"),
+    "patient position": ("PatientPosition", "HFS", "FFS", "several_patient_positions"),
+    "manufacturer": ("Manufacturer", "SIEMENS", "GE MEDICAL SYSTEMS", "several_scanners"),
+    "scanner model": ("ManufacturerModelName", "Avanto", "Skyra", "several_scanners"),
+    "scanner": ("DeviceSerialNumber", "40112", "40113", "several_scanners"),
+    "day": ("AcquisitionDate", "20240131", "20240301", "several_days"),
 }
 
 
@@ -127,6 +133,34 @@ def test_trigger_times_that_drift_from_slice_to_slice_are_a_note(
     audit = only(tmp_path)
     assert audit.usable, audit.message
     assert "trigger times differ from slice to slice" in audit.notes
+
+
+@pytest.mark.parametrize(
+    ("keyword", "values", "note"),
+    [
+        ("AcquisitionNumber", [1] * 4 + [2] * 4, "several acquisition numbers (1, 2)"),
+        ("AcquisitionNumber", [3, 4] * 4, "several acquisition numbers (3, 4)"),
+        ("AcquisitionNumber", [7] * 7 + [None], "several acquisition numbers (7, not stated)"),
+        ("AcquisitionNumber", list(range(1, 9)), ""),
+        ("AcquisitionDate", ["20231231"] * 4 + ["20240101"] * 4, "several acquisition dates"),
+        ("AcquisitionDate", ["20231231"] * 4 + [None] * 4, ""),
+    ],
+)
+def test_breath_holds_and_midnight_are_a_note(
+    real_series: tuple[FileDataset, ...],
+    tmp_path: Path,
+    keyword: str,
+    values: list[object],
+    note: str,
+) -> None:
+    series = copied(real_series)
+    for dataset, value in zip(series, values, strict=True):
+        setattr(dataset, keyword, value)
+    save(tmp_path, series)
+    audit = only(tmp_path)
+    assert audit.usable, audit.message
+    found = [remark for remark in audit.notes if remark.startswith("several ")]
+    assert found == ([f"{note} in one series: check that it is one volume"] if note else [])
 
 
 def stated(series: Series, *, slope: bool = True, intercept: bool = True, unit: str = "") -> None:
@@ -231,11 +265,11 @@ def test_every_trait_has_a_reason_of_its_kind_and_tells_two_values_apart() -> No
     assert several_volumes(blank) is None  # type: ignore[arg-type]  # all values are None
     for place, trait in enumerate(TRAITS):
         assert trait.reason.startswith("several_")
-        values = (1.0, 900.0) if trait.kind == "number" else ("A", "B")
+        values = (1.0, 900.0) if trait.kind in {"number", "day"} else ("A", "B")
         rows = [
             tuple(values[n % 2] if at == place else None for at in range(len(TRAITS)))
             for n in range(4)
         ]
         found = several_volumes(rows)
-        assert (found is None) == (trait.rule == "shared")
+        assert (found is None) == (trait.rule in {"shared", "noted"})
         assert found is None or found[0] == trait.reason
