@@ -136,7 +136,7 @@ class Trait:
 def _day(text: str) -> float | None:
     """Number of the day of a date such as `20240229`, or None."""
     try:
-        return float(datetime.strptime(text.replace(".", "")[:8], "%Y%m%d").toordinal())  # noqa: DTZ007 - a date alone
+        return float(datetime.strptime(text.replace(".", "")[:8], "%Y%m%d").toordinal())
     except ValueError:
         return None
 
