@@ -21,6 +21,7 @@ from segmed.errors import ImageError
 from segmed.formats import DICOM_OUTPUTS, OUTPUT_SUFFIXES, stem_of
 from segmed.io.head import FileHead, is_nifti, sniff
 from segmed.naming import has_mask_words, is_mask_folder
+from segmed.naming.words import chunks_of
 
 ResultMark = Literal["segmed label map", "segmed probabilities"]
 LABEL_MARK: ResultMark = "segmed label map"
@@ -110,8 +111,8 @@ def masks_by_name(images: Sequence[Path], inside: Sequence[str] = ()) -> dict[Pa
     """The masks among the image files of one folder by their names, and the reason.
 
     A name counts where it tells files apart: `x_seg` beside `x`, `mask` beside `t1`, or whatever
-    lies in `labelsTr` or `segmentations`. If all files of a folder are named like masks, such as
-    `lungseg_001`, none of them is taken for one. `CASE_0000` is an image by its name.
+    lies in `labelsTr` or `segmentations`. `scan.seg` without a `scan` beside it is an image, and so
+    are all files of a folder in which every name is that of a mask. `CASE_0000` is an image.
 
     Args:
         images: Image files of one folder.
@@ -124,9 +125,18 @@ def masks_by_name(images: Sequence[Path], inside: Sequence[str] = ()) -> dict[Pa
         for path in images
         if has_mask_words(stem_of(path)) and not CHANNEL_NUMBER.search(stem_of(path))
     ]
-    if len(named) == len(images):
-        return {}
-    return dict.fromkeys(named, f"named like a mask{IF_IMAGE}")
+    others = [_name_parts(path) for path in images if path not in named]
+    return {
+        path: f"named like a mask{IF_IMAGE}"
+        for path in named
+        if any(_name_parts(path) <= other for other in others)
+    }
+
+
+def _name_parts(path: Path) -> frozenset[str]:
+    """The parts of a name that tell images apart: `x` and `t1` of `x_t1`, `x_t1_seg`."""
+    parts = chunks_of(stem_of(path))
+    return frozenset(part.casefold() for part in parts if not has_mask_words(part))
 
 
 def _is_by_nnunet(folder: Path) -> bool:

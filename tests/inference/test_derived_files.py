@@ -45,6 +45,9 @@ def images_in(root: Path) -> list[str]:
         (["lung_seg_001.nii.gz", "lung_seg_002.nii.gz"],
          ["lung_seg_001.nii.gz", "lung_seg_002.nii.gz"]),
         (["seg_one.nii.gz", "seg_two.nii.gz"], ["seg_one.nii.gz", "seg_two.nii.gz"]),
+        (["rec02.nii.gz", "scan.seg.nii.gz"], ["rec02.nii.gz", "scan.seg.nii.gz"]),
+        (["p1_t1.nii.gz", "p2_seg.nii.gz"], ["p1_t1.nii.gz", "p2_seg.nii.gz"]),
+        (["p1_t1.nii.gz", "p1_TumorMask.nii.gz"], ["p1_t1.nii.gz"]),
         (["a.nii.gz", "MS_seg_0000.nii.gz"], ["MS_seg_0000.nii.gz", "a.nii.gz"]),
     ],
 )  # fmt: skip
