@@ -77,7 +77,7 @@ def test_plan_for_other_labels_is_refused(tmp_path: Path) -> None:
     manifest = write_set(tmp_path)
     other = tiny_plan().model_copy(update={"labels": tiny_plan().labels[:1]})
     write_plan(other, tmp_path / "other.yaml")
-    with pytest.raises(UsageError, match="make a plan for this manifest"):
+    with pytest.raises(UsageError, match="make the plan from this manifest"):
         settle_plan(manifest, tmp_path / "other.yaml", tmp_path)
 
 
