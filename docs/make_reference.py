@@ -55,7 +55,7 @@ NOTES = {
     ],
     "segmed model import": ["with: 4f1c... = $(sha256sum hippocampus.zip | cut -c -64)"],
 }
-"""How tests run the examples of the help texts; tests/documentation.py explains the notes."""
+"""Notes on how tests run the examples of the help texts, see tests/documentation.py."""
 
 
 def reference() -> str:

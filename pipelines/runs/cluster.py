@@ -37,7 +37,7 @@ PIECES_AHEAD = 2
 """Pieces in hand for each place of the cluster: one is worked on, one waits there."""
 
 GATHER_S = 0.1
-"""How long a batch that is not full waits for more."""
+"""Longest wait of a batch that is not full."""
 
 FIRST_WORKER_S = 120.0
 """How long a cluster without workers is waited for."""

@@ -49,7 +49,7 @@ RACE_TRIES = 5
 """Calls in all, where another process writes the same row at the same moment."""
 
 RACES = ("UNIQUE constraint failed", "duplicate key value")
-"""What SQLite and PostgreSQL call that; the row is there once the call is repeated."""
+"""Words of SQLite and PostgreSQL for that; the row exists once the call is repeated."""
 
 
 def repeated_after_race(call: Callable[[], T]) -> T:

@@ -17,26 +17,14 @@ from pipelines.tracking.tags import DICE_TAG, DOUBT_TAG, HELD_OUT
 from segmed.metrics import summarise
 from segmed.metrics.learned import LEARNED_DICE, doubt_of_learning
 from segmed.metrics.score import MEAN_LABEL
+from segmed.metrics.summary import COUNTS, RECORDED_METRICS
 from segmed.package import ModelPackage
 
-KEPT_METRICS = (
-    "dice",
-    "iou",
-    "f1",
-    "precision",
-    "recall",
-    "hd_mm",
-    "hd95_mm",
-    "assd_mm",
-    "nsd",
-)
-"""Metrics that are kept, where the table has them."""
-
 KEPT_STATISTICS = ("mean", "ci_low", "ci_high", "std")
-"""What is kept of each metric."""
+"""Statistics that are kept of each metric."""
 
-COUNTS = ("n", "n_missed", "n_false_positive", "n_both_empty")
-"""What is counted for each structure."""
+KEPT_COUNTS = ("n", *COUNTS)
+"""Counts that are kept for each structure."""
 
 DOUBT = "nothing_learned"
 """Key of the kept scores that says why they are no sign of learning."""
@@ -63,8 +51,10 @@ def held_out_scores(
     doubt = doubt_of_learning(table)
     structures: dict[str, dict[str, Any]] = {}
     for row in summarise(table).to_dict("records"):
-        found = structures.setdefault(str(row["label"]), {name: int(row[name]) for name in COUNTS})
-        if row["metric"] in KEPT_METRICS:
+        found = structures.setdefault(
+            str(row["label"]), {name: int(row[name]) for name in KEPT_COUNTS}
+        )
+        if row["metric"] in RECORDED_METRICS:
             found[str(row["metric"])] = {name: _kept(row[name]) for name in KEPT_STATISTICS}
     return {
         "cases": int(table["case"].nunique()),
@@ -140,7 +130,7 @@ def _mean_dice(scores: Mapping[str, Any] | None) -> float | None:
 def metric_values(scores: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """Names and values for a tracker: `val/hd95_mm/anterior`, `val/missed/anterior`."""
     for label, found in scores["structures"].items():
-        for metric in KEPT_METRICS:
+        for metric in RECORDED_METRICS:
             value = found.get(metric, {}).get("mean")
             if value is not None:
                 yield f"val/{metric}/{label}", value

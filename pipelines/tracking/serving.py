@@ -34,7 +34,7 @@ from segmed.package import ModelPackage
 from segmed.structures import LabelClass
 
 OUTPUT_FOLDER = "segmentations"
-"""Where segmentations go unless the parameter `output_dir` says otherwise."""
+"""Default folder of the segmentations; the parameter `output_dir` names another."""
 
 COLUMNS = ("image", "status", "reason", "segmentation", "volumes_ml", "flags", "model_hash")
 """Columns of the output, in order."""

@@ -42,12 +42,12 @@ DICOM_RESULTS = tuple(OUTPUT_SUFFIXES[name] for name in DICOM_OUTPUTS)
 """Endings that segmed gives to DICOM results."""
 
 CHANNEL_NUMBER = re.compile(r"_\d{4}$")
-"""How the names of nnU-Net's images end."""
+"""End of the names of nnU-Net's images."""
 
 IF_IMAGE = "; rename it if it is an image"
 
 NNUNET_RECORD = "predict_from_raw_data_args.json"
-"""What nnU-Net writes beside its predictions, named `CASE` without a channel number."""
+"""Record that nnU-Net writes beside its predictions, `CASE` without a channel number."""
 
 
 def why_result(file: Path | FileHead) -> str:

@@ -12,6 +12,19 @@ from segmed.metrics.resample import bootstrap_means, interval
 from segmed.metrics.score import MEAN_LABEL, METRICS
 from segmed.metrics.table import check_table
 
+RECORDED_METRICS = (
+    "dice",
+    "iou",
+    "f1",
+    "precision",
+    "recall",
+    "hd_mm",
+    "hd95_mm",
+    "assd_mm",
+    "nsd",
+)
+"""Metrics that are recorded in `comparison.json`, packages and trackers."""
+
 COUNTS = {"n_missed": "missed", "n_false_positive": "false_positive", "n_both_empty": "both_empty"}
 
 

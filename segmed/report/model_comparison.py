@@ -16,26 +16,12 @@ from segmed.errors import UsageError
 from segmed.manifest.schema import Case, Manifest
 from segmed.metrics import Comparison, ModelCost, compare_models, summarise
 from segmed.metrics.learned import doubt_of_learning, mean_dice_of
+from segmed.metrics.summary import COUNTS, RECORDED_METRICS
 from segmed.pictures.scores import scores_picture
 from segmed.pictures.shown import as_png
 from segmed.report import ArchiveItem, Cost, OverlayItem, ReportContent
 from segmed.report.case_overlay import overlay_of_case
 from segmed.report.legends import legend_of_set
-
-RECORDED_METRICS = (
-    "dice",
-    "iou",
-    "f1",
-    "precision",
-    "recall",
-    "hd_mm",
-    "hd95_mm",
-    "assd_mm",
-    "nsd",
-)
-"""Metrics of `comparison.json`."""
-
-COUNT_COLUMNS = ("n_missed", "n_false_positive", "n_both_empty")
 
 
 @dataclass(frozen=True, repr=False)
@@ -201,7 +187,7 @@ def _architecture_record(compared: ModelComparison, name: str) -> dict[str, Any]
             for row in rows.to_dict("records")
             if row["metric"] in RECORDED_METRICS
         }
-        counts = {column: int(rows[column].iloc[0]) for column in COUNT_COLUMNS}
+        counts = {column: int(rows[column].iloc[0]) for column in COUNTS}
         labels[str(label)] = {**metrics, **counts}
     return {
         "parameters": group[0].parameters,

@@ -228,4 +228,4 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
     "set": msd,
     ".": single_files,
 }
-"""What lies in the working folder of every page before its first command, by name."""
+"""Content of the working folder of every page before its first command, by name."""

@@ -12,7 +12,7 @@ from segmed.io.atomic import whole_file, whole_folder, write_whole
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BY_HAND = re.compile(r"os\.fsync|os\.replace|\bhashlib\.(sha256|file_digest)|\.errors\(\)\[0\]")
-"""What one module does for all others."""
+"""Acts that one module does for all others."""
 
 ONE_PLACE = {
     "segmed/io/atomic.py", "segmed/io/digest.py", "segmed/validation.py", "segmed/io/salt.py",

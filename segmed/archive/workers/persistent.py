@@ -24,7 +24,7 @@ from segmed.archive.workers.engine import WorkerEngine
 from segmed.archive.workers.setup import Setup
 
 IDLE_S = 300.0
-"""How long a pool without work keeps the model in memory, in s."""
+"""Time for which a pool without work keeps the model in memory, in s."""
 
 FETCHES = 2
 """Studies that a machine fetches at once, over all the batches it has."""
