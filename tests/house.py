@@ -19,7 +19,8 @@ README_LINES = 90
 """The first page is read in minutes; what is looked up has pages of its own."""
 TREE_END = "<!-- end of tree -->"
 ROOMS_OF_TESTS_ALONE = {
-    "benchmarks", "docker", "docs", "fuzz", "gpu", "hostile", "imports", "integration", "trials",
+    "benchmarks", "docker", "docs", "fuzz", "gpu", "hostile", "imports", "integration", "monai",
+    "trials",
 }  # fmt: skip
 """Folders of tests that mirror no package: they cut across the tree, or test other files."""
 EMPTY_NAMES = {"util", "utils", "helper", "helpers", "common", "base", "misc", "manager"}

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from segmed.inference.memory import MemoryEstimate, estimate_memory
     from segmed.inference.predictor import Predictor
     from segmed.inference.segmentation import Segmentation
+    from segmed.inference.slab_inferer import SlabInferer
     from segmed.inference.sliding import sliding_window
 else:
     __getattr__ = lazy_exports(
@@ -24,6 +25,7 @@ else:
             "segmed.inference.memory": "MemoryEstimate estimate_memory",
             "segmed.inference.predictor": "Predictor",
             "segmed.inference.segmentation": "Segmentation",
+            "segmed.inference.slab_inferer": "SlabInferer",
             "segmed.inference.sliding": "sliding_window",
         },
     )
@@ -34,6 +36,7 @@ __all__ = [
     "Outcome",
     "Predictor",
     "Segmentation",
+    "SlabInferer",
     "estimate_memory",
     "find_cases",
     "find_inputs",

@@ -12,6 +12,7 @@ from segmed.lazy import lazy_exports
 if TYPE_CHECKING:
     from segmed.io.limits import ReadLimits
     from segmed.io.read import grid_of, read_image, read_images, read_label, source_of
+    from segmed.io.safe_reader import SafeReader
     from segmed.io.source import Source
     from segmed.io.write import write_label, write_probabilities
 else:
@@ -20,6 +21,7 @@ else:
         {
             "segmed.io.limits": "ReadLimits",
             "segmed.io.read": "grid_of read_image read_images read_label source_of",
+            "segmed.io.safe_reader": "SafeReader",
             "segmed.io.source": "Source",
             "segmed.io.write": "write_label write_probabilities",
         },
@@ -27,6 +29,7 @@ else:
 
 __all__ = [
     "ReadLimits",
+    "SafeReader",
     "Source",
     "grid_of",
     "read_image",

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.modules.loss import _Loss
 
 from segmed.errors import UsageError
+from segmed.losses.case_loss import CaseLoss, class_indices
 from segmed.losses.cgm import class_loss
 from segmed.models.gating import ScoredLogits
 
 
-class DeepSupervisionLoss(nn.Module):
+class DeepSupervisionLoss(_Loss):
     """The weighted sum of one loss over the heads of a network, finest first.
 
     Args:
@@ -23,9 +25,9 @@ class DeepSupervisionLoss(nn.Module):
     """
 
     def __init__(
-        self, loss: nn.Module, weights: Sequence[float] | None = None, *, ratio: float = 0.5
+        self, loss: CaseLoss, weights: Sequence[float] | None = None, *, ratio: float = 0.5
     ) -> None:
-        super().__init__()
+        super().__init__(reduction=loss.reduction)
         if weights is not None and (not weights or min(weights) < 0 or sum(weights) <= 0):
             raise UsageError(f"head weights must be non-negative, not all zero: got {weights}")
         self.loss = loss
@@ -38,16 +40,16 @@ class DeepSupervisionLoss(nn.Module):
         Args:
             logits: `[B, K, *spatial]`, or a list of them, finest first; with class scores, whose
                 loss is added.
-            target: `[B, *spatial]`, class indices.
+            target: `[B, *spatial]` or `[B, 1, *spatial]`, class indices.
 
         Returns:
-            A scalar.
+            A scalar, or `[B]` with reduction `none`.
 
         Raises:
-            UsageError: There are more or fewer heads than weights.
+            UsageError: There are more or fewer heads than weights, or class scores without `mean`.
         """
         if isinstance(logits, ScoredLogits):
-            return self.forward(logits.logits, target) + class_loss(logits.scores, target)
+            return self._with_scores(logits, target)
         if isinstance(logits, Tensor):
             return self._one(logits, target)
         weights = head_weights(len(logits), self.weights, ratio=self.ratio)
@@ -56,7 +58,17 @@ class DeepSupervisionLoss(nn.Module):
             for weight, head in zip(weights, logits, strict=True)
             if weight > 0
         ]
-        return torch.stack(parts).sum()
+        return torch.stack(parts).sum(0)
+
+    def _with_scores(self, scored: ScoredLogits, target: Tensor) -> Tensor:
+        if self.reduction != "mean":
+            raise UsageError(
+                f"reduction={self.reduction!r} has no meaning for a network with class scores: "
+                "their loss is a mean over the batch; give reduction='mean'"
+            )
+        first = scored.logits if isinstance(scored.logits, Tensor) else scored.logits[0]
+        indices = class_indices(first, target)
+        return self.forward(scored.logits, indices) + class_loss(scored.scores, indices)
 
     def _one(self, logits: Tensor, target: Tensor) -> Tensor:
         value: Tensor = self.loss(logits, target)

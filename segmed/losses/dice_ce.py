@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from segmed.errors import UsageError
+from segmed.losses.case_loss import CaseLoss
 
 SMOOTH = 1e-5
 """Added to numerator and denominator: a class absent from both scores 1."""
@@ -81,33 +84,38 @@ def gathered_nll(log_probs: Tensor, target: Tensor) -> Tensor:
     return -log_probs.gather(1, target.unsqueeze(1)).mean()
 
 
-class DiceCELoss(nn.Module):
+class DiceCELoss(CaseLoss):
     """Soft Dice plus cross-entropy, equally weighted.
 
     Args:
         num_classes: Classes, background included.
         include_background: Let the background take part in the Dice.
         batch_dice: Take the batch as one volume, which keeps small structures from noise.
+        reduction: See `CaseLoss`; a Dice of the whole batch has no value of one case.
+
+    Raises:
+        UsageError: Another reduction than `mean` is asked for with `batch_dice`.
     """
 
     def __init__(
-        self, num_classes: int, *, include_background: bool = False, batch_dice: bool = True
+        self,
+        num_classes: int,
+        *,
+        include_background: bool = False,
+        batch_dice: bool = True,
+        reduction: str = "mean",
     ) -> None:
-        super().__init__()
-        self.num_classes = num_classes
+        super().__init__(num_classes, reduction=reduction)
+        if batch_dice and reduction != "mean":
+            raise UsageError(
+                f"reduction={reduction!r} has no meaning where the Dice is that of the whole "
+                "batch: give batch_dice=False, or reduction='mean'"
+            )
         self.include_background = include_background
         self.batch_dice = batch_dice
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss.
-
-        Args:
-            logits: `[B, K, *spatial]`.
-            target: `[B, *spatial]`, class indices.
-
-        Returns:
-            A scalar.
-        """
+    def batch_mean(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The mean over a batch; see `CaseLoss`."""
         log_probs = F.log_softmax(logits.float(), dim=1)
         dice = soft_dice_loss(
             log_probs.exp(),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from segmed.losses.case_loss import CaseLoss
 from segmed.losses.dice_ce import SMOOTH, foreground_sums
 from segmed.losses.ms_ssim import ms_ssim
 
@@ -49,7 +50,7 @@ def soft_iou_loss(probs: Tensor, target: Tensor) -> Tensor:
     return 1.0 - (iou[:, 1:] if probs.shape[1] > 1 else iou).mean()
 
 
-class HybridLoss(nn.Module):
+class HybridLoss(CaseLoss):
     """Focal plus MS-SSIM plus IoU loss.
 
     With several classes the focal loss is that of the softmax, and the other two are of the
@@ -58,25 +59,17 @@ class HybridLoss(nn.Module):
 
     Args:
         num_classes: Classes of the logits.
+        reduction: See `CaseLoss`.
+        include_background: See `CaseLoss`; similarity and IoU are those of the foreground.
 
     Source:
         Huang et al. 2020, eq. 5.
     """
 
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.num_classes = num_classes
+    uses_background = False
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss.
-
-        Args:
-            logits: `[B, K, *spatial]`.
-            target: `[B, *spatial]`, class indices; 0 and 1 where K is 1.
-
-        Returns:
-            A scalar.
-        """
+    def batch_mean(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The mean over a batch; see `CaseLoss`."""
         logits = logits.float()
         if logits.shape[1] == 1:
             sign = target[:, None] * 2 - 1

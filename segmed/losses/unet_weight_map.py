@@ -7,7 +7,9 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from scipy import ndimage
-from torch import Tensor, nn
+from torch import Tensor
+
+from segmed.losses.case_loss import CaseLoss
 
 BORDER_WEIGHT = 10.0
 """w0 of the paper."""
@@ -84,29 +86,21 @@ def weight_map(target: Tensor, num_classes: int) -> Tensor:
     return torch.stack(maps)
 
 
-class WeightedCELoss(nn.Module):
+class WeightedCELoss(CaseLoss):
     """Cross-entropy weighted by `weight_map`, per voxel.
 
     Args:
         num_classes: Classes, background included.
+        reduction: See `CaseLoss`.
+        include_background: See `CaseLoss`; the background is one of its classes.
 
     Source:
         Ronneberger et al. 2015, eq. 1.
     """
 
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.num_classes = num_classes
+    uses_background = True
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss.
-
-        Args:
-            logits: `[B, K, *spatial]`.
-            target: `[B, *spatial]`, class indices.
-
-        Returns:
-            A scalar.
-        """
+    def batch_mean(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The mean over a batch; see `CaseLoss`."""
         entropy = F.cross_entropy(logits.float(), target, reduction="none")
         return (weight_map(target, self.num_classes) * entropy).mean()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from segmed.losses.case_loss import CaseLoss
 from segmed.losses.dice_ce import mean_nll, soft_dice_loss
 
 CROSS_ENTROPY_WEIGHT = 0.5
 
 
-class BCEDiceLoss(nn.Module):
+class BCEDiceLoss(CaseLoss):
     """Half the (binary) cross-entropy plus soft Dice.
 
     With one class it is binary over a sigmoid, as in the paper. With several it is the same over a
@@ -19,25 +20,17 @@ class BCEDiceLoss(nn.Module):
 
     Args:
         num_classes: Classes of the logits.
+        reduction: See `CaseLoss`.
+        include_background: See `CaseLoss`; the Dice is that of the foreground.
 
     Source:
         Zhou et al. 2018, DLMIA, eq. 1; 2019, IEEE TMI 39(6), eq. 2.
     """
 
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.num_classes = num_classes
+    uses_background = False
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss.
-
-        Args:
-            logits: `[B, K, *spatial]`.
-            target: `[B, *spatial]`, class indices; 0 and 1 where K is 1.
-
-        Returns:
-            A scalar.
-        """
+    def batch_mean(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The mean over a batch; see `CaseLoss`."""
         logits = logits.float()
         if logits.shape[1] == 1:
             entropy = F.binary_cross_entropy_with_logits(logits[:, 0], target.float())

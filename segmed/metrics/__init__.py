@@ -19,6 +19,7 @@ comparison.py  models on the same cases: differences, tests, ranks
 sentences.py   the outcome in words
 quality.py     flags without a reference
 measures.py    what is measured on every case of a training and of an archive
+cumulative.py  the scores as MONAI metrics
 training_norms.py  ranges and distributions of a training set, to travel with the model
 ```
 """
@@ -32,6 +33,7 @@ from segmed.lazy import lazy_exports
 if TYPE_CHECKING:
     from segmed.metrics.case import evaluate_case
     from segmed.metrics.comparison import Comparison, ModelCost, compare_models
+    from segmed.metrics.cumulative import CumulativeScores, DiceScore, SurfaceScores
     from segmed.metrics.quality import (
         QualityFlag,
         Shape,
@@ -50,6 +52,7 @@ else:
         {
             "segmed.metrics.case": "evaluate_case",
             "segmed.metrics.comparison": "Comparison ModelCost compare_models",
+            "segmed.metrics.cumulative": "CumulativeScores DiceScore SurfaceScores",
             "segmed.metrics.quality": "QualityFlag Shape ShapeRange check_quality check_shapes "
             "learn_ranges measure_shapes",
             "segmed.metrics.score": "FLAGS METRICS CaseScore Metric",
@@ -63,11 +66,14 @@ __all__ = [
     "METRICS",
     "CaseScore",
     "Comparison",
+    "CumulativeScores",
+    "DiceScore",
     "Metric",
     "ModelCost",
     "QualityFlag",
     "Shape",
     "ShapeRange",
+    "SurfaceScores",
     "check_quality",
     "check_shapes",
     "compare_models",

@@ -12,12 +12,20 @@ from segmed.preprocessing.resampling import resample, resampled_shape
 
 if TYPE_CHECKING:
     from segmed.preprocessing.chain import preparation_chain
-else:  # a MONAI `Compose`, and with it all of MONAI
-    __getattr__ = lazy_exports(__name__, {"segmed.preprocessing.chain": "preparation_chain"})
+    from segmed.preprocessing.prepared_dataset import PreparedDataset
+else:  # classes of MONAI, and with them all of MONAI
+    __getattr__ = lazy_exports(
+        __name__,
+        {
+            "segmed.preprocessing.chain": "preparation_chain",
+            "segmed.preprocessing.prepared_dataset": "PreparedDataset",
+        },
+    )
 
 __all__ = [
     "GridTransform",
     "Prepared",
+    "PreparedDataset",
     "cache_key",
     "cached_case",
     "cached_measures",

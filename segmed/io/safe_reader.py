@@ -1,0 +1,129 @@
+"""The bounded reading of `read_image` as a reader for MONAI's `LoadImage` and `LoadImaged`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from monai.data import ImageReader
+
+from segmed.errors import UsageError
+from segmed.formats import has_image_suffix
+from segmed.io.limits import DEFAULT_LIMITS, ReadLimits
+from segmed.io.read import as_channels, read_images, read_label, source_of
+from segmed.metatensor import MetaTensor
+from segmed.structures import LabelClass
+
+StrPath = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class UnreadImage:
+    """Paths of an image whose files `SafeReader.get_data` reads."""
+
+    paths: tuple[Path, ...]
+
+
+class SafeReader(ImageReader):  # type: ignore[misc]  # MONAI is untyped
+    """Read what `read_image` reads, with its limits, its refusals and its geometry.
+
+    `LoadImage` catches every error of `read` and then tries MONAI's own readers, one of which would
+    accept the refused file. Files are therefore read in `get_data`, whose errors it passes on.
+
+    Args:
+        is_label: Read label maps (int32) by `read_label`; give `LoadImage` `dtype=None` with it.
+        labels: Structures that the segments of a DICOM segmentation are matched to.
+        num_channels: Channels that are expected of a single file; see `read_image`.
+        trusted: Run compiled decoders in this process; see `read_image`.
+        limits: Bounds on size and spacing.
+    """
+
+    def __init__(
+        self,
+        *,
+        is_label: bool = False,
+        labels: Sequence[LabelClass] = (),
+        num_channels: int = 1,
+        trusted: bool = False,
+        limits: ReadLimits = DEFAULT_LIMITS,
+    ) -> None:
+        super().__init__()
+        self.is_label = is_label
+        self.labels = tuple(labels)
+        self.num_channels = num_channels
+        self.trusted = trusted
+        self.limits = limits
+
+    def verify_suffix(self, filename: StrPath | Sequence[StrPath]) -> bool:
+        """True if every path is a folder or has the suffix of a format that is read."""
+        return all(path.is_dir() or has_image_suffix(path) for path in _paths(filename))
+
+    def read(self, data: StrPath | Sequence[StrPath], **kwargs: Any) -> UnreadImage:
+        """Note the paths of an image; several are its channels.
+
+        Args:
+            data: One file or DICOM folder, or one a channel.
+            kwargs: None is defined.
+
+        Raises:
+            UsageError: An option was given.
+        """
+        if kwargs:
+            raise UsageError(
+                f"SafeReader.read has no option {', '.join(sorted(kwargs))}: give options to "
+                "SafeReader itself"
+            )
+        return UnreadImage(_paths(data))
+
+    def get_data(self, img: UnreadImage) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+        """Read the files.
+
+        Args:
+            img: What `read` gave.
+
+        Returns:
+            The array, `[*spatial]` with one channel and `[C, *spatial]` with several, in storage
+            order; and the metadata that MONAI's readers give, `affine` in RAS+ mm, with `format`,
+            `modality` and `notes` as text. No identifiers are among them.
+
+        Raises:
+            ImageError: The image cannot be read correctly; `reason` says why.
+            GeometryError: The channels lie on different grids.
+        """
+        image = self._read(img.paths)
+        array = image.as_tensor().numpy()
+        affine = np.asarray(image.affine, dtype=np.float64)
+        is_single = array.shape[0] == 1
+        source = source_of(image)
+        meta = {
+            "affine": affine,
+            "original_affine": affine.copy(),
+            "spatial_shape": np.asarray(array.shape[1:]),
+            "space": "RAS",
+            "original_channel_dim": float("nan") if is_single else 0,
+            "format": "" if source is None else source.format,
+            "modality": "" if source is None else source.modality,
+            "notes": "" if source is None else "; ".join(source.notes),
+        }
+        return (array[0] if is_single else array), meta
+
+    def _read(self, paths: tuple[Path, ...]) -> MetaTensor:
+        if not self.is_label:
+            return read_images(
+                paths, trusted=self.trusted, limits=self.limits, num_channels=self.num_channels
+            )
+        read = [
+            read_label(path, trusted=self.trusted, limits=self.limits, labels=self.labels)
+            for path in paths
+        ]
+        return as_channels(read, paths)
+
+
+def _paths(names: StrPath | Sequence[StrPath]) -> tuple[Path, ...]:
+    listed = [names] if isinstance(names, str | os.PathLike) else names
+    return tuple(Path(name) for name in listed)

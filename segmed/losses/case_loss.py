@@ -1,0 +1,107 @@
+"""MONAI's conventions of a loss, checked in one place: targets, reduction and background."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.modules.loss import _Loss
+
+from segmed.errors import UsageError, unknown_name
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+class CaseLoss(_Loss):
+    """Loss of logits and class indices that is the mean of one value a case.
+
+    Args:
+        num_classes: Classes of the logits, background included.
+        reduction: `mean` over the cases of a batch, their `sum`, or `none` for one value a case.
+        include_background: As the loss is defined where not given; a loss that leaves no choice
+            refuses the other.
+
+    Raises:
+        UsageError: An option has no meaning for this loss.
+    """
+
+    uses_background: ClassVar[bool | None] = None
+    """Whether the background takes part; None where the caller decides."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        reduction: str = "mean",
+        include_background: bool | None = None,
+    ) -> None:
+        if reduction not in REDUCTIONS:
+            raise unknown_name("reduction", str(reduction), REDUCTIONS)
+        super().__init__(reduction=reduction)
+        name, fixed = type(self).__name__, self.uses_background
+        if fixed is not None and include_background not in (None, fixed):
+            raise UsageError(
+                f"{name} {'includes' if fixed else 'leaves out'} the background by its definition: "
+                f"include_background={include_background} is not defined; leave it out, or use "
+                "DiceCELoss"
+            )
+        self.num_classes = num_classes
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss.
+
+        Args:
+            logits: `[B, K, *spatial]`.
+            target: `[B, *spatial]` or `[B, 1, *spatial]`, class indices; 0 and 1 where K is 1.
+
+        Returns:
+            A scalar, or `[B]` with reduction `none`.
+
+        Raises:
+            UsageError: The target has another shape, or is no map of class indices.
+        """
+        logits, target = plain(logits), class_indices(logits, target)
+        if self.reduction == "mean":
+            return self.batch_mean(logits, target)
+        cases = zip(logits.chunk(len(logits)), target.chunk(len(logits)), strict=True)
+        values = torch.stack([self.batch_mean(one, truth) for one, truth in cases])
+        return values.sum() if self.reduction == "sum" else values
+
+    def batch_mean(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The mean over a batch.
+
+        Args:
+            logits: `[B, K, *spatial]`.
+            target: `[B, *spatial]`, class indices.
+        """
+        raise NotImplementedError
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """The tensor of a MetaTensor, whose bookkeeping would slow every operation; others as given."""
+    return tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor
+
+
+def class_indices(logits: Tensor, target: Tensor) -> Tensor:
+    """A target as `[B, *spatial]` int64, with or without MONAI's channel axis.
+
+    Args:
+        logits: `[B, K, *spatial]`.
+        target: Class indices, `[B, *spatial]` or `[B, 1, *spatial]`.
+
+    Raises:
+        UsageError: It has another shape, such as that of a one-hot map, or is not of integers.
+    """
+    target = plain(target)
+    grid = (logits.shape[0], *logits.shape[2:])
+    if target.ndim == logits.ndim and target.shape[1] == 1:
+        target = target[:, 0]
+    if tuple(target.shape) != grid:
+        raise UsageError(
+            f"the target has shape {tuple(target.shape)} and the logits {tuple(logits.shape)}; "
+            "give class indices [B, *spatial] or [B, 1, *spatial], not a one-hot map"
+        )
+    if target.is_floating_point() and not bool((target == target.round()).all()):
+        raise UsageError("the target has values that are no class index; give integers")
+    return target.long()
