@@ -21,8 +21,7 @@ class PreparedDataset(Dataset):  # type: ignore[misc]  # MONAI is untyped
 
     An item has `image` (float32 MetaTensor `[C, *target]`), `label` (MetaTensor of class indices
     `[1, *target]`; absent for a case without a reference) and `case` (the id). The affine of both
-    is that of the prepared grid, in RAS+ mm. Entries of the cache are those of `segmed preprocess`
-    and `segmed train`.
+    is that of the prepared grid, in RAS+ mm. Entries of the cache are those of `segmed train`.
 
     Args:
         manifest: The image set.
