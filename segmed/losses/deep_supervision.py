@@ -38,15 +38,16 @@ class DeepSupervisionLoss(_Loss):
         """The loss.
 
         Args:
-            logits: `[B, K, *spatial]`, or a list of them, finest first; with class scores, whose
-                loss is added.
+            logits: `[B, K, *spatial]`, or a list of them, finest first, coarser ones on grids that
+                divide it; with class scores, whose loss is added.
             target: `[B, *spatial]` or `[B, 1, *spatial]`, class indices.
 
         Returns:
             A scalar, or `[B]` with reduction `none`.
 
         Raises:
-            UsageError: There are more or fewer heads than weights, or class scores without `mean`.
+            UsageError: There are more or fewer heads than weights, class scores without `mean`, or
+                a head's grid does not divide that of the target.
         """
         if isinstance(logits, ScoredLogits):
             return self._with_scores(logits, target)
@@ -54,7 +55,7 @@ class DeepSupervisionLoss(_Loss):
             return self._one(logits, target)
         weights = head_weights(len(logits), self.weights, ratio=self.ratio)
         parts = [
-            weight * self._one(head, target)
+            weight * self._one(head, bring_down(target, head.shape[2:]))
             for weight, head in zip(weights, logits, strict=True)
             if weight > 0
         ]
@@ -73,6 +74,29 @@ class DeepSupervisionLoss(_Loss):
     def _one(self, logits: Tensor, target: Tensor) -> Tensor:
         value: Tensor = self.loss(logits, target)
         return value
+
+
+def bring_down(target: Tensor, size: Sequence[int]) -> Tensor:
+    """Labels on the grid of a coarser head: of each block of voxels the middle one.
+
+    Args:
+        target: `[..., *spatial]`, class indices.
+        size: Size of the head along each axis; divides `spatial`.
+
+    Returns:
+        `[..., *size]`, a view: without new values, as nearest neighbour gives them.
+
+    Raises:
+        UsageError: The size does not divide that of the target.
+    """
+    spatial = target.shape[target.ndim - len(size) :]
+    if any(whole % n for whole, n in zip(spatial, size, strict=True)):
+        raise UsageError(
+            f"a head's logits of {tuple(size)} do not divide labels of {tuple(spatial)}: logits of "
+            "coarser heads are on grids whose step is a whole number of voxels"
+        )
+    steps = [whole // n for whole, n in zip(spatial, size, strict=True)]
+    return target[(..., *(slice(step // 2, None, step) for step in steps))]
 
 
 def head_weights(

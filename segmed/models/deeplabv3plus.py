@@ -41,7 +41,7 @@ from segmed.models.options import (
     check_choice,
     per_axis,
 )
-from segmed.models.resize import crop_to, pad_to_multiple, resize_linear
+from segmed.models.resize import pad_to_multiple, place_head, resize_linear
 
 logger = logging.getLogger(__name__)
 
@@ -177,12 +177,12 @@ class DeepLabV3Plus(nn.Module):
         self._warn_of_dead_rates(maps[-1].shape[2:])
         pyramid = self.aspp(maps[-1])
         joined = concat([resize_linear(pyramid, low.shape[2:]), self.reduce(low)])
-        heads = [self.head(self.refine(joined))]
+        place = partial(place_head, padded=padded.shape[2:], size=image.shape[2:])
+        logits = place(self.head(self.refine(joined)), on_own_grid=False)
         if self.training and self.aux_head is not None:
-            heads.append(self.aux_head(pyramid))
-        full = padded.shape[2:]
-        logits = [crop_to(resize_linear(head, full), image.shape[2:]) for head in heads]
-        return logits if self.training and self.aux_head is not None else logits[0]
+            coarse = place(self.aux_head(pyramid), on_own_grid=self.options.has_own_grids)
+            return [logits, coarse]
+        return logits
 
     def _warn_of_dead_rates(self, feature_size: Sequence[int]) -> None:
         dead = dead_rates(self.rates, feature_size)

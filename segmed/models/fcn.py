@@ -31,7 +31,7 @@ from segmed.errors import ModelError
 from segmed.models.blocks import DECONV, ConvUnit, check_input, initialise_he, pointwise
 from segmed.models.encoders.vgg import VGGEncoder
 from segmed.models.options import Architecture, Axes, LevelOptions, Task, check_choice, per_axis
-from segmed.models.resize import crop_to, pad_to_multiple, resize_linear
+from segmed.models.resize import crop_to, pad_to_multiple, place_head, resize_linear
 
 HUNDRED = 100
 """Padding of the reference net's first convolution: keeps fc6 within the map for any input."""
@@ -168,7 +168,7 @@ class FCN(nn.Module):
 
         Returns:
             `[B, num_classes, *spatial]`; in training with deep supervision a list of them, after
-            each fusion, the finest first.
+            each fusion, the finest first, see `head_grid`.
 
         Raises:
             ModelError: The shape does not fit.
@@ -182,9 +182,13 @@ class FCN(nn.Module):
         fused = self._fuse(self.encoder(padded), (0,) * len(self.taps))
         logits = crop_to(self._enlarge_last(fused[-1]), size)
         if self.training and self.options.deep_supervision:
-            full = padded.shape[2:]
-            coarser = [crop_to(resize_linear(score, full), size) for score in fused[-2::-1]]
-            return [logits, *coarser]
+            place = partial(
+                place_head,
+                padded=padded.shape[2:],
+                size=size,
+                on_own_grid=self.options.has_own_grids,
+            )
+            return [logits, *(place(score) for score in fused[-2::-1])]
         return logits
 
     def _fuse(self, maps: Sequence[Tensor], offsets: Sequence[int]) -> list[Tensor]:

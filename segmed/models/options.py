@@ -87,6 +87,8 @@ class LevelOptions:
         norm: Normalisation after each convolution.
         activation: Non-linearity after it.
         deep_supervision: In training, give the logits of several levels, finest first.
+        head_grid: Grid of the coarser levels' logits in training: `own` where their stride divides
+            the image (the loss brings the labels down to it), or `input`.
         dropout: Probability of zeroing a feature where the paper drops out.
         upsample: Transposed convolution, or linear interpolation (`bilinear` and `trilinear` are
             other words for it).
@@ -99,6 +101,7 @@ class LevelOptions:
     norm: Norm = "instance"
     activation: Activation = "leaky_relu"
     deep_supervision: bool = False
+    head_grid: Literal["own", "input"] = "own"
     dropout: float = 0.0
     upsample: Upsample = "deconv"
     conv_bias: bool | None = None
@@ -107,6 +110,7 @@ class LevelOptions:
         check_choice("norm", self.norm, ("batch", "instance", "group", None))
         check_choice("activation", self.activation, ("relu", "leaky_relu"))
         check_choice("upsample", self.upsample, ("deconv", "linear", "bilinear", "trilinear"))
+        check_choice("head_grid", self.head_grid, ("own", "input"))
         if not 0.0 <= self.dropout < 1.0:
             raise ModelError(f"dropout must be in 0..1, got {self.dropout}")
 
@@ -114,6 +118,11 @@ class LevelOptions:
     def style(self) -> ConvStyle:
         """Normalisation, activation and dropout of each convolution."""
         return ConvStyle(self.norm, self.activation, self.conv_bias)
+
+    @property
+    def has_own_grids(self) -> bool:
+        """Return whether coarser heads keep their own grids in training."""
+        return self.head_grid == "own"
 
     @property
     def interpolates(self) -> bool:

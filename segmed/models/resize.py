@@ -52,6 +52,30 @@ def crop_to(tensor: Tensor, size: Sequence[int], offset: int | None = 0) -> Tens
     return tensor
 
 
+def place_head(
+    logits: Tensor, *, padded: Sequence[int], size: Sequence[int], on_own_grid: bool
+) -> Tensor:
+    """Logits of a coarser head on the grid on which the loss compares them with the labels.
+
+    On its own grid a head costs a fraction of the memory and time of the finest one; the loss
+    brings the labels down to it. Where the head's stride does not divide the image, its last voxel
+    lies partly in the padding, and the logits are enlarged to the image's grid instead.
+
+    Args:
+        logits: `[B, K, *coarse]` of the padded image.
+        padded: Size of the padded image, a multiple of `coarse` along each axis.
+        size: Size of the image.
+        on_own_grid: Keep the head's own grid where its stride divides the image.
+
+    Returns:
+        `[B, K, *size / stride]`, or `[B, K, *size]`.
+    """
+    steps = [whole // n for whole, n in zip(padded, logits.shape[2:], strict=True)]
+    if on_own_grid and all(n % step == 0 for n, step in zip(size, steps, strict=True)):
+        return crop_to(logits, [n // step for n, step in zip(size, steps, strict=True)])
+    return crop_to(resize_linear(logits, padded), size)
+
+
 def resize_linear(tensor: Tensor, size: Sequence[int]) -> Tensor:
     """Linear interpolation with half-voxel centres (`align_corners=False`).
 

@@ -40,7 +40,7 @@ from segmed.models.options import (
     level_strides,
     total_stride,
 )
-from segmed.models.resize import crop_to, pad_to_multiple, resize_linear
+from segmed.models.resize import crop_to, pad_to_multiple, place_head, resize_linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,7 @@ class UNet(nn.Module):
 
         Returns:
             `[B, num_classes, *spatial]`, smaller with `padding="valid"`; in training with deep
-            supervision a list of them, finest first, all on the input grid.
+            supervision a list of them, finest first, see `head_grid`.
 
         Raises:
             ModelError: The shape does not fit, or `padding="valid"` cannot take the size.
@@ -122,8 +122,13 @@ class UNet(nn.Module):
             return self._decode(self._encode(image))[0]
         logits = self._decode(self._encode(pad_to_multiple(image, total_stride(self.levels))))
         if self.training and self.options.deep_supervision:
-            full = logits[0].shape[2:]
-            return [crop_to(resize_linear(level, full), size) for level in logits]
+            place = partial(
+                place_head,
+                padded=logits[0].shape[2:],
+                size=size,
+                on_own_grid=self.options.has_own_grids,
+            )
+            return [place(level) for level in logits]
         return crop_to(logits[0], size)
 
     def _encode(self, x: Tensor) -> list[Tensor]:

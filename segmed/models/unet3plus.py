@@ -48,7 +48,7 @@ from segmed.models.options import (
     level_strides,
     total_stride,
 )
-from segmed.models.resize import crop_to, pad_to_multiple, resize_linear
+from segmed.models.resize import pad_to_multiple, place_head, resize_linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +170,7 @@ class UNet3Plus(nn.Module):
 
         Returns:
             `[B, num_classes, *spatial]`; in training with deep supervision a list of them, finest
-            first, all on the input grid; in training with `cgm` those and the class scores. With
+            first, see `head_grid`; in training with `cgm` those and the class scores. With
             `gating="case"` the logits of eval mode are those of gated probabilities.
 
         Raises:
@@ -192,7 +192,7 @@ class UNet3Plus(nn.Module):
             image: `[B, in_channels, *spatial]`.
 
         Returns:
-            Logits on the input grid, finest first (only the finest in eval mode), and
+            Logits, finest first (in eval mode the finest alone, on the input grid), and
             `[B, num_classes]` scores before the sigmoid, or None without `cgm`.
 
         Raises:
@@ -204,7 +204,12 @@ class UNet3Plus(nn.Module):
         maps = self.decode(encoded)
         heads = list(self.heads) if self.training else list(self.heads)[:1]
         logits = [
-            crop_to(resize_linear(head(stage), padded.shape[2:]), image.shape[2:])
+            place_head(
+                head(stage),
+                padded=padded.shape[2:],
+                size=image.shape[2:],
+                on_own_grid=self.options.has_own_grids,
+            )
             for head, stage in zip(heads, maps, strict=False)
         ]
         return logits, None if self.class_head is None else self.class_head(encoded[-1])
@@ -249,6 +254,7 @@ ARCHITECTURE = Architecture(
         "activation": "relu",
         "upsample": "linear",
         "conv_bias": True,
+        "head_grid": "input",
     },
     reference="Huang et al. 2020",
 )

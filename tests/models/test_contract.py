@@ -11,7 +11,9 @@ from contract import SIZES, image
 from torch import nn
 
 from segmed.errors import ModelError, UsageError
+from segmed.losses import make_loss
 from segmed.models import build_model, list_models
+from segmed.models.resize import resize_linear
 
 NARROW = (4, 6, 8, 10)
 """Widths of the planned forms under test: behaviour does not depend on them."""
@@ -53,6 +55,38 @@ def test_deep_supervision_lists_logits_on_the_input_grid_in_training_only(name, 
     torch.stack(heads).square().mean().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
     assert isinstance(model.eval()(image(dims)), torch.Tensor)
+
+
+DIVISIBLE = {2: (32, 48), 3: (16, 32, 16)}
+"""Multiples of the total stride of four levels."""
+
+
+@every_model
+def test_coarser_heads_stay_on_their_own_grids_where_these_divide_the_image(name, dims):
+    size = DIVISIBLE[dims]
+    model = planned(name, dims, deep_supervision=True)
+    heads = model.train()(image(dims, size=size))
+    steps = [tuple(n // m for n, m in zip(size, h.shape[2:], strict=True)) for h in heads]
+    assert steps[0] == (1,) * dims
+    assert set(steps) <= set(model.level_strides)
+    assert steps == sorted(steps)
+    if name not in ("unetpp", "fcn32s"):  # heads of one grid, and one head
+        assert len(set(steps)) > 1
+    loss = make_loss("dice_ce", num_classes=3)
+    loss(heads, torch.zeros(1, *size, dtype=torch.long)).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@every_model
+def test_heads_on_own_grids_are_those_on_the_input_grid_before_enlarging(name, dims):
+    size = DIVISIBLE[dims]
+    own = planned(name, dims, deep_supervision=True).train()
+    enlarged = planned(name, dims, deep_supervision=True, head_grid="input").train()
+    enlarged.load_state_dict(own.state_dict())
+    picture = image(dims, size=size)
+    for small, large in zip(own(picture), enlarged(picture), strict=True):
+        assert large.shape[2:] == size
+        assert torch.allclose(resize_linear(small, size), large, atol=1e-5)
 
 
 @every_model

@@ -7,6 +7,7 @@ from segmed.errors import ModelError
 from segmed.losses import make_loss
 from segmed.models import build_model
 from segmed.models.gating import ScoredLogits, gate_probabilities
+from segmed.models.registry import resolve_options
 
 
 def net(dims=2, classes=2, **options):
@@ -50,6 +51,14 @@ def test_five_outputs_lie_on_the_input_grid(dims):
     size = (33, 21, 18)[:dims]
     heads = net(dims, deep_supervision=True).train()(torch.randn(1, 1, *size))
     assert [head.shape for head in heads] == [(1, 2, *size)] * 5
+
+
+def test_the_papers_heads_are_enlarged_to_the_input_grid():
+    paper = resolve_options("unet3plus", preset="paper", spatial_dims=2)
+    heads = net(deep_supervision=True, head_grid=paper["head_grid"]).train()(
+        torch.randn(1, 1, 64, 32)
+    )
+    assert [head.shape for head in heads] == [(1, 2, 64, 32)] * 5
 
 
 def test_class_scores_come_with_the_logits_in_training_and_their_layer_learns():
