@@ -96,7 +96,9 @@ def bring_down(target: Tensor, size: Sequence[int]) -> Tensor:
             "coarser heads are on grids whose step is a whole number of voxels"
         )
     steps = [whole // n for whole, n in zip(spatial, size, strict=True)]
-    return target[(..., *(slice(step // 2, None, step) for step in steps))]
+    middles = tuple(slice(step // 2, None, step) for step in steps)
+    leading = (slice(None),) * (target.ndim - len(size))
+    return target[leading + middles]
 
 
 def head_weights(
