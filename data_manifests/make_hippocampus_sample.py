@@ -1,7 +1,7 @@
 """Makes the bundled sample from a copy of the Decathlon's hippocampus set, byte for byte.
 
 Run it from anywhere: `python data_manifests/make_hippocampus_sample.py FOLDER_OF_TASK04`.
-The rule stands in `ATTRIBUTION.md` and in `TEXT` below; a second run gives the same bytes.
+The rule is in `ATTRIBUTION.md` and in `TEXT` below; a second run gives the same bytes.
 """
 
 from __future__ import annotations

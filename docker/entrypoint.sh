@@ -3,7 +3,7 @@
 #
 # A variable NAME_FILE names a file; NAME gets its content (the form that Docker secrets have).
 # DB_NAME and DB_PASSWORD together become the database address of MLflow and Prefect, so that the
-# password stands in no compose file and in no command line.
+# password is in no compose file and in no command line.
 set -eu
 umask 027
 

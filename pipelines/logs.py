@@ -1,4 +1,4 @@
-"""Logs for machines: one JSON object a line, with the ids of run and study where there are any."""
+"""Logs for machines: one JSON object a line, with the ids of run and study if any."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def log_as_json() -> None:
 
 
 def log_outcome(outcome: StudyOutcome) -> None:
-    """One record about a study: its name is a piece of a hash, its reason names nobody."""
+    """One record about a study: its name is a piece of a hash, its reason names no person."""
     if os.environ.get(FORMAT_VARIABLE) == "json":  # a run that Prefect started in a process apart
         log_as_json()
     logger.info(

@@ -13,7 +13,7 @@ SegmedError
 ├── TrainingError   (RuntimeError)  a training that cannot go on: NaN, out of memory
 └── ServiceError    (ConnectionError)  a server that does not answer or refuses
     ├── RefusedRequestError         a final answer to one request: asking again changes nothing
-    └── AccessDeniedError           a refusal of this caller, whatever it asks for
+    └── AccessDeniedError           a refusal of this caller, for any request
 ```
 
 Every message is one line: what was wrong, what was got, what would do.
@@ -28,7 +28,7 @@ from pathlib import Path
 class SegmedError(Exception):
     """Root of everything that `segmed` raises on purpose.
 
-    Its text shows line ends and other control characters, which names of hostile files may hold,
+    Its text shows line ends and other control characters, which names of hostile files may contain,
     as escapes: no file can write a line of its own into a log, or act on a terminal.
     """
 

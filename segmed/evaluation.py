@@ -250,7 +250,7 @@ def compare_folders(
     """Score the label maps of one folder against those of the same name in another.
 
     Args:
-        predictions: Folder of label maps, whoever made them, or output folder of an archive run.
+        predictions: Folder of label maps of any origin, or output folder of an archive run.
         references: Folder of reference label maps; each must have a prediction.
         labels: Structures to score. Segments of DICOM segmentations are matched to them by name
             and code.
@@ -264,7 +264,7 @@ def compare_folders(
 
     Raises:
         UsageError: A folder is missing or empty, or a reference has no prediction.
-        ImageError: A file cannot be read correctly, or lies on another grid; the case is named.
+        ImageError: A file cannot be read correctly, or is on another grid; the case is named.
     """
     wanted = label_files(references)
     found = prediction_files(predictions, wanted)

@@ -126,7 +126,7 @@ OUTPUT_SUFFIXES: dict[str, str] = {
 """Suffix of each `OutputFormat`."""
 
 RASTER_OUTPUT_SUFFIX = ".png"
-"""Suffix of a label map of a raster image, where NIfTI is asked for."""
+"""Suffix of a label map of a raster image, where NIfTI is requested."""
 
 DICOM_OUTPUTS = ("dicom-seg", "rtstruct")
 """Output formats that need a DICOM series as input."""

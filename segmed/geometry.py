@@ -1,6 +1,6 @@
-"""Grids in space: affines, spacing, orientation, and when two grids are the same.
+"""Grids in space: affines, spacing, orientation, and equality of two grids.
 
-Arrays are channel first, `[C, *spatial]`; a grid speaks of the spatial axes only, in array order.
+Arrays are channel first, `[C, *spatial]`; a grid describes the spatial axes only, in array order.
 World coordinates are RAS+ in millimetres (x to the right, y to the front, z to the head).
 """
 
@@ -109,7 +109,7 @@ def require_same_grid(
         tolerance_mm: Largest corner distance that still counts as the same, in mm.
 
     Raises:
-        GeometryError: The shapes differ, or a corner lies elsewhere.
+        GeometryError: The shapes differ, or a corner differs.
     """
     if first.shape != second.shape:
         raise GeometryError(
@@ -120,7 +120,7 @@ def require_same_grid(
     difference = grid_difference_mm(first, second)
     if not difference <= tolerance_mm:
         raise GeometryError(
-            f"{names[0]} and {names[1]} lie up to {difference:.3f} mm apart on grids of the same "
+            f"{names[0]} and {names[1]} are up to {difference:.3f} mm apart on grids of the same "
             f"shape (tolerance {tolerance_mm} mm), their voxels {spacing_text(first)} and "
             f"{spacing_text(second)}; bring them to one grid first"
         )

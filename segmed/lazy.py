@@ -1,4 +1,4 @@
-"""Names that a package exports, each imported at its first use (PEP 562).
+"""Lazy exports of a package, each imported at its first use (PEP 562).
 
 So `from segmed.manifest import read_manifest` loads what reads manifests, and not PyTorch with all
 else that the package can do.
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def lazy_exports(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """The `__getattr__` of a package that imports what it exports when it is asked for.
+    """The `__getattr__` of a package that imports its exports at their first use.
 
     Args:
         package: Name of the package.

@@ -30,7 +30,7 @@ _LOCK = threading.RLock()
 
 
 class _DeferredPackage(ModuleType):
-    """A package that executes its `__init__` when an attribute is asked for that it lacks.
+    """A package that executes its `__init__` when a missing attribute is read.
 
     `__path__` is such an attribute, so importing a module below it executes it first as well.
     """

@@ -1,4 +1,4 @@
-"""Pictures of MetaTensors in notebooks: MONAI's class has none of its own."""
+"""Pictures of MetaTensors in notebooks, which MONAI's class does not provide."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ SERVICE_REFUSES = "service_refuses"
 OUT_OF_MEMORY = "out_of_memory"
 
 TRANSIENT = frozenset({OUT_OF_MEMORY, "unreadable"})
-"""Reasons of an `ImageError` that lie in the machine or the disk."""
+"""Reasons of an `ImageError` that are due to the machine or the disk."""
 
 RULES: tuple[tuple[type[SegmedError], BadStatus, str], ...] = (
     (AccessDeniedError, "failed", ACCESS_DENIED),

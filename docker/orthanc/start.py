@@ -22,7 +22,7 @@ def configuration(password: str) -> dict[str, object]:
         "RemoteAccessAllowed": True,
         "AuthenticationEnabled": True,
         "RegisteredUsers": {os.environ.get("ORTHANC_USER", "segmed"): password},
-        # Label-map segmentations are of a newer class than this Orthanc knows by name.
+        # Label-map segmentations are of a newer class than this Orthanc has by name.
         "UnknownSopClassAccepted": True,
         "StableAge": 30,
         "DicomModalities": {

@@ -49,7 +49,7 @@ class SegmedGroup(TyperGroup):
         except KeyboardInterrupt as stop:
             advice = getattr(stop, "__notes__", ["run the same command again"])
             note(f"\nsegmed: interrupted; {advice[0]}")
-            # threads of servers and trackers must not hold up a person who wants to stop
+            # threads of servers and trackers must not delay a person who stops the command
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:  # libraries report a full disk as errors of their own
             if not is_full_disk(error):

@@ -62,7 +62,7 @@ def segment(
         int, typer.Option(min=0, help="Worker processes; 0 segments in this one.")
     ] = 0,
     rules: Annotated[
-        Path | None, typer.Option(help="YAML that says which series is which channel.")
+        Path | None, typer.Option(help="YAML rules that assign series to channels.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many studies.")] = None,
     resegment: Annotated[

@@ -195,7 +195,7 @@ def _merges_named(options: list[str]) -> dict[str, str]:
 
 
 def _modalities_named(text: str) -> dict[str, str]:
-    """Modality by channel name from `--modality`; one without a name stands for all."""
+    """Modality by channel name from `--modality`; one without a name means all."""
     stated = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, _, code = part.rpartition("=")

@@ -23,7 +23,7 @@ def metrics(
 ) -> None:
     """Answer Prometheus for an output folder, until stopped: studies by state, runs, disk.
 
-    The figures come from the ledger at each question, so they also hold between the runs of
+    The figures come from the ledger at each question, so they are also valid between the runs of
     `segmed serve`, and after a run that was killed.
 
     Example: segmed metrics segmentations --port 9109

@@ -28,7 +28,7 @@ EXPORT_FORMATS = ("zip", "onnx", "openvino", "bundle")
 """Forms that `segmed model export` writes; each has its writer in `pipelines.registry.exports`."""
 
 LONG_FACTS = ("training_distributions", "shape_ranges", "curves")
-"""Tables in a package's provenance that nobody reads as a line."""
+"""Tables in a package's provenance that are too long for a line."""
 
 
 def add_to(app: typer.Typer) -> None:

@@ -89,7 +89,7 @@ def predict(
     rules: Annotated[
         Path | None,
         typer.Option(
-            help="YAML that says which DICOM series is which channel, instead of the rules that "
+            help="YAML rules that assign DICOM series to channels, instead of the rules that "
             "the model keeps."
         ),
     ] = None,

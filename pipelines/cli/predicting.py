@@ -1,4 +1,4 @@
-"""Segment some images, or say what that would take, as the command line asks for it."""
+"""Segment images, or forecast time and memory, as the command line requests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from segmed.package.series_rules import read_rules
 T = TypeVar("T")
 
 Shown = Callable[[Iterator[T], int], Iterable[T]]
-"""Passes items on and shows that they came; it is told how many there will be."""
+"""Passes items on and shows their progress, given their number."""
 
 
 @dataclass(frozen=True)

@@ -39,13 +39,13 @@ def serve(
         str | None, typer.Option(metavar="ADDRESS", help="Also send outputs to this PACS.")
     ] = None,
     rules: Annotated[
-        Path | None, typer.Option(help="YAML that says which series is which channel.")
+        Path | None, typer.Option(help="YAML rules that assign series to channels.")
     ] = None,
     modality: Annotated[
         list[str] | None, typer.Option(help="Of a PACS: series of this modality; repeatable.")
     ] = None,
     days: Annotated[
-        int | None, typer.Option(min=1, help="Of a PACS: ask for the last DAYS days every night.")
+        int | None, typer.Option(min=1, help="Of a PACS: query the last DAYS days every night.")
     ] = None,
     workers: Annotated[
         int, typer.Option(min=0, help="Worker processes; 0 segments in the run's own.")

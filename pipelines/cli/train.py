@@ -165,7 +165,7 @@ def train(
 def _train_along(job: TrainJob) -> None:
     """The part of every process of `torchrun` but the first, which tracks, scores and prints.
 
-    Where scores of this job stand, the first process does not train, and waits for nobody.
+    Where scores of this job exist, the first process does not train and does not wait.
     """
     from pipelines.comparing.training_job import is_done
     from segmed.manifest import read_manifest
@@ -221,7 +221,7 @@ def compare(
     """Train several architectures on the same folds and compare them case by case.
 
     With several folds (--models unet --folds all is a cross-validation of one) OUT/out_of_fold
-    holds every case as segmented by the network that had not seen it, and OUT/ensembles one
+    contains every case as segmented by the network not trained on it, and OUT/ensembles one
     package a model that averages its folds; that of the winner is registered: as champion if the
     model has none, else as challenger; without an alias, and with status 1, where nothing was
     learned.
@@ -352,8 +352,8 @@ def evaluate(
         legend=_legend(named, references),
     )
     write_report(out / "report.html", content)
-    told = summary[summary["metric"].isin(["dice", "iou", "f1", "hd_mm", "hd95_mm"])]
-    rows = [{str(key): value for key, value in row.items()} for row in told.to_dict("records")]
+    printed = summary[summary["metric"].isin(["dice", "iou", "f1", "hd_mm", "hd95_mm"])]
+    rows = [{str(key): value for key, value in row.items()} for row in printed.to_dict("records")]
     columns = [
         "label",
         "metric",

@@ -1,1 +1,1 @@
-"""A comparison in steps: trainings as jobs, side by side or in turn, and what their folds give."""
+"""A comparison in steps: trainings as jobs, side by side or in turn; results of their folds."""

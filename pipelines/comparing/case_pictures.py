@@ -72,7 +72,7 @@ def lowest_overlays(
         most: How many to show; cases without any Dice (nothing there, nothing found) are not.
 
     Raises:
-        ImageError: An image cannot be read, or lies on another grid than its reference.
+        ImageError: An image cannot be read, or is on another grid than its reference.
     """
     wanted = label_files(references)
     found = prediction_files(predictions, wanted)

@@ -17,10 +17,10 @@ from segmed.report.model_comparison import FoldResult, ModelComparison
 from segmed.training.data import norms_of
 
 ENSEMBLES = "ensembles"
-"""Folder of a comparison that holds one package for each architecture with several folds."""
+"""Folder of a comparison with one package for each architecture with several folds."""
 
 OUT_OF_FOLD = "out_of_fold"
-"""Folder that holds, for each architecture, the segmentation of every case by the network that had
+"""Folder with, for each architecture, the segmentation of every case by the network that had
 not seen it, and the scores of all of them."""
 
 
@@ -29,7 +29,7 @@ def join_folds(compared: ModelComparison, request: Request) -> dict[str, Any]:
 
     Args:
         compared: The comparison.
-        request: What was asked for; gives the folder and the manifest.
+        request: The request; gives the folder and the manifest.
 
     Returns:
         By architecture: the ensemble's folder and hash, its folds, and how many training cases

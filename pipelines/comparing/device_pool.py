@@ -47,7 +47,7 @@ class DevicePool:
 
     @contextmanager
     def device(self) -> Iterator[str]:
-        """A device that nobody else in this pool uses meanwhile."""
+        """A device for the exclusive use of one job of this pool."""
         device = self._free.get()
         try:
             yield device
@@ -60,7 +60,7 @@ class DevicePool:
         Raises:
             SegmedError: What the training raised.
             TrainingError: The process died without a word.
-            KeyboardInterrupt: It was told to stop, and saved.
+            KeyboardInterrupt: It was asked to stop, and saved.
         """
         if self._is_over:
             raise KeyboardInterrupt("stopped before it began")
@@ -115,7 +115,7 @@ def make_device_pool(count: int, device: str) -> DevicePool:
 
 
 def _follow(messages: Connection, on_epoch: OnEpoch, name: str) -> None:
-    """Pass on what a child tells, until its last word."""
+    """Pass on the messages of a child, until its last one."""
     while True:
         try:
             kind, content = messages.recv()
@@ -177,7 +177,7 @@ def _run(job: TrainJob, threads: int, messages: Connection, level: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """Save and end if whoever started this process is no more."""
+    """Save and end if the parent process has ended."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

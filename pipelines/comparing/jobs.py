@@ -61,7 +61,7 @@ class TrainJob:
 
 @dataclass(frozen=True)
 class Request:
-    """A comparison that somebody asked for.
+    """Request for a comparison.
 
     Attributes:
         manifest_path: The manifest.
@@ -73,7 +73,7 @@ class Request:
         register: Name to register the winner under.
         settings: Device, seed, resume.
         size: Size of the networks of a plan that is made; by the device if not given.
-        folder: Working folder: holds the embedded tracking database.
+        folder: Working folder, with the embedded tracking database.
         side_by_side: Trainings at once, see `pipelines.comparing.device_pool`.
     """
 
@@ -247,7 +247,7 @@ def settle_plan(
 
 
 def _remark_on_size(place: Path, size: str | None) -> str:
-    """A sentence for a plan whose networks have another size than was asked for."""
+    """A sentence for a plan whose networks have another size than was requested."""
     if size is None or not place.exists():
         return ""
     planned = size_of(read_plan(place).networks)
@@ -281,7 +281,7 @@ def labels_of(path: Path | None, references: Path) -> tuple[LabelClass, ...]:
         references: Folder of label maps.
 
     Raises:
-        UsageError: The file holds no labels, or the references hold none.
+        UsageError: The file has no labels, or the references have none.
     """
     if path is not None:
         return _labels_from(path)
@@ -301,7 +301,9 @@ def labels_of(path: Path | None, references: Path) -> tuple[LabelClass, ...]:
         values |= set(label_facts(references / name).voxels)
     values.discard(0)
     if not values:
-        raise UsageError(f"the label maps in {references} hold no structure; name them: --labels")
+        raise UsageError(
+            f"the label maps in {references} contain no structure; name them: --labels"
+        )
     return tuple(LabelClass(name=f"label{value}", value=value) for value in sorted(values))
 
 
@@ -329,7 +331,7 @@ def _labels_from(path: Path) -> tuple[LabelClass, ...]:
         return tuple(LabelClass.model_validate(entry) for entry in labels)
     except (ValueError, TypeError) as error:
         raise UsageError(
-            f'{path} holds no labels: write {{"anterior": 1, "posterior": 2}}, or give a manifest'
+            f'{path} has no labels: write {{"anterior": 1, "posterior": 2}}, or give a manifest'
         ) from error
 
 

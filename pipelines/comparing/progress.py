@@ -21,7 +21,7 @@ PROGRESS = "segmed.progress"
 """Name of the logger of progress."""
 
 progress = logging.getLogger(PROGRESS)
-"""Reaches Prefect's log of the run, and the terminal of somebody who waits for it."""
+"""Reaches Prefect's log of the run, and the terminal of the user."""
 
 REPORT = "report"
 """Attribute of a log record that carries a `Report`."""

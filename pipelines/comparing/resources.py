@@ -9,7 +9,7 @@ from segmed.plan.resources import Resources
 from segmed.training import Budget
 
 MEMORY_SHARE = 0.8
-"""Share of a GPU's memory that a plan may ask for; the rest is the driver's, cases and graphs."""
+"""Share of a GPU's memory that a plan may use; the rest is the driver's, cases and graphs."""
 
 ALIKE = 3.0
 """Budgets within this ratio of each other share a plan without a remark."""

@@ -75,7 +75,7 @@ def job_params(job: TrainJob, plan: Plan) -> dict[str, Any]:
 def train_and_score(job: TrainJob, log: RunLog, on_epoch: OnEpoch | None = None) -> FoldResult:
     """Train one job, segment its held-out cases, score them, and track it all.
 
-    With `settings.resume`, a job whose scores stand is not done again, as long as plan, data,
+    With `settings.resume`, a job whose scores exist is not done again, as long as plan, data,
     budget and seed are what they were.
     """
 
@@ -137,7 +137,7 @@ def _log_results(fold_result: FoldResult, log: RunLog, manifest: Manifest) -> No
 
 
 def _overlay(fold_result: FoldResult, manifest: Manifest, case: Case) -> bytes:
-    """Picture of one case without its id: pictures in MLflow identify nobody."""
+    """Picture of one case without its id: pictures in MLflow identify no one."""
     item = overlay_of_case(
         manifest,
         case,

@@ -1,6 +1,6 @@
-"""One training as a job: trained, its held-out cases scored; all that comes of it are files.
+"""One training as a job: trained, its held-out cases scored; all results are files.
 
-They lie in the job's folder (`OUT/runs/<architecture>/fold<k>`), and a job whose scores stand there
+They are in the job's folder (`OUT/runs/<architecture>/fold<k>`), and a job whose scores are there
 need not be done again.
 """
 

@@ -16,14 +16,14 @@ OMITTED_SLICE = 12
 
 
 def make_archive(manifest: Manifest, folder: Path) -> Path:
-    """Lay out the cases that were kept out of training as an archive would hold them.
+    """Lay out the cases that were kept out of training in the form of an archive.
 
     Three cases stay NIfTI, three become DICOM series, and one of these is written once more with a
     slice taken out: it must come back as refused.
 
     Args:
         manifest: The bundled sample; its test cases are used.
-        folder: Where the archive goes; an archive that stands is left alone.
+        folder: Where the archive goes; an existing archive is left alone.
 
     Returns:
         `folder`.

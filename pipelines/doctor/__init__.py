@@ -1,4 +1,4 @@
-"""`segmed doctor`: is all well on this machine and with its servers, and what would mend it?"""
+"""`segmed doctor`: check this machine and its servers; suggest repairs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything that `segmed doctor` looks at, in order."""
+"""All checks of `segmed doctor`, in order."""
 
 from __future__ import annotations
 

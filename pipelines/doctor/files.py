@@ -1,4 +1,4 @@
-"""Files: room on each disk, who may read and write what, and the ledger."""
+"""Files: free space on each disk, permissions, and the ledger."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from segmed.errors import SegmedError
 
 GB = 1e9
 LOW_DISK_BYTES = 5e9
-"""Room at which somebody should begin to think of it."""
+"""Free space below which a warning is given."""
 
 MIN_FREE_INODES = 10_000
 

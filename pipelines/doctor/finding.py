@@ -1,4 +1,4 @@
-"""One thing that was looked at: what was found, whether that is well, and what would mend it."""
+"""One finding of a check: the fact, its severity, and the repair."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ CONTAINER_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
-"""Where the kernel tells a container how much memory it may take: cgroup version 2, then 1."""
+"""Files with the memory limit of a container: cgroup version 2, then 1."""
 
 RELEASED = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 """No clock that is right shows an earlier time."""

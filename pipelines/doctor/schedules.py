@@ -1,4 +1,4 @@
-"""Prefect: does it answer, are the schedules kept, did the last runs end well."""
+"""Prefect: whether it answers, its schedules, and the end of the last runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEARTBEAT = "crashed-without-heartbeat"
 """Name of the automation in docker/heartbeat.yaml."""
 
 LATE_MINUTES = 10
-"""A run that waits longer than this is waited for by nobody."""
+"""A run that waits longer than this has no worker."""
 
 RUNS_LOOKED_AT = 20
 FAILED_STATES = ("FAILED", "CRASHED")
@@ -106,7 +106,7 @@ def _schedule(client: Any, entry: Any) -> Finding:
         return Finding(what, f"{fact}, {len(late)} late", "problem", repair)
     if str(entry.status).endswith("NOT_READY"):
         repair = "start `segmed serve` and keep it running"
-        return Finding(what, f"{fact}, but nobody serves it", "warning", repair)
+        return Finding(what, f"{fact}, but no process serves it", "warning", repair)
     if last is not None and last.state_type is not None and last.state_type.value in FAILED_STATES:
         return Finding(what, fact, "warning", f"see `prefect flow-run logs {last.id}`")
     return Finding(what, fact)
@@ -141,5 +141,5 @@ def _heartbeat(client: Any) -> Finding:
     if client.read_automations_by_name(HEARTBEAT):
         return Finding("heartbeat", "a run whose machine dies is given up")
     repair = "prefect automation create --from-file docker/heartbeat.yaml"
-    fact = "a run whose machine dies would hold its place for good"
+    fact = "a run whose machine dies would keep its slot for ever"
     return Finding("heartbeat", fact, "warning", repair)

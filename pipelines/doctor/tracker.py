@@ -1,4 +1,4 @@
-"""MLflow: does it answer, does it let us in, is it of our version, does its clock agree."""
+"""MLflow: whether it answers, its permissions, version and clock."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def clear_text(what: str, uri: str, *, variable: str) -> Iterator[Finding]:
     Args:
         what: What is connected to.
         uri: Its address.
-        variable: Variable that holds the password, if it is set.
+        variable: Variable with the password, if it is set.
     """
     parts = urlsplit(uri)
     is_near = parts.hostname in HERE or "." not in (parts.hostname or "")

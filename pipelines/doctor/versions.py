@@ -37,7 +37,7 @@ PINS = {
     "mlflow": (">=3.17,<3.18", "packages are registered in that version's form"),
     "torch": ("==2.13.0", "other versions were not tried"),
 }
-"""Versions that must hold, and why."""
+"""Required versions, and the reasons."""
 
 TELEMETRY = tuple(name for name in DEFAULTS if name == "DO_NOT_TRACK" or "TELEMETRY" in name)
 

@@ -33,7 +33,7 @@ def compare(request: Request) -> dict[str, Any]:
         request: What to compare.
 
     Returns:
-        What `comparison.json` holds, and the registered version.
+        Content of `comparison.json`, and the registered version.
     """
     plan_path = plan_for(request)
     manifest, plan = read_manifest(request.manifest_path), read_plan(plan_path)

@@ -1,4 +1,4 @@
-"""One run at a time on a machine's GPUs, over all flows and workers, whatever becomes of a run.
+"""One run at a time on a machine's GPUs, over all flows and workers, also after a crash.
 
 The place is a global concurrency limit of the Prefect server: one for each machine, and one for
 each of its GPUs where trainings run side by side. It is held by a lease that its holder renews:
@@ -34,7 +34,7 @@ def slot_name() -> str:
 
 @contextmanager
 def gpu_slot() -> Iterator[None]:
-    """Wait for this machine's place, and hold it; nothing to wait for without a lasting server."""
+    """Wait for this machine's slot, and keep it; without a lasting server there is none."""
     if not os.environ.get("PREFECT_API_URL"):
         yield
         return
@@ -44,7 +44,7 @@ def gpu_slot() -> Iterator[None]:
 
 @contextmanager
 def device_slot(device: str) -> Iterator[None]:
-    """Wait until no other flow run of the same Prefect server trains on this GPU, and hold it.
+    """Wait until no other flow run of the same Prefect server trains on this GPU, and keep it.
 
     Args:
         device: `cuda:N`; anything else is not limited.
@@ -59,7 +59,7 @@ def device_slot(device: str) -> Iterator[None]:
 @contextmanager
 def _held(name: str, slots: int) -> Iterator[None]:
     if make_limit(name, slots):
-        progress.info("waiting for %s, which another run holds", name)
+        progress.info("waiting for %s, which another run uses", name)
     with concurrency(
         name,
         occupy=1,
@@ -73,7 +73,7 @@ def _held(name: str, slots: int) -> Iterator[None]:
 def make_limit(name: str, slots: int) -> bool:
     """Make the limit if the server has none; returns whether all its places are taken.
 
-    A limit that somebody changed on the server stays as it is.
+    A limit that was changed on the server stays as it is.
     """
     with get_client(sync_client=True) as client:
         try:

@@ -1,4 +1,4 @@
-"""Scheduled flow: send what earlier runs owe the tracker, then segment the archive."""
+"""Scheduled flow: send pending tracking records of earlier runs, then segment the archive."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def nightly(
 
     Args:
         job: What to segment, with what, and where to.
-        notify: Notification blocks, or addresses, that are told how it went.
+        notify: Notification blocks, or addresses, that receive the outcome.
         days: Ask for the studies of the last so many days only, today's included.
     """
     deliver_kept_values(job.folder)

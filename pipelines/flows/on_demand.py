@@ -1,4 +1,4 @@
-"""The archive when somebody asks for it, with options for this one time."""
+"""Segment the archive on request, with options for this one run."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def on_demand(
     """Segment an archive now; returns studies by status.
 
     Args:
-        job: What to segment, with what, and where to; the deployment knows it.
-        notify: Notification blocks, or addresses, that are told how it went.
+        job: Archive, model and output of the run, as set in the deployment.
+        notify: Notification blocks, or addresses, that receive the outcome.
         limit: Stop after this many studies.
         since: Only studies of this day or later.
         resegment: Also what another model has done.

@@ -68,7 +68,7 @@ def stop_temporary_server() -> None:
 def without_expected_tracebacks(record: logging.LogRecord) -> bool:
     """Strip the traceback of an error that is one line by design; a logging filter.
 
-    What Prefect calls a crash is a stop that was asked for where a signal is its reason.
+    What Prefect calls a crash is a stop that was requested where a signal is its reason.
     """
     error: Any = record.exc_info[1] if record.exc_info else None
     if isinstance(error, SegmedError | KeyboardInterrupt) or (error and is_full_disk(error)):

@@ -34,8 +34,8 @@ class Schedules:
         weekly: What is compared every week, if anything.
         nightly_cron: When the archive runs.
         weekly_cron: When the comparison runs.
-        days: Every night, ask a PACS for the studies of so many days only.
-        notify: Notification blocks, or addresses, that are told how runs end.
+        days: Every night, query a PACS for the studies of so many days only.
+        notify: Notification blocks, or addresses, that receive the outcomes.
         work_pool: Work pool whose workers run it all; None serves in this process.
     """
 

@@ -1,4 +1,4 @@
-"""Segment an archive; the ledger, not Prefect, knows what is done."""
+"""Segment an archive; the ledger, not Prefect, records completed studies."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from prefect.cache_policies import NO_CACHE
 
 from pipelines.flows.gpu_slot import gpu_slot
 from pipelines.runs.archiving import ArchiveJob, run_archive
-from pipelines.runs.notices import check_notices, notice_of_failure, tell
+from pipelines.runs.notices import check_notices, notice_of_failure, send_notices
 from pipelines.runs.page import Bar, expected_studies, name_of_run, show_run
 from pipelines.runs.summary import RunSummary, summarise_run
 from pipelines.tracking.runs import single_run
 from segmed.errors import ServiceError, UsageError
 
 progress = logging.getLogger("segmed.progress")
-"""Reaches Prefect's log of the run, and the terminal of somebody who waits for it."""
+"""Reaches Prefect's log of the run, and the terminal of the user."""
 
 EXPERIMENT = "archive"
 """MLflow experiment of the archive runs."""
@@ -27,11 +27,11 @@ EXPERIMENT = "archive"
 
 @flow(name="segment-archive", flow_run_name=name_of_run)
 def segment_archive(job: ArchiveJob, notify: tuple[str, ...] = ()) -> dict[str, int]:
-    """Segment every study that is not done yet, and tell how it went.
+    """Segment every study that is not done yet, and send the outcome.
 
     Args:
         job: What to segment, with what, and where to.
-        notify: Notification blocks, or addresses, that are told.
+        notify: Notification blocks, or addresses, that receive the outcome.
 
     Returns:
         Studies by status.
@@ -42,7 +42,7 @@ def segment_archive(job: ArchiveJob, notify: tuple[str, ...] = ()) -> dict[str, 
             summary = segment(job)
         show_run(summary)
         log_run(summary, job)
-        tell(notify, f"segmed: {summary.headline()}", "\n".join(summary.lines()))
+        send_notices(notify, f"segmed: {summary.headline()}", "\n".join(summary.lines()))
     return dict(summary.counts)
 
 

@@ -18,7 +18,7 @@ from pipelines.flows.gpu_slot import gpu_slot
 from pipelines.registry.promotion import Decision, promote
 from pipelines.registry.reference import parse_reference, short_name
 from pipelines.registry.versions import Registry
-from pipelines.runs.notices import check_notices, notice_of_failure, tell
+from pipelines.runs.notices import check_notices, notice_of_failure, send_notices
 from pipelines.runs.page import shown_parameter
 from segmed.training import Budget, Settings
 
@@ -73,7 +73,7 @@ def weekly(job: WeeklyJob, notify: tuple[str, ...] = ()) -> str:
 
     Args:
         job: What to compare.
-        notify: Notification blocks, or addresses, that are told how it ended.
+        notify: Notification blocks, or addresses, that receive the outcome.
 
     Returns:
         The registered version.
@@ -97,7 +97,7 @@ def weekly(job: WeeklyJob, notify: tuple[str, ...] = ()) -> str:
         remarks = [*record["failures"], *([refusal(record)] if record["refused"] else [])]
         subject, body = tell_of(reference, remarks, verdict)
         create_markdown_artifact(f"## {subject}\n\n{body}\n", key=GATE_KEY, description=subject)
-        tell(notify, f"segmed: {subject}", body)
+        send_notices(notify, f"segmed: {subject}", body)
     return reference
 
 

@@ -1,4 +1,4 @@
-"""The model registry: versions, the gate, aliases, cards, and models carried elsewhere.
+"""The model registry: versions, the gate, aliases, cards, export and import.
 
 Importing it lets the library resolve references of the registry, as in
 `segmed.Predictor.load("models:/NAME@champion")`.

@@ -1,4 +1,4 @@
-"""Packages that were fetched once: kept by hash, found again when the server is away."""
+"""Cache of fetched packages, by hash, for use also while the server is away."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Known:
         name: Registered model.
         version: Version number, as text.
         hash: Hash of its package.
-        run_id: Run whose artifacts hold the package.
+        run_id: Run whose artifacts contain the package.
     """
 
     name: str
@@ -56,7 +56,7 @@ def cached_package(package_hash: str, fetch: Callable[[Path], Path]) -> Path:
 
     Args:
         package_hash: Hash that the package must have.
-        fetch: Puts the package into a given empty folder and returns where it lies.
+        fetch: Puts the package into a given empty folder and returns its path.
 
     Raises:
         PackageError: What was fetched is damaged, or has another hash.
@@ -71,7 +71,7 @@ def cached_package(package_hash: str, fetch: Callable[[Path], Path]) -> Path:
         if found != package_hash:
             raise PackageError(
                 f"the package has hash {found[:12]}, the registry says {package_hash[:12]}; "
-                "somebody changed one of them: register the model anew"
+                "one of them was changed: register the model anew"
             )
         if place.exists():  # damaged
             place.rename(Path(scratch) / "damaged")

@@ -1,4 +1,4 @@
-"""The model card: what a version is for, what it was made from, how good it is, where it fails."""
+"""The model card of a version: purpose, training data, scores and failures."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The embedded registry read as the SQLite file that it is: MLflow alone takes two CPU seconds.
 
 Only looked at, never written, and only where the file has the columns that are read here; whatever
-differs is left to `pipelines.registry.versions`, which asks MLflow.
+differs is left to `pipelines.registry.versions`, which queries MLflow.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def registered_versions(uri: str) -> dict[str, list[Version]] | None:
 
     Returns:
         By name, sorted; empty where the file does not exist; None where the registry is no SQLite
-        file, or one of an unknown form: ask MLflow.
+        file, or one of an unknown form: query MLflow.
     """
     path = sqlite_path(uri)
     if path is None:

@@ -1,4 +1,4 @@
-"""Models carried elsewhere and back: zip, ONNX, OpenVINO, MONAI bundle; checked by hash."""
+"""Export and import of models: zip, ONNX, OpenVINO, MONAI bundle; checked by hash."""
 
 from __future__ import annotations
 
@@ -153,10 +153,10 @@ READ_ME = """# {architecture} on {data}
 
 Input `image`: float32 [batch, {channels}, {patch}], a window of an image that is prepared as
 `preprocessing` in plan.yaml says. Output `logits`: [batch, {classes}, {patch}], background first.
-sha256.json holds the digest of each file; package hash {hash}.
+sha256.json contains the digest of each file; package hash {hash}.
 
 {hint}"""
-"""What lies beside a network for whoever runs it."""
+"""Files beside a network for those who run it."""
 
 HINTS = {
     "model.onnx": 'onnxruntime.InferenceSession("model.onnx").run(None, {"image": window})\n',
@@ -169,7 +169,7 @@ Without the hint some processors compute in bfloat16 and give slightly other log
 
 
 def _describe(source: Path, package: ModelPackage, out: Path) -> None:
-    """Plan, card and a page to read beside a network, for whoever prepares its input."""
+    """Plan, card and a page to read beside a network, for those who prepare its input."""
     plan = package.plan
     hint = next(text for name, text in HINTS.items() if (out / name).exists())
     text = READ_ME.format(

@@ -1,4 +1,4 @@
-"""The gate: is a challenger no worse than the champion, case by case, by stated rules?"""
+"""The gate: non-inferiority of a challenger to the champion, case by case, by stated rules."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from segmed.structures import Frozen
 from segmed.validation import first_fault
 
 DEFAULT_RULES = Path(pipelines.__file__).with_name("configs") / "gate.yaml"
-"""The rules that hold unless a file of one's own is given."""
+"""The default rules, used unless a file is given."""
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 
@@ -57,7 +57,7 @@ class GateRules(Frozen):
         max_more_false_positives: Structures invented, likewise.
         max_slowdown: Seconds a case, challenger over champion.
         evaluation: Manifest whose test cases are the frozen evaluation set, relative to the file
-            of rules; a manifest given on the command line stands above it.
+            of rules; a manifest given on the command line takes precedence.
     """
 
     min_cases: PositiveInt = 5
@@ -178,11 +178,11 @@ def _learned(tables: Mapping[str, pd.DataFrame]) -> Line:
 def _line(tables: Mapping[str, pd.DataFrame], rule: Rule) -> Line:
     known = {metric.name: metric for metric in METRICS}
     if rule.metric not in known:
-        raise UsageError(f"the gate asks for metric {rule.metric!r}: known are {', '.join(known)}")
+        raise UsageError(f"the gate requires metric {rule.metric!r}: known are {', '.join(known)}")
     metric = known[rule.metric]
     values = paired_values(tables, [metric])
     if rule.label not in values:
-        raise UsageError(f"the gate asks for label {rule.label!r}: known are {', '.join(values)}")
+        raise UsageError(f"the gate requires label {rule.label!r}: known are {', '.join(values)}")
     paired = values[rule.label][rule.metric]
     sign = 1.0 if metric.higher_is_better else -1.0
     gains = sign * (paired[CHALLENGER] - paired[CHAMPION]).to_numpy(dtype=np.float64)

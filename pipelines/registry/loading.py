@@ -1,4 +1,4 @@
-"""From what a user calls a model to loaded packages; MLflow is touched only for `models:/`."""
+"""From a user's model reference to loaded packages; MLflow is used only for `models:/`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promotion by evidence: both models on the same cases, the gate, the record of it all."""
+"""Promotion by evidence: both models on the same cases, the gate, and the record."""
 
 from __future__ import annotations
 
@@ -266,6 +266,6 @@ def _report(decision: Decision, tables: dict[str, pd.DataFrame]) -> ReportConten
 
 
 def _without_names(table: pd.DataFrame) -> pd.DataFrame:
-    """Cases by their number in the evaluation set: who has the manifest can tell them apart."""
+    """Cases by their number in the evaluation set, which only the manifest resolves."""
     numbers = {case: f"case {i}" for i, case in enumerate(dict.fromkeys(table["case"]), 1)}
     return table.assign(case=table["case"].map(numbers))

@@ -1,7 +1,7 @@
 """One promotion of a model at a time, over all machines that share a registry.
 
 MLflow has no compare-and-set, but the names of registered models are unique: who manages to create
-the model `segmed-lock--NAME` holds the lock, and deletes it in the end.
+the model `segmed-lock--NAME` has the lock, and deletes it in the end.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def promotion_lock(client: MlflowClient, uri: str, name: str) -> Iterator[None]:
     """Hold the lock of a model within the block.
 
     Raises:
-        UsageError: Somebody else holds it.
+        UsageError: Another process has it.
     """
     lock = LOCK_PREFIX + name
     if not _take(client, uri, lock):
@@ -61,7 +61,7 @@ def _break(client: MlflowClient, uri: str, lock: str) -> bool:
     created = _created(client, uri, lock)
     right = f"{lock}--{created}"
     if not _take(client, uri, right):
-        if _is_stale(client, uri, right):  # whoever had it died as well
+        if _is_stale(client, uri, right):  # its owner died as well
             translated(uri, lambda: client.delete_registered_model(right))
         return False
     is_same = _created(client, uri, lock) == created

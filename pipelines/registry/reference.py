@@ -33,7 +33,7 @@ class Resolved:
     """A model reference, resolved.
 
     Attributes:
-        reference: What was asked for.
+        reference: As given by the user.
         path: Folder of the package on this machine.
         hash: Hash of the package.
         name: Registered name, where it comes from a registry.
@@ -188,7 +188,7 @@ def check_name(name: str) -> None:
     """Refuse a name that references could not write.
 
     Raises:
-        UsageError: The name holds other than letters, digits, `.`, `_` and `-`.
+        UsageError: The name has other characters than letters, digits, `.`, `_` and `-`.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise UsageError(f"model name {name!r}: use letters, digits, '.', '_' and '-' only")

@@ -1,4 +1,4 @@
-"""From a comparison or a file to a model version: which package, which alias, which card."""
+"""From a comparison or a file to a model version: package, alias and card."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def register_winner(
         package_dir: The winner's package, or the ensemble of its folds.
         name: Registered name.
         log: Run of the comparison; the version belongs to the run that trained the package, or to
-            this one where the server does not know that.
+            this one where the server does not have that.
         folder: Working folder, for the embedded registry.
 
     Returns:

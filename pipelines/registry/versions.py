@@ -1,8 +1,8 @@
-"""Model versions: register, name by alias, resolve, take back.
+"""Model versions: register, name by alias, resolve, roll back.
 
-A version is a package with its model card. `champion` is what is used, `challenger` what wants to
-be, `previous` what was champion before. Wherever a model is asked for, `models:/NAME@alias`,
-`models:/NAME/3`, a package folder and a zip of one do.
+A version is a package with its model card. `champion` is in use, `challenger` is its
+candidate successor, `previous` the champion before. Each command that takes a model accepts
+`models:/NAME@alias`, `models:/NAME/3`, a package folder and a zip of one.
 """
 
 from __future__ import annotations

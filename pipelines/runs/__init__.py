@@ -1,1 +1,1 @@
-"""Archive runs as flows ask for them: their record, their page, who is told, and who goes on."""
+"""Archive runs as flows request them: record, page, notifications and automations."""

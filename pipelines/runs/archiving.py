@@ -1,4 +1,4 @@
-"""One archive run, as the command line and the flows ask for it."""
+"""One archive run, as the command line and the flows request it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ArchiveJob:
         out_dir: Outputs, ledger and outcomes.
         format: `nifti`, `dicom-seg` or `rtstruct`.
         workers: Worker processes; 0 segments in this process.
-        rules: YAML that says which series is which channel.
+        rules: YAML rules that assign series to channels.
         limit: Stop after this many studies.
         resegment: Also segment what another model has done.
         since: Only studies of this day or later (of a folder: files changed since).
@@ -60,7 +60,7 @@ class ArchiveJob:
         modalities: Only DICOM series of these modalities.
         description: Only DICOM series with this expression in their description.
         body_part: Only DICOM series of this BodyPartExamined.
-        not_segmented: Only DICOM studies without a segmentation, whoever made it.
+        not_segmented: Only DICOM studies without a segmentation by any program.
         send: Address that segmentations are sent to besides.
         tta: Average over mirror images.
         engine: One of `segmed.inference.vocabulary.ENGINES`.

@@ -1,11 +1,11 @@
 """Automations of the Prefect server: detect dead runs, continue them, notify people.
 
-- **No heartbeat**: a run whose process and worker both died would stay Running for good and hold
+- **No heartbeat**: a run whose process and worker both died would stay Running for ever and keep
   its place. Runs send a heartbeat every `HEARTBEAT_S`; one that is silent for `SILENCE_S` is marked
   as crashed.
 - **Never began**: a run that was handed out and did not begin within `BEGIN_S` likewise.
 - **Continue**: a scheduled run that crashed is run again at once; ledger and checkpoints make it go
-  on where it stood. One that crashes again waits for its next schedule, so nothing goes round.
+  on where it stopped. One that crashes again waits for its next schedule, so nothing loops.
 - **Tell** (with notices): a run of ours is late, or crashed.
 """
 
@@ -46,7 +46,7 @@ EVERY_RUN: Labels = {"prefect.resource.id": "prefect.flow-run.*"}
 
 
 def automations(notify: Sequence[str] = ()) -> list[Automation]:
-    """All of them; those that tell need blocks which the server itself can use."""
+    """All of them; those that notify need blocks which the server itself can use."""
     silent = EventTrigger(
         match=EVERY_RUN,
         for_each={"prefect.resource.id"},
@@ -91,15 +91,15 @@ def automations(notify: Sequence[str] = ()) -> list[Automation]:
             actions=[RunDeployment(source="inferred")],
         ),
     ]
-    tells = [action for name in notify if (action := _tells(name)) is not None]
-    if tells:
+    notifications = [action for name in notify if (action := _notification(name)) is not None]
+    if notifications:
         for state in ("Late", "Crashed"):
             found.append(
                 Automation(
                     name=f"segmed: tell of a {state.lower()} run",
                     description="Sends a notice.",
                     trigger=_when(state, [OURS]),
-                    actions=tells,
+                    actions=notifications,
                 )
             )
     return found
@@ -135,7 +135,7 @@ def _when(state: str, related: list[Labels]) -> EventTrigger:
     )
 
 
-def _tells(name: str) -> SendNotification | None:
+def _notification(name: str) -> SendNotification | None:
     """The server's own notice; None for what only a run can send: an address, or our mail block."""
     if "://" in name or name.startswith("segmed-mail/"):
         return None

@@ -1,4 +1,4 @@
-"""An archive run over many machines: batches of it go to a Dask cluster, as tasks of the flow.
+"""An archive run over many machines: its batches go to a Dask cluster, as tasks of the flow.
 
 The driver alone walks the archive, writes the ledger and delivers; the machines read (or download),
 segment and write outputs into the folder that all of them share. A batch whose machine dies is
@@ -126,7 +126,7 @@ class ClusterEngine:
         self._free = threading.Condition()
         self._is_stopping = False
         self._context = contextvars.copy_context()
-        """Of the flow: threads of Dask's know nothing of it."""
+        """Of the flow: Dask's threads have no access to it."""
         self._thread = threading.Thread(target=self._dispatch, name="segmed-cluster", daemon=True)
         self._thread.start()
 

@@ -1,4 +1,4 @@
-"""Figures of an archive's output folder for Prometheus, read from its ledger at each question.
+"""Figures of an archive's output folder for Prometheus, read from its ledger at each request.
 
 Runs of `segmed serve` are processes of their own, and some are killed; the ledger outlives them.
 """

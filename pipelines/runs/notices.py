@@ -1,8 +1,8 @@
-"""Tell people how a run ended: through blocks of the Prefect server, or one address by HTTP.
+"""Notifications of the outcome of a run: by blocks of the Prefect server, or one address by HTTP.
 
-Nothing is sent unless asked for. A notice is named by the block that sends it (`segmed-mail/NAME`,
+Nothing is sent unless requested. A notice is named by the block that sends it (`segmed-mail/NAME`,
 `custom-webhook/NAME`, `slack-webhook/NAME`, any notification block), or by an `http(s)://` address,
-which gets `{"subject": ..., "body": ...}` as JSON. Bodies hold counts, hashes and reasons, never
+which gets `{"subject": ..., "body": ...}` as JSON. Bodies contain counts, hashes and reasons, never
 names of patients or files.
 """
 
@@ -37,7 +37,7 @@ class MailBlock(NotificationBlock):
         sender: Address that mails come from.
         recipients: Addresses that they go to.
         encryption: `starttls`, `tls` or `none`.
-        user: Name to log in with, if the server asks.
+        user: Name to log in with, if the server requires it.
         password: Its password; the Prefect server keeps it encrypted.
     """
 
@@ -108,7 +108,7 @@ def block_of(name: str) -> Any:
     return block
 
 
-def tell(names: Sequence[str], subject: str, body: str) -> int:
+def send_notices(names: Sequence[str], subject: str, body: str) -> int:
     """Send a notice to each; one that cannot be sent is logged, for it must not fail a run.
 
     Returns:
@@ -131,10 +131,11 @@ def notice_of_failure(names: Sequence[str], what: str) -> Iterator[None]:
     try:
         yield
     except SegmedError as error:
-        tell(names, f"segmed: {what} failed", str(error))
+        send_notices(names, f"segmed: {what} failed", str(error))
         raise
     except Exception as error:
-        tell(names, f"segmed: {what} failed", f"{type(error).__name__}; see the log of the run")
+        body = f"{type(error).__name__}; see the log of the run"
+        send_notices(names, f"segmed: {what} failed", body)
         raise
 
 
@@ -147,7 +148,7 @@ def _send(name: str, subject: str, body: str) -> None:
 
 
 def _shown(name: str) -> str:
-    """A name without the rest of an address, which may hold a secret."""
+    """A name without the rest of an address, which may contain a secret."""
     return name.split("://", 1)[0] + "://..." if "://" in name else name
 
 

@@ -49,7 +49,7 @@ def emit(payload: Any, lines: Iterable[str], *, as_json: bool) -> None:
 
 
 def plain(value: Any) -> Any:
-    """A value in which numbers that JSON cannot hold are null."""
+    """A value in which numbers that JSON cannot represent are null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -170,7 +170,7 @@ def counting(title: str) -> Iterator[Callable[[int, int], None]]:
     """A progress callback (done, total): a bar on a terminal, a line at each tenth elsewhere."""
     last = -1
 
-    def tell(done: int, total: int) -> None:
+    def report(done: int, total: int) -> None:
         nonlocal last
         tenth = 10 * done // max(total, 1)
         if tenth != last:
@@ -178,7 +178,7 @@ def counting(title: str) -> Iterator[Callable[[int, int], None]]:
         last = tenth
 
     if not is_terminal():
-        yield tell
+        yield report
         return
     with counting_bar() as bar:
         task = bar.add_task(title, total=None, count="")
@@ -201,7 +201,7 @@ def program(name: str = "segmed") -> str:
 
 @contextmanager
 def continued_by(*extra: str, without: Sequence[str] = ()) -> Iterator[None]:
-    """Within the block, Ctrl-C tells with which command line to continue.
+    """Within the block, Ctrl-C prints the command line that continues.
 
     Args:
         extra: Options to add to the present command line, such as `--resume`.

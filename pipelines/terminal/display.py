@@ -24,7 +24,7 @@ BAR_COLUMNS = 12
 def shown_trainings() -> Iterator[None]:
     """Within the block, show the trainings that run: a row each on a terminal, else log lines.
 
-    Other log records are printed above the rows. Logs that were asked for as JSON stay lines.
+    Other log records are printed above the rows. Logs that were requested as JSON stay lines.
     """
     root, level = logging.getLogger(), progress.level
     printing = [handler for handler in root.handlers if _prints(handler)]

@@ -1,4 +1,4 @@
-"""SIGTERM as a wish to stop, as supervisors and container engines send it: what Ctrl-C does."""
+"""SIGTERM as a request to stop, as supervisors and container engines send it; it acts as Ctrl-C."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def end_at_once(status: int) -> NoReturn:
     """End the process without waiting for threads and exit handlers.
 
     All that a command keeps is written by then. What is left waits for servers: clients of Prefect
-    and MLflow send their last records, for up to a minute where nobody answers.
+    and MLflow send their last records, for up to a minute where no server answers.
 
     Args:
         status: Exit status.

@@ -1,4 +1,4 @@
-"""Address of the tracking server or of the embedded database; without MLflow, which takes long."""
+"""Address of the tracking server or of the embedded database, found without importing MLflow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def tracking_uri(folder: Path) -> str:
 
 
 def without_password(uri: str) -> str:
-    """A URI with what stands before its `@` left out; the path of a file stays whole."""
+    """A URI without the credentials before its `@`; the path of a file stays whole."""
     if sqlite_path(uri) is not None:
         return uri
     scheme, mark, rest = uri.partition("://")

@@ -1,4 +1,4 @@
-"""The embedded tracking database: its URI, the lock of its first use, and its faults by name."""
+"""The embedded tracking database: its URI, the lock of its first use, and its named faults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from segmed.errors import UsageError
 PREFIX = "sqlite:///"
 FILE_PREFIX = f"{PREFIX}file:"
 RESERVED = "?#%"
-"""Characters that a path cannot hold in a plain SQLite URI."""
+"""Characters that a path in a plain SQLite URI cannot contain."""
 
 MAGIC = b"SQLite format 3\0"
 OTHER_SCHEMA = "database schema"

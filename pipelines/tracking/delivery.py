@@ -1,4 +1,4 @@
-"""The wire to MLflow: where it is, whether it answers, and how one outbox record is sent."""
+"""Connection to MLflow: address, availability, and sending of one outbox record."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def repeated_after_race(call: Callable[[], T]) -> T:
 
 
 def translated(uri: str, call: Callable[[], T]) -> T:
-    """The result of an MLflow call, its failures told apart.
+    """The result of an MLflow call, with its failures classified.
 
     Raises:
         ServiceError: The server does not answer, or is in trouble; waiting may help.
@@ -137,7 +137,7 @@ def connect(uri: str) -> MlflowClient:
 def experiment_id(client: MlflowClient, uri: str, name: str, folder: Path) -> str:
     """The experiment of a data set, made where it is missing.
 
-    With an embedded SQLite file, artifacts lie beside it in `mlartifacts`.
+    With an embedded SQLite file, artifacts are beside it in `mlartifacts`.
 
     Raises:
         UsageError: The experiment was deleted in MLflow.
@@ -150,7 +150,7 @@ def experiment_id(client: MlflowClient, uri: str, name: str, folder: Path) -> st
             return _require_active(found, uri)
         place = None
         if path is not None:
-            # Quoted: a name may hold `/` or `..`, which must not leave the folder.
+            # Quoted: a name may contain `/` or `..`, which must not leave the folder.
             inner = quote(name, safe=" ").replace("..", "%2E%2E")
             place = (path.parent.resolve() / "mlartifacts" / inner).as_uri()
         try:
@@ -185,7 +185,7 @@ def _require_active(experiment: Experiment, uri: str) -> str:
 
 
 class RunDelivery:
-    """Sends the records of one outbox; knows the run once the server has made it."""
+    """Sends the records of one outbox; has the run once the server has created it."""
 
     def __init__(self, client: MlflowClient, uri: str, outbox: Outbox) -> None:
         self.run_id: str | None = None

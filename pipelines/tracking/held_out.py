@@ -1,4 +1,4 @@
-"""Scores on cases kept out of training, in the form that travels with a package and into its card.
+"""Scores on cases kept out of training, in the form stored with a package and its card.
 
 Cases are never named here: packages, cards and trackers go to places where a name must not.
 """

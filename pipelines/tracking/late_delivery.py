@@ -26,10 +26,10 @@ def sync(folder: Path = Path(), *, uri: str | None = None) -> tuple[int, int]:
     client = connect_quietly(uri)
     sent = emptied = 0
     for outbox in outboxes(folder / OUTBOX_FOLDER):
-        hold = outbox.hold()
-        if hold is None:
+        claim = outbox.claim()
+        if claim is None:
             continue
-        with hold:
+        with claim:
             _close_orphan(outbox)
             sent += deliver(outbox, RunDelivery(client, uri, outbox))
             outbox.discard()

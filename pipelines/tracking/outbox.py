@@ -1,7 +1,7 @@
 """Outbox of MLflow records: first a local file, then the server.
 
 Every record is appended to `<folder>/<key>.jsonl` before anything is sent, and a background thread
-sends what stands there in order. A server that goes away is waited for; what it never took stays
+sends its records in order. A server that goes away is waited for; what it never took stays
 in the file, and `segmed model sync` delivers it later. Sending a record twice does no harm: MLflow
 keeps one value for equal name, step, time and value, and a run is found again by its key.
 """
@@ -78,7 +78,7 @@ class Outbox:
         return outbox
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write one record; values that JSON cannot hold (inf, nan) are refused."""
+        """Write one record; values that JSON cannot represent (inf, nan) are refused."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
 
@@ -126,8 +126,8 @@ class Outbox:
         """Remember that everything before `offset` is delivered."""
         write_whole(self._offset_path, str(offset))
 
-    def hold(self) -> IO[bytes] | None:
-        """Claim the outbox for this process; None where a living process holds it.
+    def claim(self) -> IO[bytes] | None:
+        """Claim the outbox for this process; None where a running process has it.
 
         The claim ends with the returned file, also when the process is killed.
         """
@@ -151,7 +151,7 @@ class Outbox:
 
 
 def outboxes(folder: Path) -> list[Outbox]:
-    """Every outbox that still stands in a folder, oldest first."""
+    """Every remaining outbox of a folder, oldest first."""
     paths = sorted(folder.glob("*.jsonl"), key=lambda path: path.stat().st_mtime)
     return [Outbox(folder, path.stem) for path in paths]
 

@@ -22,7 +22,7 @@ MODEL_FOLDER = "model"
 """Folder of the servable model among a run's artifacts."""
 
 PACKAGE_INSIDE = "artifacts/package"
-"""Where the package lies inside of it."""
+"""Folder of the package inside of it."""
 
 REQUIREMENTS = (
     "mlflow",

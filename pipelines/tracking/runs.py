@@ -95,7 +95,7 @@ class RunLog:
         client = connect_quietly(place.uri)
         self._place = place
         self._outbox = Outbox.create(place.outbox_folder)
-        self._hold = self._outbox.hold()
+        self._hold = self._outbox.claim()
         self._delivery = RunDelivery(client, place.uri, self._outbox)
         self.key = self._outbox.key
         nested = {"mlflow.parentRunId": parent} if parent else {}
@@ -193,7 +193,7 @@ class RunLog:
     def package(self, folder: Path) -> None:
         """Log a model package, once, in the form that MLflow serves (`model/`).
 
-        The tag with its hash lets a registration find the run and use what lies there.
+        The tag with its hash lets a registration find the run and use the package there.
         """
         save_pyfunc(folder, self._outbox.files / MODEL_FOLDER)
         self._append("artifact", file=MODEL_FOLDER, folder=MODEL_FOLDER)
@@ -289,7 +289,7 @@ def comparison(
         name: Name of the run.
         manifest: Its name names the experiment; its content is logged as a digest only.
         plan: Logged as `plan.yaml`, its hash as a tag.
-        folder: Working folder: holds the embedded database and the outbox.
+        folder: Working folder, with the embedded database and the outbox.
         uri: Where to; `MLFLOW_TRACKING_URI` or the embedded database by default.
 
     Yields:
@@ -331,7 +331,7 @@ def single_run(
 
 
 def open_registration_run(client: Any, uri: str, name: str, folder: Path) -> str:
-    """A finished run that holds a package which no run of this server has trained."""
+    """A finished run with a package which no run of this server has trained."""
     experiment = experiment_id(client, uri, name, folder)
     tags = {"segmed.role": "registration", **version_tags()}
     run = translated(

@@ -50,7 +50,7 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped
         self._naming = threading.Lock()  # MLflow's server answers several requests at once
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the package that lies among the model's artifacts, checked by its hash."""
+        """Load the package among the model's artifacts, checked by its hash."""
         self._package = ModelPackage.load(Path(context.artifacts["package"]))
         self._predictor = Predictor(self._package)
 
@@ -100,7 +100,7 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped
         return pd.DataFrame(rows, columns=list(COLUMNS))
 
     def output_for(self, path: Path, folder: Path) -> Path:
-        """A file for a result that is nobody else's: images of one name have different contents."""
+        """A unique file for a result: images of one name have different contents."""
         digest = image_digest(path)
         stem = path.name.split(".")[0]
         plain = folder / f"{stem}_seg.nii.gz"

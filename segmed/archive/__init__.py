@@ -1,4 +1,4 @@
-"""Segment many studies, each exactly once: sources, ledger, run, and what is left of it.
+"""Segment many studies, each exactly once: sources, ledger, run, and its records.
 
 ```python
 for outcome in segment_archive(FolderSource(Path("archive")), predictor=predictor, out_dir=out):

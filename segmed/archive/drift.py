@@ -1,11 +1,11 @@
-"""Watch whether what an archive brings, and what comes out of it, still resembles the training.
+"""Drift detection: compare images and results of an archive with those of the training.
 
-**Alarm rule.** A feature raises the alarm when all three hold:
+**Alarm rule.** A feature raises the alarm when all three conditions are true:
 
 1. the run has at least `MIN_STUDIES` studies;
 2. the two-sided Kolmogorov-Smirnov test of run against training gives p < `ALPHA` divided by the
    number of features (Bonferroni);
-3. the run's median lies more than `MIN_SHIFT` training interquartile ranges from the training
+3. the run's median is more than `MIN_SHIFT` training interquartile ranges from the training
    median, so that a large run does not raise the alarm over nothing.
 
 The share of flagged studies raises it when one has at least `MIN_STUDIES`, the one-sided binomial
@@ -55,7 +55,7 @@ class DriftRow:
         shift: Distance of the medians in training interquartile ranges; for shares their
             difference.
         p_value: Of the test that the alarm rule names.
-        is_alarm: Whether the rule holds.
+        is_alarm: Whether the alarm rule is fulfilled.
     """
 
     feature: str
@@ -195,7 +195,7 @@ def _share_row(
     *,
     floor: float,
 ) -> DriftRow:
-    """A row of shares; `floor` stands for a training share of zero, which is never quite so."""
+    """A row of shares; `floor` replaces a training share of zero, which is never quite so."""
     usual = float(np.mean(training))
     share = float(np.mean(current)) if current else 0.0
     p_value = 1.0

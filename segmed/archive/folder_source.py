@@ -1,6 +1,6 @@
-"""Studies of a folder tree that holds image files, DICOM series, and anything else, in any order.
+"""Studies of a folder tree of image files, DICOM series and other files, in any order.
 
-Every file ends up in a study, or in the list of files that hold no image: none is passed over.
+Every file ends up in a study, or in the list of files without an image: none is passed over.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from segmed.io.parts import files_of
 from segmed.io.results import is_archive_outputs, masks_by_name, results_among
 from segmed.package.series_rules import Rules
 
-NOT_ASKED_FOR = "series not asked for: other modality, description or body part, or segmented"
-OTHER_DAY = "files of another day than asked for"
+NOT_ASKED_FOR = "series not requested: other modality, description or body part, or segmented"
+OTHER_DAY = "files of another day than requested"
 PICTURE = "a picture of one plane; the model takes volumes"
 
 
@@ -41,8 +41,8 @@ class FolderSource:
     """A folder tree as a source of studies.
 
     A DICOM series is one study for a model of one channel; `rules` choose among the series of a
-    DICOM study instead, and are needed where a model wants several channels. Series are put
-    together by the identifiers inside their files, wherever these lie and whatever their names.
+    DICOM study instead, and are needed where a model has several channels. Series are put
+    together by the identifiers inside their files, whatever their folders and names.
 
     Attributes:
         root: The folder. Hidden files and folders (a leading dot) are listed as no images.
@@ -51,7 +51,7 @@ class FolderSource:
         since: Only studies with a file changed at or after this time.
         until: Only studies without a file changed at or after this time.
         query: Which series are wanted. Volume files say neither modality nor description nor body
-            part: where one of these is asked for, they are left out.
+            part: where one of these is requested, they are left out.
         skip: Folders to leave out, such as an output folder below `root`.
         spatial_dims: Of the model: one of planes (2) also takes pictures. Set by
             `segment_archive`.
@@ -74,7 +74,7 @@ class FolderSource:
         return study
 
     def studies(self) -> Iterator[Study | NotImage]:
-        """Image files as the walk meets them, then the DICOM studies, then what is left.
+        """Image files in the order of the walk, then the DICOM studies, then other files.
 
         Raises:
             UsageError: `root` is no folder.

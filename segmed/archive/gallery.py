@@ -1,4 +1,4 @@
-"""Small pictures of the segmentations most worth a look, made while image and label are at hand.
+"""Small pictures of the segmentations to review first, made while image and label are in memory.
 
 At most a dozen a run are kept, and what is not worse than these is not drawn: a run over tens
 of thousands of studies spends next to nothing on them.
@@ -50,7 +50,7 @@ class Gallery:
     def offer(self, key: str, flags: Sequence[str], image: MetaTensor, label: MetaTensor) -> None:
         """Keep a picture if it shows something worse than the least of those that are kept.
 
-        A picture that cannot be drawn or written is left out: the segmentation stands without it.
+        A picture that cannot be drawn or written is left out: the segmentation is kept without it.
 
         Args:
             key: Key of the study in the ledger.

@@ -1,4 +1,4 @@
-"""Identity of an input: what stays equal while its content changes, and so tells versions apart.
+"""Identity of an input: equal for all versions of its content, so that versions are recognised.
 
 - A DICOM series: patient, study and series. It may grow, shrink or be sent again.
 - A DICOM study from which rules choose the channels: patient and study, since a series that arrives
@@ -29,7 +29,7 @@ def identity_of_series(patient_key: str, study_uid: str, series_uids: Iterable[s
 
 
 def identity_of_place(path: Path) -> str:
-    """Identity of a volume file: where it lies, links followed."""
+    """Identity of a volume file: its resolved path."""
     return _hash("place", os.path.realpath(path))
 
 

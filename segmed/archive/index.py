@@ -1,4 +1,4 @@
-"""The index of an archive: every output and the input that it was made of, both ways.
+"""The index of an archive: the input of every output, and the outputs of every input.
 
 `index.csv` beside the ledger is for people and programs, and readable to its owner alone: paths may
 name patients. `find_inputs_of` answers from the ledger, also for folders without an index.
@@ -48,7 +48,7 @@ class IndexRow:
         input: Path of the input, of a DICOM series that of its first file; empty for a PACS.
         uids: StudyInstanceUID and SeriesInstanceUIDs, separated by blanks.
         fetch_again: Files to fetch again after a refusal.
-        model: The model as it was asked for, if known.
+        model: The model as named by the user, if known.
         version: Its version in the registry, if it has one.
         package: Hash of the model package.
         flags: Quality flags, separated by blanks.

@@ -1,4 +1,4 @@
-"""One segmentation of an archive run: what is asked, and what came of it."""
+"""One segmentation of an archive run: the request, and its result."""
 
 from __future__ import annotations
 

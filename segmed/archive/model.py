@@ -16,7 +16,7 @@ from segmed.structures import LabelClass
 
 @dataclass(frozen=True)
 class Model:
-    """A model, or an ensemble, as the archive needs to know it.
+    """A model, or an ensemble, as an archive run describes it.
 
     Attributes:
         hash: Hash of the package; of an ensemble, of its packages' hashes.

@@ -23,7 +23,7 @@ STATUS: dict[State, StudyStatus] = {
 }
 
 
-SHARED = "{} places hold the same bytes: they share this output"
+SHARED = "{} files have the same bytes: they share this output"
 KEPT = "the result of an earlier state of this input is kept, flagged as outdated"
 
 
@@ -46,7 +46,7 @@ def outcome_in(ledger: Ledger, key: str, run: int, *, fresh: bool) -> StudyOutco
 
 
 def outcome_of(entry: Entry, *, fresh: bool, more: Sequence[str] = ()) -> StudyOutcome:
-    """The outcome that an entry of the ledger stands for.
+    """The outcome of an entry of the ledger.
 
     Args:
         entry: The entry.

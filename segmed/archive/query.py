@@ -41,7 +41,7 @@ class SeriesQuery:
         modalities: Modalities of the series; empty for all images.
         description: Regular expression searched in SeriesDescription, whatever the case.
         body_part: BodyPartExamined, whatever the case.
-        not_segmented: Only studies that hold no segmentation yet, whoever made it.
+        not_segmented: Only studies without any segmentation yet, by any program.
 
     Raises:
         UsageError: `description` is no regular expression.

@@ -1,4 +1,4 @@
-"""Segment an archive: every study exactly once, whatever happens to one of them or to the run."""
+"""Segment an archive: every study exactly once, also after failures and killed runs."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class Run:
         key, package = key_in(
             self.ledger, study, self.model, self.settings, resegment=self.options.resegment
         )
-        entry = self.ledger.meet(study, key, package, settings=self.settings, run=self.number)
+        entry = self.ledger.enter(study, key, package, settings=self.settings, run=self.number)
         self._replace_earlier(key)
         if key in self._in_hand:
             self._in_hand[key] += 1
@@ -263,7 +263,7 @@ class Run:
         self._require_service(outcome)
 
     def _require_service(self, outcome: StudyOutcome) -> None:
-        """End the run where going on would only ask a refusing or silent server again.
+        """End the run if the server refuses or does not answer.
 
         Raises:
             AccessDeniedError: The server refuses the caller.
@@ -304,13 +304,13 @@ def _as_text(files: Sequence[Path]) -> list[str]:
 def key_in(
     ledger: Ledger, study: Study, model: Model, settings: str, *, resegment: bool
 ) -> tuple[str, str]:
-    """Key and package under which a study is booked: another model's work stands unasked.
+    """Key and package under which a study is booked: other models' work is kept by default.
 
     A study that an earlier version of segmed knew by another hash keeps its entry, if this place
     alone has that entry: several inputs may have had one hash then.
     """
     key = key_of(study.content, model.hash, settings)
-    if ledger.knows(key):
+    if ledger.has(key):
         return key, model.hash
     older = key_of(study.older_content, model.hash, settings)
     if study.older_content and _has_alone(ledger, study, older):

@@ -1,4 +1,4 @@
-"""Folders for what is here for a moment only; what killed processes left of it is removed."""
+"""Folders for temporary files; those of killed processes are removed."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Workers:
         packages: Folder of the package, or folders of an ensemble's.
         number: How many processes; each loads the model once.
         options: Options of the predictor: `device`, `engine`, `tta`.
-        timeout_s: Longest time without a result while a worker holds a study, in s; None for ever.
+        timeout_s: Longest time without a result while a worker has a study, in s; None for ever.
         devices: Devices that the processes take in turn, such as `("cuda:0", "cuda:1")`, instead
             of the one device that `options` name.
     """
@@ -103,7 +103,7 @@ def segment_archive(
     Args:
         source: Where the studies come from.
         predictor: The model, loaded with a named engine, to be used in this process; or `Workers`
-            (a package folder, or several, stand for one worker) or another pool, to be loaded by
+            (a package folder, or several, mean one worker) or another pool, to be loaded by
             processes of their own.
         out_dir: Where segmentations, ledger and outcomes go.
         ledger_path: The ledger, if not `out_dir/ledger.sqlite`.
@@ -111,7 +111,7 @@ def segment_archive(
         delivery: Where outputs are sent besides.
         options: Limits and manners of the run.
         on_total: Called in another thread with the number of studies, once a folder is counted;
-            never for a source that does not know it.
+            never for a source without a count.
 
     Yields:
         One outcome for each study met, in the order in which they end.
@@ -218,7 +218,7 @@ def _foreseen(
     key, package = key_of(study.content, model.hash, settings), model.hash
     if ledger is not None:
         key, package = key_in(ledger, study, model, settings, resegment=resegment)
-        if ledger.knows(key):
+        if ledger.has(key):
             return outcome_of(ledger.entry(key), fresh=False)
     fault = study.fault
     return StudyOutcome(
@@ -249,7 +249,7 @@ def _worker_pool(predictor: WorkerPool | Path | Sequence[Path]) -> WorkerPool:
 
 
 def _fitted(source: StudySource, out_dir: Path, model: Model) -> StudySource:
-    """The source for a model, and without our own outputs, should these lie inside of it."""
+    """The source for a model, without our own outputs if these are inside of it."""
     if not isinstance(source, FolderSource):
         return source
     outputs = (out_dir, out_dir / OUTPUTS, out_dir / PICTURES)  # it may be the archive itself
@@ -281,6 +281,6 @@ def _settings(format_name: str, *, tta: bool) -> str:
 
 
 def _keep_private(ledger: Path) -> None:
-    """Make a new ledger readable to its owner alone: it holds paths, which may name patients."""
+    """Make a new ledger readable to its owner alone: it contains paths, which may name patients."""
     ledger.parent.mkdir(parents=True, exist_ok=True)
     ledger.touch(mode=0o600)

@@ -19,7 +19,7 @@ class ArchiveStatus:
         counts: Studies in each state.
         refused_and_failed: Outcomes of the refused and failed studies.
         files_in_studies: Files that the last run met in studies.
-        files_without_image: Files that the last run met and that hold no image.
+        files_without_image: Files of the last run without an image.
     """
 
     counts: dict[State, int]

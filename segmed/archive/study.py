@@ -27,11 +27,11 @@ class Study:
     Attributes:
         content: Hex SHA-256 of the input's content (of its files' sorted digests).
         form: `nifti`, `dicom` or another source form.
-        place: Where the archive holds it; may name patients, so it stays in the ledger.
+        place: Its location in the archive; may name patients, so it is kept in the ledger only.
         channels: Files of each input channel, in the model's channel order; empty until fetched.
         audits: For DICOM, the audit of each channel's series.
         fault: Why it is refused before anything is read.
-        environment: Whether the fault lies in the surroundings (permission, network), not the data.
+        environment: Whether the cause is the environment (permission, network), not the data.
         remote: What a network source needs to fetch it.
         identity: Hash of what stays equal while the content changes, see `segmed.archive.identity`;
             empty where nothing does.
@@ -65,7 +65,7 @@ class Study:
 
     @property
     def case(self) -> CaseFiles:
-        """The study as an input of the pipeline; of each channel the first file stands for all."""
+        """The study as an input of the pipeline; each channel is given by its first file."""
         firsts = tuple(channel[0] for channel in self.channels)
         from segmed.io.channel_files import CaseFiles  # noqa: PLC0415 - nibabel, see above
 
@@ -79,10 +79,10 @@ class Study:
 
 @dataclass(frozen=True)
 class NotImage:
-    """A file that holds no image to segment.
+    """A file without an image to segment.
 
     Attributes:
-        place: Where it lies.
+        place: Its location.
         why: What it is instead.
     """
 
@@ -155,7 +155,7 @@ def content_hash(digests: Iterable[Iterable[str]]) -> str:
         digests: For each channel, the digest of each of its files, in any order.
 
     Returns:
-        Hex SHA-256 that is the same wherever the files lie and whatever they are called.
+        Hex SHA-256, independent of the files' folders and names.
     """
     lines = "\n\n".join("\n".join(sorted(channel)) for channel in digests)
     return sha256_of_text(lines)

@@ -1,4 +1,4 @@
-"""Studies that were in hand when a run's process died: tried again in a process of their own."""
+"""Studies in hand when a run's process died: segmented again in a process of their own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from segmed.archive.writing import Writing
 from segmed.inference import Predictor
 
 SAME_ENGINE = {"cuda": "auto"}
-"""Engine to ask a worker for, by the name of the engine here, where the two differ."""
+"""Engine of a worker by the engine of this process, where the two differ."""
 
 
 class SuspectEngine:

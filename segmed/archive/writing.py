@@ -1,4 +1,4 @@
-"""Write a segmentation as the archive's sink wants it: NIfTI, DICOM-SEG or RTSTRUCT."""
+"""Write a segmentation in the archive run's output format: NIfTI, DICOM-SEG or RTSTRUCT."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Writing:
             Hex SHA-256 of the file.
 
         Raises:
-            ImageError: `no_dicom_source`: a DICOM object is asked for and the image is none.
+            ImageError: `no_dicom_source`: a DICOM object is requested and the image is none.
         """
         drafts = self.drafts or path.parent / STAGING
         drafts.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from segmed.errors import ModelError
 logger = logging.getLogger(__name__)
 
 WARM_UP = 3
-"""Passes on a side stream before a graph is captured, as PyTorch asks for."""
+"""Passes on a side stream before a graph is captured, as PyTorch requires."""
 
 MAX_GRAPH_DIFFERENCE = 1e-2
 """Largest difference of a probability between a graph and the uncaptured network (both 16-bit)."""
@@ -43,10 +43,10 @@ class CudaEngine:
     """One network on a GPU in float16, in float32 after an overflow.
 
     Not safe for several threads at once: input and output of a graph are fixed buffers. `Predictor`
-    holds a lock around each image.
+    uses a lock around each image.
 
     Args:
-        network: The network; it is copied, so that nobody can move the weights that graphs use.
+        network: The network; it is copied, so that the weights that graphs use are never moved.
         device: The GPU, with or without an index.
         compiled: Compile the network by `torch.compile` first; takes about a minute.
     """
@@ -119,7 +119,7 @@ class CudaEngine:
                 if size == 1:
                     raise
                 self._largest_batch = size // 2
-                logger.warning("GPU memory holds no %d windows: %d at once", size, size // 2)
+                logger.warning("GPU memory has no room for %d windows: %d at once", size, size // 2)
                 return None
         held = self._graphs[shape]
         held.source[: len(windows)].copy_(windows, non_blocking=True)

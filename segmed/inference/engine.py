@@ -72,10 +72,14 @@ def resolve_device(device: str) -> torch.device:
     except RuntimeError as error:
         raise UsageError(f"unknown device {device!r}: give auto, cpu or cuda") from error
     if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"device {device!r} is not there: PyTorch sees no GPU; give cpu or auto")
+        raise UsageError(
+            f"device {device!r} does not exist: PyTorch finds no GPU; give cpu or auto"
+        )
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
-        raise UsageError(f"device {device!r} is not there: PyTorch sees {count} GPUs, from cuda:0")
+        raise UsageError(
+            f"device {device!r} does not exist: PyTorch finds {count} GPUs, from cuda:0"
+        )
     if resolved.type not in ("cpu", "cuda"):
         raise UsageError(f"device {device!r} is not supported: give auto, cpu or cuda")
     return resolved

@@ -20,7 +20,7 @@ def require_one_contract(plans: Sequence[Plan]) -> Plan:
     """The plan that members share.
 
     Args:
-        plans: One a member, at least one; the first one's `inference` holds for all.
+        plans: One a member, at least one; the first one's `inference` applies to all.
 
     Returns:
         The first plan.

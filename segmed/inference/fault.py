@@ -1,4 +1,4 @@
-"""Faults of an input that are known before it is read."""
+"""Faults of an input that are found before it is read."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Modality and body part of a DICOM image against the channels of a model.
 
-A model does not meet just anything: a CT given to a model of MR is refused by name. Where one side
-does not say what it is (`OT`, nothing), nothing can be told, and the image is taken.
+An image of another modality, such as a CT given to a model of MR, is refused by name. Where one
+side does not state its modality (`OT`, nothing), the image is accepted.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def foresee_files(
 
     Yields:
         One forecast an input, in their order. Its memory is that of one image; without a bound on
-        memory, `predict_files` holds up to three prepared images at once.
+        memory, `predict_files` keeps up to three prepared images at once.
 
     Raises:
         UsageError: The format is unknown, or there is no input.

@@ -258,7 +258,7 @@ def _chosen(
 
 
 def _place_of(audit: SeriesAudit, met: Collection[Path]) -> Path:
-    """The folder of a series if no other input lies below it, else its first file."""
+    """The folder of a series if no other input is below it, else its first file."""
     folder = Path(os.path.commonpath([path.parent for path in audit.files]))
     own = {*audit.files, *audit.copies}
     is_alone = all(path in own or not path.is_relative_to(folder) for path in met)

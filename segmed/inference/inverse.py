@@ -50,7 +50,7 @@ def inverse_boxes(
         buffer_dim: The target axis that slabs run along.
 
     Yields:
-        Boxes that tile the transform's box; what lies outside of the box is background.
+        Boxes that tile the transform's box; voxels outside of the box are background.
     """
     rows = _RowBuffer(transform, buffer_dim)
     done = 0

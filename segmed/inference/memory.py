@@ -1,7 +1,7 @@
 """Memory forecast of a segmentation.
 
 Only three things grow with the image: the image itself, the network's input, and the label
-map. The sums of the windows hold one window's depth of the volume, whatever its length.
+map. The sums of the windows cover one window's depth of the volume, for any length.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def require_free_memory(
 ) -> None:
     """Validate that what grows with the image fits into the memory that is free.
 
-    With cropping by the plan, the prepared image is not counted: only `prepare` knows its size.
+    With cropping by the plan, the prepared image is not counted: only `prepare` gives its size.
 
     Args:
         plan: The plan of the network.

@@ -95,7 +95,7 @@ class Conversion:
 
 
 class OpenVinoEngine:
-    """One network, converted for windows of one shape, which it sees one at a time.
+    """One network, converted for windows of one shape, which it takes one at a time.
 
     On a CPU a batch gains nothing, and most small images have one window, which would have to be
     filled up to a batch.

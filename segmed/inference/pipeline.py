@@ -1,4 +1,4 @@
-"""The one way of an image from its files to its written segmentation, in stages that overlap.
+"""The one pipeline from the files of an image to its written segmentation, in stages that overlap.
 
 Stages: read and check, prepare, predict with the inverse, write. One thread reads and prepares
 ahead, the caller's thread runs the network, one thread writes; what waits between them is bounded.

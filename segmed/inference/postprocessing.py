@@ -35,7 +35,7 @@ class Cleaning:
 
 
 def cleaned(label: Labels, rules: Inference) -> Labels:
-    """A label map cleaned as the plan says; without such rules, the label map itself.
+    """A label map cleaned according to the plan; without such rules, the label map itself.
 
     Largest components come first, then small components, then holes; within each the labels come in
     the order of the plan.
@@ -44,7 +44,7 @@ def cleaned(label: Labels, rules: Inference) -> Labels:
 
 
 def steps_of(rules: Inference) -> list[Cleaning]:
-    """The steps that a plan asks for, in the order in which they run."""
+    """The steps of a plan, in the order in which they run."""
     return [
         *(Cleaning("keep_largest", value) for value in rules.keep_largest),
         *(Cleaning("remove_small", value, size) for value, size in rules.remove_small.items()),

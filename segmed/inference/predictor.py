@@ -277,7 +277,7 @@ class Predictor:
         Args:
             grid: Grid of the image as stored.
             keeps_image: Whether the caller keeps the image meanwhile; `predict_files` does not.
-            keeps_probs: Whether probabilities are asked for.
+            keeps_probs: Whether probabilities are requested.
         """
         retained, window = self._probe
         around = Surroundings(self._base_bytes + retained, window, keeps_image, keeps_probs)
@@ -305,7 +305,7 @@ class Predictor:
         Args:
             grid: Grid of the image as stored.
             keeps_image: Whether the caller keeps the image while it is segmented.
-            keeps_probs: Whether probabilities are asked for.
+            keeps_probs: Whether probabilities are requested.
 
         Raises:
             UsageError: It needs more memory than is allowed.
@@ -354,7 +354,7 @@ class Predictor:
 
 
 def shallowest_dim(shape: Sequence[int], window: Sequence[int]) -> int:
-    """The axis along which a buffer of one window's depth holds the fewest voxels."""
+    """The axis along which a buffer of one window's depth has the fewest voxels."""
     sizes = [
         window[axis] * prod(size for other, size in enumerate(shape) if other != axis)
         for axis in range(len(shape))

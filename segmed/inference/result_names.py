@@ -1,4 +1,4 @@
-"""Names of the results of a prediction: those of the inputs, in the folders that these lie in.
+"""Names of the results of a prediction: those of the inputs, in the same relative folders.
 
 A name is a function of its input alone, never of what else was given: two inputs whose results
 would have one name are both refused. A file that exists is replaced only if it is recorded as the
@@ -170,7 +170,7 @@ def _hashed(item: CaseFiles, like: MetaTensor) -> str:
 def _look(file: Path | FileHead) -> tuple[bool, bool]:
     """Return whether an input is DICOM and whether it is a raster image, as far as readable.
 
-    A raster image of several pages has a volume as its result: `ResultNames` sees that later.
+    A raster image of several pages has a volume as its result: `ResultNames` finds that later.
     """
     if isinstance(file, Path) and file.is_dir():
         return True, False

@@ -28,8 +28,8 @@ class Segmentation:
     Attributes:
         label: `[1, *spatial]` uint8 (uint16 where a label value needs it), label values of the
             plan, on the image's grid.
-        probs: `[K, *spatial]` float32 on the image's grid, where asked for.
-        seconds: Wall time, all told.
+        probs: `[K, *spatial]` float32 on the image's grid, where requested.
+        seconds: Total wall time.
         phases: Wall time of each phase, in seconds: `prepare`, `network`, `inverse`.
         labels: Structures of the label map.
         image: The image, where `predict` read or was given it.
@@ -68,7 +68,7 @@ class Segmentation:
         """Picture of three planes (or one, in 2D) with the structures outlined on the image.
 
         Returns:
-            A PIL image; without the image itself the outlines lie on black.
+            A PIL image; without the image itself the outlines are on black.
         """
         # Drawing loads PIL's fonts, which a segmentation does without.
         from segmed.pictures.shown import picture_of  # noqa: PLC0415 - see above

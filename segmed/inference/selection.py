@@ -98,8 +98,8 @@ def _by_rules(audits: Sequence[SeriesAudit], rules: Rules) -> Choice:
         misses = [_misfit(audit, rule) for audit in audits]
         fits = [audit for audit, miss in zip(audits, misses, strict=True) if miss is None]
         if not fits:
-            told = "; ".join(f"series {n}: {miss}" for n, miss in enumerate(misses, 1))
-            message = f"no series fits channel {rule.name} ({told})"
+            reasons = "; ".join(f"series {n}: {miss}" for n, miss in enumerate(misses, 1))
+            message = f"no series fits channel {rule.name} ({reasons})"
             return Choice(tuple(audits), InputFault("no_series_fits", message))
         best = _preferred(fits, rule)
         if len(best) > 1:
@@ -125,7 +125,7 @@ def _why_chosen(rule: ChannelRule, fitting: int) -> str:
         (rule.modality, f"modality {rule.modality}"),
         (rule.words, f"a description with {' '.join(rule.words)}"),
         (rule.without, f"none with {' or '.join(rule.without)}"),
-        (rule.description, "the description asked for"),
+        (rule.description, "the requested description"),
         (rule.body_part, f"body part {rule.body_part}"),
         (rule.orientation, f"{rule.orientation} slices"),
         (rule.contrast is not None, contrast),
@@ -140,14 +140,16 @@ def _why_chosen(rule: ChannelRule, fitting: int) -> str:
 def _why_not(audit: SeriesAudit, rules: Rules) -> str:
     """Describe why no channel takes a series."""
     misses = {rule.name: _misfit(audit, rule) for rule in rules.channels}
-    told = "; ".join(f"{name}: {miss or 'another is preferred'}" for name, miss in misses.items())
-    return f"series not chosen by the rules ({told})"
+    reasons = "; ".join(
+        f"{name}: {miss or 'another is preferred'}" for name, miss in misses.items()
+    )
+    return f"series not chosen by the rules ({reasons})"
 
 
 def _misfit(audit: SeriesAudit, rule: ChannelRule) -> str | None:
     """Return why a series does not fit a rule; free text is not quoted, since it may be personal.
 
-    What an unsound series cannot tell (its spacing, say) is not held against it.
+    Unknown values of an unsound series (its spacing, say) do not count as a mismatch.
     """
     return _other_words(audit, rule) or _other_grid(audit, rule)
 

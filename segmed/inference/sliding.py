@@ -51,7 +51,7 @@ class Slab:
 
     Attributes:
         start: First row along the buffer dimension, in the volume given.
-        values: `[K, ...]`, all rows of the other axes. Valid until the next slab is asked for.
+        values: `[K, ...]`, all rows of the other axes. Valid until the next slab is requested.
     """
 
     start: int
@@ -124,7 +124,7 @@ def sliding_slabs(network: NetworkFn, tensor: Tensor, recipe: WindowRecipe) -> I
 
 
 def pad_to_window(tensor: Tensor, window: Sequence[int]) -> tuple[Tensor, tuple[slice, ...]]:
-    """A volume at least as large as a window, and where the given one lies in it."""
+    """A volume at least as large as a window, and the position of the given one in it."""
     shape = tuple(tensor.shape[1:])
     if len(shape) != len(window):
         raise UsageError(
@@ -179,7 +179,7 @@ class _Buffer:
         self.sums = zeros((first.shape[0], *shape), first.device)
 
     def add(self, values: Tensor, corner: tuple[int, ...]) -> None:
-        """Blend one window in; it lies within the current row."""
+        """Blend one window in; it is within the current row."""
         place = list(corner)
         place[self.axis] -= self.first
         _add(self.sums, values, self.grid.weight(corner, self.sums.device), tuple(place))
@@ -235,7 +235,7 @@ def _run(network: NetworkFn, views: list[Tensor]) -> Tensor:
     maps = network(batch)
     if maps.shape[0] != len(views) or maps.shape[2:] != batch.shape[2:]:
         raise ModelError(
-            f"the network gave {tuple(maps.shape)} for windows {tuple(batch.shape)}; maps must lie "
+            f"the network gave {tuple(maps.shape)} for windows {tuple(batch.shape)}; maps must be "
             "on the windows' grid"
         )
     return maps.float()

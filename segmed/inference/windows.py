@@ -1,7 +1,7 @@
 """Window positions and the weights of their voxels.
 
 The blend is separable: a window's weight is the product of one profile an axis, and so is the sum
-of the weights of all windows, because they lie on a regular product of starts. Each profile is
+of the weights of all windows, because they form a regular product of starts. Each profile is
 therefore divided by its axis' sum beforehand; the blended map needs no second buffer and no final
 division.
 """

@@ -37,7 +37,7 @@ def require_writable(output_format: OutputFormat, like: MetaTensor) -> None:
         like: The image, or its shape, affine and source.
 
     Raises:
-        ImageError: `no_dicom_source`: a DICOM object is asked for and the image is no DICOM series.
+        ImageError: `no_dicom_source`: a DICOM object is requested and the image is no DICOM series.
     """
     source = source_of(like)
     if output_format in DICOM_OUTPUTS and (source is None or source.format != "dicom"):
@@ -76,7 +76,7 @@ def write_result(
         model_version: Hash of the package, for DICOM objects and their identifiers.
 
     Raises:
-        ImageError: `no_dicom_source`: a DICOM object is asked for and the image is no DICOM series.
+        ImageError: `no_dicom_source`: a DICOM object is requested and the image is no DICOM series.
     """
     if output_format == "nifti":
         return write_label(path, result.label, like=like, labels=labels)

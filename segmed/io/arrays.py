@@ -1,4 +1,4 @@
-"""Choose the reader by a file's content. Knows neither torch nor MONAI, so it starts quickly."""
+"""Choose the reader by a file's content. Imports neither torch nor MONAI, so it starts quickly."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def load(
         The image.
 
     Raises:
-        ImageError: The file is refused; `reason` says why.
+        ImageError: The file is refused; `reason` gives the cause.
     """
     place = _path_of(path)
     with _system_errors(place):

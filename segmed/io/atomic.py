@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all: the one writer of everything that is kept."""
+"""Files and folders that appear whole or not at all: the one writer of all files that are kept."""
 
 from __future__ import annotations
 

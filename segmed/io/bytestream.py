@@ -1,4 +1,4 @@
-"""Read the bytes that a header promises: all of them, no more memory than the file really fills.
+"""Read the bytes that a header promises: all of them, with no more memory than the file fills.
 
 A compressed stream is read to its end, so that its checksum is verified.
 """

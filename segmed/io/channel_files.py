@@ -52,7 +52,7 @@ class CaseFiles:
         fault: Why the files cannot be used as one case, in one line without names; empty if they
             can.
         series: What the scan said of its DICOM series, one a channel; `files` then has the folder
-            or the first file that stands for each.
+            or the first file of each.
         reason: Code of the fault.
         heads: What was sniffed of `files`, so that they are not opened again to be recognised.
     """

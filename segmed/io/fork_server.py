@@ -1,4 +1,4 @@
-"""Processes that have imported the readers once, and fork a child for each file.
+"""Server processes that import the readers once, and fork a child for each file.
 
 A child starts in milliseconds and takes whatever a file does to it to its grave: the server itself
 never opens a file, so nothing of one file reaches the reading of the next.
@@ -26,7 +26,7 @@ _START = """
 import pathlib, sys, types
 root = pathlib.Path(sys.argv[1])
 sys.path.insert(0, str(root))
-# A stand-in for the package: its real __init__ imports MONAI, which takes seconds.
+# A substitute for the package: its real __init__ imports MONAI, which takes seconds.
 package = types.ModuleType("segmed.io")
 package.__path__ = [str(root / "segmed" / "io")]
 sys.modules["segmed.io"] = package

@@ -1,6 +1,6 @@
 """The first bytes of a file, read once: its format by content, and by its name where that is cut.
 
-Everything that asks what a file is asks `sniff`; what was sniffed is passed down to the readers in
+All format detection is done by `sniff`; its result is passed down to the readers in
 place of the path, so that no file is opened again to be recognised. Knows neither torch, nibabel
 nor pydicom.
 """

@@ -1,6 +1,6 @@
 """Sandbox of `read_image`: read a file in a process of its own, which may crash or hang.
 
-The child is forked for this one file from a server that knows neither torch nor MONAI. It hands its
+The child is forked for this one file from a server without torch and MONAI. It hands its
 result back as a plain `.npy` file and JSON in a temporary folder; nothing is unpickled.
 """
 
@@ -115,7 +115,7 @@ def _load(wish: dict[str, Any], timeout_s: float, memory_gb: float, limits: Read
             "cpu_s": math.ceil(timeout_s) + 1,
             "limits": asdict(replace(limits, max_voxels=most_voxels(limits))),
         }
-        # A file, since the names of a long series are more than a pipe holds at once.
+        # A file, since the names of a long series are more than a pipe's buffer.
         (folder / "request.json").write_text(json.dumps(request))
         status = run_isolated(folder, timeout_s)
         if status is None:

@@ -66,14 +66,14 @@ def main(folder_name: str) -> None:
     """Serve one request.
 
     Args:
-        folder_name: Folder that holds `request.json` (`memory_bytes`, `cpu_s`, `limits`, `path`,
+        folder_name: Folder with `request.json` (`memory_bytes`, `cpu_s`, `limits`, `path`,
             and either `exact` or `series`), and where the answer goes.
     """
     folder = Path(folder_name)
     request = json.loads((folder / "request.json").read_text())
     bound = request["memory_bytes"]
     resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
-    # Were the parent killed, nobody else would stop a decoder that hangs.
+    # If the parent is killed, nothing else stops a decoder that hangs.
     resource.setrlimit(resource.RLIMIT_CPU, (request["cpu_s"],) * 2)
     try:
         answer = _answer(request, folder)

@@ -1,4 +1,4 @@
-"""Checks of what becomes one image: its parts must be of one patient, study and space.
+"""Checks of the parts of one image: they must be of one patient, study and space.
 
 Volume files name neither; only what two DICOM sources both state is compared.
 """
@@ -45,7 +45,7 @@ def require_joinable(sources: Sequence[Source | None], names: Sequence[str]) -> 
 def joined_source(sources: Sequence[Source | None]) -> Source | None:
     """The source of an image made of channels: that of the first, which lists the others.
 
-    Notes that all channels share stand once, others with the number of their channel.
+    Notes that all channels share are given once, others with the number of their channel.
     """
     first = sources[0] if sources else None
     if first is None or len(sources) == 1:

@@ -33,7 +33,7 @@ def as_integers(array: npt.NDArray[Any], path: Path) -> npt.NDArray[np.int32]:
         if not (off <= INTEGER_TOLERANCE).all():
             where = int(np.argmax(~(off <= INTEGER_TOLERANCE)))
             raise ImageError(
-                f"{path.name}: {int((~(off <= INTEGER_TOLERANCE)).sum())} voxels hold no integer "
+                f"{path.name}: {int((~(off <= INTEGER_TOLERANCE)).sum())} voxels are no integer "
                 f"label (first {float(array.flat[where]):.6g}); store class numbers",
                 reason="not_integer",
                 paths=[path],
@@ -52,7 +52,7 @@ def as_integers(array: npt.NDArray[Any], path: Path) -> npt.NDArray[np.int32]:
 
 
 def smallest_type(label: npt.NDArray[Any], path: Path) -> npt.NDArray[np.generic]:
-    """A label map in the smallest unsigned type that holds it, for writing.
+    """A label map in the smallest sufficient unsigned type, for writing.
 
     Raises:
         ImageError: `not_integer`: a value is negative, above 65535 or no integer.

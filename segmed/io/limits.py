@@ -22,7 +22,7 @@ VOXELS_VARIABLE = "SEGMED_MAX_VOXELS"
 The commands set it for `--max-voxels`."""
 
 MOST_VOXELS = 1 << 29
-"""Voxels of the largest image that is read where nobody allows more."""
+"""Voxels of the largest image that is read by default."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def check_size(shape: Sequence[int], limits: ReadLimits, path: Path) -> int:
     most = most_voxels(limits)
     if voxels > most:
         raise ImageError(
-            f"{path.name}: the header asks for {voxels} voxels, the limit is {most}; crop or "
+            f"{path.name}: the header states {voxels} voxels, the limit is {most}; crop or "
             f"resample it, or, if the file is trusted, allow that many: --max-voxels {voxels} (or "
             f"{VOXELS_VARIABLE}={voxels}; in Python ReadLimits(max_voxels={voxels}))",
             reason="too_large",

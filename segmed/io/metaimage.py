@@ -76,7 +76,7 @@ def metaimage_files(path: Path, limits: ReadLimits) -> tuple[Path, ...]:
     """The files that `read_metaimage` reads: one, or a header and the voxels beside it.
 
     Raises:
-        ImageError: The header is damaged, or its voxel file is missing or lies elsewhere.
+        ImageError: The header is damaged, or its voxel file is missing or elsewhere.
     """
     with path.open("rb") as stream:
         return _paths(_fields(stream, path, limits), path)
@@ -109,7 +109,7 @@ def _floats(fields: dict[str, str], names: tuple[str, ...], count: int, path: Pa
     except ValueError as error:
         raise refusal(path, "corrupt", f"{names[0]} is {text[:60]!r}, not numbers") from error
     if len(values) != count:
-        raise refusal(path, "corrupt", f"{names[0]} holds {len(values)} numbers, not {count}")
+        raise refusal(path, "corrupt", f"{names[0]} has {len(values)} numbers, not {count}")
     return values
 
 

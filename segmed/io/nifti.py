@@ -283,13 +283,13 @@ def _check_agreement(header: Any, shape: tuple[int, ...], path: Path) -> None:
         return
     qform = qform_of(header)
     if qform is None:
-        return  # the sform stands alone
+        return  # the sform is the only one
     first = Grid(shape, np.asarray(header.get_sform(), dtype=np.float64))
     second = Grid(shape, qform)
     apart = grid_difference_mm(first, second)
     if not apart <= 0.5 * min(first.spacing_mm + second.spacing_mm):
         raise GeometryError(
-            f"{path.name}: sform and qform claim the same space and lie up to {apart:.3g} mm "
+            f"{path.name}: sform and qform claim the same space and are up to {apart:.3g} mm "
             "apart; correct one of them",
             reason="ambiguous_geometry",
             paths=[path],

@@ -83,7 +83,7 @@ def nrrd_files(path: Path, limits: ReadLimits) -> tuple[Path, ...]:
     """The files that `read_nrrd` reads: one, or a header and the voxels beside it.
 
     Raises:
-        ImageError: The header is damaged, or its voxel file is missing or lies elsewhere.
+        ImageError: The header is damaged, or its voxel file is missing or elsewhere.
     """
     with path.open("rb") as stream:
         return _paths(_fields(stream, path, limits), path)

@@ -23,7 +23,7 @@ LONGEST_NAME = 255
 """Bytes that a file name has at most on usual file systems."""
 
 HASH_LENGTH = 8
-"""Hex digits that tell shortened names apart."""
+"""Hex digits that distinguish shortened names."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NOT_UTF8 = re.compile(r"[\ud800-\udfff]")

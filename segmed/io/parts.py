@@ -24,7 +24,7 @@ def files_of(file: Path | FileHead) -> tuple[Path, ...]:
     Returns:
         The file; of an image in two files the header, then the voxels; of a folder the files of its
         one series, or its slices in order if it is a stack of rasters. A file that its reader would
-        refuse stands alone; a folder without exactly one series gives nothing.
+        refuse counts alone; a folder without exactly one series gives nothing.
     """
     path = file.path if isinstance(file, FileHead) else file
     try:

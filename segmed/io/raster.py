@@ -96,7 +96,7 @@ def _pixels(path: Path, kind: str, limits: ReadLimits, *, as_label: bool) -> npt
         except ImageError:
             raise
         except Image.DecompressionBombError as error:
-            raise refusal(path, "too_large", "the header asks for too many pixels") from error
+            raise refusal(path, "too_large", "the header states too many pixels") from error
         except MemoryError as error:
             raise out_of_memory(path) from error
         except UnidentifiedImageError as error:

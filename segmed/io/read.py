@@ -1,4 +1,4 @@
-"""Read images and labels of any known format; say on which grid they lie."""
+"""Read images and labels of any known format, with their grids."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read_image(
 
     Args:
         path: A NIfTI, NRRD, MetaImage, DICOM, PNG, TIFF or JPEG file, known by its content, or a
-            folder that holds one DICOM series; or what `sniff` said of a file, or a scan of a
+            folder with one DICOM series; or what `sniff` said of a file, or a scan of a
             series.
         trusted: Run compiled decoders in this process: faster, but a bad file can end it.
         limits: Bounds on its size and spacing, checked before voxels are read.
@@ -48,7 +48,7 @@ def read_image(
         indices to RAS+ mm; `.meta["source"]` is a `Source`.
 
     Raises:
-        ImageError: The image cannot be read correctly; `reason` says why, such as `truncated`,
+        ImageError: The image cannot be read correctly; `reason` is a code such as `truncated`,
             `decoder_hung` or `decoder_crashed`.
     """
     return as_image(load(path, limits, trusted=trusted, num_channels=num_channels))
@@ -74,7 +74,7 @@ def read_images(
 
     Raises:
         ImageError: One of them cannot be read correctly.
-        GeometryError: They lie on different grids.
+        GeometryError: They are on different grids.
         UsageError: No path was given.
     """
     expected = num_channels if len(paths) == 1 else 1
@@ -95,7 +95,7 @@ def as_channels(images: Sequence[MetaTensor], paths: Sequence[Path | str]) -> Me
         `[C, *spatial]`; geometry and source are those of the first, whose source lists the others.
 
     Raises:
-        GeometryError: They lie on different grids.
+        GeometryError: They are on different grids.
         ImageError: They are of several patients, studies or frames of reference.
         UsageError: There is none.
     """
@@ -137,10 +137,10 @@ def read_label(
         `[1, *spatial]` int32. Values within 1e-3 of an integer are rounded to it.
 
     Raises:
-        ImageError: The file cannot be read correctly, holds other values (`not_integer`) or
+        ImageError: The file cannot be read correctly, has other values (`not_integer`) or
             segments that are none of the labels (`unknown_segment`), or is of another patient,
             study or frame of reference than `like`.
-        GeometryError: A frame of a DICOM segmentation lies on no slice of `like`.
+        GeometryError: A frame of a DICOM segmentation is on no slice of `like`.
     """
     grid = None if like is None else grid_of(like)
     loaded = load_label(path, trusted=trusted, limits=limits, grid=grid, labels=labels)
@@ -207,7 +207,7 @@ def as_image(loaded: Loaded) -> MetaTensor:
     with np.errstate(over="ignore"):
         array = np.asarray(loaded.array, dtype=np.float32)  # in the layout of the file: no copy
     if min(array.strides, default=0) < 0:
-        array = np.ascontiguousarray(array)  # torch knows no steps backwards
+        array = np.ascontiguousarray(array)  # torch has no negative strides
     check_finite(array, loaded.source.paths[0])
     return _tensor(torch.from_numpy(array), loaded)
 

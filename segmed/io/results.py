@@ -1,4 +1,4 @@
-"""Results among files: what segmed or others derived from an image is no image to segment.
+"""Results among files: objects derived from an image are no images to segment.
 
 Known by content: the mark that segmed writes into its own label maps and probabilities, NIfTI's
 label intent, and the segments in the header of a 3D Slicer segmentation. Results of versions that
@@ -110,8 +110,8 @@ def results_among(files: Iterable[Path | FileHead]) -> dict[Path, str]:
 def masks_by_name(images: Sequence[Path], inside: Sequence[str] = ()) -> dict[Path, str]:
     """The masks among the image files of one folder by their names, and the reason.
 
-    A name counts where it tells files apart: `x_seg` beside `x`, `mask` beside `t1`, or whatever
-    lies in `labelsTr` or `segmentations`. `scan.seg` without a `scan` beside it is an image, and so
+    A name counts where it distinguishes files: `x_seg` beside `x`, `mask` beside `t1`, or any file
+    in `labelsTr` or `segmentations`. `scan.seg` without a `scan` beside it is an image, and so
     are all files of a folder in which every name is that of a mask. `CASE_0000` is an image.
 
     Args:
@@ -134,7 +134,7 @@ def masks_by_name(images: Sequence[Path], inside: Sequence[str] = ()) -> dict[Pa
 
 
 def _name_parts(path: Path) -> frozenset[str]:
-    """The parts of a name that tell images apart: `x` and `t1` of `x_t1`, `x_t1_seg`."""
+    """The parts of a name that distinguish images: `x` and `t1` of `x_t1`, `x_t1_seg`."""
     parts = chunks_of(stem_of(path))
     return frozenset(part.casefold() for part in parts if not has_mask_words(part))
 

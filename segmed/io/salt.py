@@ -1,4 +1,4 @@
-"""The salt: a secret of this site, so that nobody else can make, or guess back, its pseudonyms."""
+"""The salt: a secret of this site, without which its pseudonyms cannot be made or reversed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read_salt(path: Path) -> bytes:
     """The salt of a file; a new one is drawn where there is none, readable to its owner alone.
 
     Raises:
-        UsageError: Others may read the file, or it holds too little.
+        UsageError: Others may read the file, or it is too short.
     """
     try:
         handle = os.open(path, os.O_RDONLY)
@@ -55,7 +55,7 @@ def _drawn(path: Path) -> bytes:
 
 
 def pseudonym(salt: bytes, text: str) -> str:
-    """Hex digits that stand for a text: always the same with one salt, unguessable without it.
+    """Hex digits that replace a text: always the same with one salt, unguessable without it.
 
     Source:
         HMAC with SHA-256, RFC 2104.

@@ -33,7 +33,7 @@ def header_lines(stream: IO[bytes], path: Path, limits: ReadLimits) -> Iterator[
 
 
 def sibling(path: Path, name: str) -> Path:
-    """A voxel file that a header names; it must lie beside the header.
+    """A voxel file that a header names; it must be beside the header.
 
     Raises:
         ImageError: `outside_file` or `missing_file`.

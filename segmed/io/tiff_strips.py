@@ -111,7 +111,7 @@ def _check_counts(tags: Any, path: Path) -> None:
 
 
 def _numbers(tags: Any, number: int) -> list[int]:
-    """Values of an entry; none where it is missing or holds no whole numbers."""
+    """Values of an entry; none where it is missing or has no whole numbers."""
     value = tags.get(number, ())
     values = value if isinstance(value, tuple) else (value,)
     return [int(one) for one in values if isinstance(one, int)]

@@ -25,7 +25,7 @@ HEAD_RATIO = {"dice_ce": 0.5, "unet_weighted_ce": 0.5}
 
 
 def list_losses() -> tuple[str, ...]:
-    """Names that `make_loss` knows.
+    """Names that `make_loss` accepts.
 
     Returns:
         The names.

@@ -43,7 +43,7 @@ def soft_dice_loss(
 
 
 def foreground_sums(flat: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Probability that lies on each class, and the size of each class.
+    """Sum of the probabilities of each class, and the size of each class.
 
     Args:
         flat: `[B, K, N]`, probabilities.

@@ -1,4 +1,4 @@
-"""Manifests: which images, labels and folds a project works on, and whether they are sound."""
+"""Manifests: images, labels and folds of a project, and the audit of them."""
 
 from __future__ import annotations
 

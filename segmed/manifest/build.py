@@ -136,7 +136,7 @@ def build_manifest(
     except ValidationError as error:
         fault = first_fault(error)
         raise ManifestError(
-            f"{source} has a {error.title} that a manifest cannot hold: "
+            f"{source} has a {error.title} that a manifest cannot contain: "
             f"{fault.field or error.title} is {fault.given!r}: {fault.message}"
         ) from error
 
@@ -174,7 +174,7 @@ def _draft(source: Path, layout: str, how: Reading) -> Draft:
 
 
 def detect_format(source: Path) -> str:
-    """The layout of a folder, by what lies in it.
+    """The layout of a folder, by its content.
 
     Raises:
         ManifestError: It is none that is known.

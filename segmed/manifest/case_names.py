@@ -17,7 +17,7 @@ def named_rows(rows: Sequence[Sequence[str]]) -> tuple[list[str], list[str]]:
     """Names of cases, each given by the paths of its channels, and of the channels.
 
     A case of one file is called like the file; a case of several like what their names have in
-    common, or like their folder. Names that would repeat get the folders that tell them apart.
+    common, or like their folder. Names that would repeat get the folders that distinguish them.
 
     Args:
         rows: Paths of each case, one a channel.

@@ -1,4 +1,4 @@
-"""Voxels and cases of each structure, and notes on those that occur too little to be meant."""
+"""Voxels and cases of each structure, and notes on those that are too rare to be intended."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ def _check_label(manifest: Manifest, path: Path, grid: Grid | None, record: Case
         shown = ", ".join(f"{value} ({voxels[value]} voxels)" for value in strays[:5])
         record.error(
             "stray_value",
-            f"{path.name} holds {shown}{' and more' if len(strays) > 5 else ''}; labels are 0, "
+            f"{path.name} contains {shown}{' and more' if len(strays) > 5 else ''}; labels are 0, "
             f"{', '.join(map(str, sorted(known)))}",
         )
     if not voxels:
@@ -199,7 +199,7 @@ def _difference(image: Grid, label: Grid) -> str:
         )
     apart = grid_difference_mm(image, label)
     return (
-        f"image at {spacing_text(image)} and label at {spacing_text(label)} lie {apart:.3g} mm "
+        f"image at {spacing_text(image)} and label at {spacing_text(label)} are {apart:.3g} mm "
         "apart; they need one grid"
     )
 

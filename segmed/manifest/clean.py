@@ -1,4 +1,4 @@
-"""A manifest without its unfit cases, and why each was dropped."""
+"""A manifest without its unfit cases, with the reason for each."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def image_digest(path: Path) -> str:
 
     Of a single file it is the file's own. An image in two files, header and voxels, has a digest of
     both, the same for either of their names. Of a folder with one DICOM series the files of the
-    series count, whatever else lies beside them; of another folder all files.
+    series count, whatever else is beside them; of another folder all files.
 
     Args:
         path: What the image is read from.
@@ -110,7 +110,7 @@ def with_digests(manifest: Manifest) -> Manifest:
 
 
 def case_hash(manifest: Manifest, case: Case) -> str:
-    """SHA-256 of what a case's images hold, whatever their names and places.
+    """SHA-256 of the content of a case's images, independent of their names and locations.
 
     Stored digests are trusted; images without one are read.
     """

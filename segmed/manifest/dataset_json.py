@@ -19,7 +19,7 @@ from segmed.manifest.strict_json import read_json
 NAME = "dataset.json"
 
 ENDINGS = ((".nii.gz", ".nii"), (".nii", ".nii.gz"))
-"""An ending that a list names, and the one under which the file may lie instead."""
+"""An ending that a list names, and the one that the file may have instead."""
 
 IMAGE_KEYS, LABEL_KEYS = ("image", "images"), ("label", "labels")
 

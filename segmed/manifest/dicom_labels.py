@@ -88,7 +88,7 @@ def volume_label(case_id: str, path: Path, grid: Grid, maker: LabelMaker) -> Pat
         The file itself, or a new one.
 
     Raises:
-        ManifestError: It cannot be read, or lies on another grid.
+        ManifestError: It cannot be read, or is on another grid.
     """
     try:
         label = read_label(path)

@@ -28,7 +28,7 @@ class Draft:
         test: Cases kept out.
         licence: As stated by the source.
         source: Where the images come from, as stated by the source.
-        groups: Patient of each case id, where the source knows it.
+        groups: Patient of each case id, where the source gives it.
         remarks: What was kept, dropped or taken for something else, one line each.
         stored_labels: The structures of the label files, where they differ from `labels`.
     """
@@ -94,8 +94,8 @@ def group_of(case: str, pattern: str | None, known: dict[str, str]) -> str:
     Args:
         case: The case id.
         pattern: Regular expression searched for in the id: its first parenthesis, or the whole
-            match, is the group. None takes what the source knows, else each case its own.
-        known: Groups that the source knows, by case id.
+            match, is the group. None takes the groups of the source, else each case is its own.
+        known: Groups that the source gives, by case id.
 
     Raises:
         ManifestError: The pattern is none, or does not occur in the id.
@@ -124,9 +124,9 @@ def relative(path: Path, root: Path) -> str:
     try:
         name.encode("utf-8")
     except UnicodeEncodeError as error:
-        told = os.fsencode(name).decode("utf-8", "backslashreplace")
+        shown = os.fsencode(name).decode("utf-8", "backslashreplace")
         raise ManifestError(
-            f"the bytes of the file name {told!r} are no UTF-8, which a manifest is written in: "
+            f"the bytes of the file name {shown!r} are no UTF-8, which a manifest is written in: "
             "rename the file"
         ) from error
     return name

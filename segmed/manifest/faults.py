@@ -1,4 +1,4 @@
-"""Faults that an audit finds, and what it remembers of each case."""
+"""Faults found by an audit, and the facts it keeps of each case."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def split_groups(cases: Sequence[Case]) -> set[str]:
 def assign_folds(cases: Sequence[Case], *, num_folds: int = 5, seed: int = 0) -> tuple[Case, ...]:
     """The cases with folds, so that no group is split and folds are of nearly equal size.
 
-    Groups are shuffled by `seed`, then dealt, largest first, to the fold that holds fewest cases.
+    Groups are shuffled by `seed`, then dealt, largest first, to the fold with the fewest cases.
 
     Args:
         cases: Cases with their groups; folds they already have are replaced.
@@ -33,10 +33,10 @@ def assign_folds(cases: Sequence[Case], *, num_folds: int = 5, seed: int = 0) ->
     """
     sizes = Counter(case.group for case in cases)
     if num_folds < 2:
-        raise ManifestError(f"{num_folds} folds asked for: at least 2 are needed to hold cases out")
+        raise ManifestError(f"{num_folds} folds requested: at least 2 are needed to hold cases out")
     if len(sizes) < num_folds:
         raise ManifestError(
-            f"{len(sizes)} groups cannot fill {num_folds} folds: ask for at most "
+            f"{len(sizes)} groups cannot fill {num_folds} folds: request at most "
             f"{max(len(sizes), 1)} folds, or check the grouping"
         )
     groups = sorted(sizes)

@@ -45,14 +45,14 @@ def draft_from_msd(
         ManifestError: The description lacks something, names a file that does not exist, or its
             images have other numbers of channels than it names.
     """
-    told = load_description(folder)
-    rows = told.rows("training", needs_label=True)
+    description = load_description(folder)
+    rows = description.rows("training", needs_label=True)
     if not rows:
-        raise told.fault(" lists no training cases")
+        raise description.fault(" lists no training cases")
     kept_out = [
         row
         for key in ("validation", "val", "test", "testing")
-        for row in told.rows(key, needs_label=False)
+        for row in description.rows(key, needs_label=False)
     ]
     names, channels = named_rows([row.image for row in (*rows, *kept_out)])
     maker = maker or LabelMaker(None)
@@ -67,21 +67,23 @@ def draft_from_msd(
         for name, row in zip(names, (*rows, *kept_out), strict=True)
     ]
     training = cases[: len(rows)]
-    values = told.labels()
+    values = description.labels()
     if values is None:
         files = [str(case.label) for case in training]
         values = {
             label.value: label.name for label in named_labels(label_values(folder, files), ())
         }
     return Draft(
-        name=told.text("name") or case_id(folder.resolve().name),
-        labels=_labels(told, values, label_names),
-        channels=_channels_of(told, cases, told.channels("modality", "channel_names") or channels),
+        name=description.text("name") or case_id(folder.resolve().name),
+        labels=_labels(description, values, label_names),
+        channels=_channels_of(
+            description, cases, description.channels("modality", "channel_names") or channels
+        ),
         training=tuple(training),
         test=tuple(case.model_copy(update={"fold": None}) for case in cases[len(rows) :]),
-        licence=told.text("licence", "license"),
-        source=told.text("reference"),
-        remarks=tuple(told.remarks),
+        licence=description.text("licence", "license"),
+        source=description.text("reference"),
+        remarks=tuple(description.remarks),
     )
 
 
@@ -95,14 +97,14 @@ def _label_of(folder: Path, name: str, row: CaseEntry, maker: LabelMaker) -> str
 
 
 def _channels_of(
-    told: Description, cases: Sequence[Case], names: Sequence[str]
+    description: Description, cases: Sequence[Case], names: Sequence[str]
 ) -> tuple[Channel, ...]:
     """The channels by name, if every image has as many.
 
     Raises:
         ManifestError: An image has more or fewer; it is named.
     """
-    counts = {case.id: _count(told.folder, case) for case in cases}
+    counts = {case.id: _count(description.folder, case) for case in cases}
     if not names:
         count = counts[cases[0].id]
         names = COLOURS.get(count, tuple(f"channel_{n}" for n in range(count)))
@@ -110,7 +112,7 @@ def _channels_of(
         names = COLOURS[3]  # colour pictures, whose one modality is called RGB or so
     wrong = [case for case in cases if counts[case.id] != len(names)]
     if wrong:
-        raise told.fault(
+        raise description.fault(
             f" has {len(names)} channels ({', '.join(names)}), {wrong[0].image[0]} contains "
             f"{counts[wrong[0].id]}: list a file for each channel, or correct the channels"
         )
@@ -134,21 +136,21 @@ def draft_from_nnunet(folder: Path, *, label_names: Sequence[str] = ()) -> Draft
         ManifestError: The description lacks something, a channel or label file is missing, or
             labels are regions (lists of values).
     """
-    told = load_description(folder)
-    channels = told.channels("channel_names", "modality")
+    description = load_description(folder)
+    channels = description.channels("channel_names", "modality")
     if channels is None:
-        raise told.fault(" has no table 'channel_names'")
-    values = told.labels()
+        raise description.fault(" has no table 'channel_names'")
+    values = description.labels()
     if values is None:
-        raise told.fault(" has no table 'labels'")
+        raise description.fault(" has no table 'labels'")
     return Draft(
-        name=told.text("name") or case_id(folder.resolve().name),
-        labels=_labels(told, values, label_names),
+        name=description.text("name") or case_id(folder.resolve().name),
+        labels=_labels(description, values, label_names),
         channels=_channels(channels),
         training=nnunet_cases(folder, "Tr", len(channels), needs_label=True),
         test=nnunet_cases(folder, "Ts", len(channels), needs_label=False),
-        licence=told.text("licence", "license"),
-        source=told.text("reference"),
+        licence=description.text("licence", "license"),
+        source=description.text("reference"),
     )
 
 
@@ -198,15 +200,17 @@ def channel_files(images: Path, num_channels: int) -> dict[str, tuple[Path, ...]
 
 
 def _labels(
-    told: Description, names: dict[int, str], given: Sequence[str]
+    description: Description, names: dict[int, str], given: Sequence[str]
 ) -> tuple[LabelClass, ...]:
     values = sorted(value for value in names if value != 0)
     if not values:
-        raise told.fault(" names no label besides background")
+        raise description.fault(" names no label besides background")
     if given:
         return named_labels(values, given)
     if values[-1] > MAX_LABEL_VALUE:
-        raise told.fault(f": label value {values[-1]} is too large; at most {MAX_LABEL_VALUE}")
+        raise description.fault(
+            f": label value {values[-1]} is too large; at most {MAX_LABEL_VALUE}"
+        )
     named = {value: _plain(names[value]) or f"label_{value}" for value in values}
     return tuple(LabelClass(name=name, value=value) for value, name in named.items())
 

@@ -87,7 +87,7 @@ def draft_from_dicom(
     the study. What is left out is among the remarks.
 
     Args:
-        folder: The tree. Each series lies in a folder of its own.
+        folder: The tree. Each series is in a folder of its own.
         label_names: Names of the structures by growing value; else those of the segments,
             `foreground` or `label_N`. Of structure sets the regions to take; else all.
         order: Names of the channels in order; all that the studies share if empty.

@@ -1,4 +1,4 @@
-"""Drafts from image files and the masks that lie beside them or in a folder of their own."""
+"""Drafts from image files and the masks beside them or in a folder of their own."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def draft_from_folders(
 
     Args:
         folder: The source.
-        label_suffix: What a mask's name has after its image's name; needed where both lie
+        label_suffix: What a mask's name has after its image's name; needed where both are
             together. With several graders it chooses one (`_1stHO`).
         label_names: Names of the structures, by growing value; else `foreground` or `label_N`.
         channels: Names of the channels in order; else by number, or by colour.
 
     Raises:
         ManifestError: Nothing is found, an image has no mask or a mask no image, or the masks
-            hold too many values or none.
+            have too many values or none.
     """
     pair = paired_folders(folder)
     if pair is None:
@@ -83,7 +83,7 @@ def draft_from_folders(
 def _side_by_side(
     folder: Path, label_suffix: str | None
 ) -> tuple[dict[str, list[Path]], dict[str, Path]]:
-    """Images and masks of one folder (or of its only filled subfolder), told apart by suffix."""
+    """Images and masks of one folder (or of its only filled subfolder), distinguished by suffix."""
     files = image_files(folder)
     if not files:
         inner = [path for path in sorted(folder.iterdir()) if path.is_dir() and image_files(path)]

@@ -50,7 +50,7 @@ def draft_from_patterns(
 ) -> Draft:
     """A draft from the files that patterns find.
 
-    Images and labels belong together if their `*` stand for the same text; a pattern with fewer of
+    Images and labels belong together if their `*` match the same text; a pattern with fewer of
     them counts from the front. Several masks of one case are put together.
 
     Args:
@@ -219,7 +219,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _selection(wanted: Wanted, found: Sequence[str]) -> Sequence[str]:
-    """Channels asked for; names for the one channel (or one file) that there is select nothing."""
+    """Requested channels; names for the one channel (or one file) that there is select nothing."""
     is_naming = len(found) == 1 and found[0] not in wanted.channels
     return () if is_naming else wanted.channels
 

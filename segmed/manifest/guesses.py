@@ -65,7 +65,7 @@ def state_modalities(manifest: Manifest, stated: Mapping[str, str]) -> Manifest:
 
     Args:
         manifest: As built.
-        stated: Modality by channel name; the empty name stands for all channels.
+        stated: Modality by channel name; the empty name means all channels.
 
     Raises:
         UsageError: A name is no channel, or a modality is no DICOM code of two letters or more.
@@ -160,7 +160,7 @@ def _ignored(manifest: Manifest) -> list[Guess]:
         Guess(
             f"label {label.name!r}",
             "a structure like others",
-            f"{label.name!r} may also mean voxels that nobody annotated",
+            f"{label.name!r} may also mean voxels that were not annotated",
             False,
             f"if so, leave out the cases that have it, or build with --drop-values {label.value} "
             "to take it as background",

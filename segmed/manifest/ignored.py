@@ -1,4 +1,4 @@
-"""Labels that are no structures: voxels that nobody annotated."""
+"""Labels that are no structures: voxels that were not annotated."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from segmed.structures import LabelClass
 
 
 def require_no_ignored(labels: Sequence[LabelClass], place: str) -> None:
-    """Refuse a label that marks voxels that nobody annotated: it is no structure.
+    """Refuse a label for voxels that were not annotated: it is no structure.
 
     Args:
         labels: The structures of a set.

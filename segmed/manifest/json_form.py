@@ -22,7 +22,7 @@ def read_manifest(path: Path | str) -> Manifest:
 
     Raises:
         ManifestError: The file is missing, is no JSON, is of another schema version, lacks
-            something or holds something unknown, repeats a case id, or splits a group over folds.
+            a field or has an unknown one, repeats a case id, or splits a group over folds.
     """
     path = Path(path)
     try:
@@ -68,7 +68,7 @@ def _require_consistent(path: Path, manifest: Manifest) -> None:
                 f"manifest {path}: case id {case.id!r} occurs twice; ids are unique"
             )
         seen.add(case.id)
-        if len(case.image) not in {1, len(manifest.channels)}:  # one RGB file holds three channels
+        if len(case.image) not in {1, len(manifest.channels)}:  # one RGB file has three channels
             raise ManifestError(
                 f"manifest {path}: case {case.id!r} has {len(case.image)} image files for "
                 f"{len(manifest.channels)} channels; name a file for each, or one for all"

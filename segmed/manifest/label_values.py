@@ -16,7 +16,7 @@ from segmed.io.read import read_label
 from segmed.structures import LabelClass
 
 MANY_VALUES = 128
-"""A mask with more values than this may be an image, which its roughness tells."""
+"""A mask with more values than this may be an image; its roughness decides."""
 
 LARGEST_VALUE = 65535
 """Largest label value."""
@@ -95,13 +95,13 @@ def label_values(folder: Path, names: list[str]) -> list[int]:
     for name, one in zip(names, facts, strict=True):
         if min(one.voxels) < 0 or (len(one.voxels) > MANY_VALUES and one.roughness > ROUGH_SHARE):
             raise ManifestError(
-                f"label {name} holds {len(one.voxels)} values from {min(one.voxels)} to "
+                f"label {name} has {len(one.voxels)} values from {min(one.voxels)} to "
                 f"{max(one.voxels)}, and {one.roughness:.0%} of neighbouring voxels differ: these "
                 "are no label maps; give masks whose values are numbers of structures"
             )
     if found[-1] > LARGEST_VALUE:
         raise ManifestError(
-            f"the labels of {folder} hold the value {found[-1]}; label values are at most "
+            f"the labels of {folder} contain the value {found[-1]}; label values are at most "
             f"{LARGEST_VALUE}, so give the structures smaller numbers"
         )
     return found

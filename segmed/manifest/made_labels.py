@@ -65,7 +65,7 @@ class LabelMaker:
             The file written.
 
         Raises:
-            ManifestError: Masks cannot be read, lie on several grids, or two structures or
+            ManifestError: Masks cannot be read, are on several grids, or two structures or
                 instances share a voxel.
         """
         try:

@@ -1,4 +1,4 @@
-"""Faults that show only between cases: copies, and values far from all others."""
+"""Faults that are visible only between cases: copies, and values far from all others."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def duplicates(records: Sequence[CaseRecord]) -> list[ManifestFault]:
 
 
 def outliers(manifest: Manifest, records: Sequence[CaseRecord]) -> list[ManifestFault]:
-    """Notes on images whose spacing or mean intensity lies far from all others."""
+    """Notes on images whose spacing or mean intensity is far from all others."""
     readable = [record for record in records if record.grid is not None and record.levels]
     if len(readable) < MIN_CASES:
         return []

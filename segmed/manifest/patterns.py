@@ -1,6 +1,6 @@
 """File patterns: `sub-*/{FLAIR,T1}.nii.gz` finds files, names their channel and their case.
 
-`*` and `?` stand for letters within one name, `**` for any folders, `[..]` for one of some letters.
+`*` and `?` match letters within one name, `**` any folders, `[..]` for one of some letters.
 Braces list the channels (or the structures of a label); braces of file endings only list endings.
 """
 
@@ -30,7 +30,7 @@ class PatternMatch:
 
     Attributes:
         path: The file or folder, relative to the source.
-        key: The text that each `*` and `**` stands for, in order.
+        key: The text that each `*` and `**` matches, in order.
         choice: The word of the braces; empty without braces.
         pieces: Folder and file names that contain a wildcard, without choice and suffix.
     """

@@ -98,7 +98,7 @@ def _kept(grid: Grid, box: Box | None) -> tuple[int, ...]:
 
 
 def is_at_risk(extents: Sequence[Extent], shape: Sequence[int], target: Sequence[int]) -> bool:
-    """Return whether a structure is so small that resampling may lose it; then `lost_values` tells.
+    """Return whether resampling may lose a structure by its size; `lost_values` then decides.
 
     Args:
         extents: The structures of a label map.

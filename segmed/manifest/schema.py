@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from segmed.manifest.labelled_image import LabelledImage
 
 SCHEMA_VERSION = 1
-"""Version of the manifest's form; a reader that meets another one says so."""
+"""Version of the manifest's form; readers refuse any other version."""
 
 
 MOST_SHOWN = 6
 """Labels that the one-line form of a manifest names."""
 
 FilePlace = Annotated[str, Field(pattern=r"^[^\x00]*$")]
-"""Path of a file; no system takes one that holds a zero byte."""
+"""Path of a file, without zero bytes, which no system accepts."""
 
 
 class Case(Frozen):

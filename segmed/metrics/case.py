@@ -79,7 +79,7 @@ def evaluate_case(
         case_id: Name of the case in the table.
         tolerance_mm: Tolerance of NSD and width of the band of boundary IoU, in mm.
         regions: Unions of labels to score besides, by name; labels by value or by name.
-        grids: Where prediction and reference lie in space; compared before anything else.
+        grids: Grids of prediction and reference; compared before anything else.
             Two MetaTensors are compared by their own affines.
 
     Returns:
@@ -87,7 +87,7 @@ def evaluate_case(
 
     Raises:
         MetricError: Not integers, shapes or spacing that do not fit, unknown or repeated names.
-        GeometryError: The two lie on different grids.
+        GeometryError: The two are on different grids.
 
     Source:
         Metrics and their pitfalls: Maier-Hein et al. 2024, Nature Methods 21, "Metrics reloaded".

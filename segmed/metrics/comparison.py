@@ -57,7 +57,7 @@ class Comparison:
             mean over labels), mean_rank (over all metrics, which settles ties), n_missed,
             n_false_positive, n_both_empty, parameters, seconds_per_case, peak_memory_mb.
         sentences: The outcome in words, the leader against each other model.
-        warnings: What must stand above everything else.
+        warnings: Warnings to be printed above everything else.
     """
 
     ranking: pd.DataFrame
@@ -83,7 +83,7 @@ def compare_models(
 
     Where one model rightly finds nothing and another invents the structure, the first counts as
     perfect there (1, or 0 mm): otherwise the invention would cost nothing. Where all rightly find
-    nothing, the row is left out. A miss stands with the image diagonal and 0.
+    nothing, the row is left out. A miss counts with the image diagonal and 0.
 
     Args:
         tables: Table of `scores_table` by model name, at least two.

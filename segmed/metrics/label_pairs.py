@@ -130,7 +130,7 @@ def read_pair(
     Raises:
         ImageError: A file cannot be read correctly, has a segment that is no label, or they are of
             two patients, studies or frames of reference.
-        GeometryError: They lie on different grids; the case is named.
+        GeometryError: They are on different grids; the case is named.
     """
     stored = labels if manifest is None else stored_structures(manifest)
     found = read_label(prediction, labels=labels)

@@ -1,4 +1,4 @@
-"""Evidence in a table of scores that a training learned something at all."""
+"""Evidence in a table of scores that a training learned anything."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from segmed.metrics.pair import VOXELS_AT_ONCE
 Counted = npt.NDArray[np.int64]
 
 DETECTION_IOU_TENTHS = 1
-"""A component is detected at an IoU of at least 1/10, as nnDetection asks of lesions in 3D."""
+"""A component is detected at an IoU of at least 1/10, as nnDetection requires of lesions in 3D."""
 
 
 @dataclass(frozen=True)

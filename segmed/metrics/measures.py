@@ -25,7 +25,7 @@ MAX_SAMPLES = 100_000
 """Voxels that intensity statistics are taken from, evenly spread over the image."""
 
 FRAGMENTED_SHARE = 0.9
-"""A structure whose largest piece holds less than this share of it is flagged `fragments`."""
+"""A structure whose largest piece contains less than this share of it is flagged `fragments`."""
 
 
 def measure(
@@ -94,7 +94,7 @@ def flags_of(values: npt.NDArray[Any], labels: Sequence[LabelClass]) -> Iterator
 
     Yields:
         `empty:NAME` (nothing found), `border:NAME` (it reaches the edge of the image, so it may be
-        cut off), `fragments:NAME` (no piece holds nine tenths of it; pieces are joined by faces).
+        cut off), `fragments:NAME` (no piece has nine tenths of it; pieces are joined by faces).
     """
     places = ndimage.find_objects(values, max_label=max(item.value for item in labels))
     for item in labels:

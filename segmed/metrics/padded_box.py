@@ -141,7 +141,7 @@ def search_shells(spacing_mm: tuple[float, ...]) -> Shells:
 
 
 def radius_of(num_voxels: int, spacing_mm: tuple[float, ...]) -> float:
-    """Radius of the ball that holds about this many voxels, in mm."""
+    """Radius of the ball of about this many voxels, in mm."""
     axes = len(spacing_mm)
     unit_ball = pi ** (axes / 2) / gamma(axes / 2 + 1)
     return float((num_voxels * prod(spacing_mm) / unit_ball) ** (1 / axes))

@@ -56,14 +56,14 @@ def prepare_pair(
         prediction: Integer label map, `[*spatial]`, 2D or 3D.
         reference: Integer label map on the same grid.
         spacing_mm: Voxel edge along each axis, in mm, in array order.
-        grids: Where prediction and reference lie in space. Two MetaTensors bring their own.
+        grids: Grids of prediction and reference. Two MetaTensors bring their own.
 
     Returns:
         The pair. Axes may be permuted to the order of memory; no metric depends on it.
 
     Raises:
         MetricError: Not integers, shapes or spacing that do not fit.
-        GeometryError: The two lie on different grids.
+        GeometryError: The two are on different grids.
     """
     first, second = as_labels(prediction, "prediction"), as_labels(reference, "reference")
     if first.shape != second.shape:
@@ -115,7 +115,7 @@ def as_labels(labels: npt.ArrayLike | torch.Tensor, name: str) -> Labels:
         name: What it is, for the message.
 
     Raises:
-        MetricError: It holds anything but integers.
+        MetricError: It contains anything but integers.
     """
     if isinstance(labels, torch.Tensor):
         labels = labels.detach().cpu().numpy()

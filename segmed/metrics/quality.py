@@ -1,4 +1,4 @@
-"""Quality control without a reference: which segmentations a person should look at.
+"""Quality control without a reference: the segmentations that a person should review.
 
 What structures looked like in training gives ranges; a prediction outside them is flagged, and so
 is one that the network or its folds were unsure of. A flag is a reason to look, not a verdict.
@@ -34,7 +34,7 @@ FEWEST_CASES = 5
 """With fewer training cases that have the label, no range is drawn from them."""
 
 USUAL = 0.95
-"""Part of the training cases in which something must hold to be expected."""
+"""Share of training cases in which a property must be true to be expected."""
 
 ENTROPY_LIMIT = 0.4
 """Mean entropy inside a structure, as part of its maximum, above which the network was unsure."""
@@ -137,9 +137,9 @@ def measure_shapes(
 
 
 def learn_ranges(cases: Iterable[Sequence[Shape]]) -> tuple[ShapeRange, ...]:
-    """Ranges that training structures lie in.
+    """Ranges of the training structures.
 
-    A range spans what was seen and what lies within `OUTLIER_DEVIATIONS` robust deviations of the
+    A range spans the observed values and those within `OUTLIER_DEVIATIONS` robust deviations of the
     median, on a logarithmic scale.
 
     Args:

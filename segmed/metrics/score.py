@@ -67,7 +67,7 @@ class CaseScore:
         hd_mm: Hausdorff distance between the surfaces, in mm.
         hd95_mm: The larger of the two directed 95th percentiles, in mm.
         assd_mm: Mean of all distances of both directions, in mm.
-        nsd: Fraction of both surfaces that lies within `tolerance_mm` of the other.
+        nsd: Fraction of both surfaces within `tolerance_mm` of the other.
         boundary_iou: IoU of the bands inside the two masks, up to `tolerance_mm` from the surface.
         lesion_f1: Detection F1 of connected components matched one to one at IoU >= 0.1.
         panoptic_quality: Sum of IoU over components matched at IoU > 0.5, by Kirillov's formula.
@@ -85,7 +85,7 @@ class CaseScore:
         missed: The reference has it, the prediction does not.
         false_positive: The prediction has it, the reference does not.
         both_empty: Neither has it.
-        substituted: Scores stand by the policy for empties and were not measured.
+        substituted: Scores are set by the policy for empties and were not measured.
     """
 
     case: str

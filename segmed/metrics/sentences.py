@@ -17,7 +17,7 @@ _METRIC = {metric.name: metric for metric in METRICS}
 def rank_sentences(ranking: pd.DataFrame, leader: str, unit: str = "mm") -> list[str]:
     """Rank of the leading model on each metric, for the mean over labels.
 
-    One case alone has no bootstrap samples to speak of: its sentences name none.
+    One case alone has no useful bootstrap samples: its sentences name none.
     """
     models = ranking["model"].nunique()
     mine = ranking[(ranking["model"] == leader) & (ranking["label"] == MEAN_LABEL)]

@@ -1,4 +1,4 @@
-"""Means that stand beside how many cases they are of."""
+"""Means, each with the number of its cases."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def nearest_mm(queries: Places, targets: Places, occupied: Mask, padded: PaddedB
     are exact.
 
     Args:
-        queries: Flat indices of the voxels that ask.
+        queries: Flat indices of the query voxels.
         targets: Flat indices of the voxels that are sought.
         occupied: Flat mask of the targets.
         padded: The padded box of all.
@@ -166,7 +166,7 @@ def nsd(distances: SurfaceDistances, tolerance_mm: float) -> float:
 
 
 def band_places(mask: Mask, surface: Places, padded: PaddedBox, width_mm: float) -> Places:
-    """Voxels of a mask that lie at most `width_mm` inside its surface voxels.
+    """Voxels of a mask at most `width_mm` inside its surface voxels.
 
     Args:
         mask: Flat mask over the padded box.

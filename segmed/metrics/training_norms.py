@@ -1,6 +1,6 @@
 """Reference statistics of a training set, stored with the model.
 
-An archive holds what it segments against it: ranges of shapes give quality flags, distributions of
+An archive run compares its studies with it: ranges of shapes give quality flags, distributions of
 volumes, spacings and intensities give the drift watch.
 """
 
@@ -19,10 +19,10 @@ from segmed.metrics.quality import Shape, check_shapes, learn_ranges, measure_sh
 from segmed.structures import LabelClass
 
 RANGES = "shape_ranges"
-"""Key of a package's provenance that holds the ranges of `learn_ranges`, as JSON values."""
+"""Key of the ranges of `learn_ranges` in a package's provenance, as JSON values."""
 
 DISTRIBUTIONS = "training_distributions"
-"""Key of a package's provenance that holds the values of each feature over the training cases."""
+"""Key of each feature's values over the training cases in a package's provenance."""
 
 MAX_VALUES = 500
 """Of a larger training set, so many evenly spaced order statistics of each feature are kept."""

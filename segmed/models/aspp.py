@@ -86,7 +86,7 @@ class ASPP(nn.Module):
 
 
 def dead_rates(rates: Sequence[Axes], feature_size: Sequence[int]) -> tuple[Axes, ...]:
-    """Rates whose outer taps never meet the feature map.
+    """Rates whose outer taps never fall on the feature map.
 
     Args:
         rates: One tuple a branch.

@@ -22,12 +22,12 @@ class VolumeMaxPool(nn.MaxPool3d):
     """Max-pooling of volumes that has a deterministic gradient where windows do not overlap.
 
     PyTorch's own gradient adds up in any order on a GPU. Where only deterministic algorithms are
-    allowed, the maximum over blocks stands in, which shares the gradient of equal values.
+    allowed, the maximum over blocks is used, which shares the gradient of equal values.
     """
 
     @property
     def has_blocks(self) -> bool:
-        """Return whether each voxel lies in one window."""
+        """Return whether each voxel is in exactly one window."""
         return _triple(self.kernel_size) == _triple(self.stride) and not any(_triple(self.padding))
 
     def forward(self, volume: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ def block_maximum(volume: Tensor, block: Sequence[int], *, ceil_mode: bool) -> T
         for size, step in zip(volume.shape[2:], block, strict=True)
     ]
     whole = [count * step for count, step in zip(counts, block, strict=True)]
-    missing = [want - size for want, size in zip(whole, volume.shape[2:], strict=True)]
+    missing = [wanted - size for wanted, size in zip(whole, volume.shape[2:], strict=True)]
     amounts = [n for right in reversed(missing) for n in (0, right)]
     padded = nn.functional.pad(volume, amounts, value=-math.inf)
     split = [n for count, step in zip(counts, block, strict=True) for n in (count, step)]

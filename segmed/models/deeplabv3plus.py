@@ -13,9 +13,9 @@ one voxel a case leaves a batch norm nothing to average at batch 1; parameters a
 
 The planned form differs: a residual encoder with the plan's levels, kernels and strides per axis,
 `dilated_levels` of which are dilated, and rates scaled to the feature size of the patch, since a
-rate beyond the map only ever sees zeros. In 3D kernels are inflated, rates are scaled per axis by
+rate beyond the map only ever reads zeros. In 3D kernels are inflated, rates are scaled per axis by
 size and spacing (the paper's preset: for patches of 128³, unless `patch_size` is given), and the
-planned form is separable unless told otherwise.
+planned form is separable by default.
 """
 
 from __future__ import annotations

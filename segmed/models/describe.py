@@ -19,10 +19,10 @@ from segmed.models.options import Axes
 from segmed.models.registry import architecture, build_model, resolve_options
 
 DEFAULT_SIZE: dict[int, int] = {2: 512, 3: 128}
-"""Side of the input that costs are told for when none is given."""
+"""Default side of the input for which costs are given."""
 
 LARGEST_PROBE = 1024
-"""A receptive field beyond this is told as the whole image."""
+"""A receptive field beyond this is reported as the whole image."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ModelCard:
         in_channels: Channels of the image.
         num_classes: Classes of the logits.
         parameters: Trainable parameters.
-        input_size: What the following is told for, per axis.
+        input_size: Input size of the following numbers, per axis.
         macs: Multiply-accumulate operations of all convolutions, one image.
         activation_bytes: What training keeps of one image for the backward pass, in float32.
         level_strides: Distance of a level's voxels on the input grid, per level and axis.
@@ -83,7 +83,7 @@ def describe_model(
         in_channels: Channels of the image.
         num_classes: Classes of the logits.
         preset: As for `build_model`.
-        input_size: Size per axis that costs are told for; 512² or 128³ if not given, and 572² or
+        input_size: Size per axis for which costs are given; 512² or 128³ if not given, and 572² or
             236³ for the valid U-Net.
         options: As for `build_model`.
 

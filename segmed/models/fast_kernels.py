@@ -8,7 +8,7 @@ from torch import Tensor
 MEMORY_FORMAT = {2: torch.channels_last, 3: torch.channels_last_3d}
 """Features innermost, for training on a CPU, which is a third faster so.
 
-Not on a GPU: group norm wants PyTorch's own order, and the transposes around it cost more than
+Not on a GPU: group norm needs PyTorch's own order, and the transposes around it cost more than
 convolutions gain (forward and backward of a U-Net, two patches of 128 cubed, bf16, H200: 92 ms with
 features innermost, 67 ms without; compiled 41 ms either way).
 

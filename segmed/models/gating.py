@@ -1,9 +1,9 @@
-"""The classification-guided module of UNet 3+: is the structure there at all?
+"""The classification-guided module of UNet 3+: presence of each structure.
 
 Huang et al. 2020, section 2.3. The deepest map goes through dropout, a 1x1 convolution and a global
 maximum; the score gates the segmentation. Differences from the authors' repository: scores are
 trained (their argmax let no gradient through), an absent class gets probability 0 (gating logits
-gave 0.5), and a whole case is gated at once, since a window need not hold the organ.
+gave 0.5), and a whole case is gated at once, since a window need not contain the organ.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PRESENT = 0.5
 
 
 SMALLEST = 1e-37
-"""Probability whose logarithm stands for that of 0."""
+"""Probability whose logarithm replaces that of 0."""
 
 
 class ScoredLogits(NamedTuple):

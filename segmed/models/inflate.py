@@ -1,4 +1,4 @@
-"""Kernels of one shape made to serve another: channels, dimension, dense layers."""
+"""Kernels of one shape converted to another: channels, dimension, dense layers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def fit_kernel(
     """A tensor of the wanted shape that computes what the given one did.
 
     Args:
-        weight: What a file holds.
+        weight: Tensor of a file.
         shape: What the network has.
         inflation: How a 2D kernel becomes 3D.
         slice_axis: Spatial axis that is new then.

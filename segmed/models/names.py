@@ -1,4 +1,4 @@
-"""Names of the architectures, without the architectures: to check a command line by."""
+"""Names of the architectures, without the architectures, for checks of a command line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ NAMES = BUILT_IN
 
 
 def list_models() -> tuple[str, ...]:
-    """Names that `build_model` knows.
+    """Names that `build_model` accepts.
 
     Returns:
         The built-in names in the order of publication, then the registered ones.

@@ -172,7 +172,7 @@ def _check_levels(levels: Sequence[Level]) -> None:
 
 
 def check_choice(option: str, value: object, known: Sequence[object]) -> None:
-    """Refuse a value that an option does not know.
+    """Refuse an unknown value of an option.
 
     Args:
         option: Name of the option.

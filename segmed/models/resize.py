@@ -45,10 +45,10 @@ def crop_to(tensor: Tensor, size: Sequence[int], offset: int | None = 0) -> Tens
     Returns:
         A view.
     """
-    for axis, (have, want) in enumerate(zip(tensor.shape[2:], size, strict=True), start=2):
-        if have != want:
-            begin = (have - want) // 2 if offset is None else offset
-            tensor = tensor.narrow(axis, begin, want)
+    for axis, (actual, wanted) in enumerate(zip(tensor.shape[2:], size, strict=True), start=2):
+        if actual != wanted:
+            begin = (actual - wanted) // 2 if offset is None else offset
+            tensor = tensor.narrow(axis, begin, wanted)
     return tensor
 
 

@@ -3,13 +3,13 @@
 Figure 1: a contracting path of double 3x3 convolutions with ReLU and 2x2 max-pooling, doubling the
 features at each step (64 to 1024), and an expanding path of 2x2 up-convolutions that halve them,
 each joined with the cropped map of the contracting path and followed by two 3x3 convolutions; a 1x1
-convolution gives the logits. 23 convolutions in all. Dropout stands at the end of the contracting
+convolution gives the logits. 23 convolutions in all. Dropout is at the end of the contracting
 path (section 3.1), weights are drawn from N(0, sqrt(2/N)) (section 3).
 
 `preset="paper"` is that: convolutions without padding, so 572 pixels give 388, and sizes other than
 188 + 16 m are refused. The planned form differs: it pads its convolutions, normalises after them,
 takes levels, widths, strides and kernels per axis from the plan, and gives logits on the input grid
-for any size. In 3D the same holds with every kernel inflated (compare Cicek et al. 2016).
+for any size. In 3D the same applies with every kernel inflated (compare Cicek et al. 2016).
 """
 
 from __future__ import annotations

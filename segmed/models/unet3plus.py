@@ -6,7 +6,7 @@ encoder maps by max-pooling (without overlap), its own encoder map as it is, coa
 and the deepest encoder map by bilinear upsampling before the convolution. Their concatenation goes
 through one more 3x3 convolution over 320 features. Section 2.2: deep supervision by a 3x3 head on
 each decoder stage and on the deepest encoder map, and a classification-guided module (CGM) that
-tells whether the organ is there at all.
+predicts whether the organ is present.
 
 The planned form takes levels, widths, strides and kernels per axis and the width of a source from
 the plan. In 3D every kernel is inflated; the full-scale skips make it 3.6 times as costly as a

@@ -2,7 +2,7 @@
 
 Files are read without pickle, names are brought to ours, kernels are adapted to other channels and
 inflated to 3D. What was used and what was not is reported, and a file of which little fits is
-refused: a reader that filters by name would load nothing and say so to nobody.
+refused: a reader that filters by name would load nothing without a message.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
         Tensors by name.
 
     Raises:
-        WeightsError: The file is missing, holds more than tensors, or none.
+        WeightsError: The file is missing, contains more than tensors, or none.
     """
     path = Path(path)
     if not path.is_file():
@@ -99,7 +99,7 @@ def unwrap(content: object, *, source: str = "the file") -> dict[str, Tensor]:
     """Tensors out of what a training script saved.
 
     Args:
-        content: A mapping of tensors, or one that holds such a mapping.
+        content: A mapping of tensors, or one that contains such a mapping.
         source: Its name, for the message.
 
     Returns:

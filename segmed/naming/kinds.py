@@ -1,4 +1,4 @@
-"""Kind of a file or structure by its name: masks, and voxels that nobody annotated."""
+"""Kind of a file or structure by its name: masks, and voxels that were not annotated."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def has_mask_words(text: str) -> bool:
 def is_mask_folder(name: str) -> bool:
     """Return whether a folder is called by nothing but words of masks: `labelsTr`, `segmentations`.
 
-    `segmentation_challenge` or `lung_seg` may hold images just as well.
+    `segmentation_challenge` or `lung_seg` may contain images just as well.
     """
     if name.casefold() in MASK:
         return True

@@ -65,7 +65,7 @@ ALONG = vocabulary(
     "nasal temporal front back above below oben unten vorne hinten haut bas superieur inferieur "
     "superiore inferiore anteriore posteriore arriba abajo"
 )
-"""Words that tell directions apart which only a picture without an anatomical frame mixes up."""
+"""Words for directions that only a picture without an anatomical frame can confuse."""
 
 NUMBERED = re.compile(r"(label|class|structure|region|roi|segment|value|object|klasse)?[\W_]*\d+")
 """Names that say nothing but a number."""
@@ -78,7 +78,7 @@ _WORDS = {side: (vocabulary(CLEAR[side]), vocabulary(SHORT[side])) for side in (
 
 @dataclass(frozen=True)
 class SideGuess:
-    """Evidence that the structures of a set tell the sides of the body apart.
+    """Evidence that the structures of a set distinguish the sides of the body.
 
     Attributes:
         name: A structure's name.
@@ -102,7 +102,7 @@ def guess_sides(names: Sequence[str], *, flat: bool = False) -> SideGuess | None
             both axes.
 
     Returns:
-        The evidence, the surest first; None where no name tells sides apart.
+        The evidence, the surest first; None where no name distinguishes sides.
     """
     found = [guess for name in names if (guess := _in_one(name)) is not None]
     sure = next((guess for guess in found if guess.is_sure), None) or _in_pairs(names)
@@ -209,7 +209,7 @@ def _unnamed(names: Sequence[str]) -> SideGuess | None:
 
 
 def _counted(names: Sequence[str]) -> SideGuess | None:
-    """Structures of one name that numbers tell apart: they may be the two sides of one."""
+    """Structures of one name distinguished by numbers: they may be the two sides of one."""
     first: dict[str, str] = {}
     for name in names:
         if found := COUNTED.fullmatch(plain(name).strip().casefold()):

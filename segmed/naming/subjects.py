@@ -16,7 +16,7 @@ VISIT = (
     r"es|test|retest|left|right|l|r|ax|axial|cor|coronal|sag|sagittal|cc|mlo|ap|pa|lat)"
     r"(?:[-_ .]?\d+)?)+$"
 )
-"""A name with a number, and ends that tell scans of one person apart."""
+"""A name with a number, and endings that distinguish scans of one person."""
 
 DATED = (
     r"^(.*\d.*?)[-_. ](?:19|20)\d\d([-_.]?)(?:0[1-9]|1[0-2])\2(?:[0-2]\d|3[01])(?:[-_.T ]\d{4,6})?$"
@@ -70,7 +70,7 @@ def guess_subjects(case_ids: Sequence[str]) -> SubjectGuess | None:
 
     A word for a person with a number behind it (`sub-01_ses-1`, `patient12_frame01`) names the
     subject. Else cases belong together, in doubt, if their names have a number and are equal but
-    for an end that tells scans apart (`0007_visit1`, `Image_01L`) or for a short last number
+    for an ending that distinguishes scans (`0007_visit1`, `Image_01L`) or for a short last number
     (`AB12_1`, `AB12_2`).
 
     Args:

@@ -44,7 +44,7 @@ CARD_FILE = "package.json"
 FILES = (WEIGHTS_FILE, PLAN_FILE, CARD_FILE)
 
 PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib", ".npy")
-"""Files that may run code when they are loaded; a package holds none."""
+"""Files that may run code when they are loaded; a package contains none."""
 
 MAX_TEXT_BYTES = 16 * 2**20
 """Largest plan or card that is read, in bytes."""
@@ -65,7 +65,7 @@ class Card(Frozen):
 
     Attributes:
         schema_version: Version of the package's form.
-        architecture: Name that `build_model` knows.
+        architecture: Name that `build_model` accepts.
         options: Its keyword options.
         spatial_dims: 2 or 3, for people and registries; the plan decides.
         channels: Input channels, likewise.
@@ -192,7 +192,7 @@ def read_card(folder: Path) -> Card:
     pickles = [p.name for p in folder.iterdir() if p.suffix.lower() in PICKLE_SUFFIXES]
     if pickles:
         raise PackageError(
-            f"{folder} holds {pickles[0]}, which may be a pickle; a package contains only "
+            f"{folder} contains {pickles[0]}, which may be a pickle; a package contains only "
             + ", ".join(FILES)
         )
     missing = [name for name in FILES if not (folder / name).is_file()]

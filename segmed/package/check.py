@@ -1,4 +1,4 @@
-"""Check a package without loading it: its weights pass by in pieces, however large they are."""
+"""Check a package without loading it: its weights are read in pieces, whatever their size."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from segmed.package.model_package import ModelPackage
 
 
 class TensorsOnDisk(Mapping[str, Tensor]):
-    """The tensors of a safetensors file, each read when it is asked for and not kept.
+    """The tensors of a safetensors file, each read on request and not kept.
 
     Args:
         path: The file.
 
     Raises:
-        PackageError: It is no safetensors file, or holds an unknown number type.
+        PackageError: It is no safetensors file, or has an unknown number type.
     """
 
     def __init__(self, path: Path) -> None:

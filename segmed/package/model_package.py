@@ -63,7 +63,7 @@ class ModelPackage:
     """A trained network with everything that is needed to use it.
 
     Attributes:
-        architecture: Name that `build_model` knows.
+        architecture: Name that `build_model` accepts.
         options: Keyword options of `build_model`, JSON values only.
         plan: The contract between images and network.
         state: The network's tensors, by name.
@@ -143,7 +143,7 @@ class ModelPackage:
             The folder.
 
         Raises:
-            PackageError: `folder` holds something that is no package.
+            PackageError: `folder` contains something that is no package.
         """
         folder = Path(folder)
         if folder.exists() and not _is_replaceable(folder):

@@ -10,7 +10,7 @@ from segmed.package.resolvers import RESOLVERS
 
 
 def load_package(model: str | Path) -> ModelPackage:
-    """Load a package from a folder, a zip, or a reference that a resolver knows.
+    """Load a package from a folder, a zip, or a reference with a registered resolver.
 
     Args:
         model: A path, or such as `models:/NAME@champion`.

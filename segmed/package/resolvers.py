@@ -1,7 +1,7 @@
-"""Resolvers of model references that are no paths, registered by whoever knows the registry.
+"""Resolvers of model references that are no paths, registered by the reader of the registry.
 
 The library reads package folders and zips. A reference such as `models:/NAME@champion` belongs to a
-registry: the package that knows it registers a resolver for its scheme (`pipelines.registry` does
+registry: the package that reads it registers a resolver for its scheme (`pipelines.registry` does
 for `models:` when it is imported).
 """
 

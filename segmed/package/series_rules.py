@@ -42,7 +42,7 @@ SERIES_RULES = "series_rules"
 
 TOKEN = re.compile(r"[a-z]+\d*|\d+")
 NOISE = {"w", "weighted"}
-"""Words that tell no two channels apart: T1 is T1w."""
+"""Words that distinguish no two channels: T1 is T1w."""
 
 
 class ChannelRule(Frozen):

@@ -35,11 +35,11 @@ def upgraded(content: object, where: str) -> Content:
     """A card's content in today's form.
 
     Args:
-        content: What `package.json` holds.
+        content: Content of `package.json`.
         where: Name of the package, for the error.
 
     Raises:
-        PackageError: The card is of a later version than this segmed knows, or of none.
+        PackageError: The card is of a later version than this segmed reads, or of none.
     """
     version = content.get("schema_version") if isinstance(content, dict) else None
     if not isinstance(content, dict) or type(version) is not int or version not in KNOWN:

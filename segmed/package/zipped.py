@@ -1,4 +1,4 @@
-"""Unpack a zipped package that nobody vouches for: known names, bounded sizes, nothing odd."""
+"""Unpack a zipped package of unknown origin: known names and bounded sizes only."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def unpack(path: Path, folder: Path, limits: Mapping[str, int]) -> None:
     Args:
         path: The archive.
         folder: An empty folder.
-        limits: Names of the files that it may hold, each with the bytes it may unpack to.
+        limits: Names of the files that it may contain, each with the bytes it may unpack to.
 
     Raises:
-        PackageError: It is no zip archive, damaged, holds anything else, or unpacks to far more
+        PackageError: It is no zip archive, damaged, contains anything else, or unpacks to far more
             than it weighs.
     """
     if not zipfile.is_zipfile(path):
@@ -85,7 +85,7 @@ def _members(archive: zipfile.ZipFile, known: tuple[str, ...]) -> dict[str, zipf
     for member in archive.infolist():
         name = PurePosixPath(member.filename.replace("\\", "/"))
         if name.is_absolute() or ".." in name.parts or ":" in member.filename:
-            raise PackageError(f"the archive's {member.filename!r} would lie outside of its folder")
+            raise PackageError(f"the archive's {member.filename!r} would be outside of its folder")
         if stat.S_ISLNK(member.external_attr >> 16):
             raise PackageError(f"the archive's {member.filename!r} is a link; a package has none")
         if member.filename.endswith("/"):  # a folder
@@ -97,5 +97,5 @@ def _members(archive: zipfile.ZipFile, known: tuple[str, ...]) -> dict[str, zipf
         found[name.name] = member
         folders.add(name.parent)
     if len(folders) > 1:
-        raise PackageError("the archive's files lie in several folders; zip one package folder")
+        raise PackageError("the archive's files are in several folders; zip one package folder")
     return found

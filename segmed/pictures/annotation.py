@@ -96,7 +96,7 @@ def _write(
 
 
 def _is_free(box: Box, size: tuple[int, int], taken: Sequence[Box]) -> bool:
-    """True if a box lies inside the picture and apart from all others."""
+    """True if a box is inside the picture and overlaps no other."""
     if box[0] < 0 or box[1] < 0 or box[2] > size[0] or box[3] > size[1]:
         return False
     return all(

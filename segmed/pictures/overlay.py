@@ -65,7 +65,7 @@ def overlay_png(
     """A picture of one case: three planes (or one, in 2D) with both label maps outlined.
 
     The planes pass through the voxel where most is labelled or in dispute, are cut to the labelled
-    region with a margin, keep the proportions of the body, and are shown as radiologists hold
+    region with a margin, keep the proportions of the body, and are shown as radiologists view
     them: the patient's right on the left, front or head up.
 
     Args:

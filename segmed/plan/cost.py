@@ -69,7 +69,7 @@ def step_gmac(forward_macs: float, voxels: int, *, num_classes: int) -> float:
 
 
 def memory_voxels(memory_gb: float, *, width: int, num_classes: int) -> float:
-    """Voxels of all patches of one step that a memory holds.
+    """Voxels of all patches of one step that fit into a memory.
 
     Args:
         memory_gb: Memory of the training step, in GB.

@@ -215,16 +215,18 @@ def _subject(
 def _choose_dimensions(facts: Fingerprint, wish: Literal[2, 3] | None) -> _Choice:
     if facts.is_raster:
         if wish == 3:
-            raise UsageError("--spatial-dims 3 asked for, but the images are two-dimensional")
+            raise UsageError("--spatial-dims 3 requested, but the images are two-dimensional")
         return _Choice(2, None, "the images are two-dimensional")
     coarsest = max(range(3), key=lambda axis: facts.median_spacing_mm[axis])
     ratio = facts.median_spacing_mm[coarsest] / min(facts.median_spacing_mm)
     slices = facts.median_shape[coarsest]
-    told = f"voxels are {ratio:.1f} times longer along axis {coarsest}, {slices:.0f} slices"
+    evidence = f"voxels are {ratio:.1f} times longer along axis {coarsest}, {slices:.0f} slices"
     slicewise = ratio > SLICEWISE_RATIO and slices < SLICEWISE_SLICES
     if wish == 2 or (wish is None and slicewise):
-        return _Choice(2, coarsest, f"slice by slice: {told}" if wish is None else "as asked for")
-    return _Choice(3, None, f"volumes: {told}" if wish is None else "as asked for")
+        return _Choice(
+            2, coarsest, f"slice by slice: {evidence}" if wish is None else "as requested"
+        )
+    return _Choice(3, None, f"volumes: {evidence}" if wish is None else "as requested")
 
 
 def _network_axes(facts: Fingerprint, choice: _Choice) -> list[int]:
@@ -264,7 +266,7 @@ def _plan_preprocessing(
         "cubic B-spline for images; labels always by nearest neighbour, without new values"
     )
     reasons["preprocessing.bias_correction"] = (
-        "N4 is slow and helps MR only: asked for by --bias-correction"
+        "N4 is slow and helps MR only: requested by --bias-correction"
     )
     return Preprocessing(
         orientation="" if facts.is_raster else "RAS",
@@ -281,9 +283,9 @@ def _with_bias_correction(
     names = [channel.name for channel in manifest.channels if channel.modality == "MR"]
     if not names:
         raise UsageError(
-            "bias correction asked for, but no channel of the manifest has the modality MR"
+            "bias correction requested, but no channel of the manifest has the modality MR"
         )
-    reasons["preprocessing.bias_correction"] = f"N4 as asked for, on {', '.join(names)}"
+    reasons["preprocessing.bias_correction"] = f"N4 as requested, on {', '.join(names)}"
     return preprocessing.model_copy(update={"bias_correction": True})
 
 

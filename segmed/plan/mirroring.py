@@ -1,4 +1,4 @@
-"""Axes along which images may be mirrored: none where that would mix up sides of the body."""
+"""Axes along which images may be mirrored: none where that would swap sides of the body."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def plan_mirroring(
     """Decide the axes of mirroring from the names of the labels; in doubt there is none.
 
     Args:
-        labels: Structures; words of their names, and of the meanings of their codes, tell sides.
+        labels: Structures; sides are read from words of their names and of their codes' meanings.
         spatial_dims: 2 or 3.
         slice_axis: Axis of the volume that a 2D network walks along; None for rasters.
         wish: Axes to insist on.
@@ -68,7 +68,7 @@ def plan_mirroring(
 
 
 def sides_of(labels: Sequence[LabelClass], *, flat: bool = False) -> SideGuess | None:
-    """Evidence in names and coded meanings that the labels tell sides apart.
+    """Evidence in names and coded meanings that the labels distinguish sides.
 
     Args:
         labels: Structures.
@@ -89,4 +89,4 @@ def _as_asked(wish: Sequence[int], spatial_dims: int) -> Mirroring:
             f"{CORRECTION} {','.join(map(str, wish))}: the network has axes 0 to "
             f"{spatial_dims - 1}; name some of these, or none"
         )
-    return Mirroring(axes, "as asked for" if axes else "none, as asked for")
+    return Mirroring(axes, "as requested" if axes else "none, as requested")

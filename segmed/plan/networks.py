@@ -1,7 +1,7 @@
 """Network plans of the seven architectures for a patch: widths, levels and learning rate.
 
 The figures are settled by running the seven names on one image set under one budget; the evidence
-stands in `tests/benchmarks/results`.
+is in `tests/benchmarks/results`.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def _plan_batch(
     of_all = int(MAX_BATCH_SHARE * voxels / prod(scale.patch_size))
     chosen = max(least, min(held, of_all))
     reasons[field] = (
-        f"{memory_gb:g} GB hold {held} such patches; a batch is at least {least}, and at most "
+        f"{memory_gb:g} GB fit {held} such patches; a batch is at least {least}, and at most "
         f"{MAX_BATCH_SHARE:.0%} of all training voxels ({of_all})"
     )
     return chosen

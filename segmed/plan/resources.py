@@ -33,7 +33,7 @@ class Resources:
         clock: `wall`, or `cpu` for CPU seconds of all threads together.
         device: Kind of the device.
         cores: Cores that work at once, on a CPU.
-        is_default: Whether nobody stated the time.
+        is_default: Whether the time is the default.
 
     Raises:
         UsageError: A value is not positive.

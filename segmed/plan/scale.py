@@ -1,4 +1,4 @@
-"""Spacing and patch, chosen together: what a network should see against the time it has."""
+"""Spacing and patch, chosen together: field of view of a network against training time."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ CONTEXT_RUNS = 6.0
 """Thin, long structures are recognised from a neighbourhood of this many of their thicknesses."""
 
 FRAME_SHARE = 0.5
-"""Structures that are told apart by their place need this share of the field of view."""
+"""Structures that are distinguished by their position need this share of the field of view."""
 
 MANY_LABELS = 8
-"""From this many labels on, a structure's place in the body tells which one it is."""
+"""From this many labels on, structures are distinguished by their position in the body."""
 
 RESOLUTION_LOSS = 0.6
 """Dice lost at a voxel edge of one thickness; it falls with the power of 1.5. Measured by bringing
@@ -80,7 +80,7 @@ class DatasetScale:
         extent_mm: Extent of each structure along each axis, `[labels, axes]`, in mm.
         thickness_mm: Thickness of each structure along each axis, `[labels, axes]`, in mm; rows
             beyond those of `extent_mm` are thin gaps between structures.
-        needs_place: Whether structures are told apart by their place in the field of view.
+        needs_place: Whether structures are distinguished by their position in the field of view.
         in_channels: Channels of the images.
         num_classes: Classes, background included.
     """
@@ -103,7 +103,7 @@ class DatasetScale:
         """Box that a patch should cover for each structure, `[labels, axes]`."""
         labels = len(self.extent_mm)
         thickness = self.thickness_mm[:labels]
-        if len(self.thickness_mm) > labels:  # dense: gaps tell one structure from the next
+        if len(self.thickness_mm) > labels:  # dense: gaps separate one structure from the next
             thickness = np.minimum(thickness, self.thickness_mm[labels:].min(axis=0))
         wanted = np.minimum(MARGIN * self.extent_mm, CONTEXT_RUNS * thickness)
         if self.needs_place:
@@ -286,7 +286,7 @@ def explain_patch(
         f"{_joined(scale.extent_mm)} mm: the largest structure extends over {_joined(largest)} mm "
         f"in most cases, the median image over {_joined(subject.fov_mm)} mm; a patch covers "
         f"{scale.covered:.0%} of what structures need around them. {resources.described} allow "
-        f"about {scale.steps:,} steps of such patches, {memory_gb:g} GB hold them"
+        f"about {scale.steps:,} steps of such patches, they fit into {memory_gb:g} GB"
     )
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from segmed.structures import Channel, Frozen, LabelClass
 
 SCHEMA_VERSION = 1
-"""Version of the plan's form; a reader that meets another one says so."""
+"""Version of the plan's form; readers refuse any other version."""
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Axes = tuple[PositiveInt, ...]
@@ -149,7 +149,7 @@ class Inference(Frozen):
     Attributes:
         overlap: Share of a window that overlaps the next one.
         blend: Weight of a window's voxels: Gaussian (sigma an eighth of the window) or constant.
-        mirror_axes: Axes of test-time flips, used only when asked for.
+        mirror_axes: Axes of test-time flips, used only when requested.
         keep_largest: Label values of which only the largest component is kept.
         remove_small: By label value, the voxels that a component needs to stay.
         fill_holes: Label values that take the background they enclose.
@@ -183,7 +183,7 @@ class Plan(Frozen):
         inference: How a volume is segmented.
         fingerprint: The facts the plan was made from.
         planned_for: Time, device and cores of the training that the plan was made for; empty in
-            plans written before they were asked for.
+            plans written before they existed.
         reasons: Why, by dotted field name; written as comments into `plan.yaml`.
         schema_version: Version of this form.
     """

@@ -96,7 +96,7 @@ def _mean_runs(values: LabelMap, label_values: Sequence[int], axis: int) -> Floa
 
 
 def _mean_gap(mask: npt.NDArray[np.bool_], axis: int) -> float:
-    """Mean length of the runs outside a mask that lie between voxels of it; NaN without any."""
+    """Mean length of the runs outside a mask between voxels of it; NaN without any."""
     lines = np.moveaxis(mask, axis, 0)
     lines = lines[:, lines.any(axis=0)]  # [axis, lines]
     size = len(lines)

@@ -1,4 +1,4 @@
-"""A plan as YAML that explains itself: each reason stands as a comment above its field."""
+"""A plan as YAML, with each reason as a comment above its field."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_PLAN_BYTES = 2**20
 """Largest plan file that is read, in bytes; a plan has a few thousand."""
 
 LATER_FIELDS = (("inference", "remove_small"), ("inference", "fill_holes"))
-"""Fields that joined plans after the first packages were written; empty, they ask for nothing."""
+"""Fields that joined plans after the first packages were written; empty, they have no effect."""
 
 
 class _Loader(yaml.SafeLoader):

@@ -1,4 +1,4 @@
-"""Prepared cases kept on disk, keyed by what their files hold and what the plan does to them."""
+"""Prepared cases kept on disk, keyed by the content of their files and the steps of the plan."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CACHE_FORM = 3
 """Version of what `prepare` does and of how it is kept; raise it when either changes."""
 
 LOST = "lost"
-"""Key of a case's measures that holds the names of structures lost by resampling."""
+"""Key of the names of structures lost by resampling, in a case's measures."""
 
 TORCH_TYPES = {"f4": torch.float32, "u1": torch.uint8, "i2": torch.int16, "i4": torch.int32,
                "i8": torch.int64}  # fmt: skip
@@ -63,7 +63,7 @@ def cached_case(
         private to this process: writing to them changes no file.
 
     Raises:
-        ManifestError: A file is missing, or holds something else than the manifest says.
+        ManifestError: A file is missing, or has other content than the manifest states.
         ImageError: A file cannot be read correctly, or does not fit the plan.
     """
     entry = _entry_of(manifest, case, plan, Path(cache_dir))
@@ -181,7 +181,7 @@ def _checked_digest(manifest: Manifest, case: Case, name: str) -> str:
     expected = case.sha256.get(name)
     if expected is not None and not is_as_listed(path, expected, found):
         raise ManifestError(
-            f"case {case.id!r}: {name} does not hold what the manifest says (sha256 "
+            f"case {case.id!r}: {name} does not have the content that the manifest states (sha256 "
             f"{found[:12]}, expected {expected[:12]}); {repair_of(path, expected)}"
         )
     return found

@@ -53,7 +53,7 @@ class LoadCase(Transform):  # type: ignore[misc] # MONAI is untyped
 
 
 class PrepareCase(Transform):  # type: ignore[misc] # MONAI is untyped
-    """Turns, crops, scales and resamples a loaded row as a plan says.
+    """Turns, crops, scales and resamples a loaded row according to a plan.
 
     Args:
         plan: The plan of the training set.
@@ -63,7 +63,7 @@ class PrepareCase(Transform):  # type: ignore[misc] # MONAI is untyped
         self.plan = plan
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The row with the tensors of `prepare`; `prepared` holds the grid transform."""
+        """The row with the tensors of `prepare`; `prepared` has the grid transform."""
         prepared = prepare(row["image"], self.plan)
         done = {**row, "image": prepared.tensor, "prepared": prepared}
         if row.get("label") is not None:

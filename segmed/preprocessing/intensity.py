@@ -1,4 +1,4 @@
-"""Intensities: brought to a common scale as the plan says, and cleared of MR bias fields."""
+"""Intensities: brought to a common scale according to the plan, and cleared of MR bias fields."""
 
 from __future__ import annotations
 

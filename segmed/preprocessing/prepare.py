@@ -27,7 +27,7 @@ def class_values(plan: Plan) -> list[int]:
 
 
 def prepare(image: MetaTensor, plan: Plan) -> Prepared:
-    """An image turned, cropped, scaled and resampled as the plan says.
+    """An image turned, cropped, scaled and resampled according to the plan.
 
     The order is: bias correction, turning, cropping, intensity, resampling. Images that already
     have the target's spacing are not interpolated at all.
@@ -102,8 +102,8 @@ def prepare_label(label: MetaTensor, prepared_like: Prepared, plan: Plan) -> Ten
         `plan.labels`; no new values arise.
 
     Raises:
-        GeometryError: The label lies on another grid than the image.
-        ImageError: It holds a value that is not a label of the plan.
+        GeometryError: The label is on another grid than the image.
+        ImageError: It has a value that is not a label of the plan.
     """
     transform = prepared_like.transform
     require_same_grid(transform.grid_in, grid_of(label), names=("the image", "the label"))
@@ -122,7 +122,7 @@ def prepare_label(label: MetaTensor, prepared_like: Prepared, plan: Plan) -> Ten
 
 
 def index_dtype(num_classes: int) -> torch.dtype:
-    """The smallest type that holds the class indices of so many classes, background included."""
+    """The smallest type for the class indices of so many classes, background included."""
     if num_classes <= torch.iinfo(torch.uint8).max + 1:
         return torch.uint8
     return torch.int16 if num_classes <= torch.iinfo(torch.int16).max + 1 else torch.int32
@@ -138,7 +138,7 @@ def _require_known(voxels: Tensor, values: list[int]) -> tuple[int, int]:
     found = torch.unique(flat) if counts is None else counts.nonzero().flatten()
     if stray := sorted(set(found.tolist()) - set(values)):
         raise ImageError(
-            f"the label holds values {stray[:5]} that are no labels: known are {values}",
+            f"the label has values {stray[:5]} that are no labels: known are {values}",
             reason="unknown_label",
         )
     return low, high

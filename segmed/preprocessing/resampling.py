@@ -121,7 +121,7 @@ def _last_axis_product(
 
 
 def in_memory_order(image: Tensor) -> tuple[Tensor, list[int]]:
-    """A tensor with its axes as they lie in memory, and which axis each of them was.
+    """A tensor with its axes in memory order, and which axis each of them was.
 
     Nothing is copied for any permutation of a dense tensor; others become contiguous.
     """

@@ -1,4 +1,4 @@
-"""The page of one archive run: what ended badly, and which results to look at first."""
+"""The page of one archive run: failures, and the results to review first."""
 
 from __future__ import annotations
 

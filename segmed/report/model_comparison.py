@@ -201,7 +201,7 @@ def _architecture_record(compared: ModelComparison, name: str) -> dict[str, Any]
 
 
 def _finite(value: float) -> float | None:
-    """A rounded number, or nothing: JSON knows no NaN."""
+    """A rounded number, or nothing: JSON has no NaN."""
     return round(float(value), 6) if math.isfinite(value) else None
 
 

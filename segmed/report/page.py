@@ -32,7 +32,7 @@ MAX_VIEWER_BYTES = 40_000_000
 """Volumes for the viewer in one page; cases beyond them have pictures alone."""
 
 STATIC_ROWS = 40
-"""Rows of the case table that stand in the page itself, for print and where scripts are off."""
+"""Rows of the case table in the page itself, for print and without scripts."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _outcome_counts(content: ReportContent) -> dict[str, int]:
 
 
 def _pictures(content: ReportContent) -> Iterator[Picture]:
-    """Encodes overlays one by one, so that a generator of many never lies in memory whole."""
+    """Encodes overlays one by one, so that a generator of many is never in memory whole."""
     left = MAX_VIEWER_BYTES
     for index, item in enumerate(content.overlays):
         table = content.scores.get(item.model)

@@ -16,7 +16,7 @@ from segmed.pictures.legend import Colour
 from segmed.report.content import OverlayItem
 
 NIIVUE = Path(__file__).parent / "assets" / "niivue.umd.js.gz"
-"""The vendored viewer, gzip; its licence lies beside it."""
+"""The vendored viewer, gzip; its licence is beside it."""
 
 MAX_BYTES = 6_000_000
 """Largest sum of compressed volumes of one case; larger ones are not offered in the viewer."""

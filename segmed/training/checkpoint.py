@@ -66,14 +66,14 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> Path:
     """Write a file beside its place, flush it to the disk and rename it.
 
     Args:
-        path: Where the file shall stand.
+        path: Path of the file.
         write: Writes the content to a binary stream.
 
     Returns:
         `path`.
 
     Raises:
-        TrainingError: The disk is full or the folder cannot be written; the old file still stands.
+        TrainingError: The disk is full or the folder cannot be written; the old file is kept.
     """
     try:
         with whole_file(path) as draft, draft.open("wb") as stream:

@@ -41,7 +41,7 @@ class Clock:
         """Work that is no training: free of charge by the processor's clock, not by the wall's.
 
         Yields:
-            What tells the seconds since the work began, by this clock.
+            Function that returns the seconds since the work began, by this clock.
         """
         begin = self._now()
         yield lambda: self._now() - begin

@@ -1,4 +1,4 @@
-"""Prepared cases in memory, and batches made from them a step ahead."""
+"""Prepared cases in memory, and batches made from them one step ahead."""
 
 from __future__ import annotations
 

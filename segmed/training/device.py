@@ -46,11 +46,11 @@ def choose_device(name: str = "auto") -> Device:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise UsageError(f"unknown device {name!r}: known are auto, cpu, cuda, cuda:N")
     if name == "cpu":
-        return Device(torch.device("cpu"), None, "cpu, as asked for")
+        return Device(torch.device("cpu"), None, "cpu, as requested")
     if not torch.cuda.is_available():
         if name != "auto":
             raise UsageError(
-                f"device {name!r} asked for, but PyTorch {torch.__version__} sees no GPU; "
+                f"device {name!r} requested, but PyTorch {torch.__version__} finds no GPU; "
                 "use --device cpu, or install a CUDA build of PyTorch and check `nvidia-smi`"
             )
         threads = torch.get_num_threads()

@@ -23,7 +23,7 @@ PACKAGE = "package"
 """Folder of the package within the folder of a run."""
 
 CURVES = "curves"
-"""Key of a package's provenance that holds the training's curves."""
+"""Key of the training's curves in a package's provenance."""
 
 
 def save_package(

@@ -1,10 +1,10 @@
-"""A training step that never waits: resident cases, one gather, one captured CUDA graph.
+"""A training step without synchronisation: resident cases, one gather, one captured CUDA graph.
 
 The host draws the patches of each step, as for the eager step, and sends one row of numbers a
 patch. Sampling, forward pass, loss, backward pass, clipping, optimiser and averaged weights are
 replayed as one graph. Losses add up on the device and are read every `READ_EVERY` steps.
 
-On a CPU the same body runs without a graph; only tests ask for that.
+On a CPU the same body runs without a graph; only tests use that.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def why_no_graph(
     if trainer.plan.recipe.optimizer != "adamw":
         return f"the optimiser is {trainer.plan.recipe.optimizer}"
     if torch.are_deterministic_algorithms_enabled():
-        return "--deterministic asks for algorithms that a graph does not hold"
+        return "--deterministic requires algorithms that a graph cannot contain"
     free, _ = torch.cuda.mem_get_info(device.torch_device)
     need = sum(case.image.nbytes + case.label.nbytes for case in cases)
     if need > RESIDENT_SHARE * free:

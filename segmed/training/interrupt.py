@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop after the step in hand."""
+"""Ctrl-C and SIGTERM as a request to stop after the current step."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from types import FrameType
 
 
 class StopWish:
-    """Set once somebody asked to stop.
+    """Set at the first request to stop.
 
     Attributes:
-        signal_name: The signal that asked, such as `SIGTERM`; empty while nobody did.
+        signal_name: The signal received, such as `SIGTERM`; empty before one arrives.
         acts_at_once: A signal raises KeyboardInterrupt; see `at_once`.
     """
 

@@ -1,4 +1,4 @@
-"""The training loop: one explicit generator that yields what each epoch brought."""
+"""The training loop: one explicit generator that yields the result of each epoch."""
 
 from __future__ import annotations
 

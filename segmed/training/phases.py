@@ -15,7 +15,7 @@ clipping, the optimiser and the averaged weights."""
 
 PHASES = ("data", *STEP_PHASES, "graph", "validation", "checkpoint")
 """All phases of an epoch; `data` is waiting for the next batch, `graph` the steps of a captured
-graph, whose phases cannot be told apart."""
+graph, whose phases cannot be separated."""
 
 
 class StepTimer:
@@ -40,7 +40,7 @@ class StepTimer:
 
     def mark(self) -> None:
         """A phase ends."""
-        if self.is_paused:  # a captured graph cannot hold timed events
+        if self.is_paused:  # a captured graph cannot contain timed events
             return
         if not self._device.is_cuda:
             self._marks.append(time.monotonic())

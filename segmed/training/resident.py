@@ -2,7 +2,7 @@
 
 One gather cuts, rotates, zooms, bends and mirrors; the shapes do not depend on the draw, so a step
 can be captured as a graph. It gives what `make_batch` and `apply_augmentation` give from the same
-draw, up to the rounding of coordinates and what lies beyond 1.6 times the patch.
+draw, up to the rounding of coordinates and voxels beyond 1.6 times the patch.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ResidentCases:
 
     Attributes:
         image: `[C, N]` float32, all voxels of all cases.
-        label: `[N]`, class indices, of the narrowest type that holds them.
+        label: `[N]`, class indices, of the narrowest sufficient type.
         starts: First voxel of each case.
         shapes: Voxels of each case along each axis.
         lowest: Value beyond the border of each case.
@@ -67,7 +67,7 @@ class ResidentCases:
 
 @dataclass(frozen=True)
 class PatchRows:
-    """All that the device must know of one batch, on the host.
+    """Parameters of one batch for the device, on the host.
 
     Attributes:
         places: `[B, 1 + axes]` int64: first voxel and shape of the case.
@@ -89,7 +89,7 @@ def patch_rows(
 
     Args:
         cases: The cases in the order of `resident`; their voxels are not read.
-        resident: Where they lie.
+        resident: Their device memory.
         plan: Batch, patch and augmentation.
         seed: Seed of the run.
         step: Number of the step.

@@ -25,7 +25,7 @@ class TrainingCase:
         image: Network input, `[C, *spatial]`, float32.
         label: Class indices, `[*spatial]`, uint8 or int64.
         points: For each foreground class that occurs, voxel indices `[n, axes]`.
-        lowest: The image's smallest value, which stands beyond its border.
+        lowest: The image's smallest value, the padding beyond its border.
     """
 
     id: str
@@ -36,7 +36,7 @@ class TrainingCase:
 
     @classmethod
     def of(cls, case_id: str, image: Tensor, label: Tensor) -> TrainingCase:
-        """Remember where each class lies, in one pass however many classes there are."""
+        """Store the positions of each class, in one pass for any number of classes."""
         values = label.numpy()
         flat = values.ravel()
         filled = np.flatnonzero(flat)
@@ -77,7 +77,7 @@ def draw_patches(
     """Draw one batch of patches.
 
     A share `foreground_fraction` of the batch (rounded at random) is centred on a voxel of a class
-    drawn uniformly among those in the case; the rest lies anywhere inside the volume.
+    drawn uniformly among those in the case; the rest is anywhere inside the volume.
 
     Args:
         cases: Prepared cases; each is equally likely.
@@ -128,12 +128,12 @@ def cut(volume: Tensor, centre: Sequence[int], size: Sequence[int], *, fill: flo
 
     Args:
         volume: `[C, *spatial]` or `[*spatial]`; leading axes beyond `size` are kept whole.
-        centre: Voxel at which the box's middle (size // 2) lies.
+        centre: Voxel of the box's middle (size // 2).
         size: Voxels along each spatial axis.
         fill: Value beyond the border.
 
     Returns:
-        The box, `[C, *size]` or `[*size]`. Where the box lies within the volume, it is a view.
+        The box, `[C, *size]` or `[*size]`. A view if the box is within the volume.
     """
     lead = volume.ndim - len(size)
     inside: list[slice] = [slice(None)] * lead
@@ -144,7 +144,7 @@ def cut(volume: Tensor, centre: Sequence[int], size: Sequence[int], *, fill: flo
         inside.append(slice(first, max(last, first)))
         target.append(slice(first - start, max(last, first) - start))
     found = volume[tuple(inside)]
-    if all(have == want for have, want in zip(found.shape[lead:], size, strict=True)):
+    if all(actual == wanted for actual, wanted in zip(found.shape[lead:], size, strict=True)):
         return found
     box = torch.full((*volume.shape[:lead], *size), fill, dtype=volume.dtype, device=volume.device)
     box[tuple(target)] = found

@@ -1,4 +1,4 @@
-"""Changes of intensity without branches: every patch goes through all of them, at rest or not.
+"""Changes of intensity without branches: every patch passes all of them, some without effect.
 
 The arithmetic is that of `segmed.training.augmentation`, whose shapes and calls depend on the draw;
 here only numbers do, so that a training step can be captured as a graph.

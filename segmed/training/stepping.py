@@ -1,4 +1,4 @@
-"""Steps of a training, eager or as a captured graph, behind one interface for the loop."""
+"""Steps of a training, eager or as a captured graph, with one interface for the loop."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ class GraphSteps:
         return total
 
     def phases(self) -> dict[str, float]:
-        """Seconds since the last call, which cannot be told apart."""
+        """Seconds since the last call, not divided into phases."""
         if self._eager is not None:
             return self._eager.phases()
         seconds, self._seconds = self._seconds, 0.0

@@ -247,7 +247,7 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """The recipe's optimiser; norms and biases are not decayed.
 
-    On a GPU it is fused, and AdamW's learning rate is a tensor, so that a graph can hold its step.
+    On a GPU it is fused, and AdamW's learning rate is a tensor, for use in a graph.
     """
     matrices = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
     vectors = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]

@@ -1,4 +1,4 @@
-"""Dice on held-out cases in the network's own space, by the windows that a user's images meet."""
+"""Dice on held-out cases in the network's own space, with the windows used for users' images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def validate(
         network: Put into evaluation mode here and left in it.
         cases: Prepared cases.
         plan: Gives labels, patch size and the overlap of windows.
-        device: Where the network lies.
+        device: Device of the network.
 
     Returns:
         Mean cross-entropy, and mean Dice of each label over the cases in which the reference or
@@ -77,7 +77,7 @@ def predict_probs(network: nn.Module, image: Tensor, plan: Plan, device: Device)
     """Probabilities of one prepared case, `[classes, *spatial]`, float32 on the CPU.
 
     In windows of the patch's size, as `segmed.inference.Predictor` walks: a network with instance
-    norm that sees a whole volume at once scored 0.02 of Dice less than it does in windows.
+    norm over a whole volume at once scored 0.02 of Dice less than it does in windows.
     """
     # Imported here: the loop is inference's, which loads more than a training needs to start.
     from segmed.inference.ensemble import slice_by_slice  # noqa: PLC0415 - see above

@@ -1,4 +1,4 @@
-"""Start a training from weights that somebody brought."""
+"""Start a training from weights of the user."""
 
 from __future__ import annotations
 

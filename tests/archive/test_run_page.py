@@ -64,7 +64,7 @@ def test_worst_stands_first(tmp_path: Path, predictor: Predictor) -> None:
         number = ledger.begin_run("p")
         for index, found in enumerate(flags):
             study = Study(f"{index:064x}"[::-1], "nifti", f"{index}.nii.gz", ((Path("x"),),))
-            ledger.meet(study, str(index), "p", settings="nifti", run=number)
+            ledger.enter(study, str(index), "p", settings="nifti", run=number)
             ledger.start(str(index), run=number)
             measures = {"flags": found, "volumes_ml": {"anterior": 1.5}, "spacing_mm": [1, 1, 1]}
             ledger.note_output(

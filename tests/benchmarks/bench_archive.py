@@ -80,9 +80,9 @@ def bench_ledger(studies: int) -> Record:
         for index in range(number):
             study = Study(f"{index:064x}", "nifti", f"{index}.nii.gz", ((Path("x"),),))
             key = key_of(study.content, "package")
-            ledger.knows(key)
+            ledger.has(key)
             ledger.done_by_another(study.content, "package", "nifti")
-            ledger.meet(study, key, "package", settings="nifti", run=run)
+            ledger.enter(study, key, "package", settings="nifti", run=run)
             ledger.start(key, run=run)
             ledger.entry(key)
             ledger.note_output(key, "x.gz", "0" * 64, seconds=1.0, measures={}, is_final=True)

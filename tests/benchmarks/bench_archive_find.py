@@ -37,7 +37,7 @@ def fill(out: Path, studies: int) -> None:
             place = f"sub-{number:05d}/ses-1/T1.nii.gz"
             study = Study(content, "nifti", place, identity=place, root="/data/scans")
             key = key_of(content, "package", "nifti")
-            ledger.meet(study, key, "package", settings="nifti", run=run)
+            ledger.enter(study, key, "package", settings="nifti", run=run)
             ledger.note_output(
                 key,
                 f"segmentations/{place}",

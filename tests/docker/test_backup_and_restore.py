@@ -59,7 +59,7 @@ def test_registry_and_ledger_come_back_from_a_copy_made_while_they_are_in_use(
     study = Study(content="a" * 64, form="nifti", place="p/scan.nii.gz", channels=((Path("x"),),))
     with Ledger(work / "segmentations" / "ledger.sqlite") as ledger:
         run = ledger.begin_run("package")
-        ledger.meet(study, "k" * 64, "package", settings="s", run=run)
+        ledger.enter(study, "k" * 64, "package", settings="s", run=run)
         ledger.record_failure("k" * 64, "truncated", "it ends early", refused=True)
         back_up(work, backup)  # the ledger is open, its last rows in the write-ahead log
 

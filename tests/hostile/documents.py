@@ -107,13 +107,13 @@ BILLION = "fingerprint:\n  a0: &a0 [x, x]\n" + "".join(
 )
 
 PACKAGES = [
-    Hostile("zip: a member above its folder", "package", "would lie outside",
+    Hostile("zip: a member above its folder", "package", "would be outside",
             zipped(("../../evil.txt", b"x"))),
-    Hostile("zip: a member with an absolute path", "package", "would lie outside",
+    Hostile("zip: a member with an absolute path", "package", "would be outside",
             zipped(("/tmp/evil.txt", b"x"))),
-    Hostile("zip: a member above its folder, Windows' way", "package", "would lie outside",
+    Hostile("zip: a member above its folder, Windows' way", "package", "would be outside",
             zipped(("..\\..\\evil.txt", b"x"))),
-    Hostile("zip: a member on another drive", "package", "would lie outside",
+    Hostile("zip: a member on another drive", "package", "would be outside",
             zipped(("C:\\evil.txt", b"x"))),
     Hostile("zip: a link", "package", "is a link",
             zipped(("evil", b"/etc/passwd"), mode=stat.S_IFLNK | 0o777)),

@@ -103,7 +103,7 @@ def test_schedules_are_looked_at_one_by_one(server: Server, tmp_path: Path) -> N
 
     python(server, tmp_path, "-c", DEPLOY, "kept")
     told = findings(server, tmp_path)
-    assert "nobody serves it" in told["schedule nightly"]["fact"]
+    assert "no process serves it" in told["schedule nightly"]["fact"]
     assert told["schedule nightly"]["fact"].startswith("next ")
 
 

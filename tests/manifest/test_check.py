@@ -86,7 +86,7 @@ def test_a_dirtied_copy_has_each_fault_named(sample_copy: Manifest) -> None:
         (cases[9].id, "empty_label", "note"),
     }
     told = {one.case_id: one.message for one in faults}
-    assert "holds 7 (1774 voxels)" in told[cases[7].id]
+    assert "contains 7 (1774 voxels)" in told[cases[7].id]
     assert "rounded by up to 6.0e-08" in told[cases[3].id]
     assert "4 mm apart" in told[cases[2].id]
     assert cases[4].id in told[cases[5].id]

@@ -201,7 +201,7 @@ def test_values_beyond_16_bits_are_refused_in_one_line(
     for number in range(2):
         save_nifti(tmp_path / f"set/images/c{number}.nii.gz", label + np.float32(number))
         save_nifti(tmp_path / f"set/labels/c{number}.nii.gz", label)
-    with pytest.raises(ManifestError, match="hold the value 70000; label values are at most"):
+    with pytest.raises(ManifestError, match="contain the value 70000; label values are at most"):
         build_manifest(tmp_path / "set", num_folds=2)
 
 

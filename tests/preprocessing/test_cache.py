@@ -168,7 +168,7 @@ def test_a_file_that_is_not_the_listed_one_is_refused(
     copy = manifest.model_copy(update={"root": tmp_path})
     cached_case(copy, case, plan, tmp_path / "cache")
     shutil.copy(manifest.root / manifest.training[1].image[0], tmp_path / case.image[0])
-    with pytest.raises(ManifestError, match="does not hold what the manifest says"):
+    with pytest.raises(ManifestError, match="does not have the content that the manifest states"):
         cached_case(copy, case, plan, tmp_path / "cache")
     (tmp_path / case.image[0]).unlink()
     with pytest.raises(ManifestError, match="does not exist"):

@@ -75,7 +75,7 @@ def test_changed_voxels_of_a_pair_are_noticed(
     write(tmp_path, 2)
     faults = [fault.code for fault in check_manifest(manifest) if fault.code == "wrong_hash"]
     assert faults == ["wrong_hash"]
-    with pytest.raises(ManifestError, match="does not hold what the manifest says"):
+    with pytest.raises(ManifestError, match="does not have the content that the manifest states"):
         cached_case(manifest, manifest.training[0], plan, tmp_path / "cache")
     assert cache_key(bare, case, plan) != key
     listed = {name: digest(tmp_path / name) for name in (*case.image, "label.hdr")}

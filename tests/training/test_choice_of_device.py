@@ -22,13 +22,13 @@ def test_the_cpu_computes_in_float32() -> None:
     assert device.torch_device == torch.device("cpu")
     assert device.autocast_dtype is None
     assert not device.is_cuda
-    assert "as asked for" in device.why
+    assert "as requested" in device.why
 
 
 @without_gpu
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:3"])
 def test_a_gpu_that_is_not_there_is_refused_with_what_would_do(name: str) -> None:
-    with pytest.raises(UsageError, match=f"device '{name}' asked for.* sees no GPU.*--device cpu"):
+    with pytest.raises(UsageError, match=f"device '{name}' requested.* finds no GPU.*--device cpu"):
         choose_device(name)
 
 

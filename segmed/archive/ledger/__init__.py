@@ -1,4 +1,4 @@
-"""The ledger: what became of every study of an archive."""
+"""The ledger: state of every study of an archive."""
 
 from segmed.archive.ledger.ledger import Ledger
 from segmed.archive.ledger.tables import Entry, State

@@ -1,4 +1,4 @@
-"""The ledger's file: one writer at a time, and changes that hold together or not at all."""
+"""The ledger's file: one writer at a time, and changes that are applied together or not at all."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class LedgerFile:
 
     @contextmanager
     def _transaction(self, *, can_wait: bool = False) -> Iterator[sqlite3.Connection]:
-        """Changes that hold all together or not at all, with those that waited for them."""
+        """One transaction, together with the changes that waited for it."""
         connection = self._connection
         try:
             if not connection.in_transaction:

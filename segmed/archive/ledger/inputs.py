@@ -1,4 +1,4 @@
-"""Inputs and outputs in the ledger: of which input each output was made, and the names in use.
+"""Inputs and outputs in the ledger: the input of each output, and the names in use.
 
 `places` says what an input is now; `inputs` keeps the inputs of every entry, also after they have
 changed. `names` reserves each output name for one entry before anything is written, compared as
@@ -32,7 +32,7 @@ class InputOf:
 
     Attributes:
         entry: What became of it.
-        place: Where it lies, relative to `root`; empty if it is not known.
+        place: Its location, relative to `root`; empty if unknown.
         root: The folder that was searched; empty for a PACS.
         uids: StudyInstanceUID and SeriesInstanceUIDs; empty for a volume file.
         faulty: Files to fetch again after a refusal, if they are known.

@@ -1,4 +1,4 @@
-"""The ledger: what became of every study, kept in SQLite so that no kill loses or repeats one."""
+"""The ledger: state of every study, kept in SQLite so that no kill loses or repeats one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Ledger(RunLedger):
     """The ledger of one output folder. One process writes at a time; readers may look on.
 
     That work on a study began, and how it ended, is on disk when the call returns. That it was met
-    joins the next such write: whoever is killed in between would meet it again in any case.
+    joins the next such write: a run killed in between would list it again in any case.
 
     Args:
         path: The SQLite file; made if absent.
@@ -44,12 +44,12 @@ class Ledger(RunLedger):
     """
 
     def release(self, key: str) -> None:
-        """Note that work on a study is given up without an end, since the run is told to stop."""
+        """Note that work on a study is given up without an end, since the run is to stop."""
         if self.entry(key).state == "running":
             self.reopen(key)
 
-    def meet(self, study: Study, key: str, package: str, *, settings: str, run: int) -> Entry:
-        """Note that a run met a study; a new one is `pending`, and so is one that was replaced.
+    def enter(self, study: Study, key: str, package: str, *, settings: str, run: int) -> Entry:
+        """Enter a study of a run; a new one is `pending`, and so is one that was replaced.
 
         Args:
             study: The study.
@@ -59,7 +59,7 @@ class Ledger(RunLedger):
             run: Number of the run.
 
         Returns:
-            The study's entry as it stands.
+            The study's current entry.
         """
         with self._transaction(can_wait=True) as connection:
             connection.execute(
@@ -105,7 +105,7 @@ class Ledger(RunLedger):
             reserve(connection, output, key)
 
     def content_of(self, key: str) -> str | None:
-        """Content hash of an entry; None for a key that the ledger does not know."""
+        """Content hash of an entry; None for an unknown key."""
         return content_of(self._connection, key)
 
     def is_outlived(self, owner: str, study: Study, key: str) -> bool:
@@ -133,13 +133,13 @@ class Ledger(RunLedger):
         return outdated(self._connection, by)
 
     def note_not_image(self, item: NotImage, *, run: int) -> None:
-        """Note a file that holds no image."""
+        """Note a file without an image."""
         with self._transaction(can_wait=True) as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO not_images VALUES (?, ?, ?)", (item.place, item.why, run)
             )
 
-    def knows(self, key: str) -> bool:
+    def has(self, key: str) -> bool:
         """Return whether there is an entry of a key."""
         found = self._connection.execute("SELECT 1 FROM studies WHERE key = ?", (key,))
         return found.fetchone() is not None
@@ -148,7 +148,7 @@ class Ledger(RunLedger):
         """The entry of a key.
 
         Raises:
-            KeyError: The ledger does not know the key.
+            KeyError: The key has no entry.
         """
         row = self._connection.execute(
             f"SELECT {FIELDS} FROM studies WHERE key = ?",  # noqa: S608 - constant columns

@@ -79,7 +79,7 @@ def settle_schema(connection: sqlite3.Connection, path: Path, *, writer: bool) -
         writer: Whether the ledger may be changed.
 
     Raises:
-        UsageError: The ledger is of a later version than this segmed knows, or is empty and this
+        UsageError: The ledger is of a later version than this segmed reads, or is empty and this
             is a reader.
     """
     version = _version(connection)

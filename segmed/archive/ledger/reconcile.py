@@ -1,4 +1,4 @@
-"""Bring the ledger in line with the files: what it calls done must be there, byte for byte."""
+"""Bring the ledger in line with the files: outputs of done studies must exist, byte for byte."""
 
 from __future__ import annotations
 

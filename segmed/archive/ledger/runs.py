@@ -1,4 +1,4 @@
-"""Runs of an archive in its ledger: when they were, and what a dead one left in hand."""
+"""Runs of an archive in its ledger: their times, and the studies that a dead one left in hand."""
 
 from __future__ import annotations
 

@@ -111,10 +111,10 @@ def delivery_at(address: str) -> Delivery:
 
 
 def _require_sound(address: str) -> None:
-    """Refuse what no address is made of; the text, which may hold a password, is not repeated.
+    """Refuse an invalid address without repeating its text, which may contain a password.
 
     Raises:
-        UsageError: It holds spaces or line ends, its host or port is none, or an AE title is.
+        UsageError: It has spaces or line ends, or an invalid host, port or AE title.
     """
     if not address.isprintable() or " " in address:
         raise UsageError("an address must not contain spaces or line ends; remove them")

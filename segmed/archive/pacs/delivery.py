@@ -59,8 +59,8 @@ class RetryPolicy:
 
         Raises:
             ServiceError: The last attempt failed too.
-            RefusedRequestError: The service gave a final answer; it is not asked again.
-            AccessDeniedError: The service refuses this caller; it is not asked again.
+            RefusedRequestError: The service gave a final answer; it is not queried again.
+            AccessDeniedError: The service refuses this caller; it is not queried again.
         """
         wait_s = self.first_wait_s
         for _ in range(self.attempts - 1):

@@ -46,7 +46,7 @@ NOT_FOUND = 404
 
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, EOFError, struct.error,
               InvalidDicomError)  # fmt: skip
-"""Errors of the client and of pydicom on an answer that is not of the form asked for."""
+"""Errors of the client and of pydicom on an answer that is not of the requested form."""
 
 STUDY_UID, SERIES_UID, SOP_UID = "0020000D", "0020000E", "00080018"
 PATIENT_ID = "00100020"
@@ -59,7 +59,7 @@ class DicomWeb:
 
     Attributes:
         url: Its root, such as `http://127.0.0.1:8042/dicom-web`.
-        user: User for basic authentication, if it wants one.
+        user: User for basic authentication, if required.
         password: The password; never shown.
         tls: What proves the service to us, and us to it.
         retry: How long it is waited for when it does not answer.
@@ -116,7 +116,7 @@ class DicomWeb:
             status = error.response.status_code if error.response is not None else 0
             message = f"the DICOMweb service refused to {what}: HTTP {status or 'without status'}"
             if status in DENIED:
-                advice = "check user, password and rights; it is not asked again"
+                advice = "check user, password and rights; it is not queried again"
                 raise AccessDeniedError(f"{message}; {advice}") from error
             if 400 <= status < 500 and status not in PASSING:
                 raise RefusedRequestError(message) from error
@@ -231,7 +231,7 @@ class DicomWebSource:
     ) -> Iterator[Any]:
         """All answers to a query, however the service pages them."""
 
-        def ask(limit: int, offset: int) -> Page:
+        def fetch_page(limit: int, offset: int) -> Page:
             pages = {"limit": limit, "offset": offset}
             try:
                 with self.service.talking("answer a query") as client:
@@ -240,7 +240,9 @@ class DicomWebSource:
                     has_more = self.service.has_more
             except RefusedRequestError as error:
                 if offset and _is_not_found(error):
-                    return Page([], has_more=True)  # no such page: asked for as one page instead
+                    return Page(
+                        [], has_more=True
+                    )  # no such page: all requested as one page instead
                 raise
             if not isinstance(found, list) or not all(isinstance(row, Mapping) for row in found):
                 raise RefusedRequestError(
@@ -249,7 +251,7 @@ class DicomWebSource:
             return Page(found, has_more)
 
         return all_entries(
-            lambda limit, offset: self.service.retry.call(lambda: ask(limit, offset)),
+            lambda limit, offset: self.service.retry.call(lambda: fetch_page(limit, offset)),
             lambda answer: _key_of(answer, tag),
             what=method.removeprefix("search_for_"),
         )
@@ -257,7 +259,7 @@ class DicomWebSource:
 
 def _unreadable(what: str, error: Exception) -> ServiceError:
     return ServiceError(
-        f"the DICOMweb service did not {what}: its answer is not of the form asked for "
+        f"the DICOMweb service did not {what}: its answer is not of the requested form "
         f"({type(error).__name__}); is a proxy or a login page in between?"
     )
 

@@ -1,6 +1,6 @@
 """A PACS by the classic DICOM network: C-FIND lists, C-GET or C-MOVE fetches, C-STORE delivers.
 
-Every status is checked: a PACS that does not know the calling AE title answers with an empty
+Every status is checked: a PACS without an entry for the calling AE title answers with an empty
 status, not with an error.
 
 Source:
@@ -65,7 +65,7 @@ class Dimse:
         host: Its address.
         port: Its port.
         called: Its AE title.
-        calling: Our AE title, which it must know.
+        calling: Our AE title, which it must list.
         retry: How long it is waited for when it does not answer.
         listen: Host and port that it has on file for our AE title. Images are then fetched by
             C-MOVE, and taken in there; without it by C-GET.
@@ -115,7 +115,7 @@ class Dimse:
             if found.is_rejected and _is_permanent(found):
                 raise AccessDeniedError(
                     f"{node} refuses our AE title {self.calling} or is called otherwise; "
-                    "it is not asked again"
+                    "it is not queried again"
                 )
             why = "is busy" if found.is_rejected else "does not answer"
             raise ServiceError(f"{node} {why}")
@@ -179,7 +179,7 @@ class DimseSource:
         return local_study(study, folder, self.rules, self.num_channels)
 
     def _get(self, identifier: Dataset, place: Path) -> Dataset:
-        """Have a series sent by the connection that asks for it; the last status."""
+        """Request a series over the same connection (C-GET); the last status."""
         model = StudyRootQueryRetrieveInformationModelGet
         with self.node.association([(model, SYNTAXES[:2])], inbox=place) as association:
             return _last(association.send_c_get(identifier, model))
@@ -315,7 +315,7 @@ def unlike(answers: Iterable[Dataset], *keywords: str) -> list[Dataset]:
 
     Args:
         answers: As the node sent them.
-        keywords: Attributes that tell answers apart; none may lack the first.
+        keywords: Attributes that distinguish answers; none may lack the first.
 
     Raises:
         RefusedRequestError: An answer has no identifier.
@@ -349,7 +349,7 @@ def require_success(status: Dataset, what: str) -> None:
         return
     message = f"the DICOM node did not {what}: {_described(status)}"
     if value == NOT_AUTHORISED:
-        raise AccessDeniedError(f"{message}; it does not authorise us and is not asked again")
+        raise AccessDeniedError(f"{message}; it does not authorise us and is not queried again")
     if value is not None and (value in REFUSED or value >> 8 == IDENTIFIER_MISMATCH):
         raise RefusedRequestError(message)
     raise ServiceError(message)

@@ -1,4 +1,4 @@
-"""Take in the images that a DICOM node sends: in answer to C-GET, or to C-MOVE by itself.
+"""Receive the images that a DICOM node sends: in answer to C-GET, or to C-MOVE by itself.
 
 A node that is asked by C-MOVE opens a connection of its own to the address that it has on file for
 our AE title; so we listen there while we wait for a series, and take nothing else.
@@ -49,7 +49,7 @@ def keep(event: Any, inbox: Path) -> int:
 
 
 class Receiver:
-    """Listens for images while somebody waits for a series; `receiver_at` gives one an address.
+    """Listens for images while a series is expected; `receiver_at` gives one an address.
 
     Args:
         host: Address to listen at; `0.0.0.0` for every network of this machine.
@@ -96,7 +96,7 @@ class Receiver:
         except OSError as error:
             raise ServiceError(
                 f"port {self._place[1]} cannot be listened at for C-MOVE ({error.strerror}); end "
-                "the program that holds it, or use C-GET (an address without `move`)"
+                "the program that uses it, or use C-GET (an address without `move`)"
             ) from error
         return server
 

@@ -1,7 +1,7 @@
-"""Complete answers to a paged query, or an error: nothing that a server says of pages is trusted.
+"""Complete answers to a paged query, or an error: a server's statements on pages are not trusted.
 
-Servers cap pages below what is asked for, ignore offsets or limits, repeat entries while studies
-arrive, and announce in a Warning header that they hold more than they sent.
+Servers cap pages below what is requested, ignore offsets or limits, repeat entries while studies
+arrive, and announce in a Warning header that they have more than they sent.
 
 Source:
     DICOM PS3.18, 8.3.4 (offset, limit) and 8.3.4.4.1 (Warning 299 for results left out).
@@ -16,10 +16,10 @@ from typing import Any
 from segmed.errors import RefusedRequestError
 
 PAGE = 100
-"""Entries asked for at once."""
+"""Entries requested at once."""
 
 LARGEST_PAGE = 100_000
-"""Entries asked for at once of a server that ignores offsets."""
+"""Entries requested at once of a server that ignores offsets."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Page:
 
     Attributes:
         entries: The entries.
-        has_more: The server announces that it holds more than it sent.
+        has_more: The server announces that it has more than it sent.
     """
 
     entries: list[Any]
@@ -36,12 +36,12 @@ class Page:
 
 
 def all_entries(
-    ask: Callable[[int, int], Page], key: Callable[[Any], str], *, what: str
+    fetch_page: Callable[[int, int], Page], key: Callable[[Any], str], *, what: str
 ) -> Iterator[Any]:
     """Every entry of a query once, asking until a page brings nothing new.
 
     Args:
-        ask: Answer for a limit and an offset.
+        fetch_page: Answer for a limit and an offset.
         key: Identifier of an entry.
         what: Kind of the entries, for messages.
 
@@ -54,7 +54,7 @@ def all_entries(
     seen: set[str] = set()
     limit, offset = PAGE, 0
     while True:
-        page = ask(limit, offset)
+        page = fetch_page(limit, offset)
         fresh = []
         for entry in page.entries:
             name = key(entry)

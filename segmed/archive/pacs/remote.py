@@ -184,7 +184,7 @@ def local_study(study: Study, folder: Path, rules: Rules | None, num_channels: i
         return replace(study, fault=InputFault("not_image", "none of its objects is an image"))
     asked = {"", *study.remote["series"]}  # a damaged file cannot name its series
     if any(audit.series_uid not in asked for audit in audits):
-        raise ServiceError("the PACS sent a series that it was not asked for")
+        raise ServiceError("the PACS sent a series that was not requested")
     images = [audit for audit in audits if audit.reason != "not_image"] or audits
     if len({(audit.patient_key, audit.study_uid) for audit in images}) > 1:
         message = "the PACS lists images of several patients or studies as one study"

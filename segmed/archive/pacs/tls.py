@@ -31,7 +31,7 @@ class Tls:
     Attributes:
         token: Bearer token; empty for none.
         certificate: Our certificate, PEM; None for none.
-        key: Its private key; None where it stands in the certificate's file.
+        key: Its private key; None where it is in the certificate's file.
         authorities: Certificates of authorities, PEM; None for the public ones.
     """
 

@@ -1,1 +1,1 @@
-"""Processes that segment: one that dies stops nothing."""
+"""Worker processes that segment; the death of one does not stop the run."""

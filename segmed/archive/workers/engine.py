@@ -1,4 +1,4 @@
-"""Segment studies in processes of their own, so that one that kills its process stops nothing."""
+"""Segment studies in worker processes: a study that kills its process does not stop the run."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from segmed.errors import ServiceError
 from segmed.inference.pipeline import READ_AHEAD
 
 IN_HAND = IN_STAGES + READ_AHEAD
-"""Jobs that one worker holds: read, segmented and written at once, and some to go on with."""
+"""Jobs of one worker at a time: read, segmented and written at once, and some waiting."""
 
 END_WAIT_S = 10.0
 
 HOME = Path(segmed.__file__).parent.parent
-"""Where this `segmed` lies; a worker looks there last, in case it is not installed."""
+"""Folder of this `segmed`; a worker looks there last, in case it is not installed."""
 
 START = (
     "import runpy, sys; sys.path.append(sys.argv[1]); "
@@ -44,7 +44,7 @@ class Worker:
 
     Args:
         setup: What it needs to begin.
-        timeout_s: Longest time without a result while it holds a job, in s; None for ever.
+        timeout_s: Longest time without a result while it has a job, in s; None for ever.
     """
 
     def __init__(self, setup: Setup, timeout_s: float | None) -> None:
@@ -121,7 +121,7 @@ class WorkerEngine:
         setup: What every worker needs.
         results: Where results go.
         workers: How many processes.
-        timeout_s: Longest time without a result while a worker holds a job, in s; None for ever.
+        timeout_s: Longest time without a result while a worker has a job, in s; None for ever.
         devices: Devices that the workers take in turn, instead of the one that `setup` names.
     """
 
@@ -158,7 +158,7 @@ class WorkerEngine:
         self._jobs.put(job)
 
     def close(self) -> None:
-        """End the workers after the studies they hold."""
+        """End the workers after their current studies."""
         self._is_stopping = True
         for _ in self._threads:
             self._jobs.put(None)

@@ -1,8 +1,8 @@
-"""The pool of a machine that is sent batches of an archive: it stays, so the model is loaded once.
+"""Persistent worker pool of a machine for batches of an archive: the model is loaded once.
 
 A scheduler of some cluster calls `segment_batch` in a process on that machine, one batch after the
 other or two at once. Segmenting goes on in worker processes of their own, as on the driver's
-machine: a deadly study is tried alone and refused there, and the cluster's process lives on.
+machine: a deadly study is tried alone and refused there, and the cluster's process goes on.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ _pools: dict[str, PersistentPool] = {}
 def _pool_for(batch: StudyBatch) -> PersistentPool:
     """The pool with this model, begun if there is none; one with another model ends when free.
 
-    A model is known by its hash, which `writing` holds, wherever its package lies.
+    A model is identified by its hash, which `writing` has, wherever its package is.
     """
     name = repr((replace(batch.setup, packages=()), batch.workers))
     with _LOCK:

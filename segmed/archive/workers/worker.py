@@ -1,4 +1,4 @@
-"""The worker process: loads the model once, then segments what it is sent.
+"""The worker process: loads the model once, then segments the jobs it receives.
 
 Started by `worker_engine` with the number of its end of a socket as second argument.
 It ends when the other end closes, so it never outlives its driver by more than the study in hand.

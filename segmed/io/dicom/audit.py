@@ -43,7 +43,7 @@ class SeriesAudit:
         series_uid: SeriesInstanceUID; empty for files too damaged to say.
         study_uid: StudyInstanceUID.
         files: Its files; along the slice normal where usable, else by name. A multi-frame file
-            stands once.
+            is given once.
         usable: Whether it is one sound volume.
         reason: Stable code of the refusal; None where usable.
         message: One line on the refusal, without identifiers; empty where usable.
@@ -152,7 +152,7 @@ def _names_agent(text: str) -> bool:
 
 
 def _is_encapsulated(syntax: str) -> bool:
-    """Return whether a transfer syntax compresses pixels; one that nobody knows may."""
+    """Return whether a transfer syntax compresses pixels; an unknown one may."""
     uid = UID(syntax)
     return bool(syntax) and (not uid.is_transfer_syntax or uid.is_encapsulated)
 
@@ -183,7 +183,7 @@ def _thinned(
     missing = (times - 1) * (len(ordered) - 1)
     return SeriesRefusal(
         "missing_slice",
-        f"slices lie {spacing[2]:.2f} mm apart, the header states {abs(stated):.2f} mm, and the "
+        f"slices are {spacing[2]:.2f} mm apart, the header states {abs(stated):.2f} mm, and the "
         f"instance numbers leap: {missing} {'slices are' if missing > 1 else 'slice is'} missing",
     )
 

@@ -34,7 +34,7 @@ SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 SPACING_TOLERANCE_MM = 1e-3
 ORIENTATION_TOLERANCE = 1e-4
 """Largest difference of direction cosines within one series; real series differ in the last digit
-that their text holds."""
+that their text contains."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _rescaling(headers: Sequence[DicomHeader]) -> SeriesRefusal | None:
 
 
 def _volumes(headers: Sequence[DicomHeader]) -> SeriesRefusal | None:
-    """Refuse several volumes in one series, also where each position holds one image only."""
+    """Refuse several volumes in one series, also where each position has one image only."""
     parts = [(header.path, part) for header in headers for part in header.slices]
     named = several_volumes([part.traits for _, part in parts])
     if named is None:
@@ -175,7 +175,7 @@ def is_decodable(transfer_syntax: str) -> bool:
 
 
 def _geometry(headers: Sequence[DicomHeader]) -> SeriesRefusal | None:
-    """Refuse slices that do not say where they lie."""
+    """Refuse slices that do not state their positions."""
     if bad := _where(headers, lambda h: len(h.slices) > 1 and any(map(_unplaced, h.slices))):
         return SeriesRefusal(
             "no_frame_positions", "frames of a multi-frame file have no positions", bad

@@ -19,7 +19,7 @@ class Elements(Protocol):
 
 
 def numbers(dataset: Elements, name: str, count: int) -> tuple[float, ...] | None:
-    """`count` finite numbers of an element, or None where it holds anything else."""
+    """`count` finite numbers of an element, or None where it has anything else."""
     try:
         value = dataset.get(name)
         if value is None or value == "" or isinstance(value, bytes):

@@ -26,7 +26,7 @@ class Slice:
         slope: Stored value to real value.
         intercept: Real value of a stored 0.
         rescale: What the file states of it: slope, intercept, and the unit of real values.
-        traits: Values of what tells volumes apart, in the order of `traits.TRAITS`.
+        traits: Values of the traits that distinguish volumes, in the order of `traits.TRAITS`.
         step: SpacingBetweenSlices in mm, if stated.
         thickness: SliceThickness in mm, if stated.
     """

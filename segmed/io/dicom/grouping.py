@@ -1,10 +1,10 @@
 """The one rule by which DICOM files become series: for `scan`, `predict`, `archive` and manifests.
 
-- Files of one SeriesInstanceUID are one series, in whatever folders they lie. Objects that are no
+- Files of one SeriesInstanceUID are one series, in whatever folders they are. Objects that are no
   images (reports, presentation states) are a series apart, also under the UID of the images.
 - Images without that UID are one series per folder, patient, study, frame of reference, modality
-  and series number; where exactly one series with a UID lies in the folder, they are its images.
-- One UID with several patients or studies: series of their own if each lies in folders of its own
+  and series number; where exactly one series with a UID is in the folder, they are its images.
+- One UID with several patients or studies: series of their own if each is in folders of its own
   and their places in space overlap or differ in frame; else they are audited together and refused.
 - A file of which nothing can be read is held against the only series of its folder, if it is named
   like an image; beside several series it is an entry of its own, and each of them gets a note.
@@ -166,7 +166,7 @@ class SeriesIndex:
         """Give unreadable files to the only series of their folder.
 
         Returns:
-            Those that are entries of their own, and how many lie beside each series.
+            Those that are entries of their own, and how many are beside each series.
         """
         lost = self._connection.execute(
             "SELECT folder, path, kind FROM files WHERE kind IN ('lost', 'damaged') ORDER BY path"

@@ -1,7 +1,7 @@
 """Header of one DICOM file, read without its pixels.
 
 Its bytes are measured against what its header promises, so that a truncated file is known before a
-voxel is decoded. Nothing here raises for what a file holds: the fault is part of the answer.
+voxel is decoded. Nothing here raises for the content of a file: the fault is part of the answer.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ def _read(path: Path, stream: IO[bytes], *, quick: bool) -> DicomHeader:
 
 
 def _with_pixels(header: DicomHeader, stream: IO[bytes], size: int) -> DicomHeader:
-    """Add what the pixel data, at which the stream stands, say."""
+    """Add facts of the pixel data, at the position of the stream."""
     fault = None
     encoding = UID(header.transfer_syntax)
     if encoding == DeflatedExplicitVRLittleEndian:
@@ -373,7 +373,7 @@ def _measure_fragments(stream: IO[bytes], size: int) -> HeaderFault | None:
         group, element, length = struct.unpack("<HHI", begin)
         if (group, element) == _DELIMITER:
             if items < 2:
-                return HeaderFault("truncated", "the encapsulated pixel data hold no frame")
+                return HeaderFault("truncated", "the encapsulated pixel data contain no frame")
             return None
         if (group, element) != _ITEM or stream.tell() + length > size:
             break

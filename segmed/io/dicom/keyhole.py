@@ -64,7 +64,7 @@ def with_keyholes(outer: Line, holes: list[Line]) -> Line:
 
 
 def _nearest_on_the_left(line: Line, point: Line) -> tuple[int, Line]:
-    """The edge that a ray to the left meets first, by its first point, and where."""
+    """The first edge on a ray to the left, by its first point, and the crossing."""
     ends = np.roll(line, -1, axis=0)
     y = point[1]
     crosses = (line[:, 1] <= y) != (ends[:, 1] <= y)

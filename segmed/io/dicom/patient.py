@@ -1,4 +1,4 @@
-"""Tell patients apart by what an image states of them, as a short hash."""
+"""Distinguish patients by the identifiers in an image, as a short hash."""
 
 from __future__ import annotations
 

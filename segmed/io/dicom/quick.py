@@ -3,7 +3,7 @@
 Several times as fast as parsing the whole header, for the files that make up nearly all archives:
 little endian, with preamble, header within the first 64 KiB, no functional groups. For any other
 file, and for the least irregularity, it gives nothing, and pydicom reads the header instead; a test
-holds the two against each other on all real files.
+compares the two on all real files.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ GEOMETRY_REASONS = frozenset({
 def only_series(path: Path) -> SeriesAudit:
     """The one image series of a folder or file.
 
-    Segmentations and other objects that are no images may lie beside it.
+    Segmentations and other objects that are no images may be beside it.
 
     Raises:
         ImageError: There is none, or more than one (`several_series`).
@@ -201,7 +201,7 @@ def _frame(
 
 
 def meaningful_bits(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[Any]:
-    """Stored values without what lies in the unused bits (old overlays, dirt).
+    """Stored values without the content of the unused bits (old overlays, dirt).
 
     Some versions of pydicom clear these bits themselves; the result must not depend on that.
 

@@ -73,7 +73,7 @@ class References:
         key: Identity and content of the input, of which the identifiers of results are functions:
             patient, study, series, instances, places and stored pixels, of all channels.
         notes: Remarks on the input, without identifiers.
-        texts: Texts of the first file, which `datasets` have as stand-ins.
+        texts: Texts of the first file, which `datasets` have as placeholders.
     """
 
     audit: SeriesAudit
@@ -173,13 +173,13 @@ def references_of(like: MetaTensor) -> References:
 
 
 def _identity(path: Path) -> str:
-    """Whose image a file contains, where it lies, and the digest of its stored pixels.
+    """Patient and position of a file's image, and the digest of its stored pixels.
 
     Other elements may change on the way through an archive, and leave the image what it is.
     """
     with path.open("rb") as stream:
         dataset = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
-        if stream.tell() == path.stat().st_size:  # inflated as a whole: the pixels are behind us
+        if stream.tell() == path.stat().st_size:  # inflated as a whole: the pixels are read
             stream.seek(0)
         pixels = sha256_of_stream(stream)
     stated = [str(dataset.get(name, "")) for name in IDENTIFYING]

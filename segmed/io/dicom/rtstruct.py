@@ -1,7 +1,7 @@
 """Write label maps as DICOM RT structure sets: closed planar contours on each slice.
 
 A contour runs half-way between voxels of the structure and its neighbours, so that every voxel
-centre lies on its right side: rasterising gives the label map back. Holes are joined to their
+centre is on its right side: rasterising gives the label map back. Holes are joined to their
 outline by keyholes, see `segmed.io.dicom.keyhole`. The objects are in implicit VR, since contours
 of more than 64 KiB do not fit the explicit form of a decimal string. Identifiers are functions of
 patient, study, series, content and model; dates and times are those of the source images: equal

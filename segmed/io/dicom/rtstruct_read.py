@@ -1,8 +1,8 @@
 """Read DICOM RT structure sets: regions of interest drawn as closed contours on the slices.
 
-A voxel belongs to a region if its centre lies inside an odd number of the region's contours on its
+A voxel belongs to a region if its centre is inside an odd number of the region's contours on its
 slice, so that holes may be contours of their own, or be joined to the outer one by a keyhole.
-Reasons: `not_rtstruct`, `no_contours` (a region asked for is absent or empty), `other_grid` (a
+Reasons: `not_rtstruct`, `no_contours` (a requested region is absent or empty), `other_grid` (a
 contour on no slice of the grid, or outside of it), `other_frame` (drawn in another frame of
 reference), `overlapping_segments`.
 

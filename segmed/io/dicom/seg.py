@@ -96,7 +96,7 @@ def write_dicom_seg(
     planes = np.zeros(slices.shape, dtype=np.uint8 if len(labels) <= 255 else np.uint16)
     for number, entry in enumerate(labels, start=1):
         planes[slices == entry.value] = number
-    if len(references.datasets) == 1:  # highdicom wants the order of the file's frames
+    if len(references.datasets) == 1:  # highdicom requires the order of the file's frames
         planes = planes[np.argsort(references.frames)]
     identity = (references.key, model_name, model_version)
     described = [
@@ -197,7 +197,7 @@ def read_dicom_seg(path: Path | str, *, like: MetaTensor | None = None) -> MetaT
     Args:
         path: The file.
         like: An image to whose grid the frames are mapped by their positions; without it the grid
-            spans the frames that the object holds.
+            spans the frames of the object.
 
     Returns:
         `[1, columns, rows, slices]` int32. Values are segment numbers, or the label values that
@@ -205,7 +205,7 @@ def read_dicom_seg(path: Path | str, *, like: MetaTensor | None = None) -> MetaT
 
     Raises:
         ImageError: The object is refused; see `segmed.io.dicom.seg_read`.
-        GeometryError: A frame lies on no slice of `like`.
+        GeometryError: A frame is on no slice of `like`.
     """
     grid = None if like is None else grid_of(like)
     return as_label(load_seg(Path(path), grid=grid))

@@ -2,8 +2,8 @@
 
 Reasons: `not_seg`, `fractional`, `overlapping_segments`, `no_frame_positions`,
 `mixed_orientation`, `uneven_slices`, `shifted_slices`, `truncated`, `undecodable`, `too_large`,
-`other_grid` where a frame is on no slice of the grid asked for, and `unknown_segment` and
-`same_segments` where segments do not fit the labels asked for.
+`other_grid` where a frame is on no slice of the requested grid, and `unknown_segment` and
+`same_segments` where segments do not fit the requested labels.
 
 Source:
     DICOM PS3.3 C.8.20.2 (Segmentation image), PS3.5 8.1.1 (1-bit pixels run over frame borders).
@@ -88,7 +88,7 @@ def load_seg(
         if not known:
             raise refusal(path, "not_seg", "no DICOM segmentation object")
         if not placed:
-            raise refusal(path, "no_frame_positions", "its frames do not say where they lie")
+            raise refusal(path, "no_frame_positions", "its frames do not state their positions")
         frames = _frames(dataset, parts, path, limits, labels)
         source = Source(
             format="dicom-seg",
@@ -203,14 +203,14 @@ def _step(distinct: npt.NDArray[np.float64], first: Slice, path: Path) -> float:
         if (times >= 1).all() and (np.abs(gaps - times * step) < 0.03 * step).all():
             return float((distinct[-1] - distinct[0]) / times.sum())
     raise GeometryError(
-        f"{path.name}: frames lie at uneven distances ({gaps.min():.2f} to {gaps.max():.2f} mm)",
+        f"{path.name}: frames are at uneven distances ({gaps.min():.2f} to {gaps.max():.2f} mm)",
         reason="uneven_slices",
         paths=[path],
     )
 
 
 def _placed(frames: SegFrames, target: Grid, path: Path) -> npt.NDArray[np.int32]:
-    """The label map, each frame on the slice of the grid that it lies on."""
+    """The label map, each frame on its slice of the grid."""
     shape, affine = target.shape, target.affine_ras
     label = np.zeros(shape, dtype=np.int32)
     rows, columns = frames.pixels.shape[1:]

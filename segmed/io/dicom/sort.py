@@ -12,7 +12,7 @@ from segmed.io.dicom.audit import SeriesAudit
 from segmed.io.dicom.uid import short_hash
 
 SORTED_OBJECTS = frozenset({"SEG"})
-"""Modalities that are no images and still belong to a data set: they hold its labels."""
+"""Modalities that are no images and still belong to a data set: they contain its labels."""
 
 
 def sort_series(audits: Sequence[SeriesAudit], folder: Path | str) -> dict[str, Path]:
@@ -29,7 +29,7 @@ def sort_series(audits: Sequence[SeriesAudit], folder: Path | str) -> dict[str, 
         The folder of each sorted series, by its name.
 
     Raises:
-        UsageError: `folder` holds something.
+        UsageError: `folder` is not empty.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -38,7 +38,7 @@ def sort_series(audits: Sequence[SeriesAudit], folder: Path | str) -> dict[str, 
     for audit in audits:
         if not (audit.usable or audit.modality in SORTED_OBJECTS):
             continue
-        # a series without UID is known by where it lies, and so is one that shares its UID
+        # a series without UID is identified by its folder, and so is one that shares its UID
         series = short_hash(audit.series_uid or str(audit.files[0]))
         home = folder / audit.patient_key / short_hash(audit.study_uid) / series
         while home.exists():
@@ -53,5 +53,5 @@ def sort_series(audits: Sequence[SeriesAudit], folder: Path | str) -> dict[str, 
 def _link_or_copy(path: Path, target: Path) -> None:
     try:
         os.link(path.resolve(), target)
-    except OSError:  # another disk, or one that knows no links
+    except OSError:  # another disk, or one without links
         shutil.copyfile(path, target)

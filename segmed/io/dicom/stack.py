@@ -20,10 +20,10 @@ STEP_TOLERANCE_MM = 0.02
 """The same in mm, for positions that were written with two decimals."""
 
 DRIFT_TOLERANCE = 0.1
-"""How far, in steps, a slice may lie from its place in the even stack."""
+"""Largest distance, in steps, of a slice from its place in the even stack."""
 
 LATERAL_TOLERANCE_MM = 0.05
-"""How far a slice may lie beside the normal through the first one."""
+"""Largest distance of a slice from the normal through the first one."""
 
 LATERAL_TOLERANCE = 2e-3
 """The same per mm of height: the tangent of the tilt."""
@@ -151,7 +151,7 @@ def _check_tilt(
         )
     odd = [ordered[i][0] for i in np.flatnonzero(aside > allowed)]
     raise StackFault(
-        "shifted_slices", f"{len(odd)} slices lie up to {aside.max():.2f} mm beside the stack", odd
+        "shifted_slices", f"{len(odd)} slices are up to {aside.max():.2f} mm beside the stack", odd
     )
 
 

@@ -1,8 +1,8 @@
 """Texts of source images in derived objects: their bytes and character set are kept as they are.
 
-Headers of real files state character sets that do not hold, or several at once, or misspelt ones.
+Headers of real files state wrong character sets, or several at once, or misspelt ones.
 Decoding and encoding again would change a patient's name, and an object of another name is filed
-under another patient. So the writer works with stand-ins, and the source's bytes are put back.
+under another patient. So the writer works with placeholders, and the source's bytes are put back.
 
 Source:
     DICOM PS3.5, 6.1.2 (character repertoires); PS3.3, C.12.1.1.2 (Specific Character Set).
@@ -70,8 +70,8 @@ class SourceTexts:
 
         Args:
             result: The derived object; its own texts have been fitted by `fitted`.
-            source: The data set with stand-ins that it was made from. Elements that no longer hold
-                the stand-in are the writer's own.
+            source: The data set with placeholders that it was made from. Elements without the
+                placeholder are the writer's own.
         """
         for tag, value in self.values.items():
             if tag in result and tag in source and result[tag].value == source[tag].value:
@@ -83,7 +83,7 @@ class SourceTexts:
             result.SpecificCharacterSet = stated.split("\\") if "\\" in stated else stated
 
     def fitted(self, text: str, stand_in: str) -> str:
-        """A text of ours in characters that the object can hold beside the source's.
+        """A text of ours in characters that the object can encode beside the source's.
 
         Args:
             text: The text.
@@ -91,7 +91,7 @@ class SourceTexts:
 
         Returns:
             The text itself if the source's texts are ASCII (the object is then in UTF-8) or if the
-            source's character set has its characters; else without accents; else the stand-in.
+            source's character set has its characters; else without accents; else the placeholder.
         """
         if text.isascii() or self.is_ascii or self._can_encode(text):
             return text

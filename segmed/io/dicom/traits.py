@@ -1,7 +1,7 @@
-"""Traits of an image that tell the volumes of one series apart: echo, b-value, kernel and so on.
+"""Traits of an image that distinguish the volumes of one series: echo, b-value, kernel and so on.
 
 One table for classic and for enhanced files. A series in which such a trait has several values is
-several volumes, also where every position holds one image only.
+several volumes, also where every position has one image only.
 """
 
 from __future__ import annotations

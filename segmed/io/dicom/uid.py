@@ -25,5 +25,5 @@ def uid_from(*parts: str) -> str:
 
 
 def short_hash(text: str) -> str:
-    """Twelve hex digits that stand for an identifier in messages."""
+    """Twelve hex digits that replace an identifier in messages."""
     return sha256_of_text(text, "surrogateescape")[:12]

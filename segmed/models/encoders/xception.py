@@ -25,7 +25,7 @@ class ModulePlan(NamedTuple):
         widths: Features of its three separable convolutions.
         stride: Step of the third.
         skip: A convolved shortcut, a plain one, or none.
-        acts_inside: Activations stand within the separable convolutions, not before them.
+        acts_inside: Activations are within the separable convolutions, not before them.
     """
 
     widths: tuple[int, int, int]

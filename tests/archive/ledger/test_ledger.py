@@ -18,7 +18,7 @@ def study(number: int) -> Study:
 
 def met(ledger: Ledger, number: int, run: int) -> str:
     key = key_of(study(number).content, "package")
-    ledger.meet(study(number), key, "package", settings="nifti", run=run)
+    ledger.enter(study(number), key, "package", settings="nifti", run=run)
     return key
 
 
@@ -102,7 +102,7 @@ def test_what_is_in_hand_and_ends_are_on_disk_at_once(tmp_path: Path) -> None:
     with Ledger(path) as ledger, Ledger(path, writer=False) as reader:
         run = ledger.begin_run("p")
         for number in range(2):
-            ledger.meet(study(number), f"key{number}", "p", settings="nifti", run=run)
+            ledger.enter(study(number), f"key{number}", "p", settings="nifti", run=run)
             assert reader.counts()["running"] == number  # meeting a study alone may wait
             ledger.start(f"key{number}", run=run)
             assert reader.counts()["running"] == number + 1

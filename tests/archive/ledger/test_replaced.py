@@ -143,7 +143,7 @@ def test_equal_names_in_two_archives_are_two_inputs(
 def entry_of(ledger: Ledger, name: str, content: str, run: int, *, done: bool = True) -> str:
     study = Study(content * 64, "dicom", f"series {name} {content}", identity=name)
     key = key_of(study.content, "package")
-    ledger.meet(study, key, "package", settings="nifti", run=run)
+    ledger.enter(study, key, "package", settings="nifti", run=run)
     if done:
         ledger.note_output(key, f"{content}.gz", "0", seconds=1, measures={}, is_final=True)
     ledger.replace_earlier(key)
@@ -189,7 +189,7 @@ def test_another_models_result_of_the_same_content_stays(tmp_path: Path) -> None
         for package in ("one", "other"):
             key = key_of(study.content, package)
             run = ledger.begin_run(package)
-            ledger.meet(study, key, package, settings="nifti", run=run)
+            ledger.enter(study, key, package, settings="nifti", run=run)
             ledger.note_output(key, package, "0", seconds=1, measures={}, is_final=True)
             assert ledger.replace_earlier(key) == []
             keys.append(key)
@@ -238,7 +238,7 @@ def test_entry_under_an_older_hash_is_kept_where_it_is_sure(
         for place in places:
             older = Study("a" * 64, "dicom", place)
             key = key_of(older.content, "package", "nifti")
-            ledger.meet(older, key, "package", settings="nifti", run=run)
+            ledger.enter(older, key, "package", settings="nifti", run=run)
         ledger.note_output(key, "x.gz", "0", seconds=1, measures={}, is_final=True)
         now = Study("b" * 64, "dicom", "one of patient a", older_content="a" * 64)
         found, _ = key_in(ledger, now, Model("package", "m", (), 1), "nifti", resegment=False)

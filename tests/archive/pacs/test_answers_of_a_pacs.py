@@ -194,9 +194,9 @@ def test_a_service_that_lists_no_study_properly_ends_the_run(
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        (LOGIN, "not of the form asked for"),
+        (LOGIN, "not of the requested form"),
         ((204, MULTIPART, b""), "0 of 8 instances"),
-        ((200, MULTIPART, multipart([b"no DICOM"])), "not of the form asked for"),
+        ((200, MULTIPART, multipart([b"no DICOM"])), "not of the requested form"),
     ],
 )
 def test_what_is_sent_instead_of_images_is_named(

@@ -85,7 +85,7 @@ def test_what_was_not_asked_for_is_not_taken(
     tmp_path: Path, write_dicom: Callable[..., list[Path]]
 ) -> None:
     write_dicom(tmp_path / "spool/0", 1)
-    with pytest.raises(ServiceError, match="not asked for"):
+    with pytest.raises(ServiceError, match="not requested"):
         fetched(tmp_path / "spool", ["1.2.3"])
 
 

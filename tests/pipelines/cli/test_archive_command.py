@@ -135,7 +135,7 @@ def test_dry_run_says_of_each_series_why_it_is_chosen_or_passed_over(
     (line,) = (line for line in asked.stdout.splitlines() if "would be segmented" in line)
     assert "(dicom): series/" in line
     assert "a model of one channel takes every image series" in line
-    assert "passed over: 8 files in survey: series not asked for" in asked.stdout
+    assert "passed over: 8 files in survey: series not requested" in asked.stdout
 
     rules = tmp_path / "rules.yaml"
     rules.write_text("channels:\n  - {name: T1, modality: MR, words: [t1], min_slices: 4}\n")

@@ -91,7 +91,7 @@ def test_labels_are_found_in_references_or_read_from_json(tmp_path: Path) -> Non
     (tmp_path / "names.json").write_text('{"background": 0, "tumour": 1}')
     assert [label.name for label in labels_of(tmp_path / "names.json", tmp_path)] == ["tumour"]
     (tmp_path / "names.json").write_text("[1]")
-    with pytest.raises(UsageError, match="holds no labels"):
+    with pytest.raises(UsageError, match="has no labels"):
         labels_of(tmp_path / "names.json", tmp_path)
 
 

@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).parents[2] / "integration"))
 
 from listener import MailServer, WebHook, listening
 
-from pipelines.runs.notices import MailBlock, check_notices, notice_of_failure, tell
+from pipelines.runs.notices import MailBlock, check_notices, notice_of_failure, send_notices
 from segmed.errors import ServiceError, UsageError
 
 
@@ -27,7 +27,7 @@ def temporary_server() -> Iterator[None]:
 
 def test_address_gets_subject_and_body_as_json() -> None:
     with listening(WebHook()) as hook:
-        assert tell([hook.url], "12 done", "a line") == 1
+        assert send_notices([hook.url], "12 done", "a line") == 1
     assert hook.got == [{"subject": "12 done", "body": "a line"}]
 
 
@@ -49,7 +49,7 @@ def test_mail_arrives_with_its_subject() -> None:
 def test_notice_that_cannot_be_sent_is_logged_without_its_address(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert tell(["http://127.0.0.1:9/secret-token"], "subject", "body") == 0
+    assert send_notices(["http://127.0.0.1:9/secret-token"], "subject", "body") == 0
     assert "was not sent" in caplog.text
     assert "secret-token" not in caplog.text
 
@@ -80,7 +80,7 @@ def test_blocks_of_the_server_send_notices(temporary_server: None) -> None:
         ).save("night")
         names = ["custom-webhook/night", "segmed-mail/night"]
         check_notices(names)
-        assert tell(names, "12 done", "all well") == 2
+        assert send_notices(names, "12 done", "all well") == 2
     assert hook.got == [{"text": "12 done: all well"}]
     assert "all well" in post.got[0]
 
