@@ -27,7 +27,7 @@ def test_unknown_sizes_and_absent_devices_are_refused() -> None:
     with pytest.raises(UsageError, match="unknown size 'huge': known are full, small"):
         resources.size_for("huge", "cpu")
     if not torch.cuda.is_available():
-        with pytest.raises(UsageError, match="sees no GPU"):
+        with pytest.raises(UsageError, match="finds no GPU"):
             resources.size_for(None, "cuda")
 
 
