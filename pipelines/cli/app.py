@@ -25,7 +25,7 @@ from pipelines.cli import (
 from pipelines.logs import FORMAT_VARIABLE, log_as_json
 from pipelines.terminal.console import BAD_USAGE, INTERRUPTED, note
 from segmed import __version__
-from segmed.errors import SegmedError
+from segmed.errors import SegmedError, UsageError
 from segmed.full_disk import REPAIR, is_full_disk
 
 LogFormat = Literal["text", "json"]
@@ -77,6 +77,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show the library's log.")
     ] = False,
@@ -94,11 +95,26 @@ def root(
 
     Example: segmed demo
     """
+    _require_one_process(context.invoked_subcommand)
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(stream=sys.stderr, level=level, format="%(levelname)s %(message)s")
     if log_format == "json":
         log_as_json()
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "WARNING")
+
+
+def _require_one_process(command: str | None) -> None:
+    """Refuse commands of which `torchrun` would run several copies.
+
+    Raises:
+        UsageError: The command is not `train`.
+    """
+    is_copied = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "TORCHELASTIC_RUN_ID" in os.environ
+    if is_copied and command != "train":
+        raise UsageError(
+            f"torchrun starts `segmed train` alone, got {command!r}, which it would run several "
+            "times: `segmed compare` has --side-by-side, `segmed archive segment` has --device"
+        )
 
 
 demo.add_to(app)

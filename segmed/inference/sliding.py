@@ -82,7 +82,7 @@ def sliding_window(
         num_classes: Maps K that the network gives; found from the first window where not given.
 
     Returns:
-        Float32 map `[K, *spatial]`, on the CPU.
+        Float32 map `[K, *spatial]`, where the network gives its maps.
 
     Raises:
         UsageError: The window has another number of axes than the volume.
@@ -97,7 +97,7 @@ def sliding_window(
             total = zeros((num_classes or values.shape[0], *grid.shape), values.device)
         _add(total, values, grid.weight(corner, total.device), corner)
     assert total is not None  # a grid has at least one window
-    return total[(slice(None), *inside)].cpu()
+    return total[(slice(None), *inside)]
 
 
 def sliding_slabs(network: NetworkFn, tensor: Tensor, recipe: WindowRecipe) -> Iterator[Slab]:

@@ -9,6 +9,8 @@ from torch import Tensor
 from segmed.errors import UsageError
 from segmed.losses.case_loss import CaseLoss
 
+from segmed.losses.shared_batch import whole_batch_sum
+
 SMOOTH = 1e-5
 """Added to numerator and denominator: a class absent from both scores 1."""
 
@@ -22,7 +24,8 @@ def soft_dice_loss(
         probs: `[B, K, *spatial]`, summing to 1 over K.
         target: `[B, *spatial]`, class indices.
         include_background: Average over class 0 too.
-        batch_dice: Take the batch as one volume; otherwise average over cases.
+        batch_dice: Take the batch (of all processes that share one) as one volume; otherwise
+            average over cases.
 
     Returns:
         A scalar. A class in neither map counts as perfect. A single class (K = 1) is the foreground
@@ -38,7 +41,7 @@ def soft_dice_loss(
     if not include_background and flat.shape[1] > 1:
         overlap, total = overlap[:, 1:], total[:, 1:]
     if batch_dice:
-        overlap, total = overlap.sum(0), total.sum(0)
+        overlap, total = whole_batch_sum(torch.stack([overlap.sum(0), total.sum(0)]))
     return 1.0 - ((2.0 * overlap + SMOOTH) / (total + SMOOTH)).mean()
 
 

@@ -103,6 +103,12 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> Path:
     return write_whole(path, lambda stream: torch.save(content, stream))
 
 
+def keep_as(path: Path, place: Path) -> Path:
+    """Copy a checkpoint that was written just now; the copy appears whole or not at all."""
+    with path.open("rb") as written:
+        return write_whole(place, lambda stream: shutil.copyfileobj(written, stream))
+
+
 def load_checkpoint(path: Path, *, run: dict[str, Any]) -> Checkpoint:
     """Read a checkpoint and check that it belongs to this run.
 

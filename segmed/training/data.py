@@ -26,6 +26,7 @@ from segmed.training.augmentation import (
     source_size,
 )
 from segmed.training.device import Device
+from segmed.training.distributed import ProcessGroup
 from segmed.training.sampling import (
     TrainingCase,
     cut,
@@ -99,6 +100,35 @@ def load_cases(
             if on_case is not None:
                 on_case()
     return loaded
+
+
+def load_shared(
+    manifest: Manifest,
+    cases: Sequence[Case],
+    plan: Plan,
+    cache_dir: Path,
+    *,
+    process_group: ProcessGroup,
+    on_case: Callable[[], None] | None = None,
+) -> list[TrainingCase]:
+    """`load_cases`, the preparation shared out over the processes of a training.
+
+    Each process fills the cache with its part of the cases, and then takes all of them from it.
+    Where the processes have caches of their own, each prepares all cases.
+
+    Args:
+        manifest: The image set.
+        cases: Which of its cases.
+        plan: How they are prepared.
+        cache_dir: Where prepared cases are kept.
+        process_group: The processes.
+        on_case: Called after each case that this process prepares.
+    """
+    if process_group.is_joined:
+        load_cases(manifest, process_group.part_of(cases), plan, cache_dir, on_case=on_case)
+        process_group.wait()
+        on_case = None
+    return load_cases(manifest, cases, plan, cache_dir, on_case=on_case)
 
 
 def norms_of(

@@ -4,6 +4,9 @@ The host draws the patches of each step, as for the eager step, and sends one ro
 patch. Sampling, forward pass, loss, backward pass, clipping, optimiser and averaged weights are
 replayed as one graph. Losses add up on the device and are read every `READ_EVERY` steps.
 
+Of several processes each replays a graph of its own; the collective that averages their gradients
+is part of it. If one process cannot capture its step, all of them take eager steps.
+
 On a CPU the same body runs without a graph; only tests use that.
 """
 
@@ -16,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from segmed.errors import TrainingError
 from segmed.training.device import Device
 from segmed.training.distributed import ProcessGroup
 from segmed.training.resident import PatchRows, ResidentCases, gather_patches, patch_rows
@@ -45,14 +49,10 @@ class CaptureError(Exception):
     """A training step cannot be captured as a graph; weights and optimiser are as before."""
 
 
-def why_no_graph(
-    trainer: Trainer, cases: Sequence[TrainingCase], device: Device, process_group: ProcessGroup
-) -> str:
+def why_no_graph(trainer: Trainer, cases: Sequence[TrainingCase], device: Device) -> str:
     """The reason why a training cannot run as a captured graph; empty where it can."""
     if not device.is_cuda:
         return "the device is a CPU"
-    if process_group.size > 1:
-        return "several processes train together"
     if trainer.needs_scaler:
         return "float16 needs its scale checked at every step"
     if trainer.plan.recipe.optimizer != "adamw":
@@ -82,10 +82,19 @@ class GraphStep:
         trainer: Network, optimiser and averaged weights; a checkpoint is loaded before.
         cases: Prepared cases, on the host.
         seed: Seed of the run.
+        process_group: The processes that train together.
     """
 
-    def __init__(self, trainer: Trainer, cases: Sequence[TrainingCase], *, seed: int) -> None:
+    def __init__(
+        self,
+        trainer: Trainer,
+        cases: Sequence[TrainingCase],
+        *,
+        seed: int,
+        process_group: ProcessGroup = ProcessGroup(),
+    ) -> None:
         self._trainer = trainer
+        self._process_group = process_group
         trainer.timer.is_paused = True
         self._cases = tuple(cases)
         self._seed = seed
@@ -112,7 +121,12 @@ class GraphStep:
     def rows(self, step: int) -> PatchRows:
         """The host's part of a step: what `take` needs; a function of seed and step alone."""
         return patch_rows(
-            self._cases, self._resident, self._trainer.plan, seed=self._seed, step=step
+            self._cases,
+            self._resident,
+            self._trainer.plan,
+            seed=self._seed,
+            step=step,
+            process_group=self._process_group,
         )
 
     def take(self, rows: PatchRows, *, step: int, progress: float) -> None:
@@ -130,14 +144,7 @@ class GraphStep:
         self._trainer.set_learning_rate(progress)
         self._ema_weight.fill_(self._trainer.ema_weight(step))
         if self._device.is_cuda and self._graph is None:
-            try:
-                self._graph = self._captured()
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError as error:
-                self._trainer.timer.is_paused = False
-                detail = " ".join(str(error).split())[:200]
-                raise CaptureError(f"the step cannot be captured as a graph ({detail})") from error
+            self._graph = self._captured_by_all()
         torch.manual_seed(rows.seed)  # a replay takes its noise from the generator's seed
         if self._graph is None:
             self._body()
@@ -179,6 +186,26 @@ class GraphStep:
         loss = trainer.update(image, label)
         trainer.average(self._ema_weight)
         self._loss_sum += loss
+
+    def _captured_by_all(self) -> torch.cuda.CUDAGraph:
+        """The graph of this process, once every process has one.
+
+        Raises:
+            CaptureError: The step of this or of another process cannot be captured.
+        """
+        graph, fault = None, ""
+        try:
+            graph = self._captured()
+        except (torch.OutOfMemoryError, TrainingError):
+            raise
+        except RuntimeError as error:
+            fault = " ".join(str(error).split())[:200]
+        is_lost = self._process_group.any(bool(fault))
+        if graph is None or is_lost:
+            self._trainer.timer.is_paused = False
+            detail = fault or "that of another process"
+            raise CaptureError(f"the step cannot be captured as a graph ({detail})")
+        return graph
 
     def _captured(self) -> torch.cuda.CUDAGraph:
         """Warm up, undo what that changed, capture."""

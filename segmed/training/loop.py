@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,10 @@ from segmed.manifest import data_hash
 from segmed.manifest.schema import Manifest
 from segmed.plan import Plan, plan_hash
 from segmed.training.budget import Budget
-from segmed.training.checkpoint import (
-    BEST,
-    LAST,
-    Checkpoint,
-    damaged,
-    load_checkpoint,
-    remove_leftovers,
-    save_checkpoint,
-    write_history,
-)
+from segmed.training.checkpoint import LAST, remove_leftovers
 from segmed.training.clock import Clock
 from segmed.training.conditions import check_request, require_deterministic, same_bits
-from segmed.training.data import load_cases, norms_of, warn_of_losses
+from segmed.training.data import load_shared, norms_of, warn_of_losses
 from segmed.training.device import Device, choose_device
 from segmed.training.distributed import ProcessGroup, join_process_group
 from segmed.training.finish import PACKAGE, save_package
@@ -41,8 +32,9 @@ from segmed.training.memory import (
     peak_memory_mb,
     require_memory,
 )
-from segmed.training.pace import TIMED_STEPS, Pace, settle_pace, spread_out
+from segmed.training.pace import TIMED_STEPS, Pace, Scoring, settle_pace, spread_out
 from segmed.training.phases import STEP_PHASES
+from segmed.training.run_files import RunFiles
 from segmed.training.sampling import TrainingCase
 from segmed.training.settings import EpochResult, FitRequest, Settings
 from segmed.training.stepping import Steps, make_steps
@@ -54,8 +46,6 @@ log = logging.getLogger(__name__)
 
 _TALLY = ("steps", "loss", "data", *STEP_PHASES, "graph", "checkpoint")
 """Running sums of the epoch under way."""
-
-HISTORY = "history.jsonl"
 
 
 def fit(
@@ -122,7 +112,7 @@ def fit(
                 "and no package is written; give a longer --budget"
             )
         if process_group.leads and not (run.is_reused and (out_dir / PACKAGE).is_dir()):
-            made = {**run.identity, "budget": asdict(budget), **run.norms}
+            made = {**run.files.identity, "budget": asdict(budget), **run.norms}
             save_package(run.trainer, manifest, run.history, made, out_dir / PACKAGE)
         process_group.wait()  # the package is there for all
 
@@ -136,15 +126,15 @@ class _Run:
     trainer: Trainer
     steps: Steps
     held_out: list[TrainingCase]
-    identity: dict[str, object]
+    files: RunFiles
     device: Device
     process_group: ProcessGroup
     clock: Clock
     pace: Pace
     step: int = 0
+    progress: float = 0.0
     history: list[EpochResult] = field(default_factory=list)
     tally: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_TALLY, 0.0))
-    saved_at: float = field(default_factory=time.monotonic)
     closing_s: float = 0.0
     validations_s: list[float] = field(default_factory=list)
     fastest_s: float = math.inf
@@ -165,16 +155,22 @@ class _Run:
         """Prepare cases and network, or take over a checkpoint."""
         settings = job.settings
         inside, held_out = manifest.split(job.fold)
-        batch_size = process_group.whole_batch(plan.recipe.batch_size)
-        part = batch_size // process_group.size
         name, options = job.architecture, plan.networks[job.architecture].options
         is_half = device.autocast_dtype is not None
-        need = estimate_step_bytes(name, options, plan, batch_size=part, is_half=is_half)
-        require_memory(need, device, plan, batch_size=part)
+        batch_size = plan.recipe.batch_size
+        need = estimate_step_bytes(name, options, plan, batch_size=batch_size, is_half=is_half)
+        require_memory(need, device, plan, batch_size=batch_size)
         cache_dir = settings.cache_dir or job.out_dir.parent / "cache"
-        own = held_out if process_group.leads else []  # the first process validates for all
-        ready = job.preparation_of(len(inside) + len(own))
-        training = load_cases(manifest, inside, plan, cache_dir, on_case=ready)
+        ready = job.preparation_of(len(process_group.part_of([*inside, *held_out])))
+        cases = load_shared(
+            manifest,
+            [*inside, *held_out],
+            plan,
+            cache_dir,
+            process_group=process_group,
+            on_case=ready,
+        )
+        training = cases[: len(inside)]
         torch.manual_seed(settings.seed)
         trainer = Trainer(
             name, plan, device=device, process_group=process_group, compiled=settings.compile
@@ -185,14 +181,20 @@ class _Run:
             plan=plan,
             trainer=trainer,
             steps=make_steps(trainer, training, process_group=process_group, seed=settings.seed),
-            held_out=load_cases(manifest, own, plan, cache_dir, on_case=ready),
-            identity={
-                "architecture": job.architecture,
-                "fold": job.fold,
-                "seed": settings.seed,
-                "plan_hash": plan_hash(plan),
-                "data_hash": data_hash(manifest, inside),
-            },
+            held_out=cases[len(inside) :],
+            files=RunFiles(
+                job.out_dir,
+                {
+                    "architecture": job.architecture,
+                    "fold": job.fold,
+                    "seed": settings.seed,
+                    "plan_hash": plan_hash(plan),
+                    "data_hash": data_hash(manifest, inside),
+                    **process_group.identity,
+                },
+                job.budget,
+                settings.checkpoint_minutes,
+            ),
             device=device,
             process_group=process_group,
             clock=clock,
@@ -200,24 +202,22 @@ class _Run:
             norms=norms_of(manifest, inside, plan, cache_dir) if process_group.leads else {},
         )
         log.info("training %s fold %d on %s", job.architecture, job.fold, device.why)
-        if batch_size != plan.recipe.batch_size and process_group.leads:
-            log.warning(
-                "a step takes %d patches instead of the plan's %d, so that each of %d processes "
-                "has %d",
-                batch_size, plan.recipe.batch_size, process_group.size, part,
-            )  # fmt: skip
         if process_group.leads:
+            if process_group.size > 1:
+                log.info("%d processes: %d patches each a step", process_group.size, batch_size)
             warn_of_losses(run.norms, plan.preprocessing.spacing_mm)
             remove_leftovers(job.out_dir)
-        if settings.resume and (job.out_dir / LAST).exists():
+        if process_group.agree(settings.resume and (job.out_dir / LAST).exists()):
             run._resume()
         elif settings.weights is not None:
             start_from(settings.weights, trainer.network)
+        process_group.require_same(trainer.checksum() + run.step, "weights")
         return run
 
     def epochs(self, wish: StopWish) -> Iterator[EpochResult]:
         """Train until the budget is spent."""
-        if self.is_finished or self.process_group.agree(self._progress()) >= 1.0:
+        self.progress = self.process_group.agree(self._progress())
+        if self.is_finished or self.progress >= 1.0:
             log.info("the budget is already spent: nothing left to train")
             self.is_reused = True
             return
@@ -226,8 +226,8 @@ class _Run:
         waits_since = time.monotonic()
         for work in works:
             self.tally["data"] += time.monotonic() - waits_since
-            self._take_step(work)
-            spent = self.process_group.agree(self._progress()) >= 1.0
+            stops = self._take_step(work, wish)
+            spent = self.progress >= 1.0
             if self.step == timed or (spent and self.step < timed):
                 self._settle_pace()
             ends_epoch = self.step % self.pace.steps == 0
@@ -235,13 +235,13 @@ class _Run:
                 yield self._end_epoch(wish, is_last=spent)
             if self.is_finished:
                 break
-            if self.process_group.any(bool(wish)):
-                self._save(LAST)
+            if stops:
+                self._save()
                 self.process_group.wait()  # torchrun ends all as soon as one has ended
                 who = wish.signal_name or "a signal to another process"
                 raise KeyboardInterrupt(f"stopped by {who} after step {self.step}")
-            if not ends_epoch and self._checkpoint_is_due():
-                self._save(LAST)
+            if not ends_epoch and self.files.are_due:
+                self._save()
             waits_since = time.monotonic()
         works.close()  # type: ignore[attr-defined]  # a generator has it
 
@@ -253,14 +253,23 @@ class _Run:
             steps_per_epoch=self.plan.recipe.iterations_per_epoch,
         )
 
-    def _take_step(self, work: Any) -> None:
+    def _take_step(self, work: Any, wish: StopWish) -> bool:
+        """Take a step, and learn how much of the budget is spent; whether a process is to stop."""
         begin = time.monotonic()
-        progress = self.process_group.agree(self._progress())
-        loss = self.steps.take(work, step=self.step, progress=progress)
-        self._count(self.process_group.mean(loss), work.case_ids)
+        shared = self.trainer.shared
+        if shared is None:
+            self.progress = self._progress()
+        else:
+            shared.say(progress=self._progress(), stops=bool(wish))
+        loss = self.steps.take(work, step=self.step, progress=self.progress)
+        self._count(loss, work.case_ids)
         self.step += 1
         self.fastest_s = min(self.fastest_s, time.monotonic() - begin)
         self.tally["steps"] += 1
+        said, stops = (self._progress(), bool(wish)) if shared is None else shared.heard()
+        # Epochs are counted alike everywhere; time is that of the first process.
+        self.progress = self._progress() if self.job.budget.seconds is None else said
+        return stops
 
     def _count(self, loss: float, case_ids: Sequence[str] = ()) -> None:
         """Add up losses that became known, and the seconds of their phases."""
@@ -282,8 +291,11 @@ class _Run:
             self.job.budget,
             step_s=self.process_group.agree(self.fastest_s),
             spent_s=self.process_group.agree(self.clock.elapsed_s()),
-            share=self.job.settings.validation_share,
-            is_scored=self.job.settings.is_scored,
+            scoring=Scoring(
+                self.job.settings.validation_share,
+                self.job.settings.is_scored,
+                self.process_group.size,
+            ),
             is_resumed=bool(self.history),
         )
         self.pace = replace(self.pace, steps=round(self.process_group.agree(self.pace.steps)))
@@ -319,24 +331,31 @@ class _Run:
         )
         is_best = not self.history or result.mean_dice > max(r.mean_dice for r in self.history)
         self.history.append(result)
-        self.is_finished = self.process_group.any(is_last or self._is_patience_over())
+        self.is_finished = is_last or self._is_patience_over()
         self.tally = dict.fromkeys(_TALLY, 0.0)
         with self.clock.unpaid():
-            self._save(LAST)
-            if is_best:
-                self._save(BEST)
+            self._save(is_best=is_best)
         return result
 
     def _validate(self, wish: StopWish) -> tuple[float, dict[str, float]]:
         """Validate; a signal meanwhile saves and ends, without waiting for the last case."""
-        network = self.trainer.evaluation_network()
+        network, group = self.trainer.evaluation_network(), self.process_group
+        cases = spread_out(self.held_out, self.pace.num_validated)
         try:
-            with wish.at_once():
-                cases = spread_out(self.held_out, self.pace.num_validated)
-                return validate(network, cases, self.plan, self.device)
+            # One process stops at once; several agree on it after the case in hand.
+            with nullcontext() if group.is_joined else wish.at_once():
+                return validate(
+                    network,
+                    cases,
+                    self.plan,
+                    self.device,
+                    process_group=group,
+                    stops=lambda: group.is_joined and bool(wish),
+                )
         except KeyboardInterrupt:
             self.trainer.restore_training_weights()
-            self._save(LAST)
+            self._save()
+            group.wait()
             raise
         finally:
             self.trainer.restore_training_weights()
@@ -346,48 +365,31 @@ class _Run:
         spent = self.validations_s
         if not spent or self.job.budget.seconds is None:
             return True
-        return sum(spent) + spent[-1] <= self.job.settings.validation_share * self.clock.elapsed_s()
+        allowed = self.job.settings.validation_share * self.clock.elapsed_s()
+        return self.process_group.agree(sum(spent) + spent[-1] <= allowed) > 0
 
-    def _save(self, name: str) -> None:
+    def _save(self, *, is_best: bool = False) -> None:
         if not self.process_group.leads:
             return
         self._count(self.steps.flush())
-        begin = time.monotonic()
-        records = [result.as_record() for result in self.history]
-        checkpoint = Checkpoint(
-            run=dict(self.identity),
+        self.tally["checkpoint"] += self.files.save(
+            self.trainer,
             step=self.step,
             elapsed_s=self.clock.elapsed_s(),
-            budget=asdict(self.job.budget),
             is_finished=self.is_finished,
-            history=records,
-            tally=dict(self.tally),
-            **self.trainer.state(),
+            history=self.history,
+            tally=self.tally,
+            is_best=is_best,
         )
-        save_checkpoint(checkpoint, self.job.out_dir / name)
-        write_history(records, self.job.out_dir / HISTORY)
-        self.saved_at = time.monotonic()
-        self.tally["checkpoint"] += self.saved_at - begin
 
     def _resume(self) -> None:
-        checkpoint = load_checkpoint(self.job.out_dir / LAST, run=self.identity)
-        try:
-            self.trainer.load_state(vars(checkpoint))
-            self.history = [EpochResult(**record) for record in checkpoint.history]
-        except TrainingError:
-            raise
-        except (RuntimeError, KeyError, ValueError, TypeError) as error:
-            why = f"it does not fit the network: {' '.join(str(error).split())[:120]}"
-            raise damaged(self.job.out_dir / LAST, why) from error
+        checkpoint, self.history = self.files.load(self.trainer)
         self.step = checkpoint.step
         self.tally |= checkpoint.tally
         self.clock.before_s = checkpoint.elapsed_s
         self.validations_s = [r.phases_s["validation"] for r in self.history if r.val_dice]
-        self.is_finished = checkpoint.is_finished and checkpoint.budget == asdict(self.job.budget)
+        self.is_finished = self.files.is_spent(checkpoint)
         log.info("resumed after step %d, %.0f s into the budget", self.step, checkpoint.elapsed_s)
-
-    def _checkpoint_is_due(self) -> bool:
-        return time.monotonic() - self.saved_at > 60 * self.job.settings.checkpoint_minutes
 
     def _is_patience_over(self) -> bool:
         patience = self.job.settings.patience

@@ -47,6 +47,21 @@ class Pace:
     scoring_s: float = 0.0
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """Work on the held-out cases within a budget.
+
+    Attributes:
+        share: Share of the budget that a validation may take.
+        is_scored: The caller scores all held-out cases at the end, in one process.
+        processes: Processes that share out a validation.
+    """
+
+    share: float
+    is_scored: bool = False
+    processes: int = 1
+
+
 def settle_pace(
     plan: Plan,
     held_out: Sequence[TrainingCase],
@@ -54,8 +69,7 @@ def settle_pace(
     *,
     step_s: float,
     spent_s: float,
-    share: float,
-    is_scored: bool,
+    scoring: Scoring,
     is_resumed: bool = False,
 ) -> Pace:
     """Share out what is left of a budget, once the time of a step is known.
@@ -66,8 +80,7 @@ def settle_pace(
         budget: The budget.
         step_s: Seconds of a step, by the budget's clock.
         spent_s: Seconds spent so far.
-        share: Share of the budget that a validation may take.
-        is_scored: The caller scores the held-out cases within the same budget.
+        scoring: Work on the held-out cases.
         is_resumed: Steps were taken before: nothing is refused.
 
     Returns:
@@ -81,13 +94,14 @@ def settle_pace(
         return Pace(planned, len(held_out))
     window_s = FORWARD_SHARE * step_s / plan.recipe.batch_size
     costs = [window_s * count_windows(case, plan) for case in held_out]
-    validated = _affordable(costs, share * budget.seconds)
+    validated = _affordable(costs, scoring.processes * scoring.share * budget.seconds)
     if validated < len(held_out):
         log.info("validation on %d of %d held-out cases: time", validated, len(held_out))
     closing_s = scoring_s = 0.0
     if budget.clock == "wall":
-        closing_s = 1.1 * validated * sum(costs) / max(len(costs), 1)
-        scoring_s = 1.1 * sum(costs) + SCORING_S * len(costs) if is_scored else 0.0
+        turns = math.ceil(validated / scoring.processes)
+        closing_s = 1.1 * turns * sum(costs) / max(len(costs), 1)
+        scoring_s = 1.1 * sum(costs) + SCORING_S * len(costs) if scoring.is_scored else 0.0
         kept = min(closing_s + scoring_s, LARGEST_CLOSING_SHARE * budget.seconds)
         scoring_s = max(0.0, kept - closing_s)
     for_steps_s = budget.seconds - closing_s - scoring_s

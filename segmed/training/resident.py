@@ -24,6 +24,7 @@ from segmed.training.augmentation import (
     draw_augmentation,
     offset_matrices,
 )
+from segmed.training.distributed import ProcessGroup
 from segmed.training.sampling import (
     PatchDraw,
     TrainingCase,
@@ -83,7 +84,13 @@ class PatchRows:
 
 
 def patch_rows(
-    cases: Sequence[TrainingCase], resident: ResidentCases, plan: Plan, *, seed: int, step: int
+    cases: Sequence[TrainingCase],
+    resident: ResidentCases,
+    plan: Plan,
+    *,
+    seed: int,
+    step: int,
+    process_group: ProcessGroup = ProcessGroup(),
 ) -> PatchRows:
     """Draw the batch of one step, exactly as `segmed.training.data.make_batch` draws it.
 
@@ -93,18 +100,22 @@ def patch_rows(
         plan: Batch, patch and augmentation.
         seed: Seed of the run.
         step: Number of the step.
+        process_group: The processes that share out the step's patches.
     """
     generator = step_generator(seed, step)
-    patches = draw_patches(cases, plan, generator)
+    batch_size = process_group.whole_batch(plan.recipe.batch_size)
+    patches = draw_patches(cases, plan, generator, batch_size=batch_size)
     spacing_mm = [
         edge for axis, edge in enumerate(plan.preprocessing.spacing_mm) if axis != plan.slice_axis
     ]
     draw = draw_augmentation(
         plan.recipe.augmentation,
-        batch_size=len(patches),
+        batch_size=batch_size,
         spacing_mm=spacing_mm,
         generator=generator,
     )
+    share = process_group.share(plan.recipe.batch_size)
+    patches, draw = patches[share], draw.part(share)
     places = [[resident.starts[p.case], *resident.shapes[p.case]] for p in patches]
     fill = np.array([[resident.lowest[p.case]] for p in patches])
     spatial = _spatial_floats(patches, draw, plan, axes=len(resident.shapes[0]))

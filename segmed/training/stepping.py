@@ -61,9 +61,10 @@ def make_steps(
         process_group: The processes that train together.
         seed: Seed of the run.
     """
-    reason = why_no_graph(trainer, cases, trainer.device, process_group)
-    if not reason:
-        return GraphSteps(trainer, cases, seed=seed)
+    reason = why_no_graph(trainer, cases, trainer.device)
+    if not process_group.any(bool(reason)):
+        return GraphSteps(trainer, cases, seed=seed, process_group=process_group)
+    reason = reason or "that of another process cannot be"
     if trainer.device.is_cuda:
         log.info("training steps are not captured as a graph: %s", reason)
     return EagerSteps(trainer, cases, process_group=process_group, seed=seed)
@@ -98,7 +99,7 @@ class EagerSteps:
 
     def take(self, work: Batch, *, step: int, progress: float) -> float:
         """Take one step and wait for its loss."""
-        torch.manual_seed(self._seed * 1_000_003 + step)  # dropout, by step
+        torch.manual_seed(self._process_group.seed(self._seed, step))  # dropout
         return float(self._trainer.step(work, step=step, progress=progress))
 
     def flush(self) -> float:
@@ -112,14 +113,14 @@ class EagerSteps:
     def batch(self, step: int) -> Batch:
         """The batch of one step, not yet augmented."""
         plan: Plan = self._trainer.plan
-        batch_size = self._process_group.whole_batch(plan.recipe.batch_size)
+        batch_size = plan.recipe.batch_size
         return make_batch(
             self._cases,
             plan,
             seed=self._seed,
             step=step,
             share=self._process_group.share(batch_size),
-            batch_size=batch_size,
+            batch_size=self._process_group.whole_batch(batch_size),
         )
 
 
@@ -130,12 +131,20 @@ class GraphSteps:
         trainer: Network and optimiser, on a GPU.
         cases: Prepared cases, on the host.
         seed: Seed of the run.
+        process_group: The processes that train together.
     """
 
-    def __init__(self, trainer: Trainer, cases: Sequence[TrainingCase], *, seed: int) -> None:
-        self._graph = GraphStep(trainer, cases, seed=seed)
+    def __init__(
+        self,
+        trainer: Trainer,
+        cases: Sequence[TrainingCase],
+        *,
+        seed: int,
+        process_group: ProcessGroup = ProcessGroup(),
+    ) -> None:
+        self._graph = GraphStep(trainer, cases, seed=seed, process_group=process_group)
         self._make_eager = partial(
-            EagerSteps, trainer, cases, process_group=ProcessGroup(), seed=seed
+            EagerSteps, trainer, cases, process_group=process_group, seed=seed
         )
         self._eager: EagerSteps | None = None
         self._since: float | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from segmed.errors import TrainingError
 from segmed.losses import make_loss
+from segmed.losses.shared_batch import shared_batch
 from segmed.models import build_model
 from segmed.models.fast_kernels import training_format
 from segmed.plan.schema import NetworkPlan, Plan, Recipe
 from segmed.training.data import Batch, augment
 from segmed.training.device import Device
 from segmed.training.distributed import ProcessGroup
+from segmed.training.gradients import SharedGradients
 from segmed.training.phases import StepTimer
 from segmed.training.schedule import learning_rate
 
@@ -30,6 +32,9 @@ class Trainer:
         device: Where to train.
         process_group: The processes that train together.
         compiled: Whether to compile the network.
+
+    Attributes:
+        shared: Averages the gradients of several processes; None for a process that trains alone.
     """
 
     def __init__(
@@ -65,8 +70,11 @@ class Trainer:
         }
         self.needs_scaler = device.autocast_dtype is torch.float16
         self._scaler = torch.amp.GradScaler(device.torch_device.type, enabled=self.needs_scaler)
-        wrapped = process_group.wrap(self.network, device)
-        self._forward: nn.Module = torch.compile(wrapped) if compiled else wrapped  # type: ignore[assignment]  # compiled: a callable to the stub
+        self._forward: nn.Module = torch.compile(self.network) if compiled else self.network  # type: ignore[assignment]  # compiled: a callable to the stub
+        self._process_group = process_group
+        self.shared = (
+            SharedGradients(self.network, process_group) if process_group.is_joined else None
+        )
         self.timer = StepTimer(device)
         self._set_aside: dict[str, Tensor] = {}
         self._parameters = [p for p in self.network.parameters() if p.requires_grad]
@@ -113,25 +121,33 @@ class Trainer:
             label: Class indices, `[B, *patch]`.
 
         Returns:
-            The loss, a scalar on the device (not yet waited for).
+            The loss, a scalar on the device (not yet waited for); the mean over the processes.
         """
         self.network.train()
-        with torch.autocast(
+        autocast = torch.autocast(
             self.device.torch_device.type,
             dtype=self.device.autocast_dtype,
             enabled=self.device.autocast_dtype is not None,
             cache_enabled=not self.device.is_cuda,  # a graph must cast the weights in every replay
-        ):
+        )
+        with autocast, self._whole_batch():
             loss: Tensor = self.loss(self._forward(image), label)
         self.timer.mark()
         self.optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # PyTorch's own
         self.timer.mark()
+        if self.shared is not None:
+            loss = self.shared.average(loss)
         self._scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self._parameters, self.plan.recipe.gradient_clip)
         self._scaler.step(self.optimizer)
         self._scaler.update()
         return loss.detach()
+
+    def _whole_batch(self) -> AbstractContextManager[None]:
+        """Losses whose sums go over the batches of all processes."""
+        group = self._process_group
+        return shared_batch(group.add_up, group.size) if group.is_joined else nullcontext()
 
     def ema_weight(self, step: int) -> float:
         """Share of the present weights that enters the averaged ones; larger at the start."""
@@ -187,6 +203,12 @@ class Trainer:
             *self.averaged.values(),
             *moments,
         ]
+
+    def checksum(self) -> float:
+        """Sum of all weights, float64: equal in processes that have the same ones."""
+        with torch.no_grad():
+            parts = [tensor.double().sum() for tensor in self.network.parameters()]
+            return float(torch.stack(parts).sum())
 
     def final_state(self) -> dict[str, Tensor]:
         """The weights to be used: averaged where the recipe averages, on the CPU."""

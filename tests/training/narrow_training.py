@@ -46,6 +46,7 @@ def start(
     """A deterministic training on the CPU, two epochs long unless another budget is chosen."""
     budget = choices.pop("budget", Budget(epochs=2))
     fold = choices.pop("fold", 0)
+    on_prepared = choices.pop("on_prepared", None)
     settings = Settings(device="cpu", deterministic=True, cache_dir=cache_dir, **choices)
     return fit(
         manifest,
@@ -55,6 +56,7 @@ def start(
         budget=budget,
         out_dir=out_dir,
         settings=settings,
+        on_prepared=on_prepared,
     )
 
 

@@ -9,7 +9,7 @@ from tiny_data import tiny_plan
 from segmed.errors import UsageError
 from segmed.plan import Plan
 from segmed.training.budget import Budget
-from segmed.training.pace import Pace, count_windows, settle_pace, spread_out
+from segmed.training.pace import Pace, Scoring, count_windows, settle_pace, spread_out
 from segmed.training.sampling import TrainingCase
 
 
@@ -28,15 +28,16 @@ def cases(plan: Plan, number: int, patches: int) -> list[TrainingCase]:
     ]
 
 
-def pace_of(plan: Plan, seconds: float, step_s: float, number: int = 4, **more: bool) -> Pace:
+def pace_of(
+    plan: Plan, seconds: float, step_s: float, number: int = 4, processes: int = 1, **more: bool
+) -> Pace:
     return settle_pace(
         plan,
         cases(plan, number, 2),
         Budget(seconds=seconds),
         step_s=step_s,
         spent_s=4 * step_s,
-        share=0.1,
-        is_scored=more.get("is_scored", False),
+        scoring=Scoring(0.1, more.get("is_scored", False), processes),
     )
 
 
@@ -75,10 +76,22 @@ def test_budget_of_fewer_than_a_few_steps_says_what_would_do(plan: Plan, seconds
     assert pace_of(plan, advised, seconds).steps >= 4
 
 
+def test_processes_that_share_a_validation_afford_more_cases_in_the_same_time(plan: Plan) -> None:
+    alone, four = pace_of(plan, 100, 1.0, 200), pace_of(plan, 100, 1.0, 200, processes=4)
+    assert four.num_validated == pytest.approx(4 * alone.num_validated, abs=3)
+    assert four.closing_s == pytest.approx(alone.closing_s, rel=0.2)
+    assert pace_of(plan, 60, 0.5, processes=4, is_scored=True).scoring_s > 1.0
+
+
 def test_budget_in_epochs_is_left_alone(plan: Plan) -> None:
     held_out = cases(plan, 30, 3)
     pace = settle_pace(
-        plan, held_out, Budget(epochs=2), step_s=9.0, spent_s=36, share=0.1, is_scored=True
+        plan,
+        held_out,
+        Budget(epochs=2),
+        step_s=9.0,
+        spent_s=36,
+        scoring=Scoring(0.1, is_scored=True),
     )
     assert pace == Pace(50, 30)
 

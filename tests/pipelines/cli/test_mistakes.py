@@ -162,3 +162,14 @@ def test_full_disk_is_one_line_in_flows_and_commands(
 @pytest.mark.parametrize("error", [OSError(errno.EACCES, "denied"), RuntimeError("shape")])
 def test_other_errors_are_no_full_disk(error: Exception) -> None:
     assert not is_full_disk(error)
+
+
+def test_torchrun_starts_trainings_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several processes would each do the whole of another command, and write the same files."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
+    for words in (("compare", "m.json"), ("archive", "status", tmp_path), ("doctor",)):
+        line = one_line(segmed(*words))
+        assert f"torchrun starts `segmed train` alone, got '{words[0]}'" in line
+        assert "--side-by-side" in line
+    assert "torchrun" not in one_line(segmed("train", "m.json", "--model", "unet"))
