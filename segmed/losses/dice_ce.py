@@ -8,7 +8,6 @@ from torch import Tensor
 
 from segmed.errors import UsageError
 from segmed.losses.case_loss import CaseLoss
-
 from segmed.losses.shared_batch import whole_batch_sum
 
 SMOOTH = 1e-5
