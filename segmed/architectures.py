@@ -59,7 +59,7 @@ class PlannedInput:
         patch_size: Voxels of a patch along each axis.
         spacing_mm: Voxel edge along each axis, in mm.
         strides: Step of each level from the level above, per axis, finest level first.
-        size: `small` for a CPU or short budgets, `full` for a GPU.
+        size: `small` for a CPU or short budgets, `full` for a GPU (plans of `residual` size, too).
     """
 
     spatial_dims: Literal[2, 3]

@@ -148,7 +148,10 @@ def plan(
     ] = None,
     size: Annotated[
         str | None,
-        typer.Option(help="Networks: small or full; if left out, full where the device is a GPU."),
+        typer.Option(
+            help="Networks: small, full or residual (residual encoders, for long trainings on a "
+            "GPU); if left out, full where the device is a GPU."
+        ),
     ] = None,
     bias_correction: Annotated[
         bool, typer.Option("--bias-correction", help="Clear MR channels of bias fields (N4) first.")

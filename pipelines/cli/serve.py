@@ -63,6 +63,13 @@ def serve(
         Path | None, typer.Option(help="Also compare all models on this manifest every week.")
     ] = None,
     weekly_hours: Annotated[float, typer.Option(min=0.0, help="Budget of a comparison.")] = 8.0,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Networks of the comparison: small, full or residual; full where it runs on a "
+            "GPU, else small."
+        ),
+    ] = None,
     promote: Annotated[
         bool,
         typer.Option(
@@ -99,6 +106,9 @@ def serve(
     require_out(out)
     if manifest is not None:
         require_manifest(manifest)
+    from pipelines.comparing.resources import require_known_size
+
+    require_known_size(size)
     from pipelines.flows.schedules import Schedules, serve_schedules
     from pipelines.flows.weekly import WeeklyJob
     from pipelines.runs.archiving import ArchiveJob
@@ -125,6 +135,7 @@ def serve(
             model=parse_reference(model[0]).name,
             out_dir=out.resolve().with_name("weekly-comparison"),
             hours=weekly_hours,
+            size=size,
             folder=here,
             promotes=promote,
         )

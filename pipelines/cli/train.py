@@ -54,7 +54,8 @@ SeedOption = Annotated[int, typer.Option(help="Seed of weights, patches and augm
 SizeOption = Annotated[
     str | None,
     typer.Option(
-        help="Networks of the plan: small or full; full where the device is a GPU, else small."
+        help="Networks of the plan: small, full or residual (residual encoders, for long trainings "
+        "on a GPU); full where the device is a GPU, else small."
     ),
 ]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue where it was stopped.")]
@@ -73,6 +74,7 @@ def train(
     model: Annotated[str, typer.Option(help="Architecture, such as unet or unet3plus.")],
     fold: Annotated[int, typer.Option(min=0, help="Fold that is held out.")] = 0,
     plan: PlanOption = None,
+    size: SizeOption = None,
     budget: BudgetOption = None,
     epochs: EpochsOption = None,
     resume: ResumeOption = False,
@@ -100,7 +102,7 @@ def train(
 
     Example: segmed train hippocampus.json --model unet3plus --fold 0 --budget 10m
     """
-    from pipelines.comparing.jobs import TrainJob, check_job, settle_plan
+    from pipelines.comparing.jobs import TrainJob, check_job, require_size, settle_plan
     from pipelines.comparing.resources import resources_for
     from segmed.training import Settings
 
@@ -109,6 +111,7 @@ def train(
     require_file(plan, "--plan")
     require_device(device)
     require_out(out)
+    require_size(size, device, plan)
     time = _budget(budget, epochs)
     job = TrainJob(
         manifest_path=manifest_path,
@@ -129,7 +132,7 @@ def train(
     )
     check_job(job)
     resources = resources_for(time, device)
-    plan_path = settle_plan(manifest_path, plan, out, resources=resources, device=device)
+    plan_path = settle_plan(manifest_path, plan, out, size=size, resources=resources, device=device)
     job = replace(job, plan_path=plan_path)
     from pipelines.comparing import steps
     from pipelines.terminal.display import shown_trainings

@@ -127,13 +127,7 @@ class Request:
         Raises:
             UsageError: There is no such size; or a plan is named, which has its own.
         """
-        if size is not None:
-            size_for(size, self.settings.device)  # an unknown name is refused now
-        if size and self.plan_path:
-            raise UsageError(
-                f"--size {size} is for a plan to be made, and {self.plan_path} is used: leave out "
-                "--size or --plan"
-            )
+        require_size(size, self.settings.device, self.plan_path)
         return replace(self, size=size)
 
     def in_folder(self, folder: Path) -> Request:
@@ -193,6 +187,22 @@ def require_enough_time(request: Request, *, parallel: int = 1) -> None:
 def cache_of(settings: Settings, out_dir: Path) -> Path:
     """Return the folder of prepared cases that the trainings of a comparison share."""
     return settings.cache_dir or out_dir / "cache"
+
+
+def require_size(size: str | None, device: str, plan_path: Path | None) -> None:
+    """Check the size of networks that somebody asked for, before anything is made.
+
+    Raises:
+        UsageError: There is no such size; or a plan is named, which has its own.
+    """
+    if size is None:
+        return
+    size_for(size, device)
+    if plan_path is not None:
+        raise UsageError(
+            f"--size {size} is for a plan to be made, and {plan_path} is used: leave out --size "
+            "or --plan"
+        )
 
 
 def settle_plan(
@@ -255,8 +265,8 @@ def _remark_on_size(place: Path, size: str | None) -> str:
         return ""
     return (
         f"--size {size} is not used: {place} was made with {planned or 'other'} networks and is "
-        "kept, since the comparison in this folder goes on; give --fresh to train all anew, or "
-        "another --out"
+        "kept for the trainings in this folder; give another --out, or with `segmed compare` "
+        "--fresh to train all anew"
     )
 
 

@@ -49,7 +49,7 @@ def size_for(size: str | None, device: str) -> Size:
     """The size of networks by name; where none is given, what suits the device.
 
     Args:
-        size: `small` or `full`.
+        size: `small`, `full` or `residual`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Returns:
@@ -58,11 +58,21 @@ def size_for(size: str | None, device: str) -> Size:
     Raises:
         UsageError: There is no such size or device.
     """
+    return require_known_size(size) or ("full" if _is_gpu(device) else "small")
+
+
+def require_known_size(size: str | None) -> Size | None:
+    """The named size, or None for none.
+
+    Raises:
+        UsageError: There is no such size.
+    """
+    for known in BASE_WIDTH:
+        if size == known:
+            return known
     if size is not None:
-        if size not in BASE_WIDTH:
-            raise unknown_name("size", size, list(BASE_WIDTH))
-        return "full" if size == "full" else "small"
-    return "full" if _is_gpu(device) else "small"
+        raise unknown_name("size", size, list(BASE_WIDTH))
+    return None
 
 
 def memory_for(device: str) -> float | None:

@@ -55,6 +55,7 @@ class WeeklyJob:
         models: Architectures, separated by commas, or `all`.
         folds: Folds, likewise.
         promotes: Whether the gate decides; else the winner stays challenger.
+        size: Size of the networks; by the device if not given.
     """
 
     manifest: Path
@@ -65,6 +66,7 @@ class WeeklyJob:
     models: str = "all"
     folds: str = "all"
     promotes: bool = True
+    size: str | None = None
 
 
 @flow(name="weekly", flow_run_name=name_of_week)
@@ -89,7 +91,7 @@ def weekly(job: WeeklyJob, notify: tuple[str, ...] = ()) -> str:
             register=job.model,
             out_dir=job.out_dir / week_of(_scheduled()),
             settings=Settings(resume=True),
-        )
+        ).of_size(job.size)
         with gpu_slot():
             record = compare(request.in_folder(job.folder))
             reference = str(record["registered"])

@@ -62,8 +62,23 @@ def block_maximum(volume: Tensor, block: Sequence[int], *, ceil_mode: bool) -> T
     missing = [wanted - size for wanted, size in zip(whole, volume.shape[2:], strict=True)]
     amounts = [n for right in reversed(missing) for n in (0, right)]
     padded = nn.functional.pad(volume, amounts, value=-math.inf)
-    split = [n for count, step in zip(counts, block, strict=True) for n in (count, step)]
-    return padded.reshape(*volume.shape[:2], *split).amax(dim=(3, 5, 7))
+    return split_in_blocks(padded, block).amax(dim=(3, 5, 7))
+
+
+def split_in_blocks(volume: Tensor, block: Sequence[int]) -> Tensor:
+    """Two axes for each of a volume's: the block, and the place within it.
+
+    Args:
+        volume: `[B, C, *spatial]`, a multiple of `block`.
+        block: Voxels of a block along each axis.
+
+    Returns:
+        `[B, C, x, block x, y, block y, z, block z]`.
+    """
+    split = [
+        n for size, step in zip(volume.shape[2:], block, strict=True) for n in (size // step, step)
+    ]
+    return volume.reshape(*volume.shape[:2], *split)
 
 
 MAX_POOL: dict[int, Callable[..., nn.Module]] = {2: nn.MaxPool2d, 3: VolumeMaxPool}
@@ -188,6 +203,7 @@ def double_conv(
     style: ConvStyle,
     padding: Axes | None = None,
     dropout: float = 0.0,
+    convs: int = 2,
 ) -> nn.Sequential:
     """Two convolutions, the block of the whole U-Net family.
 
@@ -198,12 +214,13 @@ def double_conv(
         style: Norm, activation and bias.
         padding: Zeros on either side; None keeps the size.
         dropout: Probability of zeroing a feature after each convolution.
+        convs: Convolutions, where there are not two.
 
     Returns:
         The block.
     """
     layers: list[nn.Module] = []
-    for before in (in_channels, level.width):
+    for before in (in_channels, *[level.width] * (convs - 1)):
         layers.append(
             ConvUnit(
                 spatial_dims,

@@ -28,36 +28,44 @@ from segmed.models.blocks import (
     double_conv,
     initialise_he,
     make_deconv,
-    make_pools,
     pointwise,
 )
 from segmed.models.options import (
     Architecture,
     Level,
-    LevelOptions,
     Task,
     check_choice,
     level_strides,
     total_stride,
 )
+from segmed.models.residual import FamilyOptions, encoder_level, encoder_pools
 from segmed.models.resize import crop_to, pad_to_multiple, place_head, resize_linear
 
 
 @dataclass(frozen=True, kw_only=True)
-class UNetOptions(LevelOptions):
+class UNetOptions(FamilyOptions):
     """Options of the U-Net.
 
     Attributes:
         padding: `same` keeps sizes; `valid` is the paper's.
+        decoder_convs: Convolutions of each level of the decoder; nnU-Net has one beside residual
+            encoders.
     """
 
     padding: Literal["same", "valid"] = "same"
+    decoder_convs: int = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("padding", self.padding, ("same", "valid"))
         if self.padding == "valid" and self.deep_supervision:
             raise ModelError("deep_supervision needs padding='same': valid maps share no grid")
+        if self.padding == "valid" and (
+            self.residual_blocks is not None or self.decoder_convs != 2
+        ):
+            raise ModelError("residual_blocks and decoder_convs need padding='same'")
+        if self.decoder_convs < 1:
+            raise ModelError(f"decoder_convs must be 1 or more, got {self.decoder_convs}")
 
 
 class UNet(nn.Module):
@@ -76,12 +84,16 @@ class UNet(nn.Module):
         widths = [level.width for level in self.levels]
         dims, depth = task.spatial_dims, len(self.levels)
         valid = (0,) * dims if options.padding == "valid" else None
-        block = partial(double_conv, dims, style=options.style, padding=valid)
-        self.encoder = nn.ModuleList(
-            block(before, level)
-            for before, level in zip([task.in_channels, *widths], self.levels, strict=False)
+        block = partial(
+            double_conv, dims, style=options.style, padding=valid, convs=options.decoder_convs
         )
-        self.pools = make_pools(self.levels)
+        self.encoder = nn.ModuleList(
+            encoder_level(before, level, options, index=index, padding=valid)
+            for index, (before, level) in enumerate(
+                zip([task.in_channels, *widths], self.levels, strict=False)
+            )
+        )
+        self.pools = encoder_pools(self.levels, options)
         self.drop = nn.Dropout(options.dropout)
         self.ups, self.decoder, heads = nn.ModuleList(), nn.ModuleList(), []
         for index in range(depth - 1):

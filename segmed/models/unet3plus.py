@@ -33,9 +33,7 @@ from segmed.models.blocks import (
     ConvUnit,
     check_input,
     concat,
-    double_conv,
     initialise_he,
-    make_pools,
     same_padding,
 )
 from segmed.models.gating import ClassHead, ScoredLogits, gate_logits
@@ -48,11 +46,12 @@ from segmed.models.options import (
     level_strides,
     total_stride,
 )
+from segmed.models.residual import FamilyOptions, encoder_level, encoder_pools
 from segmed.models.resize import pad_to_multiple, place_head, resize_linear
 
 
 @dataclass(frozen=True, kw_only=True)
-class UNet3PlusOptions(LevelOptions):
+class UNet3PlusOptions(FamilyOptions):
     """Options of the UNet 3+.
 
     Attributes:
@@ -142,10 +141,12 @@ class UNet3Plus(nn.Module):
         cat_channels = options.cat_channels or self.levels[0].width
         widths = [level.width for level in self.levels]
         self.encoder = nn.ModuleList(
-            double_conv(dims, before, level, style=options.style)
-            for before, level in zip([task.in_channels, *widths], self.levels, strict=False)
+            encoder_level(before, level, options, index=index)
+            for index, (before, level) in enumerate(
+                zip([task.in_channels, *widths], self.levels, strict=False)
+            )
         )
-        self.pools = make_pools(self.levels)
+        self.pools = encoder_pools(self.levels, options)
         self.drop = nn.Dropout(options.dropout)
         self.decoder = nn.ModuleList(
             FullScaleStage(index, self.levels, cat_channels, options) for index in range(depth - 1)

@@ -33,34 +33,37 @@ from segmed.models.blocks import (
     double_conv,
     initialise_he,
     make_deconv,
-    make_pools,
     pointwise,
 )
 from segmed.models.options import (
     Architecture,
-    LevelOptions,
     Task,
     check_choice,
     level_strides,
     total_stride,
 )
+from segmed.models.residual import FamilyOptions, encoder_level, encoder_pools
 from segmed.models.resize import crop_to, pad_to_multiple, resize_linear
 
 
 @dataclass(frozen=True, kw_only=True)
-class UNetPPOptions(LevelOptions):
+class UNetPPOptions(FamilyOptions):
     """Options of the U-Net++.
 
     Attributes:
         mode: What eval mode answers with deep supervision: `accurate` averages the heads'
             probabilities, `fast` takes the deepest head.
+        decoder_convs: Convolutions of each node but those of the encoder.
     """
 
     mode: Literal["accurate", "fast"] = "accurate"
+    decoder_convs: int = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("mode", self.mode, ("accurate", "fast"))
+        if self.decoder_convs < 1:
+            raise ModelError(f"decoder_convs must be 1 or more, got {self.decoder_convs}")
 
 
 class UNetPP(nn.Module):
@@ -83,12 +86,20 @@ class UNetPP(nn.Module):
         depth, dims = len(self.levels), task.spatial_dims
         if depth < 2:
             raise ModelError("the U-Net++ needs at least 2 levels, got 1")
-        block = partial(double_conv, dims, style=options.style, dropout=options.dropout)
-        self.pools = make_pools(self.levels)
+        block = partial(
+            double_conv,
+            dims,
+            style=options.style,
+            dropout=options.dropout,
+            convs=options.decoder_convs,
+        )
+        self.pools = encoder_pools(self.levels, options)
         self.nodes, self.ups = nn.ModuleDict(), nn.ModuleDict()
         for i, level in enumerate(self.levels):
             above = task.in_channels if i == 0 else self.levels[i - 1].width
-            self.nodes[f"{i}_0"] = block(above, level)
+            self.nodes[f"{i}_0"] = encoder_level(
+                above, level, options, index=i, dropout=options.dropout
+            )
             for j in range(1, depth - i):
                 below = self.levels[i + 1]
                 enlarged = below.width if options.interpolates else level.width
@@ -186,6 +197,8 @@ class UNetPP(nn.Module):
             widths=[level.width for level in kept],
             strides=[level.stride for level in kept],
             kernels=[level.kernel for level in kept],
+            residual_blocks=self.options.residual_blocks
+            and list(self.options.residual_blocks)[: depth + 1],
             deep_supervision=False,
         )
         pruned = UNetPP(self.task, options)

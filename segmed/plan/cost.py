@@ -15,12 +15,11 @@ CLASS_MACS = 1400.0
 long; measured at 149 classes on one core."""
 
 ACTIVATION_BYTES_PER_VOXEL = 320
-"""Training memory of one voxel for each feature of the finest level, in bytes: two encoder and two
-decoder convolutions with norm, activation and gradients, the coarser levels included."""
+"""Bound on the training memory of one voxel for each feature of the finest level, in bytes, for the
+architecture that takes most."""
 
-CLASS_BYTES_PER_VOXEL = 80
-"""Training memory of one voxel for each class, in bytes: logits, probabilities and gradients of as
-many as five heads."""
+CLASS_BYTES_PER_VOXEL = 130
+"""The same for each class: logits, probabilities and gradients of as many as five heads."""
 
 
 def unet_macs(
@@ -30,6 +29,7 @@ def unet_macs(
     *,
     in_channels: int,
     num_classes: int,
+    residual_blocks: Sequence[int] | None = None,
 ) -> float:
     """Multiply-accumulates of the forward pass of the planned U-Net for one patch.
 
@@ -42,6 +42,8 @@ def unet_macs(
         widths: Features of each level.
         in_channels: Channels of the image.
         num_classes: Classes of the logits.
+        residual_blocks: Residual blocks of each level of the encoder; the decoder then has one
+            convolution a level.
 
     Returns:
         The multiply-accumulates of all convolutions.
@@ -50,11 +52,24 @@ def unet_macs(
     for level, width in enumerate(widths):
         voxels /= prod(topology.strides[level])
         kernel = prod(topology.kernels[level])
-        total += voxels * kernel * (before * width + width * width)
+        if residual_blocks is None:
+            total += voxels * kernel * (before * width + width * width)
+            joined = 3 * width * width
+        else:
+            total += voxels * _residual_macs(before, width, residual_blocks[level], kernel, level)
+            joined = 2 * width * width
         if level + 1 < len(widths):  # the decoder's half: enlarged from below, then joined
-            total += voxels * (widths[level + 1] * width + kernel * 3 * width * width)
+            total += voxels * (widths[level + 1] * width + kernel * joined)
         before = width
     return total + prod(patch_size) * widths[0] * num_classes
+
+
+def _residual_macs(before: int, width: int, blocks: int, kernel: int, level: int) -> float:
+    """Multiply-accumulates of a residual level for one voxel; the first level has a stem."""
+    stem = kernel * before * width if level == 0 else 0
+    before = width if level == 0 else before
+    skip = before * width if before != width else 0
+    return stem + skip + kernel * (before * width + (2 * blocks - 1) * width * width)
 
 
 def step_gmac(forward_macs: float, voxels: int, *, num_classes: int) -> float:
@@ -69,7 +84,9 @@ def step_gmac(forward_macs: float, voxels: int, *, num_classes: int) -> float:
 
 
 def memory_voxels(memory_gb: float, *, width: int, num_classes: int) -> float:
-    """Voxels of all patches of one step that fit into a memory.
+    """Voxels of all patches of one step that certainly fit into a memory, by a quick bound.
+
+    Within it no network needs measuring by `segmed.plan.step_memory`.
 
     Args:
         memory_gb: Memory of the training step, in GB.

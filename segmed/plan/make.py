@@ -21,7 +21,6 @@ from segmed.plan.resources import DEFAULT_MEMORY_GB, Resources, default_resource
 from segmed.plan.scale import (
     MANY_LABELS,
     DatasetScale,
-    choose_scale,
     explain_patch,
     explain_spacing,
 )
@@ -32,6 +31,7 @@ from segmed.plan.schema import (
     Preprocessing,
 )
 from segmed.plan.topology import plan_topology
+from segmed.plan.within_memory import StepMemory, narrowed, scale_within
 
 log = logging.getLogger(__name__)
 
@@ -71,11 +71,12 @@ def make_plan(
         manifest: The image set.
         spatial_dims: 2 or 3 to insist; otherwise decided from the images.
         memory_gb: Memory that a training step may take, in GB.
-        size: `small` networks for a CPU or short budgets, `full` ones for a GPU.
+        size: `small` networks for a CPU or short budgets, `full` ones for a GPU, `residual` ones
+            (residual encoders, as nnU-Net's ResEnc) for a GPU and long trainings.
         bias_correction: Clear MR channels of their bias field (N4) before anything else.
         flips: Axes along which images may be mirrored; found from the labels' names if left out.
         resources: Time and device of one training; ten CPU minutes for `small` networks and eight
-            hours on a GPU for `full` ones where they are not stated.
+            hours on a GPU for others where they are not stated.
         progress: Called with cases looked at and cases in all.
 
     Returns:
@@ -146,7 +147,10 @@ def decide_plan(
     reasons["recipe.augmentation.flip_axes"] = mirroring.why
     is_sided = sides_of(manifest.labels) is not None
     subject = _subject(manifest, facts, choice, crop=preprocessing.crop_nonzero, is_sided=is_sided)
-    scale, own = choose_scale(subject, size=size, memory_gb=memory_gb, resources=resources)
+    memory = StepMemory(
+        memory_gb, size, resources.device, len(manifest.channels), len(manifest.labels) + 1
+    )
+    scale, own = scale_within(subject, memory, resources)
     reasons["preprocessing.spacing_mm"] = explain_spacing(scale, own, facts, resources)
     reasons["patch_size"] = explain_patch(scale, subject, resources, memory_gb)
     spacing_mm = dict(zip(_network_axes(facts, choice), scale.spacing_mm, strict=True))
@@ -157,8 +161,15 @@ def decide_plan(
         f"{len(topology.strides)} levels: an axis is halved while it is not much coarser than the "
         f"others and keeps 4 voxels; {size!r} widths start at {BASE_WIDTH[size]} features"
     )
-    recipe = plan_recipe(
-        size, scale, facts, memory_gb=memory_gb, flips=mirroring.axes, reasons=reasons
+    recipe = plan_recipe(size, scale, facts, memory=memory, flips=mirroring.axes, reasons=reasons)
+    networks = narrowed(
+        plan_networks(
+            topology, patch_size=scale.patch_size, spacing_mm=scale.spacing_mm, size=size
+        ),
+        memory,
+        patch_size=scale.patch_size,
+        batch_size=recipe.batch_size,
+        reasons=reasons,
     )
     return Plan(
         name=manifest.name,
@@ -169,9 +180,7 @@ def decide_plan(
         patch_size=scale.patch_size,
         slice_axis=choice.slice_axis,
         networks={
-            **plan_networks(
-                topology, patch_size=scale.patch_size, spacing_mm=scale.spacing_mm, size=size
-            ),
+            **networks,
             **plan_registered(
                 PlannedInput(
                     spatial_dims=choice.spatial_dims,
@@ -180,7 +189,7 @@ def decide_plan(
                     patch_size=scale.patch_size,
                     spacing_mm=scale.spacing_mm,
                     strides=topology.strides,
-                    size=size,
+                    size="small" if size == "small" else "full",
                 )
             ),
         },

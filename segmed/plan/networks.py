@@ -14,9 +14,9 @@ from segmed.architectures import PlannedInput, registered_architecture, register
 from segmed.plan.schema import NetworkPlan
 from segmed.plan.topology import Topology
 
-Size = Literal["small", "full"]
+Size = Literal["small", "full", "residual"]
 
-BASE_WIDTH: dict[Size, int] = {"small": 16, "full": 32}
+BASE_WIDTH: dict[Size, int] = {"small": 16, "full": 32, "residual": 32}
 """Features that the other levels are multiples of."""
 
 
@@ -37,6 +37,17 @@ class _Widths:
         return [self.finest, *below]
 
 
+RESIDUAL_BLOCKS = (1, 3, 4, 6, 6, 6)
+"""Residual blocks of each level, finest first, as in nnU-Net's ResEnc presets."""
+
+_FULL = {
+    "fcn": _Widths(32, 32),
+    "unet": _Widths(32, 32),
+    "unetpp": _Widths(32, 32),
+    "unet3plus": _Widths(32, 32),
+    "deeplabv3plus": _Widths(32, 32),
+}
+
 WIDTHS: dict[Size, dict[str, _Widths]] = {
     "small": {
         "fcn": _Widths(16, 16),
@@ -45,13 +56,8 @@ WIDTHS: dict[Size, dict[str, _Widths]] = {
         "unet3plus": _Widths(8, 8),
         "deeplabv3plus": _Widths(16, 16),
     },
-    "full": {
-        "fcn": _Widths(32, 32),
-        "unet": _Widths(32, 32),
-        "unetpp": _Widths(32, 32),
-        "unet3plus": _Widths(32, 32),
-        "deeplabv3plus": _Widths(32, 32),
-    },
+    "full": _FULL,
+    "residual": _FULL,
 }
 """`small` widths take about one CPU second a step of two 40x56x40 patches; U-Net++ and UNet 3+ work
 at full resolution with several nodes, so theirs are narrower."""
@@ -68,8 +74,19 @@ def planned_widths(family: str, size: Size, topology: Topology, spatial_dims: in
     return WIDTHS[size][family].of(len(topology.strides), MAX_WIDTH[spatial_dims])
 
 
+def residual_blocks(size: Size, topology: Topology) -> list[int] | None:
+    """Residual blocks of each level of the U-Net family; None for sizes with plain encoders."""
+    if size != "residual":
+        return None
+    levels = len(topology.strides)
+    more = RESIDUAL_BLOCKS[-1:] * max(0, levels - len(RESIDUAL_BLOCKS))
+    return [*RESIDUAL_BLOCKS[:levels], *more]
+
+
 def size_of(networks: Mapping[str, NetworkPlan]) -> Size | None:
     """Size of the networks of a plan, by the width of their finest level.
+
+    That of the U-Net decides where there is one: others are narrower where memory is short.
 
     Args:
         networks: The networks of a plan, by model name.
@@ -82,6 +99,9 @@ def size_of(networks: Mapping[str, NetworkPlan]) -> Size | None:
         for name, network in networks.items()
         if name in FAMILIES and network.options.get("widths")
     }
+    widths = {"unet": widths["unet"]} if "unet" in widths else widths
+    if any(network.options.get("residual_blocks") for network in networks.values()):
+        return "residual"
     for size, planned in WIDTHS.items():
         if widths and all(planned[name].finest == width for name, width in widths.items()):
             return size
@@ -97,13 +117,18 @@ def plan_networks(
         topology: Kernels and strides of each level.
         patch_size: Voxels along each axis, for the rates of atrous convolutions.
         spacing_mm: Voxel edge along each axis, in mm, likewise.
-        size: `small` for a CPU or short budgets, `full` for a GPU.
+        size: `small` for a CPU or short budgets, `full` for a GPU, `residual` for a GPU and long
+            trainings: residual encoders for the U-Net family, deep supervision for all.
 
     Returns:
         One entry for each model name.
     """
     base = BASE_WIDTH[size]
     spatial_dims = len(patch_size)
+    blocks = residual_blocks(size, topology)
+    encoder = {} if blocks is None else {"residual_blocks": blocks}
+    family = {} if blocks is None else {**encoder, "decoder_convs": 1}
+    supervision = {"deep_supervision": True} if size == "residual" else {}
 
     def levels(family: str) -> dict[str, Any]:
         return {
@@ -112,6 +137,7 @@ def plan_networks(
             "strides": [list(stride) for stride in topology.strides],
             "norm": "instance",
             "activation": "leaky_relu",
+            **supervision,
         }
 
     fcn = NetworkPlan(options={**levels("fcn"), "head_width": 8 * base}, learning_rate=3e-3)
@@ -119,13 +145,20 @@ def plan_networks(
         "fcn32s": fcn,
         "fcn16s": fcn,
         "fcn8s": fcn,
-        "unet": NetworkPlan(options={**levels("unet"), "upsample": "deconv"}, learning_rate=3e-3),
+        "unet": NetworkPlan(
+            options={**levels("unet"), "upsample": "deconv", **family}, learning_rate=3e-3
+        ),
         "unetpp": NetworkPlan(
-            options={**levels("unetpp"), "upsample": "deconv", "deep_supervision": True},
+            options={**levels("unetpp"), "upsample": "deconv", "deep_supervision": True, **family},
             learning_rate=3e-3,
         ),
         "unet3plus": NetworkPlan(
-            options={**levels("unet3plus"), "cat_channels": base // 2, "deep_supervision": True},
+            options={
+                **levels("unet3plus"),
+                "cat_channels": base // 2,
+                "deep_supervision": True,
+                **encoder,
+            },
             learning_rate=3e-3,
         ),
         "deeplabv3plus": NetworkPlan(

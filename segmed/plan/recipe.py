@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from segmed.plan.cost import memory_voxels
 from segmed.plan.fingerprint import Fingerprint
-from segmed.plan.networks import BASE_WIDTH, Size
+from segmed.plan.networks import Size
 from segmed.plan.scale import BATCH_SIZE, Scale
 from segmed.plan.schema import Augmentation, Recipe
+from segmed.plan.within_memory import StepMemory
 
 COARSE_AXIS_RATIO = 3.0
 """An axis this many times coarser than the finest is resampled apart."""
@@ -36,7 +36,7 @@ def plan_recipe(
     scale: Scale,
     facts: Fingerprint,
     *,
-    memory_gb: float,
+    memory: StepMemory,
     flips: tuple[int, ...],
     reasons: dict[str, str],
 ) -> Recipe:
@@ -46,11 +46,11 @@ def plan_recipe(
         size: Size of the networks.
         scale: Spacing and patch, with the steps that the time allows.
         facts: The fingerprint.
-        memory_gb: Memory of a training step, in GB.
+        memory: Memory of a training step.
         flips: Axes along which images may be mirrored.
         reasons: The plan's reasons; those of the recipe are added.
     """
-    batch_size = _plan_batch(size, scale, facts, memory_gb, reasons)
+    batch_size = _plan_batch(size, scale, facts, memory, reasons)
     augmentation = _plan_augmentation(scale.spacing_mm, flips, reasons)
     reasons["recipe.foreground_fraction"] = (
         "this share of patches is centred on a label, for labels take up "
@@ -61,7 +61,7 @@ def plan_recipe(
         if size == "small"
         else "none: a long training ends at a small learning rate, which averages by itself"
     )
-    if size == "full":
+    if size != "small":
         return Recipe(batch_size=batch_size, iterations_per_epoch=100, augmentation=augmentation)
     return Recipe(
         batch_size=batch_size,
@@ -72,7 +72,7 @@ def plan_recipe(
 
 
 def _plan_batch(
-    size: Size, scale: Scale, facts: Fingerprint, memory_gb: float, reasons: dict[str, str]
+    size: Size, scale: Scale, facts: Fingerprint, memory: StepMemory, reasons: dict[str, str]
 ) -> int:
     """Patches a step: few for small networks; else what memory leaves once patches are whole."""
     least = BATCH_SIZE[len(scale.patch_size)]
@@ -80,14 +80,13 @@ def _plan_batch(
     if size == "small":
         reasons[field] = "few patches a step: more steps in the same time"
         return least
-    most = memory_voxels(memory_gb, width=BASE_WIDTH[size], num_classes=len(facts.class_share) + 1)
-    held = int(most / prod(scale.patch_size))
+    held = memory.batch_held(scale, least)
     voxels = facts.num_cases * prod(scale.shape)
     of_all = int(MAX_BATCH_SHARE * voxels / prod(scale.patch_size))
     chosen = max(least, min(held, of_all))
     reasons[field] = (
-        f"{memory_gb:g} GB fit {held} such patches; a batch is at least {least}, and at most "
-        f"{MAX_BATCH_SHARE:.0%} of all training voxels ({of_all})"
+        f"{memory.memory_gb:g} GB fit {held} such patches; a batch is at least {least}, and at "
+        f"most {MAX_BATCH_SHARE:.0%} of all training voxels ({of_all})"
     )
     return chosen
 

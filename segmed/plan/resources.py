@@ -79,8 +79,8 @@ def default_resources(size: str) -> Resources:
     """The training that a plan is made for where no budget is stated.
 
     Args:
-        size: Size of the networks: `small` ones are trained on a CPU for minutes, `full` ones on a
-            GPU for hours.
+        size: Size of the networks: `small` ones are trained on a CPU for minutes, others on a GPU
+            for hours.
     """
     if size == "small":
         return Resources(600.0, clock="cpu", is_default=True)

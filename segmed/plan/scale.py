@@ -9,10 +9,9 @@ from math import prod
 import numpy as np
 import numpy.typing as npt
 
-from segmed.errors import UsageError
-from segmed.plan.cost import memory_voxels, step_gmac, unet_macs
+from segmed.plan.cost import step_gmac, unet_macs
 from segmed.plan.fingerprint import Fingerprint
-from segmed.plan.networks import BASE_WIDTH, Size, planned_widths
+from segmed.plan.networks import Size, planned_widths, residual_blocks
 from segmed.plan.resources import Resources
 from segmed.plan.topology import plan_patch, plan_topology
 
@@ -38,8 +37,10 @@ RESOLUTION_LOSS = 0.6
 """Dice lost at a voxel edge of one thickness; it falls with the power of 1.5. Measured by bringing
 the labels of five real sets to coarser grids and back, as probabilities."""
 
-CONTEXT_LOSS = 0.02
-"""Dice lost per unit of (1 / covered share - 1) of the volume that a patch should cover."""
+CONTEXT_LOSS: dict[Size, float] = {"small": 0.02, "full": 0.001, "residual": 0.001}
+"""Dice lost per unit of (1 / covered share - 1) of the volume that a patch should cover. Measured
+for small networks. For those of a GPU it is set, not measured: so that plans keep the images' own
+spacing where nnU-Net's published ones do, whose patches cover a twentieth of a liver."""
 
 TRAINING_LOSS = 1.1
 """Dice lost after n steps is this times n to the power of -0.6; measured on two real sets."""
@@ -47,7 +48,7 @@ TRAINING_LOSS = 1.1
 FINER_GAIN = 0.005
 """Coarser grids must be better by this expected Dice; in doubt the images' own spacing stays."""
 
-PATCH_SLACK: dict[Size, float] = {"small": 0.0, "full": 0.005}
+PATCH_SLACK: dict[Size, float] = {"small": 0.0, "full": 0.005, "residual": 0.005}
 """The largest patch within this expected Dice of the best is taken: on a GPU, where time is no
 limit, more context and fewer borders."""
 
@@ -153,9 +154,9 @@ class Scale:
 
 
 def choose_scale(
-    subject: DatasetScale, *, size: Size, memory_gb: float, resources: Resources
+    subject: DatasetScale, *, size: Size, most_voxels: float, resources: Resources
 ) -> tuple[Scale, Scale]:
-    """The spacing and the patch that promise the best Dice within time and memory.
+    """The spacing and the patch that promise the best Dice within time and voxels.
 
     Three losses are weighed: structures thinner than some voxels blur on a coarse grid, a patch
     that covers a part of a structure does not show which part, and each voxel of a patch costs
@@ -163,24 +164,16 @@ def choose_scale(
 
     Args:
         subject: Images and structures.
-        size: `small` or `full` networks.
-        memory_gb: Memory of a training step, in GB.
+        size: Size of the networks.
+        most_voxels: Voxels of a patch that the memory holds.
         resources: Time and device of one training.
 
     Returns:
         The choice, and the best one at the images' own spacing.
-
-    Raises:
-        UsageError: The memory is too little for a useful patch.
     """
-    dims = len(subject.shape)
-    most = memory_voxels(memory_gb, width=BASE_WIDTH[size], num_classes=subject.num_classes)
-    most /= BATCH_SIZE[dims]
-    own = _best(_at_edge(subject, min(subject.spacing_mm), most, size, resources), size)
-    if min(own.patch_size) < SMALLEST_PATCH_EDGE and min(own.shape) >= 2 * SMALLEST_PATCH_EDGE:
-        raise UsageError(f"{memory_gb} GB is too little for a useful patch; give more memory")
+    own = _best(_at_edge(subject, min(subject.spacing_mm), most_voxels, size, resources), size)
     coarser = [
-        _best(_at_edge(subject, edge, most, size, resources), size)
+        _best(_at_edge(subject, edge, most_voxels, size, resources), size)
         for edge in _edges(subject.spacing_mm)
     ]
     best = min(coarser, key=lambda scale: scale.loss)
@@ -210,7 +203,7 @@ def _at_edge(
     """Patches of growing size on a grid whose finest edge is given."""
     spacing_mm = tuple(max(edge_mm, own) for own in subject.spacing_mm)
     shape = tuple(float(n) for n in subject.fov_mm / np.asarray(spacing_mm))
-    frame_mm = subject.fov_mm if size == "full" else subject.frame_mm
+    frame_mm = subject.frame_mm if size == "small" else subject.fov_mm
     frame = tuple(float(n) for n in frame_mm / np.asarray(spacing_mm))
     voxels = min(float(SMALL_PATCH_VOXELS[len(shape)]), most_voxels)
     previous: tuple[int, ...] = ()
@@ -241,6 +234,7 @@ def _weighed(
         planned_widths("unet", size, topology, dims),
         in_channels=subject.in_channels,
         num_classes=subject.num_classes,
+        residual_blocks=residual_blocks(size, topology),
     )
     work = step_gmac(macs, prod(patch), num_classes=subject.num_classes) * BATCH_SIZE[dims]
     steps = max(1, int(resources.gmac / work))
@@ -248,7 +242,7 @@ def _weighed(
     blur = RESOLUTION_LOSS * np.mean((edges / subject.thickness_mm) ** 1.5, axis=1)
     reach = np.asarray(patch) * edges
     covered = np.prod(np.minimum(1.0, reach / subject.context_mm), axis=1)
-    missed = np.minimum(1.0, CONTEXT_LOSS * (1.0 / covered - 1.0))
+    missed = np.minimum(1.0, CONTEXT_LOSS[size] * (1.0 / covered - 1.0))
     return Scale(
         spacing_mm=spacing_mm,
         patch_size=patch,

@@ -155,10 +155,8 @@ class _Run:
         """Prepare cases and network, or take over a checkpoint."""
         settings = job.settings
         inside, held_out = manifest.split(job.fold)
-        name, options = job.architecture, plan.networks[job.architecture].options
-        is_half = device.autocast_dtype is not None
-        batch_size = plan.recipe.batch_size
-        need = estimate_step_bytes(name, options, plan, batch_size=batch_size, is_half=is_half)
+        name, batch_size = job.architecture, plan.recipe.batch_size
+        need = estimate_step_bytes(name, plan, batch_size=batch_size, device=device)
         require_memory(need, device, plan, batch_size=batch_size)
         cache_dir = settings.cache_dir or job.out_dir.parent / "cache"
         ready = job.preparation_of(len(process_group.part_of([*inside, *held_out])))

@@ -2,106 +2,53 @@
 
 from __future__ import annotations
 
-import copy
 import resource
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import Any
 
 import psutil
 import torch
-from torch import Tensor, nn
 
-from segmed.architectures import BUILT_IN
 from segmed.errors import TrainingError, is_out_of_memory
-from segmed.models import build_model
 from segmed.plan.schema import Plan
+from segmed.plan.step_memory import TrainedNetwork, step_bytes
 from segmed.training.device import Device
-
-GRADIENT_FACTOR = 2.0
-"""Activations are kept for the backward pass, and as much again is held by their gradients."""
-
-HALF_FACTOR = 0.6
-"""Share of these that autocast to 16 bits leaves: norms keep 32. Measured: 10.8 of 19.4 GB (U-Net,
-two patches of 128 cubed, H200)."""
-
-OPTIMIZER_FACTOR = 4.0
-"""Weights, gradients and two moments."""
 
 
 def estimate_step_bytes(
     architecture: str,
-    options: Mapping[str, Any],
     plan: Plan,
     *,
     batch_size: int,
-    is_half: bool = False,
+    device: Device,
 ) -> int:
-    """Memory of one training step, from a pass that computes shapes only.
+    """Memory of one training step of a planned network.
 
     Args:
-        architecture: Model name.
-        options: Its build options.
-        plan: Gives patch, channels and classes.
+        architecture: Model name, one of the plan's networks.
+        plan: Gives the network's options, patch, channels, classes and recipe.
         batch_size: Patches a step on this device.
-        is_half: Whether the forward pass runs under autocast to 16 bits.
+        device: Kind and arithmetic of the device.
 
     Returns:
-        Bytes for weights, optimiser, activations and their gradients.
+        Bytes for weights, optimiser, activations, loss and gradients.
     """
-    build = partial(
-        build_model,
-        architecture,
-        spatial_dims=plan.spatial_dims,
-        in_channels=plan.in_channels,
-        num_classes=plan.num_classes,
-        **options,
+    network = plan.networks[architecture]
+    return step_bytes(
+        TrainedNetwork(
+            architecture,
+            network.options,
+            network.loss,
+            plan.in_channels,
+            plan.num_classes,
+            plan.patch_size,
+        ),
+        batch_size=batch_size,
+        device="cuda" if device.is_cuda else "cpu",
+        is_half=device.autocast_dtype is not None,
+        is_averaged=plan.recipe.ema_decay > 0,
     )
-    shape = (batch_size, plan.in_channels, *plan.patch_size)
-    if architecture in BUILT_IN:
-        with torch.device("meta"):
-            network = build()
-        activations = _activation_bytes(network, torch.empty(shape, device="meta"))
-    else:
-        network = build()
-        activations = _registered_bytes(network, shape)
-    weights = sum(parameter.nbytes for parameter in network.parameters())
-    share = HALF_FACTOR if is_half else 1.0
-    return int(OPTIMIZER_FACTOR * weights + share * GRADIENT_FACTOR * activations)
-
-
-def _registered_bytes(network: nn.Module, shape: Sequence[int]) -> int:
-    """Bytes of the activations of a user's network.
-
-    It is built with values, since it may compute with them, and measured without them where it can
-    be; else by a pass over one patch.
-    """
-    on_meta = copy.deepcopy(network).to("meta")
-    try:
-        return _activation_bytes(on_meta, torch.empty(tuple(shape), device="meta"))
-    except (RuntimeError, TypeError):  # its forward pass reads values
-        with torch.no_grad():
-            return shape[0] * _activation_bytes(network, torch.zeros(1, *shape[1:]))
-
-
-def _activation_bytes(network: nn.Module, patch: Tensor) -> int:
-    total = 0
-
-    def count(_module: nn.Module, _inputs: object, output: object) -> None:
-        nonlocal total
-        tensors: Sequence[object] = output if isinstance(output, list | tuple) else [output]
-        total += sum(item.nbytes for item in tensors if isinstance(item, Tensor))
-
-    leaves = [module for module in network.modules() if not list(module.children())]
-    handles = [leaf.register_forward_hook(count) for leaf in leaves]
-    try:
-        network.train()(patch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return total
 
 
 def free_bytes(device: Device) -> int:

@@ -12,6 +12,7 @@ from torch import nn
 from segmed.models import build_model
 from segmed.plan.cost import unet_macs
 from segmed.plan.make import decide_plan
+from segmed.plan.networks import Size, plan_networks
 from segmed.plan.resources import Resources
 from segmed.plan.topology import Topology
 
@@ -36,9 +37,19 @@ def counted_macs(network: nn.Module, image: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("name", ["left_atrium", "cardiac_mr", "brain_many_labels", "chase_db1"])
-def test_foreseen_work_is_that_of_the_convolutions(name: str) -> None:
+@pytest.mark.parametrize("size", ["small", "residual"])
+def test_foreseen_work_is_that_of_the_convolutions(name: str, size: Size) -> None:
     manifest, facts = real_facts(name)
     plan = decide_plan(manifest, facts)
+    steps = tuple(map(tuple, plan.networks["unet"].options["strides"]))
+    kernels = tuple(map(tuple, plan.networks["unet"].options["kernels"]))
+    networks = plan_networks(
+        Topology(kernels, steps),
+        patch_size=plan.patch_size,
+        spacing_mm=(1.0,) * len(plan.patch_size),
+        size=size,
+    )
+    plan = plan.model_copy(update={"networks": networks})
     options = plan.networks["unet"].options
     topology = Topology(
         tuple(map(tuple, options["kernels"])), tuple(map(tuple, options["strides"]))
@@ -49,6 +60,7 @@ def test_foreseen_work_is_that_of_the_convolutions(name: str) -> None:
         options["widths"],
         in_channels=plan.in_channels,
         num_classes=plan.num_classes,
+        residual_blocks=options.get("residual_blocks"),
     )
     with torch.device("meta"):
         network = build_model(

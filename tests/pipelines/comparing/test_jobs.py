@@ -82,6 +82,33 @@ def test_size_beside_a_named_plan_is_refused(tmp_path: Path) -> None:
         fresh.of_size("huge")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--size", "huge"], "unknown size 'huge': known are full, residual, small"),
+        (["--size", "full", "--plan", "plan.yaml"], "leave out --size"),
+    ],
+)
+def test_training_refuses_a_size_that_it_cannot_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    manifest = write_set(tmp_path)
+    usual = ["train", str(manifest), "--model", "unet", "--epochs", "1", "--device", "cpu"]
+    result = CliRunner().invoke(app, [*usual, *words, "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_residual_networks_are_planned_by_their_name(tmp_path: Path) -> None:
+    place = settle_plan(write_set(tmp_path / "set"), None, tmp_path / "out", size="residual")
+    plan = read_plan(place)
+    assert size_of(plan.networks) == "residual"
+    blocks = plan.networks["unet"].options["residual_blocks"]
+    assert blocks == [1, 3, 4, 6, 6, 6][: len(blocks)]
+
+
 def test_start_and_patience_are_tracked_and_part_of_what_a_job_is(tmp_path: Path) -> None:
     manifest = write_set(tmp_path)
     plan = read_plan(tmp_path / "plan.yaml")

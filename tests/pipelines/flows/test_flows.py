@@ -162,7 +162,7 @@ def test_schedules_need_a_lasting_server(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_schedules_run_every_run_and_every_week(tmp_path: Path) -> None:
     job = ArchiveJob("dicomweb://pacs/dicom-web", ("models:/a@champion",), tmp_path)
-    comparison = WeeklyJob(tmp_path / "m.json", "a", tmp_path)
+    comparison = WeeklyJob(tmp_path / "m.json", "a", tmp_path, size="residual")
     found = deployments(Schedules(job, comparison, days=3, notify=("custom-webhook/night",)))
     assert [entry.name for entry in found] == ["nightly", "on-demand", "weekly"]
     crons = [[each.schedule.cron for each in entry.schedules] for entry in found]
@@ -170,6 +170,7 @@ def test_schedules_run_every_run_and_every_week(tmp_path: Path) -> None:
     assert {tuple(entry.tags) for entry in found} == {("segmed",)}
     assert found[0].parameters["job"]["models"] == ["models:/a@champion"]
     assert found[0].parameters["days"] == 3
+    assert found[2].parameters["job"]["size"] == "residual"
     assert found[2].parameters["notify"] == ["custom-webhook/night"]
     json.dumps([entry.parameters for entry in found])
 
