@@ -91,11 +91,11 @@ def test_archive_survives_fifty_kills(tmp_path: Path, archive: Path, predictor: 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 3 MiB."""
+    """A disk of 8 MiB, on which the ledger's write-ahead log alone takes 2."""
     place = tmp_path / "disk"
     place.mkdir()
     mounting = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)],
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)],
         capture_output=True,
         check=False,
     )
