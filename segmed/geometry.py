@@ -70,16 +70,6 @@ def spacing_of(affine_ras: Affine) -> tuple[float, float, float]:
     return float(edges[0]), float(edges[1]), float(edges[2])
 
 
-def affine_from(
-    spacing_mm: Sequence[float], origin_mm: Sequence[float] = (0.0, 0.0, 0.0)
-) -> Affine:
-    """An axis-aligned RAS+ affine; missing axes get an edge of 1 mm."""
-    edges = [*spacing_mm, *([1.0] * (3 - len(spacing_mm)))]
-    affine = np.diag([*edges, 1.0]).astype(np.float64)
-    affine[:3, 3] = origin_mm
-    return affine
-
-
 def grid_difference_mm(first: Grid, second: Grid) -> float:
     """Largest distance between corresponding corners, in mm; infinite where the shapes differ."""
     if first.shape != second.shape:

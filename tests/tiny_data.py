@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -106,3 +107,13 @@ def hippocampus_package(seed: int = 0) -> ModelPackage:
         torch.manual_seed(seed)
         network = build_model("unet", spatial_dims=3, in_channels=1, num_classes=3, **options)
     return ModelPackage("unet", options, plan, network.state_dict())
+
+
+def affine_from(
+    spacing_mm: Sequence[float], origin_mm: Sequence[float] = (0.0, 0.0, 0.0)
+) -> np.ndarray:
+    """An axis-aligned RAS+ affine; missing axes get an edge of 1 mm."""
+    edges = [*spacing_mm, *([1.0] * (3 - len(spacing_mm)))]
+    affine = np.diag([*edges, 1.0]).astype(np.float64)
+    affine[:3, 3] = origin_mm
+    return affine

@@ -209,9 +209,9 @@ def rollback(name: NameArgument, as_json: JsonOption = False) -> None:
 
     Example: segmed model rollback hippocampus
     """
-    from pipelines.registry.reference import ModelName
+    from pipelines.registry.reference import PREVIOUS, ModelName
 
-    require_models([str(ModelName(name, "previous"))])
+    require_models([str(ModelName(name, PREVIOUS))])
     from pipelines.registry.versions import Registry
 
     version = Registry().rollback(name)

@@ -170,22 +170,11 @@ def _train_along(job: TrainJob) -> None:
 
     Where scores of this job exist, the first process does not train and does not wait.
     """
-    from pipelines.comparing.training_job import is_done
-    from segmed.manifest import read_manifest
-    from segmed.plan import read_plan
-    from segmed.training import fit
+    from pipelines.comparing.training_job import epochs_of, is_done
 
     if job.settings.resume and is_done(job):
         return
-    for _ in fit(
-        read_manifest(job.manifest_path),
-        read_plan(job.plan_path),
-        architecture=job.architecture,
-        fold=job.fold,
-        budget=job.budget,
-        out_dir=job.run_dir,
-        settings=job.fit_settings,
-    ):
+    for _ in epochs_of(job):
         pass
 
 

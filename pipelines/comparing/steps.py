@@ -26,9 +26,10 @@ from pipelines.comparing.training_job import (
 from pipelines.tracking.runs import RunLog, comparison
 from segmed.io.atomic import write_whole
 from segmed.manifest import Case, Manifest, data_hash, read_manifest
+from segmed.pictures.shown import as_png
 from segmed.plan import Plan, read_plan
-from segmed.report import overlay_png, write_report
-from segmed.report.case_overlay import overlay_of_case
+from segmed.report import write_report
+from segmed.report.case_overlay import draw_overlay, overlay_of_case
 from segmed.report.legends import legend_of_set
 from segmed.report.model_comparison import (
     FoldResult,
@@ -144,15 +145,7 @@ def _overlay(fold_result: FoldResult, manifest: Manifest, case: Case) -> bytes:
         fold_result.predictions[case.id],
         caption=f"held-out case of the lowest Dice, {fold_result.architecture}",
     )
-    return overlay_png(
-        item.image,
-        item.reference,
-        item.prediction,
-        item.spacing_mm,
-        item.caption,
-        orientation=item.orientation,
-        legend=item.legend,
-    )
+    return as_png(draw_overlay(item, item.caption))
 
 
 def write_record(record: Mapping[str, Any], request: Request) -> None:

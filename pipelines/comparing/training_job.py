@@ -7,7 +7,7 @@ need not be done again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,9 @@ def train_and_keep(job: TrainJob, on_epoch: OnEpoch) -> None:
     is_resumed = job.settings.resume and (job.run_dir / LAST).exists()
     shown = TrainingProgress(job, is_resumed=is_resumed)
     try:
-        _train(job, shown, on_epoch)
+        for result in epochs_of(job, shown.prepared):
+            shown.epoch(result)
+            on_epoch(result)
         table = _score(job, shown).table
     except BaseException:
         shown.failed()
@@ -94,8 +96,19 @@ def train_and_keep(job: TrainJob, on_epoch: OnEpoch) -> None:
     shown.scored(float(table["dice"].mean()), int(table["case"].nunique()))
 
 
-def _train(job: TrainJob, shown: TrainingProgress, on_epoch: OnEpoch) -> None:
-    for result in fit(
+def epochs_of(
+    job: TrainJob, on_prepared: Callable[[int, int], None] | None = None
+) -> Iterator[EpochResult]:
+    """Train a job, without scoring it.
+
+    Args:
+        job: The training.
+        on_prepared: Called with cases prepared and cases in all.
+
+    Yields:
+        One result an epoch.
+    """
+    return fit(
         read_manifest(job.manifest_path),
         read_plan(job.plan_path),
         architecture=job.architecture,
@@ -103,10 +116,8 @@ def _train(job: TrainJob, shown: TrainingProgress, on_epoch: OnEpoch) -> None:
         budget=job.budget,
         out_dir=job.run_dir,
         settings=job.fit_settings,
-        on_prepared=shown.prepared,
-    ):
-        shown.epoch(result)
-        on_epoch(result)
+        on_prepared=on_prepared,
+    )
 
 
 def _score(job: TrainJob, shown: TrainingProgress) -> Evaluated:

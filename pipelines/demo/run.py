@@ -18,8 +18,8 @@ from pipelines.demo.page import budget_of_each, why_first, write_demo_report
 from pipelines.flows.compare import compare
 from pipelines.flows.runner import run_flow
 from pipelines.flows.segment_archive import segment_archive
-from pipelines.registry.reference import ModelName
-from pipelines.registry.versions import CHAMPION, Registry
+from pipelines.registry.reference import CHAMPION, ModelName
+from pipelines.registry.versions import Registry
 from pipelines.runs.archiving import ArchiveJob
 from pipelines.terminal.console import note, plain, program, say
 from pipelines.terminal.display import shown_trainings

@@ -16,7 +16,7 @@ from pipelines.comparing.steps import refusal
 from pipelines.flows.compare import compare
 from pipelines.flows.gpu_slot import gpu_slot
 from pipelines.registry.promotion import Decision, promote
-from pipelines.registry.reference import parse_reference, short_name
+from pipelines.registry.reference import CHAMPION, parse_reference, short_name
 from pipelines.registry.versions import Registry
 from pipelines.runs.notices import check_notices, notice_of_failure, send_notices
 from pipelines.runs.page import shown_parameter
@@ -107,7 +107,7 @@ def weekly(job: WeeklyJob, notify: tuple[str, ...] = ()) -> str:
 def decide(reference: str, job: WeeklyJob) -> Decision | None:
     """The gate; None for a version that is champion already, as the first one is."""
     name, version = parse_reference(reference)
-    if "champion" in Registry(job.folder).version(name, version).aliases:
+    if CHAMPION in Registry(job.folder).version(name, version).aliases:
         return None
     return promote(reference, manifest=job.manifest, folder=job.folder)
 

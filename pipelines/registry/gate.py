@@ -14,6 +14,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, Valid
 from scipy import stats
 
 import pipelines
+from pipelines.registry.reference import CHALLENGER, CHAMPION
 from segmed.errors import UsageError
 from segmed.metrics import METRICS
 from segmed.metrics.comparison import paired_values
@@ -24,8 +25,6 @@ from segmed.validation import first_fault
 
 DEFAULT_RULES = Path(pipelines.__file__).with_name("configs") / "gate.yaml"
 """The default rules, used unless a file is given."""
-
-CHALLENGER, CHAMPION = "challenger", "champion"
 
 
 class Rule(Frozen):

@@ -14,15 +14,8 @@ from typing import Any
 import pandas as pd
 
 from pipelines.registry.cache import converted_folder
-from pipelines.registry.gate import (
-    CHALLENGER,
-    CHAMPION,
-    DEFAULT_RULES,
-    GateVerdict,
-    judge,
-    read_rules,
-)
-from pipelines.registry.reference import Version, contract, parse_reference
+from pipelines.registry.gate import DEFAULT_RULES, GateVerdict, judge, read_rules
+from pipelines.registry.reference import CHALLENGER, CHAMPION, Version, contract, parse_reference
 from pipelines.registry.versions import Registry
 from pipelines.tracking.delivery import translated
 from pipelines.tracking.tags import DOUBT_TAG

@@ -19,6 +19,9 @@ from segmed.plan import Plan
 if TYPE_CHECKING:
     from segmed.package import ModelPackage
 
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+"""Aliases of a model's versions: the one in use, its candidate successor, and the one before."""
+
 LOCK_PREFIX = "segmed-lock--"
 """Names of registered models that are locks and no models begin with it."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipelines.registry.card import card_of
-from pipelines.registry.reference import Version, resolve_path
-from pipelines.registry.versions import CHALLENGER, CHAMPION, Registry
+from pipelines.registry.reference import CHALLENGER, CHAMPION, Version, resolve_path
+from pipelines.registry.versions import Registry
 from pipelines.tracking.held_out import held_out_scores, score_tags
 from pipelines.tracking.runs import RunLog
 from segmed.report.model_comparison import ModelComparison

@@ -22,6 +22,9 @@ from pipelines.registry.cache import Known, cached_package, recall, remember
 from pipelines.registry.card import card_of
 from pipelines.registry.promotion_lock import promotion_lock
 from pipelines.registry.reference import (
+    CHALLENGER,
+    CHAMPION,
+    PREVIOUS,
     Resolved,
     Version,
     check_name,
@@ -46,8 +49,6 @@ from segmed.package.check import check_package
 from segmed.plan import Plan
 
 logger = logging.getLogger(__name__)
-
-CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 
 
 class Registry:

@@ -9,7 +9,7 @@ from segmed.lazy import lazy_exports
 if TYPE_CHECKING:
     from segmed.inference.files import Outcome, predict_files
     from segmed.inference.forecast import Forecast, foresee_files
-    from segmed.inference.inputs import find_cases, find_inputs, find_passed_over
+    from segmed.inference.inputs import find_cases
     from segmed.inference.memory import MemoryEstimate, estimate_memory
     from segmed.inference.predictor import Predictor
     from segmed.inference.segmentation import Segmentation
@@ -21,7 +21,7 @@ else:
         {
             "segmed.inference.files": "Outcome predict_files",
             "segmed.inference.forecast": "Forecast foresee_files",
-            "segmed.inference.inputs": "find_cases find_inputs find_passed_over",
+            "segmed.inference.inputs": "find_cases",
             "segmed.inference.memory": "MemoryEstimate estimate_memory",
             "segmed.inference.predictor": "Predictor",
             "segmed.inference.segmentation": "Segmentation",
@@ -39,8 +39,6 @@ __all__ = [
     "SlabInferer",
     "estimate_memory",
     "find_cases",
-    "find_inputs",
-    "find_passed_over",
     "foresee_files",
     "predict_files",
     "sliding_window",

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from segmed.formats import OutputFormat
 from segmed.inference.inputs import Input, checked_inputs, expected_by
-from segmed.inference.pipeline import Pipeline, PipelineEnd, PipelineItem, Read, in_order
+from segmed.inference.pipeline import Pipeline, PipelineEnd, PipelineItem, in_order
 from segmed.inference.predictor import Predictor
 from segmed.inference.result_names import ResultNames
 from segmed.inference.segmentation import Segmentation
 from segmed.inference.writing import identity_of, write_result
 from segmed.io.channel_files import CaseFiles
 from segmed.io.output_names import NameKind, check_names, shown
-from segmed.io.read import notes_of
+from segmed.io.read import Read, notes_of
 from segmed.metatensor import MetaTensor
 from segmed.outcomes import OUT_OF_MEMORY, Status, classify
 

@@ -10,12 +10,11 @@ from typing import Literal
 from segmed.formats import OutputFormat
 from segmed.inference.files import bad_outcome
 from segmed.inference.inputs import Input, checked_inputs, expected_by
-from segmed.inference.pipeline import read_case
 from segmed.inference.predictor import Predictor
 from segmed.inference.writing import require_writable
 from segmed.io import grid_of, source_of
 from segmed.io.channel_files import CaseFiles
-from segmed.io.read import notes_of
+from segmed.io.read import notes_of, read_case
 from segmed.outcomes import BadStatus, classify
 from segmed.preprocessing.prepare import require_channels
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from segmed.errors import GeometryError, ImageError, UsageError
 from segmed.io.channel_files import CaseFiles
+from segmed.io.read import read_case
 from segmed.metatensor import MetaTensor
 from segmed.plan import Plan
 
@@ -35,8 +36,6 @@ def image_from(given: GivenImage, plan: Plan, affine: npt.ArrayLike | None) -> M
         GeometryError: It has other axes than the plan.
     """
     if isinstance(given, str | Path) or _is_paths(given):
-        from segmed.inference.pipeline import read_case  # noqa: PLC0415 - imports the predictor
-
         _require_no_affine(affine, "a file")
         files = (given,) if isinstance(given, str | Path) else tuple(given)
         paths = tuple(Path(str(path)) for path in files)

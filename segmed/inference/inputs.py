@@ -183,11 +183,6 @@ def find_cases(paths: Sequence[Path], expected: Expected | int) -> list[CaseFile
     return list(find_all(paths, expected).cases)
 
 
-def find_passed_over(paths: Sequence[Path]) -> dict[Path, str]:
-    """The files that `find_all` passes over, and why."""
-    return find_all(paths, 1).passed_over
-
-
 def _files_of(case: CaseFiles) -> tuple[Path, ...]:
     return tuple(path for audit in case.series for path in audit.files) or case.files
 
@@ -276,8 +271,3 @@ def _name_of(path: Path) -> str:
     if has_image_suffix(path):
         return stem_of(path)
     return path.stem if path.is_file() else path.name
-
-
-def find_inputs(paths: Sequence[Path]) -> list[Path]:
-    """Files and series folders among files and folders, each an image: `find_cases` as paths."""
-    return [path for case in find_cases(paths, 1) for path in case.files]

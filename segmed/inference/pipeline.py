@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from segmed.errors import ImageError
 from segmed.formats import OutputFormat
 from segmed.inference.predictor import Predictor
 from segmed.inference.segmentation import Segmentation
@@ -26,10 +25,7 @@ from segmed.inference.stage_thread import StageThread
 from segmed.inference.writing import require_writable
 from segmed.io import grid_of
 from segmed.io.channel_files import CaseFiles
-from segmed.io.dicom.audit import SeriesAudit
-from segmed.io.output_names import shown
-from segmed.io.read import as_channels, read_image
-from segmed.io.results import results_among
+from segmed.io.read import Read, read_case
 from segmed.metatensor import MetaTensor
 from segmed.preprocessing import Prepared, prepare
 
@@ -38,9 +34,6 @@ READ_AHEAD = 2
 
 WRITE_BEHIND = 2
 """Results that may wait to be written."""
-
-Read = Callable[[Path | SeriesAudit], MetaTensor]
-"""Reads one file or folder, or one DICOM series that has been scanned."""
 
 Origin = TypeVar("Origin")
 Origin_contra = TypeVar("Origin_contra", contravariant=True)
@@ -262,35 +255,6 @@ def _done(
     future: Future[PipelineEnd[Origin, Written]] = Future()
     future.set_result(end)
     return future
-
-
-def read_case(
-    case: CaseFiles, *, num_channels: int = 1, trusted: bool = False, read: Read | None = None
-) -> MetaTensor:
-    """Read the image of a case, its channels stacked.
-
-    Args:
-        case: The case.
-        num_channels: Input channels of the model; a case of one file must contain as many.
-        trusted: Decode everything in this process, also what may crash it; see `read_image`.
-        read: Reader of one file or series instead of `read_image`.
-
-    Raises:
-        ImageError: It cannot be read correctly, its files are not those of one case, or `derived`:
-            one of them is a result.
-    """
-    case.require_sound()
-    for path, why in results_among(case.sniffed).items():
-        message = f"{shown(path.name)} is {why}, no image to segment"
-        raise ImageError(message, reason="derived", paths=[path])
-    expected = num_channels if len(case.files) == 1 else 1
-    builtin = partial(read_image, trusted=trusted, num_channels=expected)
-    if case.series:
-        names = [f"channel {number}" for number in range(1, len(case.series) + 1)]
-        return as_channels([(read or builtin)(audit) for audit in case.series], names)
-    if read is not None:
-        return as_channels([read(path) for path in case.files], case.files)
-    return as_channels([builtin(file) for file in case.sniffed], case.files)
 
 
 def without_voxels(image: MetaTensor) -> MetaTensor:

@@ -10,7 +10,6 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from types import TracebackType
 from typing import Any, TypeVar
 
 Value = TypeVar("Value")
@@ -40,12 +39,7 @@ class StageThread:
         """The thread itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         """Wait for the calls that are queued and not cancelled, and end the thread."""
         self._calls.put(None)
         self._thread.join()

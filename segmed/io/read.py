@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from segmed.errors import UsageError
+from segmed.errors import ImageError, UsageError
 from segmed.geometry import Grid, require_same_grid
 from segmed.io.arrays import load
+from segmed.io.channel_files import CaseFiles
 from segmed.io.dicom.audit import SeriesAudit
 from segmed.io.head import FileHead
 from segmed.io.joining import joined_source, require_joinable
 from segmed.io.label import as_integers
 from segmed.io.limits import DEFAULT_LIMITS, ReadLimits, check_finite
+from segmed.io.output_names import shown
+from segmed.io.results import results_among
 from segmed.io.source import Loaded, Source
 from segmed.metatensor import MetaTensor
 from segmed.structures import LabelClass
+
+Read = Callable[[Path | SeriesAudit], MetaTensor]
+"""Reads one file or folder, or one DICOM series that has been scanned."""
 
 
 def read_image(
@@ -82,6 +89,35 @@ def read_images(
         read_image(path, trusted=trusted, limits=limits, num_channels=expected) for path in paths
     ]
     return as_channels(images, paths)
+
+
+def read_case(
+    case: CaseFiles, *, num_channels: int = 1, trusted: bool = False, read: Read | None = None
+) -> MetaTensor:
+    """Read the image of a case, its channels stacked.
+
+    Args:
+        case: The case.
+        num_channels: Input channels of the model; a case of one file must contain as many.
+        trusted: Decode everything in this process, also what may crash it; see `read_image`.
+        read: Reader of one file or series instead of `read_image`.
+
+    Raises:
+        ImageError: It cannot be read correctly, its files are not those of one case, or `derived`:
+            one of them is a result.
+    """
+    case.require_sound()
+    for path, why in results_among(case.sniffed).items():
+        message = f"{shown(path.name)} is {why}, no image to segment"
+        raise ImageError(message, reason="derived", paths=[path])
+    expected = num_channels if len(case.files) == 1 else 1
+    builtin = partial(read_image, trusted=trusted, num_channels=expected)
+    if case.series:
+        names = [f"channel {number}" for number in range(1, len(case.series) + 1)]
+        return as_channels([(read or builtin)(audit) for audit in case.series], names)
+    if read is not None:
+        return as_channels([read(path) for path in case.files], case.files)
+    return as_channels([builtin(file) for file in case.sniffed], case.files)
 
 
 def as_channels(images: Sequence[MetaTensor], paths: Sequence[Path | str]) -> MetaTensor:

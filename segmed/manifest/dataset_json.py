@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from segmed.errors import ManifestError
-from segmed.manifest.strict_json import read_json
+from segmed.manifest.strict_json import kind_in_words, read_object
 
 NAME = "dataset.json"
 
@@ -73,7 +73,7 @@ class Description:
         if isinstance(listed, dict):
             listed = list(listed.values())
         if not isinstance(listed, list):
-            raise self.fault(f": {key!r} is {_kind(listed)}, expected a list of cases")
+            raise self.fault(f": {key!r} is {kind_in_words(listed)}, expected a list of cases")
         return [
             self._row(f"{key}[{number}]", entry, needs_label) for number, entry in enumerate(listed)
         ]
@@ -83,7 +83,7 @@ class Description:
             entry = {"image": entry}
         if not isinstance(entry, dict):
             raise self.fault(
-                f": {place} is {_kind(entry)}, expected an object with image and label"
+                f": {place} is {kind_in_words(entry)}, expected an object with image and label"
             )
         entry = {str(key).lower(): value for key, value in entry.items()}
         image = self._files(f"{place}.image", _first(entry, IMAGE_KEYS))
@@ -133,7 +133,9 @@ class Description:
         if isinstance(table, list):
             table = dict(enumerate(table))
         if not isinstance(table, dict):
-            raise self.fault(f": {key!r} is {_kind(table)}, expected names by channel number")
+            raise self.fault(
+                f": {key!r} is {kind_in_words(table)}, expected names by channel number"
+            )
         by_number = {_whole(number): name for number, name in table.items()}
         if sorted(by_number, key=str) != sorted(range(len(table)), key=str):
             expected = f"0 to {len(table) - 1}"
@@ -153,7 +155,7 @@ class Description:
         if isinstance(table, list):
             table = {str(value): name for value, name in enumerate(table)}
         if not isinstance(table, dict):
-            raise self.fault(f": 'labels' is {_kind(table)}, expected names by value")
+            raise self.fault(f": 'labels' is {kind_in_words(table)}, expected names by value")
         values_first = all(_whole(key) is not None for key in table)
         found: dict[int, str] = {}
         for key, value in table.items():
@@ -178,11 +180,9 @@ def load_description(folder: Path) -> Description:
     """
     path = folder / NAME
     try:
-        content = read_json(path, "data list")
+        content = read_object(path, "data list")
     except FileNotFoundError:
         raise ManifestError(f"{folder} has no {NAME}: choose another format") from None
-    if not isinstance(content, dict):
-        raise ManifestError(f"{path} is no JSON object but {_kind(content)}")
     lowered = {key.lower(): value for key, value in content.items()}
     if len(lowered) < len(content):
         raise ManifestError(f"{path} has one key in upper and lower case: {sorted(content)}")
@@ -207,8 +207,3 @@ def _whole(value: Any) -> int | None:
 
 def _first(entry: dict[str, Any], keys: Sequence[str]) -> Any:
     return next((entry[key] for key in keys if entry.get(key) is not None), None)
-
-
-def _kind(value: Any) -> str:
-    kinds = {str: "text", list: "a list", dict: "an object", bool: "true or false"}
-    return kinds.get(type(value), "nothing" if value is None else "a number")

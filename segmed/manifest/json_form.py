@@ -13,7 +13,7 @@ from segmed.errors import ManifestError
 from segmed.io.atomic import whole_file
 from segmed.manifest.ignored import require_no_ignored
 from segmed.manifest.schema import SCHEMA_VERSION, Case, Manifest
-from segmed.manifest.strict_json import read_json
+from segmed.manifest.strict_json import read_object
 from segmed.validation import first_fault
 
 
@@ -26,7 +26,7 @@ def read_manifest(path: Path | str) -> Manifest:
     """
     path = Path(path)
     try:
-        content = read_json(path, "manifest")
+        content = read_object(path, "manifest")
     except FileNotFoundError:
         raise ManifestError(
             f"manifest {path} does not exist: `segmed manifest build` makes one"
@@ -36,11 +36,7 @@ def read_manifest(path: Path | str) -> Manifest:
     return manifest
 
 
-def _parsed(path: Path, content: Any) -> Manifest:
-    if not isinstance(content, dict):
-        raise ManifestError(
-            f"manifest {path} must contain a JSON object, got {type(content).__name__}"
-        )
+def _parsed(path: Path, content: dict[str, Any]) -> Manifest:
     version = content.get("schema_version", SCHEMA_VERSION)
     if version != SCHEMA_VERSION:
         raise ManifestError(

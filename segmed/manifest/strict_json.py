@@ -10,16 +10,16 @@ from segmed.errors import ManifestError
 from segmed.io.valid_text import require_valid_text
 
 
-def read_json(path: Path, kind: str) -> Any:
-    """The content of a JSON file, with or without a byte order mark.
+def read_object(path: Path, kind: str) -> dict[str, Any]:
+    """The object of a JSON file, with or without a byte order mark.
 
     Args:
         path: The file.
         kind: Name of such files in messages, such as `manifest`.
 
     Raises:
-        ManifestError: It cannot be read as JSON; NaN and Infinity are no JSON, and a key that
-            occurs twice in one object is refused.
+        ManifestError: It cannot be read as JSON, or is no object. NaN and Infinity are no JSON, and
+            a key that occurs twice in one object is refused.
         FileNotFoundError: It does not exist.
     """
     try:
@@ -32,7 +32,15 @@ def read_json(path: Path, kind: str) -> Any:
         # ValueError: no UTF-8, no JSON, no Unicode, or a number of thousands of digits.
         detail = " ".join(str(error).split())
         raise ManifestError(f"{kind} {path} cannot be read as JSON: {detail}") from error
+    if not isinstance(content, dict):
+        raise ManifestError(f"{kind} {path} is no JSON object but {kind_in_words(content)}")
     return content
+
+
+def kind_in_words(value: Any) -> str:
+    """Kind of a JSON value, with its article."""
+    kinds = {str: "text", list: "a list", dict: "an object", bool: "true or false"}
+    return kinds.get(type(value), "nothing" if value is None else "a number")
 
 
 def _refuse_number(name: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -51,7 +50,7 @@ class _Panel:
     letters: tuple[str, str, str, str]  # left, right, top, bottom
 
 
-def overlay_png(
+def overlay_picture(
     image: Array,
     reference: Array | None,
     prediction: Array,
@@ -61,7 +60,7 @@ def overlay_png(
     orientation: str = "",
     panel_height: int = PANEL_HEIGHT,
     legend: Legend = PLAIN,
-) -> bytes:
+) -> Image.Image:
     """A picture of one case: three planes (or one, in 2D) with both label maps outlined.
 
     The planes pass through the voxel where most is labelled or in dispute, are cut to the labelled
@@ -80,38 +79,11 @@ def overlay_png(
         legend: Names and colours of the structures; no scale bar where its unit is pixels.
 
     Returns:
-        The bytes of a PNG file.
+        The picture, RGB.
 
     Raises:
         GeometryError: The arrays differ in shape, or the spacing has another length.
     """
-    picture = overlay_picture(
-        image,
-        reference,
-        prediction,
-        spacing_mm,
-        caption,
-        orientation=orientation,
-        panel_height=panel_height,
-        legend=legend,
-    )
-    out = io.BytesIO()
-    picture.save(out, "PNG")
-    return out.getvalue()
-
-
-def overlay_picture(
-    image: Array,
-    reference: Array | None,
-    prediction: Array,
-    spacing_mm: Sequence[float],
-    caption: str,
-    *,
-    orientation: str = "",
-    panel_height: int = PANEL_HEIGHT,
-    legend: Legend = PLAIN,
-) -> Image.Image:
-    """The same picture as `overlay_png`, not yet encoded; arguments and errors are the same."""
     image, reference, prediction = _checked(image, reference, prediction, spacing_mm)
     if prediction.ndim == 2:
         panels = [_flat_panel(image, reference, prediction, spacing_mm)]

@@ -111,37 +111,24 @@ def _as_tuples(value: Any) -> Any:
     return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def take_fingerprint(
-    manifest: Manifest,
-    *,
-    workers: int = 2,
-    progress: Callable[[int, int], None] | None = None,
-) -> Fingerprint:
-    """Read every training case once and gather the facts.
-
-    Args:
-        manifest: The image set; its test cases are not looked at.
-        workers: Threads that read.
-        progress: Called with cases done and cases in all.
-
-    Returns:
-        The fingerprint.
-
-    Raises:
-        ManifestError: There is no training case, a case cannot be read, or 2D and 3D are mixed.
-    """
-    return gather(survey(manifest, workers=workers, progress=progress))
-
-
 def survey(
     manifest: Manifest,
     *,
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[CaseFacts]:
-    """Facts of every training case, in the manifest's order.
+    """Read every training case once.
 
-    Args and Raises are those of `take_fingerprint`.
+    Args:
+        manifest: The image set; its test cases are not read.
+        workers: Threads that read.
+        progress: Called with cases done and cases in all.
+
+    Returns:
+        The facts of each training case, in the manifest's order.
+
+    Raises:
+        ManifestError: There is no training case, a case cannot be read, or 2D and 3D are mixed.
     """
     if not manifest.training:
         raise ManifestError(f"manifest {manifest.name!r} has no training cases to plan from")

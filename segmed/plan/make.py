@@ -122,7 +122,7 @@ def decide_plan(
 
     Args:
         manifest: The image set: its name, labels and channels.
-        facts: What `take_fingerprint` gave for it.
+        facts: What `gather` gave for it.
         spatial_dims: As for `make_plan`, like the rest.
         memory_gb: Memory that a training step may take, in GB.
         size: Size of the networks.

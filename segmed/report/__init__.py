@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from segmed.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from segmed.pictures.overlay import overlay_png
+    from segmed.pictures.overlay import overlay_picture
     from segmed.report.content import ArchiveItem, Cost, OverlayItem, ReportContent
     from segmed.report.figures import curves_png
     from segmed.report.page import write_report
@@ -17,7 +17,7 @@ else:
         {
             "segmed.report.content": "ArchiveItem Cost OverlayItem ReportContent",
             "segmed.report.figures": "curves_png",
-            "segmed.pictures.overlay": "overlay_png",
+            "segmed.pictures.overlay": "overlay_picture",
             "segmed.report.page": "write_report",
         },
     )
@@ -28,6 +28,6 @@ __all__ = [
     "OverlayItem",
     "ReportContent",
     "curves_png",
-    "overlay_png",
+    "overlay_picture",
     "write_report",
 ]

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from monai.data.meta_tensor import MetaTensor
+from PIL import Image
 
 from segmed.io import grid_of, read_images, read_label
 from segmed.manifest import Case, LabelClass, Manifest, read_reference
 from segmed.pictures.legend import legend_of, orientation_of
+from segmed.pictures.overlay import PANEL_HEIGHT, overlay_picture
 from segmed.report.content import OverlayItem
 
 NUM_COLOURS = 3
@@ -91,3 +93,28 @@ def shown_channels(image: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     """
     is_colour = image.ndim == 3 and image.shape[0] == NUM_COLOURS
     return image if is_colour else image[:1]
+
+
+def draw_overlay(
+    item: OverlayItem, caption: str = "", *, panel_height: int = PANEL_HEIGHT
+) -> Image.Image:
+    """Three-plane picture of an overlay.
+
+    Args:
+        item: The overlay; its own caption is not drawn.
+        caption: Text under the planes.
+        panel_height: Height of the planes in pixels.
+
+    Raises:
+        GeometryError: The arrays of the overlay differ in shape.
+    """
+    return overlay_picture(
+        item.image,
+        item.reference,
+        item.prediction,
+        item.spacing_mm,
+        caption,
+        orientation=item.orientation,
+        panel_height=panel_height,
+        legend=item.legend,
+    )

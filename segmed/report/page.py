@@ -15,8 +15,9 @@ import pandas as pd
 
 import segmed
 from segmed.io.atomic import whole_file
-from segmed.pictures.overlay import PANEL_HEIGHT, overlay_picture
+from segmed.pictures.overlay import PANEL_HEIGHT
 from segmed.report import figures, tables
+from segmed.report.case_overlay import draw_overlay
 from segmed.report.content import OverlayItem, ReportContent
 from segmed.report.viewer import ViewerCase, niivue_base64, viewer_case
 
@@ -131,16 +132,8 @@ def _pictures(content: ReportContent) -> Iterator[Picture]:
 
 
 def _picture(item: OverlayItem, scores: str, *, is_featured: bool) -> Picture:
-    picture = overlay_picture(
-        item.image,
-        item.reference,
-        item.prediction,
-        item.spacing_mm,
-        "",
-        orientation=item.orientation,
-        panel_height=PANEL_HEIGHT if is_featured else THUMBNAIL_HEIGHT,
-        legend=item.legend,
-    )
+    height = PANEL_HEIGHT if is_featured else THUMBNAIL_HEIGHT
+    picture = draw_overlay(item, panel_height=height)
     out = io.BytesIO()
     if is_featured:  # full colour resolution: subsampled, the two outlines would blend
         picture.save(out, "JPEG", quality=90, subsampling=0)

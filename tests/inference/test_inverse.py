@@ -7,9 +7,9 @@ import pytest
 import torch
 from inverse_oracle import inverse_probs
 from monai.data import MetaTensor
+from tiny_data import affine_from
 from torch import Tensor
 
-from segmed.geometry import affine_from
 from segmed.inference.inverse import inverse_boxes
 from segmed.inference.sliding import Slab
 from segmed.preprocessing import Prepared, prepare

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from tiny_data import affine_from
 
 from segmed.errors import UsageError
-from segmed.geometry import Grid, affine_from
+from segmed.geometry import Grid
 from segmed.inference import Predictor, predict_files
 from segmed.inference.memory import CLEANING_BYTES, peak_memory, resident_bytes
 from segmed.inference.postprocessing import Cleaning, clean

@@ -13,7 +13,7 @@ from PIL import Image
 
 from segmed.errors import UsageError
 from segmed.geometry import same_grid
-from segmed.inference import Predictor, find_inputs, predict_files
+from segmed.inference import Predictor, find_cases, predict_files
 from segmed.inference.pipeline import without_voxels
 from segmed.io import grid_of, read_image, read_label
 from segmed.io.dicom.seg import read_dicom_seg
@@ -142,8 +142,8 @@ def test_folders_give_their_images_and_their_series(tmp_path: Path) -> None:
     (tmp_path / "series" / "one").mkdir(parents=True)
     for name in ("images/b.nii.gz", "images/a.nii", "images/notes.txt", "series/one/IM1"):
         (tmp_path / name).write_bytes(b"")
-    found = find_inputs([tmp_path / "images", tmp_path / "series"])
-    assert [path.name for path in found] == ["a.nii", "b.nii.gz", "one"]
+    cases = find_cases([tmp_path / "images", tmp_path / "series"], 1)
+    assert [case.files[0].name for case in cases] == ["a.nii", "b.nii.gz", "one"]
 
 
 def test_text_beside_series_folders_is_no_series(tmp_path: Path) -> None:
@@ -151,9 +151,9 @@ def test_text_beside_series_folders_is_no_series(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "IM1").write_bytes(b"\0" * 128 + b"DICM")
     (tmp_path / "README.md").write_text("where these are from")
-    assert [path.name for path in find_inputs([tmp_path])] == ["one", "two"]
+    assert [case.files[0].name for case in find_cases([tmp_path], 1)] == ["one", "two"]
     (tmp_path / "IM2").write_bytes(b"\0" * 128 + b"DICM")
-    assert find_inputs([tmp_path])[0] == tmp_path / "IM2"
+    assert find_cases([tmp_path], 1)[0].files == (tmp_path / "IM2",)
 
 
 def test_unknown_format_and_no_input_are_refused(tmp_path: Path, predictor: Predictor) -> None:

@@ -10,9 +10,10 @@ import pytest
 import torch
 from inverse_oracle import inverse_probs
 from monai.data import MetaTensor
+from tiny_data import affine_from
 
 from segmed.errors import ImageError, UsageError
-from segmed.geometry import affine_from, same_grid
+from segmed.geometry import same_grid
 from segmed.inference import Predictor, sliding_window
 from segmed.io import grid_of, read_image
 from segmed.plan import Inference

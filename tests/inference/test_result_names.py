@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from segmed.errors import UsageError
-from segmed.inference import Outcome, Predictor, find_inputs, find_passed_over, predict_files
+from segmed.inference import Outcome, Predictor, predict_files
+from segmed.inference.inputs import find_all
 from segmed.inference.result_names import ORIGINS_FILE
 from segmed.io import read_label
 from segmed.io.results import why_result
@@ -148,7 +149,7 @@ def test_results_of_a_version_without_records_are_known_by_predictions_json(
     (out / ORIGINS_FILE).unlink()
     entry = {"input": str(image), "output": str(done.output)}
     (out / "predictions.json").write_text(json.dumps({"outcomes": [entry]}))
-    assert find_inputs([tmp_path / "scans"]) == [image]
+    assert [case.files for case in find_all([tmp_path / "scans"], 1).cases] == [(image,)]
     assert [o.status for o in run(predictor, [tmp_path / "scans"], out)] == ["done"]
 
 
@@ -163,7 +164,7 @@ def test_results_are_not_taken_for_images(
     (tmp_path / "scans/notes.txt").write_text("seen")
     again = run(predictor, [tmp_path / "scans"], tmp_path / "scans/out", **options)
     assert [outcome.input for outcome in again] == [image]
-    passed = find_passed_over([tmp_path / "scans"])
+    passed = find_all([tmp_path / "scans"], 1).passed_over
     assert set(passed) == {result, tmp_path / "scans/notes.txt"}
     [refused] = run(predictor, [result], tmp_path / "elsewhere")
     assert str(refused.reason).startswith("derived: ")

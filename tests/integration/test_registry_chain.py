@@ -14,7 +14,8 @@ from servers import Server, uri_of
 from typer.testing import CliRunner
 
 from pipelines.cli.app import app
-from pipelines.registry.versions import CHAMPION, PREVIOUS, Registry
+from pipelines.registry.reference import CHAMPION, PREVIOUS
+from pipelines.registry.versions import Registry
 from segmed.errors import UsageError
 from segmed.manifest import read_manifest
 from segmed.plan import write_plan

@@ -25,7 +25,7 @@ from segmed.manifest import (
     write_manifest,
 )
 from segmed.manifest.census import census_lines, count_values, rare_note
-from segmed.plan.fingerprint import take_fingerprint
+from segmed.plan.fingerprint import gather, survey
 from segmed.plan.make import make_plan
 from segmed.preprocessing import cached_case
 from segmed.preprocessing.cache import cache_key
@@ -84,7 +84,7 @@ def test_values_are_merged_dropped_and_named(cells: Path) -> None:
     found = read_reference(manifest, path, like=read_image(manifest.image_paths(case)[0]))
     counts = {value: int((found == value).sum()) for value in found.unique().tolist()}
     assert counts == {0: 12 * 11 * 10 - 192, 126: 64, 127: 128}
-    share = take_fingerprint(manifest).class_share
+    share = gather(survey(manifest)).class_share
     assert share[1] == pytest.approx(2 * share[0], rel=1e-3)
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from tiny_data import affine_from
 
 from segmed.errors import GeometryError, MetricError
-from segmed.geometry import Grid, affine_from
+from segmed.geometry import Grid
 from segmed.metrics import evaluate_case
 from segmed.structures import LabelClass
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-
 import nibabel as nib
 import numpy as np
 import pytest
@@ -15,7 +13,6 @@ from segmed.io.colours import structure_colour
 from segmed.pictures.annotation import annotate
 from segmed.pictures.legend import Legend
 from segmed.pictures.overlay import _focus, overlay_picture, pale
-from segmed.report import overlay_png
 
 PREDICTION = structure_colour(0)
 REFERENCE = pale(PREDICTION)
@@ -34,9 +31,7 @@ def near(picture: Image.Image, colour: tuple[int, int, int]) -> np.ndarray:
 
 
 def test_both_outlines_are_drawn_in_their_colours(image: np.ndarray) -> None:
-    png = overlay_png(image, block(), block(2), SPACING_MM, "case", orientation="RAS")
-    picture = Image.open(io.BytesIO(png))
-    assert picture.format == "PNG"
+    picture = overlay_picture(image, block(), block(2), SPACING_MM, "case", orientation="RAS")
     assert near(picture, REFERENCE).sum() > 500
     assert near(picture, PREDICTION).sum() > 500
 
@@ -170,17 +165,17 @@ def test_large_picture_has_letters_name_and_scale_bar() -> None:
 
 def test_constant_image_does_not_divide_by_zero() -> None:
     label = np.zeros((8, 8), np.uint8)
-    assert overlay_png(np.full((8, 8), 7.0), label, label, (1.0, 1.0), "flat")
+    assert overlay_picture(np.full((8, 8), 7.0), label, label, (1.0, 1.0), "flat")
 
 
 def test_arrays_of_different_shapes_are_refused() -> None:
     with pytest.raises(GeometryError, match="one shape"):
-        overlay_png(np.zeros((4, 4, 4)), None, np.zeros((4, 4, 5), int), (1.0, 1.0, 1.0), "")
+        overlay_picture(np.zeros((4, 4, 4)), None, np.zeros((4, 4, 5), int), (1.0, 1.0, 1.0), "")
 
 
 def test_spacing_of_another_length_is_refused() -> None:
     with pytest.raises(GeometryError, match="does not fit 3 axes"):
-        overlay_png(np.zeros((4, 4, 4)), None, np.zeros((4, 4, 4), int), (1.0, 1.0), "")
+        overlay_picture(np.zeros((4, 4, 4)), None, np.zeros((4, 4, 4), int), (1.0, 1.0), "")
 
 
 def test_image_and_outlines_are_turned_together() -> None:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,12 @@ from segmed.archive.pacs.paging import Page, all_entries
 from segmed.archive.pacs.remote import (
     Query,
     RemoteSeries,
+    RemoteSource,
     empty_folder,
-    listed,
     local_study,
 )
 from segmed.archive.pacs.tls import Tls
-from segmed.archive.study import NotImage, Study
+from segmed.archive.study import Study
 from segmed.errors import AccessDeniedError, RefusedRequestError, SegmedError, ServiceError
 from segmed.package.series_rules import Rules
 
@@ -137,7 +137,7 @@ class DicomWeb:
 
 
 @dataclass(frozen=True)
-class DicomWebSource:
+class DicomWebSource(RemoteSource):
     """Studies of a PACS, by DICOMweb.
 
     Attributes:
@@ -151,21 +151,6 @@ class DicomWebSource:
     query: Query = field(default_factory=Query)
     num_channels: int = 1
     rules: Rules | None = None
-
-    def studies(self) -> Iterator[Study | NotImage]:
-        """Units of work, a page of studies in memory at a time.
-
-        Raises:
-            ServiceError: The service does not answer, or refuses.
-        """
-        for study_uid, patient_id in self._studies():
-            yield from listed(
-                partial(self._wanted, study_uid, patient_id),
-                study_uid,
-                patient_id,
-                rules=self.rules,
-                num_channels=self.num_channels,
-            )
 
     def fetch(self, study: Study, folder: Path) -> Study:
         """Fetch a study's series and audit them.
@@ -187,11 +172,6 @@ class DicomWebSource:
         filters = {} if dates is None else {"StudyDate": dates}
         for answer in self._search("search_for_studies", STUDY_UID, filters):
             yield text_of(answer, STUDY_UID), text_of(answer, PATIENT_ID)
-
-    def _wanted(self, study_uid: str, patient_id: str) -> list[RemoteSeries]:
-        """The wanted series of a study, with their instances."""
-        found = self._series(study_uid, patient_id)
-        return [self._complete(item) for item in self.query.select(found)]
 
     def _series(self, study_uid: str, patient_id: str) -> list[RemoteSeries]:
         """The series of a study; the patient of each, where the service names it, else its own."""
@@ -215,7 +195,7 @@ class DicomWebSource:
         ]
         return sorted(found, key=lambda series: series.series_uid)
 
-    def _complete(self, series: RemoteSeries) -> RemoteSeries:
+    def _instances(self, series: RemoteSeries) -> tuple[str, ...]:
         answers = self._search(
             "search_for_instances",
             SOP_UID,
@@ -223,8 +203,7 @@ class DicomWebSource:
             study_instance_uid=series.study_uid,
             series_instance_uid=series.series_uid,
         )
-        instances = tuple(text_of(answer, SOP_UID) for answer in answers)
-        return RemoteSeries(**{**series.__dict__, "instances": instances})
+        return tuple(text_of(answer, SOP_UID) for answer in answers)
 
     def _search(
         self, method: str, tag: str, filters: Mapping[str, str], **options: Any
@@ -240,9 +219,8 @@ class DicomWebSource:
                     has_more = self.service.has_more
             except RefusedRequestError as error:
                 if offset and _is_not_found(error):
-                    return Page(
-                        [], has_more=True
-                    )  # no such page: all requested as one page instead
+                    # No such page: all are requested as one page instead.
+                    return Page([], has_more=True)
                 raise
             if not isinstance(found, list) or not all(isinstance(row, Mapping) for row in found):
                 raise RefusedRequestError(

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import pydicom
@@ -31,11 +30,11 @@ from segmed.archive.pacs.dimse_inbox import IMAGE_CLASSES, SUCCESS, SYNTAXES, ke
 from segmed.archive.pacs.remote import (
     Query,
     RemoteSeries,
+    RemoteSource,
     empty_folder,
-    listed,
     local_study,
 )
-from segmed.archive.study import NotImage, Study
+from segmed.archive.study import Study
 from segmed.errors import AccessDeniedError, RefusedRequestError, ServiceError
 from segmed.package.series_rules import Rules
 
@@ -127,7 +126,7 @@ class Dimse:
 
 
 @dataclass(frozen=True)
-class DimseSource:
+class DimseSource(RemoteSource):
     """Studies of a PACS, by C-FIND and C-GET or C-MOVE.
 
     Attributes:
@@ -141,22 +140,6 @@ class DimseSource:
     query: Query = field(default_factory=Query)
     num_channels: int = 1
     rules: Rules | None = None
-
-    def studies(self) -> Iterator[Study | NotImage]:
-        """Units of work; the list of study UIDs is in memory, all else one study at a time.
-
-        Raises:
-            ServiceError: The node does not answer, or refuses.
-        """
-        for answer in self._find("STUDY", StudyDate=self.query.study_dates or "", PatientID=""):
-            study_uid, patient_id = _text(answer, "StudyInstanceUID"), _text(answer, "PatientID")
-            yield from listed(
-                partial(self._wanted, study_uid, patient_id),
-                study_uid,
-                patient_id,
-                rules=self.rules,
-                num_channels=self.num_channels,
-            )
 
     def fetch(self, study: Study, folder: Path) -> Study:
         """Fetch a study's series and audit them.
@@ -195,10 +178,9 @@ class DimseSource:
         ):
             return _last(association.send_c_move(identifier, title, model))
 
-    def _wanted(self, study_uid: str, patient_id: str) -> list[RemoteSeries]:
-        """The wanted series of a study, with their instances."""
-        found = self._series(study_uid, patient_id)
-        return [self._complete(item) for item in self.query.select(found)]
+    def _studies(self) -> Iterator[tuple[str, str]]:
+        for answer in self._find("STUDY", StudyDate=self.query.study_dates or "", PatientID=""):
+            yield _text(answer, "StudyInstanceUID"), _text(answer, "PatientID")
 
     def _series(self, study_uid: str, patient_id: str) -> list[RemoteSeries]:
         answers = self._find(
@@ -222,15 +204,14 @@ class DimseSource:
         ]
         return sorted(found, key=lambda series: series.series_uid)
 
-    def _complete(self, series: RemoteSeries) -> RemoteSeries:
+    def _instances(self, series: RemoteSeries) -> tuple[str, ...]:
         answers = self._find(
             "IMAGE",
             StudyInstanceUID=series.study_uid,
             SeriesInstanceUID=series.series_uid,
             SOPInstanceUID="",
         )
-        instances = tuple(_text(answer, "SOPInstanceUID") for answer in answers)
-        return RemoteSeries(**{**series.__dict__, "instances": instances})
+        return tuple(_text(answer, "SOPInstanceUID") for answer in answers)
 
     def _find(self, level: str, **keys: str) -> list[Dataset]:
         if level == "STUDY":

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
 from segmed.archive.identity import identity_of_series
 from segmed.archive.query import SeriesQuery
-from segmed.archive.study import Study
+from segmed.archive.study import NotImage, Study
 from segmed.errors import AccessDeniedError, RefusedRequestError, ServiceError
 from segmed.inference.fault import InputFault
 from segmed.inference.selection import choose_series
@@ -105,44 +106,63 @@ def remote_studies(
         )
 
 
-def listed(
-    list_series: Callable[[], Sequence[RemoteSeries]],
-    study_uid: str,
-    patient_id: str,
-    *,
-    rules: Rules | None,
-    num_channels: int,
-) -> Iterator[Study]:
-    """Units of work of one study, or the study as failed where the server does not list it.
+class RemoteSource(ABC):
+    """Studies of a PACS, one study's list in memory at a time; a protocol lists and fetches.
 
-    Args:
-        list_series: Asks the server for the wanted series, complete with their instances.
-        study_uid: The study.
-        patient_id: Its patient, as the PACS lists it.
-        rules: The rules, if any.
+    Attributes:
+        query: Which series are wanted.
         num_channels: Input channels of the model.
-
-    Raises:
-        AccessDeniedError: The server refuses the caller.
+        rules: Which series of a study fit the model.
     """
-    try:
-        series = list_series()
-    except AccessDeniedError:
-        raise
-    except ServiceError as error:
-        owner = short_hash(patient_id)
-        reason = SERVICE_REFUSES if isinstance(error, RefusedRequestError) else SERVICE
-        yield Study(
-            content=_hash("unlisted", patient_id, study_uid),
-            form="dicom",
-            place=f"study {study_uid} of patient {owner}",
-            fault=InputFault(reason, str(error)),
-            environment=True,
-            identity=identity_of_series(owner, study_uid, ()),
-            uids=(study_uid,),
-        )
-        return
-    yield from remote_studies(series, rules, num_channels)
+
+    query: Query
+    num_channels: int
+    rules: Rules | None
+
+    def studies(self) -> Iterator[Study | NotImage]:
+        """Units of work; a study that the server does not list is a failed one.
+
+        Raises:
+            ServiceError: The server does not answer, or refuses the caller.
+        """
+        for study_uid, patient_id in self._studies():
+            try:
+                found = self._series(study_uid, patient_id)
+                wanted = self.query.select(found)
+                series = [replace(item, instances=self._instances(item)) for item in wanted]
+            except AccessDeniedError:
+                raise
+            except ServiceError as error:
+                yield _unlisted(study_uid, patient_id, error)
+            else:
+                yield from remote_studies(series, self.rules, self.num_channels)
+
+    @abstractmethod
+    def _studies(self) -> Iterator[tuple[str, str]]:
+        """StudyInstanceUID and PatientID of every study."""
+
+    @abstractmethod
+    def _series(self, study_uid: str, patient_id: str) -> list[RemoteSeries]:
+        """The series of a study, by UID, without their instances."""
+
+    @abstractmethod
+    def _instances(self, series: RemoteSeries) -> tuple[str, ...]:
+        """SOPInstanceUIDs of a series."""
+
+
+def _unlisted(study_uid: str, patient_id: str, error: ServiceError) -> Study:
+    """A study whose series the server does not list, as failed."""
+    owner = short_hash(patient_id)
+    reason = SERVICE_REFUSES if isinstance(error, RefusedRequestError) else SERVICE
+    return Study(
+        content=_hash("unlisted", patient_id, study_uid),
+        form="dicom",
+        place=f"study {study_uid} of patient {owner}",
+        fault=InputFault(reason, str(error)),
+        environment=True,
+        identity=identity_of_series(owner, study_uid, ()),
+        uids=(study_uid,),
+    )
 
 
 def _hash(*parts: str) -> str:

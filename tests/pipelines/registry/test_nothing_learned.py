@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from pipelines.cli.app import app
 from pipelines.registry.gate import GateRules, Rule, judge
+from pipelines.registry.reference import CHALLENGER, CHAMPION
 from pipelines.registry.registration import register_winner
-from pipelines.registry.versions import CHALLENGER, CHAMPION, Registry
+from pipelines.registry.versions import Registry
 from pipelines.tracking.runs import comparison
 from segmed.manifest import Manifest
 from segmed.metrics import evaluate_case, scores_table

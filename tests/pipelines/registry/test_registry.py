@@ -12,7 +12,8 @@ import torch
 
 from pipelines.registry import promotion_lock as promotion_module
 from pipelines.registry.promotion_lock import promotion_lock
-from pipelines.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, Registry
+from pipelines.registry.reference import CHALLENGER, CHAMPION, PREVIOUS
+from pipelines.registry.versions import Registry
 from segmed.errors import PackageError, UsageError
 from segmed.package import ModelPackage
 from segmed.plan import Plan
