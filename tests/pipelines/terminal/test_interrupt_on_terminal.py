@@ -22,6 +22,7 @@ from pipelines.terminal.console import INTERRUPTED
 SEGMED = str(Path(sys.executable).with_name("segmed"))
 LATEST_END_S = 5.0
 CTRL_C = b"\x03"
+COMPARE = shlex.split("compare cubes.json --plan plan.yaml --models unet --folds 0")
 
 pytestmark = pytest.mark.slow
 
@@ -91,18 +92,7 @@ def cubes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_compare_ends_with_its_command_and_goes_on_when_repeated(cubes: Path) -> None:
-    words = [
-        "compare",
-        "cubes.json",
-        "--plan",
-        "plan.yaml",
-        "--models",
-        "unet",
-        "--folds",
-        "0",
-        "-o",
-        "out",
-    ]
+    words = [*COMPARE, "-o", "out"]
     ended = interrupted(
         [SEGMED, *words, "--fresh", "--budget", "10m"], cubes, after="epoch 1", wait_s=0.5
     )
@@ -118,35 +108,13 @@ def test_compare_ends_with_its_command_and_goes_on_when_repeated(cubes: Path) ->
 
 
 def test_train_ends_with_the_command_that_goes_on(cubes: Path) -> None:
-    words = [
-        "train",
-        "cubes.json",
-        "--plan",
-        "plan.yaml",
-        "--model",
-        "unet",
-        "--budget",
-        "10m",
-        "-o",
-        "out",
-    ]
+    words = shlex.split("train cubes.json --plan plan.yaml --model unet --budget 10m -o out")
     ended = interrupted([SEGMED, *words], cubes, after="epoch 1")
     assert_ends_well(ended, f"{' '.join(words)} --resume")
 
 
 def test_compare_ends_while_its_server_starts(cubes: Path) -> None:
-    words = [
-        "compare",
-        "cubes.json",
-        "--plan",
-        "plan.yaml",
-        "--models",
-        "unet",
-        "--folds",
-        "0",
-        "--budget",
-        "10m",
-    ]
+    words = [*COMPARE, "--budget", "10m"]
     ended = interrupted([SEGMED, "-v", *words], cubes, after="temporary server", wait_s=0.5)
     assert_ends_well(ended, "-v compare")
 
@@ -163,18 +131,7 @@ def test_archive_ends_with_its_command(tmp_path: Path) -> None:
 
 
 def test_no_process_is_left(cubes: Path) -> None:
-    words = [
-        "compare",
-        "cubes.json",
-        "--plan",
-        "plan.yaml",
-        "--models",
-        "unet",
-        "--folds",
-        "0",
-        "--budget",
-        "10m",
-    ]
+    words = [*COMPARE, "--budget", "10m"]
     ended = interrupted([SEGMED, *words], cubes, after="epoch 1")
     assert ended.status == INTERRUPTED
     time.sleep(1.0)
