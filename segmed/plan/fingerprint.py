@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -100,15 +100,6 @@ class Fingerprint:
         """Plain JSON values, as stored in a plan."""
         record: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return record
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Fingerprint:
-        """The facts from what `as_record` gave."""
-        return cls(**{name: _as_tuples(value) for name, value in record.items()})
-
-
-def _as_tuples(value: Any) -> Any:
-    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def survey(

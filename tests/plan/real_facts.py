@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from segmed.manifest import Channel, LabelClass, Manifest
 from segmed.plan.fingerprint import Fingerprint
@@ -33,4 +34,8 @@ def real_facts(name: str) -> tuple[Manifest, Fingerprint]:
         training=(),
         root=Path(),
     )
-    return manifest, Fingerprint.from_record(record)
+    return manifest, Fingerprint(**{name: tuples(value) for name, value in record.items()})
+
+
+def tuples(value: Any) -> Any:
+    return tuple(tuples(item) for item in value) if isinstance(value, list) else value
