@@ -39,12 +39,14 @@ class EngineRequest:
         device: Where it shall run.
         window_batch: Shape of a full batch of windows, `[B, C, *window]`.
         cache_dir: Folder of converted models; None keeps nothing.
+        mirror_axes: Axes of the window whose mirror images a GPU averages within its graphs.
     """
 
     name: str
     device: torch.device
     window_batch: tuple[int, ...]
     cache_dir: Path | None = None
+    mirror_axes: tuple[int, ...] = ()
 
 
 def make_engine(package: ModelPackage, request: EngineRequest) -> Engine:
@@ -61,13 +63,13 @@ def make_engine(package: ModelPackage, request: EngineRequest) -> Engine:
             raise UsageError("engine 'openvino' runs on the CPU: give device cpu, or engine torch")
         return OpenVinoEngine(network, conversion)
     if name == "compile" and request.device.type == "cuda":
-        return CudaEngine(network, request.device, compiled=True)
+        return CudaEngine(network, request.device, compiled=True, mirror_axes=request.mirror_axes)
     if name == "compile":
         return TorchEngine(compiled(network), request.device, name="compile")
     if name == "torch":
         return TorchEngine(network, request.device)
     if request.device.type == "cuda":
-        return CudaEngine(network, request.device)
+        return CudaEngine(network, request.device, mirror_axes=request.mirror_axes)
     if not has_openvino():
         return TorchEngine(network, request.device)
     return _openvino_or_eager(network, conversion)

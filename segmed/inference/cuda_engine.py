@@ -1,21 +1,28 @@
 """CUDA inference: 16-bit arithmetic, one captured graph a batch size.
 
 A graph is captured on the engine's own device and stream, compared with the uncaptured network on
-another input before it is used, and owns the weights that it refers to. Activations beyond the
-range of float16 are noticed on the device, see `CudaEngine.fall_back`.
+another input before it is used, and owns the weights that it refers to. Mirror images are averaged
+within the graph. Activations beyond the range of float16 are noticed on the device, see
+`CudaEngine.fall_back`.
+
+On a CPU the same engine runs without graphs; only tests use that.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from math import prod
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from segmed.errors import ModelError
+from segmed.errors import ModelError, is_out_of_memory
+from segmed.inference.device_memory import peak_of
+from segmed.inference.ensemble import mirrored
 
 logger = logging.getLogger(__name__)
 
@@ -25,16 +32,40 @@ WARM_UP = 3
 MAX_GRAPH_DIFFERENCE = 1e-2
 """Largest difference of a probability between a graph and the uncaptured network (both 16-bit)."""
 
-BATCH_VOXELS = 2**23
-"""Voxels of a full batch of windows: a window of 128 cubed takes 15 ms alone, 11 in twos, 9 in
-fours (full-width U-Net, H200)."""
+
+def _comes_of_memory(error: BaseException | None) -> bool:
+    """Return whether memory ran out; the end of a failed capture raises another error over it."""
+    while error is not None and not is_out_of_memory(error):
+        error = error.__context__
+    return error is not None
+
+
+class _Replay(Protocol):
+    """A pass over fixed tensors that can be run again."""
+
+    def replay(self) -> None:
+        """Run it."""
+        ...
+
+
+@dataclass
+class _Uncaptured:
+    """A pass on a CPU, where there are no graphs."""
+
+    engine: CudaEngine
+    source: Tensor
+    target: Tensor
+
+    def replay(self) -> None:
+        """Run the network."""
+        self.target.copy_(self.engine.forward(self.source))
 
 
 @dataclass(frozen=True)
 class _Graph:
     """A captured pass with its fixed input and output."""
 
-    graph: torch.cuda.CUDAGraph
+    graph: _Replay
     source: Tensor
     target: Tensor
 
@@ -49,24 +80,37 @@ class CudaEngine:
         network: The network; it is copied, so that the weights that graphs use are never moved.
         device: The GPU, with or without an index.
         compiled: Compile the network by `torch.compile` first; takes about a minute.
+        mirror_axes: Spatial axes of the window, over whose mirror images the mean is taken.
+        precision: Type of weights and activations.
     """
 
-    def __init__(self, network: nn.Module, device: torch.device, *, compiled: bool = False) -> None:
-        index = torch.cuda.current_device() if device.index is None else device.index
+    def __init__(
+        self,
+        network: nn.Module,
+        device: torch.device,
+        *,
+        compiled: bool = False,
+        mirror_axes: Sequence[int] = (),
+        precision: torch.dtype = torch.float16,
+    ) -> None:
         self.name = "cuda-compile" if compiled else "cuda"
-        self.device = torch.device("cuda", index)
-        self.precision = torch.float16
+        self._is_cuda = device.type == "cuda"
+        if self._is_cuda and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
+        self.device = device
+        self.precision = precision
+        self.mirror_axes = tuple(mirror_axes)
         self._original = copy.deepcopy(network).eval()
         self._is_compiled = compiled
         self._largest_batch = 2**30
-        with torch.cuda.device(self.device):
-            self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]  # PyTorch's own
+        self._window_bytes: int | None = None
+        with self._here():
             self._is_finite = torch.ones((), dtype=torch.bool, device=self.device)
         self._load()
 
     def __call__(self, windows: Tensor) -> Tensor:
         """Class probabilities `[B, K, *window]`, float32, on the GPU; valid until the next call."""
-        with torch.inference_mode(), torch.cuda.device(self.device):
+        with torch.inference_mode(), self._here():
             found: Tensor | None = None
             first = 0
             while first < len(windows):
@@ -98,14 +142,55 @@ class CudaEngine:
         self._load()
         return True
 
+    def window_bytes(self, shape: Sequence[int]) -> int:
+        """Peak memory of one window inside the network, in bytes; measured once.
+
+        Args:
+            shape: `[C, *window]`.
+        """
+        if self._window_bytes is None:
+            with torch.inference_mode(), self._here():
+                window = torch.zeros((1, *shape), device=self.device)
+                self._window_bytes = peak_of(self.device, lambda: self.forward(window))
+        return self._window_bytes
+
+    @property
+    def has_graphs(self) -> bool:
+        """Return whether the memory of a batch is taken already."""
+        return bool(self._graphs)
+
+    def shrink(self, batch: int) -> None:
+        """Take at most so many windows at once from now on, and free the memory of graphs."""
+        self._largest_batch = batch
+        self._forget_graphs()
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """Probabilities by the uncaptured network, float32."""
+        return mirrored(self._probabilities, self.mirror_axes)(windows)
+
+    def _probabilities(self, windows: Tensor) -> Tensor:
+        logits: Tensor = self.network(windows.to(self.precision)).float()
+        self._is_finite.logical_and_(torch.isfinite(logits).all())
+        return torch.softmax(logits, dim=1)
+
+    def _here(self) -> AbstractContextManager[object]:
+        return torch.cuda.device(self.device) if self._is_cuda else nullcontext()
+
     def _load(self) -> None:
         """Put a copy of the weights on the GPU in the current precision, without graphs."""
-        self._graphs: dict[tuple[int, ...], _Graph] = {}
-        self._pool = torch.cuda.graph_pool_handle()
+        self._forget_graphs()
         self.network = copy.deepcopy(self._original).to(self.device, self.precision)
         if self._is_compiled:
             self.network.compile(dynamic=False)
         self._is_finite.fill_(True)
+
+    def _forget_graphs(self) -> None:
+        self._graphs: dict[tuple[int, ...], _Graph] = {}
+        if self._is_cuda:
+            with self._here():
+                torch.cuda.empty_cache()
+                self._pool = torch.cuda.graph_pool_handle()
+                self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]  # PyTorch's own
 
     def _replay(self, windows: Tensor) -> Tensor | None:
         """Maps of a part of the batch; None if it must come in smaller parts."""
@@ -114,37 +199,38 @@ class CudaEngine:
         if shape not in self._graphs:
             try:
                 self._graphs[shape] = self._capture(shape, windows)
-            except torch.OutOfMemoryError:
-                torch.cuda.empty_cache()
-                if size == 1:
+            except RuntimeError as error:
+                if size == 1 or not _comes_of_memory(error):
                     raise
-                self._largest_batch = size // 2
                 logger.warning("GPU memory has no room for %d windows: %d at once", size, size // 2)
+                self.shrink(size // 2)
                 return None
         held = self._graphs[shape]
         held.source[: len(windows)].copy_(windows, non_blocking=True)
         held.graph.replay()
         return held.target[: len(windows)]
 
-    def _forward(self, windows: Tensor) -> Tensor:
-        logits: Tensor = self.network(windows.to(self.precision)).float()
-        self._is_finite.logical_and_(torch.isfinite(logits).all())
-        return torch.softmax(logits, dim=1)
-
     def _capture(self, shape: tuple[int, ...], sample: Tensor) -> _Graph:
         source = torch.zeros(shape, device=self.device)
         source[: len(sample)].copy_(sample)
+        captured = self._captured(source) if self._is_cuda else self._uncaptured(source)
+        self._require_live(captured)
+        return captured
+
+    def _captured(self, source: Tensor) -> _Graph:
         self._stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self._stream):
             for _ in range(WARM_UP):
-                self._forward(source)
+                self.forward(source)
         torch.cuda.current_stream(self.device).wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
-            target = self._forward(source)
-        captured = _Graph(graph, source, target)
-        self._require_live(captured)
-        return captured
+            target = self.forward(source)
+        return _Graph(graph, source, target)
+
+    def _uncaptured(self, source: Tensor) -> _Graph:
+        target = self.forward(source)
+        return _Graph(_Uncaptured(self, source, target), source, target)
 
     def _require_live(self, captured: _Graph) -> None:
         """Compare a graph with the uncaptured network on an input that it has not seen.
@@ -156,18 +242,15 @@ class CudaEngine:
             -1, 1, captured.source.shape[-1], device=self.device
         )
         before = captured.source.clone()
-        expected = self._forward(other)
+        expected = self.forward(other)
         captured.source.copy_(other)
         captured.graph.replay()
-        difference = float((captured.target - expected).abs().max())
+        # Where float16 overflows both are not finite: `fall_back` is the answer to that.
+        found, expected = captured.target.nan_to_num(), expected.nan_to_num()
+        difference = float((found - expected).abs().max())
         captured.source.copy_(before)
         if not difference <= MAX_GRAPH_DIFFERENCE:
             raise ModelError(
                 f"the captured graph on {self.device} differs from the network by {difference:.1e} "
                 "in a probability: use --engine torch, and report the GPU, driver and PyTorch"
             )
-
-
-def cuda_batch(window: tuple[int, ...]) -> int:
-    """Windows in a full batch on a GPU."""
-    return max(1, BATCH_VOXELS // prod(window))

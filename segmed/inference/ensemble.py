@@ -62,6 +62,8 @@ def mirrored(network: NetworkFn, axes: Sequence[int]) -> NetworkFn:
         network: From windows to maps.
         axes: Spatial axes of the window, 0 the first.
     """
+    if not axes:
+        return network
     dims = [axis + 2 for axis in axes]
     views = list(chain.from_iterable(combinations(dims, size) for size in range(len(dims) + 1)))
 

@@ -16,15 +16,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from segmed.errors import UsageError
+from segmed.errors import UsageError, is_out_of_memory
 from segmed.geometry import Grid
 from segmed.inference.choice import EngineRequest, make_engine
-from segmed.inference.cuda_engine import CudaEngine, cuda_batch
+from segmed.inference.cuda_engine import CudaEngine
+from segmed.inference.device_memory import DeviceMemory, full_batch
+from segmed.inference.device_path import DevicePath
 from segmed.inference.engine import Engine, resolve_device
 from segmed.inference.ensemble import averaged, mirrored, require_one_contract, slice_by_slice
 from segmed.inference.fitting import require_fitting
 from segmed.inference.given_image import GivenImage, image_from
-from segmed.inference.inverse import CUDA_PIECE_BYTES, ProbsBox, inverse_boxes
+from segmed.inference.inverse import ProbsBox, inverse_boxes
 from segmed.inference.label_map import certain_background, most_probable, narrow
 from segmed.inference.memory import (
     MemoryEstimate,
@@ -43,14 +45,11 @@ from segmed.metatensor import MetaTensor
 from segmed.package import ModelPackage
 from segmed.package.references import load_package
 from segmed.plan import Plan
-from segmed.preprocessing import Prepared, class_values, prepare
+from segmed.preprocessing import GridTransform, Prepared, class_values, prepare
 from segmed.preprocessing.grid_transform import resampled, turned
 
 BATCH_VOXELS = 2**18
 """Aim for the voxels of a batch of windows on the CPU; more gains nothing there."""
-
-BLEND_SHARE = 0.8
-"""Share of free GPU memory that the blended map may take; beyond it blending is the CPU's."""
 
 
 class Predictor:
@@ -68,6 +67,7 @@ class Predictor:
         memory_gb: Resident set that must not be exceeded: windows go one at a time, images are not
             read ahead, and an image that needs more is refused with the figure.
         any_modality: Take DICOM images of another modality or body part than the plan's, too.
+        gpu_share: Part of a GPU's free memory that is this predictor's, where several share it.
 
     Attributes:
         plan: The plan that all packages share.
@@ -85,6 +85,7 @@ class Predictor:
         cache_dir: Path | None = None,
         memory_gb: float | None = None,
         any_modality: bool = False,
+        gpu_share: float = 1.0,
     ) -> None:
         members = [packages] if isinstance(packages, ModelPackage) else list(packages)
         self.plan: Plan = require_one_contract([member.plan for member in members])
@@ -94,11 +95,13 @@ class Predictor:
         self.memory_gb = memory_gb
         self.any_modality = any_modality
         window = self.plan.patch_size
-        full = cuda_batch(window) if self.device.type == "cuda" else BATCH_VOXELS // prod(window)
+        full = full_batch(window) if self.device.type == "cuda" else BATCH_VOXELS // prod(window)
         self.batch = 1 if memory_gb is not None else max(1, full)
         shape = (self.batch, self.plan.in_channels, *window)
-        request = EngineRequest(engine, self.device, shape, cache_dir)
-        self.engines: list[Engine] = [make_engine(member, request) for member in members]
+        axes = tuple(self.plan.inference.mirror_axes) if tta else ()
+        request = EngineRequest(engine, self.device, shape, cache_dir, mirror_axes=axes)
+        self._gpu_share = gpu_share
+        self._use([make_engine(member, request) for member in members])
         self._lock = threading.Lock()
         self._base_bytes = resident_bytes()
         self._seconds = 0.0
@@ -190,15 +193,28 @@ class Predictor:
         """
         start = time.perf_counter()
         with self._lock:
-            label, probs, network_s = self._label_map(prepared, probabilities=probabilities)
-            if self._fell_back():
-                label, probs, network_s = self._label_map(prepared, probabilities=probabilities)
+            label, probs, network_s = self._in_memory(prepared, probabilities=probabilities)
+            while self._path is not None and self._path.fell_back():
+                label, probs, network_s = self._in_memory(prepared, probabilities=probabilities)
         label = cleaned(label, self.plan.inference)
         affine = torch.from_numpy(prepared.grid_in.affine_ras)
         whole = MetaTensor(torch.from_numpy(label)[None], affine=affine)
         seconds = time.perf_counter() - start
         phases = {"network": network_s, "inverse": seconds - network_s}
         return Segmentation(whole, probs, seconds, phases, self.plan.labels)
+
+    def _in_memory(
+        self, prepared: Prepared, *, probabilities: bool
+    ) -> tuple[npt.NDArray[Any], Tensor | None, float]:
+        """`_label_map`, again with less memory of the GPU if it ran out."""
+        while True:
+            try:
+                return self._label_map(prepared, probabilities=probabilities)
+            except RuntimeError as error:
+                if self._path is None or not is_out_of_memory(error):
+                    raise
+                if not self._path.take_less():
+                    raise
 
     def _label_map(
         self, prepared: Prepared, *, probabilities: bool
@@ -220,32 +236,46 @@ class Predictor:
         values_of = np.asarray(label.cpu().numpy()).astype(table.dtype, copy=False)
         return values_of, probs, self._seconds
 
-    def _fell_back(self) -> bool:
-        """Return whether an engine lost values to a narrow type and now runs in a wider one."""
-        changed = [e.fall_back() for e in self.engines if isinstance(e, CudaEngine)]
-        return any(changed)
-
     def pieces(self, prepared: Prepared) -> Iterator[ProbsBox]:
         """Probabilities on the input's grid, piece by piece as the windows advance.
 
         On a GPU with room for it the prepared volume, the blended map and the pieces stay there.
         """
-        recipe = self.recipe(tuple(prepared.tensor.shape[1:]))
+        shape = tuple(prepared.tensor.shape[1:])
         network, tensor = self._timed(self._network()), prepared.tensor
-        if self.device.type == "cuda":
-            if self._blends_on_gpu(prepared, recipe):
+        if self._path is not None:
+            if self._path.takes(self.recipe(shape), shape, prepared.grid_in.shape):
                 tensor = tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
-                tensor = tensor.to(self.engines[0].device, non_blocking=True)
+                tensor = tensor.to(self._path.device, non_blocking=True)
             else:
                 on_gpu = network
                 network = lambda windows: on_gpu(windows).cpu()  # noqa: E731 - one line says it
+        recipe = self.recipe(shape)
         slabs = sliding_slabs(network, tensor, recipe)
         return inverse_boxes(slabs, prepared.transform, recipe.buffer_dim)
 
-    def _blends_on_gpu(self, prepared: Prepared, recipe: WindowRecipe) -> bool:
-        """Return whether volume, blended map and pieces fit into the free GPU memory."""
-        free, _ = torch.cuda.mem_get_info(self.engines[0].device)
-        return blend_bytes(prepared, recipe, self.plan.num_classes) <= BLEND_SHARE * free
+    def forecast_device(self, grid: Grid) -> DeviceMemory | None:
+        """Forecast of the GPU memory of segmenting an image on this grid; None without a GPU.
+
+        Args:
+            grid: Grid of the image as stored.
+        """
+        if self._path is None:
+            return None
+        shape = self._target(grid).shape
+        return self._path.forecast(self.recipe(shape), shape, grid.shape)
+
+    def _target(self, grid: Grid) -> GridTransform:
+        rules = self.plan.preprocessing
+        return resampled(turned(grid, rules.orientation), rules.spacing_mm)
+
+    def _use(self, engines: list[Engine]) -> None:
+        """Take engines; those for a GPU have a path of their own."""
+        self.engines = engines
+        on_gpu = [engine for engine in engines if isinstance(engine, CudaEngine)]
+        self._path: DevicePath | None = None
+        if on_gpu:
+            self._path = DevicePath(on_gpu, self.plan, batch=self.batch, share=self._gpu_share)
 
     def recipe(self, shape: tuple[int, ...]) -> WindowRecipe:
         """Return the window recipe of a prepared volume of this shape."""
@@ -260,7 +290,7 @@ class Predictor:
             window=window,
             overlap=rules.overlap,
             blend=rules.blend,
-            batch=self.batch,
+            batch=self.batch if self._path is None else self._path.batch,
             buffer_dim=buffer_dim,
             skip_empty=rules.skip_empty_windows,
         )
@@ -281,8 +311,7 @@ class Predictor:
         """
         retained, window = self._probe
         around = Surroundings(self._base_bytes + retained, window, keeps_image, keeps_probs)
-        rules = self.plan.preprocessing
-        transform = resampled(turned(grid, rules.orientation), rules.spacing_mm)
+        transform = self._target(grid)
         return estimate_memory(self.plan, transform, self.recipe(transform.shape), around)
 
     @cached_property
@@ -313,8 +342,7 @@ class Predictor:
             GeometryError: Its spacing gives it a size out of all bounds (`absurd_spacing`).
         """
         if self.memory_gb is None:
-            rules = self.plan.preprocessing
-            transform = resampled(turned(grid, rules.orientation), rules.spacing_mm)
+            transform = self._target(grid)
             recipe = self.recipe(transform.shape)
             require_free_memory(
                 self.plan,
@@ -333,7 +361,7 @@ class Predictor:
 
     def _network(self) -> NetworkFn:
         network = averaged(self.engines)
-        if self.tta:
+        if self.tta and self._path is None:  # a GPU's graphs contain the mirror images
             network = mirrored(network, self.plan.inference.mirror_axes)
         return network
 
@@ -360,18 +388,3 @@ def shallowest_dim(shape: Sequence[int], window: Sequence[int]) -> int:
         for axis in range(len(shape))
     ]
     return sizes.index(min(sizes))
-
-
-def blend_bytes(prepared: Prepared, recipe: WindowRecipe, num_classes: int) -> int:
-    """GPU memory of a segmentation besides the network's: volume, window buffer, rows, pieces.
-
-    Args:
-        prepared: The prepared image.
-        recipe: Its windows.
-        num_classes: Classes, the background included.
-    """
-    shape = tuple(prepared.tensor.shape[1:])
-    volume = 4 * prepared.tensor.shape[0] * prod(shape)
-    rows = max(recipe.window[recipe.buffer_dim], 1)
-    buffer = 4 * num_classes * prod(shape) * rows // max(shape[recipe.buffer_dim], 1)
-    return volume + 3 * buffer + 4 * CUDA_PIECE_BYTES

@@ -21,6 +21,7 @@ from segmed.training.distributed import ProcessGroup
 from segmed.training.graph_step import GraphStep
 from segmed.training.stepping import EagerSteps, GraphSteps
 from segmed.training.trainer import Trainer
+from tests.gpu import limits
 from tests.gpu.cases import hippocampus
 from tests.gpu.findings import Check
 
@@ -44,6 +45,7 @@ def run(check: Check) -> None:
         captures(check)
     with check.part("deterministic"):
         deterministic(check)
+    limits.run(check)
 
 
 def bf16_convolution(check: Check) -> None:
