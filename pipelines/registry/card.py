@@ -70,9 +70,9 @@ def _nothing_learned(scores: Mapping[str, Any] | None) -> list[str]:
 
 
 def _form(package: ModelPackage) -> str:
-    if package.members == 1:
-        return package.architecture
-    return f"{package.architecture}, mean of {package.members} networks"
+    encoder = " with a residual encoder" if package.options.get("residual_blocks") else ""
+    members = f", mean of {package.members} networks" if package.members > 1 else ""
+    return f"{package.architecture}{encoder}{members}"
 
 
 def _label(name: str, value: int, code: Any) -> str:

@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 import torch
 
+from pipelines.registry.card import card_of
 from pipelines.registry.exports import WRITERS
 from segmed.inference.choice import EngineRequest, make_engine
 from segmed.inference.engine import TorchEngine
@@ -41,6 +42,11 @@ def residual_package(name: str, plan: Any) -> ModelPackage:
 @pytest.fixture(params=FAMILY)
 def package(request: pytest.FixtureRequest, make_plan: Any) -> ModelPackage:
     return residual_package(request.param, make_plan(patch=(16, 16, 16)))
+
+
+def test_the_card_names_the_residual_encoder(package: ModelPackage) -> None:
+    title = card_of(package).splitlines()[0]
+    assert title == f"# tiny: {package.architecture} with a residual encoder, 3D"
 
 
 def test_a_package_comes_back_with_equal_logits(package: ModelPackage, tmp_path: Path) -> None:
