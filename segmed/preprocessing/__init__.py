@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from segmed.lazy import lazy_exports
-from segmed.preprocessing.cache import cache_key, cached_case, cached_measures, prepared_case
+from segmed.preprocessing.cache import (
+    PreparedCache,
+    PreparedCase,
+    cache_key,
+    cached_case,
+    cached_measures,
+    prepared_case,
+)
+from segmed.preprocessing.filling import prepare_cases
 from segmed.preprocessing.grid_transform import GridTransform, Prepared
 from segmed.preprocessing.prepare import class_values, prepare, prepare_label
 from segmed.preprocessing.resampling import resample, resampled_shape
@@ -25,6 +33,8 @@ else:  # classes of MONAI, and with them all of MONAI
 __all__ = [
     "GridTransform",
     "Prepared",
+    "PreparedCache",
+    "PreparedCase",
     "PreparedDataset",
     "cache_key",
     "cached_case",
@@ -32,6 +42,7 @@ __all__ = [
     "class_values",
     "preparation_chain",
     "prepare",
+    "prepare_cases",
     "prepare_label",
     "prepared_case",
     "resample",

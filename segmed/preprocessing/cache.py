@@ -2,88 +2,268 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from segmed.errors import ManifestError
-from segmed.geometry import Grid
-from segmed.io.atomic import whole_folder
 from segmed.io.digest import sha256_of_json
-from segmed.io.parts import files_of
+from segmed.io.packs import PackIndex, Record, write_pack
 from segmed.io.read import read_images
-from segmed.manifest import Case, Manifest, image_digest
+from segmed.manifest import Case, Manifest
 from segmed.manifest.content import is_as_listed, repair_of, stored_parts
+from segmed.manifest.known_digests import KnownDigests
 from segmed.manifest.label_values import values_in
 from segmed.manifest.reference import read_reference
 from segmed.metatensor import MetaTensor
 from segmed.metrics.training_norms import measure_reference
 from segmed.plan.schema import Plan
-from segmed.preprocessing.grid_transform import GridTransform, Prepared
+from segmed.preprocessing.blocks import BlockCache
+from segmed.preprocessing.entry import Entry, EntryFacts, encode_entry
+from segmed.preprocessing.grid_transform import Prepared
 from segmed.preprocessing.prepare import index_dtype, prepare, prepare_label
+from segmed.preprocessing.room import free_bytes
 
 log = logging.getLogger(__name__)
 
-CACHE_FORM = 3
+CACHE_FORM = 4
 """Version of what `prepare` does and of how it is kept; raise it when either changes."""
 
-LOST = "lost"
-"""Key of the names of structures lost by resampling, in a case's measures."""
+DIGESTS = "digests.json"
+"""File beside the packs with the digests of images that were not touched since."""
 
-TORCH_TYPES = {"f4": torch.float32, "u1": torch.uint8, "i2": torch.int16, "i4": torch.int32,
-               "i8": torch.int64}  # fmt: skip
-"""Types of the arrays of an entry, by numpy's code."""
+BLOCK_SHARE = 0.125
+"""Share of the memory that is free at first use for blocks that were read last."""
+
+OPEN_ENTRIES = 1024
+"""Cases whose headers stay in memory."""
+
+DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError)
+"""Errors of reading a record that is damaged, or that another process has removed."""
+
+Got = TypeVar("Got")
+
+
+@lru_cache(maxsize=1)
+def shared_blocks() -> BlockCache:
+    """The blocks in memory of this process, whatever cache they come from."""
+    return BlockCache(int(BLOCK_SHARE * free_bytes()))
+
+
+class _Shelf:
+    """Packs and digests of one folder, shared by all caches of this process on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.index = PackIndex(folder)
+        self.digests = KnownDigests(folder / DIGESTS)
+
+
+@lru_cache(maxsize=16)
+def _shelf_of(folder: Path) -> _Shelf:
+    return _Shelf(folder)
+
+
+class PreparedCache:
+    """Prepared cases of one image set under one plan.
+
+    Cases are records of packs, named by the content of their files and the part of the plan that
+    matters; folds, architectures and processes share them. A pack appears whole or not at all.
+    Threads may use a cache at once.
+
+    Args:
+        manifest: Where the cases come from.
+        plan: The plan of the training set.
+        folder: Folder of packs; made where it is missing.
+    """
+
+    def __init__(self, manifest: Manifest, plan: Plan, folder: Path | str) -> None:
+        self.manifest = manifest
+        self.plan = plan
+        self.folder = Path(folder)
+        self._shelf = _shelf_of(Path(folder).absolute())
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._lock = threading.Lock()
+        self._rules = _rules(manifest, plan)
+
+    def key(self, case: Case) -> str:
+        """Name of a case's record; its files are read only if they were touched since last time.
+
+        Raises:
+            ManifestError: A file is missing, or its digest is not the manifest's.
+        """
+        return _key(self.manifest, case, self._rules, self._shelf.digests.digest)
+
+    def refresh(self) -> None:
+        """Take notice of what other processes have prepared."""
+        self._shelf.index.refresh()
+
+    def has(self, key: str) -> bool:
+        """Return whether a record was there at the last refresh."""
+        return self._shelf.index.get(key) is not None
+
+    def find(self, key: str) -> Record | None:
+        """The record of a key, if the cache has it now."""
+        if not self.has(key):
+            self.refresh()
+        return self._shelf.index.get(key)
+
+    def missing(self, cases: Sequence[Case]) -> list[Case]:
+        """The cases that are still to be prepared.
+
+        Raises:
+            ManifestError: A file is missing, or its digest is not the manifest's.
+        """
+        self.refresh()
+        found = [case for case in cases if not self.has(self.key(case))]
+        self.save()
+        return found
+
+    def content(self, case: Case) -> tuple[bytes, list[Any]]:
+        """A case read and prepared anew, as the content of a record and its facts.
+
+        Raises:
+            ImageError: A file cannot be read correctly, or does not fit the plan.
+        """
+        image, label = _read(self.manifest, case)
+        prepared, indices = _prepare(image, label, self.plan)
+        measures, lost = None, []
+        if label is not None and indices is not None:
+            measures = measure_reference(image, label, self.plan.labels)
+            lost = lost_names(label, indices, self.plan)
+        return encode_entry(
+            prepared, indices, measures=measures, lost=lost, slice_axis=self.plan.slice_axis
+        )
+
+    def add(self, records: Sequence[tuple[str, bytes, Any]]) -> None:
+        """Write records into a new pack: key, content and facts of each."""
+        if records:
+            write_pack(self.folder, records)
+            self.refresh()
+
+    def save(self) -> None:
+        """Keep the digests that were taken for the next start."""
+        self._shelf.digests.save()
+
+    def case(self, case: Case) -> PreparedCase:
+        """A case of the cache, prepared first if it is missing.
+
+        Raises:
+            ManifestError: A file is missing, or has other content than the manifest states.
+            ImageError: A file cannot be read correctly, or does not fit the plan.
+        """
+        return PreparedCase(self, case, self.key(case))
+
+    def record(self, case: Case, key: str) -> Record:
+        """The record of a case, which is made if it is missing."""
+        found = self.find(key)
+        if found is None:
+            content, facts = self.content(case)
+            self.add([(key, content, facts)])
+            found = self.find(key)
+        if found is None:
+            raise ManifestError(
+                f"case {case.id!r}: what was prepared into {self.folder} is not there any more; "
+                "another process removes it, or the disk is failing"
+            )
+        return found
+
+    def entry(self, case: Case, key: str) -> Entry:
+        """The opened record of a case."""
+        with self._lock:
+            if key in self._entries:
+                self._entries.move_to_end(key)
+                return self._entries[key]
+        record = self.record(case, key)
+        try:
+            entry = Entry(key, record, shared_blocks())
+        except DAMAGE as error:
+            self.forget(key, record, error)
+            entry = Entry(key, self.record(case, key), shared_blocks())
+        with self._lock:
+            self._entries[key] = entry
+            while len(self._entries) > OPEN_ENTRIES:
+                self._entries.popitem(last=False)
+        return entry
+
+    def forget(self, key: str, record: Record, error: Exception) -> None:
+        """Take a record for lost, so that the case is prepared anew."""
+        log.warning("a prepared case is damaged and made anew: %s", error)
+        self._shelf.index.drop(key, record)
+        with self._lock:
+            self._entries.pop(key, None)
+
+
+class PreparedCase:
+    """One case of a cache, read in parts; prepared anew where its record is damaged.
+
+    Args:
+        cache: The cache.
+        case: The case of the manifest.
+        key: Its key.
+    """
+
+    def __init__(self, cache: PreparedCache, case: Case, key: str) -> None:
+        self._cache = cache
+        self._case = case
+        self._key = key
+        self.id = case.id
+        self.facts = EntryFacts.from_record(cache.record(case, key).facts)
+
+    def read(self, use: Callable[[Entry], Got]) -> Got:
+        """Return what `use` gives for the opened record; repeated if the record is damaged.
+
+        Raises:
+            ManifestError: The record cannot be read even after it was made anew.
+        """
+        entry = self._cache.entry(self._case, self._key)
+        try:
+            return use(entry)
+        except DAMAGE as error:
+            self._cache.forget(self._key, entry.record, error)
+        entry = self._cache.entry(self._case, self._key)
+        try:
+            return use(entry)
+        except DAMAGE as error:
+            raise ManifestError(
+                f"case {self.id!r} cannot be read from {self._cache.folder} ({error}); check the "
+                "disk, or name another folder"
+            ) from error
 
 
 def cached_case(
     manifest: Manifest, case: Case, plan: Plan, cache_dir: Path | str
 ) -> tuple[Tensor, Tensor | None, Prepared]:
-    """A case as network input, computed once and mapped from disk ever after.
+    """A case as network input, computed once and read from disk ever after.
 
-    An entry is a folder named by the content of the case's files and the part of the plan that
-    matters; folds, architectures and processes share it. It appears whole or not at all.
+    Values of images are kept exactly where an image has few different ones, as without
+    interpolation; else within 1/2048 of the range between their 1st and 99th percentile.
 
     Args:
         manifest: Where the case comes from.
         case: One of its cases.
         plan: The plan of the training set.
-        cache_dir: Folder of entries; made where it is missing.
+        cache_dir: Folder of the cache; made where it is missing.
 
     Returns:
         The image float32 `[C, *target]`, the label `[*target]` of class indices (None
-        without a reference), and the image's `Prepared`. Tensors are mapped from the files,
-        private to this process: writing to them changes no file.
+        without a reference), and the image's `Prepared`. Writing to them changes no file.
 
     Raises:
         ManifestError: A file is missing, or has other content than the manifest states.
         ImageError: A file cannot be read correctly, or does not fit the plan.
     """
-    entry = _entry_of(manifest, case, plan, Path(cache_dir))
-    try:
-        return _taken(entry)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        log.warning("a prepared case is damaged and made anew: %s", error)
-        shutil.rmtree(entry, ignore_errors=True)
-        return _taken(_entry_of(manifest, case, plan, Path(cache_dir)))
-
-
-def _taken(entry: Path) -> tuple[Tensor, Tensor | None, Prepared]:
-    """A case from its entry.
-
-    Raises:
-        OSError, ValueError, KeyError, RuntimeError: The entry is damaged.
-    """
-    transform = _transform_from(json.loads((entry / "placement.json").read_text("utf-8")))
-    image = _mapped(entry / "image.npy")
-    label = _mapped(entry / "label.npy") if (entry / "label.npy").exists() else None
+    image, label, transform = (
+        PreparedCache(manifest, plan, cache_dir)
+        .case(case)
+        .read(lambda entry: (entry.image(), entry.label(), entry.transform))
+    )
     return image, label, Prepared(image, transform)
 
 
@@ -94,24 +274,7 @@ def cached_measures(
 
     Args and Raises are those of `cached_case`.
     """
-    path = _entry_of(manifest, case, plan, Path(cache_dir)) / "measures.json"
-    if not path.exists():
-        return None
-    measures: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    return measures
-
-
-def _entry_of(manifest: Manifest, case: Case, plan: Plan, cache_dir: Path) -> Path:
-    """The folder of a case's entry, which is written if it is missing."""
-    entry = cache_dir / cache_key(manifest, case, plan)
-    if not (entry / "placement.json").exists():
-        image, label = _read(manifest, case)
-        prepared, indices = _prepare(image, label, plan)
-        measures = None if label is None else measure_reference(image, label, plan.labels)
-        if measures is not None and label is not None and indices is not None:
-            measures[LOST] = lost_names(label, indices, plan)
-        _write_entry(entry, prepared, indices, measures)
-    return entry
+    return PreparedCache(manifest, plan, cache_dir).case(case).read(lambda entry: entry.measures)
 
 
 def lost_names(label: Tensor, indices: Tensor, plan: Plan) -> list[str]:
@@ -151,17 +314,20 @@ def cache_key(manifest: Manifest, case: Case, plan: Plan) -> str:
     Raises:
         ManifestError: A file is missing, or its digest is not the manifest's.
     """
-    files = [*case.image, *([case.label] if case.label else [])]
-    parts = {
-        "form": CACHE_FORM,
-        "files": [_checked_digest(manifest, case, name) for name in files],
-        "label": case.label is not None,
-        "labels": [(label.value, label.name) for label in plan.labels],
-        **_index_type(plan),
-        **stored_parts(manifest),
-        "preprocessing": plan.preprocessing.model_dump(mode="json"),
-    }
-    return sha256_of_json(parts)[:32]
+    return _key(manifest, case, _rules(manifest, plan), KnownDigests().digest)
+
+
+def _rules(manifest: Manifest, plan: Plan) -> str:
+    """Digest of all that decides how a case of the set is prepared."""
+    return sha256_of_json(
+        {
+            "form": CACHE_FORM,
+            "labels": [(label.value, label.name) for label in plan.labels],
+            **_index_type(plan),
+            **stored_parts(manifest),
+            "preprocessing": plan.preprocessing.model_dump(mode="json"),
+        }
+    )
 
 
 def _index_type(plan: Plan) -> dict[str, str]:
@@ -170,10 +336,22 @@ def _index_type(plan: Plan) -> dict[str, str]:
     return {} if dtype is torch.uint8 else {"index_type": str(dtype)}
 
 
-def _checked_digest(manifest: Manifest, case: Case, name: str) -> str:
+def _key(manifest: Manifest, case: Case, rules: str, digest: Callable[[Path], str]) -> str:
+    files = [*case.image, *([case.label] if case.label else [])]
+    parts = {
+        "rules": rules,
+        "files": [_checked_digest(manifest, case, name, digest) for name in files],
+        "label": case.label is not None,
+    }
+    return sha256_of_json(parts)[:32]
+
+
+def _checked_digest(
+    manifest: Manifest, case: Case, name: str, digest: Callable[[Path], str]
+) -> str:
     path = manifest.root / name
     try:
-        found = _digest_once(path, _stamp(path))
+        found = digest(path)
     except FileNotFoundError:
         raise ManifestError(
             f"case {case.id!r}: {name} does not exist; `segmed manifest check` lists every fault"
@@ -185,73 +363,3 @@ def _checked_digest(manifest: Manifest, case: Case, name: str) -> str:
             f"{found[:12]}, expected {expected[:12]}); {repair_of(path, expected)}"
         )
     return found
-
-
-def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """Names, sizes and times: as long as they stay, the digest need not be taken again."""
-    files = sorted(path.rglob("*")) if path.is_dir() else files_of(path)
-    stats = [(file.name, file.stat()) for file in files]
-    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
-
-
-@lru_cache(maxsize=65536)
-def _digest_once(path: Path, stamp: tuple[tuple[str, int, int], ...]) -> str:
-    return image_digest(path)
-
-
-def _write_entry(
-    entry: Path, prepared: Prepared, label: Tensor | None, measures: dict[str, Any] | None
-) -> None:
-    try:
-        with whole_folder(entry) as draft:
-            np.save(draft / "image.npy", prepared.tensor.numpy())
-            if label is not None:
-                np.save(draft / "label.npy", label.numpy())
-            if measures is not None:
-                (draft / "measures.json").write_text(json.dumps(measures), encoding="utf-8")
-            text = json.dumps(_transform_as(prepared.transform))
-            (draft / "placement.json").write_text(text, encoding="utf-8")
-    except OSError:
-        if not (entry / "placement.json").exists():  # else another process was first, and right
-            raise
-
-
-def _mapped(path: Path) -> Tensor:
-    """An array file mapped privately, without a file handle that stays open as numpy's does."""
-    with path.open("rb") as stream:
-        version = np.lib.format.read_magic(stream)
-        read_header = np.lib.format.read_array_header_1_0
-        if version != (1, 0):
-            raise ValueError(f"{path.name} is of array format {version}")
-        shape, is_fortran, dtype = read_header(stream)
-        start = stream.tell()
-    size = path.stat().st_size
-    if size != start + dtype.itemsize * prod(shape):
-        raise ValueError(f"{path.name} has {size} bytes, its header says otherwise")
-    whole = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
-    flat = whole[start:].view(TORCH_TYPES[dtype.str[1:]])
-    if is_fortran:
-        return flat.reshape(shape[::-1]).permute(*reversed(range(len(shape))))
-    return flat.reshape(shape)
-
-
-def _transform_as(transform: GridTransform) -> dict[str, Any]:
-    return {
-        "shape_in": transform.grid_in.shape,
-        "affine_ras": transform.grid_in.affine_ras.tolist(),
-        "axes": transform.axes,
-        "flips": transform.flips,
-        "box": transform.box,
-        "shape": transform.shape,
-    }
-
-
-def _transform_from(content: dict[str, Any]) -> GridTransform:
-    affine = np.asarray(content["affine_ras"], dtype=np.float64)
-    return GridTransform(
-        grid_in=Grid(tuple(content["shape_in"]), affine),
-        axes=tuple(content["axes"]),
-        flips=tuple(content["flips"]),
-        box=tuple((start, stop) for start, stop in content["box"]),
-        shape=tuple(content["shape"]),
-    )

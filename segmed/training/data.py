@@ -1,4 +1,4 @@
-"""Prepared cases in memory, and batches made from them one step ahead."""
+"""Prepared cases, and batches made from them a step ahead."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from segmed.errors import ManifestError, SegmedError
+from segmed.errors import ManifestError
 from segmed.manifest.schema import Case, Manifest
 from segmed.metrics.training_norms import training_norms
 from segmed.plan.schema import Plan
-from segmed.preprocessing import cached_case, cached_measures
-from segmed.preprocessing.cache import LOST
+from segmed.preprocessing import PreparedCache, prepare_cases
 from segmed.training.augmentation import (
     AugmentationDraw,
     apply_augmentation,
@@ -29,10 +28,10 @@ from segmed.training.device import Device
 from segmed.training.distributed import ProcessGroup
 from segmed.training.sampling import (
     TrainingCase,
-    cut,
     draw_patches,
     step_generator,
 )
+from segmed.training.stored import stored_case
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +67,7 @@ def load_cases(
     *,
     on_case: Callable[[], None] | None = None,
 ) -> list[TrainingCase]:
-    """Prepare cases, or take them from the cache, and keep them in memory.
+    """Prepare the cases that the cache does not have yet; voxels are read when they are used.
 
     Args:
         manifest: The image set.
@@ -83,23 +82,11 @@ def load_cases(
     Raises:
         ManifestError: A case has no label or cannot be read; the message names it.
     """
-
-    def load(case: Case) -> TrainingCase:
-        try:
-            image, label, _ = cached_case(manifest, case, plan, cache_dir)
-        except (SegmedError, OSError) as error:
-            raise ManifestError(f"case {case.id}: {error}") from error
-        if label is None:
+    for case in cases:
+        if case.label is None:
             raise ManifestError(f"case {case.id} has no label: it cannot be trained on")
-        return TrainingCase.of(case.id, image, label)
-
-    loaded: list[TrainingCase] = []
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        for case in pool.map(load, cases):
-            loaded.append(case)
-            if on_case is not None:
-                on_case()
-    return loaded
+    cache = PreparedCache(manifest, plan, cache_dir)
+    return [stored_case(case) for case in prepare_cases(cache, cases, on_case=on_case)]
 
 
 def load_shared(
@@ -138,9 +125,11 @@ def norms_of(
 
     It was measured when the cases were prepared: here a small file a case is read.
     """
-    found = (cached_measures(manifest, case, plan, cache_dir) for case in cases)
+    cache = PreparedCache(manifest, plan, cache_dir)
+    prepared = [cache.case(case) for case in cases]
+    found = (case.read(lambda entry: entry.measures) for case in prepared)
     measured = [measures for measures in found if measures is not None]
-    lost = Counter(name for measures in measured for name in measures.pop(LOST, ()))
+    lost = Counter(name for case in prepared for name in case.facts.lost)
     return {**training_norms(measured), **({LOST_STRUCTURES: dict(lost)} if lost else {})}
 
 
@@ -161,11 +150,10 @@ def place_cases(cases: Sequence[TrainingCase], device: Device) -> list[TrainingC
     if not device.is_cuda:
         return list(cases)
     free, _ = torch.cuda.mem_get_info(device.torch_device)
-    need = sum(case.image.nbytes + case.label.nbytes for case in cases)
+    need = sum(case.voxels.num_bytes for case in cases)
     if need > RESIDENT_SHARE * free:
         return list(cases)
-    where = device.torch_device
-    return [replace(case, image=case.image.to(where), label=case.label.to(where)) for case in cases]
+    return [case.on(device.torch_device) for case in cases]
 
 
 def make_batch(
@@ -202,14 +190,13 @@ def make_batch(
         generator=generator,
     ).part(share)
     size = list(source_size(plan.patch_size, draw))
-    axes = cases[0].label.ndim
+    axes = len(cases[0].shape)
     if plan.slice_axis is not None and axes == len(plan.patch_size) + 1:
         size.insert(plan.slice_axis, 1)
     taken = draws[share]
-    images = torch.stack(
-        [cut(cases[d.case].image, d.centre, size, fill=cases[d.case].lowest) for d in taken]
-    )
-    labels = torch.stack([cut(cases[d.case].label, d.centre, size, fill=0) for d in taken])
+    patches = [cases[d.case].patch(d.centre, size) for d in taken]
+    images = torch.stack([image for image, _ in patches])
+    labels = torch.stack([label for _, label in patches])
     if len(size) > len(plan.patch_size) and plan.slice_axis is not None:
         images = images.squeeze(plan.slice_axis + 2)
         labels = labels.squeeze(plan.slice_axis + 1)

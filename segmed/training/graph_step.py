@@ -60,7 +60,7 @@ def why_no_graph(trainer: Trainer, cases: Sequence[TrainingCase], device: Device
     if torch.are_deterministic_algorithms_enabled():
         return "--deterministic requires algorithms that a graph cannot contain"
     free, _ = torch.cuda.mem_get_info(device.torch_device)
-    need = sum(case.image.nbytes + case.label.nbytes for case in cases)
+    need = sum(case.voxels.num_bytes for case in cases)
     if need > RESIDENT_SHARE * free:
         return f"the cases take {need / 1e9:.1f} GB of {free / 1e9:.1f} GB of free GPU memory"
     return ""

@@ -122,7 +122,7 @@ def settle_pace(
 
 def count_windows(case: TrainingCase, plan: Plan) -> int:
     """Windows that segmenting a prepared case takes."""
-    extents = tuple(int(n) for n in case.image.shape[1:])
+    extents = case.shape
     window = patch_in_volume(plan, len(extents))
     steps = [max(1.0, edge * (1.0 - plan.inference.overlap)) for edge in window]
     return math.prod(

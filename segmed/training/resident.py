@@ -56,12 +56,12 @@ class ResidentCases:
     @classmethod
     def of(cls, cases: Sequence[TrainingCase], device: torch.device) -> ResidentCases:
         """Copy cases to a device."""
-        ends = np.cumsum([0, *(case.label.numel() for case in cases)])
+        ends = np.cumsum([0, *(prod(case.shape) for case in cases)])
         return cls(
             torch.cat([case.image.flatten(1).to(device) for case in cases], 1),
             torch.cat([case.label.flatten().to(device) for case in cases]),
             tuple(int(n) for n in ends[:-1]),
-            tuple(tuple(case.label.shape) for case in cases),
+            tuple(case.shape for case in cases),
             tuple(case.lowest for case in cases),
         )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,42 +12,125 @@ import torch
 from torch import Tensor
 
 from segmed.plan.schema import Plan
+from segmed.preprocessing.foreground import foreground_points
 
-FOREGROUND_POINTS = 20_000
-"""Voxels remembered for each class of a case, to centre patches on."""
+
+class Voxels(Protocol):
+    """Image and label of a case, in memory or on disk."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels along each axis."""
+        ...
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of both in memory."""
+        ...
+
+    def image(self) -> Tensor:
+        """Network input, `[C, *spatial]`, float32."""
+        ...
+
+    def label(self) -> Tensor:
+        """Class indices, `[*spatial]`, of an integer type."""
+        ...
+
+    def patch(self, centre: Sequence[int], size: Sequence[int], fill: float) -> LabelledPatch:
+        """A box of both; see `cut`."""
+        ...
+
+
+LabelledPatch = tuple[Tensor, Tensor]
+"""Image `[C, *size]` and label `[*size]` of one patch."""
+
+
+@dataclass(frozen=True)
+class VoxelsInMemory:
+    """Image and label as tensors.
+
+    Attributes:
+        pixels: Network input, `[C, *spatial]`, float32.
+        indices: Class indices, `[*spatial]`.
+    """
+
+    pixels: Tensor
+    indices: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels along each axis."""
+        return tuple(self.indices.shape)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of both."""
+        return self.pixels.nbytes + self.indices.nbytes
+
+    def image(self) -> Tensor:
+        """The image."""
+        return self.pixels
+
+    def label(self) -> Tensor:
+        """The label."""
+        return self.indices
+
+    def patch(self, centre: Sequence[int], size: Sequence[int], fill: float) -> LabelledPatch:
+        """A box of both, views where it lies within the volume."""
+        return (
+            cut(self.pixels, centre, size, fill=fill),
+            cut(self.indices, centre, size, fill=0),
+        )
 
 
 @dataclass(frozen=True)
 class TrainingCase:
-    """One prepared case in memory.
+    """One prepared case.
 
     Attributes:
         id: Case id, for messages.
-        image: Network input, `[C, *spatial]`, float32.
-        label: Class indices, `[*spatial]`, uint8 or int64.
-        points: For each foreground class that occurs, voxel indices `[n, axes]`.
+        voxels: Image and label.
+        points: For each class of `classes`, voxel indices `[n, axes]`.
+        classes: Class indices that occur, without 0, in growing order.
         lowest: The image's smallest value, the padding beyond its border.
     """
 
     id: str
-    image: Tensor
-    label: Tensor
-    points: tuple[npt.NDArray[np.int64], ...] = field(repr=False)
+    voxels: Voxels = field(repr=False)
+    points: Sequence[npt.NDArray[np.int64]] = field(default=(), repr=False)
+    classes: tuple[int, ...] = ()
     lowest: float = 0.0
 
     @classmethod
     def of(cls, case_id: str, image: Tensor, label: Tensor) -> TrainingCase:
-        """Store the positions of each class, in one pass for any number of classes."""
+        """Take a case from tensors, with the voxels of each class found in one pass."""
         values = label.numpy()
-        flat = values.ravel()
-        filled = np.flatnonzero(flat)
-        by_class = filled[np.argsort(flat[filled], kind="stable")]
-        ends = np.flatnonzero(np.diff(flat[by_class])) + 1
-        points = []
-        for found in np.split(by_class, ends) if by_class.size else ():
-            kept = found[:: max(1, len(found) // FOREGROUND_POINTS)]
-            points.append(np.stack(np.unravel_index(kept, values.shape), axis=1))
-        return cls(case_id, image, label, tuple(points), float(image.min()))
+        classes, found = foreground_points(values)
+        points = tuple(np.stack(np.unravel_index(one, values.shape), axis=1) for one in found)
+        return cls(case_id, VoxelsInMemory(image, label), points, classes, float(image.min()))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels along each axis."""
+        return self.voxels.shape
+
+    @property
+    def image(self) -> Tensor:
+        """Network input, `[C, *spatial]`, float32; read whole each time if it is on disk."""
+        return self.voxels.image()
+
+    @property
+    def label(self) -> Tensor:
+        """Class indices, `[*spatial]`; read whole each time if they are on disk."""
+        return self.voxels.label()
+
+    def patch(self, centre: Sequence[int], size: Sequence[int]) -> LabelledPatch:
+        """A box of image and label around a voxel; beyond the border `lowest` and background."""
+        return self.voxels.patch(centre, size, self.lowest)
+
+    def on(self, device: torch.device) -> TrainingCase:
+        """The case with its voxels in the memory of a device."""
+        return replace(self, voxels=VoxelsInMemory(self.image.to(device), self.label.to(device)))
 
 
 @dataclass(frozen=True)
@@ -97,7 +181,7 @@ def draw_patches(
             points = case.points[int(generator.integers(len(case.points)))]
             centre = points[int(generator.integers(len(points)))]
         else:
-            centre = _anywhere(case.label.shape, plan, generator)
+            centre = _anywhere(case.shape, plan, generator)
         draws.append(PatchDraw(index, tuple(int(x) for x in centre)))
     return draws
 
@@ -136,16 +220,47 @@ def cut(volume: Tensor, centre: Sequence[int], size: Sequence[int], *, fill: flo
         The box, `[C, *size]` or `[*size]`. A view if the box is within the volume.
     """
     lead = volume.ndim - len(size)
-    inside: list[slice] = [slice(None)] * lead
-    target: list[slice] = [slice(None)] * lead
-    for middle, length, extent in zip(centre, size, volume.shape[lead:], strict=True):
+    inside, target = overlap(centre, size, volume.shape[lead:])
+    return padded(volume[(*_whole(lead), *inside)], target, size, fill=fill)
+
+
+def overlap(
+    centre: Sequence[int], size: Sequence[int], shape: Sequence[int]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """The part of a volume that a box covers, in indices of the volume and of the box.
+
+    Args:
+        centre: Voxel at which the box's middle (size // 2) lies.
+        size: Voxels of the box along each axis.
+        shape: Voxels of the volume along each axis.
+    """
+    inside, target = [], []
+    for middle, length, extent in zip(centre, size, shape, strict=True):
         start = middle - length // 2
-        first, last = max(start, 0), min(start + length, extent)
-        inside.append(slice(first, max(last, first)))
-        target.append(slice(first - start, max(last, first) - start))
-    found = volume[tuple(inside)]
-    if all(actual == wanted for actual, wanted in zip(found.shape[lead:], size, strict=True)):
+        first = min(max(start, 0), extent)
+        last = max(min(start + length, extent), first)
+        inside.append(slice(first, last))
+        target.append(slice(first - start, last - start))
+    return tuple(inside), tuple(target)
+
+
+def _whole(axes: int) -> tuple[slice, ...]:
+    return (slice(None),) * axes
+
+
+def padded(found: Tensor, target: tuple[slice, ...], size: Sequence[int], *, fill: float) -> Tensor:
+    """A box with what was found of it, filled elsewhere.
+
+    Args:
+        found: `[..., *part]`.
+        target: Part of the box that it covers.
+        size: Voxels of the box along each axis.
+        fill: Value elsewhere.
+    """
+    lead = found.ndim - len(size)
+    if tuple(found.shape[lead:]) == tuple(size):
         return found
-    box = torch.full((*volume.shape[:lead], *size), fill, dtype=volume.dtype, device=volume.device)
-    box[tuple(target)] = found
+    box = torch.full((*found.shape[:lead], *size), fill, dtype=found.dtype, device=found.device)
+    if found.numel():
+        box[(*_whole(lead), *target)] = found
     return box

@@ -18,7 +18,7 @@ from segmed.manifest.resampled import extents_of, is_at_risk, lost_values, targe
 from segmed.plan import Plan
 from segmed.plan.make import make_plan
 from segmed.plan.schema import Augmentation, Intensity, Preprocessing, Recipe
-from segmed.preprocessing import cached_measures, prepare, prepare_label
+from segmed.preprocessing import PreparedCache, prepare, prepare_label
 from segmed.training.data import LOST_STRUCTURES, norms_of, warn_of_losses
 
 LABELS = (LabelClass(name="organ", value=1), LabelClass(name="lesion", value=7))
@@ -69,9 +69,8 @@ def test_check_plan_and_training_tell_the_lost_structure(
     assert "1 structures of 1 cases" in plan.reasons["resampling"]
     assert "lesion in 1; cases fine" in caplog.text
     caplog.clear()
-    measures = cached_measures(mixed, mixed.training[3], plan, tmp_path / "cache")
-    assert measures is not None
-    assert measures["lost"] == ["lesion"]
+    prepared = PreparedCache(mixed, plan, tmp_path / "cache").case(mixed.training[3])
+    assert prepared.facts.lost == ("lesion",)
     norms = norms_of(mixed, mixed.training, plan, tmp_path / "cache")
     assert norms[LOST_STRUCTURES] == {"lesion": 1}
     warn_of_losses(norms, plan.preprocessing.spacing_mm)

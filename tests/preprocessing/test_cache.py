@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from inverse_oracle import inverse_probs
@@ -18,13 +16,14 @@ from segmed.errors import ManifestError
 from segmed.manifest import Manifest, read_manifest
 from segmed.plan.schema import Intensity, Plan
 from segmed.preprocessing import (
+    PreparedCache,
     cache_key,
     cached_case,
     cached_measures,
     preparation_chain,
     prepared_case,
 )
-from segmed.preprocessing.cache import _mapped
+from segmed.preprocessing.entry import Entry
 
 
 @pytest.fixture
@@ -37,8 +36,8 @@ def plan(make_plan_for: Callable[..., Plan]) -> Plan:
     return make_plan_for(scheme=Intensity(scheme="zscore"), orientation="LPS")
 
 
-def entries(folder: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_mtime_ns for path in sorted(folder.iterdir())}
+def packs(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in sorted(folder.glob("*.pack"))}
 
 
 def test_the_second_call_finds_what_the_first_computed(
@@ -46,9 +45,9 @@ def test_the_second_call_finds_what_the_first_computed(
 ) -> None:
     case = manifest.training[0]
     image, label, prepared = cached_case(manifest, case, plan, tmp_path)
-    before = entries(tmp_path)
+    before = packs(tmp_path)
     again, label_again, prepared_again = cached_case(manifest, case, plan, tmp_path)
-    assert entries(tmp_path) == before
+    assert packs(tmp_path) == before
     assert len(before) == 1
     fresh, fresh_label = prepared_case(manifest, case, plan)
     assert torch.equal(image, again)
@@ -95,16 +94,16 @@ def test_measures_of_the_reference_are_kept_with_the_entry(
 ) -> None:
     case = manifest.training[0]
     first = cached_measures(manifest, case, plan, tmp_path)
-    before = entries(tmp_path)
+    before = packs(tmp_path)
     assert first is not None
     assert first == cached_measures(manifest, case, plan, tmp_path)
-    assert entries(tmp_path) == before
+    assert packs(tmp_path) == before
     assert set(first["volumes_ml"]) == {label.name for label in plan.labels}
     without = manifest.test[0].model_copy(update={"label": None})
     assert cached_measures(manifest, without, plan, tmp_path) is None
 
 
-def test_writing_to_a_mapped_tensor_changes_no_file(
+def test_writing_to_a_tensor_changes_no_file(
     manifest: Manifest, plan: Plan, tmp_path: Path
 ) -> None:
     image, _, _ = cached_case(manifest, manifest.training[0], plan, tmp_path)
@@ -113,49 +112,64 @@ def test_writing_to_a_mapped_tensor_changes_no_file(
     assert torch.equal(cached_case(manifest, manifest.training[0], plan, tmp_path)[0], first)
 
 
-def open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts handles as Linux shows them")
-def test_a_mapped_case_keeps_no_file_open(manifest: Manifest, plan: Plan, tmp_path: Path) -> None:
-    cases = [cached_case(manifest, manifest.training[0], plan, tmp_path)]
-    before = open_files()
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (before + 50, hard))
-    try:
-        for _ in range(600):
-            cases.append(cached_case(manifest, manifest.training[0], plan, tmp_path))
-        assert open_files() <= before + 2
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert torch.equal(cases[0][0], cases[-1][0])
-
-
-@pytest.mark.parametrize("name", ["image.npy", "label.npy", "placement.json"])
-@pytest.mark.parametrize("keep", [0, 100, -1])
-def test_a_damaged_entry_is_made_anew(
-    manifest: Manifest, plan: Plan, tmp_path: Path, name: str, keep: int
+def test_a_pack_that_was_cut_short_is_made_anew(
+    manifest: Manifest, plan: Plan, tmp_path: Path
 ) -> None:
     case = manifest.training[0]
     image, label, _ = cached_case(manifest, case, plan, tmp_path)
-    image, label = image.clone(), None if label is None else label.clone()
-    (path,) = tmp_path.glob(f"*/{name}")
-    content = path.read_bytes()
-    path.unlink()  # the mapping of the first call must not shrink
-    path.write_bytes(content[:keep])
-    again, label_again, _ = cached_case(manifest, case, plan, tmp_path)
+    (whole,) = tmp_path.glob("*.pack")
+    content = whole.read_bytes()
+    for number, keep in enumerate((0, 100, len(content) // 2, len(content) - 1)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / whole.name).write_bytes(content[:keep])
+        again, label_again, _ = cached_case(manifest, case, plan, folder)
+        assert torch.equal(image, again)
+        assert label is not None
+        assert label_again is not None
+        assert torch.equal(label, label_again)
+        assert whole.name not in packs(folder)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.9, 0.97])
+def test_a_changed_byte_is_never_read_as_a_voxel(
+    manifest: Manifest, plan: Plan, tmp_path: Path, share: float
+) -> None:
+    case = manifest.training[0]
+    image, label, _ = cached_case(manifest, case, plan, tmp_path / "good")
+    (good,) = (tmp_path / "good").glob("*.pack")
+    content = bytearray(good.read_bytes())
+    content[int(share * len(content))] ^= 0x10
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / good.name).write_bytes(content)
+    again, label_again, _ = cached_case(manifest, case, plan, tmp_path / "bad")
     assert torch.equal(image, again)
     assert label is not None
     assert label_again is not None
     assert torch.equal(label, label_again)
 
 
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_arrays_of_either_order_are_mapped_as_numpy_reads_them(tmp_path: Path, order: str) -> None:
-    array = np.asarray(np.arange(24, dtype=np.float32).reshape(2, 3, 4), order=order)
-    np.save(tmp_path / "a.npy", array)
-    assert np.array_equal(_mapped(tmp_path / "a.npy").numpy(), array)
+def test_a_cache_that_is_removed_meanwhile_is_filled_anew(
+    manifest: Manifest, plan: Plan, tmp_path: Path
+) -> None:
+    cache = PreparedCache(manifest, plan, tmp_path / "cache")
+    prepared = cache.case(manifest.training[0])
+    before = prepared.read(Entry.image)
+    shutil.rmtree(tmp_path / "cache")
+    assert torch.equal(prepared.read(Entry.image), before)
+    assert len(packs(tmp_path / "cache")) == 1
+
+
+def test_entries_of_an_earlier_form_are_not_read(
+    manifest: Manifest, plan: Plan, tmp_path: Path
+) -> None:
+    case = manifest.training[0]
+    key = cache_key(manifest, case, plan)
+    (tmp_path / key).mkdir()
+    (tmp_path / key / "placement.json").write_text("{}")
+    (tmp_path / key / "image.npy").write_bytes(b"of form 3")
+    image, _, _ = cached_case(manifest, case, plan, tmp_path)
+    assert torch.equal(image, prepared_case(manifest, case, plan)[0].tensor)
 
 
 def test_a_file_that_is_not_the_listed_one_is_refused(
@@ -175,19 +189,15 @@ def test_a_file_that_is_not_the_listed_one_is_refused(
         cached_case(copy, case, plan, tmp_path / "cache")
 
 
-def test_an_entry_that_was_cut_off_is_not_taken_for_whole(
+def test_what_a_killed_writer_left_is_not_taken_for_a_pack(
     manifest: Manifest, plan: Plan, tmp_path: Path
 ) -> None:
-    case = manifest.training[0]
-    key = cache_key(manifest, case, plan)
-    (tmp_path / f".{key}.1.dead.part").mkdir()
-    (tmp_path / f".{key}.1.dead.part" / "image.npy").write_bytes(b"half")
-    image, _, _ = cached_case(manifest, case, plan, tmp_path)
+    (tmp_path / ".partial-0123456789ab-00000000000000000001-dead.pack").write_bytes(b"half")
+    image, _, _ = cached_case(manifest, manifest.training[0], plan, tmp_path)
     assert image.shape[0] == 1
-    assert (tmp_path / key / "placement.json").is_file()
 
 
-def test_many_at_once_leave_one_entry(manifest: Manifest, plan: Plan, tmp_path: Path) -> None:
+def test_many_at_once_do_not_collide(manifest: Manifest, plan: Plan, tmp_path: Path) -> None:
     results: list[torch.Tensor] = []
 
     def fetch() -> None:
@@ -200,7 +210,7 @@ def test_many_at_once_leave_one_entry(manifest: Manifest, plan: Plan, tmp_path: 
         thread.join()
     assert len(results) == 6
     assert all(torch.equal(one, results[0]) for one in results)
-    assert list(entries(tmp_path)) == [cache_key(manifest, manifest.training[0], plan)]
+    assert 1 <= len(packs(tmp_path)) <= 6  # equal packs: whoever reads takes the latest
 
 
 def test_the_monai_chain_gives_the_same(

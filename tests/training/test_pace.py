@@ -24,7 +24,7 @@ def cases(plan: Plan, number: int, patches: int) -> list[TrainingCase]:
     extent = (plan.patch_size[0] * patches, *plan.patch_size[1:])
     label = torch.zeros(extent, dtype=torch.uint8)
     return [
-        TrainingCase(f"case{index}", torch.zeros(1, *extent), label, {}) for index in range(number)
+        TrainingCase.of(f"case{index}", torch.zeros(1, *extent), label) for index in range(number)
     ]
 
 

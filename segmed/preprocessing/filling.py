@@ -1,0 +1,153 @@
+"""Fill a cache of prepared cases: all cores, bounded memory, and what is done stays done."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from math import prod
+from typing import Any, TypeVar
+
+from segmed.errors import ManifestError, SegmedError
+from segmed.manifest.schema import Case
+from segmed.plan.schema import Plan
+from segmed.preprocessing.cache import PreparedCache, PreparedCase
+from segmed.preprocessing.room import free_bytes
+
+log = logging.getLogger(__name__)
+
+PACK_BYTES = 64 << 20
+"""A pack is written when its records are so large together,"""
+
+PACK_CASES = 512
+"""or so many,"""
+
+PACK_S = 30.0
+"""or after so many seconds, so that a killed preparation loses no more than these."""
+
+PREPARING_BYTES = 24
+"""Bytes a voxel that reading and preparing a case takes, about."""
+
+AHEAD = 2
+"""Cases in hand for each worker."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def prepare_cases(
+    cache: PreparedCache,
+    cases: Sequence[Case],
+    *,
+    on_case: Callable[[], None] | None = None,
+    stop: threading.Event | None = None,
+) -> list[PreparedCase]:
+    """Prepare the cases that a cache does not have yet.
+
+    Args:
+        cache: The cache.
+        cases: Cases of its manifest.
+        on_case: Called after each case, prepared or found.
+        stop: Ends the preparation after the cases in hand.
+
+    Returns:
+        The cases in order; where it was stopped, only those that were prepared.
+
+    Raises:
+        ManifestError: A case cannot be read; the message names it. Cases before it are kept.
+    """
+    batch = _Batch(cache)
+    keys: list[str] = []
+    cache.refresh()
+
+    def work(case: Case) -> tuple[str, tuple[bytes, Any] | None] | None:
+        if stop is not None and stop.is_set():
+            return None
+        try:
+            key = cache.key(case)
+            return key, None if cache.has(key) else cache.content(case)
+        except (SegmedError, OSError) as error:
+            raise ManifestError(f"case {case.id}: {error}") from error
+
+    try:
+        for done in in_order(work, cases, workers_for(cache.plan, len(cases))):
+            if done is None:
+                break
+            key, made = done
+            keys.append(key)
+            if made is not None:
+                batch.add((key, *made))
+            if on_case is not None:
+                on_case()
+    finally:
+        batch.flush()
+        cache.save()
+    return [PreparedCase(cache, case, key) for case, key in zip(cases, keys, strict=False)]
+
+
+class _Batch:
+    """Records on their way into the next pack."""
+
+    def __init__(self, cache: PreparedCache) -> None:
+        self._cache = cache
+        self._records: list[tuple[str, bytes, Any]] = []
+        self._bytes = 0
+        self._since = time.monotonic()
+
+    def add(self, record: tuple[str, bytes, Any]) -> None:
+        self._records.append(record)
+        self._bytes += len(record[1])
+        is_old = time.monotonic() - self._since > PACK_S
+        if is_old or self._bytes >= PACK_BYTES or len(self._records) >= PACK_CASES:
+            self.flush()
+
+    def flush(self) -> None:
+        self._cache.add(self._records)
+        self._records, self._bytes, self._since = [], 0, time.monotonic()
+
+
+def workers_for(plan: Plan, num_cases: int) -> int:
+    """Number of cases to prepare at once: one a core, as far as memory goes.
+
+    Args:
+        plan: Its fingerprint says how large the images are.
+        num_cases: Cases in all.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    need = PREPARING_BYTES * plan.in_channels * _largest_voxels(plan)
+    return max(1, min(cores or 1, num_cases, int(free_bytes() // (2 * max(need, 1)))))
+
+
+def _largest_voxels(plan: Plan) -> float:
+    """Voxels of the largest image of the set, before or after resampling."""
+    shape = plan.fingerprint.get("max_shape") or [1]
+    stored = plan.fingerprint.get("median_spacing_mm") or [1.0]
+    growth = prod(stored) / prod(plan.preprocessing.spacing_mm)
+    return float(prod(shape) * max(1.0, growth))
+
+
+def in_order(
+    work: Callable[[Item], Result], items: Sequence[Item], workers: int
+) -> Iterator[Result]:
+    """Results of some work on items, in their order, a few of which are in hand at a time.
+
+    The first error ends it; what is in hand is waited for.
+    """
+    coming = iter(items)
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        pending: deque[Future[Result]] = deque(
+            pool.submit(work, item) for item in islice(coming, AHEAD * workers)
+        )
+        try:
+            while pending:
+                result = pending.popleft().result()
+                pending.extend(pool.submit(work, item) for item in islice(coming, 1))
+                yield result
+        finally:
+            for future in pending:
+                future.cancel()
