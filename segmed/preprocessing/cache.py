@@ -26,7 +26,7 @@ from segmed.metatensor import MetaTensor
 from segmed.metrics.training_norms import measure_reference
 from segmed.plan.schema import Plan
 from segmed.preprocessing.blocks import BlockCache
-from segmed.preprocessing.entry import Entry, EntryFacts, encode_entry
+from segmed.preprocessing.entry import EntryFacts, PreparedEntry, encode_entry
 from segmed.preprocessing.grid_transform import Prepared
 from segmed.preprocessing.prepare import index_dtype, prepare, prepare_label
 from segmed.preprocessing.room import free_bytes
@@ -88,7 +88,7 @@ class PreparedCache:
         self.plan = plan
         self.folder = Path(folder)
         self._shelf = _shelf_of(Path(folder).absolute())
-        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._entries: OrderedDict[str, PreparedEntry] = OrderedDict()
         self._lock = threading.Lock()
         self._rules = _rules(manifest, plan)
 
@@ -174,7 +174,7 @@ class PreparedCache:
             )
         return found
 
-    def entry(self, case: Case, key: str) -> Entry:
+    def entry(self, case: Case, key: str) -> PreparedEntry:
         """The opened record of a case."""
         with self._lock:
             if key in self._entries:
@@ -182,10 +182,10 @@ class PreparedCache:
                 return self._entries[key]
         record = self.record(case, key)
         try:
-            entry = Entry(key, record, shared_blocks())
+            entry = PreparedEntry(key, record, shared_blocks())
         except DAMAGE as error:
             self.forget(key, record, error)
-            entry = Entry(key, self.record(case, key), shared_blocks())
+            entry = PreparedEntry(key, self.record(case, key), shared_blocks())
         with self._lock:
             self._entries[key] = entry
             while len(self._entries) > OPEN_ENTRIES:
@@ -216,7 +216,7 @@ class PreparedCase:
         self.id = case.id
         self.facts = EntryFacts.from_record(cache.record(case, key).facts)
 
-    def read(self, use: Callable[[Entry], Got]) -> Got:
+    def read(self, use: Callable[[PreparedEntry], Got]) -> Got:
         """Return what `use` gives for the opened record; repeated if the record is damaged.
 
         Raises:

@@ -139,7 +139,7 @@ def encode_entry(
     return content, facts.as_record()
 
 
-class Entry:
+class PreparedEntry:
     """One prepared case in a pack, of which a part is read at a time.
 
     Args:

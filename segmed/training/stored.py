@@ -12,7 +12,7 @@ from torch import Tensor
 
 from segmed.errors import ManifestError
 from segmed.preprocessing import PreparedCase
-from segmed.preprocessing.entry import Entry
+from segmed.preprocessing.entry import PreparedEntry
 from segmed.training.sampling import LabelledPatch, TrainingCase, overlap, padded
 
 
@@ -51,7 +51,7 @@ class StoredVoxels:
 
     def image(self) -> Tensor:
         """The whole image."""
-        return self.prepared.read(Entry.image)
+        return self.prepared.read(PreparedEntry.image)
 
     def label(self) -> Tensor:
         """The whole label."""

@@ -15,7 +15,7 @@ from segmed.plan.schema import Intensity, Plan
 from segmed.preprocessing import prepare, prepare_label
 from segmed.preprocessing.blocks import BlockCache, Blocks, block_shape, compress, decompress
 from segmed.preprocessing.coding import EXACT, STEPS, Coding, coding_of
-from segmed.preprocessing.entry import Entry, encode_entry
+from segmed.preprocessing.entry import PreparedEntry, encode_entry
 
 
 def read_back(values: np.ndarray) -> tuple[Coding, np.ndarray]:
@@ -115,7 +115,7 @@ def entry(
     make_plan_for: Callable[..., Plan],
     make_image: Callable[..., MetaTensor],
     tmp_path: Path,
-) -> tuple[Entry, torch.Tensor, torch.Tensor]:
+) -> tuple[PreparedEntry, torch.Tensor, torch.Tensor]:
     plan = make_plan_for(scheme=Intensity(scheme="zscore"), channels=2, spacing_mm=(0.5, 1.0, 1.0))
     image = make_image((70, 50, 80), channels=2)
     values = torch.from_numpy(np.random.default_rng(5).integers(0, 3, (1, 70, 50, 80)))
@@ -123,11 +123,11 @@ def entry(
     label = prepare_label(MetaTensor(values, affine=image.affine), prepared, plan)
     content, facts = encode_entry(prepared, label, measures={"a": 1}, lost=["l1"])
     record = read_index(write_pack(tmp_path, [("k", content, facts)]))["k"]
-    return Entry("k", record, BlockCache(1 << 20)), prepared.tensor, label
+    return PreparedEntry("k", record, BlockCache(1 << 20)), prepared.tensor, label
 
 
 def test_an_entry_gives_boxes_of_image_and_label_within_its_errors(
-    entry: tuple[Entry, torch.Tensor, torch.Tensor],
+    entry: tuple[PreparedEntry, torch.Tensor, torch.Tensor],
 ) -> None:
     stored, image, label = entry
     assert stored.facts.shape == tuple(label.shape)
@@ -143,7 +143,7 @@ def test_an_entry_gives_boxes_of_image_and_label_within_its_errors(
 
 
 def test_an_entry_lists_voxels_of_each_class(
-    entry: tuple[Entry, torch.Tensor, torch.Tensor],
+    entry: tuple[PreparedEntry, torch.Tensor, torch.Tensor],
 ) -> None:
     stored, _, label = entry
     assert stored.facts.classes == (1, 2)

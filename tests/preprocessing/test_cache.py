@@ -23,7 +23,7 @@ from segmed.preprocessing import (
     preparation_chain,
     prepared_case,
 )
-from segmed.preprocessing.entry import Entry
+from segmed.preprocessing.entry import PreparedEntry
 
 
 @pytest.fixture
@@ -154,9 +154,9 @@ def test_a_cache_that_is_removed_meanwhile_is_filled_anew(
 ) -> None:
     cache = PreparedCache(manifest, plan, tmp_path / "cache")
     prepared = cache.case(manifest.training[0])
-    before = prepared.read(Entry.image)
+    before = prepared.read(PreparedEntry.image)
     shutil.rmtree(tmp_path / "cache")
-    assert torch.equal(prepared.read(Entry.image), before)
+    assert torch.equal(prepared.read(PreparedEntry.image), before)
     assert len(packs(tmp_path / "cache")) == 1
 
 
