@@ -16,6 +16,7 @@ from segmed.archive.job import Job, Result, failure_result
 from segmed.archive.writing import Writing
 from segmed.inference import Predictor, Segmentation
 from segmed.inference.pipeline import READ_AHEAD, WRITE_BEHIND, Pipeline, PipelineEnd, PipelineItem
+from segmed.io.dicom.audit import BURNED_IN
 from segmed.io.read import notes_of
 from segmed.metatensor import MetaTensor
 from segmed.metrics.measures import measure
@@ -77,9 +78,9 @@ class ArchiveSink:
         """Measure and write one segmentation; the result lacks its time."""
         writing = self._writing
         measures = measure(image, found.label, writing.labels, ranges=writing.ranges)
-        measures["notes"] = list(notes_of(image))
+        notes = measures["notes"] = list(notes_of(image))
         digest = writing.write(output, found, like=image)
-        if self._gallery is not None:
+        if self._gallery is not None and not any(BURNED_IN in note for note in notes):
             self._gallery.offer(origin.key, measures["flags"], image, found.label)
         return Result(origin.key, output_sha256=digest, measures=measures)
 

@@ -76,8 +76,8 @@ def read_stack(folder: Path, limits: ReadLimits, *, exact: bool = False) -> Load
                 reason="mixed_stack",
                 paths=[path],
             )
-        if array.dtype.itemsize > volume.dtype.itemsize:
-            volume = volume.astype(array.dtype)
+        if not np.can_cast(array.dtype, volume.dtype):
+            volume = volume.astype(np.promote_types(volume.dtype, array.dtype))
         volume[..., number] = array
     source = Source(format="stack", paths=tuple(files), notes=(SPACING_NOTE,))
     return Loaded(volume, np.eye(4), source)

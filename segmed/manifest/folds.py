@@ -35,10 +35,7 @@ def assign_folds(cases: Sequence[Case], *, num_folds: int = 5, seed: int = 0) ->
     if num_folds < 2:
         raise ManifestError(f"{num_folds} folds requested: at least 2 are needed to hold cases out")
     if len(sizes) < num_folds:
-        raise ManifestError(
-            f"{len(sizes)} groups cannot fill {num_folds} folds: request at most "
-            f"{max(len(sizes), 1)} folds, or check the grouping"
-        )
+        raise ManifestError(_too_few_groups(len(cases), len(sizes), num_folds))
     groups = sorted(sizes)
     random.Random(seed).shuffle(groups)  # noqa: S311 - folds, not secrets
     groups.sort(key=lambda group: -sizes[group])
@@ -49,3 +46,19 @@ def assign_folds(cases: Sequence[Case], *, num_folds: int = 5, seed: int = 0) ->
         fold_of[group] = fold
         load[fold] += sizes[group]
     return tuple(case.model_copy(update={"fold": fold_of[case.group]}) for case in cases)
+
+
+def _too_few_groups(num_cases: int, num_groups: int, num_folds: int) -> str:
+    """Message of cases that are too few for their folds: what was found, and the repair."""
+    if num_groups >= 2:
+        return (
+            f"{num_groups} groups cannot fill {num_folds} folds: request at most {num_groups} "
+            "folds, or check the grouping"
+        )
+    found = "no labelled case" if not num_cases else "1 labelled case"
+    if num_cases > 1:
+        found = f"{num_cases} labelled cases, all of one group (patient)"
+    repair = "add labelled cases of other patients"
+    if num_cases > 1:
+        repair += ", or, if these are several patients, state them with --group-by"
+    return f"{found}; at least 2 groups are needed to hold cases out: {repair}"

@@ -14,6 +14,9 @@ from segmed.metrics import summarise
 from segmed.metrics.score import MEAN_LABEL
 from segmed.report.content import Cost
 
+UNKNOWN = "–"
+"""Text of a number that is not known."""
+
 
 @dataclass(frozen=True)
 class MetricColumn:
@@ -80,15 +83,12 @@ class LabelRow:
 
 @dataclass(frozen=True)
 class Block:
-    """One model: its rank, costs, and rows (the overall row first)."""
+    """One model: its rank, known costs by name, and rows (the overall row first)."""
 
     model: str
     rank: int
     is_winner: bool
-    parameters: str
-    seconds: str
-    per_case: str
-    memory: str
+    costs: tuple[tuple[str, str], ...]
     rows: tuple[LabelRow, ...]
 
 
@@ -126,7 +126,7 @@ def comparison(
 
     Args:
         scores: Per-case table of each model.
-        costs: Cost of each model; missing ones show a dash.
+        costs: Cost of each model; unknown ones are left out.
         winner: Model to mark.
 
     Returns:
@@ -145,14 +145,23 @@ def comparison(
                 model=name,
                 rank=rank,
                 is_winner=name == winner,
-                parameters=count_text(cost.parameters),
-                seconds=seconds_text(cost.train_seconds),
-                per_case=seconds_text(cost.seconds_per_case),
-                memory="–" if cost.peak_memory_mb is None else f"{cost.peak_memory_mb:,.0f}",
+                costs=_known_costs(cost),
                 rows=tuple(_marked(row, best, metrics, len(order)) for row in rows[name]),
             )
         )
     return blocks
+
+
+def _known_costs(cost: Cost) -> tuple[tuple[str, str], ...]:
+    """Names and values of the costs that were measured."""
+    memory = None if cost.peak_memory_mb is None else f"{cost.peak_memory_mb:,.0f} MiB"
+    shown = (
+        ("parameters", count_text(cost.parameters)),
+        ("training", seconds_text(cost.train_seconds)),
+        ("per case", seconds_text(cost.seconds_per_case)),
+        ("memory", memory or UNKNOWN),
+    )
+    return tuple((name, text) for name, text in shown if text != UNKNOWN)
 
 
 def _rows(table: pd.DataFrame, metrics: Sequence[MetricColumn]) -> list[LabelRow]:
@@ -161,7 +170,9 @@ def _rows(table: pd.DataFrame, metrics: Sequence[MetricColumn]) -> list[LabelRow
         summary = summarise(table)
     except MetricError:  # no structure in any reference or prediction: counts alone remain
         return [
-            LabelRow(str(label), tuple(Cell(math.nan, "–", "") for _ in metrics), 0, *_counts(part))
+            LabelRow(
+                str(label), tuple(Cell(math.nan, UNKNOWN, "") for _ in metrics), 0, *_counts(part)
+            )
             for label, part in table.groupby("label", sort=False)
         ]
     labels = list(dict.fromkeys(summary["label"]))
@@ -193,7 +204,7 @@ def _cell(entry: Mapping[Any, Any], metric: MetricColumn) -> Cell:
     """Mean and standard deviation of one label and metric; a dash where nothing was scored."""
     mean, std = float(entry["mean"]), float(entry["std"])
     if math.isnan(mean):
-        return Cell(math.nan, "–", "")
+        return Cell(math.nan, UNKNOWN, "")
     low, high = float(entry["ci_low"]), float(entry["ci_high"])
     return Cell(
         mean=mean,
@@ -356,7 +367,7 @@ def _note(record: Mapping[Any, Any]) -> str:
 def count_text(count: int | None) -> str:
     """A count with its magnitude: `5.80 M`, `812 k`, or a dash."""
     if count is None:
-        return "–"
+        return UNKNOWN
     if count >= 1_000_000:
         return f"{count / 1e6:.2f} M"
     return f"{count / 1e3:.0f} k" if count >= 10_000 else str(count)
@@ -365,7 +376,7 @@ def count_text(count: int | None) -> str:
 def seconds_text(seconds: float | None) -> str:
     """A duration to read: `0.42 s`, `83 s`, `12 min 5 s`, `3 h 10 min`, or a dash."""
     if seconds is None or not math.isfinite(seconds):
-        return "–"
+        return UNKNOWN
     if seconds < 10:
         return f"{seconds:.2f} s"
     if seconds < 120:

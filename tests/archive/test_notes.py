@@ -34,7 +34,12 @@ def odd_numbers(dataset: Dataset) -> None:
     dataset.InstanceNumber = 10 * int(dataset.InstanceNumber)
 
 
+def burned_in(dataset: Dataset) -> None:
+    dataset.BurnedInAnnotation = "YES"
+
+
 ODD = [
+    (burned_in, "its pixels may show text about the patient"),
     (lossy, "compressed with loss"),
     (too_few, "made 99 images, 8 were found"),
     (inverted, "MONOCHROME1"),
@@ -68,12 +73,12 @@ def test_archive_run_says_it_in_outcomes_page_table_and_object(
     out = tmp_path / "out"
     source = FolderSource(tmp_path / "archive")
     [outcome] = segment_archive(source, predictor=predictor, out_dir=out, format="dicom-seg")
-    [written] = json.loads((out / "outcomes.json").read_text())
+    [written] = json.loads((out / "outcomes.json").read_text(encoding="utf-8"))
     assert words in outcome.notes[0]
     assert written["notes"] == list(outcome.notes)
-    page = (out / "report.html").read_text()
+    page = (out / "report.html").read_text(encoding="utf-8")
     assert words in page
-    with (out / "volumes.csv").open() as stream:
+    with (out / "volumes.csv").open(encoding="utf-8") as stream:
         [row] = csv.DictReader(stream)
     assert words in row["notes"]
     assert words in pydicom.dcmread(out / str(outcome.output)).ImageComments
@@ -105,7 +110,7 @@ def test_sound_input_has_no_notes(
         FolderSource(tmp_path / "archive"), predictor=predictor, out_dir=out
     )
     assert outcome.notes == ()
-    assert "Remarks" not in (out / "report.html").read_text()
+    assert "Remarks" not in (out / "report.html").read_text(encoding="utf-8")
 
 
 def test_copies_of_one_image_say_that_they_share_an_output(
@@ -117,5 +122,18 @@ def test_copies_of_one_image_say_that_they_share_an_output(
     out = tmp_path / "out"
     for _ in range(2):
         list(segment_archive(FolderSource(tmp_path / "archive"), predictor=predictor, out_dir=out))
-        rows = json.loads((out / "outcomes.json").read_text())
+        rows = json.loads((out / "outcomes.json").read_text(encoding="utf-8"))
         assert [row["notes"] for row in rows] == [[SHARED.format(2)], [SHARED.format(2)], []]
+
+
+def test_page_has_no_picture_of_pixels_that_show_text(
+    tmp_path: Path, predictor: Predictor, write_odd: Callable[[Path, Change], Path]
+) -> None:
+    for name, change in (("shown", lossy), ("hidden", burned_in)):
+        write_odd(tmp_path / name / "s", change)
+        source = FolderSource(tmp_path / name)
+        list(segment_archive(source, predictor=predictor, out_dir=tmp_path / f"{name}-out"))
+    assert "data:image/webp" in (tmp_path / "shown-out/report.html").read_text(encoding="utf-8")
+    page = (tmp_path / "hidden-out/report.html").read_text(encoding="utf-8")
+    assert "data:image/webp" not in page
+    assert "may show text about the patient" in page

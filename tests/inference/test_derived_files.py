@@ -82,3 +82,28 @@ def test_what_a_search_cannot_open_is_never_lost(tmp_path: Path) -> None:
     (tmp_path / "b.nii.gz").symlink_to(tmp_path / "unmounted" / "b.nii.gz")
     inputs = find_all([tmp_path], 1)
     assert [case.files[0].name for case in inputs.cases] == ["a.nii.gz", "b.nii.gz"]
+
+
+def test_results_of_an_archive_run_are_passed_over_as_one_folder(tmp_path: Path) -> None:
+    write(tmp_path, ["a.nii.gz", "out/segmentations/b.nii.gz", "other/results/c.nii.gz"])
+    (tmp_path / "out/ledger.sqlite").touch()
+    (tmp_path / "other/ledger.sqlite").touch()
+    assert images_in(tmp_path) == ["a.nii.gz", "other/results/c.nii.gz"]
+    passed = find_all([tmp_path], 1).passed_over
+    assert passed[tmp_path / "out/segmentations"] == "the results of an archive run"
+    assert tmp_path / "out/segmentations/b.nii.gz" not in passed
+    (tmp_path / "out/ledger.sqlite").unlink()
+    passed = find_all([tmp_path], 1).passed_over
+    assert "folder of masks" in passed[tmp_path / "out/segmentations/b.nii.gz"]
+
+
+@pytest.mark.parametrize("name", ["scan.seg.dcm", "a.b.rtstruct.dcm", "x.seg.dcm"])
+@pytest.mark.parametrize("content", [b"", b"cut off", bytes(200)])
+def test_dicom_results_are_known_by_their_endings_whatever_is_left_of_them(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    write(tmp_path, ["a.nii.gz"])
+    (tmp_path / name).write_bytes(content)
+    found = find_all([tmp_path], 1)
+    assert [case.files[0].name for case in found.cases] == ["a.nii.gz"]
+    assert found.passed_over == {tmp_path / name: "a segmentation object of segmed"}

@@ -16,6 +16,7 @@ from segmed.errors import ImageError
 from segmed.io import read_image, read_images, read_label, source_of, write_label
 from segmed.io.dicom.seg import write_dicom_seg
 from segmed.io.dicom.write import write_series
+from segmed.io.read import notes_of
 from segmed.manifest import Case, Channel, Manifest, check_manifest
 from segmed.metatensor import MetaTensor
 from segmed.structures import LabelClass
@@ -146,3 +147,22 @@ def test_volume_files_state_no_patient_and_join_with_anything(folder: Path) -> N
     assert source is not None
     assert [other.format for other in source.other_channels] == ["nifti"]
     assert read_label(path, like=image).shape == image.shape
+
+
+def test_notes_of_all_channels_are_said_once_and_others_with_their_channel(folder: Path) -> None:
+    def inverted(dataset: Dataset) -> None:
+        dataset.PhotometricInterpretation = "MONOCHROME1"
+
+    def inverted_and_lossy(dataset: Dataset) -> None:
+        inverted(dataset)
+        dataset.LossyImageCompression = "01"
+
+    second(folder, "inverted", inverted)
+    second(folder, "both", inverted_and_lossy)
+    first, other = (read_image(folder / name) for name in ("inverted", "both"))
+    [shared] = notes_of(first)
+    [own] = set(notes_of(other)) - {shared}
+    joined = read_images([folder / "inverted", folder / "both"])
+    assert notes_of(joined) == (shared, f"channel 2: {own}")
+    joined = read_images([folder / "t1", folder / "inverted"])
+    assert notes_of(joined) == (f"channel 2: {shared}",)

@@ -187,7 +187,11 @@ def test_the_same_source_and_seed_give_the_same_manifest(paired_set: Path) -> No
         ({"group_by": "child(\\d)"}, ManifestError, "does not occur in case id 'p0_s0'"),
         ({"group_by": "("}, ManifestError, "is no expression"),
         ({"label_names": ["one"]}, ManifestError, "1 label names for 2 label values"),
-        ({"group_by": "p"}, ManifestError, "1 groups cannot fill 2 folds"),
+        (
+            {"group_by": "p"},
+            ManifestError,
+            "8 labelled cases, all of one group (patient); at least 2",
+        ),
         ({"label_suffix": "_seg"}, ManifestError, "8 images have no mask"),
     ],
 )

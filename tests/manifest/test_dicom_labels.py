@@ -183,7 +183,7 @@ def test_a_series_that_a_session_lacks_is_dropped_and_said(
     [line] = [one for one in manifest.remarks if "T2_reg" in one]
     assert line.startswith("T2_reg dropped: missing in 1 of 2 sessions (")
     assert line.endswith("keep it and drop the session with --require T2_reg")
-    with pytest.raises(ManifestError, match="1 groups cannot fill 2 folds"):
+    with pytest.raises(ManifestError, match="1 labelled case; at least 2 groups are needed"):
         build_manifest(tree, label_names=["tumour"], require=["T2_reg"])
     ordered = build_manifest(tree, label_names=["tumour"], channels=["T1post", "FLAIR_reg"])
     assert [one.name for one in ordered.channels] == ["T1post", "FLAIR_reg"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from segmed.errors import ImageError, ManifestError
@@ -112,6 +113,26 @@ def test_a_stack_with_a_fault_is_refused(tmp_path: Path, change, reason: str) ->
     with pytest.raises(ImageError) as caught:
         read_image(tmp_path / "k")
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "value"),
+    [
+        (np.uint8, np.uint16, 40_000),
+        (np.uint16, np.uint8, 200),
+        (np.uint16, np.int16, -300),
+        (np.int32, np.float32, 0.5),
+        (np.uint8, np.int8, -7),
+    ],
+)
+def test_slices_of_several_types_keep_their_values(
+    tmp_path: Path, first: type, second: type, value: float
+) -> None:
+    for number, dtype in enumerate((first, second, first)):
+        pixels = np.full((16, 18), value if number == 1 else 99, dtype=dtype)
+        tifffile.imwrite(tmp_path / f"slice_{number}.tif", pixels)
+    voxels = read_image(tmp_path).numpy()[0]
+    assert [float(voxels[..., number].max()) for number in range(3)] == [99, value, 99]
 
 
 def test_stacks_of_images_and_labels_make_a_manifest(tmp_path: Path) -> None:

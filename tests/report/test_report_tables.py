@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from segmed.metrics import summarise
+from segmed.report import Cost
 from segmed.report.tables import (
     OVERALL,
     case_rows,
@@ -34,6 +35,13 @@ def test_model_that_misses_ranks_last_whatever_its_other_cases(
     assert [block.model for block in blocks] == ["unetpp", "unet"]
     assert blocks[1].rows[0].missed == 4
     assert not any(cell.is_best for row in blocks[1].rows for cell in row.cells)
+
+
+def test_costs_that_are_not_known_are_left_out(scores: dict[str, pd.DataFrame]) -> None:
+    known = {"unetpp": Cost(parameters=2_500_000, seconds_per_case=0.9)}
+    best, other = comparison(scores, known, None)
+    assert best.costs == (("parameters", "2.50 M"), ("per case", "0.90 s"))
+    assert other.costs == ()
 
 
 def test_models_without_misses_raise_no_warning(scores: dict[str, pd.DataFrame]) -> None:

@@ -32,6 +32,9 @@ from segmed.io.dicom.uid import short_hash
 MOST_STEPS = 1000
 """Largest plausible ratio of the distance of slices and the stated one."""
 
+BURNED_IN = "BurnedInAnnotation is YES: its pixels may show text about the patient"
+"""Note on an image whose pixels are not to be shown where names are not."""
+
 MIN_SPACING_MM, MAX_SPACING_MM = 1e-3, 200.0
 
 
@@ -197,6 +200,8 @@ def _notes(headers: Sequence[DicomHeader], num_copies: int) -> tuple[str, ...]:
         notes.append("stored as secondary capture, though with geometry")
     if any(header.photometric == "MONOCHROME1" for header in headers):
         notes.append("MONOCHROME1: stored values are kept, low is bright")
+    if any(header.has_text for header in headers):
+        notes.append(BURNED_IN)
     if any(header.is_lossy for header in headers):
         notes.append("compressed with loss: values are near those of the scanner")
     parts = [part for header in headers for part in header.slices]

@@ -43,7 +43,7 @@ TAGS = [
     "SliceThickness", "SpacingBetweenSlices", "Rows", "Columns", "SamplesPerPixel",
     "PhotometricInterpretation", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit",
     "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence",
-    "LossyImageCompression",
+    "LossyImageCompression", "BurnedInAnnotation",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
 MAGIC, PREAMBLE_BYTES = b"DICM", 132
@@ -104,6 +104,7 @@ class DicomHeader:
         has_pixels: Whether there is pixel data.
         has_lut: Whether values need a look-up table instead of a slope.
         is_lossy: Whether the pixels were ever compressed with loss.
+        has_text: Whether the pixels show text about the patient, by BurnedInAnnotation.
         slices: One per frame.
         series_number: SeriesNumber as text.
         is_certain: Whether the content is DICOM's beyond doubt: it begins as a DICOM file does.
@@ -134,6 +135,7 @@ class DicomHeader:
     has_pixels: bool = False
     has_lut: bool = False
     is_lossy: bool = False
+    has_text: bool = False
     slices: tuple[Slice, ...] = ()
     series_number: str = ""
     is_certain: bool = False
@@ -309,6 +311,7 @@ def _fields(dataset: Elements, path: Path, transfer_syntax: str) -> DicomHeader:
         images_in_acquisition=whole("ImagesInAcquisition"),
         has_lut="ModalityLUTSequence" in dataset,
         is_lossy=text("LossyImageCompression") == "01",
+        has_text=text("BurnedInAnnotation").upper() == "YES",
         slices=slices,
         series_number=text("SeriesNumber"),
         fault=fault,

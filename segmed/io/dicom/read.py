@@ -13,11 +13,16 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.filereader import read_partial
 from pydicom.pixels import get_decoder
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.uid import ImplicitVRLittleEndian, RLELossless
 
 from segmed.errors import GeometryError, ImageError
 from segmed.io.dicom.audit import SeriesAudit
-from segmed.io.dicom.codestream import JPEG_FAMILY, check_codestream
+from segmed.io.dicom.codestream import (
+    JPEG_FAMILY,
+    check_codestream,
+    check_run_lengths,
+    check_sign,
+)
 from segmed.io.dicom.frames import Slice
 from segmed.io.dicom.header import tolerant_pydicom
 from segmed.io.dicom.scan import scan
@@ -182,11 +187,14 @@ def _frame(
     """One frame in real values, `[rows, columns]`."""
     syntax = dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
     with decoding(path):
-        if syntax.startswith(JPEG_FAMILY):
+        stream = b""
+        if syntax == RLELossless or syntax.startswith(JPEG_FAMILY):
             frames = int(dataset.get("NumberOfFrames") or 1)
             stream = get_frame(dataset.PixelData, part.frame, number_of_frames=frames)
-            check_codestream(stream, shape[1], shape[0], path)
+            check = check_run_lengths if syntax == RLELossless else check_codestream
+            check(stream, shape[1], shape[0], path)
         stored, _ = get_decoder(syntax).as_array(dataset, index=part.frame, raw=True)
+        check_sign(stream, stored, path)
         if not syntax.is_compressed or syntax.is_deflated:
             stored = meaningful_bits(stored, dataset)
     if stored.shape != (shape[1], shape[0]):

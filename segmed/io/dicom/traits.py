@@ -18,10 +18,18 @@ from segmed.io.dicom.elements import Elements, macro, numbers, words
 Value = str | float | None
 Rule = Literal["always", "repeated", "shared", "noted"]
 
-NO_AGENT = frozenset({"", "NO", "NONE", "N", "0", "NO CONTRAST"})
+NO_AGENT = frozenset({
+    "", "NO", "NONE", "N", "0", "NO CONTRAST", "NON CONTRAST", "WITHOUT", "WITHOUT CONTRAST", "W/O",
+    "NATIVE", "NATIV", "NEIN", "KEIN", "KEINE", "OHNE", "NON", "AUCUN", "SANS", "NESSUNO", "SENZA",
+    "NINGUNO", "SIN", "NENHUM", "SEM", "GEEN",
+})  # fmt: skip
 """Values of ContrastBolusAgent that say that there was none."""
 
 Kind = Literal["number", "text", "agent", "moment", "direction", "device", "day"]
+
+OFTEN_REMOVED = frozenset({"device", "day"})
+"""Kinds that de-identification or a reconstruction may leave out of some images of a volume: not
+stated, they say nothing about an image."""
 
 UNQUOTED = frozenset({"agent", "moment", "device", "day"})
 """Kinds whose values stay out of messages: free text, or close to a person."""
@@ -106,7 +114,7 @@ class Trait:
 
     def parts(self, values: Sequence[Value]) -> bool:
         """Return whether values over a series are those of several volumes."""
-        if self.kind == "day":  # removed from some images, it says nothing about them
+        if self.kind in OFTEN_REMOVED:
             values = [value for value in values if value is not None]
         number = len(self.clusters(values))
         return number > 1 and (
@@ -121,11 +129,15 @@ class Trait:
         """Return whether slices of one volume come in groups that a remark should name."""
         if self.kind == "day":  # over midnight
             return len(set(values) - {None}) > 1
+        if self.kind == "device":
+            return len(set(values)) > 1
         return self.rule == "noted" and 1 < len(self.clusters(values)) <= len(values) / 2
 
     def describe(self, values: Sequence[Value]) -> str:
         """The values for a message: numbers and codes, never free text."""
         groups = self.clusters(values)
+        if self.kind in OFTEN_REMOVED and len(set(values) - {None}) == 1:
+            return f"{self.name} that only some images state"
         if self.kind in UNQUOTED:
             return f"several {self.name}"
         shown = [_shown(group[0], self.unit) for group in groups[:4]]

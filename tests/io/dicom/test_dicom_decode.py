@@ -233,3 +233,55 @@ def test_limits_hold_before_pixels_are_read(
     with pytest.raises(ImageError) as caught:
         read_image(tmp_path, limits=ReadLimits(max_voxels=100))
     assert caught.value.reason == "too_large"
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(-1, 0), (-7, 0), (0, -1), (-1, 2)])
+def test_run_lengths_of_more_pixels_than_stated_are_refused(
+    real_series: tuple[FileDataset, ...], tmp_path: Path, rows: int, columns: int
+) -> None:
+    series = [copy.deepcopy(dataset) for dataset in real_series[:3]]
+    for dataset in series:
+        dataset.compress(RLELossless, generate_instance_uid=False)
+    for dataset in series:
+        dataset.Rows += rows
+        dataset.Columns += columns
+    _save(tmp_path, series)
+    with pytest.raises(ImageError) as caught:
+        read_image(tmp_path)
+    assert caught.value.reason == "undecodable"
+
+
+def test_padding_behind_run_lengths_is_no_fault(
+    real_series: tuple[FileDataset, ...], tmp_path: Path
+) -> None:
+    dataset = copy.deepcopy(real_series[0])
+    dataset.compress(RLELossless, generate_instance_uid=False)
+    stream = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    dataset.PixelData = encapsulate([stream + b"\x02\x00\x00\x00"])
+    _save(tmp_path, [dataset])
+    np.testing.assert_array_equal(read_image(tmp_path).numpy()[0], _stack(real_series[:1]))
+
+
+@pytest.mark.parametrize("least", [0, -5])
+@pytest.mark.parametrize("is_signed_by_header", [True, False])
+def test_sign_of_jpeg_2000_that_header_and_stream_contradict(
+    real_series: tuple[FileDataset, ...],
+    tmp_path: Path,
+    least: int,
+    *,
+    is_signed_by_header: bool,
+) -> None:
+    dataset = copy.deepcopy(real_series[0])
+    values = np.arange(40 * 36, dtype=np.int16).reshape(40, 36) + least
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    dataset.PixelRepresentation = 0 if is_signed_by_header else 1
+    dataset.PixelData = (values & 0xFFF if is_signed_by_header else values).tobytes()
+    dataset.compress(JPEG2000Lossless, generate_instance_uid=False)
+    dataset.PixelRepresentation = 1 if is_signed_by_header else 0
+    _save(tmp_path, [dataset])
+    if least == 0:  # both signs give the same values
+        np.testing.assert_array_equal(read_image(tmp_path).numpy()[0, :, :, 0].T, values)
+        return
+    with pytest.raises(ImageError, match="signed by the header") as caught:
+        read_image(tmp_path)
+    assert caught.value.reason == "undecodable"

@@ -14,6 +14,8 @@ from pydicom.dataset import Dataset, FileDataset
 
 from segmed.errors import ImageError
 from segmed.io import read_image
+from segmed.io.dicom.frames import Slice
+from segmed.io.dicom.stack import StackFault, stack
 from segmed.io.dicom.traits import TRAITS, several_volumes
 
 TWO_VALUES: dict[str, tuple[str, object, object, str]] = {
@@ -144,9 +146,20 @@ def test_trigger_times_that_drift_from_slice_to_slice_are_a_note(
         ("AcquisitionNumber", list(range(1, 9)), ""),
         ("AcquisitionDate", ["20231231"] * 4 + ["20240101"] * 4, "several acquisition dates"),
         ("AcquisitionDate", ["20231231"] * 4 + [None] * 4, ""),
+        ("Manufacturer", ["SIEMENS"] * 7 + [None], "manufacturers that only some images state"),
+        (
+            "ManufacturerModelName",
+            [None, "Avanto"] * 4,
+            "scanner models that only some images state",
+        ),
+        (
+            "DeviceSerialNumber",
+            ["40112"] * 4 + [""] * 4,
+            "serial numbers of scanners that only some images state",
+        ),
     ],
 )
-def test_breath_holds_and_midnight_are_a_note(
+def test_breath_holds_midnight_and_removed_devices_are_a_note(
     real_series: tuple[FileDataset, ...],
     tmp_path: Path,
     keyword: str,
@@ -159,7 +172,7 @@ def test_breath_holds_and_midnight_are_a_note(
     save(tmp_path, series)
     audit = only(tmp_path)
     assert audit.usable, audit.message
-    found = [remark for remark in audit.notes if remark.startswith("several ")]
+    found = [remark for remark in audit.notes if remark.endswith("check that it is one volume")]
     assert found == ([f"{note} in one series: check that it is one volume"] if note else [])
 
 
@@ -273,3 +286,40 @@ def test_every_trait_has_a_reason_of_its_kind_and_tells_two_values_apart() -> No
         found = several_volumes(rows)
         assert (found is None) == (trait.rule in {"shared", "noted"})
         assert found is None or found[0] == trait.reason
+
+
+@pytest.mark.parametrize(
+    "none", ["", "NO", "none", "N", "0", "No contrast", "OHNE", "kein", "aucun", "W/O"]
+)
+def test_words_for_no_contrast_agent_name_none(
+    real_series: tuple[FileDataset, ...], tmp_path: Path, none: str
+) -> None:
+    series = copied(real_series)
+    for index, dataset in enumerate(series):
+        dataset.ContrastBolusAgent = none if index % 2 else None
+    save(tmp_path / "native", series)
+    audit = only(tmp_path / "native")
+    assert (audit.usable, audit.has_contrast) == (True, False), audit.message
+    for index, dataset in enumerate(series):
+        dataset.ContrastBolusAgent = none if index % 2 else "Gadovist"
+    save(tmp_path / "mixed", series)
+    audit = only(tmp_path / "mixed")
+    assert (audit.reason, audit.has_contrast) == ("several_contrast_phases", True)
+
+
+@pytest.mark.parametrize(("change", "is_sound"), [(0.01, True), (0.05, False)])
+def test_steps_that_drift_away_from_the_even_stack_are_uneven(
+    change: float, *, is_sound: bool
+) -> None:
+    heights = np.cumsum([0.0] + [3.0] * 20 + [3.0 + change] * 20)
+    parts = [
+        Slice(position=(0.0, 0.0, float(height)), orientation=(1, 0, 0, 0, 1, 0), spacing=(1, 1))
+        for height in heights
+    ]
+    pairs = [(Path(f"{number}"), part) for number, part in enumerate(parts)]
+    if is_sound:
+        assert stack(pairs)[1] == pytest.approx((1, 1, 3 + change / 2))
+        return
+    with pytest.raises(StackFault) as caught:
+        stack(pairs)
+    assert caught.value.reason == "uneven_slices"
