@@ -4,7 +4,8 @@ Used by `manifest build`, `predict` and `archive` alike. A file that itself cont
 colour raster, a 4D NIfTI file with a volume for each channel) is a case. Other files need names
 `CASE_0000.ext`, `CASE_0001.ext`, ... with the model's channel numbers, each once and without gaps;
 their endings may differ. A single file `CASE_0000.ext` of a model with one file per case is called
-`CASE`. Files that count up under one name (`frame_0001`, `frame_0002`) are images of their own.
+`CASE`; beside it `OTHER_0001.ext` without `OTHER_0000.ext` is incomplete. Files that count up under
+one name (`frame_0001`, `frame_0002`) are images of their own.
 
 Source:
     nnU-Net, documentation/dataset_format.md: "CASE_XXXX.FILE_ENDING", four digits from 0000.
@@ -122,19 +123,32 @@ def _whole(files: Sequence[Path], num_channels: int) -> list[CaseFiles]:
     by_name, rest = _numbered(files)
     plain = {stem_of(path) for path in rest}
     firsts = sum(0 in numbers for numbers in by_name.values())
+    are_channels = num_channels == 1 and _are_channel_numbers(by_name)
     cases = [CaseFiles(stem_of(path), (path,)) for path in rest]
     for case, numbers in by_name.items():
         found = [path for _, paths in sorted(numbers.items()) for path in paths]
         is_run = 1 < len(numbers) <= MOST_CHANNELS and set(numbers) == set(range(len(numbers)))
         has_other_channels = is_run and firsts > 1 and num_channels == 1
         is_doubled = set(numbers) == {0} and len(found) > 1
-        if has_other_channels or is_doubled:
+        lacks_first = are_channels and 0 not in numbers and max(numbers) < MOST_CHANNELS
+        if has_other_channels or is_doubled or lacks_first:
             cases.append(_faulty(case, found, num_channels))
         elif set(numbers) == {0} and case not in plain:
             cases.append(CaseFiles(case, tuple(found)))
         else:
             cases += [CaseFiles(stem_of(path), (path,)) for path in found]
     return cases
+
+
+def _are_channel_numbers(by_name: Mapping[str, Mapping[int, Sequence[Path]]]) -> bool:
+    """Return whether the numbers of a folder's names are channels: some name has 0000 alone.
+
+    `liver_0000`, `spleen_0001`, `tumour_0002` count images, not channels.
+    """
+    numbers = [set(found) for found in by_name.values()]
+    alone = [next(iter(one)) for one in numbers if len(one) == 1]
+    counts_images = len(alone) == len(numbers) > 2 and sorted(alone) == list(range(len(alone)))
+    return {0} in numbers and not counts_images
 
 
 def _joined(files: Sequence[Path], num_channels: int) -> list[CaseFiles]:

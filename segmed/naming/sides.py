@@ -73,6 +73,8 @@ NUMBERED = re.compile(r"(label|class|structure|region|roi|segment|value|object|k
 COUNTED = re.compile(r"(.*[^\W\d_]{3,})[\W_]*\d{1,3}")
 """A structure and a number, such as `kidney_1` or `tooth 21`, but not the vertebra `L4`."""
 
+_ENDS = frozenset(word for pair in PAIRED for word in pair)
+
 _WORDS = {side: (vocabulary(CLEAR[side]), vocabulary(SHORT[side])) for side in ("left", "right")}
 
 
@@ -110,6 +112,8 @@ def guess_sides(names: Sequence[str], *, flat: bool = False) -> SideGuess | None
         return sure
     if found:
         return found[0]
+    if (alone := _without_partner(names)) is not None:
+        return alone
     return (_along(names) if flat else None) or _unnamed(names) or _counted(names)
 
 
@@ -154,6 +158,20 @@ def _in_pairs(names: Sequence[str]) -> SideGuess | None:
             if _differ_in_letter(text, its_text) or _differ_in_word(words, others):
                 why = f"{one!r} and {other!r} differ in a sign of the side alone"
                 return SideGuess(one, "", why, True)
+    return None
+
+
+def _without_partner(names: Sequence[str]) -> SideGuess | None:
+    """A name that ends in one word of a pair, such as `Niere_re`, and has no like: in doubt.
+
+    Names that count up (`type_h`, `type_i`, `type_k`) have likes.
+    """
+    spelled = [tuple(_spelled(name)) for name in names]
+    stems = [words[:-1] for words in spelled]
+    for name, words in zip(names, spelled, strict=True):
+        if len(words) > 1 and words[-1] in _ENDS and stems.count(words[:-1]) == 1:
+            why = f"{name!r} may name a side by {words[-1]!r} (in doubt: the word is short)"
+            return SideGuess(name, words[-1], why, False)
     return None
 
 

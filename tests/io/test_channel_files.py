@@ -69,6 +69,16 @@ def test_channels_need_every_number_once(
         (["a_0000.nii", "a_0001.nii", "b_0000.nii"], ["!a", "b"]),
         (["a_0000.nii", "a_0000.nii.gz"], ["!a"]),
         (["a_0000.nii", "a.nii"], ["a_0000", "a"]),
+        (["a_0000.nii", "b_0000.nii", "c_0001.nii"], ["a", "b", "!c"]),
+        (["a_0000.nii", "c_0001.nii"], ["a", "!c"]),
+        (["a_0000.nii", "c_0001.nii", "c_0002.nii", "d.nii"], ["a", "!c", "d"]),
+        (["c_0001.nii"], ["c_0001"]),
+        (["c_0001.nii", "d_0001.nii", "e_0002.nii"], ["c_0001", "d_0001", "e_0002"]),
+        (["a_0000.nii", "scan_0012.nii"], ["a", "scan_0012"]),
+        (
+            ["liver_0000.nii", "spleen_0001.nii", "tumour_0002.nii"],
+            ["liver", "spleen_0001", "tumour_0002"],
+        ),
     ],
 )
 def test_files_of_one_channel_are_named_by_their_case(

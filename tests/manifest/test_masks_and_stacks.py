@@ -12,6 +12,8 @@ from PIL import Image
 
 from segmed.errors import ImageError, ManifestError
 from segmed.io import read_image, read_label, source_of
+from segmed.io.limits import ReadLimits
+from segmed.io.stack import read_stack
 from segmed.manifest import build_manifest, check_manifest, image_digest
 
 SaveNifti = Callable[..., Path]
@@ -125,13 +127,13 @@ def test_a_stack_with_a_fault_is_refused(tmp_path: Path, change, reason: str) ->
         (np.uint8, np.int8, -7),
     ],
 )
-def test_slices_of_several_types_keep_their_values(
+def test_label_slices_of_several_types_keep_their_values(
     tmp_path: Path, first: type, second: type, value: float
 ) -> None:
     for number, dtype in enumerate((first, second, first)):
         pixels = np.full((16, 18), value if number == 1 else 99, dtype=dtype)
         tifffile.imwrite(tmp_path / f"slice_{number}.tif", pixels)
-    voxels = read_image(tmp_path).numpy()[0]
+    voxels = read_stack(tmp_path, ReadLimits(), exact=True).array[0]
     assert [float(voxels[..., number].max()) for number in range(3)] == [99, value, 99]
 
 

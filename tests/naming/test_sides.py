@@ -53,6 +53,28 @@ def test_names_that_tell_no_sides_apart_allow_it(names: tuple[str, ...]) -> None
     assert guess_sides(names) is None
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["Niere_re", "Niere li", "rein G", "Auge OD", "riñón D", "vese_j", "нирка П", "kidneyRe"],
+)
+def test_one_word_of_a_pair_at_the_end_is_in_doubt(name: str) -> None:
+    guess = guess_sides(["tumour", name])
+    assert guess is not None
+    assert (guess.name, guess.is_sure) == (name, False)
+    assert plan_mirroring([LabelClass(name=name, value=1)], 3, None).axes == ()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("type_h", "type_i", "type_k"), ("re", "tumour"), ("d",), ("Os sacrum", "Os pubis"),
+     ("in_situ", "invasive"), ("Vena cava", "aorta")],
+)  # fmt: skip
+def test_letters_that_count_up_or_are_a_name_of_their_own_tell_no_side(
+    names: tuple[str, ...],
+) -> None:
+    assert guess_sides(names) is None
+
+
 def test_several_structures_without_names_are_in_doubt() -> None:
     guess = guess_sides(["label_3", "label_7"])
     assert guess is not None
