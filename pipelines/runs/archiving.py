@@ -32,6 +32,7 @@ from segmed.archive.pacs.address import delivery_at, source_at
 from segmed.archive.pacs.remote import Query
 from segmed.archive.query import SeriesQuery
 from segmed.archive.study import ForeseenOutcome, NotImage
+from segmed.archive.totals import OnTotal
 from segmed.inference import Predictor
 from segmed.inference.vocabulary import engine_named
 from segmed.io.atomic import write_whole
@@ -151,14 +152,14 @@ def run_archive(
     job: ArchiveJob,
     on_outcome: Callable[[StudyOutcome], None] | None = None,
     *,
-    on_total: Callable[[int], None] | None = None,
+    on_total: OnTotal | None = None,
 ) -> dict[str, Any]:
     """Segment the archive; writes `model.json` beside `outcomes.json`.
 
     Args:
         job: What to do.
         on_outcome: Called with each outcome as it comes.
-        on_total: Called with the number of studies, once a folder is counted.
+        on_total: Called with the number of studies, or an estimate of it.
 
     Returns:
         The models, with version and hash, every outcome, and the drift watch's rows.

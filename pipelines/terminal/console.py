@@ -117,9 +117,9 @@ class Counter(Generic[T]):
         """True on a terminal, where a total is of use."""
         return self._bar is not None
 
-    def expect(self, total: int | None) -> None:
-        """Set the number of items, once it is known; any thread may call."""
-        self._total = total
+    def expect(self, total: int | None, is_estimate: bool = False) -> None:
+        """Set the number of items, once it is known or estimated; any thread may call."""
+        self._total, self._about = total, "about " if is_estimate else ""
         self._show()
 
     def __call__(self, item: T) -> None:
@@ -134,7 +134,9 @@ class Counter(Generic[T]):
 
     @property
     def _count(self) -> str:
-        return f"{self._done} met" if self._total is None else f"{self._done} of {self._total}"
+        if self._total is None:
+            return f"{self._done} met"
+        return f"{self._done} of {self._about}{max(self._total, self._done)}"
 
     @property
     def _rate(self) -> str:

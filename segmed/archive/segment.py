@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import queue
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,11 +23,11 @@ from segmed.archive.run import Run, RunOptions, key_in
 from segmed.archive.run_page import PICTURES, write_run_page
 from segmed.archive.study import ForeseenOutcome, NotImage, Study, StudyOutcome, StudySource, key_of
 from segmed.archive.suspects import SuspectEngine
+from segmed.archive.totals import OnTotal, counted
 from segmed.archive.volumes import check_kind
 from segmed.archive.workers.engine import WorkerEngine
 from segmed.archive.workers.setup import Setup
 from segmed.archive.writing import STAGING, Writing, suffix_of
-from segmed.errors import SegmedError
 from segmed.inference import Predictor
 from segmed.io.output_names import check_names
 
@@ -93,7 +92,7 @@ def segment_archive(
     format: str = "nifti",
     delivery: Delivery | None = None,
     options: RunOptions = DEFAULT_OPTIONS,
-    on_total: Callable[[int], None] | None = None,
+    on_total: OnTotal | None = None,
 ) -> Iterator[StudyOutcome]:
     """Segment every study of a source once, and say how each ended.
 
@@ -110,8 +109,7 @@ def segment_archive(
         format: `nifti`, `dicom-seg` or `rtstruct`.
         delivery: Where outputs are sent besides.
         options: Limits and manners of the run.
-        on_total: Called in another thread with the number of studies, once a folder is counted;
-            never for a source without a count.
+        on_total: Called in another thread with the number of studies, see `totals.counted`.
 
     Yields:
         One outcome for each study met, in the order in which they end.
@@ -142,8 +140,8 @@ def segment_archive(
         options.retry.call(lambda: reconcile(ledger, out_dir, out_dir / OUTPUTS, delivery))
         number = ledger.begin_run(model.hash)
         source = _fitted(source, out_dir, model)
-        if on_total is not None and isinstance(source, FolderSource):
-            threading.Thread(target=_count, args=(source, on_total), daemon=True).start()
+        if on_total is not None:
+            source = counted(source, on_total)
         try:
             yield from Run(
                 ledger=ledger,
@@ -231,15 +229,6 @@ def _foreseen(
         seconds=0.0,
         package=package,
     )
-
-
-def _count(source: FolderSource, on_total: Callable[[int], None]) -> None:
-    """Count the studies of a folder while the first ones are segmented.
-
-    What cannot be read ends the count without a word: the run itself reports it.
-    """
-    with suppress(SegmedError, OSError):
-        on_total(source.count())
 
 
 def _worker_pool(predictor: WorkerPool | Path | Sequence[Path]) -> WorkerPool:

@@ -44,7 +44,18 @@ def test_another_seed_gives_other_folds() -> None:
     assert assign_folds(cases, seed=0) != assign_folds(cases, seed=1)
 
 
-@pytest.mark.parametrize(("groups", "folds"), [(3, 5), (0, 2), (4, 1)])
-def test_folds_that_cannot_be_filled_are_refused(groups: int, folds: int) -> None:
-    with pytest.raises(ManifestError, match="folds"):
-        assign_folds(cases_of([1] * groups), num_folds=folds)
+@pytest.mark.parametrize(
+    ("sizes", "folds", "message"),
+    [
+        ([1, 1, 1], 5, "3 groups cannot fill 5 folds: request at most 3 folds"),
+        ([1] * 4, 1, "at least 2 are needed"),
+        ([], 2, "no labelled case; at least 2 groups are needed to hold cases out: add"),
+        ([1], 2, "1 labelled case; at least 2 groups"),
+        ([7], 2, "7 labelled cases, all of one group .* state them with --group-by"),
+    ],
+)
+def test_folds_that_cannot_be_filled_are_refused_with_what_would_do(
+    sizes: list[int], folds: int, message: str
+) -> None:
+    with pytest.raises(ManifestError, match=message):
+        assign_folds(cases_of(sizes), num_folds=folds)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -145,12 +145,14 @@ class DicomWebSource(RemoteSource):
         query: Which series are wanted.
         num_channels: Input channels of the model.
         rules: Which series of a study fit the model.
+        on_listed: Called for each study with the number of its units of work.
     """
 
     service: DicomWeb
     query: Query = field(default_factory=Query)
     num_channels: int = 1
     rules: Rules | None = None
+    on_listed: Callable[[int], None] | None = field(default=None, compare=False, repr=False)
 
     def fetch(self, study: Study, folder: Path) -> Study:
         """Fetch a study's series and audit them.

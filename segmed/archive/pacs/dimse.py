@@ -9,7 +9,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,12 +134,14 @@ class DimseSource(RemoteSource):
         query: Which series are wanted.
         num_channels: Input channels of the model.
         rules: Which series of a study fit the model.
+        on_listed: Called for each study with the number of its units of work.
     """
 
     node: Dimse
     query: Query = field(default_factory=Query)
     num_channels: int = 1
     rules: Rules | None = None
+    on_listed: Callable[[int], None] | None = field(default=None, compare=False, repr=False)
 
     def fetch(self, study: Study, folder: Path) -> Study:
         """Fetch a study's series and audit them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -113,11 +113,13 @@ class RemoteSource(ABC):
         query: Which series are wanted.
         num_channels: Input channels of the model.
         rules: Which series of a study fit the model.
+        on_listed: Called for each study with the number of its units of work.
     """
 
     query: Query
     num_channels: int
     rules: Rules | None
+    on_listed: Callable[[int], None] | None
 
     def studies(self) -> Iterator[Study | NotImage]:
         """Units of work; a study that the server does not list is a failed one.
@@ -133,9 +135,20 @@ class RemoteSource(ABC):
             except AccessDeniedError:
                 raise
             except ServiceError as error:
-                yield _unlisted(study_uid, patient_id, error)
+                units = [_unlisted(study_uid, patient_id, error)]
             else:
-                yield from remote_studies(series, self.rules, self.num_channels)
+                units = list(remote_studies(series, self.rules, self.num_channels))
+            if self.on_listed is not None:
+                self.on_listed(len(units))
+            yield from units
+
+    def count_studies(self) -> int:
+        """Number of studies, by their listing alone: one query, or one for each page of them.
+
+        Raises:
+            ServiceError: The server does not answer, or refuses.
+        """
+        return sum(1 for _ in self._studies())
 
     @abstractmethod
     def _studies(self) -> Iterator[tuple[str, str]]:

@@ -18,9 +18,10 @@ from tiny_model import tiny_package
 from segmed.archive import segment_archive
 from segmed.archive.pacs.delivery import RetryPolicy
 from segmed.archive.pacs.dicomweb import DicomWeb, DicomWebSource, text_of
-from segmed.archive.pacs.dimse import unlike
+from segmed.archive.pacs.dimse import Dimse, DimseSource, unlike
 from segmed.archive.run import MOST_UNANSWERED, RunOptions
 from segmed.archive.study import Study, StudyOutcome
+from segmed.archive.totals import Estimate, ListedSource, counted
 from segmed.errors import RefusedRequestError, ServiceError
 from segmed.inference import Predictor
 
@@ -264,3 +265,37 @@ def test_a_node_that_repeats_its_answers_doubles_no_study() -> None:
     for empty in (answer_of(), answer_of(StudyInstanceUID="")):
         with pytest.raises(RefusedRequestError, match="without StudyInstanceUID"):
             unlike([one, empty], "StudyInstanceUID", "PatientID")
+
+
+def test_total_of_a_pacs_is_exact_once_its_last_study_is_listed(serve: Any) -> None:
+    _, source = serve(lambda *_: None, total=3)
+    assert source.count_studies() == 3
+    totals: list[tuple[int, bool]] = []
+    is_known = threading.Event()
+
+    def note(total: int, is_estimate: bool) -> None:
+        totals.append((total, is_estimate))
+        if not is_estimate:
+            is_known.set()
+
+    assert len(list(counted(source, note).studies())) == 3
+    assert is_known.wait(120)
+    assert totals[-1] == (3, False)
+
+
+def test_estimate_of_a_total_takes_the_studies_to_come_for_those_that_came() -> None:
+    totals: list[tuple[int, bool]] = []
+    estimate = Estimate(lambda *total: totals.append(total))
+    estimate.add(2)
+    assert totals == []  # the number of studies is not known yet
+    estimate.expect(4)
+    for units in (0, 4, 0):
+        estimate.add(units)
+    assert totals == [(8, True), (4, True), (8, True), (6, False)]
+    estimate.add(1)  # a study that has arrived meanwhile
+    assert totals[-1] == (7, False)
+
+
+def test_sources_of_a_pacs_know_their_total_and_others_none() -> None:
+    assert isinstance(DimseSource(Dimse("127.0.0.1", 1, "NODE")), ListedSource)
+    assert not isinstance(object(), ListedSource)
