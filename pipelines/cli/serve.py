@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -88,7 +89,10 @@ def serve(
     ] = None,
     work_pool: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Deploy for the workers of this pool, and return."),
+        typer.Option(
+            metavar="NAME",
+            help="Deploy for the workers of this pool, whose paths are meant, and return.",
+        ),
     ] = None,
 ) -> None:
     """Keep the schedules: nightly archive run, weekly comparison, runs on demand.
@@ -100,12 +104,12 @@ def serve(
     """
     from pipelines.registry.reference import is_registered, parse_reference
 
-    require_models([name for name in model if not is_registered(name)])
-    require_source(archive)
-    require_file(rules, "--rules")
+    packages = [name for name in model if not is_registered(name)]
+    if work_pool is None:
+        require_inputs(archive, packages, rules, manifest)
+    else:
+        note_absent_inputs(archive, packages, rules, manifest, work_pool=work_pool)
     require_out(out)
-    if manifest is not None:
-        require_manifest(manifest)
     from pipelines.comparing.resources import require_known_size
 
     require_known_size(size)
@@ -156,3 +160,34 @@ def serve(
         say(f"deployed: {name}")
     if found:
         say(f"start a worker on each machine: prefect worker start --pool {work_pool}")
+
+
+def require_inputs(
+    archive: str, packages: Sequence[str], rules: Path | None, manifest: Path | None
+) -> None:
+    """Refuse inputs that do not exist on this machine, which runs the schedules itself.
+
+    Raises:
+        UsageError: Archive, rules or manifest do not exist.
+        PackageError: A package does not exist.
+    """
+    require_models(packages)
+    require_source(archive)
+    require_file(rules, "--rules")
+    if manifest is not None:
+        require_manifest(manifest)
+
+
+def note_absent_inputs(
+    archive: str,
+    packages: Sequence[str],
+    rules: Path | None,
+    manifest: Path | None,
+    *,
+    work_pool: str,
+) -> None:
+    """Note inputs that do not exist on this machine: the machines of the workers may have them."""
+    folders = [] if "://" in archive else [archive]
+    for name in (*folders, *packages, rules, manifest):
+        if name is not None and not Path(name).exists():
+            note(f"{name} does not exist on this machine; the workers of {work_pool} must have it")

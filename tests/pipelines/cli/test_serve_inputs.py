@@ -1,0 +1,34 @@
+"""Inputs of `segmed serve`: checked where this machine reads them, noted where workers do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli.serve import note_absent_inputs, require_inputs
+from segmed.errors import PackageError, UsageError
+
+
+def test_serving_machine_must_have_its_inputs(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not exist; give a folder"):
+        require_inputs(str(tmp_path / "archive"), [], None, None)
+    with pytest.raises(UsageError, match="--rules"):
+        require_inputs(str(tmp_path), [], tmp_path / "rules.yaml", None)
+    with pytest.raises(PackageError):
+        require_inputs(str(tmp_path), [str(tmp_path / "package")], None, None)
+    require_inputs("dicomweb://host/path", [], None, None)
+
+
+def test_inputs_of_workers_on_other_machines_are_noted_when_absent_here(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    absent = [str(tmp_path / name) for name in ("archive", "package", "rules.yaml", "m.json")]
+    archive, package, rules, manifest = absent
+    note_absent_inputs(archive, [package], Path(rules), Path(manifest), work_pool="gpus")
+    said = capsys.readouterr().err
+    assert [line.split(" does not")[0].split()[-1] for line in said.splitlines()] == absent
+    assert "the workers of gpus must have it" in said
+    note_absent_inputs("dimse://PACS@host:104", [], None, None, work_pool="gpus")
+    note_absent_inputs(str(tmp_path), [], None, None, work_pool="gpus")
+    assert capsys.readouterr().err == ""
