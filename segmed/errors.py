@@ -111,7 +111,34 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     text = str(error) if isinstance(error, RuntimeError) else ""
-    return "can't allocate memory" in text or "not enough memory" in text
+    return any(words in text for words in _MEMORY_WORDS)
+
+
+def is_device_fault(error: BaseException) -> bool:
+    """Return whether an exception means that a GPU failed.
+
+    After most of these errors every later call of the same process fails, too: the process must be
+    replaced.
+    """
+    if not isinstance(error, RuntimeError) or is_out_of_memory(error):
+        return False
+    return type(error).__name__ == "AcceleratorError" or any(
+        words in str(error) for words in _DEVICE_WORDS
+    )
+
+
+_MEMORY_WORDS = (
+    "can't allocate memory",
+    "not enough memory",
+    "CUDA error: out of memory",
+    "CUDA out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""Parts of PyTorch's messages where memory ran out."""
+
+_DEVICE_WORDS = ("CUDA error", "CUDNN_STATUS_", "CUBLAS_STATUS_", "HIP error")
+"""Parts of PyTorch's messages where a GPU failed."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:

@@ -20,6 +20,7 @@ from segmed.errors import (
     ServiceError,
     UsageError,
     WeightsError,
+    is_device_fault,
     is_out_of_memory,
 )
 from segmed.full_disk import is_full_disk
@@ -39,6 +40,11 @@ SERVICE_REFUSES = "service_refuses"
 """Reason of a study that its server refuses to send or keep; the other studies go on."""
 
 OUT_OF_MEMORY = "out_of_memory"
+
+GPU_FAULT = "gpu_fault"
+"""Reason of a study during which the GPU failed; its process can do no more."""
+
+GPU_FAULT_TEXT = "the GPU failed, run again; if it goes on, see `nvidia-smi` and the system's log"
 
 TRANSIENT = frozenset({OUT_OF_MEMORY, "unreadable"})
 """Reasons of an `ImageError` that are due to the machine or the disk."""
@@ -94,6 +100,8 @@ def classify(error: Exception, *, shows_text: bool = True) -> FailureReason:
         return FailureReason("failed", "disk_full", "no space left; free some and run again")
     if is_out_of_memory(error):
         return FailureReason("failed", OUT_OF_MEMORY, "more memory was needed than there is")
+    if is_device_fault(error):
+        return FailureReason("failed", GPU_FAULT, f"{GPU_FAULT_TEXT} ({_first_words(error)})")
     if isinstance(error, OSError):
         brief = error.strerror or type(error).__name__
         return FailureReason("failed", "system", _one_line(error) if shows_text else brief)
@@ -104,6 +112,11 @@ def classify(error: Exception, *, shows_text: bool = True) -> FailureReason:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _first_words(error: Exception) -> str:
+    """The first line of a message of PyTorch, which names no file."""
+    return (str(error).splitlines() or [""])[0][:120]
 
 
 def _place_of(error: Exception) -> str:

@@ -15,6 +15,7 @@ from pipelines.cli import archive_index
 from pipelines.cli.arguments import (
     MaxVoxelsOption,
     allow_voxels,
+    require_devices,
     require_file,
     require_models,
     require_out,
@@ -92,7 +93,9 @@ def segment(
     tta: Annotated[bool, typer.Option("--tta", help="Average over mirror images.")] = False,
     device: Annotated[
         list[str] | None,
-        typer.Option(help="Device of a worker process, such as cuda:1; repeat it for each."),
+        typer.Option(
+            help="Devices that worker processes take in turn, such as cuda:0,cuda:1; or repeat it."
+        ),
     ] = None,
     cluster: Annotated[
         str | None,
@@ -129,6 +132,7 @@ def segment(
     require_source(source)
     require_file(rules, "--rules")
     require_out(out)
+    devices = require_devices(device)
     from pipelines.runs.archiving import ArchiveJob, preview, run_archive
 
     job = ArchiveJob(
@@ -149,7 +153,7 @@ def segment(
         send=send,
         tta=tta,
         engine=engine,
-        devices=tuple(device or ()),
+        devices=devices,
         cluster=cluster,
         table=table,
         names=names,

@@ -140,6 +140,18 @@ def require_device(name: str) -> None:
         raise UsageError(f"unknown device {name!r}: known are auto, cpu, cuda, cuda:N")
 
 
+def require_devices(names: Sequence[str] | None) -> tuple[str, ...]:
+    """Names of devices, each given by itself or several with commas between them.
+
+    Raises:
+        UsageError: One is no name of a device.
+    """
+    found = tuple(part.strip() for name in names or () for part in name.split(","))
+    for name in found:
+        require_device(name)
+    return found
+
+
 def require_known(kind: str, name: str, known: Sequence[str]) -> None:
     """Refuse a name that is not among those known.
 

@@ -14,15 +14,23 @@ from typing import Any, Protocol
 from segmed.archive.gallery import Gallery
 from segmed.archive.job import Job, Result, failure_result
 from segmed.archive.writing import Writing
+from segmed.errors import ServiceError
 from segmed.inference import Predictor, Segmentation
 from segmed.inference.pipeline import READ_AHEAD, WRITE_BEHIND, Pipeline, PipelineEnd, PipelineItem
 from segmed.io.dicom.audit import BURNED_IN
 from segmed.io.read import notes_of
 from segmed.metatensor import MetaTensor
 from segmed.metrics.measures import measure
+from segmed.outcomes import GPU_FAULT
 
 IN_STAGES = 3
 """Studies that are read, segmented and written at one moment."""
+
+
+GPU_FAULT_ADVICE = (
+    "this process can use the GPU no more; the same command goes on with the studies that are "
+    "left; with --workers 1 a process whose GPU failed is replaced during the run"
+)
 
 
 class StudyEngine(Protocol):
@@ -103,6 +111,7 @@ class ThreadEngine:
     ) -> None:
         self._pipeline = Pipeline(predictor, ArchiveSink(writing), trusted=trusted)
         self._results = results
+        self._is_replaceable = trusted
         self._is_stopping = False
         self._jobs: queue.Queue[Job | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name="segmed-network", daemon=True)
@@ -135,7 +144,11 @@ class ThreadEngine:
             yield PipelineItem(job.study.case, job)
 
     def _report(self, end: Future[PipelineEnd[Job, Result]]) -> None:
-        self._results.put(result_of(end.result()))
+        result = result_of(end.result())
+        if result.reason == GPU_FAULT and not self._is_replaceable:
+            self._results.put(ServiceError(f"{result.message}: {GPU_FAULT_ADVICE}"))
+        else:
+            self._results.put(result)
 
 
 def result_of(end: PipelineEnd[Job, Result]) -> Result:

@@ -15,9 +15,10 @@ from pathlib import Path
 import segmed
 from segmed.archive.engine import IN_STAGES, Results
 from segmed.archive.job import Job, Result
-from segmed.archive.workers.setup import Ready, Setup, on_device
+from segmed.archive.workers.setup import GPU_FAULT_STATUS, Ready, Setup, on_device, sharing
 from segmed.errors import ServiceError
 from segmed.inference.pipeline import READ_AHEAD
+from segmed.outcomes import GPU_FAULT, GPU_FAULT_TEXT
 
 IN_HAND = IN_STAGES + READ_AHEAD
 """Jobs of one worker at a time: read, segmented and written at once, and some waiting."""
@@ -105,6 +106,10 @@ class Worker:
             self._process.kill()
             self._process.wait()
 
+    def lost_its_gpu(self) -> bool:
+        """Return whether an ended process left because its GPU failed."""
+        return self._process.wait() == GPU_FAULT_STATUS
+
     def how_it_ended(self) -> str:
         """Exit status or signal of an ended process, in words."""
         status = self._process.wait()
@@ -115,7 +120,8 @@ class WorkerEngine:
     """Worker processes that load the model once each.
 
     When a worker dies, each study it held is tried once more, alone in a fresh worker; one that
-    kills that one too is refused. A study is never blamed for the death of the driver.
+    kills that one too is refused, or has failed if the GPU failed both times. A study is never
+    blamed for the death of the driver.
 
     Args:
         setup: What every worker needs.
@@ -144,7 +150,7 @@ class WorkerEngine:
         self._threads = [
             threading.Thread(
                 target=self._slot,
-                args=(on_device(setup, devices[number % len(devices)]) if devices else setup,),
+                args=(_setup_of(setup, number, workers, devices),),
                 name=f"segmed-worker-{number}",
                 daemon=True,
             )
@@ -220,8 +226,23 @@ class WorkerEngine:
             except WorkerDied:
                 assert worker is not None
                 worker.end()
-                message = f"its process died twice ({worker.how_it_ended()}), the second time alone"
-                self._results.put(Result(job.key, "killed_process", message, refused=True))
+                self._results.put(_died_twice(job, worker))
                 worker = None
         if worker is not None:
             worker.end()
+
+
+def _died_twice(job: Job, worker: Worker) -> Result:
+    """Result of a study whose second process, too, ended: the data or the GPU is at fault."""
+    if worker.lost_its_gpu():
+        return Result(job.key, GPU_FAULT, f"in two processes: {GPU_FAULT_TEXT}")
+    message = f"its process died twice ({worker.how_it_ended()}), the second time alone"
+    return Result(job.key, "killed_process", message, refused=True)
+
+
+def _setup_of(setup: Setup, number: int, workers: int, devices: Sequence[str]) -> Setup:
+    """Setup of one of several workers: its device, and its part of the device's memory."""
+    if not devices:
+        return sharing(setup, workers)
+    mine = number % len(devices)
+    return on_device(sharing(setup, len(range(mine, workers, len(devices)))), devices[mine])

@@ -8,6 +8,9 @@ from typing import Any
 
 from segmed.archive.writing import Writing
 
+GPU_FAULT_STATUS = 75
+"""Exit status of a worker whose GPU failed: EX_TEMPFAIL of sysexits.h."""
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -34,3 +37,10 @@ class Ready:
 def on_device(setup: Setup, device: str) -> Setup:
     """The same for a worker of a device, such as `cuda:1`."""
     return replace(setup, options={**setup.options, "device": device})
+
+
+def sharing(setup: Setup, workers: int) -> Setup:
+    """The same for one of several workers that share the memory of a GPU."""
+    if workers <= 1:
+        return setup
+    return replace(setup, options={**setup.options, "gpu_share": 1.0 / workers})

@@ -1,6 +1,7 @@
 """The worker process: loads the model once, then segments the jobs it receives.
 
 Started by `worker_engine` with the number of its end of a socket as second argument.
+After a failure of its GPU the process ends, and the driver replaces it.
 It ends when the other end closes, so it never outlives its driver by more than the study in hand.
 """
 
@@ -13,10 +14,12 @@ import threading
 from multiprocessing.connection import Connection
 
 from segmed.archive.engine import Results, ThreadEngine
+from segmed.archive.job import Result
 from segmed.archive.model import read_packages
-from segmed.archive.workers.setup import Ready, Setup
+from segmed.archive.workers.setup import GPU_FAULT_STATUS, Ready, Setup
 from segmed.errors import SegmedError
 from segmed.inference import Predictor
+from segmed.outcomes import GPU_FAULT
 
 
 def serve(connection: Connection) -> None:
@@ -34,8 +37,11 @@ def serve(connection: Connection) -> None:
 
     def forward() -> None:
         while True:
+            result = results.get()
+            if isinstance(result, Result) and result.reason == GPU_FAULT:
+                os._exit(GPU_FAULT_STATUS)  # the studies in hand are tried again by another process
             try:
-                connection.send(results.get())
+                connection.send(result)
             except OSError:
                 os._exit(1)
 
