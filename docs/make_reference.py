@@ -1,4 +1,4 @@
-"""Writes `reference.md`, every command with its options, and `api.md`, every public name.
+"""Writes `reference.md` (commands), `api.md` (public names) and `prefect.yaml` (deployments).
 
 python docs/make_reference.py
 """
@@ -28,6 +28,7 @@ NOTES = {
     "segmed plan": [
         "first: segmed manifest build Task04_Hippocampus -o hippocampus.json --format msd"
     ],
+    "segmed preprocess": ["first: segmed plan hippocampus.json -o plan.yaml --budget 10m"],
     "segmed train": [
         "first: {short} plan.yaml",
         "with: --budget 10m = --epochs 1 --plan plan.yaml",
@@ -101,3 +102,6 @@ def _row(parameter: Any) -> str:
 if __name__ == "__main__":
     TARGET.write_text(reference(), encoding="utf-8")
     (HERE / "api.md").write_text(api(), encoding="utf-8")
+    from pipelines.flows.deployment_file import deployment_file
+
+    (HERE.parent / "pipelines/prefect.yaml").write_text(deployment_file(), encoding="utf-8")

@@ -19,6 +19,7 @@ from pipelines.cli import (
     metrics,
     models,
     predict,
+    preprocess,
     serve,
     train,
 )
@@ -119,6 +120,7 @@ def _require_one_process(command: str | None) -> None:
 
 demo.add_to(app)
 data.add_to(app)
+preprocess.add_to(app)
 train.add_to(app)
 predict.add_to(app)
 archive.add_to(app)

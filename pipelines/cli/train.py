@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,11 +32,8 @@ from pipelines.terminal.console import (
 from segmed.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pipelines.comparing.jobs import TrainJob
-    from segmed.pictures.legend import Legend
-    from segmed.structures import LabelClass
+    from segmed.report.model_comparison import FoldResult
     from segmed.training import Budget
 
 PlanOption = Annotated[
@@ -100,6 +97,9 @@ def train(
 ) -> None:
     """Train one architecture on one fold, score the held-out cases, track it in MLflow.
 
+    Runs as a Prefect flow, on the server that PREFECT_API_URL names, else on a temporary one.
+    Under torchrun the processes train one network together, and no flow is run.
+
     Example: segmed train hippocampus.json --model unet3plus --fold 0 --budget 10m
     """
     from pipelines.comparing.jobs import TrainJob, check_job, require_size, settle_plan
@@ -134,15 +134,14 @@ def train(
     resources = resources_for(time, device)
     plan_path = settle_plan(manifest_path, plan, out, size=size, resources=resources, device=device)
     job = replace(job, plan_path=plan_path)
-    from pipelines.comparing import steps
-    from pipelines.terminal.display import shown_trainings
-    from segmed.metrics.learned import doubt_of_learning
-
     if int(os.environ.get("RANK", "0")) > 0:
         _train_along(job)
         return
+    from pipelines.terminal.display import shown_trainings
+    from segmed.metrics.learned import doubt_of_learning
+
     with continued_by("--resume"), shown_trainings():
-        fold_result = steps.train_alone(job)
+        fold_result = _trained(job)
     mean, doubt = float(fold_result.table["dice"].mean()), doubt_of_learning(fold_result.table)
     emit(
         {
@@ -163,6 +162,24 @@ def train(
         ],
         as_json=as_json,
     )
+
+
+def _trained(job: TrainJob) -> FoldResult:
+    """The training as a Prefect flow; under `torchrun`, whose processes train together, without."""
+    if _is_under_torchrun():
+        from pipelines.comparing.steps import train_alone
+
+        return train_alone(job)
+    from pipelines.flows.runner import run_flow, start_server_early
+
+    start_server_early()
+    from pipelines.flows.train import train as flow
+
+    return run_flow(flow, job)
+
+
+def _is_under_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def _train_along(job: TrainJob) -> None:
@@ -244,13 +261,16 @@ def compare(
     )
     request = replace(request.of_size(size), side_by_side=side_by_side)
     require_enough_time(request, parallel=side_by_side)
-    from pipelines.comparing.steps import refusal
-    from pipelines.flows.compare import with_device_pool
-    from pipelines.flows.runner import run_flow
-    from pipelines.terminal.display import shown_trainings
+    with continued_by(without=("--fresh",)):
+        from pipelines.flows.runner import run_flow, start_server_early
 
-    with continued_by(without=("--fresh",)), shown_trainings():
-        record = run_flow(with_device_pool(request), request)
+        start_server_early()
+        from pipelines.comparing.steps import refusal
+        from pipelines.flows.compare import compare as flow
+        from pipelines.terminal.display import shown_trainings
+
+        with shown_trainings():
+            record = run_flow(flow, request)
     rows = [
         {
             "model": name,
@@ -292,6 +312,8 @@ def evaluate(
 ) -> None:
     """Score label maps against references of the same name; distances in mm.
 
+    Runs as a Prefect flow where PREFECT_API_URL names a server.
+
     Example: segmed evaluate --predictions out --references labelsTs -o scores
     """
     allow_voxels(max_voxels)
@@ -300,52 +322,20 @@ def evaluate(
     require_file(labels, "--labels")
     if images is not None:
         require_folder(images, "the folder of the images")
-    from pipelines.comparing.case_pictures import images_of, lowest_overlays
-    from pipelines.comparing.jobs import labels_of, manifest_of
-    from segmed.archive.index import ensure_index
-    from segmed.evaluation import compare_folders
-    from segmed.metrics import summarise, write_table
-    from segmed.metrics.label_pairs import label_files, passed_over, stray_lines
-    from segmed.report import ReportContent, write_report
+    from pipelines.comparing.label_scores import LabelScoring, score_label_maps
 
-    ensure_index(predictions)
-    named = labels_of(labels, references)
-    shown = images_of(images, sorted(label_files(references))) if images else {}
+    scoring = LabelScoring(predictions, references, out, labels, tolerance_mm, images)
     with counting("scored") as count:
-        scored = compare_folders(
-            predictions,
-            references,
-            labels=named,
-            manifest=manifest_of(labels),
-            tolerance_mm=tolerance_mm,
-            progress=count,
-        )
-    scores, odd = scored.table, stray_lines(scored.strays)
-    if beside := passed_over(references):
-        names = ", ".join(path.name for path in beside[:3]) + (", ..." if len(beside) > 3 else "")
-        odd.append(f"passed over: {len(beside)} files beside the references ({names})")
-    summary = summarise(scores)
-    out.mkdir(parents=True, exist_ok=True)
-    write_table(scores, out / "scores.csv")
-    write_table(summary, out / "summary.csv")
-    overlays = lowest_overlays(
-        scores,
-        images=shown,
-        predictions=predictions,
-        references=references,
-        labels=named,
-        manifest=manifest_of(labels),
-    )
-    content = ReportContent(
-        title="Evaluation",
-        warnings=odd,
-        scores={predictions.name: scores},
-        overlays=overlays if images else (),
-        legend=_legend(named, references),
-    )
-    write_report(out / "report.html", content)
-    printed = summary[summary["metric"].isin(["dice", "iou", "f1", "hd_mm", "hd95_mm"])]
-    rows = [{str(key): value for key, value in row.items()} for row in printed.to_dict("records")]
+        if os.environ.get("PREFECT_API_URL"):
+            from pipelines.flows.evaluate import evaluate_labels
+            from pipelines.flows.passing import Passed
+            from pipelines.flows.runner import run_flow
+
+            record = run_flow(evaluate_labels, scoring, Passed(count))
+        else:  # a temporary server takes longer than many an evaluation
+            record = score_label_maps(scoring, count)
+    shown = {"dice", "iou", "f1", "hd_mm", "hd95_mm"}
+    rows = [row for row in record["summary"] if row["metric"] in shown]
     columns = [
         "label",
         "metric",
@@ -356,21 +346,8 @@ def evaluate(
         "n_false_positive",
         "n_both_empty",
     ]
-    record = {
-        "summary": summary.to_dict("records"),
-        "strays": [asdict(stray) for stray in scored.strays],
-    }
-    emit(record, [*table(rows, columns), *odd], as_json=as_json)
-
-
-def _legend(labels: Sequence[LabelClass], references: Path) -> Legend:
-    """Names of the structures, and pixels where the references are raster images."""
-    from segmed.io.stack import states_spacing
-    from segmed.metrics.label_pairs import label_files
-    from segmed.pictures.legend import Legend
-
-    is_in_mm = all(map(states_spacing, label_files(references).values()))
-    return Legend({label.value: label.name for label in labels}, "mm" if is_in_mm else "px")
+    remarks = record.pop("remarks")
+    emit(record, [*table(rows, columns), *remarks], as_json=as_json)
 
 
 def _budget(budget: str | None, epochs: int | None) -> Budget:

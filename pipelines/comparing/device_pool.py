@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-import multiprocessing
 import os
 import queue
-import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
-from typing import Any
+from pathlib import Path
 
 from pipelines.comparing.jobs import TrainJob
-from pipelines.comparing.progress import REPORT, progress, report
-from segmed.errors import SegmedError, TrainingError, UsageError
-from segmed.training import EpochResult
-
-FRESH = multiprocessing.get_context("spawn")
-"""Children start anew: PyTorch's threads and random numbers belong to one process each."""
-
-OnEpoch = Callable[[EpochResult], None]
+from pipelines.comparing.training_process import OnEpoch, Step, TrainingProcess
+from segmed.errors import TrainingError, UsageError
 
 
 @dataclass
@@ -38,7 +27,9 @@ class DevicePool:
     devices: tuple[str, ...]
     threads: int
     _free: queue.Queue[str] = field(default_factory=queue.Queue)
-    _children: set[BaseProcess] = field(default_factory=set)
+    _processes: dict[Path, TrainingProcess] = field(default_factory=dict)
+    _placed: set[Path] = field(default_factory=set)
+    _turn: threading.Lock = field(default_factory=threading.Lock)
     _is_over: bool = False
 
     def __post_init__(self) -> None:
@@ -54,35 +45,84 @@ class DevicePool:
         finally:
             self._free.put(device)
 
+    @property
+    def is_single(self) -> bool:
+        """True where one training runs at a time, in this process."""
+        return len(self.devices) == 1
+
+    @contextmanager
+    def placed(self, job: TrainJob) -> Iterator[TrainJob]:
+        """The job, on a device of its own where several run side by side.
+
+        Within the block its process stays for the next step: a start takes seconds of imports, and
+        on a busy machine a minute in which nothing is reported.
+        """
+        if self.is_single:
+            yield job
+            return
+        with self.device() as device:
+            self._placed.add(job.run_dir)
+            try:
+                yield replace(job, settings=replace(job.settings, device=device))
+            finally:
+                self._placed.discard(job.run_dir)
+                self._end_process(job)
+
     def train(self, job: TrainJob, device: str, on_epoch: OnEpoch) -> None:
-        """Train and score a job in a process of its own; its results are files.
+        """Train a job in a process of its own; its results are files.
 
         Raises:
-            SegmedError: What the training raised.
-            TrainingError: The process died without a word.
-            KeyboardInterrupt: It was asked to stop, and saved.
+            SegmedError: An error of the training.
+            TrainingError: The process died.
+            KeyboardInterrupt: The training was stopped, and saved.
         """
-        if self._is_over:
-            raise KeyboardInterrupt("stopped before it began")
+        self._apart("train", job, device, on_epoch)
+
+    def score(self, job: TrainJob, device: str) -> None:
+        """Score the held-out cases of a trained job, in the process that trained it if it is there.
+
+        Raises:
+            SegmedError: An error of the scoring.
+            TrainingError: The process died.
+            KeyboardInterrupt: The scoring was stopped.
+        """
+        self._apart("score", job, device, lambda _result: None)
+
+    def _apart(self, step: Step, job: TrainJob, device: str, on_epoch: OnEpoch) -> None:
         job = replace(job, settings=replace(job.settings, device=device))
-        ours, theirs = FRESH.Pipe(duplex=False)
-        level = progress.getEffectiveLevel()
-        child = FRESH.Process(target=_run, args=(job, self.threads, theirs, level))
-        child.start()
-        theirs.close()
-        self._children.add(child)
+        process = self._process_of(job)
         try:
-            _follow(ours, on_epoch, f"{job.architecture} fold {job.fold}")
-        finally:
-            child.join()
-            self._children.discard(child)
-            ours.close()
+            process.run(step, job, on_epoch)
+        except BaseException as error:
+            process.stop()  # it may still train, where an epoch could not be tracked
+            self._end_process(job)
+            if isinstance(error, TrainingError) and self._is_over:
+                raise KeyboardInterrupt("stopped while it loaded its libraries") from None
+            raise
+        if step == "score" or job.run_dir not in self._placed:
+            self._end_process(job)
+
+    def _process_of(self, job: TrainJob) -> TrainingProcess:
+        """The process of a job, started if there is none."""
+        with self._turn:
+            if self._is_over:
+                raise KeyboardInterrupt("stopped before it began")
+            if job.run_dir not in self._processes:
+                self._processes[job.run_dir] = TrainingProcess(self.threads)
+            return self._processes[job.run_dir]
+
+    def _end_process(self, job: TrainJob) -> None:
+        process = self._processes.pop(job.run_dir, None)
+        if process is not None:
+            process.end()
 
     def stop(self) -> None:
-        """Tell all that run to save and end; none is begun from now on."""
-        self._is_over = True
-        for child in list(self._children):
-            child.terminate()
+        """Let all trainings save and end; none begins from now on."""
+        with self._turn:
+            self._is_over = True
+            running = list(self._processes.values())
+        for process in running:
+            process.stop()
 
 
 def make_device_pool(count: int, device: str) -> DevicePool:
@@ -112,73 +152,3 @@ def make_device_pool(count: int, device: str) -> DevicePool:
     if wanted > cores:
         raise UsageError(f"--side-by-side {wanted}: this machine has {cores} cores, one each")
     return DevicePool((device,) * wanted, max(1, cores // wanted))
-
-
-def _follow(messages: Connection, on_epoch: OnEpoch, name: str) -> None:
-    """Pass on the messages of a child, until its last one."""
-    while True:
-        try:
-            kind, content = messages.recv()
-        except EOFError:
-            raise TrainingError(
-                f"the process that trained {name} died; if the machine ran out of memory, train "
-                "fewer side by side; continue with --resume"
-            ) from None
-        if kind == "epoch":
-            on_epoch(content)
-        elif kind == "progress":
-            line, state, level = content
-            report(line, state, level=level)
-        elif kind == "failed":
-            raise content
-        elif kind == "stopped":
-            raise KeyboardInterrupt(content)
-        else:
-            return
-
-
-class _ToParent(logging.Handler):
-    """Sends log records to the process that started this one, which logs them."""
-
-    def __init__(self, messages: Connection) -> None:
-        super().__init__()
-        self._messages = messages
-        self._turn = threading.Lock()  # threads that read cases log, too
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Send line, state and level."""
-        self.send("progress", (record.getMessage(), getattr(record, REPORT, None), record.levelno))
-
-    def send(self, kind: str, content: Any) -> None:
-        """Send a message, if the parent still listens."""
-        with self._turn, suppress(BrokenPipeError):
-            self._messages.send((kind, content))
-
-
-def _run(job: TrainJob, threads: int, messages: Connection, level: int) -> None:
-    """Train in the child process."""
-    import torch  # noqa: PLC0415 - the child's own
-
-    from pipelines.comparing.training_job import train_and_keep  # noqa: PLC0415 - takes seconds
-
-    torch.set_num_threads(threads)
-    parent = _ToParent(messages)
-    logging.getLogger().addHandler(parent)
-    progress.setLevel(level)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        train_and_keep(job, lambda result: parent.send("epoch", result))
-        word: tuple[str, Any] = ("done", None)
-    except SegmedError as error:
-        word = ("failed", type(error)(str(error)))
-    except KeyboardInterrupt as stop:
-        word = ("stopped", str(stop))
-    parent.send(*word)
-
-
-def _end_with_parent() -> None:
-    """Save and end if the parent process has ended."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)

@@ -7,8 +7,7 @@ was stopped goes on with what is there.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,10 @@ from pipelines.comparing.jobs import Request, TrainJob
 from pipelines.comparing.progress import report_kept
 from pipelines.comparing.training_job import (
     OnEpoch,
-    is_done,
+    is_kept,
     read_fold_result,
-    train_and_keep,
+    score_held_out,
+    train_network,
     unusual_settings,
 )
 from pipelines.tracking.runs import RunLog, comparison
@@ -39,8 +39,6 @@ from segmed.report.model_comparison import (
     report_content,
 )
 from segmed.training import EpochResult
-
-HeldDevice = Callable[[str], AbstractContextManager[None]]
 
 
 def train_alone(job: TrainJob, on_epoch: OnEpoch | None = None) -> FoldResult:
@@ -85,28 +83,32 @@ def train_and_score(job: TrainJob, log: RunLog, on_epoch: OnEpoch | None = None)
         if on_epoch is not None:
             on_epoch(result)
 
-    if not (job.settings.resume and is_done(job)):
-        train_and_keep(job, report_epoch)
-    else:
+    if is_kept(job):
         report_kept(job)
+    else:
+        train_network(job, report_epoch)
+        score_held_out(job)
     return log_fold_result(job, log)
 
 
-def train_apart(job: TrainJob, log: RunLog, pool: DevicePool, held: HeldDevice) -> FoldResult:
-    """`train_and_score` in a process of its own, on a device that is free; tracked from here.
-
-    Args:
-        job: What to train.
-        log: Its run.
-        pool: The devices.
-        held: Keeps others off a device; given its name.
-    """
-    if not (job.settings.resume and is_done(job)):
-        with pool.device() as device, held(device):
-            pool.train(job, device, log.epoch)
-    else:
+def train_on(job: TrainJob, pool: DevicePool, log: RunLog) -> None:
+    """Train one job: in this process, or in one of its own where several run side by side."""
+    if is_kept(job):
         report_kept(job)
-    return log_fold_result(job, log)
+    elif pool.is_single:
+        train_network(job, log.epoch)
+    else:
+        pool.train(job, job.settings.device, log.epoch)
+
+
+def score_on(job: TrainJob, pool: DevicePool) -> None:
+    """Score the held-out cases of a trained job, in the same kind of process as `train_on`."""
+    if is_kept(job):
+        return
+    if pool.is_single:
+        score_held_out(job)
+    else:
+        pool.score(job, job.settings.device)
 
 
 def log_fold_result(job: TrainJob, log: RunLog) -> FoldResult:
@@ -155,10 +157,19 @@ def write_record(record: Mapping[str, Any], request: Request) -> None:
 
 def log_comparison(record: Mapping[str, Any], log: RunLog) -> None:
     """Log a comparison: its page, and one bar chart for each metric."""
-    found = {name: entry["labels"]["mean"] for name, entry in record["architectures"].items()}
     for metric in ("dice", "hd95_mm"):
-        means = {f"{metric}/{name}": entry[metric]["mean"] for name, entry in found.items()}
+        means = {
+            f"{metric}/{name}": entry["labels"]["mean"][metric]["mean"]
+            for name, entry in record["architectures"].items()
+        }
         log.metrics({name: value for name, value in means.items() if value is not None})
+    log.tags({"winner": str(record["winner"])})
+    log.note(note_of(record))
+
+
+def note_of(record: Mapping[str, Any]) -> str:
+    """Winner, means, tests and registered version of a comparison, as Markdown."""
+    found = {name: entry["labels"]["mean"] for name, entry in record["architectures"].items()}
     lines = [
         f"**{record['winner']} comes first.**",
         "",
@@ -176,8 +187,7 @@ def log_comparison(record: Mapping[str, Any], log: RunLog) -> None:
     if record.get("registered"):
         refused = f", {refusal(record)}" if record.get("refused") else ""
         lines += ["", f"Registered as `{record['registered']}`{refused}."]
-    log.tags({"winner": str(record["winner"])})
-    log.note("\n".join(lines))
+    return "\n".join(lines)
 
 
 def refusal(record: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,11 @@ def is_done(job: TrainJob) -> bool:
     return bool(record.get("identity") == _identity(job))
 
 
+def is_kept(job: TrainJob) -> bool:
+    """Return whether a job goes on with what an earlier call has trained and scored."""
+    return job.settings.resume and is_done(job)
+
+
 def _result_path(run_dir: Path) -> Path:
     old = run_dir / OLD_RESULT_FILE
     return old if old.exists() else run_dir / RESULT_FILE
@@ -74,8 +80,8 @@ def unusual_settings(job: TrainJob) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value}
 
 
-def train_and_keep(job: TrainJob, on_epoch: OnEpoch) -> None:
-    """Train a job and score its held-out cases; the results are files in its folder.
+def train_network(job: TrainJob, on_epoch: OnEpoch) -> None:
+    """Train the network of a job; checkpoints, history and package are files in its folder.
 
     Args:
         job: The training.
@@ -85,15 +91,28 @@ def train_and_keep(job: TrainJob, on_epoch: OnEpoch) -> None:
         (job.run_dir / name).unlink(missing_ok=True)
     is_resumed = job.settings.resume and (job.run_dir / LAST).exists()
     shown = TrainingProgress(job, is_resumed=is_resumed)
-    try:
+    with _reported(shown):
         for result in epochs_of(job, shown.prepared):
             shown.epoch(result)
             on_epoch(result)
+
+
+def score_held_out(job: TrainJob) -> None:
+    """Segment and score the held-out cases of a trained job; may be repeated."""
+    shown = TrainingProgress(job)
+    with _reported(shown):
         table = _score(job, shown).table
+    shown.scored(float(table["dice"].mean()), int(table["case"].nunique()))
+
+
+@contextmanager
+def _reported(shown: TrainingProgress) -> Iterator[None]:
+    """Report an end without scores if the block raises."""
+    try:
+        yield
     except BaseException:
         shown.failed()
         raise
-    shown.scored(float(table["dice"].mean()), int(table["case"].nunique()))
 
 
 def epochs_of(

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from contextvars import copy_context
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prefect import Flow, flow, get_run_logger, task
+from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.runtime import flow_run
+from pydantic import TypeAdapter
 
 from pipelines.comparing import steps
-from pipelines.comparing.cross_validation import package_of_winner
 from pipelines.comparing.device_pool import DevicePool, make_device_pool
 from pipelines.comparing.jobs import Request, TrainJob, settle_plan
 from pipelines.comparing.resources import resources_for
-from pipelines.flows.train import train_fold, train_in_process
-from pipelines.registry.registration import register_winner
+from pipelines.comparing.training_job import is_kept
+from pipelines.flows.gpu_slot import held_devices
+from pipelines.flows.passing import Passed
+from pipelines.flows.register import register
+from pipelines.flows.train import prepare_for, train_fold
 from pipelines.tracking.runs import ParentLog, comparison
 from segmed.errors import SegmedError, ServiceError
 from segmed.manifest import read_manifest
@@ -25,7 +31,12 @@ from segmed.plan import read_plan
 from segmed.report.model_comparison import FoldResult, ModelComparison
 
 
-@flow(name="compare", validate_parameters=False)
+def name_of_comparison() -> str:
+    """Name of a flow run: set, models and folds."""
+    return run_name(TypeAdapter(Request).validate_python(flow_run.parameters["request"]))
+
+
+@flow(name="compare", flow_run_name=name_of_comparison)
 def compare(request: Request) -> dict[str, Any]:
     """Compare architectures on the same held-out cases.
 
@@ -36,14 +47,19 @@ def compare(request: Request) -> dict[str, Any]:
         Content of `comparison.json`, and the registered version.
     """
     plan_path = plan_for(request)
+    pool = make_device_pool(request.side_by_side, request.settings.device)
+    jobs = request.jobs(plan_path, parallel=len(pool.devices))
+    prepare_for(jobs)
     manifest, plan = read_manifest(request.manifest_path), read_plan(plan_path)
     models, folds = len(request.architectures), len(request.folds)
     title = f"{models} model{'s'[: models > 1]}, {folds} fold{'s'[: folds > 1]}"
     with comparison(title, manifest, plan, folder=request.folder) as parent:
-        fold_results, failures = train_all(request, plan_path, parent)
+        fold_results, failures = train_all(jobs, pool, parent)
         compared, record = conclude(fold_results, request, failures)
         if request.register:
-            record["registered"] = register(compared, request, parent)
+            record["registered"] = register(
+                request, Passed(record), Passed(compared), Passed(parent)
+            )
             record["refused"] = compared.doubt
             steps.write_record(record, request)
         log_comparison(record, request, parent)
@@ -66,55 +82,56 @@ def plan_for(request: Request) -> Path:
 
 
 def train_all(
-    request: Request, plan_path: Path, parent: ParentLog
+    jobs: Sequence[TrainJob], pool: DevicePool, parent: ParentLog
 ) -> tuple[list[FoldResult], list[str]]:
     """Every job, in turn or side by side; one that cannot go on is noted, the others go on."""
-    pool = make_device_pool(request.side_by_side, request.settings.device)
-    jobs = request.jobs(plan_path, parallel=len(pool.devices))
-    started = started_jobs(jobs, parent, pool)
+    place = nullcontext() if all(map(is_kept, jobs)) else held_devices(pool.devices)
+    with place, started_jobs(jobs, parent, pool) as started:
+        return results_of(jobs, started)
+
+
+def results_of(
+    jobs: Sequence[TrainJob], started: Sequence[Callable[[], FoldResult]]
+) -> tuple[list[FoldResult], list[str]]:
+    """Results of the jobs that came to their end, and a line for each that did not."""
     fold_results: list[FoldResult] = []
     failures: list[str] = []
     errors: list[SegmedError] = []
-    try:
-        for job, result in zip(jobs, started, strict=True):
-            name = f"{job.architecture}/fold{job.fold}"
-            try:
-                fold_results.append(result())
-            except ServiceError:
-                raise  # the tracking server is away for all
-            except SegmedError as error:
-                errors.append(error)
-                failures.append(f"{name}: {error}")
-                get_run_logger().error("%s failed: %s", name, error)
-    except BaseException:
-        pool.stop()
-        raise
+    for job, result in zip(jobs, started, strict=True):
+        name = f"{job.architecture}/fold{job.fold}"
+        try:
+            fold_results.append(result())
+        except ServiceError:
+            raise  # the tracking server is away for all
+        except SegmedError as error:
+            errors.append(error)
+            failures.append(f"{name}: {error}")
+            get_run_logger().error("%s failed: %s", name, error)
     if errors and not fold_results:
         raise errors[0]
     return fold_results, failures
 
 
+@contextmanager
 def started_jobs(
     jobs: Sequence[TrainJob], parent: ParentLog, pool: DevicePool
-) -> list[Callable[[], FoldResult]]:
-    """Return a call for each job that gives its result; a device pool has them running already."""
-    names = [f"{job.architecture}/fold{job.fold}" for job in jobs]
-    if len(pool.devices) == 1:
-        return [
-            partial(train_fold.with_options(task_run_name=name), job, parent)
-            for name, job in zip(names, jobs, strict=True)
-        ]
-    return [
-        train_in_process.with_options(task_run_name=name).submit(job, parent, pool).result
-        for name, job in zip(names, jobs, strict=True)
-    ]
+) -> Iterator[list[Callable[[], FoldResult]]]:
+    """A call for each job that gives its result; a device pool has them running already.
 
-
-def with_device_pool(request: Request) -> Flow[[Request], dict[str, Any]]:
-    """The flow with as many workers as its device pool has devices."""
-    count = len(make_device_pool(request.side_by_side, request.settings.device).devices)
-    runner: Any = ThreadPoolTaskRunner(max_workers=count)  # Prefect's own types refuse its runner
-    return compare.with_options(task_runner=runner, flow_run_name=run_name(request))
+    If the block raises, those that run save and end, and those that wait never begin.
+    """
+    calls = [partial(train_fold, job, Passed(parent), Passed(pool)) for job in jobs]
+    if pool.is_single:
+        yield list(calls)
+        return
+    threads = ThreadPoolExecutor(len(pool.devices))  # each waits for a process
+    try:
+        yield [threads.submit(copy_context().run, call).result for call in calls]
+    except BaseException:
+        pool.stop()
+        threads.shutdown(cancel_futures=True)
+        raise
+    threads.shutdown()
 
 
 def run_name(request: Request) -> str:
@@ -137,15 +154,3 @@ def log_comparison(record: dict[str, Any], request: Request, parent: ParentLog) 
     """The record and its sentences into the parent run, without the pages that name cases."""
     steps.log_comparison(record, parent)
     parent.artifact(request.out_dir / "comparison.json")
-
-
-@task(cache_policy=NO_CACHE)
-def register(compared: ModelComparison, request: Request, parent: ParentLog) -> str:
-    """The winner as a version; champion if there is none yet, else challenger.
-
-    One that has learned nothing is a version without an alias.
-    """
-    assert request.register is not None
-    package = package_of_winner(compared, request.out_dir)
-    version = register_winner(compared, package, request.register, parent, folder=request.folder)
-    return version.reference

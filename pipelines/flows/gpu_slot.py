@@ -1,8 +1,8 @@
-"""One run at a time on a machine's GPUs, over all flows and workers, also after a crash.
+"""One run at a time on a GPU, over all flows and workers, also after a crash.
 
-The place is a global concurrency limit of the Prefect server: one for each machine, and one for
-each of its GPUs where trainings run side by side. It is held by a lease that its holder renews:
-when that dies, the place is free again after `LEASE_S`.
+The place is a global concurrency limit of the Prefect server, one for each GPU of a machine (one
+for the machine where it has none). Trainings and archive runs take the same one. It is held by a
+lease that its holder renews: when that dies, the place is free again after `LEASE_S`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.settings import PREFECT_API_URL
+
+from segmed.training import choose_device
 
 progress = logging.getLogger("segmed.progress")
 
@@ -24,44 +27,47 @@ LEASE_S = 60.0
 """After the death of its holder a place is free within this time, in s."""
 
 SLOTS_VARIABLE = "SEGMED_GPU_SLOTS"
-"""Environment variable: runs that share this machine's devices at once; 1 unless it says more."""
+"""Environment variable: runs that share a device at once; 1 unless it says more."""
 
 
-def slot_name() -> str:
-    """Name of this machine's limit, as Prefect's page lists it."""
-    return f"segmed-gpu-{socket.gethostname()}"
+def slot_name(device: str) -> str:
+    """Name of the limit of a device: `auto`, `cpu`, `cuda` or `cuda:N`."""
+    found = choose_device(device)
+    return limit_name((found.torch_device.index or 0) if found.is_cuda else None)
+
+
+def limit_name(number: int | None) -> str:
+    """Name of the limit of a visible GPU, or of the machine, as Prefect's page lists it.
+
+    A GPU is numbered as the machine numbers it, whatever `CUDA_VISIBLE_DEVICES` shows of them.
+    """
+    machine = f"segmed-gpu-{socket.gethostname()}"
+    if number is None:
+        return machine
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    return f"{machine}-{visible[number] if any(visible) and number < len(visible) else number}"
 
 
 @contextmanager
-def gpu_slot() -> Iterator[None]:
-    """Wait for this machine's slot, and keep it; without a lasting server there is none."""
-    if not os.environ.get("PREFECT_API_URL"):
-        yield
-        return
-    with _held(slot_name(), int(os.environ.get(SLOTS_VARIABLE, "1"))):
-        yield
+def held_devices(devices: Sequence[str]) -> Iterator[None]:
+    """Wait until no other flow run of the same Prefect server uses these devices, and hold them.
 
-
-@contextmanager
-def device_slot(device: str) -> Iterator[None]:
-    """Wait until no other flow run of the same Prefect server trains on this GPU, and keep it.
+    All are taken at once, so that two runs never wait for each other. Without a lasting server
+    there is nobody to wait for.
 
     Args:
-        device: `cuda:N`; anything else is not limited.
+        devices: As `slot_name` takes them; several names of one device are one.
     """
-    if not device.startswith("cuda:"):
+    if not PREFECT_API_URL.value():
         yield
         return
-    with _held(f"{slot_name()}-{device.removeprefix('cuda:')}", 1):
-        yield
-
-
-@contextmanager
-def _held(name: str, slots: int) -> Iterator[None]:
-    if make_limit(name, slots):
-        progress.info("waiting for %s, which another run uses", name)
+    names = sorted({slot_name(device) for device in devices})
+    slots = int(os.environ.get(SLOTS_VARIABLE, "1"))
+    for name in names:
+        if make_limit(name, slots):
+            progress.info("waiting for %s, which another run uses", name)
     with concurrency(
-        name,
+        names,
         occupy=1,
         lease_duration=LEASE_S,
         strict=True,

@@ -6,10 +6,12 @@ import logging
 import os
 import signal
 import subprocess
+import threading
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import Flow
 from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import PREFECT_API_URL
 
 from pipelines.comparing.progress import progress
 from segmed.errors import SegmedError
@@ -17,6 +19,8 @@ from segmed.full_disk import is_full_disk
 
 INTERRUPT = "aborted by an interrupt signal"
 """Words of Prefect's records about a run that was stopped."""
+
+_STARTING = threading.Lock()
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,6 +43,12 @@ def run_flow(flow: Flow[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     return flow(*args, **kwargs)
 
 
+def start_server_early() -> None:
+    """Start the temporary server, if one is needed, while the command loads its libraries."""
+    if not PREFECT_API_URL.value():
+        threading.Thread(target=_ShieldedServer().start, daemon=True).start()
+
+
 class _ShieldedServer(SubprocessASGIServer):
     """Prefect's temporary server, out of reach of Ctrl-C.
 
@@ -46,6 +56,11 @@ class _ShieldedServer(SubprocessASGIServer):
     leaves the client with retries of a minute and tracebacks of two screens. Prefect keeps one
     server in a process and stops it by SIGTERM when the process ends.
     """
+
+    def start(self, timeout: int | None = None) -> None:
+        """Start the server, once; a second caller waits until it answers."""
+        with _STARTING:
+            super().start(timeout)
 
     def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it

@@ -6,16 +6,20 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from prefect import serve
+from prefect import Flow, serve
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectNotFound
 from prefect.types.entrypoint import EntrypointType
 from pydantic import TypeAdapter
 
+from pipelines.flows.compare import compare
+from pipelines.flows.evaluate import evaluate_model
 from pipelines.flows.nightly import nightly
 from pipelines.flows.on_demand import on_demand
+from pipelines.flows.preprocess import preprocess
 from pipelines.flows.stale_runs import forget_stale_runs, settings_of
+from pipelines.flows.train import train
 from pipelines.flows.weekly import WeeklyJob, weekly
 from pipelines.runs.archiving import ArchiveJob
 from pipelines.runs.automations import HEARTBEAT_S, HEARTBEAT_VARIABLE, TAG, install
@@ -23,6 +27,14 @@ from pipelines.runs.notices import MailBlock, check_notices
 from segmed.errors import UsageError
 
 POOL_KIND = "process"
+
+BY_HAND: dict[str, Flow[..., Any]] = {
+    "preprocess": preprocess,
+    "train": train,
+    "evaluate": evaluate_model,
+    "compare": compare,
+}
+"""Flows without a schedule, by name of their deployment; each run is given all its parameters."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +61,7 @@ class Schedules:
 
 
 def deployments(schedules: Schedules) -> list[Any]:
-    """One deployment a schedule, and one for runs on demand."""
+    """One deployment a schedule, one for the archive on demand, one for each other flow."""
     job = TypeAdapter(ArchiveJob).dump_python(schedules.archive, mode="json")
     notify = list(schedules.notify)
     archive = {"job": job, "notify": notify}
@@ -72,7 +84,9 @@ def deployments(schedules: Schedules) -> list[Any]:
                 **_manner(schedules),
             )
         )
-    return found
+    return found + [
+        asked.to_deployment(name=name, **_manner(schedules)) for name, asked in BY_HAND.items()
+    ]
 
 
 def _manner(schedules: Schedules) -> dict[str, Any]:
@@ -111,7 +125,7 @@ def serve_schedules(schedules: Schedules) -> list[str]:
         make_pool(schedules.work_pool)
     for deployment in found:
         deployment.apply()  # from here on the server plans with these settings
-    forget_stale_runs(settings_of(found))
+    forget_stale_runs(settings_of(entry for entry in found if entry.parameters))
     if schedules.work_pool is None:
         serve(*found)
         return []

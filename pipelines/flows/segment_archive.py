@@ -10,7 +10,7 @@ from typing import Any
 from prefect import Flow, flow, task
 from prefect.cache_policies import NO_CACHE
 
-from pipelines.flows.gpu_slot import gpu_slot
+from pipelines.flows.gpu_slot import held_devices
 from pipelines.runs.archiving import ArchiveJob, run_archive
 from pipelines.runs.notices import check_notices, notice_of_failure, send_notices
 from pipelines.runs.page import Bar, expected_studies, name_of_run, show_run
@@ -38,7 +38,7 @@ def segment_archive(job: ArchiveJob, notify: tuple[str, ...] = ()) -> dict[str, 
     """
     with notice_of_failure(notify, "archive run"):
         check_notices(notify)
-        with nullcontext() if job.cluster else gpu_slot():
+        with nullcontext() if job.cluster else held_devices(job.devices or ("auto",)):
             summary = segment(job)
         show_run(summary)
         log_run(summary, job)

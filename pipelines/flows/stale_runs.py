@@ -2,6 +2,7 @@
 
 Prefect notes a run's parameters when it plans the run, hours ahead. After a change of settings, or
 when a server was restored from a backup, runs would still go to folders that are no longer meant.
+A run that somebody asked for keeps its parameters, whatever they are, and is never deleted.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ RUNS_AT_ONCE = 100
 
 
 def forget_stale_runs(settings: Mapping[str, Mapping[str, Any]]) -> int:
-    """Delete the planned runs of our deployments that carry other parameters.
+    """Delete the runs that a schedule planned with other parameters and that have not begun.
+
+    Runs on demand stay, as do runs that wait for a retry.
 
     Args:
         settings: Parameters of each deployment, by `flow/deployment`.
@@ -42,7 +45,11 @@ def forget_stale_runs(settings: Mapping[str, Mapping[str, Any]]) -> int:
                 deployment = client.read_deployment_by_name(name)
             except ObjectNotFound:
                 continue
-            stale = [run for run in _planned(client, deployment.id) if run.parameters != parameters]
+            stale = [
+                run
+                for run in _waiting(client, deployment.id)
+                if run.auto_scheduled and not run.run_count and run.parameters != parameters
+            ]
             for run in stale:
                 client.delete_flow_run(run.id)
             deleted += len(stale)
@@ -56,7 +63,7 @@ def settings_of(deployments: Iterable[Any]) -> dict[str, Mapping[str, Any]]:
     return {f"{entry.flow_name}/{entry.name}": entry.parameters for entry in deployments}
 
 
-def _planned(client: SyncPrefectClient, deployment: UUID) -> Iterator[FlowRun]:
+def _waiting(client: SyncPrefectClient, deployment: UUID) -> Iterator[FlowRun]:
     wanted = FlowRunFilter(
         deployment_id=FlowRunFilterDeploymentId(any_=[deployment]),
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),

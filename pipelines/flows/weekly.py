@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 from pipelines.comparing.jobs import Request
 from pipelines.comparing.steps import refusal
 from pipelines.flows.compare import compare
-from pipelines.flows.gpu_slot import gpu_slot
+from pipelines.flows.gpu_slot import held_devices
 from pipelines.registry.promotion import Decision, promote
 from pipelines.registry.reference import CHAMPION, parse_reference, short_name
 from pipelines.registry.versions import Registry
@@ -92,9 +92,9 @@ def weekly(job: WeeklyJob, notify: tuple[str, ...] = ()) -> str:
             out_dir=job.out_dir / week_of(_scheduled()),
             settings=Settings(resume=True),
         ).of_size(job.size)
-        with gpu_slot():
-            record = compare(request.in_folder(job.folder))
-            reference = str(record["registered"])
+        record = compare(request.in_folder(job.folder))
+        reference = str(record["registered"])
+        with held_devices(("auto",)):
             verdict = decide(reference, job) if job.promotes else None
         remarks = [*record["failures"], *([refusal(record)] if record["refused"] else [])]
         subject, body = tell_of(reference, remarks, verdict)

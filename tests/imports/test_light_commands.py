@@ -73,6 +73,7 @@ WRONG = {
     "manifest build": "manifest build absent -o M.json",
     "manifest check": "manifest check absent.json",
     "plan": "plan absent.json",
+    "preprocess": "preprocess absent.json --plan absent.yaml",
     "train": "train absent.json --model unet --budget 1m",
     "compare": "compare absent.json --budget 1m",
     "evaluate": "evaluate --predictions absent --references absent -o out",
@@ -97,6 +98,8 @@ WRONG = {
 """For each command a call that must fail at once."""
 
 MORE_WRONG = [
+    "preprocess {manifest} --plan absent.yaml",
+    "preprocess {manifest} --plan {manifest} --cache {manifest}",
     "train {manifest} --model vnet --budget 1m",
     "train {manifest} --model unet --fold 9 --budget 1m",
     "train {manifest} --model unet --budget soon",

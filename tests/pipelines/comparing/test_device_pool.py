@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -11,15 +12,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from prefect.testing.utilities import prefect_test_harness
 from tiny_data import write_set
 
 from pipelines.comparing.device_pool import DevicePool, make_device_pool
 from pipelines.comparing.jobs import Request, TrainJob
-from pipelines.flows.compare import with_device_pool
-from pipelines.flows.gpu_slot import device_slot
+from pipelines.flows.compare import compare
+from pipelines.flows.gpu_slot import held_devices
 from pipelines.flows.runner import run_flow
-from segmed.errors import TrainingError, UsageError
+from segmed.errors import ServiceError, TrainingError, UsageError
 from segmed.package import ModelPackage
 from segmed.training import Budget, EpochResult, Settings
 
@@ -67,8 +69,8 @@ def test_a_killed_training_is_named_and_one_told_to_stop_saves(tmp_path: Path) -
 
     def end_by(number: signal.Signals) -> None:
         def end(_result: EpochResult) -> None:
-            (child,) = pool._children
-            os.kill(child.pid or 0, number)
+            (process,) = pool._processes.values()
+            os.kill(process.pid, number)
 
         pool.train(job, "cpu", end)
 
@@ -81,6 +83,43 @@ def test_a_killed_training_is_named_and_one_told_to_stop_saves(tmp_path: Path) -
     pool.stop()
     with pytest.raises(KeyboardInterrupt, match="before it began"):
         pool.train(job, "cpu", lambda _: None)
+
+
+def test_one_process_trains_and_scores_and_another_follows_a_dead_one(tmp_path: Path) -> None:
+    job = job_of(write_set(tmp_path), tmp_path / "out", 1)
+    pool = DevicePool(("cpu", "cpu"), threads=1)
+    with pool.placed(job) as placed:
+        pool.train(placed, "cpu", lambda _: None)
+        (process,) = pool._processes.values()
+        os.kill(process.pid, signal.SIGKILL)
+        with pytest.raises(TrainingError, match="the process that trained unet fold 0 died"):
+            pool.score(placed, "cpu")
+        pool.score(placed, "cpu")
+    assert (job.run_dir / "scores.parquet").exists()
+    assert not pool._processes
+    assert not multiprocessing.active_children()
+
+
+def test_training_stops_where_an_epoch_cannot_be_tracked(tmp_path: Path) -> None:
+    job = job_of(write_set(tmp_path), tmp_path / "out", 100_000)
+
+    def away(_result: EpochResult) -> None:
+        raise ServiceError("the tracking server is away")
+
+    pool = DevicePool(("cpu", "cpu"), threads=1)
+    with pytest.raises(ServiceError, match="away"), pool.placed(job) as placed:
+        pool.train(placed, "cpu", away)
+    assert not multiprocessing.active_children()
+    assert (job.run_dir / "last.ckpt").exists()
+
+
+def test_process_of_a_trained_job_ends_where_nobody_scores_it(tmp_path: Path) -> None:
+    job = job_of(write_set(tmp_path), tmp_path / "out", 1)
+    pool = DevicePool(("cpu", "cpu"), threads=1)
+    with pool.placed(job) as placed:
+        pool.train(placed, "cpu", lambda _: None)
+        assert len(multiprocessing.active_children()) == 1
+    assert not multiprocessing.active_children()
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +144,13 @@ def test_side_by_side_gives_the_weights_of_one_by_one(
         settings=Settings(device="cpu", deterministic=True),
     ).in_folder(working_folder)
     beside = replace(request, out_dir=working_folder / "beside", side_by_side=2)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    first = run_flow(with_device_pool(request), request)
-    second = run_flow(with_device_pool(beside), beside)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # as each training beside another one has: sums differ by threads
+    try:
+        first = run_flow(compare, request)
+    finally:
+        torch.set_num_threads(before)
+    second = run_flow(compare, beside)
     assert first["failures"] == second["failures"] == []
     for name in ("unet", "unetpp"):
         for fold in (0, 1):
@@ -123,7 +166,7 @@ def test_two_flow_runs_do_not_train_on_one_gpu_at_once(temporary_server: None) -
     moments: list[tuple[float, float]] = []
 
     def hold() -> None:
-        with device_slot("cuda:0"):
+        with held_devices(("cpu",)):
             begin = time.monotonic()
             time.sleep(0.5)
             moments.append((begin, time.monotonic()))

@@ -23,7 +23,6 @@ from listener import WebHook, listening
 from pipelines.cli.app import app
 from pipelines.comparing.jobs import Request, labels_of, settle_plan
 from pipelines.flows.compare import compare
-from pipelines.flows.preprocess import preprocess
 from pipelines.flows.runner import run_flow, without_expected_tracebacks
 from pipelines.flows.schedules import Schedules, deployments, serve_schedules
 from pipelines.flows.segment_archive import log_run
@@ -164,9 +163,11 @@ def test_schedules_run_every_run_and_every_week(tmp_path: Path) -> None:
     job = ArchiveJob("dicomweb://pacs/dicom-web", ("models:/a@champion",), tmp_path)
     comparison = WeeklyJob(tmp_path / "m.json", "a", tmp_path, size="residual")
     found = deployments(Schedules(job, comparison, days=3, notify=("custom-webhook/night",)))
-    assert [entry.name for entry in found] == ["nightly", "on-demand", "weekly"]
+    names = [entry.name for entry in found]
+    assert names[:3] == ["nightly", "on-demand", "weekly"]
+    assert set(names[3:]) == {"preprocess", "train", "evaluate", "compare"}
     crons = [[each.schedule.cron for each in entry.schedules] for entry in found]
-    assert crons == [["0 2 * * *"], [], ["0 4 * * 0"]]
+    assert crons == [["0 2 * * *"], [], ["0 4 * * 0"], *[[]] * 4]
     assert {tuple(entry.tags) for entry in found} == {("segmed",)}
     assert found[0].parameters["job"]["models"] == ["models:/a@champion"]
     assert found[0].parameters["days"] == 3
@@ -264,14 +265,6 @@ def test_a_training_that_cannot_fit_fails_alone(
     alone = request_for(manifest, working_folder, models="fcn8s", register=None)
     with pytest.raises(ModelError, match="at least 2 levels"):
         run_flow(compare, alone)
-
-
-@pytest.mark.slow
-def test_preprocessing_fills_the_cache(temporary_server: None, tmp_path: Path) -> None:
-    manifest = write_set(tmp_path)
-    cache = tmp_path / "cache"
-    assert preprocess(manifest, tmp_path / "plan.yaml", cache) == 4
-    assert len(list(cache.iterdir())) >= 4
 
 
 @pytest.mark.slow

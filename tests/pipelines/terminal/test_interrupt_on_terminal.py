@@ -113,6 +113,32 @@ def test_train_ends_with_the_command_that_goes_on(cubes: Path) -> None:
     assert_ends_well(ended, f"{' '.join(words)} --resume")
 
 
+def test_trainings_side_by_side_end_with_their_command(cubes: Path) -> None:
+    words = [
+        "compare",
+        "cubes.json",
+        "--plan",
+        "plan.yaml",
+        "--models",
+        "unet,unetpp",
+        "--folds",
+        "0,1",
+        "--side-by-side",
+        "2",
+        "--device",
+        "cpu",
+        "--epochs",
+        "100000",
+        "-o",
+        "out",
+    ]
+    ended = interrupted([SEGMED, *words], cubes, after="epoch 1")
+    assert_ends_well(ended, " ".join(words))
+    runs = cubes / "out" / "runs"
+    assert list((runs / "unet").glob("fold*/last.ckpt"))
+    assert not (runs / "unetpp").exists(), "a queued training began after the stop"
+
+
 def test_compare_ends_while_its_server_starts(cubes: Path) -> None:
     words = [*COMPARE, "--budget", "10m"]
     ended = interrupted([SEGMED, "-v", *words], cubes, after="temporary server", wait_s=0.5)
