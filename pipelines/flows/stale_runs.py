@@ -2,7 +2,7 @@
 
 Prefect notes a run's parameters when it plans the run, hours ahead. After a change of settings, or
 when a server was restored from a backup, runs would still go to folders that are no longer meant.
-A run that somebody asked for keeps its parameters, whatever they are, and is never deleted.
+A run that a user requested keeps its parameters, whatever they are, and is never deleted.
 """
 
 from __future__ import annotations

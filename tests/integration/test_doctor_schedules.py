@@ -129,4 +129,4 @@ def test_only_runs_of_a_schedule_are_forgotten_for_other_settings(
     first, second, kept = python(server, tmp_path, "-c", FORGET).split()
     assert int(first) == 2
     assert int(second) == 0
-    assert kept == "True", "a run that somebody asked for was deleted or changed"
+    assert kept == "True", "a run that a user requested was deleted or changed"
