@@ -6,14 +6,21 @@ import datetime as dt
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
 from pipelines.doctor.finding import Finding
 
+if TYPE_CHECKING:
+    import torch
+
 GB = 1e9
 LOW_MEMORY_GB = 2.0
 """Less memory than this stops a training or a large segmentation."""
+
+LARGEST_ERROR = 1e-2
+"""Largest relative error of a sound bfloat16 convolution."""
 
 CONTAINER_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -28,6 +35,7 @@ RELEASED = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 def look_at_machine() -> Iterator[Finding]:
     """Device, processors, memory and clock."""
     yield device()
+    yield from arithmetic()
     yield Finding("processors", str(len(os.sched_getaffinity(0))))
     yield memory()
     yield clock(dt.datetime.now(dt.UTC))
@@ -57,6 +65,41 @@ def device() -> Finding:
             "install PyTorch with CUDA; in a container, start the profile gpu",
         )
     return Finding("device", chosen)
+
+
+def arithmetic() -> Iterator[Finding]:
+    """Compare bfloat16 convolution on the GPU with float64: some cuDNN compute it wrongly."""
+    import torch  # noqa: PLC0415 - takes seconds
+
+    if torch.cuda.is_available():
+        version = torch.backends.cudnn.version()
+        yield judge_arithmetic(convolution_error(torch.device("cuda")), f"cuDNN {version}")
+
+
+def convolution_error(device: torch.device) -> float:
+    """Relative error of a small bfloat16 convolution of a volume.
+
+    Args:
+        device: Where it is computed; the reference is float64 on the CPU.
+    """
+    import torch  # noqa: PLC0415 - takes seconds
+
+    generator = torch.Generator().manual_seed(0)
+    volume = torch.randn(1, 32, 24, 24, 24, generator=generator)
+    weight = torch.randn(32, 32, 3, 3, 3, generator=generator) / 30
+    exact = torch.conv3d(volume.double(), weight.double(), padding=1)
+    half = (tensor.to(device, torch.bfloat16) for tensor in (volume, weight))
+    found = torch.conv3d(*half, padding=1).cpu().double()
+    return float((found - exact).norm() / exact.norm())
+
+
+def judge_arithmetic(error: float, where: str) -> Finding:
+    """Judge a relative error of bfloat16; that of its rounding is a few thousandths."""
+    fact = f"{where}, relative error {error:.1g}"
+    if error <= LARGEST_ERROR:
+        return Finding("bf16 convolution", fact)
+    repair = "install another cuDNN (known: PyTorch issues 163539 and 166122 of 9.8 to 9.10)"
+    return Finding("bf16 convolution", fact, "problem", repair)
 
 
 def memory_limit() -> int | None:
