@@ -72,7 +72,7 @@ def arithmetic() -> Iterator[Finding]:
     import torch  # noqa: PLC0415 - takes seconds
 
     if torch.cuda.is_available():
-        version = torch.backends.cudnn.version()
+        version = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]  # PyTorch's own
         yield judge_arithmetic(convolution_error(torch.device("cuda")), f"cuDNN {version}")
 
 
