@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 from PIL.Image import Image
 
+from segmed.encoding import LabelEncoding
 from segmed.errors import ManifestError, SegmedError, UsageError
 from segmed.formats import OutputFormat
 from segmed.geometry import require_same_grid
@@ -205,7 +206,7 @@ class _ScoringSink:
         scores = evaluate_case(
             found.label[0],
             reference[0],
-            labels=labels,
+            labels=self._manifest.encoding,
             spacing_mm=grid_of(reference).spacing_mm,
             case_id=origin.id,
         )
@@ -276,12 +277,15 @@ def compare_folders(
             f"{shown}; a missing case is not left out of a mean, so predict it first"
         )
 
+    ignore_value = None if manifest is None else manifest.ignore_value
+    encoding = LabelEncoding(tuple(labels), ignore_value)
+
     def score(case_id: str) -> tuple[list[CaseScore], tuple[StrayValue, ...]]:
         pair = read_pair(case_id, found[case_id], wanted[case_id], labels, manifest=manifest)
         rows = evaluate_case(
             pair.prediction[0],
             pair.reference[0],
-            labels=labels,
+            labels=encoding,
             spacing_mm=grid_of(pair.reference).spacing_mm,
             case_id=case_id,
             tolerance_mm=tolerance_mm,

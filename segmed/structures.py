@@ -10,6 +10,7 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     model_serializer,
+    model_validator,
 )
 
 
@@ -33,18 +34,57 @@ class Code(Frozen):
     meaning: str
 
 
+LabelValue = Annotated[int, Field(ge=1, le=65535)]
+"""Voxel value of a structure in label maps."""
+
+
 class LabelClass(Frozen):
-    """One structure of the label maps.
+    """One structure of the label maps: the voxels of one value, or a region of several values.
 
     Attributes:
         name: Name in reports and metric names, such as `anterior`.
-        value: Voxel value in the label files; 0 is background and never listed.
+        value: Voxel value in the label files; 0 is background and never listed. Of a region the
+            value of its own voxels, those in no region within it.
         code: Coded concept, needed for DICOM outputs only.
+        region: Values of all voxels that belong to a region, its own among them; empty for a
+            structure of one value.
     """
 
     name: Annotated[str, Field(min_length=1)]
-    value: Annotated[int, Field(ge=1, le=65535)]
+    value: LabelValue
     code: Code | None = None
+    region: tuple[LabelValue, ...] = ()
+
+    @model_validator(mode="after")
+    def _require_own_value(self) -> LabelClass:
+        if self.region and self.value not in self.region:
+            raise ValueError(f"region {list(self.region)} does not contain its own value")
+        return self
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """Values of all voxels that belong to the structure."""
+        return self.region or (self.value,)
+
+    @property
+    def contract(self) -> tuple[str, int, tuple[int, ...]]:
+        """Name, value and region: what two lists of labels must agree in."""
+        return self.name, self.value, tuple(sorted(self.region))
+
+    def mask(self, label_map: Any) -> Any:
+        """Voxels of a label map (array or tensor) that belong to the structure."""
+        found = label_map == self.values[0]
+        for value in self.values[1:]:
+            found = found | (label_map == value)
+        return found
+
+    @model_serializer(mode="wrap")
+    def _without_empty_region(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave an empty region out: hashes of plans that have none stay as they were."""
+        fields: dict[str, Any] = serialize(self)
+        if not self.region:
+            fields.pop("region", None)
+        return fields
 
 
 class Channel(Frozen):

@@ -52,6 +52,22 @@ def build(
         str,
         typer.Option(metavar="VALUES", help="Label values that become background: 233 or 1-9,12."),
     ] = "",
+    region: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="VALUES=NAME",
+            help="Overlapping structures made of label values, as in BraTS: 1,2,3=whole tumour; "
+            "repeatable. Each is learned by a sigmoid of its own.",
+        ),
+    ] = None,
+    ignore_value: Annotated[
+        int | None,
+        typer.Option(
+            metavar="VALUE",
+            help="Label value of voxels that nobody annotated: they enter neither training nor "
+            "scores. nnU-Net's `ignore` is taken without this.",
+        ),
+    ] = None,
     label_suffix: Annotated[
         str | None, typer.Option(help="What a mask's name adds to its image's: _mask, _1stHO.")
     ] = None,
@@ -112,6 +128,8 @@ def build(
         census_lines,
         change_values,
         guesses_of,
+        ignore_values,
+        make_regions,
         rebase,
         rename_labels,
         state_modalities,
@@ -120,7 +138,7 @@ def build(
 
     names = _names(label_names)
     # Names by value, and those of what merging leaves, are given once the values are known.
-    named_later = "=" in label_names or bool(merge) or bool(drop_values)
+    named_later = "=" in label_names or bool(merge or drop_values or ignore_value or region)
     manifest = build_manifest(
         source,
         format=layout,
@@ -138,9 +156,13 @@ def build(
         label_suffix=label_suffix,
         made_in=out.resolve().parent / f"{out.stem}-labels",
     )
-    manifest = change_values(manifest, merge=_merges_named(merge or []), drop=drop_values)
+    if ignore_value is not None:
+        manifest = ignore_values(manifest, ignore_value)
+    manifest = change_values(manifest, merge=_named(merge or [], "--merge"), drop=drop_values)
     if named_later and names:
         manifest = rename_labels(manifest, names)
+    regions = {name: parts for parts, name in _named(region or [], "--region").items()}
+    manifest = make_regions(manifest, regions)
     manifest = state_modalities(manifest, _modalities_named(modality))
     with counting("labels counted") as show:
         census = census_lines(manifest, progress=show)
@@ -181,17 +203,23 @@ def _shown(names: list[str], most: int = 20) -> str:
     return ", ".join(names[:most]) + (f" and {left} more" if left > 0 else "")
 
 
-def _merges_named(options: list[str]) -> dict[str, str]:
-    """Names of merged structures by what they are merged of, from `--merge`."""
+def _named(options: list[str], flag: str) -> dict[str, str]:
+    """Names of structures by what they are made of, from `--merge` or `--region`.
+
+    Raises:
+        UsageError: One has no values or no name, or two have the same.
+    """
     from segmed.errors import UsageError
 
-    merges = {}
+    found: dict[str, str] = {}
     for option in options:
-        parts, sign, name = option.rpartition("=")
-        if not sign or not parts.strip() or not name.strip():
-            raise UsageError(f"--merge {option!r}: write values and a name, as in 127,128=axon")
-        merges[parts] = name.strip()
-    return merges
+        parts, sign, name = (part.strip() for part in option.rpartition("="))
+        if not sign or not parts or not name:
+            raise UsageError(f"{flag} {option!r}: write values and a name, as in 127,128=axon")
+        if parts in found or name in found.values():
+            raise UsageError(f"{flag} {option!r}: the values or the name are given twice")
+        found[parts] = name
+    return found
 
 
 def _modalities_named(text: str) -> dict[str, str]:

@@ -6,12 +6,16 @@ import json
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from pipelines.comparing.progress import progress
 from pipelines.comparing.resources import memory_for, remark_on_budget, size_for
 from segmed.architectures import BUILT_IN, require_architecture
 from segmed.errors import UsageError
 from segmed.manifest import LabelClass, Manifest, read_manifest
+from segmed.manifest.label_table import PAINT_KEY
+from segmed.manifest.regions import regions_of
+from segmed.naming import is_ignore_name
 from segmed.plan import read_plan, write_plan
 from segmed.plan.agreement import require_same_channels, require_same_labels
 from segmed.plan.networks import size_of
@@ -337,12 +341,30 @@ def _labels_from(path: Path) -> tuple[LabelClass, ...]:
     labels = content.get("labels", content) if isinstance(content, dict) else content
     try:
         if isinstance(labels, dict):
-            return tuple(LabelClass(name=k, value=v) for k, v in labels.items() if v != 0)
+            return _labels_named(labels, content.get(PAINT_KEY), path)
         return tuple(LabelClass.model_validate(entry) for entry in labels)
     except (ValueError, TypeError) as error:
         raise UsageError(
             f'{path} has no labels: write {{"anterior": 1, "posterior": 2}}, or give a manifest'
         ) from error
+
+
+def _labels_named(named: dict[str, Any], paint: Any, path: Path) -> tuple[LabelClass, ...]:
+    """Labels by name: one value each, or for regions a list, as nnU-Net writes them."""
+    values = {
+        name: value if isinstance(value, list) else [value]
+        for name, value in named.items()
+        if value not in (0, [0]) and not is_ignore_name(name)
+    }
+    if all(len(one) == 1 for one in values.values()):
+        return tuple(LabelClass(name=name, value=one[0]) for name, one in values.items())
+    found = regions_of(values, tuple(paint or ()), place=str(path))
+    if found.becomes:
+        joined = ", ".join(f"{value} as {becomes}" for value, becomes in found.becomes.items())
+        raise UsageError(
+            f"{path}: values of equal meaning ({joined}) need a manifest: build one of the set"
+        )
+    return found.labels
 
 
 def _models_named(text: str) -> tuple[str, ...]:

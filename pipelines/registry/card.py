@@ -8,6 +8,7 @@ from typing import Any
 from pipelines.tracking.held_out import doubt_of
 from pipelines.tracking.tags import HELD_OUT
 from segmed.package import ModelPackage
+from segmed.structures import LabelClass
 
 MAX_CARD_LENGTH = 5000
 """Characters of a version's description that MLflow keeps."""
@@ -41,8 +42,7 @@ def card_of(package: ModelPackage, scores: Mapping[str, Any] | None = None) -> s
         f"- input: {len(plan.channels)} channel(s), orientation "
         f"{plan.preprocessing.orientation or 'as stored'}, resampled to "
         f"{' x '.join(f'{edge:g}' for edge in plan.preprocessing.spacing_mm)} mm",
-        "- output: on the input's own grid; "
-        + ", ".join(_label(label.name, label.value, label.code) for label in plan.labels),
+        "- output: on the input's own grid; " + ", ".join(_label(label) for label in plan.labels),
         "",
         "## Data",
         *_facts(made),
@@ -75,9 +75,11 @@ def _form(package: ModelPackage) -> str:
     return f"{package.architecture}{encoder}{members}"
 
 
-def _label(name: str, value: int, code: Any) -> str:
+def _label(label: LabelClass) -> str:
+    code = label.code
     coded = f" ({code.scheme} {code.value}, {code.meaning})" if code is not None else ""
-    return f"{value} = {name}{coded}"
+    region = f" (with {', '.join(map(str, label.region))})" if label.region else ""
+    return f"{label.value}{region} = {label.name}{coded}"
 
 
 def _facts(made: Mapping[str, Any]) -> list[str]:

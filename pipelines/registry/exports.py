@@ -17,6 +17,7 @@ from pipelines.registry.loading import resolve_model
 from pipelines.registry.monai_bundle import PACKAGE_IN_BUNDLE, write_bundle
 from pipelines.registry.reference import Version
 from pipelines.registry.registration import register_package
+from segmed.encoding import REGION_THRESHOLD, LabelEncoding
 from segmed.errors import PackageError, UsageError, unknown_name
 from segmed.inference.silent_openvino import import_openvino
 from segmed.io.atomic import flush_tree
@@ -152,7 +153,7 @@ def _write_openvino(source: Path, package: ModelPackage, out: Path) -> None:
 READ_ME = """# {architecture} on {data}
 
 Input `image`: float32 [batch, {channels}, {patch}], a window of an image that is prepared as
-`preprocessing` in plan.yaml says. Output `logits`: [batch, {classes}, {patch}], background first.
+`preprocessing` in plan.yaml says. Output `logits`: [batch, {classes}, {patch}], {meaning}.
 sha256.json contains the digest of each file; package hash {hash}.
 
 {hint}"""
@@ -178,6 +179,7 @@ def _describe(source: Path, package: ModelPackage, out: Path) -> None:
         channels=plan.in_channels,
         patch=", ".join(map(str, plan.patch_size)),
         classes=plan.num_classes,
+        meaning=_meaning(plan.encoding),
         hash=package.hash,
         hint=hint,
     )
@@ -188,6 +190,17 @@ def _describe(source: Path, package: ModelPackage, out: Path) -> None:
         file.name: digest(file) for file in sorted(out.iterdir()) if file.name != "sha256.json"
     }
     (out / "sha256.json").write_text(json.dumps(listing, indent=2), encoding="utf-8")
+
+
+def _meaning(encoding: LabelEncoding) -> str:
+    """Meaning of the output channels in words."""
+    if not encoding.has_regions:
+        return "background first"
+    painted = ", ".join(f"{label.name} as {label.value}" for label in encoding.labels)
+    return (
+        "a region each, which overlap: take the sigmoid, and paint where it exceeds "
+        f"{REGION_THRESHOLD:g} in this order, each over those before it: {painted}"
+    )
 
 
 WRITERS: dict[str, Callable[[Path, ModelPackage, Path], None]] = {

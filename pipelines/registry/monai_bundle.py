@@ -11,7 +11,9 @@ import monai
 import numpy as np
 import torch
 
+from segmed.encoding import REGION_THRESHOLD
 from segmed.package import FILES, WEIGHTS_FILE, ModelPackage
+from segmed.plan import Plan
 
 PACKAGE_IN_BUNDLE = "models"
 """Folder of the bundle that is a package itself."""
@@ -83,6 +85,14 @@ def _inference(package: ModelPackage) -> dict[str, Any]:
     }
 
 
+def _painting(plan: Plan) -> dict[str, Any]:
+    """From overlapping regions to a label map: the sigmoid's threshold and the values to paint."""
+    if not plan.encoding.has_regions:
+        return {}
+    painted = [{"channel": n, "value": item.value} for n, item in enumerate(plan.labels)]
+    return {"regions": {"sigmoid_above": REGION_THRESHOLD, "painted_in_order": painted}}
+
+
 def _metadata(package: ModelPackage) -> dict[str, Any]:
     plan = package.plan
     return {
@@ -94,6 +104,7 @@ def _metadata(package: ModelPackage) -> dict[str, Any]:
         "task": f"segmentation of {', '.join(label.name for label in plan.labels)}",
         "description": f"{package.architecture} trained on {plan.name}",
         "segmed_hash": package.hash,
+        **_painting(plan),
         "network_data_format": {
             "inputs": {
                 "image": {
@@ -112,8 +123,7 @@ def _metadata(package: ModelPackage) -> dict[str, Any]:
                     "spatial_shape": list(plan.patch_size),
                     "dtype": "float32",
                     "channel_def": {
-                        str(i): name
-                        for i, name in enumerate(["background", *(x.name for x in plan.labels)])
+                        str(i): name for i, name in enumerate(plan.encoding.channel_names)
                     },
                 }
             },

@@ -175,7 +175,10 @@ def resolve_path(path: Path) -> Resolved:
 def contract(plan: Plan) -> dict[str, Any]:
     """Return the contract: the properties that all versions of one model share."""
     return {
-        "labels": [[label.name, label.value] for label in plan.labels],
+        "labels": [
+            [label.name, label.value, *([list(label.region)] if label.region else [])]
+            for label in plan.labels
+        ],
         "channels": [[channel.name, channel.modality] for channel in plan.channels],
         "spacing_mm": [round(edge, 3) for edge in plan.preprocessing.spacing_mm],
         "orientation": plan.preprocessing.orientation,

@@ -199,7 +199,7 @@ def volumes_ml(
 ) -> dict[str, float]:
     """Volume of each structure in millilitres (of a 2D image: area in mm², over 1000)."""
     voxel = float(np.prod(spacing_mm)) / 1000.0
-    return {entry.name: float((label == entry.value).sum()) * voxel for entry in labels}
+    return {entry.name: float(entry.mask(label).sum()) * voxel for entry in labels}
 
 
 set_model(SegmentationModel())

@@ -56,22 +56,31 @@ def make_engine(package: ModelPackage, request: EngineRequest) -> Engine:
         UsageError: The name is unknown, not installed, or does not go with the device.
     """
     name = engine_named(request.name)
-    network = package.build()
-    conversion = Conversion(package.hash, (1, *request.window_batch[1:]), request.cache_dir)
+    network, activation = package.build(), package.plan.encoding.probabilities
+    window = (1, *request.window_batch[1:])
+    conversion = Conversion(package.hash, window, request.cache_dir, activation)
     if name == "openvino":
         if request.device.type != "cpu":
             raise UsageError("engine 'openvino' runs on the CPU: give device cpu, or engine torch")
         return OpenVinoEngine(network, conversion)
     if name == "compile" and request.device.type == "cuda":
-        return CudaEngine(network, request.device, compiled=True, mirror_axes=request.mirror_axes)
+        return CudaEngine(
+            network,
+            request.device,
+            compiled=True,
+            mirror_axes=request.mirror_axes,
+            activation=activation,
+        )
     if name == "compile":
-        return TorchEngine(compiled(network), request.device, name="compile")
+        return TorchEngine(compiled(network), request.device, "compile", activation=activation)
     if name == "torch":
-        return TorchEngine(network, request.device)
+        return TorchEngine(network, request.device, activation=activation)
     if request.device.type == "cuda":
-        return CudaEngine(network, request.device, mirror_axes=request.mirror_axes)
+        return CudaEngine(
+            network, request.device, mirror_axes=request.mirror_axes, activation=activation
+        )
     if not has_openvino():
-        return TorchEngine(network, request.device)
+        return TorchEngine(network, request.device, activation=activation)
     return _openvino_or_eager(network, conversion)
 
 
@@ -80,7 +89,7 @@ def _openvino_or_eager(network: nn.Module, conversion: Conversion) -> Engine:
         return OpenVinoEngine(network, conversion)
     except ModelError as error:
         logger.warning("engine torch: %s", error)
-        return TorchEngine(network, torch.device("cpu"))
+        return TorchEngine(network, torch.device("cpu"), activation=conversion.activation)
 
 
 def compiled(network: nn.Module) -> nn.Module:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from segmed.errors import ModelError, is_out_of_memory
 from segmed.inference.device_memory import peak_of
+from segmed.inference.engine import Activation, softmax
 from segmed.inference.ensemble import mirrored
 
 logger = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class CudaEngine:
         compiled: Compile the network by `torch.compile` first; takes about a minute.
         mirror_axes: Spatial axes of the window, over whose mirror images the mean is taken.
         precision: Type of weights and activations.
+        activation: From logits to probabilities.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class CudaEngine:
         compiled: bool = False,
         mirror_axes: Sequence[int] = (),
         precision: torch.dtype = torch.float16,
+        activation: Activation = softmax,
     ) -> None:
         self.name = "cuda-compile" if compiled else "cuda"
         self._is_cuda = device.type == "cuda"
@@ -102,6 +105,7 @@ class CudaEngine:
         self.mirror_axes = tuple(mirror_axes)
         self._original = copy.deepcopy(network).eval()
         self._is_compiled = compiled
+        self._activation = activation
         self._largest_batch = 2**30
         self._window_bytes: int | None = None
         with self._here():
@@ -171,7 +175,7 @@ class CudaEngine:
     def _probabilities(self, windows: Tensor) -> Tensor:
         logits: Tensor = self.network(windows.to(self.precision)).float()
         self._is_finite.logical_and_(torch.isfinite(logits).all())
-        return torch.softmax(logits, dim=1)
+        return self._activation(logits)
 
     def _here(self) -> AbstractContextManager[object]:
         return torch.cuda.device(self.device) if self._is_cuda else nullcontext()

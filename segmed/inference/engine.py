@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -9,6 +10,14 @@ from torch import Tensor, nn
 
 from segmed.errors import UsageError
 from segmed.models.fast_kernels import is_slow_alone
+
+Activation = Callable[[Tensor], Tensor]
+"""From logits `[B, K, *window]` to probabilities, as `LabelEncoding.probabilities` of a plan."""
+
+
+def softmax(logits: Tensor) -> Tensor:
+    """Probabilities of classes of which each voxel has one."""
+    return torch.softmax(logits, dim=1)
 
 
 class Engine(Protocol):
@@ -42,10 +51,19 @@ class TorchEngine:
         network: The network.
         device: Where it runs.
         name: What the engine is called.
+        activation: From logits to probabilities.
     """
 
-    def __init__(self, network: nn.Module, device: torch.device, name: str = "torch") -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        device: torch.device,
+        name: str = "torch",
+        *,
+        activation: Activation = softmax,
+    ) -> None:
         self.name = name
+        self.activation = activation
         self.device = device
         self.network = network.to(device).eval()
 
@@ -56,7 +74,7 @@ class TorchEngine:
         if is_slow_alone(windows):
             windows = windows.expand(2, *windows.shape[1:])
         with torch.inference_mode():
-            return torch.softmax(self.network(windows)[:count].float(), dim=1)
+            return self.activation(self.network(windows)[:count].float())
 
 
 def resolve_device(device: str) -> torch.device:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
 from segmed.errors import ModelError, UsageError
+from segmed.inference.engine import Activation, softmax
 from segmed.inference.signal_stack import unchanged_signal_stack
 from segmed.inference.silent_openvino import has_openvino, import_openvino
 from segmed.io.atomic import flush
@@ -68,11 +69,13 @@ class Conversion:
         key: Identity of the network, such as a package's hash.
         shape: One window as the network gets it, `[1, C, *window]`; the model is fixed to it.
         cache_dir: Folder of converted models; None keeps nothing.
+        activation: From logits to probabilities; it is converted with the network.
     """
 
     key: str
     shape: tuple[int, ...]
     cache_dir: Path | None = None
+    activation: Activation = softmax
 
     @property
     def path(self) -> Path | None:
@@ -120,8 +123,9 @@ class OpenVinoEngine:
         if conversion.is_cached:
             model = core.read_model(path)
         else:
-            model = _convert(network, self.shape)
-            _keep_if_sound(model, network, path)
+            complete = _WithActivation(network, conversion.activation).eval()
+            model = _convert(complete, self.shape)
+            _keep_if_sound(model, complete, path)
         hints = {**HINTS, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
         with unchanged_signal_stack():
             self._request = core.compile_model(model, "CPU", hints).create_infer_request()
@@ -143,14 +147,15 @@ class OpenVinoEngine:
         return torch.from_numpy(np.asarray(self._request.get_output_tensor(0).data))
 
 
-class _WithSoftmax(nn.Module):
-    def __init__(self, network: nn.Module) -> None:
+class _WithActivation(nn.Module):
+    def __init__(self, network: nn.Module, activation: Activation) -> None:
         super().__init__()
         self.network = network
+        self.activation = activation
 
     def forward(self, windows: Tensor) -> Tensor:
         """Class probabilities."""
-        return torch.softmax(self.network(windows), dim=1)
+        return self.activation(self.network(windows))
 
 
 def _convert(network: nn.Module, shape: tuple[int, ...]) -> ov.Model:
@@ -163,9 +168,7 @@ def _convert(network: nn.Module, shape: tuple[int, ...]) -> ov.Model:
             # fixed, so a trace's constants are right.
             warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*jit.*")
             warnings.filterwarnings("ignore", category=TracerWarning)
-            decoder = decoders.TorchScriptPythonDecoder(
-                _WithSoftmax(network).eval(), example_input=(example,)
-            )
+            decoder = decoders.TorchScriptPythonDecoder(network, example_input=(example,))
             front = front_ends.FrontEndManager().load_by_framework("pytorch")
             model: ov.Model = front.convert(front.load(decoder))
     except RuntimeError as error:
@@ -202,7 +205,7 @@ def _keep_if_sound(model: ov.Model, network: nn.Module, path: Path | None) -> No
                 "trial; use engine torch"
             )
         with torch.inference_mode():
-            expected = _WithSoftmax(network)(torch.from_numpy(np.load(given)))
+            expected = network(torch.from_numpy(np.load(given)))
         difference = float(np.abs(np.load(found) - expected.numpy()).max())
         if not difference <= MAX_DIFFERENCE:
             raise ModelError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from segmed.plan import Inference
+from segmed.structures import LabelClass
 
 Labels = npt.NDArray[Any]
 """A label map, any integer type."""
@@ -27,29 +28,53 @@ class Cleaning:
         step: `keep_largest`, `remove_small` or `fill_holes`.
         value: Label value that it works on.
         min_voxels: Components with fewer voxels go (`remove_small`).
+        values: Label values of all its voxels, if it is a region.
+        outside: Label value of the smallest region that it lies in; 0 for background.
     """
 
     step: Literal["keep_largest", "remove_small", "fill_holes"]
     value: int
     min_voxels: int = 0
+    values: tuple[int, ...] = ()
+    outside: int = 0
+
+    def mask(self, label: Labels) -> npt.NDArray[np.bool_]:
+        """Voxels of the label or region."""
+        return np.isin(label, self.values) if self.values else label == self.value
 
 
-def cleaned(label: Labels, rules: Inference) -> Labels:
+def cleaned(label: Labels, rules: Inference, labels: Sequence[LabelClass] = ()) -> Labels:
     """A label map cleaned according to the plan; without such rules, the label map itself.
 
     Largest components come first, then small components, then holes; within each the labels come in
     the order of the plan.
+
+    Args:
+        label: `[*spatial]`.
+        rules: The plan's.
+        labels: The structures; a rule for a region works on all that lies in it.
     """
-    return clean(label, steps_of(rules))
+    return clean(label, steps_of(rules, labels))
 
 
-def steps_of(rules: Inference) -> list[Cleaning]:
+def steps_of(rules: Inference, labels: Sequence[LabelClass] = ()) -> list[Cleaning]:
     """The steps of a plan, in the order in which they run."""
-    return [
+    inside = {label.value: label.region for label in labels}
+    steps = [
         *(Cleaning("keep_largest", value) for value in rules.keep_largest),
         *(Cleaning("remove_small", value, size) for value, size in rules.remove_small.items()),
         *(Cleaning("fill_holes", value) for value in rules.fill_holes),
     ]
+    return [
+        replace(step, values=inside.get(step.value, ()), outside=_outside(step.value, labels))
+        for step in steps
+    ]
+
+
+def _outside(value: int, labels: Sequence[LabelClass]) -> int:
+    """Value of the smallest region around a label; regions come before those within them."""
+    around = [label.value for label in labels if value in label.region and value != label.value]
+    return around[-1] if around else 0
 
 
 def with_helpful(rules: Inference, verdicts: Iterable[CleaningEffect]) -> Inference:
@@ -71,8 +96,9 @@ def with_helpful(rules: Inference, verdicts: Iterable[CleaningEffect]) -> Infere
 def clean(label: Labels, steps: Iterable[Cleaning]) -> Labels:
     """A label map after some steps, in their order.
 
-    Components are connected through faces. What is taken from a label becomes background; a hole,
-    background enclosed by one label, becomes that label, and other labels in it stay.
+    Components are connected through faces. What is taken from a label becomes background, or the
+    region around it; a hole, background enclosed by one label, becomes that label, and other labels
+    in it stay.
 
     Args:
         label: `[*spatial]`.
@@ -88,23 +114,23 @@ def clean(label: Labels, steps: Iterable[Cleaning]) -> Labels:
 
 def keep_largest(label: Labels, step: Cleaning) -> Labels:
     """Only the largest component of a label; of equals the first in array order."""
-    components, sizes = _components(label, step.value)
+    components, sizes = _components(step.mask(label))
     if len(sizes) < 2:
         return label
-    return _without(label, components, np.arange(len(sizes)) != sizes.argmax())
+    return _without(label, components, np.arange(len(sizes)) != sizes.argmax(), step.outside)
 
 
 def remove_small(label: Labels, step: Cleaning) -> Labels:
     """A label without components of fewer than `min_voxels` voxels."""
-    components, sizes = _components(label, step.value)
+    components, sizes = _components(step.mask(label))
     small = sizes < step.min_voxels
-    return _without(label, components, small) if small.any() else label
+    return _without(label, components, small, step.outside) if small.any() else label
 
 
 def fill_holes(label: Labels, step: Cleaning) -> Labels:
-    """A label with the background that it encloses."""
-    mask = label == step.value
-    holes = ndimage.binary_fill_holes(mask) & (label == 0)
+    """A label with the background, or the region around it, that it encloses."""
+    mask = step.mask(label)
+    holes = ndimage.binary_fill_holes(mask) & ((label == 0) | (label == step.outside)) & ~mask
     if not holes.any():
         return label
     filled = label.copy()
@@ -179,16 +205,18 @@ def dice_of(prediction: Labels, reference: Labels, value: int) -> float:
     return 1.0 if total == 0 else 2.0 * int((found & truth).sum()) / total
 
 
-def _components(label: Labels, value: int) -> tuple[Labels, npt.NDArray[np.int64]]:
-    """Component number of each voxel of a label, 0 elsewhere, and the size of each from 1 on."""
-    components, number = ndimage.label(label == value)
+def _components(mask: npt.NDArray[np.bool_]) -> tuple[Labels, npt.NDArray[np.int64]]:
+    """Component number of each voxel of a mask, 0 elsewhere, and the size of each from 1 on."""
+    components, number = ndimage.label(mask)
     sizes = np.zeros(number + 1, dtype=np.int64)
     for plane in components:  # `bincount` copies what it counts into eight bytes each
         sizes += np.bincount(plane.ravel(), minlength=number + 1)
     return components, sizes[1:]
 
 
-def _without(label: Labels, components: Labels, goes: npt.NDArray[np.bool_]) -> Labels:
+def _without(
+    label: Labels, components: Labels, goes: npt.NDArray[np.bool_], outside: int
+) -> Labels:
     kept = label.copy()
-    kept[np.concatenate([[False], goes])[components]] = 0
+    kept[np.concatenate([[False], goes])[components]] = outside
     return kept

@@ -27,7 +27,7 @@ from segmed.inference.ensemble import averaged, mirrored, require_one_contract, 
 from segmed.inference.fitting import require_fitting
 from segmed.inference.given_image import GivenImage, image_from
 from segmed.inference.inverse import ProbsBox, inverse_boxes
-from segmed.inference.label_map import certain_background, most_probable, narrow
+from segmed.inference.label_map import certain_background, label_values, narrow, value_table
 from segmed.inference.memory import (
     MemoryEstimate,
     Surroundings,
@@ -45,7 +45,7 @@ from segmed.metatensor import MetaTensor
 from segmed.package import ModelPackage
 from segmed.package.references import load_package
 from segmed.plan import Plan
-from segmed.preprocessing import GridTransform, Prepared, class_values, prepare
+from segmed.preprocessing import GridTransform, Prepared, prepare
 from segmed.preprocessing.grid_transform import resampled, turned
 
 BATCH_VOXELS = 2**18
@@ -196,7 +196,7 @@ class Predictor:
             label, probs, network_s = self._in_memory(prepared, probabilities=probabilities)
             while self._path is not None and self._path.fell_back():
                 label, probs, network_s = self._in_memory(prepared, probabilities=probabilities)
-        label = cleaned(label, self.plan.inference)
+        label = cleaned(label, self.plan.inference, self.plan.labels)
         affine = torch.from_numpy(prepared.grid_in.affine_ras)
         whole = MetaTensor(torch.from_numpy(label)[None], affine=affine)
         seconds = time.perf_counter() - start
@@ -221,15 +221,14 @@ class Predictor:
     ) -> tuple[npt.NDArray[Any], Tensor | None, float]:
         """Label values and probabilities on the input's grid, and the network's seconds."""
         self._seconds = 0.0
-        grid = prepared.grid_in
-        values = class_values(self.plan)
-        table = np.array(values, dtype=np.uint8 if max(values) <= 255 else np.uint16)
+        grid, encoding = prepared.grid_in, self.plan.encoding
+        table = value_table(encoding)
         label: Tensor | None = None
-        probs = certain_background(len(values), grid.shape) if probabilities else None
+        probs = certain_background(encoding, grid.shape) if probabilities else None
         for piece in self.pieces(prepared):
             if label is None:  # where the pieces are: one copy leaves a GPU, a byte a voxel
                 label = zeros(grid.shape, piece.probs.device, dtype=narrow(table))
-            label[piece.region] = most_probable(piece.probs, table)
+            label[piece.region] = label_values(piece.probs, encoding)
             if probs is not None:
                 probs[(slice(None), *piece.region)] = piece.probs.cpu()
         assert label is not None  # a prepared image has at least one voxel
@@ -293,6 +292,7 @@ class Predictor:
             batch=self.batch if self._path is None else self._path.batch,
             buffer_dim=buffer_dim,
             skip_empty=rules.skip_empty_windows,
+            has_background=not self.plan.encoding.has_regions,
         )
 
     def describe_engines(self) -> list[str]:

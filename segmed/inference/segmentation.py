@@ -54,11 +54,13 @@ class Segmentation:
         values = np.asarray(self.label)
         counts = np.bincount(values.reshape(-1), minlength=1)
         grid = grid_of(self.label)
-        names = {item.value: item.name for item in self.labels}
-        present = names or {
-            int(value): f"label {value}" for value in np.flatnonzero(counts) if value
+        present = {item.name: item.values for item in self.labels} or {
+            f"label {value}": (int(value),) for value in np.flatnonzero(counts) if value
         }
-        counted = {n: int(counts[v]) if v < len(counts) else 0 for v, n in present.items()}
+        counted = {
+            name: sum(int(counts[value]) for value in inside if value < len(counts))
+            for name, inside in present.items()
+        }
         if len(grid.shape) == 2:
             return {name: f"{count:,} px" for name, count in counted.items()}
         voxel_ml = float(np.prod(grid.spacing_mm)) / 1000.0

@@ -10,6 +10,8 @@ from monai.inferers import Inferer
 from torch import Tensor
 
 from segmed.errors import ModelError, UsageError
+from segmed.inference.engine import Activation
+from segmed.inference.engine import softmax as softmax_classes
 from segmed.inference.ensemble import slice_by_slice
 from segmed.inference.sliding import WindowRecipe, sliding_slabs
 from segmed.inference.windows import Blend
@@ -59,7 +61,7 @@ class SlabInferer(Inferer):  # type: ignore[misc]  # MONAI is untyped
                 f"roi_size must be 1 along slice_axis, got {window} and slice_axis {slice_axis}"
             )
         self.recipe = WindowRecipe(window, overlap, mode, sw_batch_size, buffer_dim % dims)
-        self.softmax = softmax
+        self.activation: Activation | None = softmax_classes if softmax else None
         self.slice_axis = slice_axis
 
     @classmethod
@@ -69,12 +71,12 @@ class SlabInferer(Inferer):  # type: ignore[misc]  # MONAI is untyped
         Args:
             plan: The plan of the training set.
             sw_batch_size: Windows that go through the network at once.
-            softmax: Blend probabilities, as `Predictor` does.
+            softmax: Blend probabilities, as `Predictor` does; of regions a sigmoid each.
         """
         window = list(plan.patch_size)
         if plan.slice_axis is not None:
             window.insert(plan.slice_axis, 1)
-        return cls(
+        inferer = cls(
             window,
             sw_batch_size=sw_batch_size,
             overlap=plan.inference.overlap,
@@ -82,6 +84,8 @@ class SlabInferer(Inferer):  # type: ignore[misc]  # MONAI is untyped
             softmax=softmax,
             slice_axis=plan.slice_axis,
         )
+        inferer.activation = plan.encoding.probabilities if softmax else None
+        return inferer
 
     def __call__(
         self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
@@ -134,7 +138,7 @@ class SlabInferer(Inferer):  # type: ignore[misc]  # MONAI is untyped
                 "tensor: call network.eval(), or give a function that picks it"
             )
         values = output.as_tensor() if isinstance(output, MetaTensor) else output
-        return values.float().softmax(dim=1) if self.softmax else values
+        return values if self.activation is None else self.activation(values.float())
 
 
 def _require_recipe(window: tuple[int, ...], batch: int, overlap: float, mode: str) -> None:

@@ -35,6 +35,7 @@ class WindowRecipe:
         batch: Windows that go through the network at once.
         buffer_dim: Axis along which finished slabs come out.
         skip_empty: Give windows without a body to class 0 and spare the network.
+        has_background: Class 0 is the background; without it all maps of such windows are 0.
     """
 
     window: tuple[int, ...]
@@ -43,6 +44,7 @@ class WindowRecipe:
     batch: int = 1
     buffer_dim: int = 0
     skip_empty: bool = False
+    has_background: bool = True
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def window_maps(
         live = [not (recipe.skip_empty and num_classes and _is_empty(view)) for view in views]
         maps = iter(_run(network, [v for v, is_live in zip(views, live, strict=True) if is_live]))
         for corner, is_live in zip(chunk, live, strict=True):
-            values = next(maps) if is_live else _background(num_classes, grid.window)
+            values = next(maps) if is_live else _empty(num_classes, grid.window, recipe)
             num_classes = values.shape[0]
             yield corner, values
 
@@ -246,7 +248,8 @@ def _is_empty(view: Tensor) -> bool:
     return bool((flat.amax(1) - flat.amin(1) <= EMPTY_RANGE).all())
 
 
-def _background(num_classes: int, window: tuple[int, ...]) -> Tensor:
+def _empty(num_classes: int, window: tuple[int, ...], recipe: WindowRecipe) -> Tensor:
     values = torch.zeros((num_classes, *window))
-    values[0] = 1.0
+    if recipe.has_background:
+        values[0] = 1.0
     return values

@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from segmed.encoding import LabelEncoding
 from segmed.errors import GeometryError
 from segmed.geometry import Affine
 from segmed.io.atomic import whole_file
@@ -236,8 +237,9 @@ def write_nrrd(
         "encoding: gzip",
         f"space origin: {vector(lps[:3, 3])}",
     ]
-    for index, label in enumerate(labels):
-        lines += [f"Segment{index}_Name:={label.name}", f"Segment{index}_LabelValue:={label.value}"]
+    names = LabelEncoding(tuple(labels)).painted_names
+    for index, (value, name) in enumerate(names.items()):
+        lines += [f"Segment{index}_Name:={name}", f"Segment{index}_LabelValue:={value}"]
     with whole_file(path) as partial, partial.open("wb") as raw:
         raw.write(("\n".join(lines) + "\n\n").encode("ascii", "replace"))
         with gzip.GzipFile("", "wb", compresslevel=4, fileobj=raw, mtime=0) as zipped:

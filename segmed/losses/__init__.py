@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from segmed.encoding import LabelEncoding
 from segmed.errors import unknown_name
 from segmed.losses.case_loss import CaseLoss
 from segmed.losses.deep_supervision import DeepSupervisionLoss, head_weights
@@ -40,6 +41,7 @@ def make_loss(
     deep_supervision_weights: Sequence[float] | None = None,
     reduction: str = "mean",
     include_background: bool | None = None,
+    encoding: LabelEncoding | None = None,
 ) -> DeepSupervisionLoss:
     """A loss that takes logits, or a list of them, and class indices; usable as one of MONAI's.
 
@@ -50,6 +52,7 @@ def make_loss(
             head, or weights them alike with the losses of U-Net++ and UNet 3+, as their papers do.
         reduction: `mean`; `sum` or `none` over the cases where the loss has a value for each.
         include_background: As the loss is defined where not given; refused where it has no choice.
+        encoding: Of the plan, if structures are regions or some voxels are not annotated.
 
     Returns:
         A module `(logits [B, K, *spatial] | list of them, target) -> scalar`, the target
@@ -61,7 +64,7 @@ def make_loss(
     if name not in LOSSES:
         raise unknown_name("loss", name, LOSSES)
     background = {} if include_background is None else {"include_background": include_background}
-    loss = LOSSES[name](num_classes, reduction=reduction, **background)
+    loss = LOSSES[name](num_classes, reduction=reduction, encoding=encoding, **background)
     return DeepSupervisionLoss(loss, deep_supervision_weights, ratio=HEAD_RATIO.get(name, 1.0))
 
 

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
+from segmed.encoding import LabelEncoding
 from segmed.errors import UsageError, unknown_name
+from segmed.losses.voxel_terms import VoxelReader, VoxelTerms
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -21,6 +23,8 @@ class CaseLoss(_Loss):
         reduction: `mean` over the cases of a batch, their `sum`, or `none` for one value a case.
         include_background: As the loss is defined where not given; a loss that leaves no choice
             refuses the other.
+        encoding: Meaning of logits and target, if structures are regions or some voxels are not
+            annotated; else classes 0 to `num_classes - 1`.
 
     Raises:
         UsageError: An option has no meaning for this loss.
@@ -35,6 +39,7 @@ class CaseLoss(_Loss):
         *,
         reduction: str = "mean",
         include_background: bool | None = None,
+        encoding: LabelEncoding | None = None,
     ) -> None:
         if reduction not in REDUCTIONS:
             raise unknown_name("reduction", str(reduction), REDUCTIONS)
@@ -47,6 +52,13 @@ class CaseLoss(_Loss):
                 "DiceCELoss"
             )
         self.num_classes = num_classes
+        is_plain = encoding is None or encoding.is_plain
+        self.reader = None if encoding is None or is_plain else VoxelReader(encoding)
+        if self.reader is not None and include_background:
+            raise UsageError(
+                f"{name}: include_background=True is not defined for regions and for maps in which "
+                "some voxels are not annotated; leave it out"
+            )
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss.
@@ -63,10 +75,15 @@ class CaseLoss(_Loss):
         """
         logits, target = plain(logits), class_indices(logits, target)
         if self.reduction == "mean":
-            return self.batch_mean(logits, target)
+            return self._mean(logits, target)
         cases = zip(logits.chunk(len(logits)), target.chunk(len(logits)), strict=True)
-        values = torch.stack([self.batch_mean(one, truth) for one, truth in cases])
+        values = torch.stack([self._mean(one, truth) for one, truth in cases])
         return values.sum() if self.reduction == "sum" else values
+
+    def _mean(self, logits: Tensor, target: Tensor) -> Tensor:
+        if self.reader is None:
+            return self.batch_mean(logits, target)
+        return self.terms_mean(self.reader(logits, target))
 
     def batch_mean(self, logits: Tensor, target: Tensor) -> Tensor:
         """The mean over a batch.
@@ -74,6 +91,14 @@ class CaseLoss(_Loss):
         Args:
             logits: `[B, K, *spatial]`.
             target: `[B, *spatial]`, class indices.
+        """
+        raise NotImplementedError
+
+    def terms_mean(self, terms: VoxelTerms) -> Tensor:
+        """The mean over a batch of regions, or of annotated voxels.
+
+        Args:
+            terms: What the encoding reads in logits and target.
         """
         raise NotImplementedError
 

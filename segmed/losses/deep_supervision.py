@@ -69,7 +69,9 @@ class DeepSupervisionLoss(_Loss):
             )
         first = scored.logits if isinstance(scored.logits, Tensor) else scored.logits[0]
         indices = class_indices(first, target)
-        return self.forward(scored.logits, indices) + class_loss(scored.scores, indices)
+        return self.forward(scored.logits, indices) + class_loss(
+            scored.scores, indices, self.loss.reader
+        )
 
     def _one(self, logits: Tensor, target: Tensor) -> Tensor:
         value: Tensor = self.loss(logits, target)

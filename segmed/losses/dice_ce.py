@@ -6,9 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segmed.encoding import LabelEncoding
 from segmed.errors import UsageError
 from segmed.losses.case_loss import CaseLoss
 from segmed.losses.shared_batch import whole_batch_sum
+from segmed.losses.voxel_terms import VoxelTerms
 
 SMOOTH = 1e-5
 """Added to numerator and denominator: a class absent from both scores 1."""
@@ -39,6 +41,20 @@ def soft_dice_loss(
     total = flat.sum(2) + size
     if not include_background and flat.shape[1] > 1:
         overlap, total = overlap[:, 1:], total[:, 1:]
+    return dice_of_sums(overlap, total, batch_dice=batch_dice)
+
+
+def dice_of_sums(overlap: Tensor, total: Tensor, *, batch_dice: bool) -> Tensor:
+    """One minus the soft Dice, averaged over structures.
+
+    Args:
+        overlap: `[B, F]`, probability within each structure.
+        total: `[B, F]`, probability and voxels of each structure together.
+        batch_dice: Take the batch as one volume; otherwise average over cases.
+
+    Returns:
+        A scalar.
+    """
     if batch_dice:
         overlap, total = whole_batch_sum(torch.stack([overlap.sum(0), total.sum(0)]))
     return 1.0 - ((2.0 * overlap + SMOOTH) / (total + SMOOTH)).mean()
@@ -94,6 +110,7 @@ class DiceCELoss(CaseLoss):
         include_background: Let the background take part in the Dice.
         batch_dice: Take the batch as one volume, which keeps small structures from noise.
         reduction: See `CaseLoss`; a Dice of the whole batch has no value of one case.
+        encoding: See `CaseLoss`; the cross-entropy of regions is the mean of the binary ones.
 
     Raises:
         UsageError: Another reduction than `mean` is asked for with `batch_dice`.
@@ -106,8 +123,14 @@ class DiceCELoss(CaseLoss):
         include_background: bool = False,
         batch_dice: bool = True,
         reduction: str = "mean",
+        encoding: LabelEncoding | None = None,
     ) -> None:
-        super().__init__(num_classes, reduction=reduction)
+        super().__init__(
+            num_classes,
+            reduction=reduction,
+            include_background=include_background,
+            encoding=encoding,
+        )
         if batch_dice and reduction != "mean":
             raise UsageError(
                 f"reduction={reduction!r} has no meaning where the Dice is that of the whole "
@@ -126,3 +149,9 @@ class DiceCELoss(CaseLoss):
             batch_dice=self.batch_dice,
         )
         return dice + mean_nll(log_probs, target)
+
+    def terms_mean(self, terms: VoxelTerms) -> Tensor:
+        """The mean over a batch; see `CaseLoss`."""
+        overlap, found, size = terms.sums()
+        dice = dice_of_sums(overlap, found + size, batch_dice=self.batch_dice)
+        return dice + terms.mean(terms.entropy)

@@ -9,6 +9,7 @@ from torch import Tensor
 from segmed.losses.case_loss import CaseLoss
 from segmed.losses.dice_ce import SMOOTH, foreground_sums
 from segmed.losses.ms_ssim import ms_ssim
+from segmed.losses.voxel_terms import VoxelTerms
 
 GAMMA = 2.0
 """Focusing exponent of the focal loss."""
@@ -45,9 +46,13 @@ def soft_iou_loss(probs: Tensor, target: Tensor) -> Tensor:
     """
     flat = probs.flatten(2)
     overlap, size = foreground_sums(flat, target.flatten(1))
-    union = flat.sum(2) + size - overlap
-    iou = (overlap + SMOOTH) / (union + SMOOTH)
+    iou = iou_of_sums(overlap, flat.sum(2), size)
     return 1.0 - (iou[:, 1:] if probs.shape[1] > 1 else iou).mean()
+
+
+def iou_of_sums(overlap: Tensor, found: Tensor, size: Tensor) -> Tensor:
+    """Soft IoU of each case and structure, from `[B, F]` sums of probabilities and voxels."""
+    return (overlap + SMOOTH) / (found + size - overlap + SMOOTH)
 
 
 class HybridLoss(CaseLoss):
@@ -86,3 +91,9 @@ class HybridLoss(CaseLoss):
             truth = (target[:, None] == classes).to(probs.dtype)
         similarity = ms_ssim(shown, truth).mean()
         return focal_loss(log_true) + (1.0 - similarity) + soft_iou_loss(probs, target)
+
+    def terms_mean(self, terms: VoxelTerms) -> Tensor:
+        """The mean over a batch; see `CaseLoss`. Voxels that nobody annotated look alike."""
+        focal = terms.mean((1.0 - (-terms.entropy).exp()) ** GAMMA * terms.entropy)
+        similarity = ms_ssim(terms.probs, terms.truth()).mean()
+        return focal + (1.0 - similarity) + (1.0 - iou_of_sums(*terms.sums()).mean())

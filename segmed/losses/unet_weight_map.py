@@ -10,6 +10,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from segmed.losses.case_loss import CaseLoss
+from segmed.losses.voxel_terms import VoxelTerms
 
 BORDER_WEIGHT = 10.0
 """w0 of the paper."""
@@ -69,7 +70,7 @@ def weight_map(target: Tensor, num_classes: int) -> Tensor:
     """Both terms for a batch; cells are the connected components of the foreground.
 
     Args:
-        target: `[B, *spatial]`, class indices.
+        target: `[B, *spatial]`, class indices; larger ones are not annotated and weigh nothing.
         num_classes: Classes.
 
     Returns:
@@ -80,9 +81,12 @@ def weight_map(target: Tensor, num_classes: int) -> Tensor:
     """
     maps = []
     for case in target:
-        cells, _ = ndimage.label((case > 0).cpu().numpy())
-        balanced = class_weights(case, num_classes)[case]
-        maps.append(balanced + torch.from_numpy(border_weights(cells)).to(case.device))
+        known = case < num_classes
+        cells, _ = ndimage.label(((case > 0) & known).cpu().numpy())
+        weights = class_weights(case[known], num_classes)
+        balanced = F.pad(weights, (0, 1))[case.clamp(max=num_classes)]
+        border = torch.from_numpy(border_weights(cells)).to(case.device)
+        maps.append(torch.where(known, balanced + border, 0.0))
     return torch.stack(maps)
 
 
@@ -104,3 +108,8 @@ class WeightedCELoss(CaseLoss):
         """The mean over a batch; see `CaseLoss`."""
         entropy = F.cross_entropy(logits.float(), target, reduction="none")
         return (weight_map(target, self.num_classes) * entropy).mean()
+
+    def terms_mean(self, terms: VoxelTerms) -> Tensor:
+        """The mean over a batch; see `CaseLoss`. Regions are weighted by the values they have."""
+        weights = weight_map(terms.target, terms.num_indices)
+        return terms.mean(weights.unsqueeze(1) * terms.entropy)

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segmed.losses.case_loss import CaseLoss
-from segmed.losses.dice_ce import mean_nll, soft_dice_loss
+from segmed.losses.dice_ce import dice_of_sums, mean_nll, soft_dice_loss
+from segmed.losses.voxel_terms import VoxelTerms
 
 CROSS_ENTROPY_WEIGHT = 0.5
 
@@ -41,3 +42,9 @@ class BCEDiceLoss(CaseLoss):
             probs = log_probs.exp()
         dice = soft_dice_loss(probs, target, include_background=False, batch_dice=False)
         return CROSS_ENTROPY_WEIGHT * entropy + dice
+
+    def terms_mean(self, terms: VoxelTerms) -> Tensor:
+        """The mean over a batch; see `CaseLoss`."""
+        overlap, found, size = terms.sums()
+        dice = dice_of_sums(overlap, found + size, batch_dice=False)
+        return CROSS_ENTROPY_WEIGHT * terms.mean(terms.entropy) + dice

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from segmed.manifest.faults import ManifestFault
     from segmed.manifest.folds import assign_folds
     from segmed.manifest.guesses import Guess, guesses_of, state_modalities
+    from segmed.manifest.ignored import ignore_values
     from segmed.manifest.json_form import read_manifest, rebase, write_manifest
     from segmed.manifest.reference import read_reference
     from segmed.manifest.schema import Case, Manifest, StoredLabel
-    from segmed.manifest.value_changes import change_values, rename_labels
+    from segmed.manifest.value_changes import change_values, make_regions, rename_labels
     from segmed.structures import Channel, Code, LabelClass
 else:
     __getattr__ = lazy_exports(
@@ -35,7 +36,8 @@ else:
             "segmed.manifest.json_form": "read_manifest rebase write_manifest",
             "segmed.manifest.reference": "read_reference",
             "segmed.manifest.schema": "Case Manifest StoredLabel",
-            "segmed.manifest.value_changes": "change_values rename_labels",
+            "segmed.manifest.ignored": "ignore_values",
+            "segmed.manifest.value_changes": "change_values make_regions rename_labels",
             "segmed.structures": "Channel Code LabelClass",
         },
     )
@@ -60,7 +62,9 @@ __all__ = [
     "data_hash",
     "digest",
     "guesses_of",
+    "ignore_values",
     "image_digest",
+    "make_regions",
     "read_manifest",
     "read_reference",
     "rebase",

@@ -21,7 +21,7 @@ from segmed.manifest.from_dicom import draft_from_dicom, has_dicom
 from segmed.manifest.from_folders import draft_from_folders, paired_folders
 from segmed.manifest.from_masks import draft_from_masks
 from segmed.manifest.from_patterns import Wanted, draft_from_patterns
-from segmed.manifest.ignored import require_no_ignored
+from segmed.manifest.ignored import ignore_by_name
 from segmed.manifest.made_labels import MASK_MODES, LabelMaker, MaskMode
 from segmed.manifest.schema import Case, Manifest
 from segmed.naming import guess_subjects
@@ -212,12 +212,12 @@ def _finished(
             f"group {min(leaking)!r} has cases in training and in test: a patient belongs to one; "
             "take its cases out of one of them, or state the groups with --group-by"
         )
-    require_no_ignored(draft.labels, str(source))
     training, remarks = _with_folds(training, num_folds, seed)
-    return with_digests(
+    manifest = ignore_by_name(
         Manifest(
             name=draft.name,
             labels=draft.labels,
+            ignore_value=draft.ignore_value,
             channels=draft.channels,
             training=tuple(training),
             test=test,
@@ -228,6 +228,9 @@ def _finished(
             remarks=(*draft.remarks, *remarks),
         )
     )
+    if fault := manifest.encoding.fault():
+        raise ManifestError(f"{source}: {fault}")
+    return with_digests(manifest)
 
 
 def _with_folds(

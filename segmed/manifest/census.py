@@ -104,7 +104,11 @@ def census_lines(
         progress: Called with label files read and all of them.
     """
     stored = stored_structures(manifest)
-    dropped = {label.value for label in manifest.stored_labels if label.becomes == 0}
+    dropped = {
+        label.value
+        for label in manifest.stored_labels
+        if label.becomes in {0, manifest.ignore_value}
+    } | {manifest.ignore_value}
     found, unread = [], []
     paths = [path for case in manifest.training if (path := manifest.label_path(case)) is not None]
     for number, path in enumerate(paths, 1):
@@ -122,7 +126,8 @@ def census_lines(
     if strays := [count for count in counts if not count.name]:
         shown = "; ".join(count.line(len(found)) for count in strays[:SHOWN])
         lines.append(f"unknown: {shown}: values that are no label; name them, or correct the files")
-    absent = [name for value, name in names.items() if value not in {c.value for c in counts}]
+    there = {count.value for count in counts} | {manifest.ignore_value}
+    absent = [name for value, name in names.items() if value not in there]
     if absent and found:
         lines.append(f"absent: {', '.join(absent[:SHOWN])}: in no training case")
     if unread:

@@ -175,6 +175,7 @@ def _check_label(manifest: Manifest, path: Path, grid: Grid | None, record: Case
     voxels = counts_in(label.as_tensor())
     voxels.pop(0, None)
     known = {one.value for one in manifest.labels}
+    ignored = voxels.pop(manifest.ignore_value, 0) if manifest.ignore_value else 0
     strays = sorted(voxels.keys() - known)
     if strays:
         shown = ", ".join(f"{value} ({voxels[value]} voxels)" for value in strays[:5])
@@ -183,6 +184,9 @@ def _check_label(manifest: Manifest, path: Path, grid: Grid | None, record: Case
             f"{path.name} contains {shown}{' and more' if len(strays) > 5 else ''}; labels are 0, "
             f"{', '.join(map(str, sorted(known)))}",
         )
+    if ignored:
+        share = ignored / label.numel()
+        record.note("ignored", f"{share:.0%} of the voxels of {path.name} are not annotated")
     if not voxels:
         record.note("empty_label", f"{path.name} is background only")
     record.voxels = {value: count for value, count in voxels.items() if value in known}
@@ -216,7 +220,7 @@ def _absent(manifest: Manifest, records: list[CaseRecord]) -> list[ManifestFault
     return [
         note("", "absent_label", f"label {label.name!r} (value {label.value}) occurs in no case")
         for label in manifest.labels
-        if label.value not in seen
+        if not seen.intersection(label.values)
     ]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from segmed.encoding import LabelEncoding
 from segmed.errors import ManifestError
 from segmed.io.digest import sha256_of_file, sha256_of_json, sha256_of_text
 from segmed.manifest.schema import Case, Manifest
@@ -133,11 +134,22 @@ def data_hash(manifest: Manifest, cases: Iterable[Case]) -> str:
     """
     parts = {
         "labels": [[label.name, label.value] for label in manifest.labels],
+        **encoding_parts(manifest.encoding),
         **stored_parts(manifest),
         "channels": [[channel.name, channel.modality] for channel in manifest.channels],
         "cases": sorted([case.id, case_hash(manifest, case)] for case in cases),
     }
     return sha256_of_json(parts)
+
+
+def encoding_parts(encoding: LabelEncoding) -> dict[str, Any]:
+    """Regions and the ignored value as a part of a digest; nothing where there are none."""
+    parts: dict[str, Any] = {}
+    if encoding.has_regions:
+        parts["regions"] = [sorted(label.values) for label in encoding.labels]
+    if encoding.ignore_value is not None:
+        parts["ignore_value"] = encoding.ignore_value
+    return parts
 
 
 def stored_parts(manifest: Manifest) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from segmed.errors import ManifestError
+from segmed.manifest.label_table import LabelTable, label_table, whole
 from segmed.manifest.strict_json import kind_in_words, read_object
 
 NAME = "dataset.json"
@@ -136,40 +137,20 @@ class Description:
             raise self.fault(
                 f": {key!r} is {kind_in_words(table)}, expected names by channel number"
             )
-        by_number = {_whole(number): name for number, name in table.items()}
+        by_number = {whole(number): name for number, name in table.items()}
         if sorted(by_number, key=str) != sorted(range(len(table)), key=str):
             expected = f"0 to {len(table) - 1}"
             raise self.fault(f": {key!r} has the keys {list(table)}, expected {expected}")
         return [str(by_number[number]) for number in range(len(table))]
 
-    def labels(self) -> dict[int, str] | None:
-        """Names of the structures by value, background among them; None if none are named.
+    def labels(self) -> LabelTable | None:
+        """The structures, background among them; None if none are named.
 
         Raises:
-            ManifestError: The table is none, a value is no whole number or a region (a list of
-                values), or two names have one value.
+            ManifestError: The table is none, a value is no whole number, or two names have one
+                value.
         """
-        table = self.content.get("labels")
-        if table is None or table in ({}, []):
-            return None
-        if isinstance(table, list):
-            table = {str(value): name for value, name in enumerate(table)}
-        if not isinstance(table, dict):
-            raise self.fault(f": 'labels' is {kind_in_words(table)}, expected names by value")
-        values_first = all(_whole(key) is not None for key in table)
-        found: dict[int, str] = {}
-        for key, value in table.items():
-            name, number = (value, _whole(key)) if values_first else (key, _whole(value))
-            if number is None and isinstance(value, list):
-                raise self.fault(
-                    f": label {key!r} is a region {value!r}; segmed needs one value a structure"
-                )
-            if number is None or isinstance(name, list | dict) or name is None:
-                raise self.fault(f": label {key!r} has the value {value!r}, expected a number")
-            if number in found:
-                raise self.fault(f": labels {found[number]!r} and {name!r} have one value {number}")
-            found[number] = str(name)
-        return found
+        return label_table(self.content, self.fault)
 
 
 def load_description(folder: Path) -> Description:
@@ -192,17 +173,6 @@ def load_description(folder: Path) -> Description:
 def is_nnunet(description: Description) -> bool:
     """True for nnU-Net's form (version 2), False for the Decathlon's and MONAI's."""
     return "channel_names" in description.content or "file_ending" in description.content
-
-
-def _whole(value: Any) -> int | None:
-    """A whole number, also as text or as a float; None for anything else."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, float):
-        return int(value) if value.is_integer() else None
-    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
-        return int(value)
-    return value if isinstance(value, int) and value >= 0 else None
 
 
 def _first(entry: dict[str, Any], keys: Sequence[str]) -> Any:

@@ -11,7 +11,7 @@ from segmed.errors import ManifestError
 from segmed.formats import stem_of
 from segmed.io.channel_files import channels_in, group_channels
 from segmed.manifest.case_names import named_rows
-from segmed.manifest.dataset_json import CaseEntry, Description, load_description
+from segmed.manifest.dataset_json import NAME, CaseEntry, Description, load_description
 from segmed.manifest.draft import (
     Draft,
     by_stem,
@@ -19,9 +19,11 @@ from segmed.manifest.draft import (
     image_files,
     relative,
 )
+from segmed.manifest.label_table import LabelTable
 from segmed.manifest.label_values import COLOURS, label_values, named_labels
 from segmed.manifest.made_labels import LabelMaker
-from segmed.manifest.schema import Case
+from segmed.manifest.regions import regions_of
+from segmed.manifest.schema import Case, StoredLabel
 from segmed.naming import guess_modality, guess_sides
 from segmed.structures import Channel, LabelClass
 
@@ -67,15 +69,17 @@ def draft_from_msd(
         for name, row in zip(names, (*rows, *kept_out), strict=True)
     ]
     training = cases[: len(rows)]
-    values = description.labels()
-    if values is None:
+    table = description.labels()
+    if table is None:
         files = [str(case.label) for case in training]
-        values = {
-            label.value: label.name for label in named_labels(label_values(folder, files), ())
-        }
+        found = named_labels(label_values(folder, files), ())
+        table = LabelTable({label.value: label.name for label in found})
+    labels, stored = _structures(description, table, label_names)
     return Draft(
         name=description.text("name") or case_id(folder.resolve().name),
-        labels=_labels(description, values, label_names),
+        labels=labels,
+        stored_labels=stored,
+        ignore_value=table.ignore_value,
         channels=_channels_of(
             description, cases, description.channels("modality", "channel_names") or channels
         ),
@@ -134,18 +138,21 @@ def draft_from_nnunet(folder: Path, *, label_names: Sequence[str] = ()) -> Draft
 
     Raises:
         ManifestError: The description lacks something, a channel or label file is missing, or
-            labels are regions (lists of values).
+            regions cannot be painted one over the other.
     """
     description = load_description(folder)
     channels = description.channels("channel_names", "modality")
     if channels is None:
         raise description.fault(" has no table 'channel_names'")
-    values = description.labels()
-    if values is None:
+    table = description.labels()
+    if table is None:
         raise description.fault(" has no table 'labels'")
+    labels, stored = _structures(description, table, label_names)
     return Draft(
         name=description.text("name") or case_id(folder.resolve().name),
-        labels=_labels(description, values, label_names),
+        labels=labels,
+        stored_labels=stored,
+        ignore_value=table.ignore_value,
         channels=_channels(channels),
         training=nnunet_cases(folder, "Tr", len(channels), needs_label=True),
         test=nnunet_cases(folder, "Ts", len(channels), needs_label=False),
@@ -199,6 +206,24 @@ def channel_files(images: Path, num_channels: int) -> dict[str, tuple[Path, ...]
     return {case.case: case.files for case in sorted(cases, key=lambda case: case.case)}
 
 
+def _structures(
+    description: Description, table: LabelTable, given: Sequence[str]
+) -> tuple[tuple[LabelClass, ...], tuple[StoredLabel, ...]]:
+    """The labels, and what the values of the files become where regions join some."""
+    if not table.regions:
+        return _labels(description, table.names, given), ()
+    most = max(max(values) for values in table.regions.values())
+    _require_small(description, max(most, *table.paint, table.ignore_value or 0))
+    named = {_plain(name) or f"region_{n}": v for n, (name, v) in enumerate(table.regions.items())}
+    found = regions_of(named, table.paint, place=str(description.folder / NAME))
+    labels = found.labels
+    if given:
+        values = sorted(label.value for label in labels)
+        name_of = {label.value: label.name for label in named_labels(values, given)}
+        labels = tuple(one.model_copy(update={"name": name_of[one.value]}) for one in labels)
+    return labels, found.stored(table.names)
+
+
 def _labels(
     description: Description, names: dict[int, str], given: Sequence[str]
 ) -> tuple[LabelClass, ...]:
@@ -207,12 +232,14 @@ def _labels(
         raise description.fault(" names no label besides background")
     if given:
         return named_labels(values, given)
-    if values[-1] > MAX_LABEL_VALUE:
-        raise description.fault(
-            f": label value {values[-1]} is too large; at most {MAX_LABEL_VALUE}"
-        )
+    _require_small(description, values[-1])
     named = {value: _plain(names[value]) or f"label_{value}" for value in values}
     return tuple(LabelClass(name=name, value=value) for value, name in named.items())
+
+
+def _require_small(description: Description, value: int) -> None:
+    if value > MAX_LABEL_VALUE:
+        raise description.fault(f": label value {value} is too large; at most {MAX_LABEL_VALUE}")
 
 
 def renamed(draft: Draft, names: Sequence[str]) -> Draft:

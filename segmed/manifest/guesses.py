@@ -162,8 +162,8 @@ def _ignored(manifest: Manifest) -> list[Guess]:
             "a structure like others",
             f"{label.name!r} may also mean voxels that were not annotated",
             False,
-            f"if so, leave out the cases that have it, or build with --drop-values {label.value} "
-            "to take it as background",
+            f"if so, build with --ignore-value {label.value}: its voxels then enter neither "
+            "training nor scores",
         )
         for label in manifest.labels
         if may_mean_ignored(label.name)

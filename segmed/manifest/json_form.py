@@ -74,9 +74,8 @@ def _require_consistent(path: Path, manifest: Manifest) -> None:
                 f"manifest {path}: group {case.group!r} is split over folds or kept out only in "
                 "part; cases of one patient belong together"
             )
-    values = [label.value for label in manifest.labels]
-    if len(set(values)) != len(values):
-        raise ManifestError(f"manifest {path}: label values {values} repeat; each needs its own")
+    if fault := manifest.encoding.fault():
+        raise ManifestError(f"manifest {path}: {fault}")
     require_no_ignored(manifest.labels, str(path))
     _require_consistent_values(path, manifest)
 
@@ -86,12 +85,12 @@ def _require_consistent_values(path: Path, manifest: Manifest) -> None:
     stored = [label.value for label in manifest.stored_labels]
     if len(set(stored)) != len(stored):
         raise ManifestError(f"manifest {path}: stored label values repeat; each needs its own")
-    known = {label.value for label in manifest.labels}
-    lost = sorted({label.becomes for label in manifest.stored_labels} - known - {0})
+    known = set(manifest.encoding.stored_values)
+    lost = sorted({label.becomes for label in manifest.stored_labels} - known)
     if lost:
         raise ManifestError(
             f"manifest {path}: stored labels become {lost[0]}, which is no label; labels are "
-            f"{', '.join(map(str, sorted(known)))}, and 0 is background"
+            f"{', '.join(map(str, sorted(known - {0})))}, and 0 is background"
         )
 
 
@@ -108,6 +107,7 @@ def write_manifest(manifest: Manifest, path: Path | str) -> Path:
     path = Path(path)
     rebased = rebase(manifest, path.parent)
     content = rebased.model_dump(mode="json", exclude_none=True)
+    # exclude_none leaves `ignore_value` out of manifests without it, likewise.
     if not content["stored_labels"]:
         del content["stored_labels"]  # earlier versions read manifests without it
     for row in (*content["training"], *content["test"]):

@@ -55,7 +55,11 @@ def stored_structures(manifest: Manifest) -> tuple[LabelClass, ...]:
         LabelClass(name=label.name, value=label.value, code=label.code)
         for label in manifest.stored_labels
     )
-    return tuple(stored) or manifest.labels
+    named = tuple(stored) or manifest.labels
+    value = manifest.ignore_value
+    if value is None or any(label.value == value for label in named):
+        return named
+    return (*named, LabelClass(name="ignore", value=value))
 
 
 def as_meant(manifest: Manifest, label: MetaTensor) -> MetaTensor:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
+from segmed.encoding import LabelEncoding
 from segmed.errors import UsageError
-from segmed.structures import Channel, Code, Frozen, LabelClass
+from segmed.structures import Channel, Code, Frozen, LabelClass, LabelValue
 
 if TYPE_CHECKING:
     from segmed.manifest.labelled_image import LabelledImage
@@ -69,7 +70,8 @@ class StoredLabel(Frozen):
         name: Name in the files (of a DICOM segmentation: of the segment).
         value: Value in the files; for segments, the number they are given here.
         code: Coded concept of a segment.
-        becomes: Value of the label that it is a part of; 0 for background.
+        becomes: Value of the label that it is a part of; 0 for background, or the manifest's
+            `ignore_value`.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -85,10 +87,12 @@ class Manifest(Frozen):
 
     Attributes:
         name: Name of the set; experiments and registered models take it.
-        labels: Structures, background excluded, in the order of the network's classes 1, 2, ...
+        labels: Structures, background excluded, in the order of the network's classes 1, 2, ...;
+            regions in the order in which they are painted, each before those within it.
         channels: Input channels, in order.
         training: Cases with labels, each in a fold.
         test: Cases kept out of every training.
+        ignore_value: Value of voxels that nobody annotated: they enter neither training nor scores.
         stored_labels: The structures of the label files, all of them, if some are merged, dropped
             or renamed; else empty: the files have the labels' own values and names.
         licence: Licence of the images, as stated by their source.
@@ -107,8 +111,14 @@ class Manifest(Frozen):
     licence: str = ""
     source: str = ""
     schema_version: int = SCHEMA_VERSION
+    ignore_value: LabelValue | None = None
     root: Path = Field(default=Path(), exclude=True)
     remarks: tuple[str, ...] = Field(default=(), exclude=True)
+
+    @property
+    def encoding(self) -> LabelEncoding:
+        """Encoding of the labels as channels of a network."""
+        return LabelEncoding(self.labels, self.ignore_value)
 
     @property
     def num_channels(self) -> int:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from segmed.errors import ManifestError, UsageError
+from segmed.manifest.ignored import ignore_by_name
+from segmed.manifest.regions import regions_of
 from segmed.manifest.schema import Manifest, StoredLabel
 from segmed.structures import LabelClass
 
@@ -40,6 +42,11 @@ def change_values(
         label.model_copy(update={"becomes": becomes.get(label.becomes, label.becomes)})
         for label in stored_or_own(manifest)
     )
+    if manifest.encoding.has_regions:
+        raise UsageError(
+            "the set has regions: leave out --merge and --drop-values, and state the regions that "
+            "you need with --region"
+        )
     left = tuple(
         label.model_copy(update={"name": names[label.value], "code": None})
         if label.value in names
@@ -84,7 +91,51 @@ def rename_labels(manifest: Manifest, names: Sequence[str]) -> Manifest:
         label.model_copy(update={"name": renamed.get(label.value, label.name)})
         for label in manifest.labels
     )
-    return _with_labels(manifest, labels, stored_or_own(manifest))
+    return ignore_by_name(_with_labels(manifest, labels, stored_or_own(manifest)))
+
+
+def make_regions(manifest: Manifest, named: Mapping[str, str]) -> Manifest:
+    """The manifest with regions instead of its structures.
+
+    Args:
+        manifest: As built, merged and dropped.
+        named: Values, ranges of values and names of structures that a region is made of, by the
+            name of the region. Structures in no region become background.
+
+    Raises:
+        UsageError: A value or name is no structure.
+        ManifestError: Regions overlap in a way that one label map cannot show.
+    """
+    if not named:
+        return manifest
+    values = {name: _values_named(manifest, parts, "--region") for name, parts in named.items()}
+    found = regions_of(values, place="--region")
+    inside = {value for region in values.values() for value in region}
+    outside = [label for label in manifest.labels if label.value not in inside]
+    remark = (
+        f"in no region, taken as background: {', '.join(label.name for label in outside)}"
+        if outside
+        else ""
+    )
+    code_of = {label.value: label.code for label in manifest.labels}
+    labels = tuple(
+        label if label.region else label.model_copy(update={"code": code_of.get(label.value)})
+        for label in found.labels
+    )
+    becomes = {label.value: 0 for label in outside} | found.becomes
+    stored = manifest.stored_labels
+    if becomes or stored:
+        stored = tuple(
+            label.model_copy(update={"becomes": becomes.get(label.becomes, label.becomes)})
+            for label in stored_or_own(manifest)
+        )
+    return manifest.model_copy(
+        update={
+            "labels": labels,
+            "stored_labels": stored,
+            "remarks": (*manifest.remarks, *([remark] if remark else [])),
+        }
+    )
 
 
 def stored_or_own(manifest: Manifest) -> tuple[StoredLabel, ...]:

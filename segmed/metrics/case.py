@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from scipy import ndimage
 
+from segmed.encoding import LabelEncoding
 from segmed.errors import MetricError
 from segmed.geometry import Grid
 from segmed.metrics import overlap, surface
@@ -56,7 +57,7 @@ def evaluate_case(
     prediction: npt.ArrayLike | torch.Tensor,
     reference: npt.ArrayLike | torch.Tensor,
     *,
-    labels: Sequence[LabelClass],
+    labels: Sequence[LabelClass] | LabelEncoding,
     spacing_mm: Sequence[float],
     case_id: str,
     tolerance_mm: float = 1.0,
@@ -74,7 +75,8 @@ def evaluate_case(
         prediction: Integer label map, `[*spatial]`, 2D or 3D; values not in `labels` count as
             background. For a case without a prediction give zeros: it is scored as missed.
         reference: Integer label map on the same grid.
-        labels: The labels to score.
+        labels: The labels to score; or a manifest's encoding, whose ignored value marks voxels of
+            the reference that nobody annotated: they are background in both, and enter nothing.
         spacing_mm: Voxel edge along each axis, in mm, in array order.
         case_id: Name of the case in the table.
         tolerance_mm: Tolerance of NSD and width of the band of boundary IoU, in mm.
@@ -94,15 +96,18 @@ def evaluate_case(
     """
     if not (isfinite(tolerance_mm) and tolerance_mm >= 0):
         raise MetricError(f"the tolerance is {tolerance_mm} mm; give zero or more millimetres")
-    structures = structures_of(labels, regions)
-    pair = prepare_pair(prediction, reference, spacing_mm, grids)
-    values = sorted({value for structure in structures for value in structure.values})
+    encoding = labels if isinstance(labels, LabelEncoding) else LabelEncoding(tuple(labels))
+    structures = structures_of(encoding.labels, regions)
+    pair = prepare_pair(
+        prediction, reference, spacing_mm, grids, ignore_value=encoding.ignore_value
+    )
+    values = _present(pair, {value for structure in structures for value in structure.values})
     matrix = confusion_matrix(pair.prediction, pair.reference, values)
     boxes = boxes_of(pair, values) if len(values) > MANY_LABELS else {}
     class_of = {value: number for number, value in enumerate(values, start=1)}
     scores = []
     for structure in structures:
-        counts = counts_of(matrix, [class_of[value] for value in structure.values])
+        counts = counts_of(matrix, [class_of[v] for v in structure.values if v in class_of])
         bare = _voxel_scores(case_id, structure, counts, pair, tolerance_mm)
         box = None if bare.both_empty else structure_box(pair, structure.values, boxes)
         scores.append(bare if box is None else _add_shape_scores(bare, structure.values, pair, box))
@@ -118,9 +123,9 @@ def structures_of(
         MetricError: No label, a name twice, or a region of unknown labels.
     """
     value_of = {label.name: label.value for label in labels}
-    found = [Structure(label.name, (label.value,), is_region=False) for label in labels]
+    found = [Structure(label.name, label.values, is_region=False) for label in labels]
     for name, members in (regions or {}).items():
-        values = [value_of.get(m, -1) if isinstance(m, str) else m for m in members]
+        values = [one for member in members for one in _values_of(member, labels)]
         if not values or not set(values) <= set(value_of.values()):
             raise MetricError(
                 f"region {name!r} is made of {list(members)}; the labels are "
@@ -137,6 +142,20 @@ def structures_of(
             f"{values_used}; give each once"
         )
     return found
+
+
+def _values_of(member: int | str, labels: Sequence[LabelClass]) -> tuple[int, ...]:
+    """Label values of a part of a region; -1 if there is no such label."""
+    if not isinstance(member, str):
+        return (member,)
+    return next((label.values for label in labels if label.name == member), (-1,))
+
+
+def _present(pair: CroppedPair, values: set[int]) -> list[int]:
+    """Those of some label values that occur, in order: of thousands a case may have a few."""
+    sides = (np.bincount(side.reshape(-1)) for side in (pair.prediction, pair.reference))
+    found = {int(value) for counts in sides for value in np.flatnonzero(counts)}
+    return sorted(values & found)
 
 
 def _voxel_scores(

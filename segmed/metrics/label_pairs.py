@@ -145,12 +145,13 @@ def read_pair(
     require_same_grid(grid_of(found), grid_of(right), names=names)
     if manifest is not None:
         right = as_meant(manifest, right)
-    known = {label.value for label in labels}
+    known = {value for label in labels for value in label.values}
+    ignored = None if manifest is None else manifest.ignore_value
     strays = [
         StrayValue(case, side, value, voxels)
         for side, label in (("prediction", found), ("reference", right))
         for value, voxels in counts_in(label.as_tensor()).items()
-        if value != 0 and value not in known
+        if value != 0 and value not in known and (side, value) != ("reference", ignored)
     ]
     return LabelPair(found, right, tuple(strays))
 

@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from segmed.geometry import spacing_of
 from segmed.metatensor import MetaTensor
+from segmed.metrics.pair import join_boxes
 from segmed.metrics.quality import ShapeRange, check_quality
 from segmed.structures import LabelClass
 
@@ -56,7 +57,9 @@ def measure(
         flags += [f"{flag.code}:{flag.label}" for flag in odd]
     counts = np.bincount(values.ravel(), minlength=max(item.value for item in labels) + 1)
     return {
-        "volumes_ml": {item.name: float(counts[item.value]) * voxel_ml for item in labels},
+        "volumes_ml": {
+            item.name: float(counts[list(item.values)].sum()) * voxel_ml for item in labels
+        },
         "flags": flags,
         "spacing_mm": [float(edge) for edge in spacing],
         "shape": list(values.shape),
@@ -98,14 +101,15 @@ def flags_of(values: npt.NDArray[Any], labels: Sequence[LabelClass]) -> Iterator
     """
     places = ndimage.find_objects(values, max_label=max(item.value for item in labels))
     for item in labels:
-        place = places[item.value - 1]
-        if place is None:
+        parts = [part for value in item.values if (part := places[value - 1]) is not None]
+        if not parts:
             yield f"empty:{item.name}"
             continue
+        place = join_boxes(parts)
         edges = zip(place, values.shape, strict=True)
         if any(part.start == 0 or part.stop == size for part, size in edges):
             yield f"border:{item.name}"
-        pieces, number = ndimage.label(values[place] == item.value)
+        pieces, number = ndimage.label(item.mask(values[place]))
         sizes = np.bincount(pieces.ravel(), minlength=number + 1)[1:]
         if sizes.max() < FRAGMENTED_SHARE * sizes.sum():
             yield f"fragments:{item.name}"

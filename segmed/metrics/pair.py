@@ -34,7 +34,7 @@ class CroppedPair:
         reference: Label values on the same voxels.
         spacing_mm: Voxel edge along each axis of the crop, in mm.
         diagonal_mm: Diagonal of the whole image from outer corner to outer corner, in mm.
-        voxels: Voxels of the whole image.
+        voxels: Voxels of the whole image, those left out that nobody annotated.
     """
 
     prediction: Labels
@@ -49,6 +49,8 @@ def prepare_pair(
     reference: npt.ArrayLike | torch.Tensor,
     spacing_mm: Sequence[float],
     grids: tuple[Grid, Grid] | None = None,
+    *,
+    ignore_value: int | None = None,
 ) -> CroppedPair:
     """Check that two label maps can be compared and crop them to their common foreground.
 
@@ -57,6 +59,8 @@ def prepare_pair(
         reference: Integer label map on the same grid.
         spacing_mm: Voxel edge along each axis, in mm, in array order.
         grids: Grids of prediction and reference. Two MetaTensors bring their own.
+        ignore_value: Value in the reference of voxels that nobody annotated; both become background
+            there.
 
     Returns:
         The pair. Axes may be permuted to the order of memory; no metric depends on it.
@@ -73,13 +77,18 @@ def prepare_pair(
         )
     check_spacing(second, spacing_mm)
     _check_grids(grids or _own_grids(prediction, reference), first.shape, spacing_mm)
+    voxels = second.size
+    if ignore_value is not None:
+        known = second != ignore_value
+        voxels = int(np.count_nonzero(known))
+        first, second = np.where(known, first, 0), np.where(known, second, 0)
     order = np.argsort([-abs(step) for step in second.strides], kind="stable")
     first, second = first.transpose(order), second.transpose(order)
     edges = tuple(float(spacing_mm[axis]) for axis in order)
     diagonal = float(np.linalg.norm(np.multiply(second.shape, edges)))
     boxes = [box for box in map(foreground_box, (first, second)) if box is not None]
     box = join_boxes(boxes) if boxes else tuple(slice(0, 0) for _ in edges)
-    return CroppedPair(_compact(first[box]), _compact(second[box]), edges, diagonal, second.size)
+    return CroppedPair(_compact(first[box]), _compact(second[box]), edges, diagonal, voxels)
 
 
 def foreground_box(array: Labels) -> Box | None:

@@ -133,7 +133,7 @@ def measure_shapes(
     """
     array = as_labels(label_map, "label map")
     check_spacing(array, spacing_mm)
-    return [_shape_of(array == label.value, label.name, tuple(spacing_mm)) for label in labels]
+    return [_shape_of(label.mask(array), label.name, tuple(spacing_mm)) for label in labels]
 
 
 def learn_ranges(cases: Iterable[Sequence[Shape]]) -> tuple[ShapeRange, ...]:
@@ -179,7 +179,8 @@ def check_quality(
         labels: Its labels.
         spacing_mm: Voxel edge along each axis, in mm.
         ranges: From `learn_ranges`; labels without a range are not held against one.
-        probs: Class probabilities, `[classes, *spatial]`, background first, if known.
+        probs: Class probabilities, `[classes, *spatial]`, background first, if known; of regions
+            `[regions, *spatial]`.
         members: Label maps of the single folds of an ensemble, if known.
 
     Returns:
@@ -303,12 +304,15 @@ def _unsure(
             "[classes, *spatial] with background first"
         )
     flags = []
-    for label in labels:
-        inside = probs[:, array == label.value].astype(np.float64)
+    has_regions = any(label.region for label in labels)
+    for number, label in enumerate(labels):
+        inside = probs[:, label.mask(array)].astype(np.float64)
         if not inside.size:
             continue
+        if has_regions:  # each has probabilities of its own, to belong and not to
+            inside = np.stack([inside[number], 1.0 - inside[number]])
         logs = np.log(np.where(inside > 0, inside, 1.0))
-        entropy = float(-(inside * logs).sum(axis=0).mean() / np.log(len(probs)))
+        entropy = float(-(inside * logs).sum(axis=0).mean() / np.log(len(inside)))
         if entropy > ENTROPY_LIMIT:
             message = f"{label.name}: mean entropy is {entropy:.2f} of its maximum"
             flags.append(QualityFlag(label.name, "entropy", entropy, 0.0, ENTROPY_LIMIT, message))
@@ -318,7 +322,7 @@ def _unsure(
 def _disagreeing(labels: Sequence[LabelClass], members: Sequence[Labels]) -> list[QualityFlag]:
     flags = []
     for label in labels:
-        masks = [member == label.value for member in members]
+        masks = [label.mask(member) for member in members]
         sizes = [int(np.count_nonzero(mask)) for mask in masks]
         pairs = [(a, b) for a, b in combinations(range(len(masks)), 2) if sizes[a] + sizes[b]]
         dice = [2 * np.count_nonzero(masks[a] & masks[b]) / (sizes[a] + sizes[b]) for a, b in pairs]

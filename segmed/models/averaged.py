@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -13,17 +14,23 @@ class AveragedNetworks(nn.Module):
     """Networks of one form whose probabilities are averaged.
 
     Logits are given, like from any network, so that it can be packaged, exported and run as one:
-    their softmax is the mean of the members' softmax.
+    their softmax (of regions, their sigmoid) is the mean of the members'.
 
     Args:
         networks: At least one; each gives logits `[B, K, *spatial]` when it evaluates.
+        has_regions: Each channel has a sigmoid of its own.
     """
 
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
+    def __init__(self, networks: Sequence[nn.Module], *, has_regions: bool = False) -> None:
         super().__init__()
         self.members = nn.ModuleList(networks)
+        self.has_regions = has_regions
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logarithms of the mean probabilities, `[B, K, *spatial]`."""
+        """Logarithms of the mean probabilities, or their log-odds, `[B, K, *spatial]`."""
+        if self.has_regions:
+            logits = torch.stack([member(image).float() for member in self.members])
+            inside = F.logsigmoid(logits).logsumexp(dim=0)
+            return inside - F.logsigmoid(-logits).logsumexp(dim=0)
         logs = torch.stack([member(image).float().log_softmax(dim=1) for member in self.members])
         return logs.logsumexp(dim=0) - math.log(len(self.members))

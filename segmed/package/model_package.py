@@ -123,7 +123,12 @@ class ModelPackage:
             )
             for _ in range(self.members)
         ]
-        network: nn.Module = networks[0] if self.members == 1 else AveragedNetworks(networks)
+        has_regions = self.plan.encoding.has_regions
+        network: nn.Module = (
+            networks[0]
+            if self.members == 1
+            else AveragedNetworks(networks, has_regions=has_regions)
+        )
         try:
             network.load_state_dict(dict(self.state), strict=True)
         except RuntimeError as error:

@@ -20,6 +20,9 @@ class HasContract(Protocol):
     @property
     def labels(self) -> tuple[LabelClass, ...]: ...  # noqa: D102 - see above
 
+    @property
+    def ignore_value(self) -> int | None: ...  # noqa: D102 - see above
+
 
 def require_known_labels(plan: HasContract, manifest: Manifest) -> None:
     """Require that every label of a manifest is one of the model's, with the same value.
@@ -29,33 +32,34 @@ def require_known_labels(plan: HasContract, manifest: Manifest) -> None:
     Raises:
         UsageError: A label has another value, or another name, or is none of the model's.
     """
-    known = {(label.name, label.value) for label in plan.labels}
-    strange = [
-        f"{label.name!r} (value {label.value})"
-        for label in manifest.labels
-        if (label.name, label.value) not in known
-    ]
+    known = {label.contract for label in plan.labels}
+    strange = [_shown(*label.contract) for label in manifest.labels if label.contract not in known]
     if strange:
         raise UsageError(
             f"manifest {manifest.name!r} has labels that the model has not under this name and "
             f"value: {', '.join(strange)}; the model has "
-            + ", ".join(f"{name!r} (value {value})" for name, value in sorted(known))
+            + _listed(sorted(known))
             + ": name and number the labels of the manifest alike"
         )
 
 
 def require_same_labels(plan: HasContract, manifest: Manifest) -> None:
-    """Require that a plan was made for the labels of a manifest: names, values and order.
+    """Require that a plan was made for the labels of a manifest: names, values, regions and order.
 
     Raises:
-        UsageError: They differ.
+        UsageError: They differ, or the value of voxels that nobody annotated does.
     """
-    theirs = [(label.name, label.value) for label in plan.labels]
-    ours = [(label.name, label.value) for label in manifest.labels]
+    theirs = [label.contract for label in plan.labels]
+    ours = [label.contract for label in manifest.labels]
     if theirs != ours:
         raise UsageError(
             f"the plan has the labels {_listed(theirs)}, the manifest {_listed(ours)}; make the "
             "plan from this manifest"
+        )
+    if plan.ignore_value != manifest.ignore_value:
+        raise UsageError(
+            f"the plan has the ignored value {plan.ignore_value}, the manifest "
+            f"{manifest.ignore_value}; make the plan from this manifest"
         )
 
 
@@ -123,5 +127,10 @@ def ordered_images(manifest: Manifest, case: Case, order: Sequence[int]) -> tupl
     return files
 
 
-def _listed(labels: Sequence[tuple[str, int]]) -> str:
-    return ", ".join(f"{name!r} (value {value})" for name, value in labels)
+def _listed(labels: Sequence[tuple[str, int, tuple[int, ...]]]) -> str:
+    return ", ".join(_shown(*label) for label in labels)
+
+
+def _shown(name: str, value: int, region: tuple[int, ...]) -> str:
+    inside = f", region of {', '.join(map(str, region))}" if region else ""
+    return f"{name!r} (value {value}{inside})"

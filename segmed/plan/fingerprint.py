@@ -79,6 +79,8 @@ class Fingerprint:
         structure_thickness_mm: Mean run length of each label along each axis, likewise.
         gap_thickness_mm: The same of background between labels, where labels cover most of the
             images; else empty.
+        case_share: Share of the cases that have each label, in the manifest's order; empty in plans
+            written before it was measured.
     """
 
     num_cases: int
@@ -95,6 +97,7 @@ class Fingerprint:
     structure_extent_mm: tuple[tuple[float, ...], ...] = ()
     structure_thickness_mm: tuple[tuple[float, ...], ...] = ()
     gap_thickness_mm: tuple[float, ...] = ()
+    case_share: tuple[float, ...] = ()
 
     def as_record(self) -> dict[str, Any]:
         """Plain JSON values, as stored in a plan."""
@@ -152,6 +155,8 @@ def _look_at(manifest: Manifest, case: Case) -> CaseFacts:
             f"case {case.id}: image is {voxels.shape[1:]} and label is {values.shape}; "
             "run `segmed manifest check`"
         )
+    if manifest.ignore_value is not None:  # nothing is known of these voxels
+        values = np.where(values == manifest.ignore_value, 0, values)
     counts = np.bincount(values.ravel().astype(np.int64), minlength=1)
     inside = voxels[:, values > 0]
     step = max(1, inside.shape[1] // FOREGROUND_SAMPLES)
@@ -233,6 +238,10 @@ def gather(facts: Sequence[CaseFacts]) -> Fingerprint:
             np.array([fact.shapes.gap_mm for fact in facts])[:, None],
             lambda rows: rows.mean(axis=0),
         )[0],
+        case_share=tuple(
+            float(f"{share:.4g}")
+            for share in (np.array([fact.class_voxels for fact in facts]) > 0).mean(axis=0)
+        ),
     )
 
 

@@ -15,7 +15,7 @@ from segmed.manifest.schema import Manifest
 from segmed.plan.fingerprint import Fingerprint, gather, survey
 from segmed.plan.mirroring import plan_mirroring, sides_of
 from segmed.plan.networks import BASE_WIDTH, Size, plan_networks, plan_registered
-from segmed.plan.recipe import COARSE_AXIS_RATIO, plan_recipe
+from segmed.plan.recipe import COARSE_AXIS_RATIO, plan_rare_labels, plan_recipe
 from segmed.plan.resampled import losses_in_words, lost_structures
 from segmed.plan.resources import DEFAULT_MEMORY_GB, Resources, default_resources
 from segmed.plan.scale import (
@@ -171,11 +171,24 @@ def decide_plan(
         batch_size=recipe.batch_size,
         reasons=reasons,
     )
+    if rare := plan_rare_labels(manifest.labels, facts, reasons):
+        recipe = recipe.model_copy(update={"rare_labels": rare})
+    if manifest.encoding.has_regions:
+        reasons["labels"] = (
+            "regions: each has a sigmoid of its own, and in the label map a region is painted over "
+            "those listed before it"
+        )
+    if manifest.ignore_value is not None:
+        reasons["ignore_value"] = (
+            "voxels of this value are not annotated: they enter neither loss nor scores, and no "
+            "patch is centred on one"
+        )
     return Plan(
         name=manifest.name,
         spatial_dims=choice.spatial_dims,
         channels=manifest.channels,
         labels=manifest.labels,
+        ignore_value=manifest.ignore_value,
         preprocessing=preprocessing,
         patch_size=scale.patch_size,
         slice_axis=choice.slice_axis,
@@ -185,7 +198,7 @@ def decide_plan(
                 PlannedInput(
                     spatial_dims=choice.spatial_dims,
                     in_channels=len(manifest.channels),
-                    num_classes=len(manifest.labels) + 1,
+                    num_classes=manifest.encoding.num_channels,
                     patch_size=scale.patch_size,
                     spacing_mm=scale.spacing_mm,
                     strides=topology.strides,
@@ -217,7 +230,7 @@ def _subject(
         thickness_mm=np.array(thickness)[:, axes],
         needs_place=is_sided or len(manifest.labels) >= MANY_LABELS,
         in_channels=len(manifest.channels),
-        num_classes=len(manifest.labels) + 1,
+        num_classes=manifest.encoding.num_channels,
     )
 
 

@@ -10,12 +10,22 @@ from segmed.plan.networks import Size
 from segmed.plan.scale import BATCH_SIZE, Scale
 from segmed.plan.schema import Augmentation, Recipe
 from segmed.plan.within_memory import StepMemory
+from segmed.structures import LabelClass
 
 COARSE_AXIS_RATIO = 3.0
 """An axis this many times coarser than the finest is resampled apart."""
 
 MAX_BATCH_SHARE = 0.05
 """Largest share of all training voxels in one batch of a `full` network."""
+
+RARE_SHARE = 0.25
+"""A label that fewer cases have is rare: its cases are drawn as often as if so many had it."""
+
+MOST_OFTEN = 10.0
+"""A case is drawn at most so many times as often as others: it is learned by heart sooner."""
+
+SHOWN = 6
+"""Rare labels that a plan's reason names."""
 
 GENTLE = {
     "p_spatial": 0.1,
@@ -69,6 +79,39 @@ def plan_recipe(
         ema_decay=0.99,
         augmentation=augmentation.model_copy(update=GENTLE),
     )
+
+
+def plan_rare_labels(
+    labels: Sequence[LabelClass], facts: Fingerprint, reasons: dict[str, str]
+) -> dict[int, float]:
+    """How many times as often cases with rare labels are drawn.
+
+    A case with a label that a share s of the cases has counts `RARE_SHARE` / s times, so that the
+    label is about as frequent in training as one that this share of the cases has.
+
+    Args:
+        labels: Structures, in the order of the facts.
+        facts: The fingerprint.
+        reasons: The plan's reasons; that of rare labels is added if there are any.
+
+    Returns:
+        Factors above 1 by label value.
+    """
+    rare = {
+        label: min(MOST_OFTEN, RARE_SHARE / share)
+        for label, share in zip(labels, facts.case_share, strict=False)
+        if 0 < share < RARE_SHARE
+    }
+    if rare:
+        shares = dict(zip(labels, facts.case_share, strict=False))
+        named = [f"{label.name} in {shares[label]:.1%}" for label in list(rare)[:SHOWN]]
+        more = f" and {len(rare) - SHOWN} more" if len(rare) > SHOWN else ""
+        reasons["recipe.rare_labels"] = (
+            f"labels that fewer than {RARE_SHARE:.0%} of the cases have ({', '.join(named)}{more}):"
+            f" their cases are drawn as often as if {RARE_SHARE:.0%} had them, at most "
+            f"{MOST_OFTEN:g} times as often as others"
+        )
+    return {label.value: round(factor, 3) for label, factor in rare.items()}
 
 
 def _plan_batch(

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
-from segmed.structures import Channel, Frozen, LabelClass
+from segmed.encoding import LabelEncoding
+from segmed.structures import Channel, Frozen, LabelClass, LabelValue
 
 SCHEMA_VERSION = 1
 """Version of the plan's form; readers refuse any other version."""
@@ -129,6 +139,8 @@ class Recipe(Frozen):
         iterations_per_epoch: Steps between two validations.
         ema_decay: Decay of the averaged weights; 0 for none.
         augmentation: Random changes of each batch.
+        rare_labels: By label value, how many times as often as others the cases are drawn that
+            have the label.
     """
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -141,6 +153,15 @@ class Recipe(Frozen):
     iterations_per_epoch: PositiveInt = 50
     ema_decay: Fraction = 0.0
     augmentation: Augmentation
+    rare_labels: dict[LabelValue, Annotated[float, Field(ge=1.0)]] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave empty later fields out: hashes of plans without them stay as they were."""
+        fields: dict[str, Any] = serialize(self)
+        if not self.rare_labels:
+            fields.pop("rare_labels", None)
+        return fields
 
 
 class Inference(Frozen):
@@ -172,7 +193,8 @@ class Plan(Frozen):
         name: Name of the image set.
         spatial_dims: 2 or 3.
         channels: Input channels, in order.
-        labels: Structures, in the order of the network's classes 1, 2, ...
+        labels: Structures, in the order of the network's classes 1, 2, ... or of its regions.
+        ignore_value: Label value of voxels that nobody annotated, which nothing is learned from.
         preprocessing: From an image as stored to the network's input.
         patch_size: Patch (and window) along each of the network's axes, in voxels at the target
             spacing.
@@ -192,6 +214,7 @@ class Plan(Frozen):
     spatial_dims: Literal[2, 3]
     channels: tuple[Channel, ...]
     labels: tuple[LabelClass, ...]
+    ignore_value: LabelValue | None = None
     preprocessing: Preprocessing
     patch_size: Axes
     slice_axis: Annotated[int, Field(ge=0, le=2)] | None = None
@@ -203,10 +226,29 @@ class Plan(Frozen):
     reasons: dict[str, str] = Field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
+    @model_validator(mode="after")
+    def _require_encodable(self) -> Plan:
+        if fault := self.encoding.fault():
+            raise ValueError(fault)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave unused later fields out: hashes of plans without them stay as they were."""
+        fields: dict[str, Any] = serialize(self)
+        if self.ignore_value is None:
+            fields.pop("ignore_value", None)
+        return fields
+
+    @property
+    def encoding(self) -> LabelEncoding:
+        """Encoding of the labels as channels of a network."""
+        return LabelEncoding(self.labels, self.ignore_value)
+
     @property
     def num_classes(self) -> int:
-        """Classes of the network's output, background included."""
-        return len(self.labels) + 1
+        """Channels of the network's output: the classes with background, or the regions."""
+        return self.encoding.num_channels
 
     @property
     def in_channels(self) -> int:

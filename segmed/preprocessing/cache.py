@@ -18,7 +18,7 @@ from segmed.io.digest import sha256_of_json
 from segmed.io.packs import PackIndex, Record, write_pack
 from segmed.io.read import read_images
 from segmed.manifest import Case, Manifest
-from segmed.manifest.content import is_as_listed, repair_of, stored_parts
+from segmed.manifest.content import encoding_parts, is_as_listed, repair_of, stored_parts
 from segmed.manifest.known_digests import KnownDigests
 from segmed.manifest.label_values import values_in
 from segmed.manifest.reference import read_reference
@@ -138,7 +138,12 @@ class PreparedCache:
             measures = measure_reference(image, label, self.plan.labels)
             lost = lost_names(label, indices, self.plan)
         return encode_entry(
-            prepared, indices, measures=measures, lost=lost, slice_axis=self.plan.slice_axis
+            prepared,
+            indices,
+            measures=measures,
+            lost=lost,
+            slice_axis=self.plan.slice_axis,
+            ignore_index=self.plan.encoding.ignore_index,
         )
 
     def add(self, records: Sequence[tuple[str, bytes, Any]]) -> None:
@@ -286,8 +291,12 @@ def lost_names(label: Tensor, indices: Tensor, plan: Plan) -> list[str]:
         plan: The plan of the training set.
     """
     before, after = values_in(label), values_in(indices)
-    classes = enumerate(plan.labels, start=1)
-    return [item.name for k, item in classes if item.value in before and k not in after]
+    classes = zip(plan.labels, plan.encoding.members, strict=True)
+    return [
+        item.name
+        for item, indices_of_item in classes
+        if before.intersection(item.values) and not after.intersection(indices_of_item)
+    ]
 
 
 def prepared_case(manifest: Manifest, case: Case, plan: Plan) -> tuple[Prepared, Tensor | None]:
@@ -323,6 +332,7 @@ def _rules(manifest: Manifest, plan: Plan) -> str:
         {
             "form": CACHE_FORM,
             "labels": [(label.value, label.name) for label in plan.labels],
+            **encoding_parts(plan.encoding),
             **_index_type(plan),
             **stored_parts(manifest),
             "preprocessing": plan.preprocessing.model_dump(mode="json"),
@@ -332,7 +342,7 @@ def _rules(manifest: Manifest, plan: Plan) -> str:
 
 def _index_type(plan: Plan) -> dict[str, str]:
     """The type of class indices where it is not uint8: earlier versions wrapped more classes."""
-    dtype = index_dtype(plan.num_classes)
+    dtype = index_dtype(len(plan.encoding.stored_values))
     return {} if dtype is torch.uint8 else {"index_type": str(dtype)}
 
 

@@ -82,6 +82,7 @@ def encode_entry(
     measures: dict[str, Any] | None = None,
     lost: Sequence[str] = (),
     slice_axis: int | None = None,
+    ignore_index: int | None = None,
 ) -> tuple[bytes, list[Any]]:
     """A prepared case as the content of a record.
 
@@ -91,6 +92,7 @@ def encode_entry(
         measures: From `measure_reference`.
         lost: Structures that resampling leaves no voxel of.
         slice_axis: Axis across the slices that a 2D network is trained on, if it is.
+        ignore_index: Class index of voxels that were not annotated.
 
     Returns:
         The content, and the facts for the index as JSON values.
@@ -118,7 +120,7 @@ def encode_entry(
         header["label"] = layout.as_record()
         payload += parts
         start = layout.offsets[-1]
-        classes, found = foreground_points(label.numpy())
+        classes, found = foreground_points(label.numpy(), ignore_index)
         for indices in found:
             small = indices.astype(np.uint32 if label.numel() < 1 << 32 else np.int64)
             layout, parts = compress(small, small.shape, start, np.asarray)

@@ -23,7 +23,7 @@ MAX_LABEL_VALUE = 1 << 16
 
 def class_values(plan: Plan) -> list[int]:
     """The label value of each class index, background (0) first."""
-    return [0, *(label.value for label in plan.labels)]
+    return list(plan.encoding.values)
 
 
 def prepare(image: MetaTensor, plan: Plan) -> Prepared:
@@ -98,8 +98,9 @@ def prepare_label(label: MetaTensor, prepared_like: Prepared, plan: Plan) -> Ten
         plan: The plan of the training set.
 
     Returns:
-        `[*target]` of the type that `index_dtype` gives, 0..num_classes-1 in the order of
-        `plan.labels`; no new values arise.
+        `[*target]` of the type that `index_dtype` gives: the class indices of the plan's encoding,
+        0 for background, 1, 2, ... in the order of `plan.labels`, then that of voxels that nobody
+        annotated; no new values arise.
 
     Raises:
         GeometryError: The label is on another grid than the image.
@@ -107,7 +108,7 @@ def prepare_label(label: MetaTensor, prepared_like: Prepared, plan: Plan) -> Ten
     """
     transform = prepared_like.transform
     require_same_grid(transform.grid_in, grid_of(label), names=("the image", "the label"))
-    values = class_values(plan)
+    values = list(plan.encoding.stored_values)
     voxels = label.as_tensor()
     _, high = _require_known(voxels, values)
     small = voxels.to(torch.uint8) if high < 256 else voxels  # moves fewer bytes
@@ -115,10 +116,10 @@ def prepare_label(label: MetaTensor, prepared_like: Prepared, plan: Plan) -> Ten
     nearest = resample(turned_label, transform.shape, order=0, flips=transform.flips)[0]
     if values == list(range(len(values))):
         return nearest.to(index_dtype(len(values)))
-    classes = torch.zeros(nearest.shape, dtype=index_dtype(len(values)))
-    for index, value in enumerate(values):
-        classes.masked_fill_(nearest == value, index)
-    return classes
+    index_of = torch.zeros(max(values) + 1, dtype=index_dtype(len(values)))
+    index_of[values] = torch.arange(len(values), dtype=index_of.dtype)
+    # One look-up a voxel, however many classes; NumPy's needs no copy of the map as int64.
+    return torch.from_numpy(index_of.numpy()[nearest.numpy()])
 
 
 def index_dtype(num_classes: int) -> torch.dtype:

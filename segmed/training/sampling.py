@@ -90,7 +90,8 @@ class TrainingCase:
     Attributes:
         id: Case id, for messages.
         voxels: Image and label.
-        points: For each class of `classes`, voxel indices `[n, axes]`.
+        points: For each class of `classes`, voxel indices `[n, axes]`; for that of voxels that were
+            not annotated, those of all that were.
         classes: Class indices that occur, without 0, in growing order.
         lowest: The image's smallest value, the padding beyond its border.
     """
@@ -102,10 +103,12 @@ class TrainingCase:
     lowest: float = 0.0
 
     @classmethod
-    def of(cls, case_id: str, image: Tensor, label: Tensor) -> TrainingCase:
+    def of(
+        cls, case_id: str, image: Tensor, label: Tensor, *, ignore_index: int | None = None
+    ) -> TrainingCase:
         """Take a case from tensors, with the voxels of each class found in one pass."""
         values = label.numpy()
-        classes, found = foreground_points(values)
+        classes, found = foreground_points(values, ignore_index)
         points = tuple(np.stack(np.unravel_index(one, values.shape), axis=1) for one in found)
         return cls(case_id, VoxelsInMemory(image, label), points, classes, float(image.min()))
 
@@ -161,10 +164,11 @@ def draw_patches(
     """Draw one batch of patches.
 
     A share `foreground_fraction` of the batch (rounded at random) is centred on a voxel of a class
-    drawn uniformly among those in the case; the rest is anywhere inside the volume.
+    drawn uniformly among those in the case; the rest is anywhere inside the volume, or where some
+    voxels are not annotated around any one that is.
 
     Args:
-        cases: Prepared cases; each is equally likely.
+        cases: Prepared cases; each is equally likely, but for those with the plan's rare labels.
         plan: Gives batch size, patch size and foreground share.
         generator: Source of randomness.
         batch_size: Patches to draw; the plan's if not given.
@@ -173,17 +177,52 @@ def draw_patches(
         One draw a patch.
     """
     draws = []
+    shares, ignored = case_shares(cases, plan), plan.encoding.ignore_index
     for _ in range(batch_size or plan.recipe.batch_size):
-        index = int(generator.integers(len(cases)))
+        if shares is None:
+            index = int(generator.integers(len(cases)))
+        else:
+            index = int(generator.choice(len(cases), p=shares))
         case = cases[index]
         wants_foreground = generator.random() < plan.recipe.foreground_fraction
-        if wants_foreground and case.points:
-            points = case.points[int(generator.integers(len(case.points)))]
+        is_covered = ignored in case.classes  # by voxels that were not annotated; the last class
+        num_labels = len(case.classes) - is_covered
+        if wants_foreground and num_labels:
+            points = case.points[int(generator.integers(num_labels))]
+            centre = points[int(generator.integers(len(points)))]
+        elif is_covered:
+            points = case.points[num_labels]
             centre = points[int(generator.integers(len(points)))]
         else:
             centre = _anywhere(case.shape, plan, generator)
         draws.append(PatchDraw(index, tuple(int(x) for x in centre)))
     return draws
+
+
+def case_shares(cases: Sequence[TrainingCase], plan: Plan) -> npt.NDArray[np.float64] | None:
+    """Probability of each case; None where all are equally likely.
+
+    A case with a rare label of the plan counts as many times as the label asks for, one with
+    several as many times as the rarest.
+
+    Args:
+        cases: Prepared cases.
+        plan: Gives the labels and which of them are rare.
+    """
+    factor = {
+        plan.encoding.values.index(value): times
+        for value, times in plan.recipe.rare_labels.items()
+        if value in plan.encoding.values
+    }
+    if not factor:
+        return None
+    weights = np.array(
+        [
+            max((times for index, times in factor.items() if index in case.classes), default=1.0)
+            for case in cases
+        ]
+    )
+    return np.asarray(weights / weights.sum())
 
 
 def _anywhere(

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from segmed.encoding import LabelEncoding
 from segmed.models.fast_kernels import is_slow_alone
 from segmed.plan.schema import Plan
 from segmed.training.device import Device
@@ -66,7 +67,9 @@ def validate(
     columns = zip(plan.labels, list(zip(*rows, strict=True))[1:], strict=True)
     measured = {item.name: [value for value in column if value >= 0] for item, column in columns}
     means = {name: float(np.mean(values)) for name, values in measured.items() if values}
-    return float(np.mean([row[0] for row in rows])), means
+    losses = [row[0] for row in rows]
+    known = [loss for loss in losses if np.isfinite(loss)]  # a case may have no annotated voxel
+    return float(np.mean(known or losses)), means
 
 
 def _scores(network: nn.Module, case: TrainingCase, plan: Plan, device: Device) -> Tensor:
@@ -76,29 +79,68 @@ def _scores(network: nn.Module, case: TrainingCase, plan: Plan, device: Device) 
     """
     probs = predict_probs(network, case.image, plan, device)
     target = case.label.to(probs.device).long()
-    likely = probs.gather(0, target[None]).clamp_(SMALLEST_PROBABILITY)
-    loss = -likely.log_().mean(dtype=torch.float64)
-    dice = class_dice(probs.argmax(dim=0), target, plan.num_classes)
-    values = [dice.get(index, ABSENT) for index in range(1, plan.num_classes)]
-    return torch.tensor([float(loss), *values], dtype=torch.float64)
+    loss = mean_entropy(probs, target, plan.encoding)
+    dice = structure_dice(plan.encoding.class_indices(probs), target, plan.encoding)
+    values = [dice.get(item.name, ABSENT) for item in plan.labels]
+    return torch.tensor([loss, *values], dtype=torch.float64)
 
 
-def class_dice(predicted: Tensor, target: Tensor, num_classes: int) -> dict[int, float]:
-    """Dice of each class that occurs in either map.
+def mean_entropy(probs: Tensor, target: Tensor, encoding: LabelEncoding) -> float:
+    """Mean cross-entropy of the annotated voxels; of regions the mean over them. NaN without any.
+
+    Args:
+        probs: `[K, *spatial]`.
+        target: Class indices, `[*spatial]` int64.
+        encoding: Meaning of both.
+    """
+    probs, target = probs.flatten(1), target.flatten()
+    if encoding.ignore_index is not None:
+        is_known = target != encoding.ignore_index
+        probs, target = probs[:, is_known], target[is_known]
+    if encoding.has_regions:
+        inside = torch.stack([_belongs(target, members) for members in encoding.members])
+        likely = torch.where(inside, probs, 1.0 - probs).clamp_(SMALLEST_PROBABILITY)
+    else:
+        likely = probs.gather(0, target[None]).clamp_(SMALLEST_PROBABILITY)
+    return float(-likely.log_().mean(dtype=torch.float64))
+
+
+def structure_dice(predicted: Tensor, target: Tensor, encoding: LabelEncoding) -> dict[str, float]:
+    """Dice of each structure that occurs in either map, from counts of annotated voxels.
 
     Args:
         predicted: Class indices, any shape.
         target: Class indices, the same shape.
-        num_classes: Classes, background included.
+        encoding: Their meaning.
 
     Returns:
-        Dice by class index. The time does not grow with the number of classes.
+        Dice by name. The time does not grow with the number of classes that do not overlap.
     """
-    found = torch.bincount(predicted.flatten(), minlength=num_classes)
-    wanted = torch.bincount(target.flatten(), minlength=num_classes)
-    both = torch.bincount(target[predicted == target], minlength=num_classes)
-    totals = (found + wanted).tolist()
-    return {k: 2.0 * int(both[k]) / total for k, total in enumerate(totals) if total}
+    if encoding.ignore_index is not None:
+        is_known = target != encoding.ignore_index
+        predicted, target = predicted[is_known], target[is_known]
+    size = len(encoding.values)
+    if encoding.has_regions:
+        pairs = torch.bincount((target * size + predicted).flatten(), minlength=size**2)
+        confusion = pairs.view(size, size)
+        inside = [list(members) for members in encoding.members]
+        found = torch.stack([confusion[:, one].sum() for one in inside])
+        wanted = torch.stack([confusion[one].sum() for one in inside])
+        both = torch.stack([confusion[one][:, one].sum() for one in inside])
+    else:
+        found = torch.bincount(predicted.flatten(), minlength=size)[1:]
+        wanted = torch.bincount(target.flatten(), minlength=size)[1:]
+        both = torch.bincount(target[predicted == target], minlength=size)[1:]
+    rows = zip(encoding.labels, (found + wanted).tolist(), both.tolist(), strict=True)
+    return {label.name: 2.0 * common / total for label, total, common in rows if total}
+
+
+def _belongs(target: Tensor, members: Sequence[int]) -> Tensor:
+    """Voxels whose class index is one of some."""
+    inside = target == members[0]
+    for index in members[1:]:
+        inside |= target == index
+    return inside
 
 
 def predict_probs(network: nn.Module, image: Tensor, plan: Plan, device: Device) -> Tensor:
@@ -112,7 +154,7 @@ def predict_probs(network: nn.Module, image: Tensor, plan: Plan, device: Device)
     from segmed.inference.sliding import sliding_window  # noqa: PLC0415 - see above
 
     def probabilities(windows: Tensor) -> Tensor:
-        return _forward(network, windows, device).softmax(dim=1)
+        return plan.encoding.probabilities(_forward(network, windows, device))
 
     axes = image.ndim - 1
     is_thin = plan.slice_axis is not None and axes > len(plan.patch_size)

@@ -139,8 +139,8 @@ def test_nnunet_raw_folders_bring_their_channels(tmp_path: Path, save_nifti: Sav
 
 
 def test_nnunet_faults_are_named(tmp_path: Path, save_nifti: SaveNifti) -> None:
-    folder = nnunet_set(tmp_path, save_nifti, labels={"background": 0, "whole": [1, 2]})
-    with pytest.raises(ManifestError, match=r"'whole' is a region \[1, 2\]"):
+    folder = nnunet_set(tmp_path, save_nifti, labels={"background": 0, "whole": [1, "two"]})
+    with pytest.raises(ManifestError, match="region 'whole' has the values"):
         build_manifest(folder)
     nnunet_set(tmp_path, save_nifti)
     (folder / "imagesTr" / "c_1_0001.nii.gz").unlink()

@@ -128,7 +128,11 @@ def test_absolute_paths_and_other_endings_find_their_files(folder: Path) -> None
         ({"modality": 3}, "'modality' is a number"),
         ({"labels": {"background": 0, "a": 1, "b": 1}}, "have one value 1"),
         ({"labels": {"background": 0, "a": True}}, "label 'a' has the value True"),
-        ({"labels": {"background": 0, "whole": [1, 2]}}, r"is a region \[1, 2\]"),
+        ({"labels": {"background": 0, "whole": [1, None]}}, r"'whole' has the values \[1, None\]"),
+        (
+            {"labels": {"background": 0, "whole": [1, 2]}, "regions_class_order": "1"},
+            "'regions_class_order' is text, expected a list",
+        ),
         ({"labels": {"0": "background"}}, "names no label besides background"),
         ({"labels": {"0": "background", "70000": "a"}}, "70000 is too large"),
         ({"labels": "PZ"}, "'labels' is text"),

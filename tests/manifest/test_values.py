@@ -172,12 +172,22 @@ def test_renaming_needs_a_name_for_each(cells: Path) -> None:
 
 def test_ignore_is_no_structure(cells: Path) -> None:
     manifest = build_manifest(cells, label_names=["a", "b", "c", "d"])
-    ignored = rename_labels(manifest, ["233=Ignore"])
-    path = write_manifest(ignored, cells / "m.json")
-    with pytest.raises(ManifestError, match=r"'Ignore' \(value 233\) marks voxels"):
+    for ignored in (
+        rename_labels(manifest, ["233=Ignore"]),
+        build_manifest(cells, label_names=["a", "b", "c", "ignore_label"]),
+    ):
+        assert ignored.ignore_value == 233
+        assert [label.name for label in ignored.labels] == ["a", "b", "c"]
+        assert "not annotated" in ignored.remarks[-1]
+        path = write_manifest(ignored, cells / "m.json")
+        assert read_manifest(path).ignore_value == 233
+    content = json.loads(path.read_text())
+    content["labels"].append({"name": "Ignore", "value": 234})
+    path.write_text(json.dumps(content))
+    with pytest.raises(
+        ManifestError, match=r"'Ignore' \(value 234\) marks .*\"ignore_value\": 234"
+    ):
         read_manifest(path)
-    with pytest.raises(ManifestError, match="not annotated"):
-        build_manifest(cells, label_names=["a", "b", "c", "ignore_label"])
     doubtful, output = build(cells, "--label-names", "a,b,c,void")
     assert doubtful == 0
     assert "unsure: label 'void'" in output

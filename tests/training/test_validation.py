@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from segmed.encoding import LabelEncoding
 from segmed.plan import Plan
+from segmed.structures import LabelClass
 from segmed.training import choose_device
 from segmed.training.sampling import TrainingCase
-from segmed.training.validation import class_dice, predict_probs, validate
+from segmed.training.validation import mean_entropy, predict_probs, structure_dice, validate
 
 
 class Reader(nn.Module):
@@ -82,9 +84,37 @@ def test_dice_of_many_classes_equals_that_of_their_masks() -> None:
     generator = torch.Generator().manual_seed(2)
     predicted = torch.randint(0, 50, (9, 8, 7), generator=generator)
     target = torch.randint(3, 60, (9, 8, 7), generator=generator)
-    dice = class_dice(predicted, target, 64)
-    assert set(dice) == set(predicted.unique().tolist()) | set(target.unique().tolist())
-    for index, value in dice.items():
-        found, wanted = predicted == index, target == index
+    encoding = LabelEncoding(tuple(LabelClass(name=str(n), value=n) for n in range(1, 64)))
+    dice = structure_dice(predicted, target, encoding)
+    present = set(predicted.unique().tolist()) | set(target.unique().tolist())
+    assert set(dice) == {str(index) for index in present - {0}}
+    for name, value in dice.items():
+        found, wanted = predicted == int(name), target == int(name)
         both = int((found & wanted).sum())
         assert value == pytest.approx(2 * both / int(found.sum() + wanted.sum()))
+
+
+NESTED = (
+    LabelClass(name="whole", value=1, region=(1, 2)),
+    LabelClass(name="core", value=2),
+)
+
+
+def test_dice_of_regions_is_that_of_their_unions_without_unannotated_voxels() -> None:
+    encoding = LabelEncoding(NESTED, ignore_value=9)
+    target = torch.tensor([0, 1, 1, 2, 2, 3, 3])
+    predicted = torch.tensor([1, 0, 2, 2, 1, 2, 1])
+    dice = structure_dice(predicted, target, encoding)
+    assert dice == {"whole": 2 * 3 / (4 + 4), "core": 2 * 1 / (2 + 2)}
+
+
+def test_entropy_of_regions_and_of_annotated_voxels_by_hand() -> None:
+    target = torch.tensor([0, 1, 2, 3])
+    probs = torch.tensor([[0.2, 0.6, 0.9, 0.5], [0.1, 0.3, 0.8, 0.5]])
+    regions = mean_entropy(probs, target, LabelEncoding(NESTED, ignore_value=9))
+    logs = torch.tensor([0.8, 0.6, 0.9, 0.9, 0.7, 0.8]).log()
+    assert regions == pytest.approx(-logs.mean().item())
+    classes = torch.cat([1 - probs.sum(0, keepdim=True), probs])
+    plain = LabelEncoding((NESTED[1], LabelClass(name="b", value=4)), ignore_value=9)
+    right = torch.tensor([0.7, 0.6, 0.8]).log()
+    assert mean_entropy(classes, target, plain) == pytest.approx(-right.mean().item())

@@ -101,7 +101,7 @@ def write_rtstruct(
     dataset.ROIContourSequence = []
     dataset.RTROIObservationsSequence = []
     for number, entry in enumerate(labels, start=1):
-        contours = _contours(slices == entry.value, to_lps, references)
+        contours = _contours(entry.mask(slices), to_lps, references)
         dataset.StructureSetROISequence.append(_region(number, entry, dataset, references))
         dataset.ROIContourSequence.append(_drawn(number, contours))
         dataset.RTROIObservationsSequence.append(_observation(number, entry, references))

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import highdicom as hd
 import numpy as np
+import numpy.typing as npt
 import torch
 from pydicom.uid import ExplicitVRLittleEndian
 
@@ -93,9 +94,7 @@ def write_dicom_seg(
     references = references_of(like)
     require_headers(references, path)
     slices = label_slices(label, like, tuple(entry.value for entry in labels), path)
-    planes = np.zeros(slices.shape, dtype=np.uint8 if len(labels) <= 255 else np.uint16)
-    for number, entry in enumerate(labels, start=1):
-        planes[slices == entry.value] = number
+    planes = _planes(slices, labels)
     if len(references.datasets) == 1:  # highdicom requires the order of the file's frames
         planes = planes[np.argsort(references.frames)]
     identity = (references.key, model_name, model_version)
@@ -130,6 +129,18 @@ def write_dicom_seg(
         with whole_file(path) as partial:
             segmentation.save_as(partial)
     return path
+
+
+def _planes(
+    slices: npt.NDArray[np.generic], labels: Sequence[LabelClass]
+) -> npt.NDArray[np.generic]:
+    """Segment numbers `[slices, rows, columns]`; of regions, which overlap, a mask each behind."""
+    if any(entry.region for entry in labels):
+        return np.stack([entry.mask(slices) for entry in labels], axis=-1).astype(np.uint8)
+    planes = np.zeros(slices.shape, dtype=np.uint8 if len(labels) <= 255 else np.uint16)
+    for number, entry in enumerate(labels, start=1):
+        planes[slices == entry.value] = number
+    return planes
 
 
 def _segment(

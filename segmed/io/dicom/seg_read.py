@@ -102,7 +102,7 @@ def load_seg(
     target = grid or _own_grid(frames, path)
     check_size(target.shape, limits, path)
     check_affine(target.affine_ras, limits, path)
-    label = _placed(frames, target, path)
+    label = _placed(frames, target, path, _regions(labels))
     return Loaded(label[None], target.affine_ras, source)
 
 
@@ -209,7 +209,15 @@ def _step(distinct: npt.NDArray[np.float64], first: Slice, path: Path) -> float:
     )
 
 
-def _placed(frames: SegFrames, target: Grid, path: Path) -> npt.NDArray[np.int32]:
+Regions = Mapping[int, frozenset[int]]
+"""Values of the regions within each region, by its own value."""
+
+
+def _regions(labels: Sequence[LabelClass]) -> Regions:
+    return {one.value: frozenset(one.region) - {one.value} for one in labels if one.region}
+
+
+def _placed(frames: SegFrames, target: Grid, path: Path, regions: Regions) -> npt.NDArray[np.int32]:
     """The label map, each frame on its slice of the grid."""
     shape, affine = target.shape, target.affine_ras
     label = np.zeros(shape, dtype=np.int32)
@@ -229,7 +237,7 @@ def _placed(frames: SegFrames, target: Grid, path: Path) -> npt.NDArray[np.int32
                 f"{path.name}: a frame is on no slice of the grid ({off:.2f} mm beside it)",
                 paths=[path],
             )
-        _add(label[:, :, k], pixels.T, value, path)
+        _add(label[:, :, k], pixels.T, value, path, regions)
     return label
 
 
@@ -242,9 +250,19 @@ def _plane(part: Slice) -> npt.NDArray[np.float64]:
     )
 
 
-def _add(plane: npt.NDArray[np.int32], pixels: npt.NDArray[Any], value: int, path: Path) -> None:
+def _add(
+    plane: npt.NDArray[np.int32],
+    pixels: npt.NDArray[Any],
+    value: int,
+    path: Path,
+    regions: Regions,
+) -> None:
     where = pixels != 0
-    if (plane[where] != 0).any():
+    around = [other for other, inside in regions.items() if value in inside]
+    within = list(regions.get(value, ()))
+    if within:  # what lies in a region is painted over it, whichever comes first
+        where &= ~np.isin(plane, within)
+    if (~np.isin(plane[where], [0, *around])).any():
         raise ImageError(
             f"{path.name}: segments overlap, a label map has one value a voxel",
             reason="overlapping_segments",
