@@ -84,7 +84,7 @@ def plan_recipe(
 def plan_rare_labels(
     labels: Sequence[LabelClass], facts: Fingerprint, reasons: dict[str, str]
 ) -> dict[int, float]:
-    """How many times as often cases with rare labels are drawn.
+    """Factors by which cases with rare labels are drawn more often.
 
     A case with a label that a share s of the cases has counts `RARE_SHARE` / s times, so that the
     label is about as frequent in training as one that this share of the cases has.
