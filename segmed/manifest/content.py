@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from segmed.cores import usable_cores
 from segmed.encoding import LabelEncoding
 from segmed.errors import ManifestError
 from segmed.io.digest import sha256_of_file, sha256_of_json, sha256_of_text
@@ -102,12 +104,10 @@ def with_digests(manifest: Manifest) -> Manifest:
             ) from error
         return case.model_copy(update={"sha256": found})
 
-    return manifest.model_copy(
-        update={
-            "training": tuple(filled(case) for case in manifest.training),
-            "test": tuple(filled(case) for case in manifest.test),
-        }
-    )
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        training = tuple(pool.map(filled, manifest.training))
+        test = tuple(pool.map(filled, manifest.test))
+    return manifest.model_copy(update={"training": training, "test": test})
 
 
 def case_hash(manifest: Manifest, case: Case) -> str:

@@ -11,7 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from segmed.cores import usable_cores
 from segmed.errors import ImageError, ManifestError
+from segmed.formats import RASTER_FORMATS
+from segmed.io.head import sniff
 from segmed.io.read import read_label
 from segmed.structures import LabelClass
 
@@ -26,6 +29,9 @@ ROUGH_SHARE = 0.25
 
 COUNTED_VALUES = 1 << 16
 """Values below this are counted, which is quicker than sorting them."""
+
+KEPT_FILES = 1 << 20
+"""Label files whose values are kept: more than a set has, or each would be read twice."""
 
 COLOURS = {1: ("grey",), 3: ("red", "green", "blue")}
 
@@ -58,10 +64,16 @@ def label_facts(path: Path, labels: Sequence[LabelClass] = ()) -> LabelFacts:
     files = sorted(path.iterdir()) if path.is_dir() else [path] if path.exists() else []
     stats = [(file.name, file.stat()) for file in files]
     stamp = tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
-    return _facts_once(path, stamp, tuple(label.model_dump_json() for label in labels))
+    stated = () if _is_raster(path) else tuple(label.model_dump_json() for label in labels)
+    return _facts_once(path, stamp, stated)
 
 
-@lru_cache(maxsize=65536)
+def _is_raster(path: Path) -> bool:
+    """Return whether a file has no segments to match, so that stated labels change nothing."""
+    return path.is_file() and sniff(path).format in RASTER_FORMATS
+
+
+@lru_cache(maxsize=KEPT_FILES)
 def _facts_once(path: Path, stamp: Stamp, labels: tuple[str, ...]) -> LabelFacts:
     stated = [LabelClass.model_validate_json(label) for label in labels]
     label = read_label(path, labels=stated).as_tensor()
@@ -87,7 +99,7 @@ def label_values(folder: Path, names: list[str]) -> list[int]:
         except ImageError as error:
             raise ManifestError(f"label {name}: {error}") from error
 
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         facts = list(pool.map(facts_of, names))
     found = sorted(set().union(*(one.voxels for one in facts)) - {0})
     if not found:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -13,6 +12,7 @@ from itertools import islice
 from math import prod
 from typing import Any, TypeVar
 
+from segmed.cores import usable_cores
 from segmed.errors import ManifestError, SegmedError
 from segmed.manifest.schema import Case
 from segmed.plan.schema import Plan
@@ -118,9 +118,8 @@ def workers_for(plan: Plan, num_cases: int) -> int:
         plan: Its fingerprint says how large the images are.
         num_cases: Cases in all.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     need = PREPARING_BYTES * plan.in_channels * _largest_voxels(plan)
-    return max(1, min(cores or 1, num_cases, int(free_bytes() // (2 * max(need, 1)))))
+    return max(1, min(usable_cores(), num_cases, int(free_bytes() // (2 * max(need, 1)))))
 
 
 def _largest_voxels(plan: Plan) -> float:
