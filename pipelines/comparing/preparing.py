@@ -17,7 +17,7 @@ from segmed.errors import ManifestError, SegmedError
 from segmed.manifest import Case, Manifest, read_manifest
 from segmed.plan import read_plan
 from segmed.plan.agreement import require_same_channels, require_same_labels
-from segmed.preprocessing import cache_key, cached_case
+from segmed.preprocessing import PreparedCache
 
 WORKERS = 2
 """Cases prepared at once, as in a training: each takes memory for a whole image."""
@@ -138,11 +138,8 @@ def missing_chunks(preparation: Preparation) -> list[Chunk]:
     manifest, plan = read_manifest(preparation.manifest_path), read_plan(preparation.plan_path)
     require_same_labels(plan, manifest)  # a deployed run comes without `parse`
     require_same_channels(plan, manifest)
-    ids = [
-        case.id
-        for case in manifest.training
-        if not (preparation.cache_dir / cache_key(manifest, case, plan) / "placement.json").exists()
-    ]
+    cache = PreparedCache(manifest, plan, preparation.cache_dir)
+    ids = [case.id for case in cache.missing(manifest.training)]
     size = max(1, min(CHUNK, math.ceil(len(ids) / (2 * WORKERS))))
     return [
         Chunk(preparation, tuple(ids[start : start + size]), start + 1, len(ids))
@@ -161,12 +158,13 @@ def prepare_chunk(chunk: Chunk, tally: Tally) -> int:
     """
     preparation = chunk.preparation
     manifest, plan = read_manifest(preparation.manifest_path), read_plan(preparation.plan_path)
+    cache = PreparedCache(manifest, plan, preparation.cache_dir)
     done = 0
     for case in _cases_of(chunk, manifest):
         if tally.is_stopped.is_set():
             break
         try:
-            cached_case(manifest, case, plan, preparation.cache_dir)
+            cache.case(case)
         except SegmedError as error:
             raise ManifestError(f"case {case.id}: {error}") from error
         done += 1

@@ -256,13 +256,13 @@ def test_training_alone_takes_its_gpu_place_after_preprocessing(
     assert request.plan_path is not None
     (job,) = request.jobs(request.plan_path)
     seen: list[int] = []
-    real = preparing.cached_case
+    real = preparing.PreparedCache.content
 
     def look(*args: Any) -> Any:
         seen.append(active_slots())
         return real(*args)
 
-    monkeypatch.setattr(preparing, "cached_case", look)
+    monkeypatch.setattr(preparing.PreparedCache, "content", look)
     run_flow(train, job, working_folder)
     assert seen == [0] * 4
     assert active_slots() == 0
