@@ -246,7 +246,7 @@ def test_run_lengths_of_more_pixels_than_stated_are_refused(
         dataset.Rows += rows
         dataset.Columns += columns
     _save(tmp_path, series)
-    with pytest.raises(ImageError) as caught:
+    with pytest.raises(ImageError, match="the header accounts for") as caught:
         read_image(tmp_path)
     assert caught.value.reason == "undecodable"
 
