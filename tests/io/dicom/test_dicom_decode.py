@@ -235,7 +235,7 @@ def test_limits_hold_before_pixels_are_read(
     assert caught.value.reason == "too_large"
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(-1, 0), (-7, 0), (0, -1), (-2, 1)])
+@pytest.mark.parametrize(("rows", "columns"), [(-1, 0), (-7, 0), (0, -1), (-3, 1)])
 def test_run_lengths_of_more_pixels_than_stated_are_refused(
     real_series: tuple[FileDataset, ...], tmp_path: Path, rows: int, columns: int
 ) -> None:
