@@ -19,6 +19,7 @@ from pipelines.comparing.cross_validation import package_of_winner
 from pipelines.comparing.jobs import Request
 from pipelines.tracking.runs import comparison
 from segmed.io import read_image, read_label
+from segmed.io.packs import SUFFIX, read_index
 from segmed.manifest import read_manifest
 from segmed.package import ModelPackage
 from segmed.plan import read_plan
@@ -67,7 +68,8 @@ def test_every_training_case_is_segmented_by_a_network_that_had_not_seen_it(
         assert set(fold_result.predictions) == held_out
         trained_on = ModelPackage.load(fold_result.package_dir).provenance
         assert trained_on["fold"] == fold_result.fold
-    assert len(list((request.out_dir / "cache").iterdir())) == 4, "each case is prepared once"
+    packs = (request.out_dir / "cache").glob(f"*{SUFFIX}")
+    assert sum(len(read_index(pack)) for pack in packs) == 4, "each case is prepared once"
 
 
 def test_the_ensemble_of_the_folds_is_the_winner_and_predicts(
