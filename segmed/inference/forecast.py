@@ -31,7 +31,7 @@ class Forecast:
         shape: Voxels along each axis as stored.
         spacing_mm: Voxel edge along each axis, in mm.
         memory_gb: Peak memory of the process while it is segmented, in GB of 2^30 bytes.
-        memory: The same with its parts, in words.
+        memory: The same with its parts, in words; on a GPU with the memory taken there.
         notes: Remarks on the input, as for an outcome.
     """
 
@@ -80,6 +80,7 @@ def _forecast(
         keeps_probs = format == "probabilities"
         estimate = predictor.estimate_memory(grid, keeps_image=False, keeps_probs=keeps_probs)
         predictor.require_memory(grid, keeps_image=False, keeps_probs=keeps_probs)
+        on_gpu = predictor.forecast_device(grid)
     except Exception as error:  # noqa: BLE001 - one bad image must not hide what the others take
         bad = bad_outcome(path, error)
         return Forecast(path, classify(error).status, bad.reason)
@@ -90,6 +91,6 @@ def _forecast(
         shape=grid.shape,
         spacing_mm=grid.spacing_mm,
         memory_gb=round(estimate.total_gb, 3),
-        memory=str(estimate),
+        memory=str(estimate) if on_gpu is None else f"{estimate}; {on_gpu}",
         notes=notes_of(image),
     )

@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -25,6 +27,7 @@ from segmed.inference.device_memory import (
     usable_bytes,
 )
 from segmed.inference.engine import TorchEngine
+from segmed.inference.forecast import foresee_files
 from segmed.inference.sliding import WindowRecipe
 from segmed.io import grid_of
 from segmed.package import ModelPackage
@@ -254,3 +257,14 @@ def test_forecast_of_an_image_is_given_where_there_is_a_gpu(package: ModelPackag
     assert need is not None
     assert need.label == 40 * 24 * 20
     assert usable_bytes(CPU) > need.total
+
+
+def test_dry_run_gives_the_memory_on_the_gpu_too(package: ModelPackage, tmp_path: Path) -> None:
+    image = image_of((40, 24, 20))
+    path = tmp_path / "image.nii"
+    nib.save(nib.Nifti1Image(image[0].numpy(), np.eye(4)), path)  # type: ignore[attr-defined]
+    (found,) = foresee_files(on_device(package), [path])
+    assert found.status == "ready"
+    assert "GB on the GPU (window" in found.memory
+    (found,) = foresee_files(Predictor(package, device="cpu", engine="torch"), [path])
+    assert "on the GPU" not in found.memory

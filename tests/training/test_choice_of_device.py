@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -38,3 +40,21 @@ def test_auto_explains_why_it_takes_the_cpu() -> None:
     assert device.torch_device.type == "cpu"
     assert f"{torch.get_num_threads()} threads" in device.why
     assert "no GPU is visible" in device.why
+
+
+@without_gpu
+@pytest.mark.parametrize(("is_native", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_bfloat16_that_pytorch_would_emulate_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, is_native: bool, dtype: torch.dtype
+) -> None:
+    """PyTorch's answers stand in for two GPUs: one of before Ampere emulates bfloat16."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "GPU")
+    monkeypatch.setattr(torch.cuda, "device", lambda index: nullcontext())
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: is_native or including_emulation,
+    )
+    assert choose_device("cuda").autocast_dtype is dtype
