@@ -149,7 +149,7 @@ def test_image_beyond_the_limit_names_the_option_that_lets_it_pass(
 ) -> None:
     monkeypatch.setenv("SEGMED_MAX_VOXELS", "1000")
     few = segment(archive, package, tmp_path / "few")
-    assert "asks for 1152 voxels, the limit is 1000" in few.stdout
+    assert "states 1152 voxels, the limit is 1000" in few.stdout
     assert "--max-voxels 1152" in few.stdout
     for number, name in ((0, "predicted"), (1, "in workers")):
         monkeypatch.setenv("SEGMED_MAX_VOXELS", "1000")
