@@ -101,7 +101,7 @@ def test_preparation_is_not_paid_from_the_budget(
     manifest: Manifest, plan: Plan, cache_dir: Path, tmp_path: Path, time: FakedTime
 ) -> None:
     time.tick_s = TICK_S
-    with costly(loop, "load_cases", lambda: time.pass_by(wall_s=100.0, cpu_s=100.0)) as calls:
+    with costly(loop, "load_shared", lambda: time.pass_by(wall_s=100.0, cpu_s=100.0)) as calls:
         results = list(start(manifest, plan, tmp_path, cache_dir, budget=Budget(seconds=4)))
     assert calls
     assert len(results) > 1
