@@ -20,6 +20,9 @@ from segmed.full_disk import is_full_disk
 INTERRUPT = "aborted by an interrupt signal"
 """Words of Prefect's records about a run that was stopped."""
 
+LOOPBACK = ("127.0.0.1", "localhost")
+"""Hosts of a temporary server."""
+
 _STARTING = threading.Lock()
 
 P = ParamSpec("P")
@@ -60,6 +63,7 @@ class _ShieldedServer(SubprocessASGIServer):
     def start(self, timeout: int | None = None) -> None:
         """Start the server, once; a second caller waits until it answers."""
         with _STARTING:
+            reach_loopback_directly()
             super().start(timeout)
 
     def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
@@ -68,6 +72,14 @@ class _ShieldedServer(SubprocessASGIServer):
             return super()._run_uvicorn_command()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def reach_loopback_directly() -> None:
+    """Exempt this machine's own addresses from a proxy, which could not reach the server."""
+    for name in ("NO_PROXY", "no_proxy"):
+        present = [host for host in os.environ.get(name, "").split(",") if host]
+        missing = [host for host in LOOPBACK if host not in present]
+        os.environ[name] = ",".join([*present, *missing])
 
 
 def stop_temporary_server() -> None:
