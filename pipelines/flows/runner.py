@@ -75,11 +75,14 @@ class _ShieldedServer(SubprocessASGIServer):
 
 
 def reach_loopback_directly() -> None:
-    """Exempt this machine's own addresses from a proxy, which could not reach the server."""
-    for name in ("NO_PROXY", "no_proxy"):
-        present = [host for host in os.environ.get(name, "").split(",") if host]
-        missing = [host for host in LOOPBACK if host not in present]
-        os.environ[name] = ",".join([*present, *missing])
+    """Exempt this machine's own addresses from a proxy, which could not reach the server.
+
+    Both spellings of the variable get all hosts of both: libraries read one and ignore the other.
+    """
+    spellings = ("no_proxy", "NO_PROXY")
+    present = [host for name in spellings for host in os.environ.get(name, "").split(",")]
+    hosts = dict.fromkeys([*(host.strip() for host in present if host.strip()), *LOOPBACK])
+    os.environ.update(dict.fromkeys(spellings, ",".join(hosts)))
 
 
 def stop_temporary_server() -> None:
