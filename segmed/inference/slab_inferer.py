@@ -128,7 +128,7 @@ class SlabInferer(Inferer):  # type: ignore[misc]  # MONAI is untyped
                 target.copy_(slab.values)
         assert result is not None  # a batch has a volume, a volume a slab
         if isinstance(inputs, MetaTensor):
-            return MetaTensor(result).copy_meta_from(inputs)  # type: ignore[no-any-return]
+            return MetaTensor(result).copy_meta_from(inputs)  # type: ignore[no-any-return]  # MONAI is untyped
         return result
 
     def _maps(self, output: Any) -> Tensor:

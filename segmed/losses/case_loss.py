@@ -31,7 +31,7 @@ class CaseLoss(_Loss):
     """
 
     uses_background: ClassVar[bool | None] = None
-    """Whether the background takes part; None where the caller decides."""
+    """Part of the background in the Dice; None where the caller decides."""
 
     def __init__(
         self,

@@ -166,7 +166,7 @@ def _registered_bytes(
     head = torch.empty((shape[0], num_classes, *shape[2:]), device="meta", requires_grad=True)
     label = torch.empty((shape[0], *shape[2:]), device="meta", dtype=torch.long)
     with LiveBytes() as memory:
-        _loss_of(head, label, loss, num_classes).backward()  # type: ignore[no-untyped-call]
+        _loss_of(head, label, loss, num_classes).backward()  # type: ignore[no-untyped-call]  # PyTorch's own
     return 2 * maps + int(memory.most)
 
 

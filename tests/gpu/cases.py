@@ -12,6 +12,8 @@ from segmed.plan import Plan, plan_networks
 from segmed.plan.make import make_plan
 from segmed.plan.topology import plan_topology
 from segmed.structures import LabelClass
+from segmed.training.data import load_cases
+from segmed.training.sampling import TrainingCase
 from tests.gpu.findings import Check
 
 
@@ -36,6 +38,16 @@ def large_plan(check: Check, plan: Plan, *, classes: int = 3) -> Plan:
         "patch_size": patch, "networks": networks, "labels": labels, "recipe": recipe,
     }  # fmt: skip
     return plan.model_copy(update=changes)
+
+
+def quiet_cases(check: Check) -> tuple[list[TrainingCase], Plan]:
+    """Four prepared cases and a plan of small batches without noise, for steps to compare."""
+    manifest, plan = hippocampus(check)
+    inside, _ = manifest.split(0)
+    cases = load_cases(manifest, inside[:4], plan, check.scratch / "cache")
+    quiet = plan.recipe.augmentation.model_copy(update={"p_noise": 0.0})
+    recipe = plan.recipe.model_copy(update={"augmentation": quiet, "batch_size": 2})
+    return cases, plan.model_copy(update={"recipe": recipe})
 
 
 def network_of(plan: Plan, name: str = "unet") -> torch.nn.Module:

@@ -17,12 +17,11 @@ from segmed.inference.cuda_engine import CudaEngine
 from segmed.inference.engine import TorchEngine
 from segmed.package import ModelPackage
 from segmed.preprocessing.grid_transform import Prepared, resampled, turned
-from segmed.training.data import load_cases
 from segmed.training.device import choose_device
 from segmed.training.distributed import ProcessGroup, joined
 from segmed.training.stepping import EagerSteps, GraphSteps, Steps
 from segmed.training.trainer import Trainer
-from tests.gpu.cases import hippocampus, large_plan, network_of
+from tests.gpu.cases import hippocampus, large_plan, network_of, quiet_cases
 from tests.gpu.findings import Check
 
 STEPS = 6
@@ -60,12 +59,7 @@ def process_group(check: Check) -> Iterator[ProcessGroup]:
 
 def collectives(check: Check) -> None:
     """Steps whose gradients go through NCCL, eager and within the graph, against steps alone."""
-    manifest, plan = hippocampus(check)
-    inside, _ = manifest.split(0)
-    cases = load_cases(manifest, inside[:4], plan, check.scratch / "cache")
-    quiet = plan.recipe.augmentation.model_copy(update={"p_noise": 0.0})
-    recipe = plan.recipe.model_copy(update={"augmentation": quiet, "batch_size": 2})
-    plan = plan.model_copy(update={"recipe": recipe})
+    cases, plan = quiet_cases(check)
     device = choose_device("auto" if check.device.type == "cuda" else "cpu")
 
     def losses(kind: str, group: ProcessGroup) -> list[float]:
@@ -83,7 +77,7 @@ def collectives(check: Check) -> None:
                 progress, stops = trainer.shared.heard()
                 off = max(off, abs(progress - 0.5) + stops)
         check.note(f"collectives, {kind}: progress that was heard differs by", off, 1e-6)
-        works.close()  # type: ignore[attr-defined]
+        works.close()  # type: ignore[attr-defined]  # a generator
         if isinstance(steps, GraphSteps):
             check.note("collectives: eager instead of captured", int(steps.is_eager), 0)
         return found

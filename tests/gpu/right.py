@@ -22,7 +22,7 @@ from segmed.training.graph_step import GraphStep
 from segmed.training.stepping import EagerSteps, GraphSteps
 from segmed.training.trainer import Trainer
 from tests.gpu import limits
-from tests.gpu.cases import hippocampus
+from tests.gpu.cases import hippocampus, quiet_cases
 from tests.gpu.findings import Check
 
 MODES = {2: "bilinear", 3: "trilinear"}
@@ -151,12 +151,7 @@ def steps(check: Check) -> None:
 
 def captures(check: Check) -> None:
     """Every architecture's step is captured, and its losses follow the eager steps."""
-    manifest, plan = hippocampus(check)
-    inside, _ = manifest.split(0)
-    cases = load_cases(manifest, inside[:4], plan, check.scratch / "cache")
-    quiet = plan.recipe.augmentation.model_copy(update={"p_noise": 0.0})
-    recipe = plan.recipe.model_copy(update={"augmentation": quiet, "batch_size": 2})
-    plan = plan.model_copy(update={"recipe": recipe})
+    cases, plan = quiet_cases(check)
     device = choose_device("auto" if check.device.type == "cuda" else "cpu")
     for name in list_models():
         found = []
@@ -170,7 +165,7 @@ def captures(check: Check) -> None:
             )
             works = steps.works(0)
             found.append([steps.take(next(works), step=n, progress=0.1) for n in range(4)])
-            works.close()  # type: ignore[attr-defined]
+            works.close()  # type: ignore[attr-defined]  # a generator
             if isinstance(steps, GraphSteps):
                 check.note(f"captured {name}: eager instead", int(steps.is_eager), 0)
         gap = float(np.abs(np.array(found[0]) / np.array(found[1]) - 1).max())

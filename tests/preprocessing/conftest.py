@@ -27,15 +27,16 @@ def make_plan_for() -> Callable[..., Plan]:
     ) -> Plan:
         rule = scheme or Intensity(scheme="ct", mean=0.0, std=1.0)
         rules = {"spacing_mm": (1.0, 1.0, 1.0), "intensity": (rule,) * channels, **preprocessing}
+        dims = len(rules["spacing_mm"])
         return Plan(
             name="tried",
-            spatial_dims=2 if len(rules["spacing_mm"]) == 2 else 3,
+            spatial_dims=2 if dims == 2 else 3,
             channels=tuple(Channel(name=f"c{n}", modality="MR") for n in range(channels)),
             labels=tuple(LabelClass(name=f"l{value}", value=value) for value in values),
             preprocessing=Preprocessing.model_validate(rules),
-            patch_size=(8,) * len(rules["spacing_mm"]),
+            patch_size=(8,) * dims,
             networks={},
-            recipe=Recipe(augmentation=Augmentation(rotation_deg=(0.0,))),
+            recipe=Recipe(augmentation=Augmentation(rotation_deg=(0.0,) * (1 if dims == 2 else 3))),
         )
 
     return make

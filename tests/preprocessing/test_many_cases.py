@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -25,26 +26,29 @@ NUM_CASES = 600
 """Enough for files that stay open, two a case, to exceed the limit several times over."""
 
 MOST_OPEN = 256
+SHAPE = (12, 10, 8)
 
 
 @pytest.fixture
 def plan(make_plan_for: Callable[..., Plan]) -> Plan:
-    return make_plan_for(scheme=Intensity(scheme="zscore"), spacing_mm=(1.0, 1.0))
+    return make_plan_for(scheme=Intensity(scheme="zscore"), spacing_mm=(1.0, 1.0, 1.0))
 
 
 @pytest.fixture
 def manifest(tmp_path: Path, plan: Plan) -> Manifest:
-    """Many rasters; what is in their files is of no interest here."""
+    """Many small volumes."""
     cases = []
     for number in range(NUM_CASES):
-        for kind in ("image", "label"):
-            (tmp_path / f"{kind}{number}.png").write_bytes(f"{kind} {number}".encode())
+        image = np.random.default_rng(number).integers(0, 256, SHAPE).astype(np.int16)
+        label = ((image > 200).astype(np.uint8) + (image > 230)).astype(np.uint8)
+        for kind, voxels in (("image", image), ("label", label)):
+            nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / f"{kind}{number}.nii")  # type: ignore[attr-defined]  # missing from the stub
         cases.append(
             Case(
                 id=f"c{number}",
                 group=f"c{number}",
-                image=(f"image{number}.png",),
-                label=f"label{number}.png",
+                image=(f"image{number}.nii",),
+                label=f"label{number}.nii",
                 fold=0,
             )
         )
@@ -55,17 +59,15 @@ def manifest(tmp_path: Path, plan: Plan) -> Manifest:
 
 @pytest.fixture
 def readings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Ids of the cases whose files are decoded; the decoders are stood in for."""
+    """Ids of the cases whose files are decoded."""
     read: list[str] = []
+    real = cache_module._read
 
-    def pixels(_manifest: Manifest, case: Case) -> tuple[MetaTensor, MetaTensor]:
+    def noted(manifest: Manifest, case: Case) -> tuple[MetaTensor, MetaTensor | None]:
         read.append(case.id)
-        generator = np.random.default_rng(int(case.id[1:]))
-        image = generator.integers(0, 256, (1, 24, 16)).astype(np.float32)
-        label = (image > 200).astype(np.int32) + (image > 230)
-        return MetaTensor(torch.from_numpy(image)), MetaTensor(torch.from_numpy(label))
+        return real(manifest, case)
 
-    monkeypatch.setattr(cache_module, "_read", pixels)
+    monkeypatch.setattr(cache_module, "_read", noted)
     return read
 
 
@@ -139,9 +141,9 @@ def test_a_case_that_cannot_be_read_is_named_and_those_before_it_are_kept(
     manifest: Manifest, plan: Plan, tmp_path: Path, readings: list[str]
 ) -> None:
     some = manifest.training[:20]
-    (tmp_path / "label12.png").unlink()
+    (tmp_path / "label12.nii").unlink()
     cache = PreparedCache(manifest, plan, tmp_path / "cache")
-    with pytest.raises(ManifestError, match=r"c12.*label12\.png does not exist"):
+    with pytest.raises(ManifestError, match=r"c12.*label12\.nii does not exist"):
         prepare_cases(cache, some)
     for case in some[:12]:
         assert cache.has(cache.key(case))

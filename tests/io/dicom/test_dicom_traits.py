@@ -196,7 +196,7 @@ def test_rescaling_that_only_some_images_state_is_refused(
     ):
         series = copied(real_series)
         stated(series[:3], **first)  # type: ignore[arg-type]  # flags and a text by keyword
-        stated(series[3:], **second)  # type: ignore[arg-type]
+        stated(series[3:], **second)  # type: ignore[arg-type]  # tags of a test
         save(tmp_path / name, series)
         audit = only(tmp_path / name)
         assert audit.reason == "mixed_rescale", name
