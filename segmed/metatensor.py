@@ -1,9 +1,9 @@
-"""MONAI's MetaTensor without the rest of MONAI, which loads at the first use of anything else.
+"""MONAI's MetaTensor and Compose without the rest of MONAI, which loads at its first other use.
 
 `import monai` imports every module of MONAI, and with them MLflow, matplotlib and scikit-learn: six
-CPU seconds on top of PyTorch. Segmenting an image needs one class of it. So the packages `monai`
-and `monai.data` are put in place unexecuted, and the module of MetaTensor is imported from them:
-half a second. The class is MONAI's own. A later `import monai`, by whomever, gives the whole.
+CPU seconds on top of PyTorch. Segmenting an image needs a few classes of it. So the packages that
+contain them are put in place unexecuted, and their modules are imported from them: half a second.
+The classes are MONAI's own. A later `import monai`, by whomever, gives the whole.
 """
 
 from __future__ import annotations
@@ -12,12 +12,31 @@ import importlib
 import importlib.util
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-_ROOT, _DATA, _CLASS_MODULE = "monai", "monai.data", "monai.data.meta_tensor"
+_ROOT = "monai"
+
+_DEFERRED = (
+    "monai.data",
+    "monai.apps",
+    "monai.transforms",
+    "monai.transforms.lazy",
+)
+"""Packages below the root that are put in place unexecuted, in this order."""
+
+_MODULES = {
+    "MetaTensor": "monai.data.meta_tensor",
+    "Compose": "monai.transforms.compose",
+    "InvertibleTransform": "monai.transforms.inverse",
+    "MapTransform": "monai.transforms.transform",
+    "Transform": "monai.transforms.transform",
+}
+"""Module of each class."""
 
 _PLOTS = "matplotlib.pyplot"
 """Imported by MONAI for pictures in notebooks, and never needed for a MetaTensor."""
@@ -83,43 +102,63 @@ def _put_in_place(name: str, spec: ModuleSpec | None) -> ModuleType:
     return package
 
 
-def _load_alone() -> Any:
-    """MetaTensor, with `monai` and `monai.data` in place but not executed.
+@contextmanager
+def _without_plots() -> Iterator[None]:
+    """Hide matplotlib from MONAI unless it is loaded."""
+    is_hidden = _PLOTS not in sys.modules
+    if is_hidden:
+        sys.modules[_PLOTS] = None  # type: ignore[assignment]  # how an import is made to fail
+    try:
+        yield
+    finally:
+        if is_hidden:
+            del sys.modules[_PLOTS]
+
+
+def _load_alone() -> dict[str, Any]:
+    """The classes, with the packages around them in place but not executed.
 
     Raises:
         ImportError, AttributeError: This MONAI is built in another way.
     """
     root = _put_in_place(_ROOT, importlib.util.find_spec(_ROOT))
-    data = _put_in_place(_DATA, PathFinder.find_spec(_DATA, root.__path__))
-    root.__dict__.update(data=data, __version__=metadata.version(_ROOT))
-    hides_plots = _PLOTS not in sys.modules
-    if hides_plots:
-        sys.modules[_PLOTS] = None  # type: ignore[assignment]  # how an import is made to fail
-    try:
-        found = importlib.import_module(_CLASS_MODULE).MetaTensor
-    finally:
-        if hides_plots:
-            del sys.modules[_PLOTS]
-    for package in (data, root):
+    root.__dict__["__version__"] = metadata.version(_ROOT)
+    packages = [root]
+    for name in _DEFERRED:
+        above, _, last = name.rpartition(".")
+        parent = sys.modules[above]
+        packages.append(_put_in_place(name, PathFinder.find_spec(name, parent.__path__)))
+        setattr(parent, last, packages[-1])
+    with _without_plots():
+        found = _classes()
+    for package in packages:
         del package.__path__  # the next import from below them executes them
     return found
 
 
-def _load() -> Any:
-    """MetaTensor by the short way, or by the long one where MONAI is there or differs."""
+def _classes() -> dict[str, Any]:
+    """The classes from their modules."""
+    return {
+        name: getattr(importlib.import_module(module), name) for name, module in _MODULES.items()
+    }
+
+
+def _load() -> dict[str, Any]:
+    """The classes by the short way, or by the long one where MONAI is there or differs."""
     if _ROOT in sys.modules:
-        return importlib.import_module(_DATA).MetaTensor
+        return _classes()
     try:
         return _load_alone()
     except (ImportError, AttributeError):
         for name in [name for name in sys.modules if name.partition(".")[0] == _ROOT]:
             del sys.modules[name]
-        return importlib.import_module(_DATA).MetaTensor
+        return _classes()
 
 
 if TYPE_CHECKING:
     from monai.data import MetaTensor
+    from monai.transforms import Compose, InvertibleTransform, MapTransform, Transform
 else:
-    MetaTensor = _load()
+    globals().update(_load())
 
-__all__ = ["MetaTensor"]
+__all__ = ["Compose", "InvertibleTransform", "MapTransform", "MetaTensor", "Transform"]

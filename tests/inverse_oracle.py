@@ -1,4 +1,4 @@
-"""Inverse of preparation in one piece: what `segmed.inference.inverse` must give, bit for bit."""
+"""Inverse of preparation in one piece: what `segmed.transforms.inverse` must give, bit for bit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from segmed.errors import GeometryError
 from segmed.geometry import resampled_coordinates
-from segmed.preprocessing.grid_transform import GridTransform, Prepared
+from segmed.transforms.grid_transform import GridTransform, Prepared
 
 
 def inverse_probs(probs: Tensor, prepared: Prepared) -> Tensor:

@@ -8,9 +8,9 @@ from math import prod
 
 import torch
 
-from segmed.inference.inverse import CUDA_PIECE_BYTES
 from segmed.inference.sliding import WindowRecipe
-from segmed.preprocessing.room import FLOAT_BYTES
+from segmed.transforms.inverse import CUDA_PIECE_BYTES
+from segmed.transforms.room import FLOAT_BYTES
 
 USABLE_SHARE = 0.8
 """Share of the free memory that a forecast may fill; the rest is for fragments and libraries."""

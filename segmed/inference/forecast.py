@@ -16,7 +16,7 @@ from segmed.io import grid_of, source_of
 from segmed.io.channel_files import CaseFiles
 from segmed.io.read import notes_of, read_case
 from segmed.outcomes import BadStatus, classify
-from segmed.preprocessing.prepare import require_channels
+from segmed.transforms.chain import require_channels
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,13 @@ from math import prod
 import numpy as np
 import psutil
 
-from segmed.inference.inverse import PIECE_BYTES
 from segmed.inference.postprocessing import steps_of
 from segmed.inference.sliding import WindowRecipe
 from segmed.plan import Plan
-from segmed.preprocessing import GridTransform, class_values
-from segmed.preprocessing.room import FLOAT_BYTES, require_room, temporary_voxels
+from segmed.transforms.chain import class_values
+from segmed.transforms.grid_transform import GridTransform
+from segmed.transforms.inverse import PIECE_BYTES
+from segmed.transforms.room import FLOAT_BYTES, require_room, temporary_voxels
 
 INTERPOLATED_PIECES = 3
 """Pieces of probabilities alive at once where the inverse interpolates: two operands, the sum."""

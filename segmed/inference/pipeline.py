@@ -27,7 +27,7 @@ from segmed.io import grid_of
 from segmed.io.channel_files import CaseFiles
 from segmed.io.read import Read, read_case
 from segmed.metatensor import MetaTensor
-from segmed.preprocessing import Prepared, prepare
+from segmed.transforms.grid_transform import Prepared
 
 READ_AHEAD = 2
 """Images that are read and prepared before the network is free for them."""
@@ -217,7 +217,7 @@ class Pipeline(Generic[Origin, Written]):
             passage.image = image
         if passage.image is not None:
             with passage.timed("prepare"):
-                passage.prepared = prepare(passage.image, predictor.plan)
+                passage.prepared = predictor.prepare(passage.image)
             if not sink.keeps_image:
                 passage.image = without_voxels(passage.image)
         return passage

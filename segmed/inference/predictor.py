@@ -26,7 +26,6 @@ from segmed.inference.engine import Engine, resolve_device
 from segmed.inference.ensemble import averaged, mirrored, require_one_contract, slice_by_slice
 from segmed.inference.fitting import require_fitting
 from segmed.inference.given_image import GivenImage, image_from
-from segmed.inference.inverse import ProbsBox, inverse_boxes
 from segmed.inference.label_map import certain_background, label_values, narrow, value_table
 from segmed.inference.memory import (
     MemoryEstimate,
@@ -45,8 +44,9 @@ from segmed.metatensor import MetaTensor
 from segmed.package import ModelPackage
 from segmed.package.references import load_package
 from segmed.plan import Plan
-from segmed.preprocessing import GridTransform, Prepared, prepare
-from segmed.preprocessing.grid_transform import resampled, turned
+from segmed.transforms.chain import IMAGE, preparation, prepared_of
+from segmed.transforms.grid_transform import GridTransform, Prepared, resampled, turned
+from segmed.transforms.inverse import ProbsBox
 
 BATCH_VOXELS = 2**18
 """Aim for the voxels of a batch of windows on the CPU; more gains nothing there."""
@@ -71,6 +71,7 @@ class Predictor:
 
     Attributes:
         plan: The plan that all packages share.
+        preparation: The plan's chain of transforms, whose inverse brings the output back.
         packages: The packages.
         engines: What runs each of them.
     """
@@ -89,6 +90,7 @@ class Predictor:
     ) -> None:
         members = [packages] if isinstance(packages, ModelPackage) else list(packages)
         self.plan: Plan = require_one_contract([member.plan for member in members])
+        self.preparation = preparation(self.plan)
         self.packages = tuple(members)
         self.device = resolve_device(device)
         self.tta = tta
@@ -168,7 +170,7 @@ class Predictor:
         if not isinstance(image, MetaTensor):
             self.require_fitting(read)
         self.require_memory(grid_of(read), keeps_probs=probabilities)
-        prepared = prepare(read, self.plan)
+        prepared = self.prepare(read)
         spent = time.perf_counter() - start
         found = self.segment(prepared, probabilities=probabilities)
         phases = {"prepare": spent, **found.phases}
@@ -184,11 +186,15 @@ class Predictor:
         if not self.any_modality:
             require_fitting(image, self.plan)
 
+    def prepare(self, image: MetaTensor) -> Prepared:
+        """Run the plan's chain on an image `[C, *spatial]`; raises as `Preparation` does."""
+        return prepared_of(self.preparation({IMAGE: image})[IMAGE])
+
     def segment(self, prepared: Prepared, *, probabilities: bool = False) -> Segmentation:
         """Segment one prepared image; the first half of `predict` may so run elsewhere.
 
         Args:
-            prepared: What `segmed.preprocessing.prepare` gave for this predictor's plan.
+            prepared: What `prepare` gave.
             probabilities: Keep the class probabilities too.
         """
         start = time.perf_counter()
@@ -251,7 +257,7 @@ class Predictor:
                 network = lambda windows: on_gpu(windows).cpu()  # noqa: E731 - one line says it
         recipe = self.recipe(shape)
         slabs = sliding_slabs(network, tensor, recipe)
-        return inverse_boxes(slabs, prepared.transform, recipe.buffer_dim)
+        return self.preparation.inverse_slabs(slabs, prepared.transform, recipe.buffer_dim)
 
     def forecast_device(self, grid: Grid) -> DeviceMemory | None:
         """Forecast of the GPU memory of segmenting an image on this grid; None without a GPU.

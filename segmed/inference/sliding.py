@@ -13,6 +13,7 @@ from torch import Tensor
 
 from segmed.errors import ModelError, UsageError
 from segmed.inference.windows import Blend, WindowGrid
+from segmed.transforms.inverse import Slab
 
 NetworkFn = Callable[[Tensor], Tensor]
 """From windows `[B, C, *window]` to their maps `[B, K, *window]`, such as probabilities."""
@@ -45,19 +46,6 @@ class WindowRecipe:
     buffer_dim: int = 0
     skip_empty: bool = False
     has_background: bool = True
-
-
-@dataclass(frozen=True)
-class Slab:
-    """A finished piece of the blended map.
-
-    Attributes:
-        start: First row along the buffer dimension, in the volume given.
-        values: `[K, ...]`, all rows of the other axes. Valid until the next slab is requested.
-    """
-
-    start: int
-    values: Tensor
 
 
 def sliding_window(

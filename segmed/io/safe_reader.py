@@ -95,7 +95,7 @@ class SafeReader(ImageReader):  # type: ignore[misc]  # MONAI is untyped
             ImageError: The image cannot be read correctly; `reason` says why.
             GeometryError: The channels lie on different grids.
         """
-        image = self._read(img.paths)
+        image = self.image(img.paths)
         array = image.as_tensor().numpy()
         affine = np.asarray(image.affine, dtype=np.float64)
         is_single = array.shape[0] == 1
@@ -112,16 +112,23 @@ class SafeReader(ImageReader):  # type: ignore[misc]  # MONAI is untyped
         }
         return (array[0] if is_single else array), meta
 
-    def _read(self, paths: tuple[Path, ...]) -> MetaTensor:
+    def image(self, paths: Sequence[StrPath], *, like: MetaTensor | None = None) -> MetaTensor:
+        """Read the files as `read_image` gives them, channel axis first.
+
+        Args:
+            paths: One file or DICOM folder, or one a channel.
+            like: Image on whose grid label maps must be.
+
+        Raises:
+            ImageError: The image cannot be read correctly; `reason` says why.
+            GeometryError: The files lie on different grids.
+        """
+        files = _paths(paths)
+        options = {"trusted": self.trusted, "limits": self.limits}
         if not self.is_label:
-            return read_images(
-                paths, trusted=self.trusted, limits=self.limits, num_channels=self.num_channels
-            )
-        read = [
-            read_label(path, trusted=self.trusted, limits=self.limits, labels=self.labels)
-            for path in paths
-        ]
-        return as_channels(read, paths)
+            return read_images(files, num_channels=self.num_channels, **options)
+        read = [read_label(path, like=like, labels=self.labels, **options) for path in files]
+        return read[0] if len(read) == 1 else as_channels(read, files)
 
 
 def _paths(names: StrPath | Sequence[StrPath]) -> tuple[Path, ...]:

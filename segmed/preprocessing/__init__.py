@@ -5,9 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from segmed.lazy import lazy_exports
-from segmed.preprocessing.grid_transform import GridTransform, Prepared
-from segmed.preprocessing.prepare import class_values, prepare, prepare_label
-from segmed.preprocessing.resampling import resample, resampled_shape
 
 if TYPE_CHECKING:
     from segmed.preprocessing.cache import (
@@ -18,18 +15,22 @@ if TYPE_CHECKING:
         cached_measures,
         prepared_case,
     )
-    from segmed.preprocessing.chain import preparation_chain
     from segmed.preprocessing.filling import prepare_cases
     from segmed.preprocessing.prepared_dataset import PreparedDataset
+    from segmed.transforms.chain import class_values, prepare, prepare_label
+    from segmed.transforms.grid_transform import GridTransform, Prepared
+    from segmed.transforms.resampling import resample, resampled_shape
 else:  # the cache's compression, which prediction does without, and classes of MONAI
     __getattr__ = lazy_exports(
         __name__,
         {
             "segmed.preprocessing.cache": "PreparedCache PreparedCase cache_key cached_case "
             "cached_measures prepared_case",
-            "segmed.preprocessing.chain": "preparation_chain",
             "segmed.preprocessing.filling": "prepare_cases",
             "segmed.preprocessing.prepared_dataset": "PreparedDataset",
+            "segmed.transforms.chain": "class_values prepare prepare_label",
+            "segmed.transforms.grid_transform": "GridTransform Prepared",
+            "segmed.transforms.resampling": "resample resampled_shape",
         },
     )
 
@@ -43,7 +44,6 @@ __all__ = [
     "cached_case",
     "cached_measures",
     "class_values",
-    "preparation_chain",
     "prepare",
     "prepare_cases",
     "prepare_label",

@@ -16,20 +16,20 @@ from torch import Tensor
 from segmed.errors import ManifestError
 from segmed.io.digest import sha256_of_json
 from segmed.io.packs import PackIndex, Record, write_pack
-from segmed.io.read import read_images
 from segmed.manifest import Case, Manifest
 from segmed.manifest.content import encoding_parts, is_as_listed, repair_of, stored_parts
 from segmed.manifest.known_digests import KnownDigests
 from segmed.manifest.label_values import values_in
-from segmed.manifest.reference import read_reference
 from segmed.metatensor import MetaTensor
 from segmed.metrics.training_norms import measure_reference
 from segmed.plan.schema import Plan
 from segmed.preprocessing.blocks import BlockCache
 from segmed.preprocessing.entry import EntryFacts, PreparedEntry, encode_entry
-from segmed.preprocessing.grid_transform import Prepared
-from segmed.preprocessing.prepare import index_dtype, prepare, prepare_label
-from segmed.preprocessing.room import free_bytes
+from segmed.transforms.chain import preparation, prepared_of
+from segmed.transforms.grid_transform import Prepared
+from segmed.transforms.labels import index_dtype
+from segmed.transforms.reading import ReadCase
+from segmed.transforms.room import free_bytes
 
 log = logging.getLogger(__name__)
 
@@ -305,16 +305,17 @@ def prepared_case(manifest: Manifest, case: Case, plan: Plan) -> tuple[Prepared,
 
 
 def _read(manifest: Manifest, case: Case) -> tuple[MetaTensor, MetaTensor | None]:
-    image = read_images(manifest.image_paths(case), num_channels=manifest.num_channels)
-    path = manifest.label_path(case)
-    return image, None if path is None else read_reference(manifest, path, like=image)
+    read = ReadCase(manifest.num_channels, manifest=manifest)
+    row = read({"image": manifest.image_paths(case), "label": manifest.label_path(case)})
+    return row["image"], row.get("label")
 
 
 def _prepare(
     image: MetaTensor, label: MetaTensor | None, plan: Plan
 ) -> tuple[Prepared, Tensor | None]:
-    prepared = prepare(image, plan)
-    return prepared, None if label is None else prepare_label(label, prepared, plan)
+    row = preparation(plan)({"image": image} if label is None else {"image": image, "label": label})
+    indices = None if label is None else row["label"].as_tensor()[0]
+    return prepared_of(row["image"]), indices
 
 
 def cache_key(manifest: Manifest, case: Case, plan: Plan) -> str:

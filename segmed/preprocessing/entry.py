@@ -15,7 +15,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from segmed.geometry import Grid
 from segmed.io.packs import DamagedRecordError, Record
 from segmed.preprocessing.blocks import (
     Array,
@@ -28,7 +27,7 @@ from segmed.preprocessing.blocks import (
 )
 from segmed.preprocessing.coding import Coding, coding_of
 from segmed.preprocessing.foreground import foreground_points
-from segmed.preprocessing.grid_transform import GridTransform, Prepared
+from segmed.transforms.grid_transform import GridTransform, Prepared
 
 _LENGTH = struct.Struct("<II")
 """Length and CRC-32 of the compressed header, at the begin of a record."""
@@ -100,7 +99,7 @@ def encode_entry(
     image = prepared.tensor.numpy()
     block = block_shape(image.shape[1:], slice_axis)
     header: dict[str, Any] = {
-        "transform": _transform_as(prepared.transform),
+        "transform": prepared.transform.record(),
         "measures": measures,
         "image": [],
         "label": None,
@@ -162,7 +161,7 @@ class PreparedEntry:
             raise DamagedRecordError("the header of a prepared case is damaged")
         header = json.loads(zlib.decompress(head))
         self.measures: dict[str, Any] | None = header["measures"]
-        self.transform = _transform_from(header["transform"])
+        self.transform = GridTransform.from_record(header["transform"])
         self._channels = [
             (Coding.from_record(coding), Blocks.from_record(layout))
             for coding, layout in header["image"]
@@ -268,25 +267,3 @@ class PreparedEntry:
             if is_kept:
                 self._blocks.put((*name, number), block)
         return [found[number] for number in numbers]
-
-
-def _transform_as(transform: GridTransform) -> dict[str, Any]:
-    return {
-        "shape_in": transform.grid_in.shape,
-        "affine_ras": transform.grid_in.affine_ras.tolist(),
-        "axes": transform.axes,
-        "flips": transform.flips,
-        "box": transform.box,
-        "shape": transform.shape,
-    }
-
-
-def _transform_from(content: dict[str, Any]) -> GridTransform:
-    affine = np.asarray(content["affine_ras"], dtype=np.float64)
-    return GridTransform(
-        grid_in=Grid(tuple(content["shape_in"]), affine),
-        axes=tuple(content["axes"]),
-        flips=tuple(content["flips"]),
-        box=tuple((start, stop) for start, stop in content["box"]),
-        shape=tuple(content["shape"]),
-    )

@@ -17,7 +17,7 @@ from segmed.errors import ManifestError, SegmedError
 from segmed.manifest.schema import Case
 from segmed.plan.schema import Plan
 from segmed.preprocessing.cache import PreparedCache, PreparedCase
-from segmed.preprocessing.room import free_bytes
+from segmed.transforms.room import free_bytes
 
 log = logging.getLogger(__name__)
 

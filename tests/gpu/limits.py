@@ -16,11 +16,11 @@ from segmed.inference import Predictor
 from segmed.inference.cuda_engine import CudaEngine
 from segmed.inference.engine import TorchEngine
 from segmed.package import ModelPackage
-from segmed.preprocessing.grid_transform import Prepared, resampled, turned
 from segmed.training.device import choose_device
 from segmed.training.distributed import ProcessGroup, joined
 from segmed.training.stepping import EagerSteps, GraphSteps, Steps
 from segmed.training.trainer import Trainer
+from segmed.transforms.grid_transform import Prepared, resampled, turned
 from tests.gpu.cases import hippocampus, large_plan, network_of, quiet_cases
 from tests.gpu.findings import Check
 

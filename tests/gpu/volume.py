@@ -10,7 +10,7 @@ import torch
 from segmed.geometry import Grid
 from segmed.inference import Predictor
 from segmed.package import ModelPackage
-from segmed.preprocessing.grid_transform import Prepared, resampled, turned
+from segmed.transforms.grid_transform import Prepared, resampled, turned
 from tests.gpu.cases import hippocampus, large_plan, network_of
 from tests.gpu.findings import Check
 

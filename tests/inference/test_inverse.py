@@ -10,9 +10,8 @@ from monai.data import MetaTensor
 from tiny_data import affine_from
 from torch import Tensor
 
-from segmed.inference.inverse import inverse_boxes
-from segmed.inference.sliding import Slab
 from segmed.preprocessing import Prepared, prepare
+from segmed.transforms.inverse import Slab, inverse_boxes
 
 ORIENTATIONS = {
     "RAS": np.diag([1.0, 1, 1, 1]),

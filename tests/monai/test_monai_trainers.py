@@ -29,9 +29,9 @@ from segmed.metrics import DiceScore, SurfaceScores, evaluate_case, scores_table
 from segmed.models import build_model
 from segmed.plan import Plan
 from segmed.preprocessing import PreparedDataset, prepared_case
-from segmed.preprocessing.chain import PrepareCase
 from segmed.training.device import Device
 from segmed.training.validation import predict_probs
+from segmed.transforms import preparation
 
 # MONAI's `LoadImage` makes all of its readers, one of which lacks NVIDIA's decoder.
 pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning")
@@ -152,7 +152,7 @@ def test_images_loaded_by_monai_are_prepared_as_ours_are(manifest, plan) -> None
             LoadImaged("image", reader=SafeReader()),
             LoadImaged("label", reader=SafeReader(is_label=True), dtype=None),
             EnsureChannelFirstd(["image", "label"]),
-            PrepareCase(plan),
+            preparation(plan),
         ]
     )
     for case in manifest.training[:2]:

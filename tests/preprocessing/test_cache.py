@@ -20,10 +20,10 @@ from segmed.preprocessing import (
     cache_key,
     cached_case,
     cached_measures,
-    preparation_chain,
     prepared_case,
 )
 from segmed.preprocessing.entry import PreparedEntry
+from segmed.transforms import ReadCase, preparation
 
 
 @pytest.fixture
@@ -217,7 +217,7 @@ def test_the_monai_chain_gives_the_same(
     manifest: Manifest, plan: Plan, sample_manifest_path: Path
 ) -> None:
     rows = load_decathlon_datalist(str(sample_manifest_path), True, "training")[:2]
-    dataset = CacheDataset(rows, preparation_chain(plan), progress=False)
+    dataset = CacheDataset(rows, preparation(plan, ReadCase()), progress=False)
     fresh, label = prepared_case(manifest, manifest.training[1], plan)
     assert label is not None
     assert torch.equal(dataset[1]["image"], fresh.tensor)

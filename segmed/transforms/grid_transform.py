@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -44,6 +46,33 @@ class GridTransform:
     def grid(self) -> Grid:
         """Grid of the target."""
         return Grid(self.shape, self.grid_in.affine_ras @ self._index_map())
+
+    def record(self) -> dict[str, Any]:
+        """Return the fields in the types of JSON."""
+        return {
+            "shape_in": list(self.grid_in.shape),
+            "affine_ras": self.grid_in.affine_ras.tolist(),
+            "axes": list(self.axes),
+            "flips": list(self.flips),
+            "box": [list(span) for span in self.box],
+            "shape": list(self.shape),
+        }
+
+    @classmethod
+    def from_record(cls, content: Mapping[str, Any]) -> GridTransform:
+        """Return the transform of `record`.
+
+        Raises:
+            KeyError, TypeError, ValueError: The record is damaged.
+        """
+        affine = np.asarray(content["affine_ras"], dtype=np.float64)
+        return cls(
+            grid_in=Grid(tuple(content["shape_in"]), affine),
+            axes=tuple(content["axes"]),
+            flips=tuple(bool(flip) for flip in content["flips"]),
+            box=tuple((start, stop) for start, stop in content["box"]),
+            shape=tuple(content["shape"]),
+        )
 
     def _index_map(self) -> Affine:
         """4x4 matrix from target indices to input indices."""
@@ -112,6 +141,44 @@ def turned(grid: Grid, orientation: str) -> GridTransform:
         flips = tuple(bool(turns[axis, 1] < 0) for axis in axes)
     shape = tuple(grid.shape[axis] for axis in axes)
     return GridTransform(grid, axes, flips, tuple((0, size) for size in shape), shape)
+
+
+def turned_further(
+    transform: GridTransform, axes: Sequence[int], flips: Sequence[bool]
+) -> GridTransform:
+    """The transform followed by another order and direction of its axes.
+
+    Args:
+        transform: A transform that does not resample.
+        axes: Present axis that each new axis is.
+        flips: Whether each new axis runs against it.
+    """
+    box = []
+    for old, flip in zip(axes, flips, strict=True):
+        start, stop = transform.box[old]
+        size = transform.grid_in.shape[transform.axes[old]]
+        box.append((size - stop, size - start) if flip else (start, stop))
+    return GridTransform(
+        transform.grid_in,
+        tuple(transform.axes[old] for old in axes),
+        tuple(transform.flips[old] != flip for old, flip in zip(axes, flips, strict=True)),
+        tuple(box),
+        tuple(transform.shape[old] for old in axes),
+    )
+
+
+def cut(transform: GridTransform, box: Sequence[tuple[int, int]]) -> GridTransform:
+    """The transform followed by a crop.
+
+    Args:
+        transform: A transform that does not resample.
+        box: First and last-plus-one voxel along each axis of its target.
+    """
+    moved = tuple(
+        (first + start, first + stop)
+        for (first, _), (start, stop) in zip(transform.box, box, strict=True)
+    )
+    return replace(transform, box=moved, shape=tuple(stop - start for start, stop in moved))
 
 
 def resampled(transform: GridTransform, spacing_mm: tuple[float, ...]) -> GridTransform:

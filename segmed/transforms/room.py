@@ -10,7 +10,7 @@ import psutil
 
 from segmed.errors import ImageError
 from segmed.plan.schema import Plan
-from segmed.preprocessing.grid_transform import GridTransform
+from segmed.transforms.grid_transform import GridTransform
 
 FLOAT_BYTES = 4
 MATRIX_BYTES = 8 * 3
@@ -28,13 +28,21 @@ FILE_CACHE = frozenset({"inactive_file", "active_file"})
 
 
 def temporary_voxels(transform: GridTransform, plan: Plan) -> int:
-    """Largest number of temporary voxels while one channel is clipped and resampled."""
+    """Largest number of temporary voxels while an image is clipped and resampled."""
     rules = plan.preprocessing
-    clips = any(rule.low is not None or rule.high is not None for rule in rules.intensity)
+    copies = any(
+        rule.low is not None or rule.high is not None or rule.nonzero for rule in rules.intensity
+    )
+    held = plan.in_channels * prod(transform.cropped_shape)
+    held = held if copies or rules.bias_correction else 0
+    return held + resampling_voxels(transform)
+
+
+def resampling_voxels(transform: GridTransform) -> int:
+    """Largest number of temporary voxels while one channel is resampled axis by axis."""
     sizes = list(transform.cropped_shape)
     growth = [new / old for new, old in zip(transform.shape, sizes, strict=True)]
-    held = prod(sizes) if clips or rules.bias_correction else 0
-    peak = held
+    held = peak = 0
     for axis in sorted(range(len(sizes)), key=lambda axis: (growth[axis], axis)):
         if sizes[axis] != transform.shape[axis]:
             sizes[axis] = transform.shape[axis]
@@ -45,11 +53,17 @@ def temporary_voxels(transform: GridTransform, plan: Plan) -> int:
 
 
 def preparation_bytes(transform: GridTransform, plan: Plan) -> int:
-    """Bytes that `prepare` takes beside the image: the result, temporaries and matrices."""
+    """Bytes that the preparation takes beside the image: the result, temporaries and matrices."""
+    clipped = temporary_voxels(transform, plan) - resampling_voxels(transform)
+    return FLOAT_BYTES * clipped + resampling_bytes(transform, plan.in_channels)
+
+
+def resampling_bytes(transform: GridTransform, num_channels: int) -> int:
+    """Bytes that resampling takes beside its input: the result, temporaries and matrices."""
     pairs = zip(transform.cropped_shape, transform.shape, strict=True)
     matrices = max((MATRIX_BYTES * old * new for old, new in pairs if old != new), default=0)
-    result = FLOAT_BYTES * plan.in_channels * prod(transform.shape)
-    return result + max(FLOAT_BYTES * temporary_voxels(transform, plan), matrices)
+    result = FLOAT_BYTES * num_channels * prod(transform.shape)
+    return result + max(FLOAT_BYTES * resampling_voxels(transform), matrices)
 
 
 def free_bytes() -> int:

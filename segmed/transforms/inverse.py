@@ -15,15 +15,27 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from segmed.inference.sliding import Slab
-from segmed.preprocessing import GridTransform
-from segmed.preprocessing.resampling import coordinates
+from segmed.transforms.grid_transform import GridTransform
+from segmed.transforms.resampling import coordinates
 
 PIECE_BYTES = 32 * 2**20
 """Aim for the size of one piece of probabilities; a piece has at least one input row."""
 
 CUDA_PIECE_BYTES = 512 * 2**20
 """The same on a GPU, where every piece costs a few dozen launches."""
+
+
+@dataclass(frozen=True)
+class Slab:
+    """A finished piece of the blended map.
+
+    Attributes:
+        start: First row along the buffer dimension, in the volume given.
+        values: `[K, ...]`, all rows of the other axes. Valid until the next slab is requested.
+    """
+
+    start: int
+    values: Tensor
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from monai.data import MetaTensor
 from segmed.errors import GeometryError, ImageError
 from segmed.geometry import Grid
 from segmed.plan.schema import Plan
-from segmed.preprocessing import prepare, room
-from segmed.preprocessing.grid_transform import resampled, turned
-from segmed.preprocessing.room import free_bytes, preparation_bytes, require_room
+from segmed.preprocessing import prepare
+from segmed.transforms import room
+from segmed.transforms.grid_transform import resampled, turned
+from segmed.transforms.room import free_bytes, preparation_bytes, require_room
 
 PlanMaker = Callable[..., Plan]
 
@@ -120,7 +121,7 @@ def test_files_that_a_container_has_read_take_no_room(
 BOUNDED = """
 import pathlib, resource, torch
 from segmed.errors import ImageError
-from segmed.preprocessing.room import free_bytes, require_room
+from segmed.transforms.room import free_bytes, require_room
 used = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30),) * 2)
 assert free_bytes() <= 1 << 30, free_bytes()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from segmed.preprocessing.resampling import axis_matrix, coordinates, resample, resampled_shape
+from segmed.transforms.resampling import axis_matrix, coordinates, resample, resampled_shape
 
 AGREEMENT = 1e-5
 
