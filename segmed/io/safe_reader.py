@@ -124,10 +124,14 @@ class SafeReader(ImageReader):  # type: ignore[misc]  # MONAI is untyped
             GeometryError: The files lie on different grids.
         """
         files = _paths(paths)
-        options = {"trusted": self.trusted, "limits": self.limits}
+        trusted, limits = self.trusted, self.limits
         if not self.is_label:
-            return read_images(files, num_channels=self.num_channels, **options)
-        read = [read_label(path, like=like, labels=self.labels, **options) for path in files]
+            channels = self.num_channels
+            return read_images(files, trusted=trusted, limits=limits, num_channels=channels)
+        read = [
+            read_label(path, like=like, trusted=trusted, limits=limits, labels=self.labels)
+            for path in files
+        ]
         return read[0] if len(read) == 1 else as_channels(read, files)
 
 

@@ -247,4 +247,5 @@ def prepare_label(label: MetaTensor, prepared_like: Prepared, plan: Plan) -> Ten
     done = label
     for step in steps:
         done = step(done)
-    return done.as_tensor()[0]
+    indices: Tensor = done.as_tensor()[0]
+    return indices

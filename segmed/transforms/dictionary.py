@@ -49,7 +49,7 @@ class EachEntry(MapTransform):  # type: ignore[misc]  # MONAI is untyped
         return done
 
 
-class EachInvertibleEntry(EachEntry, InvertibleTransform):
+class EachInvertibleEntry(EachEntry, InvertibleTransform):  # type: ignore[misc]  # MONAI is untyped
     """An invertible array transform on some entries of a dictionary."""
 
     def inverse(self, data: Row) -> dict[Hashable, Any]:
@@ -154,8 +154,10 @@ class SplineSpacingd(EachInvertibleEntry):
         allow_missing_keys: bool = False,
         lazy: bool = False,
     ) -> None:
-        orders = [order] * len(MapTransform(keys).keys) if isinstance(order, int) else order
-        steps = [SplineSpacing(spacing_mm, order=one, lazy=lazy) for one in orders]
+        if isinstance(order, int):
+            steps: Transform | list[Transform] = SplineSpacing(spacing_mm, order=order, lazy=lazy)
+        else:
+            steps = [SplineSpacing(spacing_mm, order=one, lazy=lazy) for one in order]
         super().__init__(keys, steps, allow_missing_keys)
 
 
