@@ -15,7 +15,7 @@ PAGE = REPOSITORY / "docs" / "monai.md"
 def test_blocks_of_the_page_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = [shown for shown in shown_on(PAGE) if shown.language == "python"]
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     names: dict[str, object] = {"__name__": "__main__"}
     for block in blocks:
         exec(compile(block.text, f"{PAGE.name}:{block.line}", "exec"), names)
