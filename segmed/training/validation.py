@@ -14,7 +14,7 @@ from segmed.models.fast_kernels import is_slow_alone
 from segmed.plan.schema import Plan
 from segmed.training.device import Device
 from segmed.training.distributed import ProcessGroup
-from segmed.training.sampling import TrainingCase, patch_in_volume
+from segmed.training.sampling import TrainingCase
 
 BATCH_VOXELS = 2**18
 """Aim for the voxels of a batch of windows."""
@@ -150,23 +150,14 @@ def predict_probs(network: nn.Module, image: Tensor, plan: Plan, device: Device)
     norm over a whole volume at once scored 0.02 of Dice less than it does in windows.
     """
     # Imported here: the loop is inference's, which loads more than a training needs to start.
-    from segmed.inference.ensemble import slice_by_slice  # noqa: PLC0415 - see above
-    from segmed.inference.sliding import sliding_window  # noqa: PLC0415 - see above
+    from segmed.inference.slab_inferer import SlabInferer  # noqa: PLC0415 - see above
 
     def probabilities(windows: Tensor) -> Tensor:
         return plan.encoding.probabilities(_forward(network, windows, device))
 
-    axes = image.ndim - 1
-    is_thin = plan.slice_axis is not None and axes > len(plan.patch_size)
-    return sliding_window(
-        slice_by_slice(probabilities, plan.slice_axis or 0) if is_thin else probabilities,
-        image.to(device.torch_device),
-        window=patch_in_volume(plan, axes),
-        overlap=plan.inference.overlap,
-        blend=plan.inference.blend,
-        batch=max(1, BATCH_VOXELS // prod(plan.patch_size)),
-        num_classes=plan.num_classes,
-    )
+    batch = max(1, BATCH_VOXELS // prod(plan.patch_size))
+    inferer = SlabInferer.of(plan, sw_batch_size=batch, softmax=False)
+    return inferer(image.to(device.torch_device)[None], probabilities)[0]
 
 
 def _forward(network: nn.Module, batch: Tensor, device: Device) -> Tensor:
