@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from segmed.encoding import LabelEncoding
+from segmed.plan.extra_augmentation import ExtraTransform
 from segmed.structures import Channel, Frozen, LabelClass, LabelValue
 
 SCHEMA_VERSION = 1
@@ -139,6 +140,7 @@ class Recipe(Frozen):
         iterations_per_epoch: Steps between two validations.
         ema_decay: Decay of the averaged weights; 0 for none.
         augmentation: Random changes of each batch.
+        extra_augmentation: Random transforms of MONAI after them, in order.
         rare_labels: By label value, how many times as often as others the cases are drawn that
             have the label.
     """
@@ -153,6 +155,7 @@ class Recipe(Frozen):
     iterations_per_epoch: PositiveInt = 50
     ema_decay: Fraction = 0.0
     augmentation: Augmentation
+    extra_augmentation: tuple[ExtraTransform, ...] = ()
     rare_labels: dict[LabelValue, Annotated[float, Field(ge=1.0)]] = Field(default_factory=dict)
 
     @model_serializer(mode="wrap")
@@ -162,6 +165,18 @@ class Recipe(Frozen):
         if not self.rare_labels:
             fields.pop("rare_labels", None)
         return fields
+
+    @model_validator(mode="after")
+    def _require_allowed_mirrors(self) -> Recipe:
+        allowed = self.augmentation.flip_axes
+        for extra in self.extra_augmentation:
+            axes = extra.mirrored_axes
+            if axes is None or not set(axes) <= set(allowed):
+                raise ValueError(
+                    f"extra_augmentation: RandFlip mirrors {'all axes' if axes is None else axes}, "
+                    f"augmentation.flip_axes allows {allowed}: give spatial_axis among them"
+                )
+        return self
 
 
 class Inference(Frozen):

@@ -22,7 +22,11 @@ COMMENT_COLUMNS = 92
 MAX_PLAN_BYTES = 2**20
 """Largest plan file that is read, in bytes; a plan has a few thousand."""
 
-LATER_FIELDS = (("inference", "remove_small"), ("inference", "fill_holes"))
+LATER_FIELDS = (
+    ("inference", "remove_small"),
+    ("inference", "fill_holes"),
+    ("recipe", "extra_augmentation"),
+)
 """Fields that joined plans after the first packages were written; empty, they have no effect."""
 
 

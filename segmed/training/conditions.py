@@ -15,13 +15,15 @@ from segmed.manifest.schema import Manifest
 from segmed.models.blocks import VolumeMaxPool
 from segmed.plan.agreement import require_same_channels, require_same_labels
 from segmed.plan.schema import Plan
+from segmed.training.extra_augmentation import extra_augmentation
 
 
 def check_request(manifest: Manifest, plan: Plan, architecture: str, fold: int) -> None:
     """Refuse a training that cannot be meant.
 
     Raises:
-        UsageError: Architecture or fold is unknown, or the plan was made for another image set.
+        UsageError: Architecture or fold is unknown, the plan was made for another image set, or
+            MONAI refuses an argument of its extra augmentation.
     """
     require_architecture(architecture)
     if architecture not in plan.networks and architecture in registered_names():
@@ -37,6 +39,7 @@ def check_request(manifest: Manifest, plan: Plan, architecture: str, fold: int) 
         raise UsageError(f"fold {fold} is not in manifest {manifest.name!r}: its folds are {known}")
     require_same_labels(plan, manifest)
     require_same_channels(plan, manifest)
+    extra_augmentation(plan)
 
 
 @contextmanager

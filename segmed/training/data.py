@@ -26,6 +26,7 @@ from segmed.training.augmentation import (
 )
 from segmed.training.device import Device
 from segmed.training.distributed import ProcessGroup
+from segmed.training.extra_augmentation import extra_augmentation
 from segmed.training.sampling import (
     TrainingCase,
     draw_patches,
@@ -208,7 +209,9 @@ def augment(batch: Batch, plan: Plan, device: Device) -> tuple[Tensor, Tensor]:
     where = device.torch_device
     image = batch.image.to(where, non_blocking=True)
     label = batch.label.to(where, non_blocking=True)
-    return apply_augmentation(image, label, batch.draw, plan.patch_size)
+    image, label = apply_augmentation(image, label, batch.draw, plan.patch_size)
+    extra = extra_augmentation(plan)
+    return (image, label) if extra is None else extra(image, label, batch.draw.noise_seed)
 
 
 Work = TypeVar("Work")

@@ -57,6 +57,8 @@ def why_no_graph(trainer: Trainer, cases: Sequence[TrainingCase], device: Device
         return "float16 needs its scale checked at every step"
     if trainer.plan.recipe.optimizer != "adamw":
         return f"the optimiser is {trainer.plan.recipe.optimizer}"
+    if trainer.plan.recipe.extra_augmentation:
+        return "recipe.extra_augmentation runs transforms of MONAI"
     if torch.are_deterministic_algorithms_enabled():
         return "--deterministic requires algorithms that a graph cannot contain"
     free, _ = torch.cuda.mem_get_info(device.torch_device)
