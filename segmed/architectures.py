@@ -26,6 +26,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from segmed.errors import ModelError, UsageError
+from segmed.monai_networks import builder_of, network_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -146,6 +147,8 @@ def register_architecture(
             f"invalid name of an architecture {name!r}: write a letter, then letters, digits, _ "
             f"and - (64 at most), and none of {', '.join(RESERVED)}"
         )
+    if network_of(name) is not None:
+        raise UsageError(f"{name!r} is the name of MONAI's network: register yours by another name")
     if name in BUILT_IN:
         raise UsageError(f"{name!r} is a built-in architecture: register yours by another name")
     for argument, value in (("build", build), ("plan_options", plan_options)):
@@ -182,6 +185,8 @@ def registered_architecture(name: str) -> RegisteredArchitecture | None:
     Raises:
         ModelError: The module of an entry point cannot be imported, or does not register the name.
     """
+    if (network := network_of(name)) is not None:
+        return RegisteredArchitecture(name, builder_of(network), no_options, reference="MONAI")
     if name not in _REGISTERED and name in _announced():
         _load(_announced()[name])
     return _REGISTERED.get(name)
@@ -193,7 +198,7 @@ def require_architecture(name: str) -> None:
     Raises:
         UsageError: It is neither built in nor registered.
     """
-    if name in BUILT_IN or name in registered_names():
+    if _is_known(name):
         return
     known = ", ".join(sorted((*BUILT_IN, *registered_names())))
     raise UsageError(
@@ -202,13 +207,17 @@ def require_architecture(name: str) -> None:
     )
 
 
+def _is_known(name: str) -> bool:
+    return name in BUILT_IN or name in registered_names() or network_of(name) is not None
+
+
 def require_registered(name: str) -> None:
     """Check that the architecture of a package can be built here.
 
     Raises:
         ModelError: It is neither built in nor registered.
     """
-    if name in BUILT_IN or name in registered_names():
+    if _is_known(name):
         return
     raise ModelError(
         f"the package's architecture {name!r} is not registered here: import the module that calls "

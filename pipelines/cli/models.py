@@ -27,6 +27,9 @@ ReferenceArgument = Annotated[
 EXPORT_FORMATS = ("zip", "onnx", "openvino", "bundle")
 """Forms that `segmed model export` writes; each has its writer in `pipelines.registry.exports`."""
 
+IMPORT_FORMATS = ("export", "monai-bundle")
+"""Forms that `segmed model import` reads: those of export, and bundles of others."""
+
 LONG_FACTS = ("training_distributions", "shape_ranges", "curves")
 """Tables in a package's provenance that are too long for a line."""
 
@@ -238,20 +241,31 @@ def export(
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A zip or bundle from export.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="A zip or bundle from export, or a MONAI bundle."),
+    ],
     name: Annotated[str, typer.Option(help="Name of the model.")],
     sha256: Annotated[str | None, typer.Option(help="Digest that the file must have.")] = None,
     alias: Annotated[str | None, typer.Option(help="Alias, such as challenger.")] = None,
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format", help="`export`, or `monai-bundle`: its network is one of MONAI's."
+        ),
+    ] = "export",
     as_json: JsonOption = False,
 ) -> None:
-    """Register an exported model, checked by its hash.
+    """Register an exported model, checked by its hash, or the model of a MONAI bundle.
 
     Example: segmed model import hippocampus.zip --name hippocampus --sha256 4f1c...
+    Example: segmed model import spleen_ct_segmentation --format monai-bundle --name spleen
     """
-    require_any([file], "the zip or bundle that `segmed model export` wrote")
+    require_known("format", form, IMPORT_FORMATS)
+    require_any([file], "the zip or bundle that `segmed model export` wrote, or a MONAI bundle")
     from pipelines.registry.exports import import_model
 
-    version = import_model(file, name, sha256=sha256, alias=alias)
+    version = import_model(file, name, sha256=sha256, alias=alias, form=form)
     emit(asdict(version), [f"{version.reference} {' '.join(version.aliases)}"], as_json=as_json)
 
 

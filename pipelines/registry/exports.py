@@ -24,6 +24,10 @@ from segmed.io.atomic import flush_tree
 from segmed.io.digest import sha256_of_file, sha256_of_text
 from segmed.manifest import digest
 from segmed.package import CARD_FILE, FILES, PLAN_FILE, ModelPackage
+from segmed.package.monai_bundle import is_bundle, package_of_bundle
+
+MONAI_BUNDLE = "monai-bundle"
+"""Form of a bundle that segmed did not write."""
 
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 """Time of every member: the same package gives the same archive, byte for byte."""
@@ -73,15 +77,17 @@ def import_model(
     *,
     sha256: str | None = None,
     alias: str | None = None,
+    form: str = "export",
     folder: Path = Path(),
 ) -> Version:
-    """Register an exported model.
+    """Register an exported model, or the model of a MONAI bundle.
 
     Args:
         file: A zip of a package, a package folder, or a MONAI bundle that `export_model` wrote.
         name: Registered name.
         sha256: Digest that the file must have.
         alias: Alias to give the version.
+        form: `export`, or `monai-bundle` for a bundle whose network is one of MONAI's.
         folder: Working folder, for the embedded registry.
 
     Raises:
@@ -97,8 +103,16 @@ def import_model(
                 f"{file} has sha256 {found}, not {sha256.lower()}; it was damaged or changed on "
                 "its way: carry it anew"
             )
+    if form == MONAI_BUNDLE:
+        with tempfile.TemporaryDirectory(prefix="segmed-bundle-") as scratch:
+            made = package_of_bundle(file).save(Path(scratch) / "package")
+            return register_package(made, name, alias, folder=folder)
     inside = file / PACKAGE_IN_BUNDLE
     package = inside if (inside / CARD_FILE).is_file() else file
+    if package is file and is_bundle(file):
+        raise PackageError(
+            f"{file} is a MONAI bundle that segmed did not write: give --format {MONAI_BUNDLE}"
+        )
     return register_package(package, name, alias, folder=folder)
 
 

@@ -11,6 +11,8 @@ import pytest
 import torch
 from monai import bundle
 from monai.bundle import ConfigParser
+from monai.networks.nets import UNet
+from monai_bundles import INFERENCE, UNET, write_bundle
 from tiny_data import tiny_plan
 
 from pipelines.registry.exports import digest_of, export_model, import_model
@@ -142,3 +144,18 @@ def test_bundle_and_zip_are_registered_again_with_the_same_hash(
         assert again.hash == record["hash"]
         back = export_model(f"models:/from-{form}@champion", tmp_path / f"back.{form}", form)
         assert back["sha256"] == record["sha256"]
+
+
+def test_bundle_of_others_is_registered_when_its_format_is_given(
+    tmp_path: Path, working_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEGMED_CACHE", str(tmp_path / "cache"))
+    options = {key: value for key, value in UNET.items() if key != "_target_"}
+    state = UNet(**{**options, "out_channels": 3}).state_dict()
+    bundle_dir = write_bundle(tmp_path / "bundle", INFERENCE, state)
+    with pytest.raises(PackageError, match="give --format monai-bundle"):
+        import_model(bundle_dir, "theirs")
+    version = import_model(bundle_dir, "theirs", form="monai-bundle", alias="champion")
+    record = export_model("models:/theirs@champion", tmp_path / "theirs.zip", "zip")
+    assert record["hash"] == version.hash
+    assert ModelPackage.load(tmp_path / "theirs.zip").architecture == "monai-UNet"
