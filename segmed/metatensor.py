@@ -34,6 +34,7 @@ _MODULES = {
     "Compose": "monai.transforms.compose",
     "InvertibleTransform": "monai.transforms.inverse",
     "MapTransform": "monai.transforms.transform",
+    "Randomizable": "monai.transforms.transform",
     "Transform": "monai.transforms.transform",
 }
 """Module of each class."""
@@ -157,8 +158,21 @@ def _load() -> dict[str, Any]:
 
 if TYPE_CHECKING:
     from monai.data import MetaTensor
-    from monai.transforms import Compose, InvertibleTransform, MapTransform, Transform
+    from monai.transforms import (
+        Compose,
+        InvertibleTransform,
+        MapTransform,
+        Randomizable,
+        Transform,
+    )
 else:
     globals().update(_load())
 
-__all__ = ["Compose", "InvertibleTransform", "MapTransform", "MetaTensor", "Transform"]
+__all__ = [
+    "Compose",
+    "InvertibleTransform",
+    "MapTransform",
+    "MetaTensor",
+    "Randomizable",
+    "Transform",
+]

@@ -84,10 +84,10 @@ def _crop(arguments: Args, num_channels: int) -> Args:
 
 
 def _range(arguments: Args, num_channels: int) -> Args:
-    low, high = (arguments.get(key) for key in ("a_min", "a_max"))
-    bottom, top = (arguments.get(key) for key in ("b_min", "b_max"))
-    given = [low, high, bottom, top]
-    if not all(_is_number(one) for one in given) or low >= high or bottom >= top:
+    given = [arguments.get(key) for key in ("a_min", "a_max", "b_min", "b_max")]
+    numbers = _numbers(given)
+    low, high, bottom, top = numbers or (0.0, 0.0, 0.0, 0.0)
+    if low >= high or bottom >= top:
         raise PackageError(
             f"ScaleIntensityRanged of the bundle needs a_min < a_max and b_min < b_max, got {given}"
         )
@@ -247,7 +247,7 @@ def _is_number(value: object) -> bool:
 
 
 def _numbers(value: object) -> list[float] | None:
-    listed = value if isinstance(value, list) else [value]
+    listed: list[Any] = value if isinstance(value, list) else [value]
     return listed if all(_is_number(one) for one in listed) else None
 
 

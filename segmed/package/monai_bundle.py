@@ -123,7 +123,7 @@ def _package(
     except SegmedError as error:
         raise PackageError(f"the bundle's network cannot be built: {error}") from error
     try:
-        network.network.load_state_dict(_state(weights), strict=True)  # type: ignore[union-attr,operator]  # a RegisteredNetwork
+        network.network.load_state_dict(_state(weights), strict=True)  # type: ignore[union-attr]  # a RegisteredNetwork
     except RuntimeError as error:
         detail = " ".join(str(error).split())[:300]
         raise PackageError(f"{weights.name} does not fit {name}: {detail}") from error
@@ -145,7 +145,8 @@ def _state(weights: Path) -> dict[str, Tensor]:
     require_size(weights, MAX_WEIGHTS_BYTES)
     try:
         if weights.suffix == ".safetensors":
-            return load_file(weights)
+            tensors: dict[str, Tensor] = load_file(weights)
+            return tensors
         content = torch.load(weights, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, ValueError, SafetensorError) as error:
         raise PackageError(

@@ -15,7 +15,7 @@ from segmed.manifest.schema import Manifest
 from segmed.models.blocks import VolumeMaxPool
 from segmed.plan.agreement import require_same_channels, require_same_labels
 from segmed.plan.schema import Plan
-from segmed.training.extra_augmentation import extra_augmentation
+from segmed.transforms.extra_augmentation import extra_augmentation
 
 
 def check_request(manifest: Manifest, plan: Plan, architecture: str, fold: int) -> None:

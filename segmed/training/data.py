@@ -18,21 +18,21 @@ from segmed.manifest.schema import Case, Manifest
 from segmed.metrics.training_norms import training_norms
 from segmed.plan.schema import Plan
 from segmed.preprocessing import PreparedCache, prepare_cases
-from segmed.training.augmentation import (
-    AugmentationDraw,
-    apply_augmentation,
-    draw_augmentation,
-    source_size,
-)
 from segmed.training.device import Device
 from segmed.training.distributed import ProcessGroup
-from segmed.training.extra_augmentation import extra_augmentation
 from segmed.training.sampling import (
     TrainingCase,
     draw_patches,
     step_generator,
 )
 from segmed.training.stored import stored_case
+from segmed.transforms.augmentation import (
+    AugmentationDraw,
+    apply_augmentation,
+    draw_augmentation,
+    source_size,
+)
+from segmed.transforms.extra_augmentation import extra_augmentation
 
 log = logging.getLogger(__name__)
 
@@ -211,7 +211,7 @@ def augment(batch: Batch, plan: Plan, device: Device) -> tuple[Tensor, Tensor]:
     label = batch.label.to(where, non_blocking=True)
     image, label = apply_augmentation(image, label, batch.draw, plan.patch_size)
     extra = extra_augmentation(plan)
-    return (image, label) if extra is None else extra(image, label, batch.draw.noise_seed)
+    return (image, label) if extra is None else extra(image, label, batch.draw.noise_seed.tolist())
 
 
 Work = TypeVar("Work")

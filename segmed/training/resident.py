@@ -18,12 +18,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segmed.plan.schema import Plan
-from segmed.training.augmentation import (
-    ELASTIC_GRID,
-    AugmentationDraw,
-    draw_augmentation,
-    offset_matrices,
-)
 from segmed.training.distributed import ProcessGroup
 from segmed.training.sampling import (
     PatchDraw,
@@ -33,6 +27,12 @@ from segmed.training.sampling import (
     step_generator,
 )
 from segmed.training.shading import SHADES, shade_factors
+from segmed.transforms.augmentation import (
+    ELASTIC_GRID,
+    AugmentationDraw,
+    draw_augmentation,
+    offset_matrices,
+)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Changes of intensity without branches: every patch passes all of them, some without effect.
 
-The arithmetic is that of `segmed.training.augmentation`, whose shapes and calls depend on the draw;
-here only numbers do, so that a training step can be captured as a graph.
+The arithmetic is that of `segmed.transforms.augmentation`, whose shapes and calls depend on the
+draw; here only numbers do, so that a training step can be captured as a graph.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from segmed.plan.schema import Augmentation
-from segmed.training.augmentation import AugmentationDraw, blur_radius
+from segmed.transforms.augmentation import AugmentationDraw, blur_radius
 
 SHADES = ("noise_std", "blur_voxels", "brightness", "contrast", "gamma")
 """Columns of the factors, before the coarse size along each axis."""

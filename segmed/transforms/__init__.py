@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from segmed.transforms.grid_transform import GridTransform, Prepared
     from segmed.transforms.intensity import ClipChannels, ScaleChannels
     from segmed.transforms.labels import ClassIndices, KnownLabels
+    from segmed.transforms.rand_augment import RandAugment, RandAugmentd
     from segmed.transforms.reading import ReadCase
     from segmed.transforms.reorient import Reorient
     from segmed.transforms.resampling import resample, resampled_shape
@@ -43,6 +44,7 @@ else:
             "segmed.transforms.grid_transform": "GridTransform Prepared",
             "segmed.transforms.intensity": "ClipChannels ScaleChannels",
             "segmed.transforms.labels": "ClassIndices KnownLabels",
+            "segmed.transforms.rand_augment": "RandAugment RandAugmentd",
             "segmed.transforms.reading": "ReadCase",
             "segmed.transforms.reorient": "Reorient",
             "segmed.transforms.resampling": "resample resampled_shape",
@@ -65,6 +67,8 @@ __all__ = [
     "KnownLabelsd",
     "Preparation",
     "Prepared",
+    "RandAugment",
+    "RandAugmentd",
     "ReadCase",
     "Reorient",
     "Reorientd",

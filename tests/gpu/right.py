@@ -13,7 +13,6 @@ from segmed.inference.engine import Engine, TorchEngine
 from segmed.models import build_model, list_models
 from segmed.plan import plan_networks
 from segmed.plan.topology import plan_topology
-from segmed.training.augmentation import apply_augmentation, draw_augmentation, source_size
 from segmed.training.conditions import require_deterministic, same_bits
 from segmed.training.data import load_cases, make_batch
 from segmed.training.device import Device, choose_device

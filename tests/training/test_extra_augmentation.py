@@ -17,7 +17,7 @@ from segmed.plan.extra_augmentation import INTENSITY, SPATIAL
 from segmed.training.conditions import check_request
 from segmed.training.data import augment, load_cases, make_batch
 from segmed.training.device import Device
-from segmed.training.extra_augmentation import extra_augmentation
+from segmed.transforms.extra_augmentation import extra_augmentation
 
 CPU = Device(torch.device("cpu"), None, "a test")
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from segmed.plan import Augmentation
-from segmed.training.augmentation import (
+from segmed.training.sampling import cut
+from segmed.transforms.augmentation import (
     AugmentationDraw,
     apply_augmentation,
     draw_augmentation,
     source_size,
 )
-from segmed.training.sampling import cut
 
 SPACING = {2: (1.0, 1.0), 3: (1.0, 1.0, 1.0)}
 
