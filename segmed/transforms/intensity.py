@@ -117,7 +117,9 @@ class ClipChannels(Transform):  # type: ignore[misc]  # MONAI is untyped
         voxels = taken.as_tensor().to(torch.float32)
         require_rules(voxels, self.rules)
         scalings = [scaling_of(voxels[n : n + 1], rule) for n, rule in enumerate(self.rules)]
-        if any(one.changes_before for one in scalings):
+        if len(scalings) == 1:
+            voxels = scalings[0].before(voxels)  # one pass over the image less
+        elif any(one.changes_before for one in scalings):
             clipped = torch.empty_like(voxels)
             for number, scaling in enumerate(scalings):
                 clipped[number] = scaling.before(voxels[number])
