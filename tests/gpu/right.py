@@ -20,6 +20,7 @@ from segmed.training.distributed import ProcessGroup
 from segmed.training.graph_step import GraphStep
 from segmed.training.stepping import EagerSteps, GraphSteps
 from segmed.training.trainer import Trainer
+from segmed.transforms.augmentation import apply_augmentation, draw_augmentation, source_size
 from tests.gpu import limits
 from tests.gpu.cases import hippocampus, quiet_cases
 from tests.gpu.findings import Check
