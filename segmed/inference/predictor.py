@@ -187,7 +187,7 @@ class Predictor:
             require_fitting(image, self.plan)
 
     def prepare(self, image: MetaTensor) -> Prepared:
-        """Run the plan's chain on an image `[C, *spatial]`; raises as `Preparation` does."""
+        """Run the plan's chain on an image `[C, *spatial]`; raises as `PreparationChain` does."""
         return prepared_of(self.preparation({IMAGE: image})[IMAGE])
 
     def segment(self, prepared: Prepared, *, probabilities: bool = False) -> Segmentation:

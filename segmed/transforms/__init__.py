@@ -12,7 +12,7 @@ from segmed.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from segmed.transforms.bias import CorrectBias
-    from segmed.transforms.chain import Preparation, class_values, preparation, prepared_of
+    from segmed.transforms.chain import PreparationChain, class_values, preparation, prepared_of
     from segmed.transforms.crop import CropBox, CropNonzero
     from segmed.transforms.dictionary import (
         ClassIndicesd,
@@ -37,7 +37,7 @@ else:
         __name__,
         {
             "segmed.transforms.bias": "CorrectBias",
-            "segmed.transforms.chain": "Preparation class_values preparation prepared_of",
+            "segmed.transforms.chain": "PreparationChain class_values preparation prepared_of",
             "segmed.transforms.crop": "CropBox CropNonzero",
             "segmed.transforms.dictionary": "ClassIndicesd ClipChannelsd CorrectBiasd CropNonzerod "
             "KnownLabelsd Reorientd ScaleChannelsd SplineSpacingd",
@@ -65,7 +65,7 @@ __all__ = [
     "GridTransform",
     "KnownLabels",
     "KnownLabelsd",
-    "Preparation",
+    "PreparationChain",
     "Prepared",
     "RandAugment",
     "RandAugmentd",

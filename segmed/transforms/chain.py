@@ -37,7 +37,7 @@ IMAGE, LABEL = "image", "label"
 """Entries of a row."""
 
 
-class Preparation(Compose):  # type: ignore[misc]  # MONAI is untyped
+class PreparationChain(Compose):  # type: ignore[misc]  # MONAI is untyped
     """The chain of a plan: a MONAI `Compose` whose errors are those of its steps.
 
     Args:
@@ -108,7 +108,7 @@ def _errors_of_steps() -> Iterator[None]:
         raise
 
 
-def preparation(plan: Plan, read: Transform | None = None) -> Preparation:
+def preparation(plan: Plan, read: Transform | None = None) -> PreparationChain:
     """Return the chain from images as stored to the network's input.
 
     The cache, training, `predict`, the archive, the served model and exported bundles run it. Its
@@ -119,7 +119,7 @@ def preparation(plan: Plan, read: Transform | None = None) -> Preparation:
         plan: The plan of the training set.
         read: First step for rows of paths, such as `ReadCase(plan.in_channels, plan.labels)`.
     """
-    return Preparation(plan, read)
+    return PreparationChain(plan, read)
 
 
 def _steps(plan: Plan) -> list[Transform]:
@@ -210,8 +210,8 @@ def prepare(image: MetaTensor, plan: Plan) -> Prepared:
         plan: The plan of the training set.
 
     Raises:
-        ImageError: As `Preparation`.
-        GeometryError: As `Preparation`.
+        ImageError: As `PreparationChain`.
+        GeometryError: As `PreparationChain`.
     """
     return prepared_of(preparation(plan)({IMAGE: image})[IMAGE])
 

@@ -28,8 +28,8 @@ from segmed.geometry import Grid
 from segmed.io.packs import read_index, write_pack
 from segmed.preprocessing.blocks import BlockCache
 from segmed.preprocessing.entry import PreparedEntry, encode_entry
-from segmed.preprocessing.grid_transform import GridTransform, Prepared
 from segmed.training.sampling import cut, overlap
+from segmed.transforms.grid_transform import GridTransform, Prepared
 
 RESULTS = Path(__file__).parent / "results" / "prepared_cache.json"
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
