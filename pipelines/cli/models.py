@@ -259,7 +259,6 @@ def import_(
     """Register an exported model, checked by its hash, or the model of a MONAI bundle.
 
     Example: segmed model import hippocampus.zip --name hippocampus --sha256 4f1c...
-    Example: segmed model import spleen_ct_segmentation --format monai-bundle --name spleen
     """
     require_known("format", form, IMPORT_FORMATS)
     require_any([file], "the zip or bundle that `segmed model export` wrote, or a MONAI bundle")

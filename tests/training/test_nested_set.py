@@ -11,7 +11,7 @@ from nested_set import IGNORED, REGIONS, nested_case, nested_manifest, nested_pl
 
 from segmed.errors import UsageError
 from segmed.evaluation import evaluate
-from segmed.inference import Predictor
+from segmed.inference import Predictor, SlabInferer
 from segmed.manifest import Manifest
 from segmed.package import ModelPackage
 from segmed.package.ensemble import join_packages
@@ -19,7 +19,9 @@ from segmed.plan import make_plan, plan_hash, read_plan, write_plan
 from segmed.training import Budget, train
 from segmed.training.conditions import check_request
 from segmed.training.data import load_cases, make_batch
+from segmed.training.device import choose_device
 from segmed.training.sampling import TrainingCase, case_shares, draw_patches, step_generator
+from segmed.training.validation import predict_probs
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,17 @@ def test_ensembles_average_the_regions(manifest: Manifest, package: ModelPackage
     with torch.no_grad():
         mean = (first.build()(image).sigmoid() + second.build()(image).sigmoid()) / 2
         torch.testing.assert_close(joined(image).sigmoid(), mean, atol=1e-5, rtol=1e-4)
+
+
+def test_validation_and_the_inferer_of_a_plan_blend_sigmoids(package: ModelPackage) -> None:
+    plan, network = package.plan, package.build().eval()
+    image = torch.randn((1, *plan.patch_size), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = network(image[None]).sigmoid()[0]
+        inferred = SlabInferer.of(plan)(image[None], network)[0]
+    validated = predict_probs(network, image, plan, choose_device("cpu"))
+    torch.testing.assert_close(inferred, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(validated, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_plan_and_package_keep_regions(tmp_path: Path, package: ModelPackage) -> None:

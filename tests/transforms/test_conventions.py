@@ -26,6 +26,7 @@ from segmed.errors import GeometryError, ImageError, UsageError
 from segmed.geometry import Grid, same_grid
 from segmed.io import grid_of
 from segmed.plan.schema import Intensity, Plan
+from segmed.structures import LabelClass
 from segmed.transforms import (
     ClassIndices,
     ClipChannels,
@@ -40,7 +41,9 @@ from segmed.transforms import (
     SplineSpacing,
     SplineSpacingd,
     preparation,
+    prepared_of,
 )
+from segmed.transforms.chain import prepare_label
 from segmed.transforms.inverse import Slab
 
 PlanMaker = Callable[..., Plan]
@@ -250,6 +253,32 @@ def test_class_indices_come_back_as_the_values_they_were(make_image: ImageMaker)
     assert torch.equal(step.inverse(done).as_tensor().long(), label)
     with pytest.raises(ImageError, match=r"values \[9\] that are no labels"):
         KnownLabels(values)(label.clone().fill_(9))
+
+
+def test_regions_and_unannotated_voxels_pass_the_chain_and_come_back(
+    make_plan_for: PlanMaker, make_image: ImageMaker
+) -> None:
+    regions = (
+        LabelClass(name="whole", value=4, region=(4, 7, 1)),
+        LabelClass(name="core", value=7, region=(7, 1)),
+        LabelClass(name="inner", value=1),
+    )
+    plan = Plan.model_validate(
+        make_plan_for(orientation="LPS").model_dump() | {"labels": regions, "ignore_value": 9}
+    )
+    image = make_image((2, 3, 5))
+    label = torch.tensor([0, 4, 7, 1, 9])[torch.arange(30) % 5].reshape(1, 2, 3, 5)
+    chain = preparation(plan)
+    done = chain({"image": image, "label": MetaTensor(label, affine=image.affine)})
+    indices = done["label"]
+    assert indices.flatten().unique().tolist() == [0, 1, 2, 3, 4]
+    turned = label.flip(1, 2)  # to LPS
+    assert torch.equal(torch.tensor([0, 4, 7, 1, 9])[indices.long().as_tensor()], turned)
+    alone = prepare_label(MetaTensor(label, affine=image.affine), prepared_of(done["image"]), plan)
+    assert torch.equal(alone, indices.as_tensor()[0])
+    assert torch.equal(chain.inverse(done)["label"].as_tensor().long(), label)
+    with pytest.raises(ImageError, match=r"values \[2\] that are no labels"):
+        chain({"image": image, "label": MetaTensor(label.clone().fill_(2), affine=image.affine)})
 
 
 @pytest.mark.parametrize(
