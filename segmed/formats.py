@@ -28,6 +28,7 @@ class FileFormat:
         written: Suffixes by which label maps of this format are written.
         writer: Function that writes them, `module:function`; empty if none are written by suffix.
         is_lossy: Its compression changes values, so that files in a folder of label maps are none.
+        segmentations: Longer suffixes that mark a label map among files of this format.
     """
 
     name: str
@@ -38,6 +39,7 @@ class FileFormat:
     written: tuple[str, ...] = ()
     writer: str = ""
     is_lossy: bool = False
+    segmentations: tuple[str, ...] = ()
 
 
 FORMATS = (
@@ -58,6 +60,7 @@ FORMATS = (
         "segmed.io.nrrd:read_nrrd",
         (".nrrd",),
         "segmed.io.nrrd:write_nrrd",
+        segmentations=(".seg.nrrd",),
     ),
     FileFormat(
         "metaimage",
@@ -102,7 +105,9 @@ DICOM_SUFFIXES = _suffixes("dicom")
 IMAGE_SUFFIXES = (*VOLUME_SUFFIXES, *RASTER_SUFFIXES)
 """Suffixes by which folders are searched for image files; DICOM files are found by content."""
 
-LABEL_SUFFIXES = tuple(end for row in FORMATS if not row.is_lossy for end in row.suffixes)
+LABEL_SUFFIXES = tuple(
+    end for row in FORMATS if not row.is_lossy for end in (*row.suffixes, *row.segmentations)
+)
 """Suffixes of files that are taken for label maps."""
 
 WRITTEN_SUFFIXES = tuple(end for row in FORMATS for end in row.written)
@@ -115,10 +120,11 @@ KNOWN_FORMATS = f"{', '.join(TITLES[:-1])} and {TITLES[-1]}"
 RASTER_FORMATS = tuple(row.name for row in FORMATS if row.kind == "raster")
 """Formats of one plane that state neither spacing nor sides."""
 
-OutputFormat = Literal["nifti", "dicom-seg", "rtstruct", "probabilities"]
+OutputFormat = Literal["nifti", "seg-nrrd", "dicom-seg", "rtstruct", "probabilities"]
 
 OUTPUT_SUFFIXES: dict[str, str] = {
     "nifti": ".nii.gz",
+    "seg-nrrd": ".seg.nrrd",
     "dicom-seg": ".seg.dcm",
     "rtstruct": ".rtstruct.dcm",
     "probabilities": ".probs.nii.gz",
@@ -131,8 +137,13 @@ RASTER_OUTPUT_SUFFIX = ".png"
 DICOM_OUTPUTS = ("dicom-seg", "rtstruct")
 """Output formats that need a DICOM series as input."""
 
-ARCHIVE_OUTPUTS = ("nifti", *DICOM_OUTPUTS)
+ARCHIVE_OUTPUTS = ("nifti", "seg-nrrd", *DICOM_OUTPUTS)
 """Output formats of an archive run."""
+
+OUTPUT_HELP = (
+    "nifti, seg-nrrd (3D Slicer, with names and colours), dicom-seg or rtstruct (of DICOM series)"
+)
+"""Output formats of an archive run in the words of a command's help."""
 
 SEGMENTATION_MODALITIES = frozenset({"SEG", "RTSTRUCT"})
 """Modalities of DICOM objects that contain a segmentation."""

@@ -30,6 +30,7 @@ from pipelines.terminal.console import (
     emit,
 )
 from segmed.errors import UsageError
+from segmed.formats import OUTPUT_HELP
 from segmed.inference.vocabulary import ENGINE_HELP
 
 if TYPE_CHECKING:
@@ -56,9 +57,7 @@ def segment(
     ],
     model: ModelOption,
     out: Annotated[Path, typer.Option("--out", "-o", help="Outputs, ledger and outcomes.")],
-    output_format: Annotated[
-        str, typer.Option("--format", help="nifti, dicom-seg or rtstruct.")
-    ] = "nifti",
+    output_format: Annotated[str, typer.Option("--format", help=f"{OUTPUT_HELP}.")] = "nifti",
     workers: Annotated[
         int, typer.Option(min=0, help="Worker processes; 0 segments in this one.")
     ] = 0,

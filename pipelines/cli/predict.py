@@ -24,7 +24,7 @@ from pipelines.terminal.console import (
     emit,
     tracked,
 )
-from segmed.formats import OUTPUT_SUFFIXES
+from segmed.formats import OUTPUT_HELP, OUTPUT_SUFFIXES
 from segmed.inference.vocabulary import ENGINE_HELP, engine_named
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ def predict(
     model: ModelOption,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the segmentations.")],
     output_format: Annotated[
-        str, typer.Option("--format", help="nifti, dicom-seg, rtstruct or probabilities.")
+        str, typer.Option("--format", help=f"{OUTPUT_HELP}; or probabilities.")
     ] = "nifti",
     engine: Annotated[str, typer.Option(help=ENGINE_HELP)] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",

@@ -16,6 +16,7 @@ from pipelines.cli.arguments import (
     require_source,
 )
 from pipelines.terminal.console import note, say
+from segmed.formats import OUTPUT_HELP
 from segmed.inference.vocabulary import ENGINE_HELP
 
 
@@ -33,9 +34,7 @@ def serve(
         typer.Option(help="Model reference, such as models:/NAME@champion; several: an ensemble."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the segmentations.")],
-    output_format: Annotated[
-        str, typer.Option("--format", help="nifti, dicom-seg or rtstruct.")
-    ] = "nifti",
+    output_format: Annotated[str, typer.Option("--format", help=f"{OUTPUT_HELP}.")] = "nifti",
     send: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Also send outputs to this PACS.")
     ] = None,

@@ -51,7 +51,7 @@ class ArchiveJob:
         source: A folder, or the address of an archive.
         models: Model references; several are an ensemble.
         out_dir: Outputs, ledger and outcomes.
-        format: `nifti`, `dicom-seg` or `rtstruct`.
+        format: `nifti`, `seg-nrrd`, `dicom-seg` or `rtstruct`.
         workers: Worker processes; 0 segments in this process.
         rules: YAML rules that assign series to channels.
         limit: Stop after this many studies.

@@ -106,7 +106,7 @@ def segment_archive(
             processes of their own.
         out_dir: Where segmentations, ledger and outcomes go.
         ledger_path: The ledger, if not `out_dir/ledger.sqlite`.
-        format: `nifti`, `dicom-seg` or `rtstruct`.
+        format: `nifti`, `seg-nrrd`, `dicom-seg` or `rtstruct`.
         delivery: Where outputs are sent besides.
         options: Limits and manners of the run.
         on_total: Called in another thread with the number of studies, see `totals.counted`.
@@ -179,7 +179,7 @@ def preview_archive(
         source: Where the studies come from.
         model: The model that would be used, from `model_of`.
         out_dir: Where a ledger may be.
-        format: `nifti`, `dicom-seg` or `rtstruct`.
+        format: `nifti`, `seg-nrrd`, `dicom-seg` or `rtstruct`.
         tta: Whether test-time augmentation would be used.
         options: Limits and manners of the run.
         on_passed_over: Called with each file that would be passed over, and why.

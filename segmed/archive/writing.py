@@ -27,7 +27,7 @@ class Writing:
     """Writer settings of segmentations.
 
     Attributes:
-        format: `nifti`, `dicom-seg` or `rtstruct`.
+        format: `nifti`, `seg-nrrd`, `dicom-seg` or `rtstruct`.
         labels: The structures.
         model_name: Name of the model, for DICOM objects.
         model_version: Hash of the package, for DICOM objects and their identifiers.

@@ -62,7 +62,8 @@ def predict_files(
         inputs: Files, folders (searched, see `inputs.find_cases`), or tuples with a file a channel.
         out_dir: Folder of the results; made if missing. What exists there is only replaced if it
             is an earlier result of the same input.
-        format: `nifti` (PNG for raster images), `dicom-seg`, `rtstruct` or `probabilities`.
+        format: `nifti` (PNG for raster images), `seg-nrrd`, `dicom-seg`, `rtstruct` or
+            `probabilities`.
         trusted: Decode everything in this process, also what may crash it; see `read_image`.
         read: Reader of one file or series instead of `read_image`.
         roots: Folders, besides those among the inputs, that results mirror.

@@ -38,8 +38,14 @@ def require_writable(output_format: OutputFormat, like: MetaTensor) -> None:
 
     Raises:
         ImageError: `no_dicom_source`: a DICOM object is requested and the image is no DICOM series.
+            `no_volume`: a segmentation of 3D Slicer is requested and the image is a plane.
     """
     source = source_of(like)
+    if output_format == "seg-nrrd" and like.ndim != 4:
+        raise ImageError(
+            "seg-nrrd is a format of volumes, got an image of one plane; choose nifti",
+            reason="no_volume",
+        )
     if output_format in DICOM_OUTPUTS and (source is None or source.format != "dicom"):
         raise ImageError(
             f"{output_format} needs a DICOM series as input, got "
@@ -78,7 +84,8 @@ def write_result(
     Raises:
         ImageError: `no_dicom_source`: a DICOM object is requested and the image is no DICOM series.
     """
-    if output_format == "nifti":
+    if output_format in ("nifti", "seg-nrrd"):
+        require_writable(output_format, like)
         return write_label(path, result.label, like=like, labels=labels)
     if output_format == "probabilities":
         assert result.probs is not None

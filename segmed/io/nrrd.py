@@ -19,12 +19,12 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from segmed.encoding import LabelEncoding
 from segmed.errors import GeometryError
 from segmed.geometry import Affine
 from segmed.io.atomic import whole_file
 from segmed.io.bytestream import Readable, read_voxels, refusal, stream_errors, truncated
 from segmed.io.limits import ReadLimits, check_affine, check_size
+from segmed.io.segment_fields import segment_fields
 from segmed.io.source import Loaded, Source
 from segmed.io.text_header import described, header_lines, sibling
 
@@ -95,12 +95,63 @@ def _paths(fields: dict[str, str], path: Path) -> tuple[Path, ...]:
     return (path,) if name is None else (path, sibling(path, name))
 
 
-def _fields(stream: IO[bytes], path: Path, limits: ReadLimits) -> dict[str, str]:
-    """The header up to its empty line, which is consumed."""
+def read_layers(path: Path, limits: ReadLimits) -> tuple[npt.NDArray[Any], Affine, dict[str, str]]:
+    """Read the label maps of a segmentation, and the key/value pairs of its header.
+
+    Args:
+        path: The file, with its voxels inside.
+        limits: Bounds on its size and spacing.
+
+    Returns:
+        `[layer, i, j, k]` in its own type, the affine to RAS+ mm, and the pairs.
+
+    Raises:
+        ImageError: The file is refused; see the module for the reasons.
+    """
+    pairs: dict[str, str] = {}
+    with path.open("rb") as stream:
+        if stream.read(4) != b"NRRD":
+            raise refusal(path, "not_nrrd", "it does not begin with NRRD; choose a .seg.nrrd file")
+        stream.seek(0)
+        fields = _fields(stream, path, limits, pairs)
+        if len(_paths(fields, path)) > 1:
+            raise refusal(path, "outside_file", "its voxels are in another file; save it as one")
+        number = 1
+        if (
+            fields.get("kinds", "").lower().split()[:1] == ["list"]
+            and fields.get("dimension") == "4"
+        ):
+            number, fields = _without_list(fields, path)
+        shape, affine = _grid(fields, path)
+        check_size((number, *shape), limits, path)
+        check_affine(affine, limits, path)
+        layers = _body(stream, fields, (number, *shape), _voxel_type(fields, path), path)
+    return layers, affine, pairs
+
+
+def _without_list(fields: dict[str, str], path: Path) -> tuple[int, dict[str, str]]:
+    """Length of the leading list axis, and the header of one of its volumes."""
+    number, *shape = _numbers(fields, "sizes", path)
+    rest = {
+        "dimension": str(len(shape)),
+        "sizes": " ".join(map(str, shape)),
+        "kinds": " ".join(fields["kinds"].split()[1:]),
+        "space directions": fields.get("space directions", "").removeprefix("none").strip(),
+    }
+    return number, {**fields, **rest}
+
+
+def _fields(
+    stream: IO[bytes], path: Path, limits: ReadLimits, pairs: dict[str, str] | None = None
+) -> dict[str, str]:
+    """The header up to its empty line, which is consumed; key/value pairs are added to `pairs`."""
     fields: dict[str, str] = {}
     for text in header_lines(stream, path, limits):
         if not text:
             return fields
+        key, is_pair, stored = text.partition(":=")
+        if is_pair and pairs is not None and ": " not in key and not key.startswith("#"):
+            pairs.setdefault(key, stored.encode("latin-1").decode("utf-8", "replace"))
         name, colon, value = text.partition(": ")
         if colon and not text.startswith("#") and ":=" not in name:
             fields.setdefault(name.strip().lower(), value.strip())
@@ -209,13 +260,13 @@ def write_nrrd(
     affine_ras: Affine,
     labels: Sequence[LabelClass] = (),
 ) -> Path:
-    """Write a volume as one gzip NRRD in LPS, with segment names as 3D Slicer reads them.
+    """Write a volume as one gzip NRRD in LPS, its labels as segments that 3D Slicer reads.
 
     Args:
         path: `.nrrd`.
         array: `[i, j, k]`, uint8, uint16, int32 or float32.
         affine_ras: 4x4, voxel indices to RAS+ mm.
-        labels: Names of the values of a label map.
+        labels: Structures of a label map, for names, colours and codes.
 
     Returns:
         `path`.
@@ -237,11 +288,9 @@ def write_nrrd(
         "encoding: gzip",
         f"space origin: {vector(lps[:3, 3])}",
     ]
-    names = LabelEncoding(tuple(labels)).painted_names
-    for index, (value, name) in enumerate(names.items()):
-        lines += [f"Segment{index}_Name:={name}", f"Segment{index}_LabelValue:={value}"]
+    lines += segment_fields(array, labels)
     with whole_file(path) as partial, partial.open("wb") as raw:
-        raw.write(("\n".join(lines) + "\n\n").encode("ascii", "replace"))
+        raw.write(("\n".join(lines) + "\n\n").encode())
         with gzip.GzipFile("", "wb", compresslevel=4, fileobj=raw, mtime=0) as zipped:
             zipped.write(array.astype(array.dtype.newbyteorder("<")).tobytes(order="F"))
     return path
