@@ -23,7 +23,7 @@ from segmed.io.channel_files import CaseFiles
 from segmed.manifest.reference import read_reference
 from segmed.manifest.schema import MOST_SHOWN, Case, Manifest
 from segmed.metatensor import MetaTensor
-from segmed.metrics import CaseScore, evaluate_case, scores_table
+from segmed.metrics import CaseScore, CaseScores
 from segmed.metrics.label_pairs import StrayValue, label_files, prediction_files, read_pair
 from segmed.outcomes import classify
 from segmed.package import ModelPackage
@@ -149,8 +149,8 @@ def score_cases(
     plan = predictor.packages[0].plan
     require_known_labels(plan, manifest)
     order = channel_order([channel.name for channel in plan.channels], manifest)
-    pipeline = Pipeline(predictor, _ScoringSink(manifest, out_dir))
-    scores: list[CaseScore] = []
+    scores = CaseScores(manifest.encoding)
+    pipeline = Pipeline(predictor, _ScoringSink(manifest, out_dir, scores))
     predictions: dict[str, Path] = {}
     seconds = 0.0
     for case in cases:
@@ -163,12 +163,12 @@ def score_cases(
             raise end.error
         assert end.written is not None  # without an error there is one
         predictions[case.id], rows = end.written
-        scores += rows
+        scores.add(rows)
         seconds += end.seconds["prepare"] + end.seconds["predict"]
         if progress is not None:
             progress(len(predictions), len(cases))
     name = " + ".join(package.architecture for package in predictor.packages)
-    return Evaluated(scores_table(scores), predictions, seconds / len(cases), name)
+    return Evaluated(scores.table(), predictions, seconds / len(cases), name)
 
 
 class _ScoringSink:
@@ -177,14 +177,16 @@ class _ScoringSink:
     Args:
         manifest: The image set of the cases.
         out_dir: Folder for one segmentation a case.
+        scores: What a result is scored by.
     """
 
     format: OutputFormat = "nifti"
     keeps_image = False
 
-    def __init__(self, manifest: Manifest, out_dir: Path) -> None:
+    def __init__(self, manifest: Manifest, out_dir: Path, scores: CaseScores) -> None:
         self._manifest = manifest
         self._out_dir = out_dir
+        self._scores = scores
         self._references: dict[str, MetaTensor] = {}
 
     def output_for(self, origin: Case, image: MetaTensor) -> Path:
@@ -203,14 +205,11 @@ class _ScoringSink:
         labels = self._manifest.labels
         write_result(output, found, self.format, like=image, labels=labels)
         reference = self._references.pop(origin.id)
-        scores = evaluate_case(
-            found.label[0],
-            reference[0],
-            labels=self._manifest.encoding,
-            spacing_mm=grid_of(reference).spacing_mm,
-            case_id=origin.id,
+        spacing_mm = grid_of(reference).spacing_mm
+        rows = self._scores.measure(
+            found.label[0], reference[0], spacing_mm=spacing_mm, case_id=origin.id
         )
-        return output, scores
+        return output, rows
 
 
 @dataclass(frozen=True, repr=False)
@@ -278,26 +277,21 @@ def compare_folders(
         )
 
     ignore_value = None if manifest is None else manifest.ignore_value
-    encoding = LabelEncoding(tuple(labels), ignore_value)
+    scores = CaseScores(LabelEncoding(tuple(labels), ignore_value), tolerance_mm=tolerance_mm)
 
     def score(case_id: str) -> tuple[list[CaseScore], tuple[StrayValue, ...]]:
         pair = read_pair(case_id, found[case_id], wanted[case_id], labels, manifest=manifest)
-        rows = evaluate_case(
-            pair.prediction[0],
-            pair.reference[0],
-            labels=encoding,
-            spacing_mm=grid_of(pair.reference).spacing_mm,
-            case_id=case_id,
-            tolerance_mm=tolerance_mm,
+        spacing_mm = grid_of(pair.reference).spacing_mm
+        rows = scores.measure(
+            pair.prediction[0], pair.reference[0], spacing_mm=spacing_mm, case_id=case_id
         )
         return rows, pair.strays
 
-    scores: list[CaseScore] = []
     strays: list[StrayValue] = []
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
         for done, (rows, odd) in enumerate(pool.map(score, sorted(wanted)), start=1):
-            scores += rows
+            scores.add(rows)
             strays += odd
             if progress is not None:
                 progress(done, len(wanted))
-    return FolderScores(scores_table(scores), tuple(strays))
+    return FolderScores(scores.table(), tuple(strays))

@@ -1,7 +1,8 @@
-"""MONAI's MetaTensor and Compose without the rest of MONAI, which loads at its first other use.
+"""A few classes of MONAI without the rest of it, which loads at its first other use.
 
 `import monai` imports every module of MONAI, and with them MLflow, matplotlib and scikit-learn: six
-CPU seconds on top of PyTorch. Segmenting an image needs a few classes of it. So the packages that
+CPU seconds on top of PyTorch. Reading, preparing, segmenting and scoring an image needs a few
+classes of it: the image, its reader, the bases of transforms and metrics. So the packages that
 contain them are put in place unexecuted, and their modules are imported from them: half a second.
 The classes are MONAI's own. A later `import monai`, by whomever, gives the whole.
 """
@@ -24,14 +25,20 @@ _ROOT = "monai"
 _DEFERRED = (
     "monai.data",
     "monai.apps",
+    "monai.metrics",
+    "monai.networks",
+    "monai.networks.layers",
     "monai.transforms",
     "monai.transforms.lazy",
+    "monai.transforms.utility",
 )
 """Packages below the root that are put in place unexecuted, in this order."""
 
 _MODULES = {
     "MetaTensor": "monai.data.meta_tensor",
     "Compose": "monai.transforms.compose",
+    "CumulativeIterationMetric": "monai.metrics.metric",
+    "ImageReader": "monai.data.image_reader",
     "InvertibleTransform": "monai.transforms.inverse",
     "MapTransform": "monai.transforms.transform",
     "Randomizable": "monai.transforms.transform",
@@ -157,7 +164,8 @@ def _load() -> dict[str, Any]:
 
 
 if TYPE_CHECKING:
-    from monai.data import MetaTensor
+    from monai.data import ImageReader, MetaTensor
+    from monai.metrics import CumulativeIterationMetric
     from monai.transforms import (
         Compose,
         InvertibleTransform,
@@ -170,6 +178,8 @@ else:
 
 __all__ = [
     "Compose",
+    "CumulativeIterationMetric",
+    "ImageReader",
     "InvertibleTransform",
     "MapTransform",
     "MetaTensor",

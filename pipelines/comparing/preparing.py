@@ -9,15 +9,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.comparing.jobs import TrainJob, settle_plan
 from pipelines.comparing.progress import EVERY_S, Report, duration, report
 from pipelines.comparing.training_job import is_kept
 from segmed.errors import ManifestError, SegmedError
-from segmed.manifest import Case, Manifest, read_manifest
+from segmed.manifest import read_manifest
 from segmed.plan import read_plan
 from segmed.plan.agreement import require_same_channels, require_same_labels
-from segmed.preprocessing import PreparedCache
+
+if TYPE_CHECKING:
+    from segmed.preprocessing import PreparedDataset
 
 WORKERS = 2
 """Cases prepared at once, as in a training: each takes memory for a whole image."""
@@ -135,11 +138,7 @@ def missing_chunks(preparation: Preparation) -> list[Chunk]:
         ManifestError: A file is missing, or holds something else than the manifest says.
         UsageError: The plan was made for another image set.
     """
-    manifest, plan = read_manifest(preparation.manifest_path), read_plan(preparation.plan_path)
-    require_same_labels(plan, manifest)  # a deployed run comes without `parse`
-    require_same_channels(plan, manifest)
-    cache = PreparedCache(manifest, plan, preparation.cache_dir)
-    ids = [case.id for case in cache.missing(manifest.training)]
+    ids = [case.id for case in _dataset(preparation).missing()]
     size = max(1, min(CHUNK, math.ceil(len(ids) / (2 * WORKERS))))
     return [
         Chunk(preparation, tuple(ids[start : start + size]), start + 1, len(ids))
@@ -156,22 +155,30 @@ def prepare_chunk(chunk: Chunk, tally: Tally) -> int:
     Raises:
         ManifestError: A case cannot be prepared; the message names it.
     """
-    preparation = chunk.preparation
-    manifest, plan = read_manifest(preparation.manifest_path), read_plan(preparation.plan_path)
-    cache = PreparedCache(manifest, plan, preparation.cache_dir)
+    dataset = _dataset(chunk.preparation, chunk.case_ids)
     done = 0
-    for case in _cases_of(chunk, manifest):
+    for index, case_id in enumerate(chunk.case_ids):
         if tally.is_stopped.is_set():
             break
         try:
-            cache.case(case)
+            dataset.case(index)
         except SegmedError as error:
-            raise ManifestError(f"case {case.id}: {error}") from error
+            raise ManifestError(f"case {case_id}: {error}") from error
         done += 1
         tally.add()
     return done
 
 
-def _cases_of(chunk: Chunk, manifest: Manifest) -> list[Case]:
-    wanted = set(chunk.case_ids)
-    return [case for case in manifest.training if case.id in wanted]
+def _dataset(preparation: Preparation, case_ids: Sequence[str] | None = None) -> PreparedDataset:
+    """The training cases of a preparation, or some of them.
+
+    Raises:
+        ManifestError: The manifest cannot be read.
+        UsageError: The plan was made for another image set.
+    """
+    from segmed.preprocessing import PreparedDataset  # noqa: PLC0415 - loads all of MONAI
+
+    manifest, plan = read_manifest(preparation.manifest_path), read_plan(preparation.plan_path)
+    require_same_labels(plan, manifest)  # a deployed run comes without `parse`
+    require_same_channels(plan, manifest)
+    return PreparedDataset(manifest, plan, preparation.cache_dir, cases=case_ids)

@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from monai.data import ImageReader
 
 from segmed.errors import UsageError
 from segmed.formats import has_image_suffix
 from segmed.io.limits import DEFAULT_LIMITS, ReadLimits
 from segmed.io.read import as_channels, read_images, read_label, source_of
-from segmed.metatensor import MetaTensor
+from segmed.metatensor import ImageReader, MetaTensor
 from segmed.structures import LabelClass
 
 StrPath = str | os.PathLike[str]

@@ -10,6 +10,7 @@ padded_box.py  a padded box, its surface voxels, its neighbourhoods
 surface.py     distances between surfaces and the scores made of them
 lesions.py     connected components and how they match
 case.py        all scores of one case
+case_scores.py  all scores of all cases as one MONAI metric
 table.py       the table of scores; CSV, Parquet, JSON
 resample.py    seeded bootstrap
 summary.py     means beside their counts
@@ -32,6 +33,7 @@ from segmed.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from segmed.metrics.case import evaluate_case
+    from segmed.metrics.case_scores import CaseScores
     from segmed.metrics.comparison import Comparison, ModelCost, compare_models
     from segmed.metrics.cumulative import CumulativeScores, DiceScore, SurfaceScores
     from segmed.metrics.quality import (
@@ -51,6 +53,7 @@ else:
         __name__,
         {
             "segmed.metrics.case": "evaluate_case",
+            "segmed.metrics.case_scores": "CaseScores",
             "segmed.metrics.comparison": "Comparison ModelCost compare_models",
             "segmed.metrics.cumulative": "CumulativeScores DiceScore SurfaceScores",
             "segmed.metrics.quality": "QualityFlag Shape ShapeRange check_quality check_shapes "
@@ -65,6 +68,7 @@ __all__ = [
     "FLAGS",
     "METRICS",
     "CaseScore",
+    "CaseScores",
     "Comparison",
     "CumulativeScores",
     "DiceScore",

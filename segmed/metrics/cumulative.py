@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.metrics import CumulativeIterationMetric
 from torch import Tensor
 
+from segmed.encoding import LabelEncoding
 from segmed.errors import MetricError, unknown_name
 from segmed.geometry import Grid, require_same_grid
+from segmed.metatensor import CumulativeIterationMetric
 from segmed.metrics import overlap
 from segmed.metrics.case import evaluate_case
-from segmed.metrics.pair import prepare_pair
 from segmed.metrics.score import METRICS
 from segmed.structures import LabelClass
 
@@ -46,10 +46,14 @@ class CumulativeScores(CumulativeIterationMetric):  # type: ignore[misc]  # MONA
             `mean` of `summarise`; `mean_batch` averages the cases for each structure; `none` gives
             the scores.
         tolerance_mm: Tolerance of NSD and width of the band of boundary IoU, in mm.
+        encoding: Meaning of the class indices of a plan whose structures are regions or whose
+            voxels are not all annotated: its structures are scored, K - 1 is their number, and
+            maps are class indices, not one-hot.
 
     Raises:
         UsageError: A metric or reduction is unknown.
-        MetricError: There is no metric, or no class besides the background.
+        MetricError: There is no metric, no class besides the background, or the encoding has
+            another number of channels than there are classes.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class CumulativeScores(CumulativeIterationMetric):  # type: ignore[misc]  # MONA
         *,
         reduction: str = "mean",
         tolerance_mm: float = 1.0,
+        encoding: LabelEncoding | None = None,
     ) -> None:
         super().__init__()
         known = [metric.name for metric in METRICS]
@@ -66,12 +71,19 @@ class CumulativeScores(CumulativeIterationMetric):  # type: ignore[misc]  # MONA
         for name in self.metric_names:
             if name not in known:
                 raise unknown_name("metric", name, known)
-        if not self.metric_names or num_classes < 2:
+        if encoding is not None and encoding.num_channels != num_classes:
+            raise MetricError(
+                f"num_classes is {num_classes}, the encoding has {encoding.num_channels} channels "
+                f"({', '.join(encoding.channel_names)}): give the same"
+            )
+        if not self.metric_names or (num_classes < 2 and encoding is None):
             raise MetricError(
                 f"scores need at least one metric and two classes, got {len(self.metric_names)} "
                 f"and {num_classes}; the background counts as a class"
             )
         self.num_classes = num_classes
+        self.is_plain = encoding is None or encoding.is_plain
+        self.encoding = _indexed(encoding) if encoding is not None else _numbered(num_classes)
         self.reduction = _known_reduction(reduction)
         self.tolerance_mm = tolerance_mm
 
@@ -104,63 +116,45 @@ class CumulativeScores(CumulativeIterationMetric):  # type: ignore[misc]  # MONA
             )
         if y is None:
             raise MetricError(f"{type(self).__name__} needs a reference: give y")
-        predicted, true = (
-            class_map(side, self.num_classes, name) for side, name in ((y_pred, "y_pred"), (y, "y"))
-        )
+        predicted, true = self._map(y_pred, "y_pred"), self._map(y, "y")
         if predicted.shape != true.shape:
             raise MetricError(
                 f"y_pred and y have different shapes: {tuple(predicted.shape)} and "
                 f"{tuple(true.shape)}; bring them to one grid first"
             )
-        edges = self._edges_of(y_pred, y, spacing, true)
+        needy = [name for name in self.metric_names if name not in VOXEL_SCORES]
+        edges = grids_of(y_pred, y, spacing, needs_spacing=", ".join(needy))
         rows = [self._case(*case) for case in zip(predicted, true, edges, strict=True)]
         values = torch.tensor(rows, dtype=torch.float64)  # [B, K - 1, metrics]
         found = [part.contiguous() for part in values.unbind(-1)]
         return found[0] if len(found) == 1 else found
 
+    def _map(self, values: Tensor, name: str) -> Tensor:
+        """Class indices of one side of a batch."""
+        if self.is_plain:
+            return class_map(values, self.num_classes, name)
+        count = len(self.encoding.stored_values)
+        if values.ndim not in (4, 5) or values.shape[1] != 1:
+            raise MetricError(
+                f"{name} has shape {tuple(values.shape)}; give [B, 1, *spatial] class indices: "
+                "regions and voxels that nobody annotated have no one-hot map"
+            )
+        plain = values.as_tensor() if hasattr(values, "as_tensor") else values
+        return _indices(plain[:, 0], count, name)
+
     def _case(self, predicted: Tensor, true: Tensor, spacing_mm: Sequence[float]) -> list[Any]:
-        classes = range(1, self.num_classes)
         if all(name in VOXEL_SCORES for name in self.metric_names):
-            pair = prepare_pair(predicted, true, spacing_mm)
-            matrix = overlap.confusion_matrix(pair.prediction, pair.reference, classes)
-            counted = [overlap.counts_of(matrix, [index]) for index in classes]
+            counted = overlap.structure_counts(predicted, true, self.encoding)
             return [[VOXEL_SCORES[name](one) for name in self.metric_names] for one in counted]
-        labels = [LabelClass(name=f"class {index}", value=index) for index in classes]
         scores = evaluate_case(
             predicted,
             true,
-            labels=labels,
+            labels=self.encoding,
             spacing_mm=spacing_mm,
             case_id="",
             tolerance_mm=self.tolerance_mm,
         )
         return [[getattr(score, name) for name in self.metric_names] for score in scores]
-
-    def _edges_of(
-        self,
-        y_pred: Tensor,
-        y: Tensor,
-        spacing: float | Sequence[float] | None,
-        true: Tensor,
-    ) -> Iterator[tuple[float, ...]]:
-        """Voxel edges of each case of a batch."""
-        dims = true.ndim - 1
-        for index in range(len(true)):
-            grid, other = (_grid_of(side, index, true) for side in (y, y_pred))
-            if grid is not None and other is not None:
-                require_same_grid(other, grid, names=("y_pred", "y"))
-            if spacing is not None:
-                edges = [spacing] * dims if isinstance(spacing, int | float) else list(spacing)
-                yield tuple(float(edge) for edge in edges)
-            elif grid is not None:
-                yield grid.spacing_mm
-            elif all(name in VOXEL_SCORES for name in self.metric_names):
-                yield (1.0,) * dims
-            else:
-                raise MetricError(
-                    f"{', '.join(self.metric_names)} need the voxel spacing in mm: give spacing=, "
-                    "or a MetaTensor as y"
-                )
 
     def aggregate(self, reduction: str | None = None) -> Any:
         """Average the scores of a round.
@@ -195,10 +189,17 @@ class DiceScore(CumulativeScores):
     Args:
         num_classes: Classes, background included.
         reduction: See `CumulativeScores`.
+        encoding: See `CumulativeScores`.
     """
 
-    def __init__(self, num_classes: int, *, reduction: str = "mean") -> None:
-        super().__init__(num_classes, ("dice",), reduction=reduction)
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        reduction: str = "mean",
+        encoding: LabelEncoding | None = None,
+    ) -> None:
+        super().__init__(num_classes, ("dice",), reduction=reduction, encoding=encoding)
 
 
 class SurfaceScores(CumulativeScores):
@@ -210,6 +211,7 @@ class SurfaceScores(CumulativeScores):
             MONAI's metric handler records the first one alone.
         reduction: See `CumulativeScores`.
         tolerance_mm: Tolerance of NSD, in mm.
+        encoding: See `CumulativeScores`.
     """
 
     def __init__(
@@ -219,11 +221,51 @@ class SurfaceScores(CumulativeScores):
         *,
         reduction: str = "mean",
         tolerance_mm: float = 1.0,
+        encoding: LabelEncoding | None = None,
     ) -> None:
-        super().__init__(num_classes, metric_names, reduction=reduction, tolerance_mm=tolerance_mm)
+        super().__init__(
+            num_classes,
+            metric_names,
+            reduction=reduction,
+            tolerance_mm=tolerance_mm,
+            encoding=encoding,
+        )
         for name in self.metric_names:
             if name not in SURFACE_SCORES:
                 raise unknown_name("surface score", name, SURFACE_SCORES)
+
+
+def grids_of(
+    y_pred: Tensor, y: Tensor, spacing: float | Sequence[float] | None, *, needs_spacing: str
+) -> Iterator[tuple[float, ...]]:
+    """Voxel edges of each case of a batch, in mm, after comparing the grids of MetaTensors.
+
+    Args:
+        y_pred: `[B, C, *spatial]`.
+        y: The reference, whose own spacing is taken where none is given.
+        spacing: Voxel edge along each axis, or one for all.
+        needs_spacing: Scores that need it, for the message; empty where none does.
+
+    Raises:
+        MetricError: The spacing is needed and unknown.
+        GeometryError: Two MetaTensors are on different grids.
+    """
+    dims = y.ndim - 2
+    for index in range(len(y)):
+        grid, other = (_grid_of(side, index) for side in (y, y_pred))
+        if grid is not None and other is not None:
+            require_same_grid(other, grid, names=("y_pred", "y"))
+        if spacing is not None:
+            edges = [spacing] * dims if isinstance(spacing, int | float) else list(spacing)
+            yield tuple(float(edge) for edge in edges)
+        elif grid is not None:
+            yield grid.spacing_mm
+        elif not needs_spacing:
+            yield (1.0,) * dims
+        else:
+            raise MetricError(
+                f"{needs_spacing} need the voxel spacing in mm: give spacing=, or a MetaTensor as y"
+            )
 
 
 def class_map(values: Tensor, num_classes: int, name: str) -> Tensor:
@@ -260,20 +302,39 @@ def class_map(values: Tensor, num_classes: int, name: str) -> Tensor:
 
 def _indices(values: Tensor, num_classes: int, name: str) -> Tensor:
     whole = values if not values.is_floating_point() else values.round()
-    if not bool((whole == values).all()) or bool(((whole < 0) | (whole >= num_classes)).any()):
+    is_whole = whole is values or bool((whole == values).all())
+    if not is_whole or (
+        whole.numel() and (int(whole.min()) < 0 or int(whole.max()) >= num_classes)
+    ):
         raise MetricError(
             f"{name} has values that are no class index; give integers from 0 to {num_classes - 1}"
         )
     return whole.to(torch.int32)
 
 
-def _grid_of(values: Tensor, index: int, like: Tensor) -> Grid | None:
+def _grid_of(values: Tensor, index: int) -> Grid | None:
     """Grid of one case of a batch; None for a plain tensor, which states none."""
     affine = getattr(values, "affine", None)
     if not isinstance(affine, Tensor):
         return None
     one = affine[index] if affine.ndim == 3 else affine
-    return Grid(tuple(like.shape[1:]), np.asarray(one.cpu(), dtype=np.float64))
+    return Grid(tuple(values.shape[2:]), np.asarray(one.cpu(), dtype=np.float64))
+
+
+def _numbered(num_classes: int) -> LabelEncoding:
+    """Classes 1 and up by their number."""
+    classes = range(1, num_classes)
+    return LabelEncoding(tuple(LabelClass(name=f"class {k}", value=k) for k in classes))
+
+
+def _indexed(encoding: LabelEncoding) -> LabelEncoding:
+    """The same structures with class indices in the place of label values."""
+    pairs = enumerate(zip(encoding.labels, encoding.members, strict=True), start=1)
+    labels = [
+        label.model_copy(update={"value": index, "region": members if label.region else ()})
+        for index, (label, members) in pairs
+    ]
+    return LabelEncoding(tuple(labels), encoding.ignore_index)
 
 
 def _known_reduction(reduction: str) -> str:

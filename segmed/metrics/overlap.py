@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
+from segmed.encoding import LabelEncoding
 from segmed.metrics.pair import LARGEST_VALUE, VOXELS_AT_ONCE, Labels
 
 
@@ -67,6 +70,36 @@ def counts_of(matrix: npt.NDArray[np.int64], classes: Sequence[int]) -> Counts:
         reference=int(matrix[:, picked].sum()),
         common=int(matrix[np.ix_(picked, picked)].sum()),
     )
+
+
+def structure_counts(predicted: Tensor, target: Tensor, encoding: LabelEncoding) -> list[Counts]:
+    """Counts of annotated voxels of each structure, on the device of the maps.
+
+    Args:
+        predicted: Class indices, any shape.
+        target: Class indices, the same shape.
+        encoding: Their meaning.
+
+    Returns:
+        Counts in the order of the structures. The time does not grow with the number of classes
+        that do not overlap.
+    """
+    if encoding.ignore_index is not None:
+        is_known = target != encoding.ignore_index
+        predicted, target = predicted[is_known], target[is_known]
+    size = len(encoding.values)
+    if encoding.has_regions:
+        pairs = torch.bincount((target * size + predicted).flatten(), minlength=size**2)
+        confusion = pairs.view(size, size)
+        inside = [list(members) for members in encoding.members]
+        found = torch.stack([confusion[:, one].sum() for one in inside])
+        wanted = torch.stack([confusion[one].sum() for one in inside])
+        both = torch.stack([confusion[one][:, one].sum() for one in inside])
+    else:
+        found = torch.bincount(predicted.flatten(), minlength=size)[1:]
+        wanted = torch.bincount(target.flatten(), minlength=size)[1:]
+        both = torch.bincount(target[predicted == target], minlength=size)[1:]
+    return [Counts(*row) for row in torch.stack([found, wanted, both], dim=1).tolist()]
 
 
 def dice(counts: Counts) -> float:

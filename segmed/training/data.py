@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,7 +17,6 @@ from segmed.errors import ManifestError
 from segmed.manifest.schema import Case, Manifest
 from segmed.metrics.training_norms import training_norms
 from segmed.plan.schema import Plan
-from segmed.preprocessing import PreparedCache, prepare_cases
 from segmed.training.device import Device
 from segmed.training.distributed import ProcessGroup
 from segmed.training.sampling import (
@@ -33,6 +32,9 @@ from segmed.transforms.augmentation import (
     source_size,
 )
 from segmed.transforms.extra_augmentation import extra_augmentation
+
+if TYPE_CHECKING:
+    from segmed.preprocessing import PreparedDataset
 
 log = logging.getLogger(__name__)
 
@@ -86,8 +88,8 @@ def load_cases(
     for case in cases:
         if case.label is None:
             raise ManifestError(f"case {case.id} has no label: it cannot be trained on")
-    cache = PreparedCache(manifest, plan, cache_dir)
-    return [stored_case(case) for case in prepare_cases(cache, cases, on_case=on_case)]
+    dataset = _dataset(manifest, cases, plan, cache_dir)
+    return [stored_case(case) for case in dataset.prepare(on_case=on_case)]
 
 
 def load_shared(
@@ -113,7 +115,8 @@ def load_shared(
         on_case: Called after each case that this process prepares.
     """
     if process_group.is_joined:
-        load_cases(manifest, process_group.part_of(cases), plan, cache_dir, on_case=on_case)
+        if part := process_group.part_of(cases):  # there may be more processes than cases
+            load_cases(manifest, part, plan, cache_dir, on_case=on_case)
         process_group.wait()
         on_case = None
     return load_cases(manifest, cases, plan, cache_dir, on_case=on_case)
@@ -126,12 +129,20 @@ def norms_of(
 
     It was measured when the cases were prepared: here a small file a case is read.
     """
-    cache = PreparedCache(manifest, plan, cache_dir)
-    prepared = [cache.case(case) for case in cases]
+    dataset = _dataset(manifest, cases, plan, cache_dir)
+    prepared = [dataset.case(index) for index in range(len(dataset))]
     found = (case.read(lambda entry: entry.measures) for case in prepared)
     measured = [measures for measures in found if measures is not None]
     lost = Counter(name for case in prepared for name in case.facts.lost)
     return {**training_norms(measured), **({LOST_STRUCTURES: dict(lost)} if lost else {})}
+
+
+def _dataset(
+    manifest: Manifest, cases: Sequence[Case], plan: Plan, cache_dir: Path
+) -> PreparedDataset:
+    from segmed.preprocessing import PreparedDataset  # noqa: PLC0415 - loads all of MONAI
+
+    return PreparedDataset(manifest, plan, cache_dir, cases=cases)
 
 
 def warn_of_losses(norms: Mapping[str, Any], spacing_mm: Sequence[float]) -> None:

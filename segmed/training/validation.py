@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from segmed.encoding import LabelEncoding
+from segmed.metrics import DiceScore
 from segmed.models.fast_kernels import is_slow_alone
 from segmed.plan.schema import Plan
 from segmed.training.device import Device
@@ -55,12 +56,13 @@ def validate(
         KeyboardInterrupt: One of the processes was to stop; raised in all of them.
     """
     network.eval()
+    dice = DiceScore(plan.encoding.num_channels, encoding=plan.encoding)
     table = torch.zeros((len(cases) + 1, 1 + len(plan.labels)), dtype=torch.float64)
     for row in process_group.part_of(range(len(cases))):
         if stops():
             table[-1] = 1.0
             break
-        table[row] = _scores(network, cases[row], plan, device)
+        table[row] = _scores(network, cases[row], plan, device, dice)
     *rows, stop = process_group.total(table).tolist()
     if stop[0]:
         raise KeyboardInterrupt("stopped while validating")
@@ -72,7 +74,9 @@ def validate(
     return float(np.mean(known or losses)), means
 
 
-def _scores(network: nn.Module, case: TrainingCase, plan: Plan, device: Device) -> Tensor:
+def _scores(
+    network: nn.Module, case: TrainingCase, plan: Plan, device: Device, dice: DiceScore
+) -> Tensor:
     """Cross-entropy and the Dice of each label of one case, float64; -1 for an absent label.
 
     Everything but these few numbers stays where the network gives its probabilities.
@@ -80,9 +84,9 @@ def _scores(network: nn.Module, case: TrainingCase, plan: Plan, device: Device) 
     probs = predict_probs(network, case.image, plan, device)
     target = case.label.to(probs.device).long()
     loss = mean_entropy(probs, target, plan.encoding)
-    dice = structure_dice(plan.encoding.class_indices(probs), target, plan.encoding)
-    values = [dice.get(item.name, ABSENT) for item in plan.labels]
-    return torch.tensor([loss, *values], dtype=torch.float64)
+    predicted = plan.encoding.class_indices(probs)
+    values = dice(predicted[None, None], target[None, None])[0].nan_to_num(nan=ABSENT)
+    return torch.cat([torch.tensor([loss], dtype=torch.float64), values])
 
 
 def mean_entropy(probs: Tensor, target: Tensor, encoding: LabelEncoding) -> float:
@@ -103,36 +107,6 @@ def mean_entropy(probs: Tensor, target: Tensor, encoding: LabelEncoding) -> floa
     else:
         likely = probs.gather(0, target[None]).clamp_(SMALLEST_PROBABILITY)
     return float(-likely.log_().mean(dtype=torch.float64))
-
-
-def structure_dice(predicted: Tensor, target: Tensor, encoding: LabelEncoding) -> dict[str, float]:
-    """Dice of each structure that occurs in either map, from counts of annotated voxels.
-
-    Args:
-        predicted: Class indices, any shape.
-        target: Class indices, the same shape.
-        encoding: Their meaning.
-
-    Returns:
-        Dice by name. The time does not grow with the number of classes that do not overlap.
-    """
-    if encoding.ignore_index is not None:
-        is_known = target != encoding.ignore_index
-        predicted, target = predicted[is_known], target[is_known]
-    size = len(encoding.values)
-    if encoding.has_regions:
-        pairs = torch.bincount((target * size + predicted).flatten(), minlength=size**2)
-        confusion = pairs.view(size, size)
-        inside = [list(members) for members in encoding.members]
-        found = torch.stack([confusion[:, one].sum() for one in inside])
-        wanted = torch.stack([confusion[one].sum() for one in inside])
-        both = torch.stack([confusion[one][:, one].sum() for one in inside])
-    else:
-        found = torch.bincount(predicted.flatten(), minlength=size)[1:]
-        wanted = torch.bincount(target.flatten(), minlength=size)[1:]
-        both = torch.bincount(target[predicted == target], minlength=size)[1:]
-    rows = zip(encoding.labels, (found + wanted).tolist(), both.tolist(), strict=True)
-    return {label.name: 2.0 * common / total for label, total, common in rows if total}
 
 
 def _belongs(target: Tensor, members: Sequence[int]) -> Tensor:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
-from outside_checkout import run
+from outside_checkout import HIDDEN, run
+from servers import Server, free_port
 
 from pipelines.tracking.pyfunc_form import save_pyfunc
 from segmed.manifest import read_manifest
@@ -64,26 +70,88 @@ def python(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
-def test_model_loads_and_answers_two_requests_at_once(
-    model: Path, python: Path, sample_manifest_path: Path, tmp_path: Path
-) -> None:
+@pytest.fixture
+def images(sample_manifest_path: Path, tmp_path: Path) -> list[Path]:
+    """Two patients' images of one file name."""
     manifest = read_manifest(sample_manifest_path)
-    images = []
+    found = []
     for number, case in enumerate(manifest.training[:2]):
         (tmp_path / str(number)).mkdir()
-        place = tmp_path / str(number) / "image.nii.gz"  # two patients, one file name
+        place = tmp_path / str(number) / "image.nii.gz"
         place.write_bytes(manifest.image_paths(case)[0].read_bytes())
-        images.append(place)
+        found.append(place)
+    return found
+
+
+@pytest.fixture
+def scoring(model: Path, python: Path, tmp_path: Path) -> Iterator[str]:
+    """Address of `mlflow models serve`, run by the fresh environment."""
+    port = free_port()
+    command = [python, "-m", "mlflow", "models", "serve", "-m", model, "--env-manager", "local"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    # An empty variable is none to Python and to MLflow, and hides that of this checkout.
+    bare = dict.fromkeys(HIDDEN, "") | {"PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
+    address = f"http://127.0.0.1:{port}"
+    log = tmp_path / "serve.log"
+    server = Server([str(word) for word in command], f"{address}/ping", log, bare)
+    server.start()
+    yield address
+    server.stop()
+
+
+def require_two_segmentations(rows: list[dict[str, Any]], images: list[Path], root: Path) -> None:
+    """Fail unless each image has a segmentation of its own, on its own grid."""
+    assert [row["status"] for row in rows] == ["done"] * len(rows), rows
+    places = [row["segmentation"] for row in rows]
+    assert len(set(places)) == 2
+    for place, image in zip(places, images, strict=True):
+        label, source = nib.load(root / place), nib.load(image)
+        assert label.shape == source.shape
+        np.testing.assert_allclose(label.affine, source.affine, atol=1e-5)
+
+
+def test_model_loads_and_answers_two_requests_at_once(
+    model: Path, python: Path, images: list[Path], tmp_path: Path
+) -> None:
     (tmp_path / "run.py").write_text(TWO_AT_ONCE, encoding="utf-8")
     out = tmp_path / "out"
     printed = run(python, tmp_path / "run.py", model, out, *images, folder=tmp_path)
     answer = json.loads(printed.strip().splitlines()[-1])
     assert Path(answer["code"]).is_relative_to(model)
-    assert [row["status"] for row in answer["rows"]] == ["done"] * 4, answer["rows"]
     places = [row["segmentation"] for row in answer["rows"]]
     assert places[:2] == places[2:]
-    assert len(set(places)) == 2
-    for place, image in zip(places[:2], images, strict=True):
-        label, source = nib.load(tmp_path / place), nib.load(image)
-        assert label.shape == source.shape
-        np.testing.assert_allclose(label.affine, source.affine, atol=1e-5)
+    require_two_segmentations(answer["rows"][:2], images, tmp_path)
+    require_two_segmentations(answer["rows"][2:], images, tmp_path)
+
+
+def test_mlflow_models_predict_segments_the_images_of_a_file(
+    model: Path, python: Path, images: list[Path], tmp_path: Path
+) -> None:
+    table = {"columns": ["image"], "data": [[str(image)] for image in images]}
+    asked = {"dataframe_split": table, "params": {"output_dir": str(tmp_path / "out")}}
+    (tmp_path / "input.json").write_text(json.dumps(asked), encoding="utf-8")
+    command = [python, "-m", "mlflow", "models", "predict", "-m", model]
+    command += ["-i", tmp_path / "input.json", "-o", tmp_path / "answer.json"]
+    run(*command, "--env-manager", "local", folder=tmp_path)
+    answer = json.loads((tmp_path / "answer.json").read_text(encoding="utf-8"))
+    require_two_segmentations(answer["predictions"], images, tmp_path)
+
+
+def test_mlflow_models_serve_answers_two_requests_at_once(
+    scoring: str, images: list[Path], tmp_path: Path
+) -> None:
+    def ask(image: Path) -> dict[str, Any]:
+        table = {"columns": ["image"], "data": [[str(image)]]}
+        asked = {"dataframe_split": table, "params": {"output_dir": str(tmp_path / "served")}}
+        request = urllib.request.Request(
+            f"{scoring}/invocations",
+            json.dumps(asked).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=600) as answer:
+            rows: list[dict[str, Any]] = json.load(answer)["predictions"]
+        return rows[0]
+
+    with ThreadPoolExecutor(2) as pool:
+        rows = list(pool.map(ask, images))
+    require_two_segmentations(rows, images, tmp_path)

@@ -11,7 +11,7 @@ from segmed.plan import Plan
 from segmed.structures import LabelClass
 from segmed.training import choose_device
 from segmed.training.sampling import TrainingCase
-from segmed.training.validation import mean_entropy, predict_probs, structure_dice, validate
+from segmed.training.validation import mean_entropy, predict_probs, validate
 
 
 class Reader(nn.Module):
@@ -80,32 +80,10 @@ def test_one_small_volume_goes_through_the_network_as_two_with_the_same_result(p
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_dice_of_many_classes_equals_that_of_their_masks() -> None:
-    generator = torch.Generator().manual_seed(2)
-    predicted = torch.randint(0, 50, (9, 8, 7), generator=generator)
-    target = torch.randint(3, 60, (9, 8, 7), generator=generator)
-    encoding = LabelEncoding(tuple(LabelClass(name=str(n), value=n) for n in range(1, 64)))
-    dice = structure_dice(predicted, target, encoding)
-    present = set(predicted.unique().tolist()) | set(target.unique().tolist())
-    assert set(dice) == {str(index) for index in present - {0}}
-    for name, value in dice.items():
-        found, wanted = predicted == int(name), target == int(name)
-        both = int((found & wanted).sum())
-        assert value == pytest.approx(2 * both / int(found.sum() + wanted.sum()))
-
-
 NESTED = (
     LabelClass(name="whole", value=1, region=(1, 2)),
     LabelClass(name="core", value=2),
 )
-
-
-def test_dice_of_regions_is_that_of_their_unions_without_unannotated_voxels() -> None:
-    encoding = LabelEncoding(NESTED, ignore_value=9)
-    target = torch.tensor([0, 1, 1, 2, 2, 3, 3])
-    predicted = torch.tensor([1, 0, 2, 2, 1, 2, 1])
-    dice = structure_dice(predicted, target, encoding)
-    assert dice == {"whole": 2 * 3 / (4 + 4), "core": 2 * 1 / (2 + 2)}
 
 
 def test_entropy_of_regions_and_of_annotated_voxels_by_hand() -> None:

@@ -21,7 +21,6 @@ from prefect.testing.utilities import prefect_test_harness
 from pydantic import TypeAdapter
 from tiny_data import write_set
 
-from pipelines.comparing import preparing
 from pipelines.comparing.jobs import Request, TrainJob
 from pipelines.comparing.preparing import Preparation, Tally, missing_chunks, prepare_chunk
 from pipelines.flows.compare import compare
@@ -36,6 +35,7 @@ from pipelines.flows.train import fit, train, train_fold
 from pipelines.flows.weekly import weekly
 from segmed.errors import ImageError, ManifestError, ServiceError, UsageError
 from segmed.plan import read_plan, write_plan
+from segmed.preprocessing import PreparedCache
 from segmed.training import Budget, Settings
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -256,13 +256,13 @@ def test_training_alone_takes_its_gpu_place_after_preprocessing(
     assert request.plan_path is not None
     (job,) = request.jobs(request.plan_path)
     seen: list[int] = []
-    real = preparing.PreparedCache.content
+    real = PreparedCache.content
 
     def look(*args: Any) -> Any:
         seen.append(active_slots())
         return real(*args)
 
-    monkeypatch.setattr(preparing.PreparedCache, "content", look)
+    monkeypatch.setattr(PreparedCache, "content", look)
     run_flow(train, job, working_folder)
     assert seen == [0] * 4
     assert active_slots() == 0
