@@ -220,6 +220,13 @@ def compare(
             "of the cores; 0: one a GPU.",
         ),
     ] = 1,
+    postprocessing: Annotated[
+        bool,
+        typer.Option(
+            help="Try to keep the largest component, remove small ones and fill holes on the "
+            "winner's held-out cases; keep in OUT/best what helps significantly."
+        ),
+    ] = True,
     register: Annotated[
         str | None, typer.Option(metavar="NAME", help="Register the winner under this name.")
     ] = None,
@@ -231,9 +238,9 @@ def compare(
 
     With several folds (--models unet --folds all is a cross-validation of one) OUT/out_of_fold
     contains every case as segmented by the network not trained on it, and OUT/ensembles one
-    package a model that averages its folds; that of the winner is registered: as champion if the
-    model has none, else as challenger; without an alias, and with status 1, where nothing was
-    learned.
+    package a model that averages its folds. OUT/best is the package to use: the winner, with the
+    post-processing that helps on its held-out cases. It is registered: as champion if the model has
+    none, else as challenger; without an alias, and with status 1, where nothing was learned.
 
     Repeated in its folder it goes on where it was stopped: what is trained and scored stays.
 
@@ -259,7 +266,7 @@ def compare(
         register=register,
         out_dir=out,
     )
-    request = replace(request.of_size(size), side_by_side=side_by_side)
+    request = replace(request.of_size(size), side_by_side=side_by_side, postprocess=postprocessing)
     require_enough_time(request, parallel=side_by_side)
     with continued_by(without=("--fresh",)):
         from pipelines.flows.runner import run_flow, start_server_early
@@ -283,8 +290,11 @@ def compare(
     ]
     lines = table(rows, list(rows[0]))
     lines += [*[f"warning: {text}" for text in record["warnings"]], *record["sentences"]]
-    lines += [f"failed: {failure}" for failure in record["failures"]]
-    lines.append(f"report: {out / 'report.html'}")
+    lines += [*record["best"]["sentences"], *[f"failed: {one}" for one in record["failures"]]]
+    lines += [
+        f"report: {out / 'report.html'}",
+        f"package to use: {out / record['best']['package']}",
+    ]
     if record.get("registered"):
         refused = f", {refusal(record)}" if record["refused"] else ""
         lines.append(f"registered: {record['registered']}{refused}")

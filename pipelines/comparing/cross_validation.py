@@ -56,13 +56,6 @@ def join_folds(compared: ModelComparison, request: Request) -> dict[str, Any]:
     return joined
 
 
-def package_of_winner(compared: ModelComparison, out_dir: Path) -> Path:
-    """The ensemble of the winner's folds where there are several, else its one package."""
-    ensemble = out_dir / ENSEMBLES / compared.winner
-    folds = [c for c in compared.fold_results if c.architecture == compared.winner]
-    return ensemble if len(folds) > 1 else compared.winning_package
-
-
 def _ensemble(folds: Sequence[FoldResult], request: Request) -> ModelPackage:
     packages = [ModelPackage.load(fold_result.package_dir) for fold_result in folds]
     manifest = read_manifest(request.manifest_path)

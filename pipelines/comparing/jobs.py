@@ -79,6 +79,7 @@ class Request:
         size: Size of the networks of a plan that is made; by the device if not given.
         folder: Working folder, with the embedded tracking database.
         side_by_side: Trainings at once, see `pipelines.comparing.device_pool`.
+        postprocess: Try post-processing on the held-out cases of the winner.
     """
 
     manifest_path: Path
@@ -92,6 +93,7 @@ class Request:
     size: str | None = None
     folder: Path = Path()
     side_by_side: int = 1
+    postprocess: bool = True
 
     @staticmethod
     def parse(

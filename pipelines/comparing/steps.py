@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipelines.comparing.best_package import choose_best
 from pipelines.comparing.cross_validation import join_folds
 from pipelines.comparing.device_pool import DevicePool
 from pipelines.comparing.jobs import Request, TrainJob
@@ -182,6 +184,7 @@ def note_of(record: Mapping[str, Any]) -> str:
         ),
         "",
         *(f"- {text}" for text in (*record["warnings"], *record["sentences"])),
+        *(f"- {text}" for text in record.get("best", {}).get("sentences", ())),
         *(f"- failed: {text}" for text in record["failures"]),
     ]
     if record.get("registered"):
@@ -210,6 +213,7 @@ def conclude(
         "failures": list(failures),
         "ensembles": join_folds(compared, request),
     }
+    record["best"], tried = choose_best(compared, manifest, request)
     write_record(record, request)
     folds = ", ".join(map(str, request.folds))
     content = report_content(
@@ -217,6 +221,11 @@ def conclude(
         manifest,
         title=f"Comparison on {manifest.name}",
         subtitle=f"{len(compared.tables)} architectures, folds {folds}",
+    )
+    content = replace(
+        content,
+        sentences=[*record["best"]["sentences"], *content.sentences],
+        tables=[] if tried is None else [tried],
     )
     write_report(request.out_dir / "report.html", content)
     return compared, record

@@ -10,6 +10,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from pipelines.comparing.best_package import BEST
 from pipelines.comparing.jobs import Request, require_enough_time
 from pipelines.comparing.resources import resources_for
 from pipelines.comparing.training_job import is_done
@@ -162,7 +163,9 @@ def _without_repeated_registration(request: Request) -> Request:
     if not record_path.exists() or not all(is_done(job) for job in jobs):
         return request
     winner = json.loads(record_path.read_text(encoding="utf-8"))["winner"]
-    package_dir = next(job.run_dir for job in jobs if job.architecture == winner) / "package"
+    best = request.out_dir / BEST
+    trained = next(job.run_dir for job in jobs if job.architecture == winner) / "package"
+    package_dir = best if best.exists() else trained
     known = {version.hash for version in Registry(request.folder).versions(MODEL_NAME)}
     is_registered = ModelPackage.load(package_dir).hash in known
     return replace(request, register=None) if is_registered else request

@@ -7,7 +7,7 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from pipelines.comparing.cross_validation import package_of_winner
+from pipelines.comparing.best_package import package_of_winner
 from pipelines.comparing.jobs import Request
 from pipelines.comparing.steps import note_of
 from pipelines.flows.passing import Passed

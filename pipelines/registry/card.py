@@ -8,6 +8,7 @@ from typing import Any
 from pipelines.tracking.held_out import doubt_of
 from pipelines.tracking.tags import HELD_OUT
 from segmed.package import ModelPackage
+from segmed.plan.cleaning_words import rules_in_words
 from segmed.structures import LabelClass
 
 MAX_CARD_LENGTH = 5000
@@ -43,6 +44,7 @@ def card_of(package: ModelPackage, scores: Mapping[str, Any] | None = None) -> s
         f"{plan.preprocessing.orientation or 'as stored'}, resampled to "
         f"{' x '.join(f'{edge:g}' for edge in plan.preprocessing.spacing_mm)} mm",
         "- output: on the input's own grid; " + ", ".join(_label(label) for label in plan.labels),
+        *[f"- post-processing: {text}" for text in rules_in_words(plan)],
         "",
         "## Data",
         *_facts(made),

@@ -25,6 +25,7 @@ from segmed.io.digest import sha256_of_file, sha256_of_text
 from segmed.manifest import digest
 from segmed.package import CARD_FILE, FILES, PLAN_FILE, ModelPackage
 from segmed.package.monai_bundle import is_bundle, package_of_bundle
+from segmed.plan.cleaning_words import rules_in_words
 
 MONAI_BUNDLE = "monai-bundle"
 """Form of a bundle that segmed did not write."""
@@ -168,7 +169,7 @@ READ_ME = """# {architecture} on {data}
 
 Input `image`: float32 [batch, {channels}, {patch}], a window of an image that is prepared as
 `preprocessing` in plan.yaml says. Output `logits`: [batch, {classes}, {patch}], {meaning}.
-sha256.json contains the digest of each file; package hash {hash}.
+{cleaning}sha256.json contains the digest of each file; package hash {hash}.
 
 {hint}"""
 """Files beside a network for those who run it."""
@@ -186,6 +187,7 @@ Without the hint some processors compute in bfloat16 and give slightly other log
 def _describe(source: Path, package: ModelPackage, out: Path) -> None:
     """Plan, card and a page to read beside a network, for those who prepare its input."""
     plan = package.plan
+    rules = rules_in_words(plan)
     hint = next(text for name, text in HINTS.items() if (out / name).exists())
     text = READ_ME.format(
         architecture=package.architecture,
@@ -194,6 +196,7 @@ def _describe(source: Path, package: ModelPackage, out: Path) -> None:
         patch=", ".join(map(str, plan.patch_size)),
         classes=plan.num_classes,
         meaning=_meaning(plan.encoding),
+        cleaning="".join(f"After the network, on the grid of the image: {t}.\n" for t in rules),
         hash=package.hash,
         hint=hint,
     )

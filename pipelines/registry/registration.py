@@ -9,6 +9,7 @@ from pipelines.registry.reference import CHALLENGER, CHAMPION, Version, resolve_
 from pipelines.registry.versions import Registry
 from pipelines.tracking.held_out import held_out_scores, score_tags
 from pipelines.tracking.runs import RunLog
+from pipelines.tracking.tags import HELD_OUT
 from segmed.report.model_comparison import ModelComparison
 
 
@@ -32,7 +33,9 @@ def register_winner(
     registry = Registry(folder)
     package = resolve_path(package_dir).load()
     folds = [entry.fold for entry in compared.fold_results if entry.architecture == compared.winner]
-    scores = held_out_scores(compared.tables[compared.winner], folds, unit=compared.unit)
+    scores = package.provenance.get(HELD_OUT) or held_out_scores(
+        compared.tables[compared.winner], folds, unit=compared.unit
+    )
     return registry.register(
         package_dir,
         name,

@@ -1,23 +1,30 @@
-"""Cleaning a label map: largest component, small components, holes; kept only where it helps."""
+"""Cleaning a label map: largest component, small components, holes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from math import ceil, prod
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from segmed.errors import UsageError
+from segmed.metrics.case import ML_PER_CUBIC_MM
+from segmed.metrics.pair import foreground_box
 from segmed.plan import Inference
 from segmed.structures import LabelClass
 
 Labels = npt.NDArray[Any]
 """A label map, any integer type."""
 
-Score = Callable[[Labels, Labels, int], float]
-"""From prediction, reference and label value to a score; larger is better."""
+NO_RULES = Inference()
+"""Rules without any cleaning."""
+
+ROUNDING = 1e-9
+"""Share by which a volume may differ from a whole number of voxels by its arithmetic."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,7 @@ class Cleaning:
         step: `keep_largest`, `remove_small` or `fill_holes`.
         value: Label value that it works on.
         min_voxels: Components with fewer voxels go (`remove_small`).
+        min_ml: The same in millilitres; larger than 0 it comes before `min_voxels`.
         values: Label values of all its voxels, if it is a region.
         outside: Label value of the smallest region that it lies in; 0 for background.
     """
@@ -35,6 +43,7 @@ class Cleaning:
     step: Literal["keep_largest", "remove_small", "fill_holes"]
     value: int
     min_voxels: int = 0
+    min_ml: float = 0.0
     values: tuple[int, ...] = ()
     outside: int = 0
 
@@ -42,8 +51,20 @@ class Cleaning:
         """Voxels of the label or region."""
         return np.isin(label, self.values) if self.values else label == self.value
 
+    def threshold(self, voxel_ml: float) -> int:
+        """Fewest voxels of a component that stays, on a grid of voxels of this size."""
+        if not self.min_ml:
+            return self.min_voxels
+        return ceil(self.min_ml / voxel_ml * (1.0 - ROUNDING))
 
-def cleaned(label: Labels, rules: Inference, labels: Sequence[LabelClass] = ()) -> Labels:
+
+def cleaned(
+    label: Labels,
+    rules: Inference,
+    labels: Sequence[LabelClass] = (),
+    *,
+    spacing_mm: Sequence[float] = (),
+) -> Labels:
     """A label map cleaned according to the plan; without such rules, the label map itself.
 
     Largest components come first, then small components, then holes; within each the labels come in
@@ -53,18 +74,28 @@ def cleaned(label: Labels, rules: Inference, labels: Sequence[LabelClass] = ()) 
         label: `[*spatial]`.
         rules: The plan's.
         labels: The structures; a rule for a region works on all that lies in it.
+        spacing_mm: Voxel edge along each axis of a volume, for rules in millilitres.
     """
-    return clean(label, steps_of(rules, labels))
+    return clean(label, steps_of(rules, labels), spacing_mm=spacing_mm)
 
 
 def steps_of(rules: Inference, labels: Sequence[LabelClass] = ()) -> list[Cleaning]:
     """The steps of a plan, in the order in which they run."""
-    inside = {label.value: label.region for label in labels}
     steps = [
         *(Cleaning("keep_largest", value) for value in rules.keep_largest),
         *(Cleaning("remove_small", value, size) for value, size in rules.remove_small.items()),
+        *(
+            Cleaning("remove_small", value, min_ml=size)
+            for value, size in rules.remove_small_ml.items()
+        ),
         *(Cleaning("fill_holes", value) for value in rules.fill_holes),
     ]
+    return of_structures(steps, labels)
+
+
+def of_structures(steps: Iterable[Cleaning], labels: Sequence[LabelClass]) -> list[Cleaning]:
+    """The steps with the values of each one's region, and of the region around it."""
+    inside = {label.value: label.region for label in labels}
     return [
         replace(step, values=inside.get(step.value, ()), outside=_outside(step.value, labels))
         for step in steps
@@ -77,23 +108,25 @@ def _outside(value: int, labels: Sequence[LabelClass]) -> int:
     return around[-1] if around else 0
 
 
-def with_helpful(rules: Inference, verdicts: Iterable[CleaningEffect]) -> Inference:
-    """Rules whose cleaning is what helped on out-of-fold predictions, and nothing else.
+def with_steps(rules: Inference, steps: Iterable[Cleaning]) -> Inference:
+    """Rules of a plan with more steps of cleaning; those that it has stay."""
+    added = list(steps)
+    largest = [step.value for step in added if step.step == "keep_largest"]
+    small = [step for step in added if step.step == "remove_small"]
+    holes = [step.value for step in added if step.step == "fill_holes"]
+    return rules.model_copy(
+        update={
+            "keep_largest": tuple(dict.fromkeys([*rules.keep_largest, *largest])),
+            "remove_small": rules.remove_small
+            | {step.value: step.min_voxels for step in small if not step.min_ml},
+            "remove_small_ml": rules.remove_small_ml
+            | {step.value: step.min_ml for step in small if step.min_ml},
+            "fill_holes": tuple(dict.fromkeys([*rules.fill_holes, *holes])),
+        }
+    )
 
-    Args:
-        rules: The plan's rules; all but the cleaning stays.
-        verdicts: From `validate`, its candidates in the order in which `cleaned` runs them.
-    """
-    steps = [verdict.cleaning for verdict in verdicts if verdict.helps]
-    kept = {
-        "keep_largest": tuple(s.value for s in steps if s.step == "keep_largest"),
-        "remove_small": {s.value: s.min_voxels for s in steps if s.step == "remove_small"},
-        "fill_holes": tuple(s.value for s in steps if s.step == "fill_holes"),
-    }
-    return rules.model_copy(update=kept)
 
-
-def clean(label: Labels, steps: Iterable[Cleaning]) -> Labels:
+def clean(label: Labels, steps: Iterable[Cleaning], *, spacing_mm: Sequence[float] = ()) -> Labels:
     """A label map after some steps, in their order.
 
     Components are connected through faces. What is taken from a label becomes background, or the
@@ -103,109 +136,77 @@ def clean(label: Labels, steps: Iterable[Cleaning]) -> Labels:
     Args:
         label: `[*spatial]`.
         steps: What to do.
+        spacing_mm: Voxel edge along each axis of a volume, for sizes in millilitres.
 
     Returns:
-        A new label map where there are steps, else the given one.
+        A new label map where a step changes it, else the given one.
+
+    Raises:
+        UsageError: A size is in millilitres, and the label map is no volume of known spacing.
     """
+    result = label
     for step in steps:
-        label = _APPLY[step.step](label, step)
-    return label
+        box = foreground_box(step.mask(result))
+        if box is None:
+            continue
+        found = _APPLY[step.step](result[box], _in_voxels(step, spacing_mm))
+        if found is not None:
+            result = label.copy() if result is label else result
+            result[box] = found
+    return result
 
 
-def keep_largest(label: Labels, step: Cleaning) -> Labels:
-    """Only the largest component of a label; of equals the first in array order."""
-    components, sizes = _components(step.mask(label))
+def _in_voxels(step: Cleaning, spacing_mm: Sequence[float]) -> Cleaning:
+    if not step.min_ml:
+        return step
+    if len(spacing_mm) != 3:
+        raise UsageError(
+            f"components below {step.min_ml:g} ml can be removed from volumes only; state the size "
+            "in pixels (remove_small)"
+        )
+    return replace(step, min_voxels=step.threshold(prod(spacing_mm) * ML_PER_CUBIC_MM), min_ml=0.0)
+
+
+def keep_largest(label: Labels, step: Cleaning) -> Labels | None:
+    """Only the largest component of a label, of equals the first in array order; None: as it is."""
+    components, sizes = components_in(step.mask(label))
     if len(sizes) < 2:
-        return label
+        return None
     return _without(label, components, np.arange(len(sizes)) != sizes.argmax(), step.outside)
 
 
-def remove_small(label: Labels, step: Cleaning) -> Labels:
-    """A label without components of fewer than `min_voxels` voxels."""
-    components, sizes = _components(step.mask(label))
+def remove_small(label: Labels, step: Cleaning) -> Labels | None:
+    """A label without components of fewer than `min_voxels` voxels; None: as it is."""
+    components, sizes = components_in(step.mask(label))
     small = sizes < step.min_voxels
-    return _without(label, components, small, step.outside) if small.any() else label
+    return _without(label, components, small, step.outside) if small.any() else None
 
 
-def fill_holes(label: Labels, step: Cleaning) -> Labels:
-    """A label with the background, or the region around it, that it encloses."""
-    mask = step.mask(label)
-    holes = ndimage.binary_fill_holes(mask) & ((label == 0) | (label == step.outside)) & ~mask
+def fill_holes(label: Labels, step: Cleaning) -> Labels | None:
+    """A label with the background, or the region around it, that it encloses; None: as it is."""
+    holes = holes_in(label, step)
     if not holes.any():
-        return label
+        return None
     filled = label.copy()
     filled[holes] = step.value
     return filled
 
 
-_APPLY: dict[str, Callable[[Labels, Cleaning], Labels]] = {
+def holes_in(label: Labels, step: Cleaning) -> npt.NDArray[np.bool_]:
+    """Voxels that a label encloses and that filling its holes gives to it."""
+    mask = step.mask(label)
+    filled = ndimage.binary_fill_holes(mask)
+    return np.asarray(filled & ((label == 0) | (label == step.outside)) & ~mask)
+
+
+_APPLY: dict[str, Callable[[Labels, Cleaning], Labels | None]] = {
     "keep_largest": keep_largest,
     "remove_small": remove_small,
     "fill_holes": fill_holes,
 }
 
 
-@dataclass(frozen=True)
-class CleaningEffect:
-    """Effect of a post-processing step on out-of-fold predictions.
-
-    Attributes:
-        cleaning: The step.
-        before: Mean score without it.
-        after: Mean score with it.
-        worse: Cases that it made worse.
-        cases: Cases looked at.
-    """
-
-    cleaning: Cleaning
-    before: float
-    after: float
-    worse: int
-    cases: int
-
-    @property
-    def helps(self) -> bool:
-        """Return whether the mean rose, and no more than one case in ten became worse."""
-        return self.after > self.before and 10 * self.worse <= self.cases
-
-
-def validate(
-    cases: Sequence[tuple[Labels, Labels]], candidates: Sequence[Cleaning], *, score: Score
-) -> list[CleaningEffect]:
-    """Try steps on out-of-fold predictions; a step that helps stays for the next one.
-
-    Args:
-        cases: Prediction and reference of each case. They must come from networks that did not see
-            the case, or the verdict flatters.
-        candidates: The steps, in the order in which they would run.
-        score: Such as `dice_of`.
-
-    Returns:
-        One verdict a step; those that help, in order, are the post-processing to use.
-    """
-    current = [prediction for prediction, _ in cases]
-    references = [reference for _, reference in cases]
-    verdicts = []
-    for step in candidates:
-        after = [clean(prediction, [step]) for prediction in current]
-        old = [score(p, r, step.value) for p, r in zip(current, references, strict=True)]
-        new = [score(p, r, step.value) for p, r in zip(after, references, strict=True)]
-        worse = sum(n < o for n, o in zip(new, old, strict=True))
-        verdict = CleaningEffect(step, float(np.mean(old)), float(np.mean(new)), worse, len(cases))
-        verdicts.append(verdict)
-        if verdict.helps:
-            current = after
-    return verdicts
-
-
-def dice_of(prediction: Labels, reference: Labels, value: int) -> float:
-    """Dice of one label; 1 where both are empty, since leaving emptiness alone is right."""
-    found, truth = prediction == value, reference == value
-    total = int(found.sum()) + int(truth.sum())
-    return 1.0 if total == 0 else 2.0 * int((found & truth).sum()) / total
-
-
-def _components(mask: npt.NDArray[np.bool_]) -> tuple[Labels, npt.NDArray[np.int64]]:
+def components_in(mask: npt.NDArray[np.bool_]) -> tuple[Labels, npt.NDArray[np.int64]]:
     """Component number of each voxel of a mask, 0 elsewhere, and the size of each from 1 on."""
     components, number = ndimage.label(mask)
     sizes = np.zeros(number + 1, dtype=np.int64)

@@ -202,7 +202,8 @@ class Predictor:
             label, probs, network_s = self._in_memory(prepared, probabilities=probabilities)
             while self._path is not None and self._path.fell_back():
                 label, probs, network_s = self._in_memory(prepared, probabilities=probabilities)
-        label = cleaned(label, self.plan.inference, self.plan.labels)
+        rules, spacing_mm = self.plan.inference, prepared.grid_in.spacing_mm
+        label = cleaned(label, rules, self.plan.labels, spacing_mm=spacing_mm)
         affine = torch.from_numpy(prepared.grid_in.affine_ras)
         whole = MetaTensor(torch.from_numpy(label)[None], affine=affine)
         seconds = time.perf_counter() - start

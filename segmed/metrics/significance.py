@@ -65,3 +65,29 @@ def holm(p_values: Sequence[float] | Values) -> Values:
     corrected = np.empty_like(raw)
     corrected[order] = np.minimum(np.maximum.accumulate(stepped), 1.0)
     return corrected
+
+
+def smallest_p(differences: Values) -> float:
+    """Smallest p that the signed-rank test can give for so many differences other than zero."""
+    return float(min(1.0, 2.0 ** (1 - np.count_nonzero(differences))))
+
+
+def tarone(p_values: Sequence[float] | Values, smallest: Sequence[float] | Values) -> Values:
+    """P values corrected for those tests of a family that could be significant at all.
+
+    A test that changes few cases cannot reach a small p, whatever the signs of its differences;
+    such a test costs the others nothing, and is never significant.
+
+    Args:
+        p_values: P value of each test.
+        smallest: Smallest p that each test can give, from `smallest_p`.
+
+    Source:
+        Tarone 1990, Biometrics 46(2).
+    """
+    raw, least = np.asarray(p_values, dtype=np.float64), np.asarray(smallest, dtype=np.float64)
+    for factor in range(1, raw.size + 1):
+        is_testable = least <= SIGNIFICANCE / factor
+        if is_testable.sum() <= factor:
+            return np.where(is_testable, np.minimum(1.0, factor * raw), 1.0)
+    return np.ones_like(raw)

@@ -188,6 +188,7 @@ class Inference(Frozen):
         mirror_axes: Axes of test-time flips, used only when requested.
         keep_largest: Label values of which only the largest component is kept.
         remove_small: By label value, the voxels that a component needs to stay.
+        remove_small_ml: The same in millilitres, for volumes of any spacing.
         fill_holes: Label values that take the background they enclose.
         skip_empty_windows: Skip windows without a body in them.
     """
@@ -197,8 +198,17 @@ class Inference(Frozen):
     mirror_axes: tuple[NonNegativeInt, ...] = ()
     keep_largest: tuple[PositiveInt, ...] = ()
     remove_small: dict[PositiveInt, PositiveInt] = Field(default_factory=dict)
+    remove_small_ml: dict[PositiveInt, PositiveFloat] = Field(default_factory=dict)
     fill_holes: tuple[PositiveInt, ...] = ()
     skip_empty_windows: bool = False
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave an empty later field out: hashes of plans without it stay as they were."""
+        fields: dict[str, Any] = serialize(self)
+        if not self.remove_small_ml:
+            fields.pop("remove_small_ml", None)
+        return fields
 
 
 class Plan(Frozen):
@@ -245,6 +255,15 @@ class Plan(Frozen):
     def _require_encodable(self) -> Plan:
         if fault := self.encoding.fault():
             raise ValueError(fault)
+        return self
+
+    @model_validator(mode="after")
+    def _require_volumes_for_millilitres(self) -> Plan:
+        if self.inference.remove_small_ml and self.spatial_dims == 2 and self.slice_axis is None:
+            raise ValueError(
+                "inference.remove_small_ml is for volumes, and this plan is for 2D images: state "
+                "pixels by inference.remove_small"
+            )
         return self
 
     @model_serializer(mode="wrap")

@@ -85,6 +85,23 @@ class ArchiveItem:
 
 
 @dataclass(frozen=True)
+class ReportTable:
+    """A table of findings beside the comparison.
+
+    Attributes:
+        title: Heading.
+        note: Paragraph above the table.
+        columns: Names of the columns; the first one's cells are headings of their rows.
+        rows: Cells of each row, as shown.
+    """
+
+    title: str
+    note: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
 class ReportContent:
     """Everything on the page, top to bottom; parts that are empty are left out.
 
@@ -93,6 +110,7 @@ class ReportContent:
         subtitle: What was compared, on which cases and folds, within which budget.
         warnings: Sentences for the very top, beside those that the scores themselves call for.
         sentences: Findings in words, such as those of `segmed.metrics.compare_models`.
+        tables: Further tables, below the comparison.
         scores: Per-case table of each model, as `segmed.metrics.scores_table` gives it.
         costs: Cost of each model, by the names of `scores`.
         winner: Name of the model to mark; None marks none.
@@ -107,6 +125,7 @@ class ReportContent:
     subtitle: str = ""
     warnings: Sequence[str] = ()
     sentences: Sequence[str] = ()
+    tables: Sequence[ReportTable] = ()
     scores: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     costs: Mapping[str, Cost] = field(default_factory=dict)
     winner: str | None = None

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from pipelines.cli.app import app
 from pipelines.comparing import steps
-from pipelines.comparing.cross_validation import package_of_winner
+from pipelines.comparing.best_package import BEST, package_of_winner
 from pipelines.comparing.jobs import Request
 from pipelines.tracking.runs import comparison
 from segmed.io import read_image, read_label
@@ -77,6 +77,7 @@ def test_the_ensemble_of_the_folds_is_the_winner_and_predicts(
 ) -> None:
     compared, request = cross_validated
     place = package_of_winner(compared, request.out_dir)
+    assert place == request.out_dir / BEST
     ensemble = ModelPackage.load(place)
     assert ensemble.members == 2
     assert ensemble.provenance["training_distributions"], "the drift watch needs them"

@@ -1,0 +1,184 @@
+"""The package to use after a comparison: the winner, with the post-processing that helps it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipelines.comparing.cross_validation import ENSEMBLES
+from pipelines.comparing.jobs import Request
+from pipelines.tracking.held_out import held_out_scores
+from pipelines.tracking.tags import HELD_OUT
+from segmed.inference.cleaning_effects import CleaningEffect
+from segmed.inference.cleaning_search import CleaningSearch, search_cleaning, search_record
+from segmed.inference.postprocessing import with_steps
+from segmed.manifest import Manifest
+from segmed.package import ModelPackage
+from segmed.plan import Plan
+from segmed.report.content import ReportTable
+from segmed.report.model_comparison import ModelComparison
+
+BEST = "best"
+"""Folder of a comparison with the package to use."""
+
+POSTPROCESSING = "postprocessing"
+"""Key in a package's provenance of the post-processing that was tried and chosen."""
+
+COLUMNS = ("Step", "Dice before", "after", "better", "worse", "p", "Result")
+
+
+def package_of_winner(compared: ModelComparison, out_dir: Path) -> Path:
+    """The package to use, if there is one; else the winner's ensemble or one package."""
+    folds = [c for c in compared.fold_results if c.architecture == compared.winner]
+    made = out_dir / BEST
+    if made.exists():
+        return made
+    return out_dir / ENSEMBLES / compared.winner if len(folds) > 1 else compared.winning_package
+
+
+def choose_best(
+    compared: ModelComparison, manifest: Manifest, request: Request
+) -> tuple[dict[str, Any], ReportTable | None]:
+    """Write the package to use into `OUT/best`: the winner, with the post-processing that helps.
+
+    Args:
+        compared: The comparison, whose ensembles are written.
+        manifest: The image set.
+        request: The request; gives the folder.
+
+    Returns:
+        What was chosen as JSON values, and a table of what was tried.
+    """
+    folds = [c for c in compared.fold_results if c.architecture == compared.winner]
+    source = folds[0].package_dir
+    if len(folds) > 1:
+        source = request.out_dir / ENSEMBLES / compared.winner
+    package = ModelPackage.load(source)
+    record: dict[str, Any] = {
+        "package": BEST,
+        "models": [compared.winner],
+        "members": package.members,
+        "folds": [c.fold for c in folds],
+        "sentences": [],
+    }
+    table = None
+    if request.postprocess:
+        predictions = {case: path for c in folds for case, path in c.predictions.items()}
+        search = search_cleaning(
+            predictions,
+            manifest,
+            compared.tables[compared.winner],
+            rules=package.plan.inference,
+        )
+        scores = held_out_scores(search.table, record["folds"], unit=compared.unit)
+        package = cleaning_package(package, search, scores)
+        record[POSTPROCESSING] = search_record(search)
+        record["sentences"] += sentences_of(search, record["folds"])
+        table = table_of(search)
+    package.save(request.out_dir / BEST)
+    return {**record, "hash": package.hash}, table
+
+
+def cleaning_package(
+    package: ModelPackage, search: CleaningSearch, scores: Mapping[str, Any]
+) -> ModelPackage:
+    """A package that cleans its label maps by the chosen steps; its provenance has the evidence.
+
+    Args:
+        package: The package.
+        search: The choice.
+        scores: Scores of held-out cases, each cleaned by steps that it did not help to choose.
+    """
+    provenance = {
+        **package.provenance,
+        POSTPROCESSING: search_record(search),
+        HELD_OUT: dict(scores),
+    }
+    if not search.steps:
+        return replace(package, provenance=provenance)
+    return replace(package, plan=_with_cleaning(package.plan, search), provenance=provenance)
+
+
+def _with_cleaning(plan: Plan, search: CleaningSearch) -> Plan:
+    """A plan with the chosen steps, and their reasons above them."""
+    reasons = dict(plan.reasons)
+    for field, effects in _by_field(search.used).items():
+        found = "; ".join(effect.described() for effect in effects)
+        reasons[f"inference.{field}"] = (
+            f"chosen on {search.cases} out-of-fold cases of {search.groups} groups, "
+            f"{len(search.effects)} steps tried: {found}"
+        )
+    rules = with_steps(plan.inference, search.steps)
+    return plan.model_copy(update={"inference": rules, "reasons": reasons})
+
+
+def _by_field(effects: Sequence[CleaningEffect]) -> dict[str, list[CleaningEffect]]:
+    found: dict[str, list[CleaningEffect]] = {}
+    for effect in effects:
+        step = effect.cleaning
+        field = f"{step.step}_ml" if step.min_ml else str(step.step)
+        found.setdefault(field, []).append(effect)
+    return found
+
+
+def sentences_of(search: CleaningSearch, folds: Sequence[int]) -> list[str]:
+    """The choice and the evidence for it, in words."""
+    basis = (
+        f"{search.cases} out-of-fold cases"
+        if len(folds) > 1
+        else f"the {search.cases} held-out cases of fold {folds[0]}"
+    )
+    tried = f"post-processing: {len(search.effects)} steps tried on {basis}"
+    if search.withdrawn:
+        assert search.gain is not None
+        return [
+            f"{tried}; {len(search.withdrawn)} of them help there, but chosen without the cases "
+            f"that they are scored on they lower the mean Dice from {search.gain.before:.4f} to "
+            f"{search.gain.after:.4f}: none is used"
+        ]
+    if not search.steps:
+        return [f"{tried}; none helps significantly, none is used"]
+    used = "; ".join(effect.described() for effect in search.used)
+    return [f"{tried}; used: {used}", _nested_sentence(search)]
+
+
+def _nested_sentence(search: CleaningSearch) -> str:
+    if search.gain is None:
+        return (
+            "the steps were chosen on the cases that show their effect, and parts of the cases are "
+            "too few to choose any: their worth on other cases is not measured"
+        )
+    gain = search.gain
+    return (
+        "chosen without the cases that are scored (nested), post-processing changes the mean Dice "
+        f"from {gain.before:.4f} to {gain.after:.4f} (95 % {100 * gain.low:+.2f} to "
+        f"{100 * gain.high:+.2f} points, n = {gain.cases}): these scores are kept with the package"
+    )
+
+
+def table_of(search: CleaningSearch) -> ReportTable:
+    """Every step that was tried, as a table of the report."""
+    rows = [
+        (
+            effect.described().split(" (", 1)[0],
+            f"{effect.before:.4f}",
+            f"{effect.after:.4f}",
+            str(effect.better),
+            str(effect.worse),
+            f"{effect.p_corrected:.2g}",
+            "used" if effect.cleaning in search.steps else effect.verdict,
+        )
+        for effect in sorted(search.effects, key=lambda one: one.before - one.after)
+        if effect.better or effect.worse
+    ]
+    silent = len(search.effects) - len(rows)
+    note = (
+        f"Tried on {search.cases} out-of-fold cases of {search.groups} patients or other groups, "
+        "before and after by mean Dice of the structure. Better and worse count groups; p is "
+        "Wilcoxon's signed-rank test over groups, corrected for all steps (Tarone)."
+    )
+    if silent:
+        note += f" {silent} more steps change nothing in any case."
+    return ReportTable("Post-processing", note, COLUMNS, rows)
