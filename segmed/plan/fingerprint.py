@@ -81,6 +81,8 @@ class Fingerprint:
             images; else empty.
         case_share: Share of the cases that have each label, in the manifest's order; empty in plans
             written before it was measured.
+        tenth_spacing_mm: 10th percentile of the voxel edges along each axis; empty in plans written
+            before it was measured.
     """
 
     num_cases: int
@@ -98,6 +100,7 @@ class Fingerprint:
     structure_thickness_mm: tuple[tuple[float, ...], ...] = ()
     gap_thickness_mm: tuple[float, ...] = ()
     case_share: tuple[float, ...] = ()
+    tenth_spacing_mm: tuple[float, ...] = ()
 
     def as_record(self) -> dict[str, Any]:
         """Plain JSON values, as stored in a plan."""
@@ -216,6 +219,7 @@ def gather(facts: Sequence[CaseFacts]) -> Fingerprint:
         num_cases=len(facts),
         is_raster=shapes.shape[1] == 2,
         median_spacing_mm=tuple(round(float(x), 5) for x in np.median(spacings, axis=0)),
+        tenth_spacing_mm=tuple(round(float(x), 5) for x in np.percentile(spacings, 10, axis=0)),
         median_shape=tuple(float(x) for x in np.median(shapes, axis=0)),
         median_filled_shape=tuple(float(x) for x in np.median(filled, axis=0)),
         min_shape=tuple(int(x) for x in shapes.min(axis=0)),

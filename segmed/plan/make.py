@@ -12,6 +12,7 @@ import numpy as np
 from segmed.architectures import PlannedInput
 from segmed.errors import UsageError
 from segmed.manifest.schema import Manifest
+from segmed.plan.coarse_axis import OwnGrid, own_grid
 from segmed.plan.fingerprint import Fingerprint, gather, survey
 from segmed.plan.mirroring import plan_mirroring, sides_of
 from segmed.plan.networks import BASE_WIDTH, Size, plan_networks, plan_registered
@@ -140,18 +141,21 @@ def decide_plan(
     resources = resources or default_resources(size)
     choice = _choose_dimensions(facts, spatial_dims)
     reasons = {"spatial_dims": choice.why}
-    preprocessing = _plan_preprocessing(manifest, facts, reasons)
+    grid = own_grid(facts, slice_axis=choice.slice_axis)
+    preprocessing = _plan_preprocessing(manifest, facts, grid.spacing_mm, reasons)
     if bias_correction:
         preprocessing = _with_bias_correction(preprocessing, manifest, reasons)
     mirroring = plan_mirroring(manifest.labels, choice.spatial_dims, choice.slice_axis, wish=flips)
     reasons["recipe.augmentation.flip_axes"] = mirroring.why
     is_sided = sides_of(manifest.labels) is not None
-    subject = _subject(manifest, facts, choice, crop=preprocessing.crop_nonzero, is_sided=is_sided)
+    crop = preprocessing.crop_nonzero
+    subject = _subject(manifest, facts, choice, grid, crop=crop, is_sided=is_sided)
     memory = StepMemory(
         memory_gb, size, resources.device, len(manifest.channels), len(manifest.labels) + 1
     )
     scale, own = scale_within(subject, memory, resources)
-    reasons["preprocessing.spacing_mm"] = explain_spacing(scale, own, facts, resources)
+    why = (explain_spacing(scale, own, facts, resources), grid.why)
+    reasons["preprocessing.spacing_mm"] = "; ".join(filter(None, why))
     reasons["patch_size"] = explain_patch(scale, subject, resources, memory_gb)
     spacing_mm = dict(zip(_network_axes(facts, choice), scale.spacing_mm, strict=True))
     spacing_mm = dict(enumerate(preprocessing.spacing_mm)) | spacing_mm
@@ -215,7 +219,13 @@ def decide_plan(
 
 
 def _subject(
-    manifest: Manifest, facts: Fingerprint, choice: _Choice, *, crop: bool, is_sided: bool
+    manifest: Manifest,
+    facts: Fingerprint,
+    choice: _Choice,
+    grid: OwnGrid,
+    *,
+    crop: bool,
+    is_sided: bool,
 ) -> DatasetScale:
     """Images and structures on the network's axes."""
     axes = _network_axes(facts, choice)
@@ -224,8 +234,8 @@ def _subject(
     thickness = [facts.structure_thickness_mm[row] for row in present]
     thickness += [facts.gap_thickness_mm] if facts.gap_thickness_mm else []
     return DatasetScale(
-        shape=tuple(stored[axis] for axis in axes),
-        spacing_mm=tuple(facts.median_spacing_mm[axis] for axis in axes),
+        shape=tuple(stored[axis] * grid.growth[axis] for axis in axes),
+        spacing_mm=tuple(grid.spacing_mm[axis] for axis in axes),
         extent_mm=np.array([facts.structure_extent_mm[row] for row in present])[:, axes],
         thickness_mm=np.array(thickness)[:, axes],
         needs_place=is_sided or len(manifest.labels) >= MANY_LABELS,
@@ -256,10 +266,12 @@ def _network_axes(facts: Fingerprint, choice: _Choice) -> list[int]:
 
 
 def _plan_preprocessing(
-    manifest: Manifest, facts: Fingerprint, reasons: dict[str, str]
+    manifest: Manifest,
+    facts: Fingerprint,
+    spacing_mm: tuple[float, ...],
+    reasons: dict[str, str],
 ) -> Preprocessing:
     """Everything but a coarser spacing, which is chosen with the patch."""
-    spacing_mm = facts.median_spacing_mm
     coarsest = max(range(len(spacing_mm)), key=lambda axis: spacing_mm[axis])
     is_anisotropic = spacing_mm[coarsest] > COARSE_AXIS_RATIO * min(spacing_mm)
     if is_anisotropic:
