@@ -3,6 +3,7 @@
 A page says in comments beside a block how tests/integration/test_docs_run.py runs its commands:
 
     <!-- skip: REASON -->           not run
+    <!-- skip-page: REASON -->      from here on the page, nothing is run
     <!-- first: COMMAND -->         run before it, what the page takes for granted
     <!-- with: OLD = NEW -->        from here on the page, NEW is run in the place of OLD
     <!-- serves: SIGN -->           runs until the end of the page; works once it prints SIGN
@@ -29,7 +30,7 @@ NOTE_OR_FENCE = re.compile(
     r"<!-- (?P<kind>[a-z-]+)(?: `(?P<about>[^`]+)`)?: (?P<value>.*?) -->|" + FENCE.pattern,
     flags=FENCE.flags,
 )
-KINDS = {"skip", "first", "with", "serves", "until", "may-fail", "leaves"}
+KINDS = {"skip", "skip-page", "first", "with", "serves", "until", "may-fail", "leaves"}
 GENERATED = re.compile(r"<!-- (tree|model table|end of [a-z ]+)\b")
 """Marks around parts of pages that programs write."""
 SHELLS = ("sh", "bash", "console", "shell")
@@ -115,19 +116,22 @@ def read_page(name: str, text: str) -> tuple[list[Shown], list[str]]:
         and ((found := NOTE_OR_FENCE.match(comment)) is None or found["kind"] not in KINDS)
     ]
     notes: list[Note] = []
+    rest: list[Note] = []
     replaced: dict[str, str] = {}
     for match in NOTE_OR_FENCE.finditer(text):
         kind, about, value, language, body = match.groups()
         if kind == "with":
             old, _, new = value.partition(" = ")
             replaced[old] = new
+        elif kind == "skip-page":
+            rest = [Note("skip", "", value)]
         elif kind in KINDS:
             notes.append(Note(kind, about or "", " ".join(value.split())))
         elif kind is None:
             language, found = texts_of(language, body)
             line = text.count("\n", 0, match.start()) + 1
             for one in found:
-                fitting = tuple(note for note in notes if note.about in one)
+                fitting = tuple(note for note in [*rest, *notes] if note.about in one)
                 shown.append(Shown(name, line, language, one, fitting, tuple(replaced.items())))
             faults += [
                 f"{name}:{line}: {note} is about no line of its block"
@@ -140,4 +144,5 @@ def read_page(name: str, text: str) -> tuple[list[Shown], list[str]]:
         for old in replaced
         if not any(old in one.text and (old, replaced[old]) in one.replaced for one in shown)
     ]
+    notes += [note for note in rest if not shown or note not in shown[-1].notes]
     return shown, faults + [f"{name}: {note} is before no block" for note in notes]

@@ -7,6 +7,8 @@ import importlib
 import itertools
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -151,6 +153,7 @@ BLOCK = "```sh\nsegmed plan M.json -o plan.yaml\nsegmed doctor\n```\n"
         (f"<!-- with: --budget 1h = --epochs 1 -->\n{BLOCK}", "on no line after its note"),
         (f"{BLOCK}<!-- with: M.json = N.json -->\n", "on no line after its note"),
         (f"{BLOCK}<!-- may-fail: of no block -->\n", "before no block"),
+        (f"{BLOCK}<!-- skip-page: of no block -->\n", "before no block"),
     ],
 )
 def test_note_about_nothing_is_found(text: str, fault: str) -> None:
@@ -164,6 +167,23 @@ def test_notes_are_about_the_lines_that_they_name() -> None:
     assert faults == []
     assert [one.values("skip") for one in shown] == [[], ["slow"], [], []]
     assert shown[2].as_run() == "segmed plan N.json -o plan.yaml"
+
+
+def test_rest_of_a_page_is_skipped_by_one_note() -> None:
+    shown, faults = read_page("page.md", f"{BLOCK}<!-- skip-page: slow -->\n{BLOCK}{BLOCK}")
+    assert faults == []
+    assert [one.values("skip") for one in shown] == [[], [], *[["slow"]] * 4]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_that_run_alone_define_their_names(page: Path) -> None:
+    alone = [one for one in shown_on(page) if one.language == "python" and not one.values("skip")]
+    for block in alone:
+        command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821", "-"]
+        done = subprocess.run(
+            command, input=block.text, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{block}\n{done.stdout}"
 
 
 def test_a_command_that_does_not_exist_is_found() -> None:
