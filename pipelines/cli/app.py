@@ -24,7 +24,8 @@ from pipelines.cli import (
     train,
 )
 from pipelines.logs import FORMAT_VARIABLE, log_as_json
-from pipelines.terminal.console import BAD_USAGE, INTERRUPTED, note
+from pipelines.terminal.console import BAD_USAGE, note
+from pipelines.terminal.termination import INTERRUPTED
 from segmed import __version__
 from segmed.errors import SegmedError, UsageError
 from segmed.full_disk import REPAIR, is_full_disk

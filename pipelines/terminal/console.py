@@ -25,7 +25,7 @@ T = TypeVar("T")
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document, for machines.")]
 """The option that every command has."""
 
-DONE, DONE_WITH_FAILURES, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, DONE_WITH_FAILURES, BAD_USAGE = 0, 1, 2
 """Exit statuses."""
 
 

@@ -1,4 +1,4 @@
-"""SIGTERM as a request to stop, as supervisors and container engines send it; it acts as Ctrl-C."""
+"""SIGINT and SIGTERM as requests to stop, as terminals and supervisors send them."""
 
 from __future__ import annotations
 
@@ -10,24 +10,67 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
+INTERRUPTED = 130
+"""Exit status of a command that was stopped by a signal."""
 
-def stop_on_sigterm() -> None:
-    """From now on SIGTERM ends a command as Ctrl-C does: results so far are written, status 130.
+LOOK_AGAIN_S = 0.05
+"""Time between two looks at an import that a stop waits for."""
 
-    A command with a handler of its own (training, `segmed serve`) replaces this one. Processes that
-    are forked from this one die of the signal as if nothing had been set.
+IMPORT_SYSTEM = "<frozen importlib._bootstrap>"
+"""File name in the frames of a running import."""
+
+
+def stop_on_signals() -> None:
+    """From now on SIGINT and SIGTERM end a command: results so far are written, status 130.
+
+    A signal that arrives while a library is imported takes effect after the import, because
+    libraries and the import system itself swallow some exceptions that are raised there. A second
+    signal takes effect at once. A signal that the caller ignores or handles stays as it is; a
+    command with handlers of its own (training, `segmed serve`) replaces these.
     """
-    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        return
-    ours = os.getpid()
+    stop = _Stop()
+    for number, default in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGTERM, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) is default:
+            signal.signal(number, stop)
 
-    def stop(number: int, _frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)  # a second one ends at once
-        if os.getpid() != ours:
-            os.kill(os.getpid(), number)
+
+class _Stop:
+    """Handler that raises KeyboardInterrupt in the main thread, but never within an import."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.is_waiting = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Raise, or look again later; SIGALRM is the second look."""
+        if number == signal.SIGTERM:
+            signal.signal(number, signal.SIG_DFL)  # a second one ends at once
+            if os.getpid() != self.process:  # forked processes die of it as if nothing were set
+                os.kill(os.getpid(), number)
+        is_second = self.is_waiting and number != signal.SIGALRM
+        if _is_importing(frame) and not is_second:
+            self._wait()
+            return
+        if self.is_waiting:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            self.is_waiting = False
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, stop)
+    def _wait(self) -> None:
+        if not self.is_waiting:
+            self.is_waiting = True
+            signal.signal(signal.SIGALRM, self)
+            signal.setitimer(signal.ITIMER_REAL, LOOK_AGAIN_S, LOOK_AGAIN_S)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Return whether a frame runs within an import."""
+    while frame is not None and frame.f_code.co_filename != IMPORT_SYSTEM:
+        frame = frame.f_back
+    return frame is not None
 
 
 def end_at_once(status: int) -> NoReturn:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from tiny_data import hippocampus_package, write_case, write_set
 
-from pipelines.terminal.console import INTERRUPTED
+from pipelines.terminal.termination import INTERRUPTED
 
 SEGMED = str(Path(sys.executable).with_name("segmed"))
 LATEST_END_S = 5.0

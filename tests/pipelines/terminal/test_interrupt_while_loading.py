@@ -1,0 +1,100 @@
+"""Ctrl-C and SIGTERM while a command imports its libraries, which may swallow the exception."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_data import hippocampus_package, write_case, write_set
+
+from pipelines.terminal.termination import INTERRUPTED
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+from threading import current_thread, main_thread
+
+module, number, times = sys.argv.pop(1), int(sys.argv.pop(1)), int(sys.argv.pop(1))
+
+class Import:
+    is_sent = False
+
+    def find_spec(self, name, path=None, target=None):
+        if name != module or self.is_sent or current_thread() is not main_thread():
+            return None
+        self.is_sent = True
+        try:
+            for _ in range(times):
+                os.kill(os.getpid(), number)
+                sum(range(1000))
+        except BaseException:
+            if times > 1:
+                raise
+            return None
+        if times > 1:
+            os._exit(3)
+
+sys.meta_path.insert(0, Import())
+from pipelines.cli import main
+main()
+"""
+"""The command line, stopped while it imports a library that swallows every exception.
+
+A second signal must raise an exception, which is not swallowed.
+"""
+
+
+def interrupted(words: str, folder: Path, module: str, number: int, times: int = 1) -> str:
+    """Stderr of a command that ends with status 130."""
+    command = [sys.executable, "-c", INTERRUPTED_IMPORT, module, str(number), str(times)]
+    done = subprocess.run(
+        [*command, *shlex.split(words)], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == INTERRUPTED, f"{done.returncode}: {done.stdout}{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest, its plan, a package and a folder of one image."""
+    place = tmp_path_factory.mktemp("loading")
+    write_set(place, training=4)
+    (place / "scans").mkdir()
+    write_case(place / "scans", "case", 0)
+    hippocampus_package().save(place / "package")
+    return place
+
+
+@pytest.mark.parametrize(
+    ("words", "module"),
+    [
+        ("predict scans --model package -o out", "torch"),
+        ("archive segment scans --model package -o out", "monai"),
+        (
+            "compare cubes.json --plan plan.yaml --models unet --folds 0 --epochs 1 -o runs",
+            "prefect",
+        ),
+        ("train cubes.json --plan plan.yaml --model unet --epochs 1 -o runs", "monai"),
+        ("manifest check cubes.json", "nibabel"),
+        ("doctor", "typer"),
+    ],
+)
+def test_interrupt_that_an_import_swallows_ends_the_command(
+    words: str, module: str, folder: Path
+) -> None:
+    assert "segmed: interrupted; " in interrupted(words, folder, module, signal.SIGINT)
+
+
+def test_sigterm_that_an_import_swallows_ends_the_command(folder: Path) -> None:
+    words = "archive segment scans --model package -o out"
+    errors = interrupted(words, folder, "torch", signal.SIGTERM)
+    assert "interrupted; continue with: " in errors
+
+
+def test_second_interrupt_does_not_wait_for_an_import(folder: Path) -> None:
+    words = "predict scans --model package -o out"
+    assert "interrupted; " in interrupted(words, folder, "torch", signal.SIGINT, times=2)
