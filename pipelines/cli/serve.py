@@ -16,6 +16,7 @@ from pipelines.cli.arguments import (
     require_source,
 )
 from pipelines.terminal.console import note, say
+from segmed.errors import UsageError
 from segmed.formats import OUTPUT_HELP
 from segmed.inference.vocabulary import ENGINE_HELP
 
@@ -90,7 +91,7 @@ def serve(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Deploy for the workers of this pool, whose paths are meant, and return.",
+            help="Deploy for the workers of this pool and return; absolute paths are theirs.",
         ),
     ] = None,
 ) -> None:
@@ -107,7 +108,7 @@ def serve(
     if work_pool is None:
         require_inputs(archive, packages, rules, manifest)
     else:
-        note_absent_inputs(archive, packages, rules, manifest, work_pool=work_pool)
+        check_inputs_of_workers(archive, packages, rules, manifest, work_pool=work_pool)
     require_out(out)
     from pipelines.comparing.resources import require_known_size
 
@@ -177,7 +178,7 @@ def require_inputs(
         require_manifest(manifest)
 
 
-def note_absent_inputs(
+def check_inputs_of_workers(
     archive: str,
     packages: Sequence[str],
     rules: Path | None,
@@ -185,8 +186,18 @@ def note_absent_inputs(
     *,
     work_pool: str,
 ) -> None:
-    """Note inputs that do not exist on this machine: the machines of the workers may have them."""
+    """Note inputs that do not exist on this machine: the machines of the workers may have them.
+
+    Raises:
+        UsageError: A relative path does not exist: it is resolved in the folder of this command.
+    """
     folders = [] if "://" in archive else [archive]
     for name in (*folders, *packages, rules, manifest):
-        if name is not None and not Path(name).exists():
-            note(f"{name} does not exist on this machine; the workers of {work_pool} must have it")
+        if name is None or Path(name).exists():
+            continue
+        if not Path(name).is_absolute():
+            raise UsageError(
+                f"{name} does not exist in {Path.cwd()}; correct it, or give the absolute path on "
+                f"the machines of the workers of {work_pool}"
+            )
+        note(f"{name} does not exist on this machine; the workers of {work_pool} must have it")

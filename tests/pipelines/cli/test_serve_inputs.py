@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cli.serve import note_absent_inputs, require_inputs
+from pipelines.cli.serve import check_inputs_of_workers, require_inputs
 from segmed.errors import PackageError, UsageError
 
 
@@ -25,10 +25,24 @@ def test_inputs_of_workers_on_other_machines_are_noted_when_absent_here(
 ) -> None:
     absent = [str(tmp_path / name) for name in ("archive", "package", "rules.yaml", "m.json")]
     archive, package, rules, manifest = absent
-    note_absent_inputs(archive, [package], Path(rules), Path(manifest), work_pool="gpus")
+    check_inputs_of_workers(archive, [package], Path(rules), Path(manifest), work_pool="gpus")
     said = capsys.readouterr().err
     assert [line.split(" does not")[0].split()[-1] for line in said.splitlines()] == absent
     assert "the workers of gpus must have it" in said
-    note_absent_inputs("dimse://PACS@host:104", [], None, None, work_pool="gpus")
-    note_absent_inputs(str(tmp_path), [], None, None, work_pool="gpus")
+    check_inputs_of_workers("dimse://PACS@host:104", [], None, None, work_pool="gpus")
+    check_inputs_of_workers(str(tmp_path), [], None, None, work_pool="gpus")
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("mistyped", ["archive", "package", "rules", "manifest"])
+def test_relative_input_of_workers_must_exist(
+    mistyped: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = {name: f"{name}.d" for name in ("archive", "package", "rules", "manifest")}
+    for name in names.values():
+        (tmp_path / name).mkdir()
+    names[mistyped] = "mistyped"
+    archive, package, rules, manifest = names.values()
+    with pytest.raises(UsageError, match=r"mistyped does not exist in .*; correct it, or give the"):
+        check_inputs_of_workers(archive, [package], Path(rules), Path(manifest), work_pool="gpus")
