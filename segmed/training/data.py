@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -60,6 +61,13 @@ class Batch:
     label: Tensor
     draw: AugmentationDraw
     case_ids: tuple[str, ...]
+
+    def pinned(self) -> Batch:
+        """The batch in pinned memory, from which it travels to a GPU beside a step."""
+        image, label = (
+            values if values.is_cuda else values.pin_memory() for values in (self.image, self.label)
+        )
+        return replace(self, image=image, label=label)
 
 
 def load_cases(
@@ -157,13 +165,21 @@ def warn_of_losses(norms: Mapping[str, Any], spacing_mm: Sequence[float]) -> Non
         )
 
 
-def place_cases(cases: Sequence[TrainingCase], device: Device) -> list[TrainingCase]:
-    """Move the cases to the GPU where they fit easily; otherwise leave them."""
+def place_cases(
+    cases: Sequence[TrainingCase], device: Device, *, room: float = inf
+) -> list[TrainingCase]:
+    """Move the cases to the GPU where they fit easily; otherwise leave them.
+
+    Args:
+        cases: Prepared cases.
+        device: Device of the training.
+        room: Bytes of its memory that a step leaves free.
+    """
     if not device.is_cuda:
         return list(cases)
     free, _ = torch.cuda.mem_get_info(device.torch_device)
     need = sum(case.voxels.num_bytes for case in cases)
-    if need > RESIDENT_SHARE * free:
+    if need > min(RESIDENT_SHARE * free, room):
         return list(cases)
     return [case.on(device.torch_device) for case in cases]
 
@@ -228,11 +244,21 @@ def augment(batch: Batch, plan: Plan, device: Device) -> tuple[Tensor, Tensor]:
 Work = TypeVar("Work")
 
 
-def one_ahead(make: Callable[[int], Work], first: int) -> Iterator[Work]:
-    """Host work of the steps from `first` on; the next one is made while the last one is used."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        coming = pool.submit(make, first)
-        for step in range(first + 1, 2**62):
-            batch = coming.result()
-            coming = pool.submit(make, step)
-            yield batch
+def one_ahead(make: Callable[[int], Work], first: int, *, ahead: int = 1) -> Iterator[Work]:
+    """Host work of the steps from `first` on, some of it made while earlier work is used.
+
+    Args:
+        make: Makes the work of a step; called in threads where more than one step is ahead.
+        first: Number of the first step.
+        ahead: Steps that are made ahead, each by a thread.
+    """
+    with ThreadPoolExecutor(max_workers=ahead) as pool:
+        coming = deque(pool.submit(make, step) for step in range(first, first + ahead))
+        try:
+            for step in range(first + ahead, 2**62):
+                work = coming.popleft().result()
+                coming.append(pool.submit(make, step))
+                yield work
+        finally:
+            for one in coming:
+                one.cancel()

@@ -1,8 +1,9 @@
-"""A training step without synchronisation: resident cases, one gather, one captured CUDA graph.
+"""A training step without synchronisation: voxels on the device, one gather, one CUDA graph.
 
 The host draws the patches of each step, as for the eager step, and sends one row of numbers a
-patch. Sampling, forward pass, loss, backward pass, clipping, optimiser and averaged weights are
-replayed as one graph. Losses add up on the device and are read every `READ_EVERY` steps.
+patch; where the cases do not fit on the device also the voxels of the patches. Sampling, forward
+pass, loss, backward pass, clipping, optimiser and averaged weights are replayed as one graph.
+Losses add up on the device and are read every `READ_EVERY` steps.
 
 Of several processes each replays a graph of its own; the collective that averages their gradients
 is part of it. If one process cannot capture its step, all of them take eager steps.
@@ -22,7 +23,13 @@ from torch import Tensor
 from segmed.errors import TrainingError
 from segmed.training.device import Device
 from segmed.training.distributed import ProcessGroup
-from segmed.training.resident import PatchRows, ResidentCases, gather_patches, patch_rows
+from segmed.training.resident import (
+    PatchRows,
+    ResidentCases,
+    VoxelStore,
+    gather_patches,
+    patch_rows,
+)
 from segmed.training.sampling import TrainingCase
 from segmed.training.shading import shade
 from segmed.training.trainer import Trainer
@@ -41,15 +48,12 @@ WARM_UP = 3
 SLOTS = 8
 """Steps that the host may be ahead of the device."""
 
-RESIDENT_SHARE = 0.4
-"""Cases stay on the GPU if they take at most this share of its free memory."""
-
 
 class CaptureError(Exception):
     """A training step cannot be captured as a graph; weights and optimiser are as before."""
 
 
-def why_no_graph(trainer: Trainer, cases: Sequence[TrainingCase], device: Device) -> str:
+def why_no_graph(trainer: Trainer, device: Device) -> str:
     """The reason why a training cannot run as a captured graph; empty where it can."""
     if not device.is_cuda:
         return "the device is a CPU"
@@ -61,10 +65,6 @@ def why_no_graph(trainer: Trainer, cases: Sequence[TrainingCase], device: Device
         return "recipe.extra_augmentation runs transforms of MONAI"
     if torch.are_deterministic_algorithms_enabled():
         return "--deterministic requires algorithms that a graph cannot contain"
-    free, _ = torch.cuda.mem_get_info(device.torch_device)
-    need = sum(case.voxels.num_bytes for case in cases)
-    if need > RESIDENT_SHARE * free:
-        return f"the cases take {need / 1e9:.1f} GB of {free / 1e9:.1f} GB of free GPU memory"
     return ""
 
 
@@ -78,12 +78,13 @@ class _Slot:
 
 
 class GraphStep:
-    """Steps of one training on resident cases.
+    """Steps of one training on voxels in the memory of the device.
 
     Args:
         trainer: Network, optimiser and averaged weights; a checkpoint is loaded before.
         cases: Prepared cases, on the host.
         seed: Seed of the run.
+        voxels: Their voxels on the device; all of them if not given.
         process_group: The processes that train together.
     """
 
@@ -93,6 +94,7 @@ class GraphStep:
         cases: Sequence[TrainingCase],
         *,
         seed: int,
+        voxels: VoxelStore | None = None,
         process_group: ProcessGroup = ProcessGroup(),
     ) -> None:
         self._trainer = trainer
@@ -102,7 +104,7 @@ class GraphStep:
         self._seed = seed
         self._device = trainer.device
         where = self._device.torch_device
-        self._resident = ResidentCases.of(cases, where)
+        self._voxels = voxels or ResidentCases.of(cases, trainer.plan, where)
         first = self.rows(0)
         self._places = torch.zeros_like(first.places, device=where)
         self._floats = torch.zeros_like(first.floats, device=where)
@@ -124,7 +126,7 @@ class GraphStep:
         """The host's part of a step: what `take` needs; a function of seed and step alone."""
         return patch_rows(
             self._cases,
-            self._resident,
+            self._voxels,
             self._trainer.plan,
             seed=self._seed,
             step=step,
@@ -143,6 +145,7 @@ class GraphStep:
             CaptureError: At the first step, if it cannot be captured.
         """
         self._send(rows)
+        self._voxels.send(rows.step)
         self._trainer.set_learning_rate(progress)
         self._ema_weight.fill_(self._trainer.ema_weight(step))
         if self._device.is_cuda and self._graph is None:
@@ -152,6 +155,7 @@ class GraphStep:
             self._body()
         else:
             self._graph.replay()
+        self._voxels.used(rows.step)
         self._taken += 1
         self._unread += 1
 
@@ -183,7 +187,7 @@ class GraphStep:
         """Everything that happens on the device, in shapes and calls that never change."""
         trainer, plan = self._trainer, self._trainer.plan
         with torch.no_grad():
-            image, label, factors = gather_patches(self._resident, self._places, self._floats, plan)
+            image, label, factors = gather_patches(self._voxels, self._places, self._floats, plan)
             image = trainer.in_memory_format(shade(image, factors, plan.recipe.augmentation))
         loss = trainer.update(image, label)
         trainer.average(self._ema_weight)

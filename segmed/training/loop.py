@@ -157,7 +157,7 @@ class _Run:
         inside, held_out = manifest.split(job.fold)
         name, batch_size = job.architecture, plan.recipe.batch_size
         need = estimate_step_bytes(name, plan, batch_size=batch_size, device=device)
-        require_memory(need, device, plan, batch_size=batch_size)
+        room = require_memory(need, device, plan, batch_size=batch_size)
         cache_dir = settings.cache_dir or job.out_dir.parent / "cache"
         ready = job.preparation_of(len(process_group.part_of([*inside, *held_out])))
         cases = load_shared(
@@ -178,7 +178,9 @@ class _Run:
             job=job,
             plan=plan,
             trainer=trainer,
-            steps=make_steps(trainer, training, process_group=process_group, seed=settings.seed),
+            steps=make_steps(
+                trainer, training, process_group=process_group, seed=settings.seed, room=room
+            ),
             held_out=cases[len(inside) :],
             files=RunFiles(
                 job.out_dir,

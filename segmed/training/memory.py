@@ -66,8 +66,21 @@ def peak_memory_mb(device: Device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def require_memory(need: int, device: Device, plan: Plan, *, batch_size: int) -> None:
+MARGIN = 0.05
+"""Share of the free memory that a training leaves alone."""
+
+
+def require_memory(need: int, device: Device, plan: Plan, *, batch_size: int) -> float:
     """Refuse a training that would not fit.
+
+    Args:
+        need: Bytes of a step, from `estimate_step_bytes`.
+        device: Where it is to run; nothing of it is there yet.
+        plan: The plan, for what would fit.
+        batch_size: Patches a step.
+
+    Returns:
+        Bytes that remain beside a step, for the cases.
 
     Raises:
         TrainingError: The estimate exceeds what is free; the message says what would fit.
@@ -78,6 +91,7 @@ def require_memory(need: int, device: Device, plan: Plan, *, batch_size: int) ->
             f"a step needs about {need / 1e9:.1f} GB on {device.torch_device}, "
             f"{free / 1e9:.1f} GB are free; {_what_fits(free / need, plan, batch_size)}"
         )
+    return (1 - MARGIN) * free - need
 
 
 def _what_fits(share: float, plan: Plan, batch_size: int) -> str:

@@ -1,4 +1,4 @@
-"""Training cases that stay on the device, and patches gathered straight out of them.
+"""Training cases in the memory of the device, and patches gathered straight out of them.
 
 One gather cuts, rotates, zooms, bends and mirrors; the shapes do not depend on the draw, so a step
 can be captured as a graph. It gives what `make_batch` and `apply_augmentation` give from the same
@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import prod
+from math import floor, prod
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -34,6 +36,52 @@ from segmed.transforms.augmentation import (
     offset_matrices,
 )
 
+Floats = npt.NDArray[np.float64]
+
+ROUNDING = 0.01
+"""More than 32-bit coordinates differ from those that a box is found by, in voxels."""
+
+
+class VoxelStore(Protocol):
+    """Voxels of training cases in the memory of a device, in two flat tensors."""
+
+    @property
+    def image(self) -> Tensor:
+        """`[C, N]` float32."""
+        ...
+
+    @property
+    def label(self) -> Tensor:
+        """Class indices, `[N]`."""
+        ...
+
+    def places(self, batch: DrawnBatch, step: int) -> list[Place]:
+        """Place of the voxels of each patch; several threads may call it, each for other steps.
+
+        Args:
+            batch: The patches.
+            step: Number of their step.
+        """
+        ...
+
+    def send(self, step: int) -> None:
+        """Bring the voxels of a step to the device, in order with the work that follows."""
+        ...
+
+    def used(self, step: int) -> None:
+        """All work that reads the voxels of a step is queued."""
+        ...
+
+
+Place = tuple[int, tuple[int, ...], tuple[int, ...]]
+"""Position that the first voxel of a case has or would have in a flat tensor, shape of the case,
+and shape of the box of it that is there."""
+
+
+def label_type(plan: Plan) -> torch.dtype:
+    """The narrowest type of class indices."""
+    return torch.uint8 if len(plan.encoding.stored_values) <= 256 else torch.int32
+
 
 @dataclass(frozen=True)
 class ResidentCases:
@@ -44,26 +92,94 @@ class ResidentCases:
         label: `[N]`, class indices, of the narrowest sufficient type.
         starts: First voxel of each case.
         shapes: Voxels of each case along each axis.
-        lowest: Value beyond the border of each case.
     """
 
     image: Tensor
     label: Tensor
     starts: tuple[int, ...]
     shapes: tuple[tuple[int, ...], ...]
-    lowest: tuple[float, ...]
 
     @classmethod
-    def of(cls, cases: Sequence[TrainingCase], device: torch.device) -> ResidentCases:
-        """Copy cases to a device."""
-        ends = np.cumsum([0, *(prod(case.shape) for case in cases)])
-        return cls(
-            torch.cat([case.image.flatten(1).to(device) for case in cases], 1),
-            torch.cat([case.label.flatten().to(device) for case in cases]),
-            tuple(int(n) for n in ends[:-1]),
-            tuple(case.shape for case in cases),
-            tuple(case.lowest for case in cases),
+    def of(cls, cases: Sequence[TrainingCase], plan: Plan, device: torch.device) -> ResidentCases:
+        """Copy cases to a device, one at a time: no more is needed there than what stays."""
+        ends = [int(n) for n in np.cumsum([0, *(prod(case.shape) for case in cases)])]
+        image = torch.empty((plan.in_channels, ends[-1]), device=device)
+        label = torch.empty(ends[-1], dtype=label_type(plan), device=device)
+        for case, start, end in zip(cases, ends, ends[1:], strict=False):
+            image[:, start:end] = case.image.flatten(1).to(device)
+            label[start:end] = case.label.flatten().to(device)
+        return cls(image, label, tuple(ends[:-1]), tuple(case.shape for case in cases))
+
+    @staticmethod
+    def num_bytes(cases: Sequence[TrainingCase], plan: Plan) -> int:
+        """Memory on the device of so many cases."""
+        voxels = sum(prod(case.shape) for case in cases)
+        return voxels * (4 * plan.in_channels + label_type(plan).itemsize)
+
+    def places(self, batch: DrawnBatch, step: int) -> list[Place]:
+        """Place of the case of each patch."""
+        return [
+            (self.starts[patch.case], self.shapes[patch.case], self.shapes[patch.case])
+            for patch in batch.patches
+        ]
+
+    def send(self, step: int) -> None:
+        """Nothing is to be brought."""
+
+    def used(self, step: int) -> None:
+        """Nothing is overwritten."""
+
+
+@dataclass(frozen=True)
+class DrawnBatch:
+    """Patches of one batch and their changes, mirrored axes included, on the host.
+
+    Attributes:
+        patches: Case and centre of each.
+        centre: Voxel coordinates of each patch's middle, `[B, axes of the volume]`.
+        matrix: From offsets in the patch to those in the volume, `[B, axes, axes]`.
+        bend: Displacement at the control points, `[B, axes, *grid]`, in voxels.
+        moved: Axes of the volume along which a patch extends.
+        patch_size: Voxels of a patch along each of its axes.
+    """
+
+    patches: Sequence[PatchDraw]
+    centre: Floats
+    matrix: Floats
+    bend: Floats
+    moved: tuple[int, ...]
+    patch_size: tuple[int, ...]
+
+    def floats(self) -> Floats:
+        """All numbers of a patch in one row, `[B, P]`."""
+        count = len(self.patches)
+        return np.concatenate(
+            [self.centre, self.matrix.reshape(count, -1), self.bend.reshape(count, -1)], axis=1
         )
+
+    def box(self, number: int) -> list[tuple[int, int]]:
+        """First voxel and the one after the last along each axis that a patch reads.
+
+        It is not cut at the border of the volume.
+
+        Args:
+            number: Number of the patch.
+        """
+        middle = self.centre[number]
+        box = [(int(at), int(at) + 1) for at in middle]
+        first = -np.array([n // 2 for n in self.patch_size])
+        last = first + np.array(self.patch_size) - 1
+        ends = np.stack([self.matrix[number] * first, self.matrix[number] * last])
+        bend = self.bend[number].reshape(len(self.patch_size), -1)
+        low = ends.min(axis=0).sum(axis=1) + bend.min(axis=1) - ROUNDING
+        high = ends.max(axis=0).sum(axis=1) + bend.max(axis=1) + ROUNDING
+        for row, axis in enumerate(self.moved):
+            # The voxel below a point and the one above it are mixed.
+            box[axis] = (
+                floor(middle[axis] + low[row]),
+                floor(middle[axis] + high[row]) + 2,
+            )
+        return box
 
 
 @dataclass(frozen=True)
@@ -71,12 +187,14 @@ class PatchRows:
     """Parameters of one batch for the device, on the host.
 
     Attributes:
-        places: `[B, 1 + axes]` int64: first voxel and shape of the case.
+        step: Number of the step.
+        places: `[B, 1 + 2 * axes]` int64: first voxel, shape of the case, shape of the box.
         floats: `[B, P]` float32: value beyond the border, centre, matrix, bend, shades.
         seed: Seed of the batch's noise.
         case_ids: Case of each patch.
     """
 
+    step: int
     places: Tensor
     floats: Tensor
     seed: int
@@ -85,7 +203,7 @@ class PatchRows:
 
 def patch_rows(
     cases: Sequence[TrainingCase],
-    resident: ResidentCases,
+    voxels: VoxelStore,
     plan: Plan,
     *,
     seed: int,
@@ -95,8 +213,8 @@ def patch_rows(
     """Draw the batch of one step, exactly as `segmed.training.data.make_batch` draws it.
 
     Args:
-        cases: The cases in the order of `resident`; their voxels are not read.
-        resident: Their device memory.
+        cases: The cases in the order of `voxels`.
+        voxels: Their device memory.
         plan: Batch, patch and augmentation.
         seed: Seed of the run.
         step: Number of the step.
@@ -116,11 +234,12 @@ def patch_rows(
     )
     share = process_group.share(plan.recipe.batch_size)
     patches, draw = patches[share], draw.part(share)
-    places = [[resident.starts[p.case], *resident.shapes[p.case]] for p in patches]
-    fill = np.array([[resident.lowest[p.case]] for p in patches])
-    spatial = _spatial_floats(patches, draw, plan, axes=len(resident.shapes[0]))
-    floats = np.concatenate([fill, spatial, shade_factors(draw, plan.patch_size)], axis=1)
+    batch = _drawn(patches, draw, plan, axes=len(cases[0].shape))
+    places = [[start, *shape, *box] for start, shape, box in voxels.places(batch, step)]
+    fill = np.array([[cases[p.case].lowest] for p in patches])
+    floats = np.concatenate([fill, batch.floats(), shade_factors(draw, plan.patch_size)], axis=1)
     return PatchRows(
+        step,
         torch.tensor(places),
         torch.from_numpy(floats).float(),
         int(draw.noise_seed[0]),
@@ -128,10 +247,17 @@ def patch_rows(
     )
 
 
-def _spatial_floats(
+def _drawn(
     patches: Sequence[PatchDraw], draw: AugmentationDraw, plan: Plan, *, axes: int
-) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Centre `[axes]`, matrix and bend of each patch, mirrored axes included."""
+) -> DrawnBatch:
+    """Centre, matrix and bend of each patch, mirrored axes included.
+
+    Args:
+        patches: Case and centre of each patch.
+        draw: Their changes.
+        plan: Gives the patch.
+        axes: Axes of a volume.
+    """
     patch = plan.patch_size
     matrix = offset_matrices(draw, len(patch))
     centre = np.array([p.centre for p in patches], dtype=np.float64)  # [B, axes of the volume]
@@ -143,8 +269,7 @@ def _spatial_floats(
             centre[row, moved] -= matrix[row, :, axis] * (1 - size % 2)
             matrix[row, :, axis] *= -1
             bend[row] = np.flip(bend[row], axis + 1)
-    count = len(patches)
-    return np.concatenate([centre, matrix.reshape(count, -1), bend.reshape(count, -1)], axis=1)
+    return DrawnBatch(patches, centre, matrix, bend, tuple(moved), patch)
 
 
 @dataclass(frozen=True)
@@ -169,12 +294,12 @@ def _split(floats: Tensor, *, volume_axes: int, axes: int) -> _Split:
 
 
 def gather_patches(
-    resident: ResidentCases, places: Tensor, floats: Tensor, plan: Plan
+    voxels: VoxelStore, places: Tensor, floats: Tensor, plan: Plan
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Cut and move the patches of a batch, all on the device of `resident`.
+    """Cut and move the patches of a batch, all on one device.
 
     Args:
-        resident: The cases.
+        voxels: The cases, or the parts of them that the batch needs.
         places: From `PatchRows`, on the device.
         floats: From `PatchRows`, on the device.
         plan: Gives the patch.
@@ -183,12 +308,13 @@ def gather_patches(
         Image `[B, C, *patch]` float32, class indices `[B, *patch]` int64, and the shade factors
         `[B, F]` for `segmed.training.shading.shade`.
     """
-    axes, volume_axes, count = len(plan.patch_size), places.shape[1] - 1, len(places)
+    axes, volume_axes, count = len(plan.patch_size), places.shape[1] // 2, len(places)
     part = _split(floats, volume_axes=volume_axes, axes=axes)
     points = _points(part, plan, volume_axes)  # [B, volume axes, *patch in the volume]
     box = patch_in_volume(plan, volume_axes)
     view = (count, volume_axes, *[1] * volume_axes)
-    shape = places[:, 1:].view(view)
+    shape = places[:, 1 : 1 + volume_axes].view(view)
+    strides = places[:, 1 + volume_axes :].view(view)
     start = places[:, 0].view(count, *[1] * volume_axes)
     fill = part.fill.view(1, count, *[1] * volume_axes)
     moved = [axis for axis in range(volume_axes) if box[axis] > 1 or volume_axes == axes]
@@ -197,14 +323,14 @@ def gather_patches(
         is_inside = ((index >= 0) & (index < shape)).all(1)
         flat = index[:, 0]
         for axis in range(1, volume_axes):
-            flat = flat * shape[:, axis] + index[:, axis]
+            flat = flat * strides[:, axis] + index[:, axis]
         taken = source[..., torch.where(is_inside, flat + start, 0)]
         return torch.where(is_inside, taken, beyond)
 
     below = points.floor()
     share = points - below
     below = below.long()
-    image = torch.zeros((resident.image.shape[0], count, *box), device=places.device)
+    image = torch.zeros((voxels.image.shape[0], count, *box), device=places.device)
     for corner in product((0, 1), repeat=len(moved)):
         index, weight = below, torch.ones((), device=places.device)
         for axis, step in zip(moved, corner, strict=True):
@@ -217,8 +343,8 @@ def gather_patches(
                 ],
                 dim=1,
             )
-        image = image + weight * at(index, resident.image, fill)
-    label = at((points + 0.5).floor().long(), resident.label, 0).long()
+        image = image + weight * at(index, voxels.image, fill)
+    label = at((points + 0.5).floor().long(), voxels.label, 0).long()
     size = (count, *plan.patch_size)
     return image.transpose(0, 1).reshape(count, -1, *plan.patch_size), label.view(size), part.shades
 

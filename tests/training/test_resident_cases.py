@@ -80,7 +80,7 @@ def test_gathered_patches_equal_cut_and_moved_ones(
         **QUIET,
     )
     plan, cases = plan_of(patch, augmentation, slice_axis), cases_of(shape)
-    resident = ResidentCases.of(cases, CPU)
+    resident = ResidentCases.of(cases, plan, CPU)
     for step in range(6):
         batch = make_batch(cases, plan, seed=3, step=step, share=slice(0, 4))
         image, label = apply_augmentation(batch.image, batch.label, batch.draw, patch)
