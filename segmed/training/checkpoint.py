@@ -7,7 +7,7 @@ import shutil
 import struct
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import IO, Any
@@ -48,6 +48,7 @@ class Checkpoint:
         averaged: Averaged weights; empty without averaging.
         history: One record an epoch.
         tally: Running sums of the epoch under way.
+        scaler: State of the loss scale of float16; empty in other arithmetic.
     """
 
     run: dict[str, Any]
@@ -60,6 +61,7 @@ class Checkpoint:
     averaged: dict[str, Any]
     history: list[dict[str, Any]]
     tally: dict[str, float]
+    scaler: dict[str, Any] = field(default_factory=dict)
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> Path:

@@ -86,6 +86,9 @@ class GraphStep:
         seed: Seed of the run.
         voxels: Their voxels on the device; all of them if not given.
         process_group: The processes that train together.
+
+    Attributes:
+        loss_sum: Sum on the device of the losses not yet read.
     """
 
     def __init__(
@@ -109,7 +112,7 @@ class GraphStep:
         self._places = torch.zeros_like(first.places, device=where)
         self._floats = torch.zeros_like(first.floats, device=where)
         self._ema_weight = torch.zeros((), device=where)
-        self._loss_sum = torch.zeros((), device=where)
+        self.loss_sum = torch.zeros((), device=where)
         self._graph: torch.cuda.CUDAGraph | None = None
         is_pinned = self._device.is_cuda
         self._slots = [
@@ -166,8 +169,8 @@ class GraphStep:
 
     def read(self) -> float:
         """Sum of the losses since the last reading; waits for the device. NaN if one was NaN."""
-        total = float(self._loss_sum)
-        self._loss_sum.zero_()
+        total = float(self.loss_sum)
+        self.loss_sum.zero_()
         self._unread = 0
         return total
 
@@ -191,7 +194,7 @@ class GraphStep:
             image = trainer.in_memory_format(shade(image, factors, plan.recipe.augmentation))
         loss = trainer.update(image, label)
         trainer.average(self._ema_weight)
-        self._loss_sum += loss
+        self.loss_sum += loss
 
     def _captured_by_all(self) -> torch.cuda.CUDAGraph:
         """The graph of this process, once every process has one.
@@ -231,7 +234,7 @@ class GraphStep:
         return graph
 
     def _undone_sum(self) -> _Restored:
-        return _Restored([self._loss_sum])
+        return _Restored([self.loss_sum])
 
 
 class _Restored:

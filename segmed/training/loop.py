@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from segmed.training.data import load_shared, norms_of, warn_of_losses
 from segmed.training.device import Device, choose_device
 from segmed.training.distributed import ProcessGroup, join_process_group
 from segmed.training.finish import PACKAGE, save_package
+from segmed.training.held_out import HeldOut, is_best, is_patience_over
 from segmed.training.interrupt import StopWish, stop_on_signals
 from segmed.training.memory import (
     estimate_step_bytes,
@@ -32,14 +33,13 @@ from segmed.training.memory import (
     peak_memory_mb,
     require_memory,
 )
-from segmed.training.pace import TIMED_STEPS, Pace, Scoring, settle_pace, spread_out
+from segmed.training.pace import TIMED_STEPS, Pace, Scoring, settle_pace
 from segmed.training.phases import STEP_PHASES
 from segmed.training.run_files import RunFiles
-from segmed.training.sampling import TrainingCase
 from segmed.training.settings import EpochResult, FitRequest, Settings
 from segmed.training.stepping import Steps, make_steps
 from segmed.training.trainer import Trainer
-from segmed.training.validation import validate
+from segmed.training.validation import Validation
 from segmed.training.weights import start_from
 
 log = logging.getLogger(__name__)
@@ -104,6 +104,7 @@ def fit(
             process_group=process_group,
             clock=clock,
         )
+        stack.callback(run.files.close)
         clock.begin()
         yield from run.epochs(wish)
         if run.step == 0:
@@ -112,6 +113,7 @@ def fit(
                 "and no package is written; give a longer --budget"
             )
         if process_group.leads and not (run.is_reused and (out_dir / PACKAGE).is_dir()):
+            run.files.finish()
             made = {**run.files.identity, "budget": asdict(budget), **run.norms}
             save_package(run.trainer, manifest, run.history, made, out_dir / PACKAGE)
         process_group.wait()  # the package is there for all
@@ -125,7 +127,7 @@ class _Run:
     plan: Plan
     trainer: Trainer
     steps: Steps
-    held_out: list[TrainingCase]
+    held_out: HeldOut
     files: RunFiles
     device: Device
     process_group: ProcessGroup
@@ -136,7 +138,6 @@ class _Run:
     history: list[EpochResult] = field(default_factory=list)
     tally: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_TALLY, 0.0))
     closing_s: float = 0.0
-    validations_s: list[float] = field(default_factory=list)
     fastest_s: float = math.inf
     is_finished: bool = False
     is_reused: bool = False
@@ -181,7 +182,7 @@ class _Run:
             steps=make_steps(
                 trainer, training, process_group=process_group, seed=settings.seed, room=room
             ),
-            held_out=cases[len(inside) :],
+            held_out=HeldOut(cases[len(inside) :], plan, device, process_group),
             files=RunFiles(
                 job.out_dir,
                 {
@@ -194,6 +195,7 @@ class _Run:
                 },
                 job.budget,
                 settings.checkpoint_minutes,
+                device.torch_device,
             ),
             device=device,
             process_group=process_group,
@@ -287,7 +289,7 @@ class _Run:
         """Share out the budget; one that is too short is refused before it is spent."""
         self.pace = settle_pace(
             self.plan,
-            self.held_out,
+            self.held_out.cases,
             self.job.budget,
             step_s=self.process_group.agree(self.fastest_s),
             spent_s=self.process_group.agree(self.clock.elapsed_s()),
@@ -304,21 +306,17 @@ class _Run:
     def _end_epoch(self, wish: StopWish, *, is_last: bool) -> EpochResult:
         self._count(self.steps.flush())
         begin = time.monotonic()
-        val_loss: float | None = None
-        val_dice: dict[str, float] = {}
-        if self.held_out and (is_last or self._may_validate()):
-            with self.clock.unpaid() as took:
-                val_loss, val_dice = self._validate(wish)
-            self.validations_s.append(took())
-            self.closing_s = 1.1 * took() if self.clock.kind == "wall" else 0.0
+        found, number = None, 0
+        if self.held_out.cases and (is_last or self._may_validate()):
+            found, number = self._validate(wish, is_full=is_last)
         steps = max(self.tally["steps"], 1.0)
         result = EpochResult(
             epoch=len(self.history) + 1,
             step=self.step,
             train_loss=self.tally["loss"] / steps,
-            val_loss=val_loss,
-            val_dice=val_dice,
-            learning_rate=float(self.trainer.optimizer.param_groups[0]["lr"]),
+            val_loss=found.loss if found else None,
+            val_dice=found.dice if found else {},
+            learning_rate=self.trainer.rate,
             seconds=self.clock.elapsed_s(),
             phases_s={
                 "data": self.tally["data"],
@@ -328,50 +326,47 @@ class _Run:
                 "checkpoint": self.tally["checkpoint"],
             },
             peak_memory_mb=peak_memory_mb(self.device),
+            val_cases=number,
+            sample_dice=found.sample_dice if found else None,
         )
-        is_best = not self.history or result.mean_dice > max(r.mean_dice for r in self.history)
+        is_ahead = is_best(self.history, result)
+        self.is_finished = is_last or is_patience_over(
+            [*self.history, result], self.job.settings.patience
+        )
+        if self.is_finished and 0 < number < self.pace.num_validated:  # patience: it is the last
+            found, number = self._validate(wish, is_full=True)
+            result = replace(
+                result, val_loss=found.loss, val_dice=found.dice, val_cases=number,
+                seconds=self.clock.elapsed_s(),
+            )  # fmt: skip
         self.history.append(result)
-        self.is_finished = is_last or self._is_patience_over()
         self.tally = dict.fromkeys(_TALLY, 0.0)
-        with self.clock.unpaid():
-            self._save(is_best=is_best)
+        if is_ahead or self.is_finished or not self.files.are_fresh:
+            with self.clock.unpaid():
+                self._save(is_best=is_ahead)
         return result
 
-    def _validate(self, wish: StopWish) -> tuple[float, dict[str, float]]:
-        """Validate; a signal meanwhile saves and ends, without waiting for the last case."""
-        network, group = self.trainer.evaluation_network(), self.process_group
-        cases = spread_out(self.held_out, self.pace.num_validated)
-        try:
-            # One process stops at once; several agree on it after the case in hand.
-            with nullcontext() if group.is_joined else wish.at_once():
-                return validate(
-                    network,
-                    cases,
-                    self.plan,
-                    self.device,
-                    process_group=group,
-                    stops=lambda: group.is_joined and bool(wish),
-                )
-        except KeyboardInterrupt:
-            self.trainer.restore_training_weights()
-            self._save()
-            group.wait()
-            raise
-        finally:
-            self.trainer.restore_training_weights()
+    def _validate(self, wish: StopWish, *, is_full: bool) -> tuple[Validation, int]:
+        """Validate on all cases that the time affords, or on a sample; with their number."""
+        chosen = self.held_out.chosen(self.pace, is_full=is_full)
+        with self.clock.unpaid() as took:
+            found = self.held_out.measure(self.trainer, chosen, wish, self._save)
+        number = len(chosen[0])
+        self.held_out.paid(took(), number)
+        closing_s = 1.1 * self.held_out.cost_s(self.pace.num_validated)
+        self.closing_s = closing_s if self.clock.kind == "wall" else 0.0
+        return found, number
 
     def _may_validate(self) -> bool:
         """Return whether this epoch's validation leaves the time to the training."""
-        spent = self.validations_s
-        if not spent or self.job.budget.seconds is None:
+        if self.job.budget.seconds is None:
             return True
-        allowed = self.job.settings.validation_share * self.clock.elapsed_s()
-        return self.process_group.agree(sum(spent) + spent[-1] <= allowed) > 0
+        allowed_s = self.job.settings.validation_share * self.clock.elapsed_s()
+        return self.held_out.leaves_time(self.pace, allowed_s)
 
     def _save(self, *, is_best: bool = False) -> None:
         if not self.process_group.leads:
             return
-        self._count(self.steps.flush())
         self.tally["checkpoint"] += self.files.save(
             self.trainer,
             step=self.step,
@@ -379,6 +374,7 @@ class _Run:
             is_finished=self.is_finished,
             history=self.history,
             tally=self.tally,
+            unread=self.steps.unread,
             is_best=is_best,
         )
 
@@ -387,14 +383,6 @@ class _Run:
         self.step = checkpoint.step
         self.tally |= checkpoint.tally
         self.clock.before_s = checkpoint.elapsed_s
-        self.validations_s = [r.phases_s["validation"] for r in self.history if r.val_dice]
+        self.held_out.recall(self.history)
         self.is_finished = self.files.is_spent(checkpoint)
         log.info("resumed after step %d, %.0f s into the budget", self.step, checkpoint.elapsed_s)
-
-    def _is_patience_over(self) -> bool:
-        patience = self.job.settings.patience
-        measured = [result for result in self.history if result.val_dice]
-        if patience == 0 or not measured:
-            return False
-        best = max(measured, key=lambda result: result.mean_dice)
-        return measured[-1].epoch - best.epoch >= patience

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from segmed.errors import UsageError
 from segmed.plan.schema import Plan
@@ -30,13 +31,19 @@ SCORING_S = 0.3
 """About what reading, bringing back, writing and scoring a case costs beside its windows, in s."""
 
 
+SAMPLE = (4, 16)
+"""Fewest and most cases of a validation between the first and the last one."""
+
+Item = TypeVar("Item")
+
+
 @dataclass(frozen=True)
 class Pace:
     """Division of a training's time.
 
     Attributes:
         steps: Steps of an epoch.
-        num_validated: Held-out cases that are validated on.
+        num_validated: Held-out cases that the first and the last validation score.
         closing_s: Seconds kept for the last validation.
         scoring_s: Seconds kept for scoring by the caller.
     """
@@ -139,6 +146,15 @@ def _affordable(costs: Sequence[float], limit_s: float) -> int:
     return max(1, min(len(costs), int(limit_s / mean) if mean > 0 else len(costs)))
 
 
-def spread_out(cases: Sequence[TrainingCase], number: int) -> list[TrainingCase]:
-    """Pick a number of cases at even intervals, the same ones each time."""
-    return [cases[index * len(cases) // number] for index in range(number)] if number else []
+def spread_out(items: Sequence[Item], number: int) -> list[Item]:
+    """Pick a number of items at even intervals, the same ones each time."""
+    return [items[index * len(items) // number] for index in range(number)] if number else []
+
+
+def sample_size(number: int) -> int:
+    """Cases of a validation between the first and the last one: a quarter, 4 to 16.
+
+    Args:
+        number: Cases that the first and the last one score.
+    """
+    return min(number, max(SAMPLE[0], min(SAMPLE[1], number // 4)))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from segmed.errors import TrainingError
 from segmed.training.budget import Budget
@@ -21,20 +25,31 @@ from segmed.training.checkpoint import (
 )
 from segmed.training.distributed import PROCESSES
 from segmed.training.settings import EpochResult
+from segmed.training.snapshot import BackgroundWriter, HostCopy
 from segmed.training.trainer import Trainer
 
 HISTORY = "history.jsonl"
+
+
+EPOCH_S = 30.0
+"""Epochs shorter than this, in s, share a checkpoint where a thread writes it."""
+
+CPU = torch.device("cpu")
 
 
 @dataclass
 class RunFiles:
     """The files from which a run continues.
 
+    On a GPU they are written by a thread from a copy of the state, while the training goes on.
+
     Attributes:
         folder: Folder of the run.
         identity: What may not change on resume.
         budget: Budget of the run.
         minutes: Longest time between two checkpoints.
+        device: Device of the training.
+        in_thread: Files are written by a thread; on a GPU if not given.
         saved_at: Time of the last checkpoint, by the monotonic clock.
     """
 
@@ -42,12 +57,34 @@ class RunFiles:
     identity: dict[str, object]
     budget: Budget
     minutes: float
+    device: torch.device = CPU
+    in_thread: bool | None = None
     saved_at: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        is_threaded = self.device.type == "cuda" if self.in_thread is None else self.in_thread
+        self._writer = BackgroundWriter() if is_threaded else None
+        self._copy = HostCopy(self.device)
 
     @property
     def are_due(self) -> bool:
-        """Return whether the last checkpoint is older than it should be."""
+        """Return whether the last checkpoint is older than it should be; also asked every step.
+
+        Raises:
+            TrainingError: The checkpoint that was written last failed.
+        """
+        if self._writer is not None:
+            self._writer.check()
+            if self._writer.is_busy:
+                return False
         return time.monotonic() - self.saved_at > 60 * self.minutes
+
+    @property
+    def are_fresh(self) -> bool:
+        """Return whether the end of an epoch needs no checkpoint of its own."""
+        if self._writer is None:
+            return False
+        return self._writer.is_busy or time.monotonic() - self.saved_at < EPOCH_S
 
     def save(
         self,
@@ -58,6 +95,7 @@ class RunFiles:
         is_finished: bool,
         history: Sequence[EpochResult],
         tally: dict[str, float],
+        unread: Tensor | None = None,
         is_best: bool = False,
     ) -> float:
         """Write the checkpoint to continue from, and the history.
@@ -69,32 +107,67 @@ class RunFiles:
             is_finished: Whether the budget is spent.
             history: One result an epoch.
             tally: Running sums of the epoch under way.
+            unread: Sum of losses that is known to the device alone. Where it is not finite nothing
+                is written: the last checkpoint is of better weights.
             is_best: Keep it as the checkpoint of the best epoch, too.
 
         Returns:
-            Seconds that it took.
+            Seconds that it took from the training.
 
         Raises:
-            TrainingError: The disk is full.
+            TrainingError: The disk is full; by a thread at the next call of this or of `are_due`.
         """
         begin = time.monotonic()
         records = [result.as_record() for result in history]
-        checkpoint = Checkpoint(
-            run=dict(self.identity),
-            step=step,
-            elapsed_s=elapsed_s,
-            budget=asdict(self.budget),
-            is_finished=is_finished,
-            history=records,
-            tally=dict(tally),
-            **trainer.state(),
-        )
-        save_checkpoint(checkpoint, self.folder / LAST)
-        if is_best:
-            keep_as(self.folder / LAST, self.folder / BEST)
-        write_history(records, self.folder / HISTORY)
+        if self._writer is not None:
+            self._writer.wait()  # its copy is used again
+        state = {**trainer.state(), "unread": unread}
+        if self._writer is not None:
+            state = self._copy.take(state)
+        sums, elapsed = dict(tally), elapsed_s
+
+        def write() -> None:
+            self._copy.wait()
+            loss = state.pop("unread")
+            if loss is not None:
+                sums["loss"] += float(loss)
+            if not math.isfinite(sums.get("loss", 0.0)):
+                return
+            checkpoint = Checkpoint(
+                run=dict(self.identity),
+                step=step,
+                elapsed_s=elapsed,
+                budget=asdict(self.budget),
+                is_finished=is_finished,
+                history=records,
+                tally=sums,
+                **state,
+            )
+            save_checkpoint(checkpoint, self.folder / LAST)
+            if is_best:
+                keep_as(self.folder / LAST, self.folder / BEST)
+            write_history(records, self.folder / HISTORY)
+
+        if self._writer is None:
+            write()
+        else:
+            self._writer.start(write)
         self.saved_at = time.monotonic()
         return self.saved_at - begin
+
+    def finish(self) -> None:
+        """Wait until everything is written.
+
+        Raises:
+            TrainingError: It could not be.
+        """
+        if self._writer is not None:
+            self._writer.wait()
+
+    def close(self) -> None:
+        """`finish`, and end the thread."""
+        if self._writer is not None:
+            self._writer.close()
 
     def load(self, trainer: Trainer) -> tuple[Checkpoint, list[EpochResult]]:
         """Read the checkpoint to continue from, and give the trainer its parts.

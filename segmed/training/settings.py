@@ -98,12 +98,16 @@ class EpochResult:
         train_loss: Mean loss over the epoch's steps.
         val_loss: Mean cross-entropy over the held-out cases; `None` where none was measured: a
             time budget leaves out validations that would take too much of it.
-        val_dice: Mean Dice of each label over the held-out cases; empty where not measured.
+        val_dice: Mean Dice of each label over the cases that were validated; empty where not
+            measured.
         learning_rate: Learning rate of the epoch's last step.
         seconds: Seconds of the budget spent so far.
         phases_s: Wall seconds of this epoch by phase, see `segmed.training.phases.PHASES`;
             `checkpoint` are those written since the last result.
         peak_memory_mb: Largest memory of the process (on a GPU: of the device) so far, in MB.
+        val_cases: Held-out cases that were validated: all that the time affords in the first and
+            the last validation, a sample of them between.
+        sample_dice: Mean Dice over this sample alone, by which epochs are compared.
     """
 
     epoch: int
@@ -115,11 +119,18 @@ class EpochResult:
     seconds: float
     phases_s: dict[str, float] = field(default_factory=dict)
     peak_memory_mb: float = 0.0
+    val_cases: int = 0
+    sample_dice: float | None = None
 
     @property
     def mean_dice(self) -> float:
         """Mean of the labels' Dice; 0 where there is none."""
         return sum(self.val_dice.values()) / len(self.val_dice) if self.val_dice else 0.0
+
+    @property
+    def compared_dice(self) -> float:
+        """Mean Dice over the cases that every validation scores; 0 where there is none."""
+        return self.mean_dice if self.sample_dice is None else self.sample_dice
 
     def as_record(self) -> dict[str, Any]:
         """Plain values, for JSON."""

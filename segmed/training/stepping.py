@@ -10,6 +10,7 @@ from math import inf
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from segmed.plan.schema import Plan
 from segmed.training.data import Batch, make_batch, one_ahead, place_cases
@@ -45,6 +46,11 @@ class Steps(Protocol):
 
     def flush(self) -> float:
         """Wait for all steps; the sum of the losses not yet known."""
+        ...
+
+    @property
+    def unread(self) -> Tensor | None:
+        """Sum on the device of the losses not yet known; None if all are."""
         ...
 
     def phases(self) -> dict[str, float]:
@@ -151,6 +157,11 @@ class EagerSteps:
         """Nothing is left: every step was waited for."""
         return 0.0
 
+    @property
+    def unread(self) -> Tensor | None:
+        """None: every step was waited for."""
+        return None
+
     def phases(self) -> dict[str, float]:
         """Seconds of each phase of the step that ended last."""
         return self._trainer.timer.seconds()
@@ -236,6 +247,11 @@ class GraphSteps:
             self._seconds += time.monotonic() - self._since
             self._since = None
         return total
+
+    @property
+    def unread(self) -> Tensor | None:
+        """Sum on the device of the losses not yet known; None for eager steps."""
+        return None if self._graph is None else self._graph.loss_sum
 
     def phases(self) -> dict[str, float]:
         """Seconds since the last call, not divided into phases."""

@@ -34,6 +34,7 @@ class Trainer:
         compiled: Whether to compile the network.
 
     Attributes:
+        rate: Learning rate of the last step.
         shared: Averages the gradients of several processes; None for a process that trains alone.
     """
 
@@ -65,6 +66,7 @@ class Trainer:
         self.optimizer = make_optimizer(
             self.network, plan.recipe, self.settings.learning_rate, device=device
         )
+        self.rate = self.settings.learning_rate
         self.averaged = {
             name: tensor.detach().clone()
             for name, tensor in self.network.state_dict().items()
@@ -104,12 +106,12 @@ class Trainer:
 
     def set_learning_rate(self, progress: float) -> None:
         """Set the learning rate for a share of the budget that is spent."""
-        rate = learning_rate(self.plan.recipe, self.settings.learning_rate, progress)
+        self.rate = learning_rate(self.plan.recipe, self.settings.learning_rate, progress)
         for group in self.optimizer.param_groups:
             if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
+                group["lr"].fill_(self.rate)
             else:
-                group["lr"] = rate
+                group["lr"] = self.rate
 
     def in_memory_format(self, image: Tensor) -> Tensor:
         """A batch in the memory layout of the network's weights."""
@@ -235,14 +237,15 @@ class Trainer:
             self._set_aside = {}
 
     def state(self) -> dict[str, Any]:
-        """The parts of a checkpoint that belong to the trainer."""
+        """The parts of a checkpoint that belong to the trainer; waits for no device."""
         optimizer = self.optimizer.state_dict()
         for group in optimizer["param_groups"]:
-            group["lr"] = float(group["lr"])
+            group["lr"] = self.rate
         return {
             "model": self.network.state_dict(),
             "optimizer": optimizer,
             "averaged": self.averaged,
+            "scaler": self._scaler.state_dict(),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -260,6 +263,8 @@ class Trainer:
             raise TrainingError("the checkpoint was trained with another ema_decay")
         for name, tensor in state["averaged"].items():
             self.averaged[name].copy_(tensor)
+        if self.needs_scaler and state.get("scaler"):
+            self._scaler.load_state_dict(state["scaler"])
 
 
 KERNELS = ("foreach", "fused", "capturable")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -27,6 +28,22 @@ SMALLEST_PROBABILITY = 1e-7
 """Probabilities are not taken for smaller than this in the cross-entropy."""
 
 
+@dataclass(frozen=True)
+class Validation:
+    """Result of a validation.
+
+    Attributes:
+        loss: Mean cross-entropy over the cases.
+        dice: Mean Dice of each label over the cases in which the reference or the prediction has
+            it. A missed label counts 0. A label that never occurs is absent.
+        sample_dice: Mean of the labels' Dice over the sample; None where no label occurs in it.
+    """
+
+    loss: float
+    dice: dict[str, float]
+    sample_dice: float | None
+
+
 @torch.inference_mode()
 def validate(
     network: nn.Module,
@@ -34,9 +51,10 @@ def validate(
     plan: Plan,
     device: Device,
     *,
+    sample: Sequence[int] | None = None,
     process_group: ProcessGroup = ProcessGroup(),
     stops: Callable[[], bool] = lambda: False,
-) -> tuple[float, dict[str, float]]:
+) -> Validation:
     """Cross-entropy and Dice over held-out cases.
 
     Args:
@@ -44,13 +62,12 @@ def validate(
         cases: Prepared cases, the same in all processes; each scores its part of them.
         plan: Gives labels, patch size and the overlap of windows.
         device: Device of the network.
+        sample: Places of the cases by which epochs are compared; all if not given.
         process_group: The processes that share out the cases.
         stops: Asked before each case; true where this process is to stop.
 
     Returns:
-        Mean cross-entropy, and mean Dice of each label over the cases in which the reference or
-        the prediction has it. A missed label counts 0. A label that never occurs is absent. Equal
-        in all processes, and to the bit what one process finds.
+        The result; equal in all processes, and to the bit what one process finds.
 
     Raises:
         KeyboardInterrupt: One of the processes was to stop; raised in all of them.
@@ -66,12 +83,23 @@ def validate(
     *rows, stop = process_group.total(table).tolist()
     if stop[0]:
         raise KeyboardInterrupt("stopped while validating")
-    columns = zip(plan.labels, list(zip(*rows, strict=True))[1:], strict=True)
-    measured = {item.name: [value for value in column if value >= 0] for item, column in columns}
-    means = {name: float(np.mean(values)) for name, values in measured.items() if values}
     losses = [row[0] for row in rows]
     known = [loss for loss in losses if np.isfinite(loss)]  # a case may have no annotated voxel
-    return float(np.mean(known or losses)), means
+    compared = list(
+        _label_means(rows if sample is None else [rows[n] for n in sample], plan).values()
+    )
+    return Validation(
+        float(np.mean(known or losses)),
+        _label_means(rows, plan),
+        float(np.mean(compared)) if compared else None,
+    )
+
+
+def _label_means(rows: Sequence[Sequence[float]], plan: Plan) -> dict[str, float]:
+    """Mean Dice of each label that occurs in any of the cases."""
+    columns = zip(plan.labels, list(zip(*rows, strict=True))[1:], strict=True)
+    measured = {item.name: [value for value in column if value >= 0] for item, column in columns}
+    return {name: float(np.mean(values)) for name, values in measured.items() if values}
 
 
 def _scores(

@@ -67,11 +67,10 @@ def main() -> None:
         }
         network, seen = trainer.evaluation_network(), []
         network.register_forward_hook(lambda *_: seen.append(1))
-        record["scores"] = validate(
-            network, cases[len(inside) :], plan, device, process_group=group
-        )
+        held_out = cases[len(inside) :]
+        record["scores"] = vars(validate(network, held_out, plan, device, process_group=group))
         shared = len(seen)
-        record["scores_alone"] = validate(network, cases[len(inside) :], plan, device)
+        record["scores_alone"] = vars(validate(network, held_out, plan, device))
         record["share_of_windows"] = shared / (len(seen) - shared)
         works.close()
         torch.save(record, folder / f"rank{group.rank}.pt")

@@ -13,7 +13,7 @@ from narrow_training import start
 
 from segmed.manifest import Manifest
 from segmed.plan import Plan
-from segmed.training import Budget, Settings, clock, loop
+from segmed.training import Budget, Settings, clock, held_out, loop
 from segmed.training.clock import Clock, ClockKind
 
 TICK_S = 0.02
@@ -89,7 +89,7 @@ def test_cpu_budget_pays_for_training_alone(
     time.tick_s = TICK_S
     begin_s = time.cpu_s
     budget = Budget(seconds=4, clock="cpu")
-    with costly(loop, "validate", lambda: time.pass_by(wall_s=2.0, cpu_s=2.0)):
+    with costly(held_out, "validate", lambda: time.pass_by(wall_s=2.0, cpu_s=2.0)):
         results = list(start(manifest, plan, tmp_path, cache_dir, budget=budget))
     assert results[-1].seconds == pytest.approx(4, abs=10 * TICK_S)
     validated = sum(bool(result.val_dice) for result in results)
@@ -113,7 +113,7 @@ def test_validation_leaves_a_time_budget_to_the_training(
 ) -> None:
     time.tick_s = TICK_S
     cost_s = 0.5
-    with costly(loop, "validate", lambda: time.pass_by(wall_s=cost_s, cpu_s=cost_s)):
+    with costly(held_out, "validate", lambda: time.pass_by(wall_s=cost_s, cpu_s=cost_s)):
         results = list(start(manifest, plan, tmp_path, cache_dir, budget=Budget(seconds=30)))
     between = sum(cost_s for result in results[1:-1] if result.val_dice)
     assert 0 < between <= Settings().validation_share * results[-1].seconds

@@ -50,9 +50,9 @@ def test_every_kind_of_case_is_covered_by_windows(
         update={"patch_size": patch, "slice_axis": slice_axis, "spatial_dims": dims}
     )
     network = Reader(changed.num_classes)
-    loss, dice = validate(network, [case_of(shape)], changed, choose_device("cpu"))
-    assert dice == {item.name: 1.0 for item in plan.labels}
-    assert loss < 1e-3
+    found = validate(network, [case_of(shape)], changed, choose_device("cpu"))
+    assert found.dice == {item.name: 1.0 for item in plan.labels}
+    assert found.loss < 1e-3
     assert {size[2:] for size in network.batches} == {patch}
 
 
@@ -61,10 +61,18 @@ def test_a_wrong_voxel_lowers_the_score_and_a_missed_label_counts_nothing(plan: 
     label = case.label.clone()
     label[case.label == 2] = 1
     wrong = TrainingCase.of("a", case.image, label)
-    _, dice = validate(Reader(3), [wrong], plan, choose_device("cpu"))
+    dice = validate(Reader(3), [wrong], plan, choose_device("cpu")).dice
     first, second = (item.name for item in plan.labels)
     assert 0.5 < dice[first] < 0.9
     assert dice[second] == 0.0
+
+
+def test_the_sample_is_scored_apart_from_the_others(plan: Plan) -> None:
+    right = case_of((12, 12, 12))
+    nothing = TrainingCase.of("b", torch.zeros_like(right.image), right.label)
+    found = validate(Reader(3), [right, nothing, right], plan, choose_device("cpu"), sample=[0, 2])
+    assert found.sample_dice == 1.0
+    assert all(value == pytest.approx(2 / 3) for value in found.dice.values())
 
 
 def test_one_small_volume_goes_through_the_network_as_two_with_the_same_result(plan: Plan) -> None:
