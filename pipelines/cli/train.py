@@ -88,9 +88,13 @@ def train(
         bool, typer.Option("--deterministic", help="The same bits each time; slower on a GPU.")
     ] = False,
     compiled: Annotated[
-        bool,
-        typer.Option("--compile", help="Compile the network first: minutes, for long GPU runs."),
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile",
+            help="Compile the network first, which takes minutes; if left out, on a GPU where it "
+            "saves more.",
+        ),
+    ] = None,
     out: OutOption = Path("segmed-runs"),
     max_voxels: MaxVoxelsOption = None,
     as_json: JsonOption = False,

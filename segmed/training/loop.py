@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from segmed.plan import Plan, plan_hash
 from segmed.training.budget import Budget
 from segmed.training.checkpoint import LAST, remove_leftovers
 from segmed.training.clock import Clock
+from segmed.training.compiling import settle_compilation
 from segmed.training.conditions import check_request, require_deterministic, same_bits
 from segmed.training.data import load_shared, norms_of, warn_of_losses
 from segmed.training.device import Device, choose_device
@@ -171,9 +172,7 @@ class _Run:
         )
         training = cases[: len(inside)]
         torch.manual_seed(settings.seed)
-        trainer = Trainer(
-            name, plan, device=device, process_group=process_group, compiled=settings.compile
-        )
+        trainer = Trainer(name, plan, device=device, process_group=process_group)
         require_deterministic(trainer.network, name, is_cuda=device.is_cuda)
         run = cls(
             job=job,
@@ -223,6 +222,16 @@ class _Run:
             log.info("the budget is already spent: nothing left to train")
             self.is_reused = True
             return
+        # One process stops at once; of several none may leave the others waiting.
+        with nullcontext() if self.process_group.is_joined else wish.at_once():
+            settle_compilation(
+                self.trainer,
+                self.job.settings.compile,
+                self.job.budget,
+                progress=self.progress,
+                step=self.step,
+                process_group=self.process_group,
+            )
         timed = self.step + TIMED_STEPS
         works = self.steps.works(self.step)
         waits_since = time.monotonic()

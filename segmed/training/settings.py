@@ -23,7 +23,7 @@ class Settings:
         cache_dir: Where prepared cases are kept; `cache` beside the output folder by default.
         checkpoint_minutes: Longest time between two checkpoints.
         deterministic: Only algorithms that give the same bits each time.
-        compile: Compile the network with `torch.compile`.
+        compile: Compile the network with `torch.compile`; None: on a GPU where it saves time.
         validation_share: Share of a time budget that one validation may take, on fewer cases where
             need be, and that those between the first and the last one may take together.
         is_scored: The caller scores all held-out cases afterwards, within the same time budget.
@@ -37,7 +37,7 @@ class Settings:
     cache_dir: Path | None = None
     checkpoint_minutes: float = 5.0
     deterministic: bool = False
-    compile: bool = False
+    compile: bool | None = None
     validation_share: float = 0.1
     is_scored: bool = False
     patience: int = 0
@@ -53,7 +53,7 @@ class TrainingOptions(TypedDict, total=False):
     cache_dir: Path | None
     checkpoint_minutes: float
     deterministic: bool
-    compile: bool
+    compile: bool | None
     validation_share: float
     is_scored: bool
     patience: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -31,7 +31,6 @@ class Trainer:
         plan: The plan.
         device: Where to train.
         process_group: The processes that train together.
-        compiled: Whether to compile the network.
 
     Attributes:
         rate: Learning rate of the last step.
@@ -45,7 +44,6 @@ class Trainer:
         *,
         device: Device,
         process_group: ProcessGroup,
-        compiled: bool = False,
     ) -> None:
         self.plan = plan
         self.device = device
@@ -74,7 +72,7 @@ class Trainer:
         }
         self.needs_scaler = device.autocast_dtype is torch.float16
         self._scaler = torch.amp.GradScaler(device.torch_device.type, enabled=self.needs_scaler)
-        self._forward: nn.Module = torch.compile(self.network) if compiled else self.network  # type: ignore[assignment]  # compiled: a callable to the stub
+        self._forward: Callable[[Tensor], Any] = self.network
         self._process_group = process_group
         self.shared = (
             SharedGradients(self.network, process_group) if process_group.is_joined else None
@@ -128,14 +126,8 @@ class Trainer:
             The loss, a scalar on the device (not yet waited for); the mean over the processes.
         """
         self.network.train()
-        autocast = torch.autocast(
-            self.device.torch_device.type,
-            dtype=self.device.autocast_dtype,
-            enabled=self.device.autocast_dtype is not None,
-            cache_enabled=not self.device.is_cuda,  # a graph must cast the weights in every replay
-        )
-        with autocast, self._whole_batch():
-            loss: Tensor = self.loss(self._forward(image), label)
+        with self._autocast(), self._whole_batch():
+            loss: Tensor = self.loss(self.forward(image), label)
         self.timer.mark()
         self.optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # PyTorch's own
@@ -147,6 +139,57 @@ class Trainer:
         self._scaler.step(self.optimizer)
         self._scaler.update()
         return loss.detach()
+
+    def forward(self, image: Tensor) -> Any:
+        """Logits of a batch, by the compiled network where there is one.
+
+        What it was not compiled for, it computes uncompiled: nothing is compiled in mid-training.
+        """
+        if self._forward is self.network:
+            return self.network(image)
+        with torch.compiler.set_stance("eager_on_recompile"):
+            return self._forward(image)
+
+    def compile(self, *, backend: str | Callable[..., Any] = "inductor") -> str:
+        """Compile the network for the batches of the plan, by one pass forward and back.
+
+        Weights, optimiser and averaged weights stay as they are.
+
+        Args:
+            backend: Compiler of `torch.compile`.
+
+        Returns:
+            The reason why it cannot be; empty where it is.
+        """
+        plan, fault = self.plan, ""
+        shape = (plan.recipe.batch_size, plan.in_channels, *plan.patch_size)
+        image = torch.zeros(shape, device=self.device.torch_device)
+        compiled = torch.compile(self.network, dynamic=False, backend=backend)
+        self.network.train()
+        with self.undone():
+            try:
+                with self._autocast():
+                    logits = compiled(self.in_memory_format(image))
+                heads = logits if isinstance(logits, list | tuple) else [logits]
+                torch.stack([head.float().mean() for head in heads]).sum().backward()  # type: ignore[no-untyped-call]  # PyTorch's own
+            except (RuntimeError, ImportError, OSError) as error:  # also all of the compiler's own
+                fault = " ".join(str(error).split())[:200] or type(error).__name__
+        self.optimizer.zero_grad(set_to_none=True)
+        if not fault:
+            self._forward = compiled
+        return fault
+
+    def use_uncompiled(self) -> None:
+        """Give a compiled network up."""
+        self._forward = self.network
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(
+            self.device.torch_device.type,
+            dtype=self.device.autocast_dtype,
+            enabled=self.device.autocast_dtype is not None,
+            cache_enabled=not self.device.is_cuda,  # a graph must cast the weights in every replay
+        )
 
     def _whole_batch(self) -> AbstractContextManager[None]:
         """Losses whose sums go over the batches of all processes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -62,12 +63,18 @@ def steps(
 
     def fresh() -> Trainer:
         torch.manual_seed(0)
-        return Trainer("unet", plan, device=device, process_group=ProcessGroup(), compiled=compiled)
+        made = Trainer("unet", plan, device=device, process_group=ProcessGroup())
+        if compiled:
+            begun = time.perf_counter()
+            if fault := made.compile():
+                raise RuntimeError(fault)
+            check.note(f"{title}: compiling, s", time.perf_counter() - begun)
+        return made
 
     trainer = fresh()
     shape = (plan.recipe.batch_size, plan.in_channels, *plan.patch_size)
     image = trainer.in_memory_format(torch.randn(shape, device=check.device))
-    network = trainer._forward
+    network = trainer.forward
 
     def bare() -> None:
         trainer.network.zero_grad(set_to_none=True)
