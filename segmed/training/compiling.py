@@ -41,7 +41,7 @@ WORTHWHILE = 2.0
 
 
 @dataclass(frozen=True)
-class Choice:
+class CompilationChoice:
     """A choice about compilation, and its reason.
 
     Attributes:
@@ -60,7 +60,7 @@ def choose_compilation(
     *,
     device: Device,
     left_s: float,
-) -> Choice:
+) -> CompilationChoice:
     """Decide whether the network is compiled.
 
     Args:
@@ -71,15 +71,15 @@ def choose_compilation(
         left_s: Seconds of steps that are still to come, as uncompiled ones.
     """
     if wish is not None:
-        return Choice(wish, "as requested")
+        return CompilationChoice(wish, "as requested")
     if not device.is_cuda:
-        return Choice(False, "the device is a CPU")
+        return CompilationChoice(False, "the device is a CPU")
     if torch.are_deterministic_algorithms_enabled():
-        return Choice(False, "--deterministic")
+        return CompilationChoice(False, "--deterministic")
     voxels = plan.recipe.batch_size * prod(plan.patch_size)
     share = next((share for least, share in SAVED if voxels >= least), 0.0)
     if not share:
-        return Choice(False, f"a step of {voxels:,} voxels is too small to gain by it")
+        return CompilationChoice(False, f"a step of {voxels:,} voxels is too small to gain by it")
     convolutions = sum(isinstance(module, nn.modules.conv._ConvNd) for module in network.modules())
     cost_s = COMPILE_S * max(1.0, convolutions / COMPILED_CONVOLUTIONS)
     gain_s = share * left_s
@@ -87,7 +87,7 @@ def choose_compilation(
         f"about {gain_s:.0f} of {left_s:.0f} s of steps would be saved, compiling takes about "
         f"{cost_s:.0f} s"
     )
-    return Choice(gain_s >= WORTHWHILE * cost_s, words)
+    return CompilationChoice(gain_s >= WORTHWHILE * cost_s, words)
 
 
 def seconds_left(

@@ -86,7 +86,7 @@ def _reach(plan: Plan) -> list[int]:
 
 
 @dataclass
-class _Slot:
+class _BoxSlot:
     """Pinned memory of one step, and the events between which it may not be written.
 
     Attributes:
@@ -127,7 +127,7 @@ class PatchRing:
         self.label = torch.zeros(count, dtype=dtype, device=device)
         is_pinned = device.type == "cuda"
         self._slots = [
-            _Slot(
+            _BoxSlot(
                 torch.zeros((batch, channels, self._voxels), pin_memory=is_pinned),
                 torch.zeros((batch, self._voxels), dtype=dtype, pin_memory=is_pinned),
                 [0] * batch,
@@ -202,7 +202,7 @@ class PatchRing:
     def _start(self, step: int, number: int) -> int:
         return (step % SLOTS * len(self._slots[0].sizes) + number) * self._voxels
 
-    def _copy(self, slot: _Slot, step: int) -> None:
+    def _copy(self, slot: _BoxSlot, step: int) -> None:
         for number, count in enumerate(slot.sizes):
             start = self._start(step, number)
             for channel, row in zip(self.image, slot.image[number], strict=True):

@@ -17,7 +17,12 @@ from segmed.manifest import Manifest
 from segmed.models import build_model
 from segmed.plan import Plan
 from segmed.training import Budget
-from segmed.training.compiling import Choice, choose_compilation, seconds_left, settle_compilation
+from segmed.training.compiling import (
+    CompilationChoice,
+    choose_compilation,
+    seconds_left,
+    settle_compilation,
+)
 from segmed.training.conditions import same_bits
 from segmed.training.device import Device, choose_device
 from segmed.training.distributed import ProcessGroup
@@ -66,7 +71,7 @@ def choice(
     *,
     wish: bool | None = None,
     device: Device = GPU,
-) -> Choice:
+) -> CompilationChoice:
     plan = with_steps_of(plan, *kind)
     with torch.device("meta"):
         network = build_model("unet", spatial_dims=3, in_channels=1, num_classes=3, **UNET)
@@ -97,11 +102,13 @@ def test_large_steps_of_long_trainings_are_compiled(
 
 def test_wishes_devices_and_determinism_decide_first(plan: Plan) -> None:
     hour = Budget(seconds=3600)
-    assert choice(plan, LARGE, hour, wish=False) == Choice(False, "as requested")
-    assert choice(plan, HIPPOCAMPUS, Budget(seconds=9), wish=True) == Choice(True, "as requested")
+    assert choice(plan, LARGE, hour, wish=False) == CompilationChoice(False, "as requested")
+    assert choice(plan, HIPPOCAMPUS, Budget(seconds=9), wish=True) == CompilationChoice(
+        True, "as requested"
+    )
     assert not choice(plan, LARGE, hour, device=choose_device("cpu")).is_on
     with same_bits(True):
-        assert choice(plan, LARGE, hour) == Choice(False, "--deterministic")
+        assert choice(plan, LARGE, hour) == CompilationChoice(False, "--deterministic")
 
 
 def test_an_architecture_of_more_convolutions_needs_a_longer_training(plan: Plan) -> None:
