@@ -105,9 +105,9 @@ def seconds_left(
     if budget.seconds is not None:
         return budget.seconds * max(0.0, 1.0 - progress)
     assert budget.epochs is not None
-    widths = options.get("widths") or [32]
+    finest = float((options.get("widths") or [32])[0])
     voxels = plan.recipe.batch_size * prod(plan.patch_size)
-    step_s = STEP_NS * 1e-9 * voxels * widths[0] / 32
+    step_s = STEP_NS * 1e-9 * voxels * finest / 32
     return step_s * max(0, budget.epochs * plan.recipe.iterations_per_epoch - step)
 
 
