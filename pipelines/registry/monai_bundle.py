@@ -55,6 +55,7 @@ def _inference(package: ModelPackage) -> dict[str, Any]:
             "spatial_dims": plan.spatial_dims,
             "in_channels": plan.in_channels,
             "num_classes": plan.num_classes,
+            **({"has_regions": True} if plan.encoding.has_regions else {}),
             **package.options,
         },
         "state": {"_target_": "safetensors.torch.load_file", "filename": "@weights"},

@@ -140,6 +140,7 @@ def source_of(job: ArchiveJob, package: ModelPackage) -> Callable[[], StudySourc
         skip=(job.out_dir.resolve(),),
         until=until,
         query=SeriesQuery(*_asked(job)),
+        names=tuple(channel.name for channel in package.plan.channels),
     )
 
 

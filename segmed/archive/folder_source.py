@@ -55,6 +55,7 @@ class FolderSource:
         skip: Folders to leave out, such as an output folder below `root`.
         spatial_dims: Of the model: one of planes (2) also takes pictures. Set by
             `segment_archive`.
+        names: Names of the model's channels, for volumes whose file names have them.
         explains: Also give the files that `query`, `since` and `until` leave out, with the reason;
             for a dry run.
     """
@@ -68,6 +69,7 @@ class FolderSource:
     skip: tuple[Path, ...] = ()
     spatial_dims: int = 3
     explains: bool = False
+    names: tuple[str, ...] = ()
 
     def fetch(self, study: Study, folder: Path) -> Study:
         """The study itself: its files are here already."""
@@ -209,10 +211,12 @@ class FolderSource:
             return
         yield from self._walk(path, index, linked)
 
-    def _cases(self, volumes: Mapping[Path, FileHead]) -> Iterator[CaseFiles]:
+    def _cases(self, volumes: Mapping[Path, FileHead]) -> Iterator[CaseFiles | NotImage]:
         if self.query.asks_of_headers:
             return
-        for case in group_channels(list(volumes), self.num_channels, volumes):
+        for case in group_channels(list(volumes), self.num_channels, volumes, names=self.names):
+            for path, why in case.others.items():
+                yield NotImage(self._place(path), why)
             if self._is_recent(case.files):
                 yield case
 

@@ -35,7 +35,7 @@ class Expected:
     Attributes:
         num_channels: Input channels.
         spatial_dims: 3 for a model of volumes: a folder of numbered rasters is one of its images.
-        names: Names of the channels; those of a manifest are compared with them.
+        names: Names of the channels: of files in a folder, and those that a manifest must have.
         rules: Rules by which series of a DICOM study become channels; without them each series is
             an image of its own.
     """
@@ -151,15 +151,19 @@ def _find(paths: Sequence[Path], expected: Expected) -> Inputs:
     found.images = [path for path in found.images if path not in taken]
     alone = found.listed if num_channels == 1 else set()
     cases = group_channels(
-        [path for path in found.images if path not in alone], num_channels, found.heads
+        [path for path in found.images if path not in alone],
+        num_channels,
+        found.heads,
+        names=expected.names,
     )
+    left_out = {path: why for case in cases for path, why in case.others.items()}
     for case in group_channels(
         [path for path in found.images if path in alone], num_channels, found.heads
     ):
         cases += _taken_apart(case)
     cases += [CaseFiles(_name_of(path), (path,)) for path in found.unknown]
     audits = group_files(found.dicom)
-    series, left_out = _series_cases(audits, found, expected)
+    series, not_chosen = _series_cases(audits, found, expected)
     cases += [*series, *stacks]
     used = {path for case in cases for path in _files_of(case)} | taken
     cases += [
@@ -173,7 +177,7 @@ def _find(paths: Sequence[Path], expected: Expected) -> Inputs:
     for audit in audits:
         passed_over |= dict.fromkeys(audit.files, f"DICOM without an image ({audit.modality})")
         passed_over |= dict.fromkeys(audit.copies, "a copy of another DICOM file")
-    passed_over |= left_out
+    passed_over |= not_chosen | left_out
     passed_over = {path: why for path, why in passed_over.items() if path not in used}
     return Inputs(tuple(ordered), passed_over | found.passed_over)
 

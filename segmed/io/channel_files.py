@@ -3,9 +3,11 @@
 Used by `manifest build`, `predict` and `archive` alike. A file that itself contains all channels (a
 colour raster, a 4D NIfTI file with a volume for each channel) is a case. Other files need names
 `CASE_0000.ext`, `CASE_0001.ext`, ... with the model's channel numbers, each once and without gaps;
-their endings may differ. A single file `CASE_0000.ext` of a model with one file per case is called
-`CASE`; beside it `OTHER_0001.ext` without `OTHER_0000.ext` is incomplete. Files that count up under
-one name (`frame_0001`, `frame_0002`) are images of their own.
+their endings may differ. Where names have no numbers, the names of the model's channels in them
+count (`CASE-t1n.nii.gz`, `CASE/FLAIR.nii.gz`; see `named_channels`). A single file `CASE_0000.ext`
+of a model with one file per case is called `CASE`; beside it `OTHER_0001.ext` without
+`OTHER_0000.ext` is incomplete. Files that count up under one name (`frame_0001`, `frame_0002`) are
+images of their own.
 
 Source:
     nnU-Net, documentation/dataset_format.md: "CASE_XXXX.FILE_ENDING", four digits from 0000.
@@ -26,6 +28,7 @@ from segmed.errors import ImageError
 from segmed.formats import RASTER_FORMATS, stem_of
 from segmed.io.dicom.audit import SeriesAudit
 from segmed.io.head import FileHead, is_metaimage, is_nifti, sniff
+from segmed.io.named_channels import named_cases
 from segmed.io.nifti import parse_header
 
 NUMBERED = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
@@ -56,6 +59,7 @@ class CaseFiles:
             or the first file of each.
         reason: Code of the fault.
         heads: What was sniffed of `files`, so that they are not opened again to be recognised.
+        others: Files of the case that are none of its channels, and why.
     """
 
     case: str
@@ -64,6 +68,7 @@ class CaseFiles:
     series: tuple[SeriesAudit, ...] = ()
     reason: str = "other_channels"
     heads: Mapping[Path, FileHead] = field(default_factory=dict, repr=False, compare=False)
+    others: Mapping[Path, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def sniffed(self) -> list[Path | FileHead]:
@@ -82,7 +87,11 @@ class CaseFiles:
 
 
 def group_channels(
-    files: Sequence[Path], num_channels: int, heads: Mapping[Path, FileHead] | None = None
+    files: Sequence[Path],
+    num_channels: int,
+    heads: Mapping[Path, FileHead] | None = None,
+    *,
+    names: Sequence[str] = (),
 ) -> list[CaseFiles]:
     """Put image files together into cases, folder by folder.
 
@@ -90,6 +99,7 @@ def group_channels(
         files: Image files of any folders.
         num_channels: Input channels of the model or of the image set.
         heads: What was sniffed of the files; the cases keep it.
+        names: Names of the channels, that distinguish files without channel numbers.
 
     Returns:
         Cases, in the order of their first files; those with a fault are among them.
@@ -101,21 +111,24 @@ def group_channels(
     cases = [
         replace(case, heads={path: known[path] for path in case.files if path in known})
         for inside in by_folder.values()
-        for case in _grouped(inside, num_channels, known)
+        for case in _grouped(inside, num_channels, known, names)
     ]
     place = {path: number for number, path in enumerate(files)}
     return sorted(cases, key=lambda case: min(place[path] for path in case.files))
 
 
 def _grouped(
-    files: Sequence[Path], num_channels: int, heads: Mapping[Path, FileHead]
+    files: Sequence[Path],
+    num_channels: int,
+    heads: Mapping[Path, FileHead],
+    names: Sequence[str],
 ) -> list[CaseFiles]:
     whole, parts = list(files), []
     if num_channels > 1:
         counts = {path: channels_in(heads.get(path, path)) for path in files}
         whole = [path for path in files if counts[path] == num_channels]
         parts = [path for path in files if counts[path] != num_channels]
-    return [*_whole(whole, num_channels), *_joined(parts, num_channels)]
+    return [*_whole(whole, num_channels), *_joined(parts, num_channels, names)]
 
 
 def _whole(files: Sequence[Path], num_channels: int) -> list[CaseFiles]:
@@ -151,10 +164,15 @@ def _are_channel_numbers(by_name: Mapping[str, Mapping[int, Sequence[Path]]]) ->
     return {0} in numbers and not counts_images
 
 
-def _joined(files: Sequence[Path], num_channels: int) -> list[CaseFiles]:
+def _joined(files: Sequence[Path], num_channels: int, names: Sequence[str] = ()) -> list[CaseFiles]:
     """Cases of one file a channel."""
     by_name, rest = _numbered(files)
-    cases = [_faulty(stem_of(path), [path], num_channels) for path in rest]
+    named, rest = named_cases(rest, names)
+    cases = [_faulty(stem_of(path), [path], num_channels, names) for path in rest]
+    for one in named:
+        inside = tuple(path for paths in one.files for path in paths)
+        others = dict.fromkeys(one.others, one.reason(names))
+        cases.append(CaseFiles(one.case, inside, one.fault(names), others=others))
     for case, numbers in by_name.items():
         found = [path for _, paths in sorted(numbers.items()) for path in paths]
         if sorted(numbers) == list(range(num_channels)) and len(found) == num_channels:
@@ -177,7 +195,9 @@ def _numbered(files: Iterable[Path]) -> tuple[dict[str, dict[int, list[Path]]], 
     return by_name, rest
 
 
-def _faulty(case: str, files: Sequence[Path], num_channels: int) -> CaseFiles:
+def _faulty(
+    case: str, files: Sequence[Path], num_channels: int, channels: Sequence[str] = ()
+) -> CaseFiles:
     numbers = [match["channel"] for path in files if (match := NUMBERED.fullmatch(stem_of(path)))]
     twice = sorted({one for one in numbers if numbers.count(one) > 1})
     if twice:
@@ -190,6 +210,8 @@ def _faulty(case: str, files: Sequence[Path], num_channels: int) -> CaseFiles:
         found = "a file of one channel without a channel number in its name"
     expected = ", ".join(f"{number:04d}" for number in range(num_channels))
     names = "CASE_0000.nii.gz, CASE_0001.nii.gz, ... in the order of the channels"
+    if channels:
+        names += f", or by these: {', '.join(f'CASE-{name}.nii.gz' for name in channels)}"
     fault = f"{found}; a case needs {expected}, each once: name the files {names}"
     return CaseFiles(case, tuple(files), fault)
 

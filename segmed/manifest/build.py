@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from segmed.errors import ManifestError, UsageError, unknown_name
+from segmed.manifest.case_folders import find_case_folders
 from segmed.manifest.content import with_digests
 from segmed.manifest.dataset_json import is_nnunet, load_description
 from segmed.manifest.draft import Draft, group_of, images_in
@@ -187,9 +188,20 @@ def detect_format(source: Path) -> str:
     if has_dicom(source):
         return "dicom"
     inner = [source, *(path for path in sorted(source.iterdir()) if path.is_dir())]
-    if any(images_in(folder) for folder in inner):
+    filled = [folder for folder in inner if images_in(folder)]
+    if len(filled) > 1 and find_case_folders(source) is not None:
+        raise unknown_layout(source)
+    if filled:
         return "raster"
-    raise ManifestError(f"{source} is of no known layout. {EXAMPLES}")
+    raise unknown_layout(source)
+
+
+def unknown_layout(source: Path) -> ManifestError:
+    """The error for a tree that is read by patterns alone; it states them where names say them."""
+    there = find_case_folders(source)
+    if there is not None:
+        return ManifestError(f"{source} is read by patterns: it has {there.line}")
+    return ManifestError(f"{source} is of no known layout. {EXAMPLES}")
 
 
 def _finished(

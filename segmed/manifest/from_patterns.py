@@ -12,6 +12,7 @@ from pathlib import Path
 from segmed.errors import ManifestError, UsageError
 from segmed.formats import is_named
 from segmed.io.channel_files import channels_in
+from segmed.manifest.case_folders import find_case_folders
 from segmed.manifest.draft import Draft, case_id
 from segmed.manifest.found_structures import found_structures
 from segmed.manifest.label_values import COLOURS, label_values
@@ -67,9 +68,9 @@ def draft_from_patterns(
     labels = Pattern(wanted.label, "--label")
     masks = labels.search(paths)
     if not masks:
-        raise ManifestError(f"--label {wanted.label!r} finds no file in {folder}")
+        raise _nothing(f"--label {wanted.label!r} finds no file in {folder}", folder)
     taken = {mask.path for mask in masks}
-    cases, order = _images([path for path in paths if path not in taken], wanted)
+    cases, order = _images(folder, [path for path in paths if path not in taken], wanted)
     by_case, remarks = _paired(cases, masks)
     found = {case: list(files) for case, files in cases.items() if case in by_case}
     ordered = sorted({name for names in found.values() for name in names}, key=order.index)
@@ -123,8 +124,14 @@ def _paths(folder: Path) -> list[str]:
     return sorted(found)
 
 
+def _nothing(message: str, folder: Path) -> ManifestError:
+    """The error for a pattern without files, with what the folder has and what would read it."""
+    there = find_case_folders(folder)
+    return ManifestError(message if there is None else f"{message}; there are {there.line}")
+
+
 def _images(
-    paths: Sequence[str], wanted: Wanted
+    folder: Path, paths: Sequence[str], wanted: Wanted
 ) -> tuple[dict[str, dict[str, PatternMatch]], list[str]]:
     """Files by case and channel, and the channels in the order of the patterns."""
     by_key: dict[tuple[str, ...], dict[str, PatternMatch]] = defaultdict(dict)
@@ -138,7 +145,10 @@ def _images(
         order += pattern.choices or (plain,)
         found = pattern.search(paths)
         if not found:
-            raise ManifestError(f"--image {text!r} finds no file")
+            raise _nothing(f"--image {text!r} finds no file in {folder}", folder)
+        words = {one.choice for one in found}
+        if lacking := [word for word in pattern.choices if word not in words]:
+            raise _nothing(f"--image {text!r} finds no file for {', '.join(lacking)}", folder)
         for one in found:
             channel = one.choice or plain
             if channel in by_key[one.key]:

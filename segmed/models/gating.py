@@ -63,40 +63,43 @@ class ClassHead(nn.Module):
         return scores.flatten(2).amax(2)
 
 
-def gate_probabilities(probs: Tensor, scores: Tensor) -> Tensor:
+def gate_probabilities(probs: Tensor, scores: Tensor, *, is_multilabel: bool) -> Tensor:
     """Take the absent classes out of the probabilities of whole cases.
 
     Args:
-        probs: `[B, K, *spatial]`. With several classes the first is the background.
+        probs: `[B, K, *spatial]`. The first is the background, unless they are multilabel.
         scores: `[B, K]` before the sigmoid. For a case seen in windows: the largest over them.
+        is_multilabel: Each class has a probability of its own, as regions have; there is no
+            background.
 
     Returns:
         `[B, K, *spatial]`; an absent class has 0 everywhere, what it had is the background's.
     """
     gates = (torch.sigmoid(scores) >= PRESENT).to(probs.dtype)
-    if probs.shape[1] > 1:
+    if not is_multilabel:
         gates = torch.cat([torch.ones_like(gates[:, :1]), gates[:, 1:]], dim=1)
     gated = probs * gates.view(*gates.shape, *[1] * (probs.ndim - 2))
-    if probs.shape[1] > 1:
+    if not is_multilabel:
         rest = probs.sum(1, keepdim=True) - gated.sum(1, keepdim=True)
         gated = torch.cat([gated[:, :1] + rest, gated[:, 1:]], dim=1)
     return gated
 
 
-def gate_logits(logits: Tensor, scores: Tensor) -> Tensor:
+def gate_logits(logits: Tensor, scores: Tensor, *, is_multilabel: bool) -> Tensor:
     """Logits of gated probabilities.
 
     Args:
         logits: `[B, K, *spatial]` of whole cases.
         scores: `[B, K]` before the sigmoid.
+        is_multilabel: Probabilities are sigmoids of the logits; else they are their softmax.
 
     Returns:
-        `[B, K, *spatial]`, finite; their softmax (sigmoid for K = 1) is 0 for an absent class, to
-        the last bit of float32.
+        `[B, K, *spatial]`, finite; their softmax (or sigmoid) is 0 for an absent class, to the
+        last bit of float32.
     """
-    if logits.shape[1] == 1:
+    if is_multilabel:
         is_there = torch.sigmoid(scores) >= PRESENT
         is_there = is_there.view(*is_there.shape, *[1] * (logits.ndim - 2))
         return torch.where(is_there, logits.float(), math.log(SMALLEST))
-    probs = gate_probabilities(logits.float().softmax(1), scores)
+    probs = gate_probabilities(logits.float().softmax(1), scores, is_multilabel=False)
     return probs.clamp(min=SMALLEST).log()

@@ -29,12 +29,19 @@ class Task:
     Attributes:
         spatial_dims: 2 or 3.
         in_channels: Channels of the image.
-        num_classes: Classes of the logits, background included.
+        num_classes: Classes of the logits, background included; of regions their number.
+        has_regions: The classes are regions, which overlap: each has a sigmoid of its own.
     """
 
     spatial_dims: int
     in_channels: int
     num_classes: int
+    has_regions: bool = False
+
+    @property
+    def is_multilabel(self) -> bool:
+        """Return whether probabilities are sigmoids of the logits; else they are their softmax."""
+        return self.has_regions or self.num_classes == 1
 
     def __post_init__(self) -> None:
         if self.spatial_dims not in (2, 3):

@@ -75,6 +75,7 @@ def build_model(
     spatial_dims: int,
     in_channels: int,
     num_classes: int,
+    has_regions: bool = False,
     preset: str | None = None,
     **options: Any,
 ) -> nn.Module:
@@ -84,7 +85,9 @@ def build_model(
         name: One of `list_models()`.
         spatial_dims: 2 or 3.
         in_channels: Channels of the image.
-        num_classes: Classes of the logits, background included.
+        num_classes: Classes of the logits, background included; of regions their number.
+        has_regions: The classes are regions, which overlap; networks that combine probabilities
+            (averaged heads, gates) then take the sigmoid of each.
         preset: `paper` for the paper's topology and widths; None for the planned form.
         options: Fields of the architecture's options, over the preset's; of a registered
             architecture, keyword arguments of its builder.
@@ -96,7 +99,7 @@ def build_model(
         UsageError: The name or an option is unknown.
         ModelError: The options contradict each other.
     """
-    task = Task(spatial_dims, in_channels, num_classes)
+    task = Task(spatial_dims, in_channels, num_classes, has_regions)
     if (custom := registered_architecture(name)) is not None:
         if preset is not None:
             raise ModelError(f"{name} is a registered architecture and has no preset {preset!r}")

@@ -181,7 +181,7 @@ class UNet3Plus(nn.Module):
         if not self.training:
             if scores is None or self.options.gating == "none":
                 return logits[0]
-            return gate_logits(logits[0], scores)
+            return gate_logits(logits[0], scores, is_multilabel=self.task.is_multilabel)
         if scores is not None:
             return ScoredLogits(logits, scores)
         return logits if self.options.deep_supervision else logits[0]

@@ -134,7 +134,7 @@ class UNetPP(nn.Module):
         if self.training and self.options.deep_supervision:
             return logits
         if len(logits) > 1 and self.options.mode == "accurate":
-            return average_probabilities(logits)
+            return average_probabilities(logits, is_multilabel=self.task.is_multilabel)
         return logits[0]
 
     def head_logits(self, image: Tensor) -> list[Tensor]:
@@ -208,17 +208,18 @@ class UNetPP(nn.Module):
         return pruned.train(self.training)
 
 
-def average_probabilities(logits: list[Tensor]) -> Tensor:
+def average_probabilities(logits: list[Tensor], *, is_multilabel: bool) -> Tensor:
     """Logits of the mean of the heads' probabilities.
 
     Args:
-        logits: `[B, K, *spatial]` each. One class means a sigmoid, several a softmax.
+        logits: `[B, K, *spatial]` each.
+        is_multilabel: Probabilities are sigmoids; else they are the softmax over K.
 
     Returns:
         `[B, K, *spatial]`, whose softmax (sigmoid) is the mean probability.
     """
     stacked = torch.stack(logits)
-    if stacked.shape[2] > 1:
+    if not is_multilabel:
         return torch.logsumexp(F.log_softmax(stacked, dim=2), dim=0) - math.log(len(logits))
     present = torch.logsumexp(F.logsigmoid(stacked), dim=0)
     absent = torch.logsumexp(F.logsigmoid(-stacked), dim=0)

@@ -113,17 +113,18 @@ class ModelPackage:
             WeightsError: The weights do not fit it.
         """
         require_registered(self.architecture)
+        has_regions = self.plan.encoding.has_regions
         networks = [
             build_model(
                 self.architecture,
                 spatial_dims=self.plan.spatial_dims,
                 in_channels=self.plan.in_channels,
                 num_classes=self.plan.num_classes,
+                has_regions=has_regions,
                 **self.options,
             )
             for _ in range(self.members)
         ]
-        has_regions = self.plan.encoding.has_regions
         network: nn.Module = (
             networks[0]
             if self.members == 1

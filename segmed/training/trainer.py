@@ -53,6 +53,7 @@ class Trainer:
             spatial_dims=plan.spatial_dims,
             in_channels=plan.in_channels,
             num_classes=plan.num_classes,
+            has_regions=plan.encoding.has_regions,
             **self.settings.options,
         )
         self.network.to(device.torch_device)

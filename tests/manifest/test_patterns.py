@@ -176,8 +176,23 @@ def test_more_wildcards_in_a_label_are_several_masks(tmp_path: Path) -> None:
             "only one pair of braces",
         ),
         ({"images": ["sub-*/{T1"], "label": "*/mask.nii.gz"}, UsageError, "a brace has no partner"),
-        ({"images": ["x-*/T1"], "label": "*/mask.nii.gz"}, ManifestError, "'x-*/T1' finds no file"),
-        ({"images": ["sub-*/T1.nii.gz"], "label": "*.xyz"}, ManifestError, "finds no file in"),
+        (
+            {"images": ["x-*/T1"], "label": "*/mask.nii.gz"},
+            ManifestError,
+            "there are 8 folders such as sub-00 with FLAIR, T1, T2, mask (.nii.gz): "
+            "--image '*/{FLAIR,T1,T2}.nii.gz' --label '*/mask.nii.gz' would read them",
+        ),
+        (
+            {"images": ["sub-*/T1.nii.gz"], "label": "*.xyz"},
+            ManifestError,
+            "--label '*/mask.nii.gz' would",
+        ),
+        (
+            {"images": ["sub-*/{T1,T1ce,PD}.nii.gz"], "label": "*/mask.nii.gz"},
+            ManifestError,
+            "finds no file for T1ce, PD",
+        ),
+        ({}, ManifestError, "is read by patterns: it has 8 folders"),
         ({"images": ["*/T?.nii.gz"], "label": "*/mask.nii.gz"}, ManifestError, "would both be"),
         (
             {"images": ["*/*.nii.gz"], "label": "*/mask.nii.gz"},

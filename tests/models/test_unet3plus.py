@@ -75,16 +75,20 @@ def test_class_scores_come_with_the_logits_in_training_and_their_layer_learns():
 
 def test_an_absent_class_gets_probability_zero_and_the_background_what_it_had():
     probs = torch.tensor([0.2, 0.5, 0.3]).view(1, 3, 1, 1)
-    gated = gate_probabilities(probs, torch.tensor([[4.0, -1.0, 2.0]]))
+    gated = gate_probabilities(probs, torch.tensor([[4.0, -1.0, 2.0]]), is_multilabel=False)
     assert gated.flatten().tolist() == pytest.approx([0.7, 0.0, 0.3])
-    single = gate_probabilities(torch.full((2, 1, 2, 2), 0.4), torch.tensor([[-3.0], [3.0]]))
+    single = gate_probabilities(
+        torch.full((2, 1, 2, 2), 0.4), torch.tensor([[-3.0], [3.0]]), is_multilabel=True
+    )
     assert single[0].abs().max() == 0
     assert torch.equal(single[1], torch.full((1, 2, 2), 0.4))
 
 
 def test_an_absent_background_score_changes_nothing():
     probs = torch.tensor([0.2, 0.8]).view(1, 2, 1, 1)
-    assert torch.equal(gate_probabilities(probs, torch.tensor([[-9.0, 9.0]])), probs)
+    assert torch.equal(
+        gate_probabilities(probs, torch.tensor([[-9.0, 9.0]]), is_multilabel=False), probs
+    )
 
 
 def test_width_of_a_source_is_an_option():
@@ -92,19 +96,26 @@ def test_width_of_a_source_is_an_option():
     assert model.decoder[0].fuse[0].weight.shape[:2] == (10, 10)
 
 
-@pytest.mark.parametrize("classes", [1, 3])
-def test_gating_of_whole_cases_takes_an_absent_class_out_of_the_answer(classes):
-    model = net(classes=classes, cgm=True, gating="case").eval()
-    open_gates = net(classes=classes, cgm=True).eval()
+@pytest.mark.parametrize(("classes", "has_regions"), [(1, False), (3, False), (1, True), (3, True)])
+def test_gating_of_whole_cases_takes_an_absent_class_out_of_the_answer(classes, has_regions):
+    model = net(classes=classes, cgm=True, gating="case", has_regions=has_regions).eval()
+    open_gates = net(classes=classes, cgm=True, has_regions=has_regions).eval()
     open_gates.load_state_dict(model.state_dict())
     image = torch.randn(1, 1, 20, 20)
-    squash = torch.sigmoid if classes == 1 else (lambda x: x.softmax(1))
+    is_multilabel = has_regions or classes == 1
+    squash = torch.sigmoid if is_multilabel else (lambda x: x.softmax(1))
     with torch.no_grad():
         for bias, is_there in ((100.0, True), (-100.0, False)):
             model.class_head.conv.bias[-1] = bias
             probs = squash(model(image))
             assert probs.isfinite().all()
             assert bool((probs[:, -1] > 1e-30).any()) == is_there
+        if has_regions:  # there is no background: the first is gated, too, and none gains by it
+            model.class_head.conv.bias[:] = 100.0
+            model.class_head.conv.bias[0] = -100.0
+            probs, kept = squash(model(image)), squash(open_gates(image))
+            assert probs[:, 0].max() < 1e-30
+            assert torch.allclose(probs[:, 1:], kept[:, 1:], atol=1e-6)
         model.class_head.conv.bias[:] = 100.0
         assert torch.allclose(squash(model(image)), squash(open_gates(image)), atol=1e-6)
 

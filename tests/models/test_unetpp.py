@@ -60,11 +60,12 @@ def test_pruning_to_a_head_that_is_not_there_is_refused():
         net(deep_supervision=False).prune(2)
 
 
-@pytest.mark.parametrize("classes", [1, 3])
-def test_accurate_mode_averages_probabilities_not_logits(classes):
-    model = net(classes=classes)
+@pytest.mark.parametrize(("classes", "has_regions"), [(1, False), (3, False), (3, True)])
+def test_accurate_mode_averages_probabilities_not_logits(classes, has_regions):
+    model = net(classes=classes, has_regions=has_regions)
     heads = model.head_logits(IMAGE)
-    squash = torch.sigmoid if classes == 1 else (lambda x: x.softmax(1))
+    is_multilabel = has_regions or classes == 1
+    squash = torch.sigmoid if is_multilabel else (lambda x: x.softmax(1))
     accurate = squash(model(IMAGE))
     expected = torch.stack([squash(head) for head in heads]).mean(0)
     assert torch.allclose(accurate, expected, atol=1e-6)
@@ -74,7 +75,7 @@ def test_accurate_mode_averages_probabilities_not_logits(classes):
 
 def test_averaged_probabilities_of_certain_heads_stay_finite():
     heads = [torch.tensor([[[[200.0]]]]), torch.tensor([[[[-200.0]]]])]
-    assert average_probabilities(heads).item() == pytest.approx(0.0, abs=1e-5)
+    assert average_probabilities(heads, is_multilabel=True).item() == pytest.approx(0.0, abs=1e-5)
 
 
 def test_fast_mode_is_the_deepest_head():
