@@ -20,6 +20,8 @@ from segmed.io.dicom.audit import SeriesAudit
 from segmed.io.dicom.checks import is_decodable
 from segmed.io.dicom.frames import Slice
 from segmed.io.dicom.read import load_series
+from segmed.io.label import as_integers
+from segmed.io.label_counts import label_facts_of
 from segmed.io.limits import ReadLimits, out_of_memory
 from segmed.structures import LabelClass
 
@@ -66,8 +68,8 @@ def main(folder_name: str) -> None:
     """Serve one request.
 
     Args:
-        folder_name: Folder with `request.json` (`memory_bytes`, `cpu_s`, `limits`, `path`,
-            and either `exact` or `series`), and where the answer goes.
+        folder_name: Folder with `request.json` (`memory_bytes`, `cpu_s`, `limits`, `path`, and
+            one of `exact`, `series` and `counted`), and where the answer goes.
     """
     folder = Path(folder_name)
     request = json.loads((folder / "request.json").read_text())
@@ -95,6 +97,8 @@ def _refusal(error: ImageError) -> dict[str, Any]:
 
 def _answer(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     limits = ReadLimits(**request["limits"])
+    if "counted" in request:
+        return {"counts": [_counted(path, limits) for path in request["counted"]]}
     if "series" in request:
         loaded = load_series(_audit(request["series"]), limits)
     else:
@@ -104,6 +108,15 @@ def _answer(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         )
     np.save(folder / "array.npy", loaded.array, allow_pickle=False)
     return {"affine": loaded.affine_ras.tolist(), "source": loaded.source.as_json()}
+
+
+def _counted(path: str, limits: ReadLimits) -> list[Any] | None:
+    """The values of one label file; None where it is refused, which its own reading says."""
+    try:
+        array = load(path, limits, exact=True).array
+        return label_facts_of(as_integers(array, Path(path))).as_record()
+    except (ImageError, MemoryError):
+        return None
 
 
 def _grid(request: dict[str, Any]) -> Grid | None:

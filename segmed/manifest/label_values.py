@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from segmed.cores import usable_cores
 from segmed.errors import ImageError, ManifestError
-from segmed.formats import RASTER_FORMATS
+from segmed.formats import RASTER_FORMATS, RASTER_SUFFIXES
 from segmed.io.head import sniff
+from segmed.io.isolated import count_isolated
+from segmed.io.label_counts import LabelFacts, counts_of, label_facts_of
 from segmed.io.read import read_label
 from segmed.structures import LabelClass
 
@@ -27,28 +26,19 @@ LARGEST_VALUE = 65535
 ROUGH_SHARE = 0.25
 """Share of neighbouring voxels that differ: images have more, label maps less."""
 
-COUNTED_VALUES = 1 << 16
-"""Values below this are counted, which is quicker than sorting them."""
+BATCH = 64
+"""Small files that one process decodes and counts."""
 
-KEPT_FILES = 1 << 20
-"""Label files whose values are kept: more than a set has, or each would be read twice."""
+BATCH_BYTES = 4 << 20
+"""Files above this size are read one by one."""
 
 COLOURS = {1: ("grey",), 3: ("red", "green", "blue")}
 
 Stamp = tuple[tuple[str, int, int], ...]
+Key = tuple[Path, Stamp, tuple[str, ...]]
 
-
-@dataclass(frozen=True)
-class LabelFacts:
-    """Label values of one file, with their voxel counts and boxes.
-
-    Attributes:
-        voxels: Voxels of each value, 0 among them.
-        roughness: Share of neighbours along the last axis that differ.
-    """
-
-    voxels: dict[int, int]
-    roughness: float
+_known: dict[Key, LabelFacts] = {}
+"""Facts of the files that this process has read; a hundred bytes or two each."""
 
 
 def label_facts(path: Path, labels: Sequence[LabelClass] = ()) -> LabelFacts:
@@ -61,11 +51,19 @@ def label_facts(path: Path, labels: Sequence[LabelClass] = ()) -> LabelFacts:
     Raises:
         ImageError: The file cannot be read as labels.
     """
+    key = _key(path, labels)
+    if key not in _known:
+        _known[key] = label_facts_of(read_label(path, labels=labels).numpy())
+    return _known[key]
+
+
+def _key(path: Path, labels: Sequence[LabelClass], *, is_raster: bool | None = None) -> Key:
+    """File, state and matched structures: what its values depend on."""
     files = sorted(path.iterdir()) if path.is_dir() else [path] if path.exists() else []
     stats = [(file.name, file.stat()) for file in files]
     stamp = tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
-    stated = () if _is_raster(path) else tuple(label.model_dump_json() for label in labels)
-    return _facts_once(path, stamp, stated)
+    has_no_segments = _is_raster(path) if is_raster is None else is_raster
+    return path, stamp, () if has_no_segments else tuple(one.model_dump_json() for one in labels)
 
 
 def _is_raster(path: Path) -> bool:
@@ -73,12 +71,23 @@ def _is_raster(path: Path) -> bool:
     return path.is_file() and sniff(path).format in RASTER_FORMATS
 
 
-@lru_cache(maxsize=KEPT_FILES)
-def _facts_once(path: Path, stamp: Stamp, labels: tuple[str, ...]) -> LabelFacts:
-    stated = [LabelClass.model_validate_json(label) for label in labels]
-    label = read_label(path, labels=stated).as_tensor()
-    differ = label[..., 1:] != label[..., :-1]
-    return LabelFacts(counts_in(label), float(differ.float().mean()) if differ.numel() else 0.0)
+def _count_rasters(paths: Sequence[Path], pool: ThreadPoolExecutor) -> None:
+    """Count the values of small raster files, many in one process; what fails is left for later."""
+    keys = [
+        _key(path, (), is_raster=True)
+        for path in paths
+        if path.suffix.lower() in RASTER_SUFFIXES and _is_raster(path)
+    ]
+    small = [key for key in keys if key not in _known and key[1][0][1] <= BATCH_BYTES]
+    batches = [small[start : start + BATCH] for start in range(0, len(small), BATCH)]
+
+    def counted(batch: list[Key]) -> list[LabelFacts | None]:
+        return count_isolated([path for path, _, _ in batch])
+
+    for batch, found in zip(batches, pool.map(counted, batches), strict=True):
+        _known.update(
+            {key: facts for key, facts in zip(batch, found, strict=True) if facts is not None}
+        )
 
 
 def label_values(folder: Path, names: list[str]) -> list[int]:
@@ -100,6 +109,7 @@ def label_values(folder: Path, names: list[str]) -> list[int]:
             raise ManifestError(f"label {name}: {error}") from error
 
     with ThreadPoolExecutor(usable_cores()) as pool:
+        _count_rasters([folder / name for name in names], pool)
         facts = list(pool.map(facts_of, names))
     found = sorted(set().union(*(one.voxels for one in facts)) - {0})
     if not found:
@@ -121,13 +131,7 @@ def label_values(folder: Path, names: list[str]) -> list[int]:
 
 def counts_in(label: Tensor) -> dict[int, int]:
     """Voxels of each value of a label map of integers."""
-    low, high = (int(end) for end in torch.aminmax(label))
-    if low < 0 or high >= COUNTED_VALUES:
-        values, counts = torch.unique(label, return_counts=True)
-        return dict(zip(values.tolist(), counts.tolist(), strict=True))
-    counts = torch.bincount(label.flatten())
-    values = counts.nonzero().flatten()
-    return dict(zip(values.tolist(), counts[values].tolist(), strict=True))
+    return counts_of(label.numpy())
 
 
 def named_labels(values: list[int], names: Sequence[str]) -> tuple[LabelClass, ...]:
