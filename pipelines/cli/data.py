@@ -1,4 +1,4 @@
-"""`segmed manifest scan|build|check` and `segmed plan`."""
+"""`segmed manifest scan|build|check|export` and `segmed plan`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pipelines.cli.arguments import (
     require_out_file,
 )
 from pipelines.cli.manifest_build import build
+from pipelines.cli.manifest_export import export
 from pipelines.terminal.console import (
     DONE_WITH_FAILURES,
     JsonOption,
@@ -36,6 +37,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("scan")(scan)
     group.command("build")(build)
     group.command("check")(check)
+    group.command("export")(export)
     app.add_typer(group, name="manifest")
     app.command("plan")(plan)
 

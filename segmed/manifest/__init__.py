@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from segmed.manifest.json_form import read_manifest, rebase, write_manifest
     from segmed.manifest.reference import read_reference
     from segmed.manifest.schema import Case, Manifest, StoredLabel
+    from segmed.manifest.to_nnunet import write_nnunet
     from segmed.manifest.value_changes import change_values, make_regions, rename_labels
     from segmed.structures import Channel, Code, LabelClass
 else:
@@ -37,6 +38,7 @@ else:
             "segmed.manifest.reference": "read_reference",
             "segmed.manifest.schema": "Case Manifest StoredLabel",
             "segmed.manifest.ignored": "ignore_values",
+            "segmed.manifest.to_nnunet": "write_nnunet",
             "segmed.manifest.value_changes": "change_values make_regions rename_labels",
             "segmed.structures": "Channel Code LabelClass",
         },
@@ -72,4 +74,5 @@ __all__ = [
     "state_modalities",
     "write_clean",
     "write_manifest",
+    "write_nnunet",
 ]

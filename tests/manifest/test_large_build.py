@@ -130,4 +130,4 @@ def test_large_maps_are_counted_in_pieces(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("segmed.io.label_counts.PIECE", 7)
     label = np.random.default_rng(0).integers(0, 300, (5, 6, 7)).astype(np.uint16)
     expected = np.unique(label, return_counts=True)
-    assert label_facts_of(label).voxels == dict(zip(*map(np.ndarray.tolist, expected)))
+    assert label_facts_of(label).voxels == dict(zip(*map(np.ndarray.tolist, expected), strict=True))
