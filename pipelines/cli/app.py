@@ -20,6 +20,7 @@ from pipelines.cli import (
     models,
     predict,
     preprocess,
+    review,
     serve,
     train,
 )
@@ -125,6 +126,7 @@ preprocess.add_to(app)
 train.add_to(app)
 predict.add_to(app)
 archive.add_to(app)
+review.add_to(app)
 deidentify.add_to(app)
 models.add_to(app)
 serve.add_to(app)

@@ -88,7 +88,7 @@ def write_index(ledger: Ledger, out_dir: Path) -> Path:
         The file, readable to its owner alone.
     """
     path = out_dir / INDEX
-    models = _models(out_dir)
+    models = models_of(out_dir)
     columns = list(IndexRow.__dataclass_fields__)
     with (
         whole_file(path, private=True) as draft,
@@ -137,7 +137,7 @@ def find_inputs_of(out_dir: Path, texts: Sequence[str]) -> Iterator[IndexRow]:
     Raises:
         UsageError: There is no ledger.
     """
-    models = _models(out_dir)
+    models = models_of(out_dir)
     with Ledger(out_dir / LEDGER, writer=False) as ledger:
         for item in ledger.inputs_with([_meanings(text, out_dir) for text in texts]):
             yield _row(item, models)
@@ -233,7 +233,7 @@ def _uids_in(path: Path) -> list[str]:
     return [str(uid) for uid in uids if uid]
 
 
-def _models(out_dir: Path) -> dict[str, dict[str, Any]]:
+def models_of(out_dir: Path) -> dict[str, dict[str, Any]]:
     """Name and version of models by hash; empty where the command line has written none."""
     try:
         found = json.loads((out_dir / MODELS_FILE).read_bytes())

@@ -19,6 +19,7 @@ from segmed.archive.model import Model, model_of, read_packages
 from segmed.archive.naming import OUTPUTS, OutputNames
 from segmed.archive.outcomes import OUTCOMES_FILE, outcome_of, write_outcomes
 from segmed.archive.pacs.delivery import Delivery
+from segmed.archive.review.structures import note_structures
 from segmed.archive.run import Run, RunOptions, key_in
 from segmed.archive.run_page import PICTURES, write_run_page
 from segmed.archive.study import ForeseenOutcome, NotImage, Study, StudyOutcome, StudySource, key_of
@@ -138,6 +139,7 @@ def segment_archive(
     (out_dir / OUTPUTS).mkdir(parents=True, exist_ok=True)
     with Ledger(ledger_path or out_dir / LEDGER_FILE) as ledger:
         options.retry.call(lambda: reconcile(ledger, out_dir, out_dir / OUTPUTS, delivery))
+        note_structures(out_dir, model.hash, model.name, model.labels, model.num_channels)
         number = ledger.begin_run(model.hash)
         source = _fitted(source, out_dir, model)
         if on_total is not None:

@@ -37,6 +37,22 @@ WORDS = {
 }
 
 
+MEANINGS = {
+    "missing": "The structure was in nearly all training cases and is absent here.",
+    "empty": "No structure was found at all.",
+    "volume": "Its volume is outside the range of the training cases.",
+    "disagreement": "The models of the folds gave different outlines.",
+    "entropy": "The probabilities inside the structure are far from certain.",
+    "fragments": "It falls into several pieces.",
+    "components": "It has more separate parts than in any training case.",
+    "shape": "Its elongation or compactness is outside the range of the training cases.",
+    "cut": "It touches the border of the image, which it seldom did in training.",
+    "border": "It reaches the border of the image.",
+    "outdated": "The image has changed since, and its newer state was refused.",
+}
+"""Each flag in one sentence, for reviewers."""
+
+
 def review_priority(flags: Sequence[str]) -> float:
     """Return the review priority of a segmentation; 0 without flags.
 

@@ -1,0 +1,21 @@
+"""Archives under review."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from review_archive import make_archive
+
+
+@pytest.fixture(scope="session")
+def segmented(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three real images, segmented by two models one after the other; to be copied."""
+    return make_archive(tmp_path_factory.mktemp("review"), seeds=(0, 1))
+
+
+@pytest.fixture
+def out(segmented: Path, tmp_path: Path) -> Path:
+    """A copy of the output folder of an archive; the images are shared."""
+    return shutil.copytree(segmented, tmp_path / "out")
