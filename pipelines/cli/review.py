@@ -60,9 +60,9 @@ def review(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port on this machine; 0 for any that is free.")
     ] = 0,
-    browser: Annotated[
-        bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")
-    ] = True,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Only print the address of the page.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Look at the results of an archive, accept, reject or correct them; the worst come first.
@@ -80,7 +80,7 @@ def review(
 
     name = named_author(getpass.getuser() if author is None else author)
     if read is None and opener == "browser":
-        _serve(out, name, port, browser=browser, as_json=as_json)
+        _serve(out, name, port, browser=not no_browser, as_json=as_json)
         return
     from segmed.archive.review.archive import ReviewArchive
 

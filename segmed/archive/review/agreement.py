@@ -16,7 +16,7 @@ from segmed.structures import LabelClass
 
 
 @dataclass(frozen=True)
-class Agreement:
+class MapAgreement:
     """Overlap of two label maps of one study.
 
     Attributes:
@@ -48,7 +48,7 @@ def mean_dice(dice: dict[str, float | None]) -> float | None:
     return sum(present) / len(present) if present else None
 
 
-def agreements(archive: ReviewArchive, study: ReviewedStudy) -> list[Agreement]:
+def agreements(archive: ReviewArchive, study: ReviewedStudy) -> list[MapAgreement]:
     """Dice between every two label maps that reviewers accepted, and with the model's result.
 
     Args:
@@ -73,6 +73,6 @@ def agreements(archive: ReviewArchive, study: ReviewedStudy) -> list[Agreement]:
         for number in maps
     }
     return [
-        Agreement(maps[one], maps[other], dice_by_structure(arrays[one], arrays[other], labels))
+        MapAgreement(maps[one], maps[other], dice_by_structure(arrays[one], arrays[other], labels))
         for one, other in combinations(maps, 2)
     ]
