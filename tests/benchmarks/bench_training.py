@@ -1,13 +1,14 @@
 """Training beside a plain MONAI loop, beside the bare passes, and where its time goes.
 
 Run: `python -m tests.benchmarks.bench_training [PART...] [--cpu-seconds N] [--seed N]`; without a
-part all but `two_d` and `atrium`. Parts: `race` (`unet` against a plain MONAI loop on hippocampus),
-`seven` (each architecture under the same budget), `two_d` (`unet` on isbi2012 and on chase_db1),
-`atrium` (`unet` on left_atrium against a MONAI loop at half resolution), `step`
-(steps a second against the bare forward and backward passes on a resident tensor, small and full
-U-Net), `phases` (where the time of a training goes), `table` (the Markdown of what is recorded).
-One thread; budgets are CPU seconds of training, so that a machine that others use too gives the
-same figures. Trainings are records in `results/training`, the rest joins `results/training.json`.
+part all but `two_d`, `atrium` and `sets`. Parts: `race` (`unet` against a plain MONAI loop on
+hippocampus), `seven` (each architecture under the same budget), `two_d` (`unet` on isbi2012 and on
+chase_db1), `atrium` (`unet` on left_atrium against a MONAI loop at half resolution), `sets` (the
+set of `--data` by the default plan), `step` (steps a second against the bare forward and backward
+passes on a resident tensor, small and full U-Net), `phases` (where the time of a training goes),
+`table` (the Markdown of what is recorded). One thread; budgets are CPU seconds of training, so that
+a machine that others use too gives the same figures. Trainings are records in `results/training`,
+the rest joins `results/training.json`.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ from tests.benchmarks.training_table import write_table
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+GROUPS = {"cardiac_mr": r"(patient\d+)"}
+"""What of a case's name says whose it is, where a patient has several cases."""
+
 PARTS = ("race", "seven", "step", "phases", "table")
 Record = dict[str, Any]
 
@@ -56,11 +60,15 @@ class Bench:
         folder: For checkpoints, packages and prepared cases.
         cpu_seconds: Budget of each training.
         seed: Of weights and patches.
+        models: Architectures of `seven` and `sets`.
+        data: Set of `sets`.
     """
 
     folder: Path
     cpu_seconds: float
     seed: int
+    models: tuple[str, ...]
+    data: str
 
     @cached_property
     def hippocampus(self) -> Runs:
@@ -82,7 +90,7 @@ def race(bench: Bench) -> None:
 
 def seven(bench: Bench) -> None:
     """Each architecture as planned."""
-    for architecture in list_models():
+    for architecture in bench.models:
         train_ours(bench.hippocampus, architecture)
 
 
@@ -95,6 +103,15 @@ def two_d(bench: Bench) -> None:
 def atrium(bench: Bench) -> None:
     """`unet` on volumes that a patch cannot hold at their own spacing."""
     train_atrium(DATA / "left_atrium", bench.folder, bench.cpu_seconds, bench.seed)
+
+
+def sets(bench: Bench) -> None:
+    """A set of volumes by the plan that its fingerprint and the budget give."""
+    manifest = build_manifest(DATA / bench.data, name=bench.data, group_by=GROUPS.get(bench.data))
+    plan = plan_of(manifest, bench.cpu_seconds)
+    runs = Runs(manifest, plan, bench.folder, bench.cpu_seconds, bench.seed)
+    for architecture in bench.models:
+        train_ours(runs, architecture)
 
 
 def table(_bench: Bench) -> None:
@@ -208,15 +225,19 @@ def phases(bench: Bench) -> Record:
 def main() -> None:
     """Run the parts that were named and add them to the record."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, "two_d", "atrium", []], default=[])
+    choices = [*PARTS, "two_d", "atrium", "sets", []]
+    parser.add_argument("parts", nargs="*", choices=choices, default=[])
     parser.add_argument("--cpu-seconds", type=float, default=300.0, help="of each training")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--models", nargs="+", choices=list_models(), default=None)
+    parser.add_argument("--data", default="hippocampus", help="folder of the part `sets`")
     arguments = parser.parse_args()
+    models = tuple(arguments.models or list_models())
     torch.set_num_threads(1)
-    work = {f.__name__: f for f in (race, seven, two_d, atrium, step, phases, table)}
+    work = {f.__name__: f for f in (race, seven, two_d, atrium, sets, step, phases, table)}
     record: Record = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     with tempfile.TemporaryDirectory(prefix="segmed-bench-") as folder:
-        bench = Bench(Path(folder), arguments.cpu_seconds, arguments.seed)
+        bench = Bench(Path(folder), arguments.cpu_seconds, arguments.seed, models, arguments.data)
         for part in arguments.parts or PARTS:
             load = os.getloadavg()[0]
             result = work[part](bench)

@@ -157,12 +157,15 @@ def train_ours(runs: Runs, architecture: str, *, name: str | None = None) -> Rec
         out_dir=out_dir / "predictions",
     )
     by_label = evaluated.table.groupby("label")["dice"].mean()
+    large = evaluated.table.groupby("label")["volume_reference_ml"].transform("mean") > 1.0
     record |= {
         "is_finished": True,
         "parameters": sum(value.numel() for value in package.build().parameters()),
         "steps": record["points"][-1]["step"],
         "delivered_dice": {str(label): round(float(x), 4) for label, x in by_label.items()},
         "delivered_mean_dice": round(float(evaluated.table["dice"].mean()), 4),
+        "delivered_above_1_ml": round(float(evaluated.table["dice"][large].mean()), 4),
+        "labels_above_1_ml": int(evaluated.table["label"][large].nunique()),
         "all_cpu_seconds": round(time.process_time() - began, 1),
         "all_wall_seconds": round(time.monotonic() - wall, 1),
     }
