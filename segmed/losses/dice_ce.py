@@ -10,7 +10,12 @@ from segmed.encoding import LabelEncoding
 from segmed.errors import UsageError
 from segmed.losses.case_loss import CaseLoss
 from segmed.losses.shared_batch import whole_batch_sum
+from segmed.losses.softmax_sums import softmax_sums
 from segmed.losses.voxel_terms import VoxelTerms
+
+MANY_CLASSES = 8
+"""From this many classes on, blocks of voxels are faster on a CPU than whole maps: 2.5 times with
+21 classes, 5.8 times with 149; with 3 classes neither is."""
 
 SMOOTH = 1e-5
 """Added to numerator and denominator: a class absent from both scores 1."""
@@ -141,7 +146,10 @@ class DiceCELoss(CaseLoss):
 
     def batch_mean(self, logits: Tensor, target: Tensor) -> Tensor:
         """The mean over a batch; see `CaseLoss`."""
-        log_probs = F.log_softmax(logits.float(), dim=1)
+        logits = logits.float()
+        if logits.device.type == "cpu" and self.num_classes >= MANY_CLASSES:
+            return self._many_classes(logits, target)
+        log_probs = F.log_softmax(logits, dim=1)
         dice = soft_dice_loss(
             log_probs.exp(),
             target,
@@ -149,6 +157,14 @@ class DiceCELoss(CaseLoss):
             batch_dice=self.batch_dice,
         )
         return dice + mean_nll(log_probs, target)
+
+    def _many_classes(self, logits: Tensor, target: Tensor) -> Tensor:
+        overlap, found, nll = softmax_sums(logits, target)
+        sizes = [torch.bincount(case.flatten(), minlength=self.num_classes) for case in target]
+        first = 0 if self.include_background else 1
+        total = found + torch.stack(sizes).to(found.dtype)
+        dice = dice_of_sums(overlap[:, first:], total[:, first:], batch_dice=self.batch_dice)
+        return dice + nll
 
     def terms_mean(self, terms: VoxelTerms) -> Tensor:
         """The mean over a batch; see `CaseLoss`."""

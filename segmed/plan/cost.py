@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+from segmed.losses.dice_ce import MANY_CLASSES
 from segmed.plan.topology import Topology
 
 STEP_FACTOR = 3.0
@@ -12,7 +13,10 @@ STEP_FACTOR = 3.0
 
 CLASS_MACS = 1400.0
 """Work of the loss and its gradient for one voxel and class, in multiply-accumulates that take as
-long; measured at 149 classes on one core."""
+long; measured on one core."""
+
+CLASS_MACS_OF_MANY = 300.0
+"""The same from `MANY_CLASSES` on; measured at 149 classes on one core."""
 
 ACTIVATION_BYTES_PER_VOXEL = 320
 """Bound on the training memory of one voxel for each feature of the finest level, in bytes, for the
@@ -80,7 +84,8 @@ def step_gmac(forward_macs: float, voxels: int, *, num_classes: int) -> float:
         voxels: Voxels of the patch.
         num_classes: Classes of the logits.
     """
-    return (STEP_FACTOR * forward_macs + CLASS_MACS * num_classes * voxels) / 1e9
+    class_macs = CLASS_MACS if num_classes < MANY_CLASSES else CLASS_MACS_OF_MANY
+    return (STEP_FACTOR * forward_macs + class_macs * num_classes * voxels) / 1e9
 
 
 def memory_voxels(memory_gb: float, *, width: int, num_classes: int) -> float:

@@ -52,6 +52,42 @@ def test_sums_over_classes_and_their_gradients_equal_one_hot_masks(classes):
         assert torch.allclose(ours, theirs, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize("layout", ["contiguous", "channels last", "part of a larger map"])
+@pytest.mark.parametrize("options", [{}, {"include_background": True}, {"batch_dice": False}])
+@pytest.mark.parametrize("shape", [(3, 70, 90), (2, 17, 20, 24)])
+def test_the_loss_of_many_classes_and_its_gradient_equal_those_of_whole_maps(
+    monkeypatch, layout, options, shape
+):
+    torch.manual_seed(2)
+    cases, *spatial = shape
+    target = torch.randint(0, 60, shape)
+    target[0] = 0  # a case without structures
+    values = 8 * torch.randn(cases, 61, *spatial)
+    if layout == "channels last":
+        last = torch.channels_last if len(spatial) == 2 else torch.channels_last_3d
+        values = values.contiguous(memory_format=last)
+    found = []
+    for many in (2, 1000):
+        monkeypatch.setattr("segmed.losses.dice_ce.MANY_CLASSES", many)
+        logits = values.clone().requires_grad_()
+        classes = logits[:, :60] if layout == "part of a larger map" else logits
+        value = DiceCELoss(classes.shape[1], **options)(classes, target)
+        (gradient,) = torch.autograd.grad(3 * value, logits)
+        found.append((value, gradient))
+    torch.testing.assert_close(*(value for value, _ in found), rtol=1e-6, atol=0)
+    torch.testing.assert_close(*(gradient for _, gradient in found), rtol=1e-4, atol=1e-9)
+
+
+def test_sums_of_a_softmax_keep_the_layout_of_the_logits_and_are_differentiated_once():
+    last = torch.randn(1, 12, 8, 8).contiguous(memory_format=torch.channels_last)
+    logits = (2 * last.requires_grad_()).detach().requires_grad_()
+    value = DiceCELoss(12)(logits, torch.randint(0, 12, (1, 8, 8)))
+    value.backward(retain_graph=True)
+    assert logits.grad.is_contiguous(memory_format=torch.channels_last)
+    with pytest.raises(RuntimeError, match="once"):
+        value.backward()
+
+
 def backward_steps(value):
     """Names of all steps of a backward pass."""
     waiting, seen = [value.grad_fn], set()
@@ -68,6 +104,9 @@ def test_no_class_has_a_gradient_as_large_as_that_of_all_classes(name):
     logits = [torch.randn(1, 12, 24, 24, requires_grad=True) for _ in range(2)]
     loss = make_loss(name, num_classes=12)(logits, torch.randint(0, 12, (1, 24, 24)))
     names = backward_steps(loss)
+    if name == "dice_ce":
+        assert any(step.startswith("_SoftmaxSums") for step in names)
+        return
     assert any(step.startswith("UnbindBackward") for step in names)
     assert not any(step.startswith("SelectBackward") for step in names)
 
