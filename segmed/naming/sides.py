@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 from segmed.naming.words import chunks_of, plain, vocabulary, words_of
 
@@ -73,7 +73,12 @@ NUMBERED = re.compile(r"(label|class|structure|region|roi|segment|value|object|k
 COUNTED = re.compile(r"(.*[^\W\d_]{3,})[\W_]*\d{1,3}")
 """A structure and a number, such as `kidney_1` or `tooth 21`, but not the vertebra `L4`."""
 
-_ENDS = frozenset(word for pair in PAIRED for word in pair)
+_PARTNERS: dict[str, list[str]] = {}
+for _one, _other in PAIRED:
+    _PARTNERS.setdefault(_one, []).append(_other)
+    _PARTNERS.setdefault(_other, []).append(_one)
+
+_ENDS = frozenset(_PARTNERS)
 
 _WORDS = {side: (vocabulary(CLEAR[side]), vocabulary(SHORT[side])) for side in ("left", "right")}
 
@@ -148,16 +153,20 @@ def _by_sign(name: str) -> SideGuess | None:
 
 
 def _in_pairs(names: Sequence[str]) -> SideGuess | None:
-    """Two names that are equal but for the letters or words of the two sides."""
-    spelled = [(name, tuple(_spelled(name)), plain(name).casefold()) for name in names]
-    by_length: dict[int, list[tuple[str, tuple[str, ...], str]]] = {}
-    for entry in spelled:
-        by_length.setdefault(len(entry[2]), []).append(entry)
-    for group in by_length.values():
-        for (one, words, text), (other, others, its_text) in combinations(group, 2):
-            if _differ_in_letter(text, its_text) or _differ_in_word(words, others):
-                why = f"{one!r} and {other!r} differ in a sign of the side alone"
-                return SideGuess(one, "", why, True)
+    """Two names that are equal but for the letters or words of the two sides.
+
+    The other spelling of each name is looked up, not compared with all: sets have thousands.
+    """
+    texts = {plain(name).casefold(): name for name in reversed(names)}
+    spelled = [tuple(_spelled(name)) for name in names]
+    words_of_names = {words: name for name, words in reversed([*zip(names, spelled, strict=True)])}
+    for name, words in zip(names, spelled, strict=True):
+        by_letter = (texts.get(text) for text in _other_letters(plain(name).casefold()))
+        by_word = (words_of_names.get(others) for others in _other_words(words))
+        for other in (*by_letter, *by_word):
+            if other is not None:
+                why = f"{name!r} and {other!r} differ in a sign of the side alone"
+                return SideGuess(name, "", why, True)
     return None
 
 
@@ -167,9 +176,9 @@ def _without_partner(names: Sequence[str]) -> SideGuess | None:
     Names that count up (`type_h`, `type_i`, `type_k`) have likes.
     """
     spelled = [tuple(_spelled(name)) for name in names]
-    stems = [words[:-1] for words in spelled]
+    stems = Counter(words[:-1] for words in spelled)
     for name, words in zip(names, spelled, strict=True):
-        if len(words) > 1 and words[-1] in _ENDS and stems.count(words[:-1]) == 1:
+        if len(words) > 1 and words[-1] in _ENDS and stems[words[:-1]] == 1:
             why = f"{name!r} may name a side by {words[-1]!r} (in doubt: the word is short)"
             return SideGuess(name, words[-1], why, False)
     return None
@@ -184,26 +193,21 @@ def _spelled(name: str) -> list[str]:
     return words
 
 
-def _differ_in_letter(one: str, other: str) -> bool:
-    places = [i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b]
-    if len(places) != 1 or {one[places[0]], other[places[0]]} != {"l", "r"}:
-        return False
-    at = places[0]
-    # Inside a word the letters are part of it: `collar` is no side of `corlar`.
-    return at in {0, len(one) - 1} or not (one[at - 1].isalpha() and one[at + 1].isalpha())
+def _other_letters(text: str) -> Iterator[str]:
+    """A text with one `l` for an `r` or the reverse, where the letter may be a side."""
+    for at, letter in enumerate(text):
+        # Inside a word the letters are part of it: `collar` is no side of `corlar`.
+        is_end = at in {0, len(text) - 1}
+        if letter in "lr" and (is_end or not (text[at - 1].isalpha() and text[at + 1].isalpha())):
+            yield text[:at] + ("r" if letter == "l" else "l") + text[at + 1 :]
 
 
-def _differ_in_word(one: Sequence[str], other: Sequence[str]) -> bool:
-    if len(one) != len(other):
-        return False
-    unequal = [(a, b) for a, b in zip(one, other, strict=True) if a != b]
-    if len(unequal) != 1:
-        return False
-    a, b = unequal[0]
-    # `VeinLI`, `VeinRI`: a word of its own by camel case alone, that begins with the side.
-    if len(a) == len(b) and _differ_in_letter(a, b):
-        return True
-    return any(set(pair) == {a, b} for pair in PAIRED)
+def _other_words(words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Words with one of them changed to that of the other side."""
+    for at, word in enumerate(words):
+        # `VeinLI`, `VeinRI`: a word of its own by camel case alone, that begins with the side.
+        for other in (*_PARTNERS.get(word, ()), *_other_letters(word)):
+            yield (*words[:at], other, *words[at + 1 :])
 
 
 def _along(names: Sequence[str]) -> SideGuess | None:

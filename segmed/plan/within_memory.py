@@ -33,6 +33,9 @@ WEIGHTS_GB: dict[Size, float] = {"small": 0.2, "full": 1.5, "residual": 3.0}
 MEASUREMENTS = 10
 """Patches measured at most in search of the largest that fits."""
 
+MANY_CLASSES = 100
+"""More classes than this are named in the message about too little memory, which they take."""
+
 FILLED = 0.93
 """A patch that fills this share of the memory is not enlarged further."""
 
@@ -143,8 +146,11 @@ def scale_within(
     )
     chosen_or_none = _largest(choose, memory, most, least)
     if chosen_or_none is None or _is_useless(chosen_or_none[1]):
+        classes = f" of {memory.num_classes} classes" if memory.num_classes > MANY_CLASSES else ""
+        repair = ", or join or drop labels (--merge, --drop-values)" if classes else ""
         raise UsageError(
-            f"{memory.memory_gb:g} GB is too little for a useful patch; give more memory"
+            f"{memory.memory_gb:g} GB is too little for a useful patch{classes}; give more "
+            f"memory{repair}"
         )
     return chosen_or_none
 
