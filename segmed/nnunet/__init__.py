@@ -1,0 +1,7 @@
+"""Trained nnU-Net v2 folders: read without running any of their code, made into packages."""
+
+from __future__ import annotations
+
+from segmed.nnunet.folder import NnUNetFolder, open_folder
+
+__all__ = ["NnUNetFolder", "open_folder"]
