@@ -44,8 +44,8 @@ from segmed.metatensor import MetaTensor
 from segmed.package import ModelPackage
 from segmed.package.references import load_package
 from segmed.plan import Plan
-from segmed.transforms.chain import IMAGE, preparation, prepared_of
-from segmed.transforms.grid_transform import GridTransform, Prepared, resampled, turned
+from segmed.transforms.chain import IMAGE, preparation, prepared_of, target_transform
+from segmed.transforms.grid_transform import Prepared
 from segmed.transforms.inverse import ProbsBox
 
 BATCH_VOXELS = 2**18
@@ -268,12 +268,8 @@ class Predictor:
         """
         if self._path is None:
             return None
-        shape = self._target(grid).shape
+        shape = target_transform(grid, self.plan).shape
         return self._path.forecast(self.recipe(shape), shape, grid.shape)
-
-    def _target(self, grid: Grid) -> GridTransform:
-        rules = self.plan.preprocessing
-        return resampled(turned(grid, rules.orientation), rules.spacing_mm)
 
     def _use(self, engines: list[Engine]) -> None:
         """Take engines; those for a GPU have a path of their own."""
@@ -318,7 +314,7 @@ class Predictor:
         """
         retained, window = self._probe
         around = Surroundings(self._base_bytes + retained, window, keeps_image, keeps_probs)
-        transform = self._target(grid)
+        transform = target_transform(grid, self.plan)
         return estimate_memory(self.plan, transform, self.recipe(transform.shape), around)
 
     @cached_property
@@ -349,7 +345,7 @@ class Predictor:
             GeometryError: Its spacing gives it a size out of all bounds (`absurd_spacing`).
         """
         if self.memory_gb is None:
-            transform = self._target(grid)
+            transform = target_transform(grid, self.plan)
             recipe = self.recipe(transform.shape)
             require_free_memory(
                 self.plan,

@@ -32,7 +32,7 @@ class Intensity(Frozen):
     Attributes:
         scheme: `zscore`: by mean and standard deviation of each image (of its non-zero voxels if
             `nonzero`); `ct`: clipped to `low..high` and scaled by `mean` and `std`, all taken from
-            the training foreground; `unit`: divided so that `low..high` becomes 0..1.
+            the training foreground; `unit`: divided so that `low..high` becomes 0..1; `none`.
         low: Lower clip, in the image's own units.
         high: Upper clip, in the image's own units.
         mean: Mean, in the image's own units (scheme `ct`).
@@ -40,7 +40,7 @@ class Intensity(Frozen):
         nonzero: Take statistics of the non-zero voxels only.
     """
 
-    scheme: Literal["zscore", "ct", "unit"]
+    scheme: Literal["zscore", "ct", "unit", "none"]
     low: float | None = None
     high: float | None = None
     mean: float | None = None
@@ -59,6 +59,10 @@ class Preprocessing(Frozen):
         crop_nonzero: Crop to the bounding box of non-zero voxels first.
         bias_correction: N4 before anything else, on all channels but CT.
         intensity: One entry a channel.
+        scheme: `segmed`, or `nnunet` for the rules of a network that nnU-Net trained, see
+            `segmed.transforms.nnunet_rules`.
+        axes: Scheme `nnunet` without an orientation: the stored axis that each axis becomes.
+        kept_axis: Scheme `nnunet`: axis that keeps its voxels, the slices of a 2D network.
     """
 
     orientation: str = "RAS"
@@ -68,6 +72,18 @@ class Preprocessing(Frozen):
     crop_nonzero: bool = False
     bias_correction: bool = False
     intensity: tuple[Intensity, ...]
+    scheme: Literal["segmed", "nnunet"] = "segmed"
+    axes: tuple[NonNegativeInt, ...] = ()
+    kept_axis: NonNegativeInt | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_foreign_rules(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave nnU-Net's fields out of other plans, whose hashes stay as they were."""
+        fields: dict[str, Any] = serialize(self)
+        if self.scheme == "segmed":
+            for name in ("scheme", "axes", "kept_axis"):
+                fields.pop(name, None)
+        return fields
 
 
 class NetworkPlan(Frozen):

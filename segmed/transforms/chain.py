@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from segmed.errors import ImageError, SegmedError
-from segmed.geometry import require_same_grid
+from segmed.geometry import Grid, require_same_grid
 from segmed.io.read import grid_of
 from segmed.metatensor import Compose, MetaTensor, Transform
 from segmed.plan.schema import Plan
@@ -26,10 +26,18 @@ from segmed.transforms.dictionary import (
     SplineSpacingd,
 )
 from segmed.transforms.grid_step import placement_of
-from segmed.transforms.grid_transform import GridTransform, Prepared
+from segmed.transforms.grid_transform import GridTransform, Prepared, resampled, turned
 from segmed.transforms.intensity import with_voxels
 from segmed.transforms.inverse import ProbsBox, Slab, inverse_boxes
 from segmed.transforms.labels import ClassIndices, KnownLabels
+from segmed.transforms.nnunet_rules import resampled_for_nnunet, turned_for_nnunet
+from segmed.transforms.nnunet_steps import (
+    NnUNetSpacing,
+    NnUNetSpacingd,
+    OrderAxes,
+    OrderAxesd,
+    ScaleCroppedd,
+)
 from segmed.transforms.reorient import Reorient
 from segmed.transforms.spline_spacing import SplineSpacing
 
@@ -132,9 +140,19 @@ def _steps(plan: Plan) -> list[Transform]:
     if rules.bias_correction:
         has_field = [channel.modality != "CT" for channel in plan.channels]
         steps.append(CorrectBiasd(IMAGE, has_field))
-    steps.append(Reorientd(both, rules.orientation, mirror=False, **missing))
+    if rules.scheme == "nnunet" and not rules.orientation:
+        steps.append(OrderAxesd(both, rules.axes, **missing))
+    else:
+        steps.append(Reorientd(both, rules.orientation, mirror=False, **missing))
     if rules.crop_nonzero:
         steps.append(CropNonzerod(both, source_key=IMAGE, **missing))
+    if rules.scheme == "nnunet":
+        return [
+            *steps,
+            ScaleCroppedd(IMAGE, rules.intensity),
+            NnUNetSpacingd(both, rules, orders=(3, 0), **missing),
+            ClassIndicesd(LABEL, values, **missing),
+        ]
     return [
         *steps,
         ClipChannelsd(IMAGE, rules.intensity),
@@ -163,6 +181,22 @@ class ImageOfPlan(Transform):  # type: ignore[misc]  # MONAI is untyped
         image = data[IMAGE]
         require_channels(image, self.plan)
         return {**data, IMAGE: with_voxels(image, image.as_tensor().to(torch.float32))}
+
+
+def target_transform(grid: Grid, plan: Plan) -> GridTransform:
+    """Return the transform from the grid of an image as stored to that of the network, uncropped.
+
+    Args:
+        grid: Grid of the image.
+        plan: The plan of the training set.
+
+    Raises:
+        GeometryError: The image has other axes than the plan, or would have an absurd size.
+    """
+    rules = plan.preprocessing
+    if rules.scheme == "nnunet":
+        return resampled_for_nnunet(turned_for_nnunet(grid, rules), rules)
+    return resampled(turned(grid, rules.orientation), rules.spacing_mm)
 
 
 def image_orders(plan: Plan) -> tuple[int, ...]:
@@ -237,13 +271,12 @@ def prepare_label(label: MetaTensor, prepared_like: Prepared, plan: Plan) -> Ten
     values = plan.encoding.stored_values
     require_same_grid(transform.grid_in, grid_of(label), names=("the image", "the label"))
     box = tuple(transform.kept(turned_axis) for turned_axis in range(len(transform.axes)))
-    steps = (
-        KnownLabels(values),
-        Reorient(rules.orientation, mirror=False),
-        CropBox(box),
-        SplineSpacing(rules.spacing_mm, order=0),
-        ClassIndices(values),
-    )
+    turn: Transform = Reorient(rules.orientation, mirror=False)
+    spacing: Transform = SplineSpacing(rules.spacing_mm, order=0)
+    if rules.scheme == "nnunet":
+        turn = turn if rules.orientation else OrderAxes(rules.axes)
+        spacing = NnUNetSpacing(rules, order=0)
+    steps = (KnownLabels(values), turn, CropBox(box), spacing, ClassIndices(values))
     done = label
     for step in steps:
         done = step(done)

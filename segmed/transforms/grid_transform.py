@@ -23,6 +23,7 @@ class GridTransform:
         flips: Whether each turned axis runs against its input axis.
         box: First and last-plus-one voxel kept along each turned axis.
         shape: Voxels of the target along each turned axis.
+        nearest_axis: Turned axis along which the inverse takes the nearest voxel; None for none.
     """
 
     grid_in: Grid
@@ -30,6 +31,7 @@ class GridTransform:
     flips: tuple[bool, ...]
     box: tuple[tuple[int, int], ...]
     shape: tuple[int, ...]
+    nearest_axis: int | None = None
 
     @property
     def cropped_shape(self) -> tuple[int, ...]:
@@ -56,6 +58,7 @@ class GridTransform:
             "flips": list(self.flips),
             "box": [list(span) for span in self.box],
             "shape": list(self.shape),
+            "nearest_axis": -1 if self.nearest_axis is None else self.nearest_axis,
         }
 
     @classmethod
@@ -66,12 +69,14 @@ class GridTransform:
             KeyError, TypeError, ValueError: The record is damaged.
         """
         affine = np.asarray(content["affine_ras"], dtype=np.float64)
+        nearest = int(content.get("nearest_axis", -1))
         return cls(
             grid_in=Grid(tuple(content["shape_in"]), affine),
             axes=tuple(content["axes"]),
             flips=tuple(bool(flip) for flip in content["flips"]),
             box=tuple((start, stop) for start, stop in content["box"]),
             shape=tuple(content["shape"]),
+            nearest_axis=None if nearest < 0 else nearest,
         )
 
     def _index_map(self) -> Affine:

@@ -70,10 +70,11 @@ def scaling_of(channel: Tensor, rule: Intensity) -> Scaling:
         UsageError: The scheme is `ct` and the rule has no mean or no standard deviation.
     """
     low, high = rule.low, rule.high
+    if rule.scheme == "none":
+        return Scaling(low, high, 0.0, 1.0)
     if rule.scheme == "ct":
-        if rule.mean is None or rule.std is None:
-            raise UsageError("intensity scheme 'ct' has no mean or std: make the plan again")
-        return Scaling(low, high, rule.mean, rule.std)
+        mean, std = ct_numbers(rule)
+        return Scaling(low, high, mean, std)
     if rule.scheme == "unit":
         bottom = float(channel.min()) if low is None else low
         top = float(channel.max()) if high is None else high
@@ -83,6 +84,17 @@ def scaling_of(channel: Tensor, rule: Intensity) -> Scaling:
         return Scaling(low, high, 0.0, math.inf, rule.nonzero)
     std, mean = (float(one) for one in torch.std_mean(clip(counted, low, high), correction=0))
     return Scaling(low, high, mean, std if std >= CONSTANT_STD else math.inf, rule.nonzero)
+
+
+def ct_numbers(rule: Intensity) -> tuple[float, float]:
+    """Mean and standard deviation of a rule of scheme `ct`.
+
+    Raises:
+        UsageError: The rule lacks one of them.
+    """
+    if rule.mean is None or rule.std is None:
+        raise UsageError("intensity scheme 'ct' has no mean or std: make the plan again")
+    return rule.mean, rule.std
 
 
 def clip(channel: Tensor, low: float | None, high: float | None) -> Tensor:

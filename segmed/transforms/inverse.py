@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from segmed.geometry import nearest_index
 from segmed.transforms.grid_transform import GridTransform
 from segmed.transforms.resampling import coordinates
 
@@ -112,7 +113,7 @@ class _RowBuffer:
         self.num_box = transform.cropped_shape[buffer_dim]
         self.first = 0
         self.held: Tensor | None = None
-        self.below, self.above, self.weight = neighbours(self.num_target, self.num_box)
+        self.below, self.above, self.weight = axis_neighbours(transform, buffer_dim)
 
     def take(self, slab: Slab) -> None:
         if self.held is None or self.held.shape[1 + self.axis] == 0:
@@ -163,9 +164,7 @@ def _piece(
             at = np.arange(*span)
             below, above, weight = rows.below[at] - low, rows.above[at] - low, rows.weight[at]
         else:
-            below, above, weight = neighbours(
-                transform.shape[turned], transform.cropped_shape[turned]
-            )
+            below, above, weight = axis_neighbours(transform, turned)
         if transform.flips[turned]:
             below, above, weight = below[::-1], above[::-1], weight[::-1]
         image = _between(image, axis + 1, below, above, weight)
@@ -175,6 +174,15 @@ def _piece(
 
 Index = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.float64]
+
+
+def axis_neighbours(transform: GridTransform, turned: int) -> tuple[Index, Index, Weights]:
+    """Neighbours along one turned axis; below and above are one where the nearest row is taken."""
+    num_target, num_box = transform.shape[turned], transform.cropped_shape[turned]
+    if turned == transform.nearest_axis:
+        nearest = nearest_index(num_target, num_box)
+        return nearest, nearest, np.zeros(num_box)
+    return neighbours(num_target, num_box)
 
 
 def neighbours(num_target: int, num_box: int) -> tuple[Index, Index, Weights]:

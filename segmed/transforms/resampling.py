@@ -5,6 +5,9 @@ A grid of `n` voxels becomes one of `m`: output voxel `i` is centred on input co
 `scipy.ndimage.zoom(..., grid_mode=True, mode="reflect")`, written as one matrix product an axis.
 Spline weights fade by 0.27 a voxel, so the matrices are narrow bands, and only the bands are
 multiplied.
+
+With `ends="edge"` an image goes on as its outermost voxel instead: that is what nnU-Net's networks
+were trained on (`scikit-image`'s `resize`), and differs only near the borders, for order 3.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import itertools
 from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +35,12 @@ NEGLIGIBLE_WEIGHT = 1e-9
 
 CACHED_ROWS = 1024
 """Lines of voxels multiplied at once where the resampled axis is the innermost in memory."""
+
+EDGE_VOXELS = 12
+"""Voxels by which an image is continued for its spline coefficients, as SciPy does it."""
+
+Ends = Literal["mirror", "edge"]
+"""Continuation of an image beyond its ends."""
 
 BLOCK_ROWS = 48
 """Output voxels computed by one product, which needs only the input voxels near them."""
@@ -66,6 +76,7 @@ def resampled_view(
     *,
     order: int | Sequence[int] = 3,
     flips: Sequence[bool] | None = None,
+    ends: Ends = "mirror",
 ) -> Tensor:
     """As `resample`, in the memory layout of `image`, of which it may be a view."""
     sizes = tuple(image.shape[1:])
@@ -82,14 +93,15 @@ def resampled_view(
             taken = np.take(dense.numpy(), index, axis=layout.index(axis + 1))
             image = torch.from_numpy(taken).permute(_inverse(layout))
         else:
-            image = _product(image, axis + 1, shape[axis], orders[axis], mirrored[axis])
+            matrix = (shape[axis], orders[axis], mirrored[axis], ends)
+            image = _product(image, axis + 1, *matrix)
         mirrored[axis] = False
     if any(mirrored):
         image = image.flip([axis + 1 for axis, flip in enumerate(mirrored) if flip])
     return image
 
 
-def _product(image: Tensor, axis: int, num_out: int, order: int, flip: bool) -> Tensor:
+def _product(image: Tensor, axis: int, num_out: int, order: int, flip: bool, ends: Ends) -> Tensor:
     """The image with one axis multiplied by its resampling matrix, in the layout it came in."""
     dense, layout = in_memory_order(image)
     place = layout.index(axis)
@@ -97,7 +109,7 @@ def _product(image: Tensor, axis: int, num_out: int, order: int, flip: bool) -> 
     before, after = prod(sizes[:place]), prod(sizes[place + 1 :])
     source = dense.reshape(before, sizes[place], after)
     result = source.new_empty((before, num_out, after))
-    bands = [(r, c, w.to(source)) for r, c, w in _bands(sizes[place], num_out, order, flip)]
+    bands = [(r, c, w.to(source)) for r, c, w in _bands(sizes[place], num_out, order, flip, ends)]
     if after == 1:
         _last_axis_product(source[..., 0], bands, result[..., 0])
     for rows, columns, block in bands if after > 1 else ():
@@ -136,10 +148,10 @@ def _inverse(layout: list[int]) -> list[int]:
 
 @lru_cache(maxsize=64)
 def _bands(
-    num_in: int, num_out: int, order: int, flip: bool
+    num_in: int, num_out: int, order: int, flip: bool, ends: Ends
 ) -> tuple[tuple[slice, slice, Tensor], ...]:
     """The resampling matrix as blocks of rows, each with the columns that it needs."""
-    matrix = axis_matrix(num_in, num_out, order)
+    matrix = axis_matrix(num_in, num_out, order, ends)
     if flip:
         matrix = matrix[::-1]
     bands = []
@@ -152,29 +164,26 @@ def _bands(
     return tuple(bands)
 
 
-def axis_matrix(num_in: int, num_out: int, order: int) -> npt.NDArray[np.float64]:
+def axis_matrix(
+    num_in: int, num_out: int, order: int, ends: Ends = "mirror"
+) -> npt.NDArray[np.float64]:
     """The weights of resampling along one axis.
 
     Args:
         num_in: Voxels of the input.
         num_out: Voxels of the output.
         order: 1 linear, 3 cubic B-spline with its prefilter.
+        ends: Continuation of the image beyond its ends.
 
     Returns:
         `[num_out, num_in]`; each row sums to 1 up to 1e-8.
     """
     at = coordinates(num_in, num_out)
+    if ends == "edge" and order == 3:
+        return _edge_matrix(num_in, at)
     below = np.floor(at).astype(np.int64)
     t = at - below
-    if order == 1:
-        taps = {0: 1 - t, 1: t}
-    else:
-        taps = {
-            -1: (1 - t) ** 3 / 6,
-            0: (4 - 6 * t**2 + 3 * t**3) / 6,
-            1: (1 + 3 * t + 3 * t**2 - 3 * t**3) / 6,
-            2: t**3 / 6,
-        }
+    taps = {0: 1 - t, 1: t} if order == 1 else _cubic_taps(t)
     matrix = np.zeros((num_out, num_in))
     for step, weight in taps.items():
         folded = np.mod(below + step, 2 * num_in)
@@ -184,3 +193,27 @@ def axis_matrix(num_in: int, num_out: int, order: int) -> npt.NDArray[np.float64
         matrix = matrix @ ndimage.spline_filter1d(np.eye(num_in), 3, axis=0, mode="reflect")
     matrix[np.abs(matrix) < NEGLIGIBLE_WEIGHT] = 0.0
     return np.asarray(matrix)
+
+
+def _cubic_taps(t: npt.NDArray[np.float64]) -> dict[int, npt.NDArray[np.float64]]:
+    """Weights of the four voxels about a coordinate, by their step from the one below it."""
+    return {
+        -1: (1 - t) ** 3 / 6,
+        0: (4 - 6 * t**2 + 3 * t**3) / 6,
+        1: (1 + 3 * t + 3 * t**2 - 3 * t**3) / 6,
+        2: t**3 / 6,
+    }
+
+
+def _edge_matrix(num_in: int, at: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Cubic weights of an image that goes on as its outermost voxels."""
+    lead = EDGE_VOXELS
+    padded = np.pad(np.eye(num_in), ((lead, lead), (0, 0)), mode="edge")
+    spline = ndimage.spline_filter1d(padded, 3, axis=0, mode="nearest")
+    below = np.floor(at).astype(np.int64)
+    matrix = np.zeros((len(at), num_in))
+    for step, weight in _cubic_taps(at - below).items():
+        rows = np.clip(below + step + lead, 0, len(spline) - 1)
+        matrix += weight[:, None] * spline[rows]
+    matrix[np.abs(matrix) < NEGLIGIBLE_WEIGHT] = 0.0
+    return matrix

@@ -63,9 +63,7 @@ class SplineSpacing(GridStep):
         """
         taken, place = self.begun(image)
         flips = place.unmirrored
-        transform = resampled(
-            turned_further(place.transform, range(len(flips)), flips), self.spacing_mm
-        )
+        transform = self.target(turned_further(place.transform, range(len(flips)), flips))
         voxels = taken.as_tensor()
         target = " x ".join(map(str, transform.shape))
         need = resampling_bytes(transform, len(voxels))
@@ -73,10 +71,24 @@ class SplineSpacing(GridStep):
         result = torch.empty((len(voxels), *transform.shape), dtype=voxels.dtype)
         for number in range(len(voxels)):
             channel = voxels[number : number + 1]
-            result[number] = resampled_view(
-                channel, transform.shape, order=self.order, flips=flips
-            )[0]
+            result[number] = self.interpolated(channel, transform, flips)[0]
         return self.recorded(taken, result, Placement(transform, (False,) * len(flips)))
+
+    def target(self, transform: GridTransform) -> GridTransform:
+        """Return the transform to the target grid from one that does not resample."""
+        return resampled(transform, self.spacing_mm)
+
+    def interpolated(
+        self, channel: Tensor, transform: GridTransform, flips: Sequence[bool]
+    ) -> Tensor:
+        """Return one channel on the target grid.
+
+        Args:
+            channel: `[1, *spatial]`.
+            transform: To the target grid.
+            flips: Axes that are mirrored on the way.
+        """
+        return resampled_view(channel, transform.shape, order=self.order, flips=flips)
 
     def inverse(self, image: MetaTensor) -> MetaTensor:
         """Return a map on the grid before this transform.
