@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 BUILT_IN = ("fcn32s", "fcn16s", "fcn8s", "unet", "unetpp", "unet3plus", "deeplabv3plus")
 """In the order of publication; `segmed.models.registry` builds each of them and no other."""
 
+IMPORTED = ("nnunet",)
+"""Networks of imported packages: built like the others, but no plan offers them."""
+
 GROUP = "segmed.architectures"
 """Entry-point group under which installed packages announce architectures."""
 
@@ -215,9 +218,9 @@ def require_registered(name: str) -> None:
     """Check that the architecture of a package can be built here.
 
     Raises:
-        ModelError: It is neither built in nor registered.
+        ModelError: It is neither built in, imported nor registered.
     """
-    if _is_known(name):
+    if name in IMPORTED or _is_known(name):
         return
     raise ModelError(
         f"the package's architecture {name!r} is not registered here: import the module that calls "

@@ -9,7 +9,7 @@ from torch import nn
 
 from segmed.architectures import registered_architecture, require_architecture
 from segmed.errors import ModelError, UsageError, unknown_name
-from segmed.models import deeplabv3plus, fcn, unet, unet3plus, unetpp
+from segmed.models import deeplabv3plus, fcn, nnunet, unet, unet3plus, unetpp
 from segmed.models.options import Architecture, Task
 from segmed.models.registered import build_registered
 
@@ -23,6 +23,9 @@ ARCHITECTURES: dict[str, Architecture] = {
         deeplabv3plus.ARCHITECTURE,
     )
 }
+
+IMPORTED_NETWORKS = {nnunet.NAME: nnunet.ARCHITECTURE}
+"""Networks of packages that were trained elsewhere; no plan offers them."""
 
 
 def architecture(name: str) -> Architecture:
@@ -104,10 +107,11 @@ def build_model(
         if preset is not None:
             raise ModelError(f"{name} is a registered architecture and has no preset {preset!r}")
         return build_registered(custom, task, options)
-    entry = architecture(name)
+    entry = IMPORTED_NETWORKS.get(name) or architecture(name)
     known = {field.name for field in fields(entry.options)}  # type: ignore[arg-type]  # every options class is a dataclass
     for option in options:
         if option not in known:
             raise unknown_name(f"option of {name}", option, known)
-    chosen = {**resolve_options(name, preset=preset, spatial_dims=spatial_dims), **options}
-    return entry.build(task, entry.options(**chosen))
+    if preset is not None:
+        options = {**resolve_options(name, preset=preset, spatial_dims=spatial_dims), **options}
+    return entry.build(task, entry.options(**options))

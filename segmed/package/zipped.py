@@ -78,16 +78,26 @@ def _unpack(path: Path, folder: Path, limits: Mapping[str, int]) -> None:
                 shutil.copyfileobj(source, target)
 
 
+def safe_path(member: zipfile.ZipInfo) -> PurePosixPath:
+    """Path of a member below the folder that its archive is unpacked into.
+
+    Raises:
+        PackageError: It would lie outside of that folder, or is a link.
+    """
+    name = PurePosixPath(member.filename.replace("\\", "/"))
+    if name.is_absolute() or ".." in name.parts or ":" in member.filename:
+        raise PackageError(f"the archive's {member.filename!r} would be outside of its folder")
+    if stat.S_ISLNK(member.external_attr >> 16):
+        raise PackageError(f"the archive's {member.filename!r} is a link; a package has none")
+    return name
+
+
 def _members(archive: zipfile.ZipFile, known: tuple[str, ...]) -> dict[str, zipfile.ZipInfo]:
     """The package's files in an archive, at its root or in one folder; anything odd is refused."""
     found: dict[str, zipfile.ZipInfo] = {}
     folders = set()
     for member in archive.infolist():
-        name = PurePosixPath(member.filename.replace("\\", "/"))
-        if name.is_absolute() or ".." in name.parts or ":" in member.filename:
-            raise PackageError(f"the archive's {member.filename!r} would be outside of its folder")
-        if stat.S_ISLNK(member.external_attr >> 16):
-            raise PackageError(f"the archive's {member.filename!r} is a link; a package has none")
+        name = safe_path(member)
         if member.filename.endswith("/"):  # a folder
             continue
         if name.name not in known or name.name in found:
