@@ -89,7 +89,13 @@ def segment(
         str | None, typer.Option(metavar="ADDRESS", help="Also send outputs to this PACS.")
     ] = None,
     engine: Annotated[str, typer.Option(help=ENGINE_HELP)] = "auto",
-    tta: Annotated[bool, typer.Option("--tta", help="Average over mirror images.")] = False,
+    tta: Annotated[
+        bool | None,
+        typer.Option(
+            "--tta/--no-tta",
+            help="Average over mirror images; unless given, as the model's plan has it.",
+        ),
+    ] = None,
     device: Annotated[
         list[str] | None,
         typer.Option(

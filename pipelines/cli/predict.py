@@ -61,7 +61,13 @@ def predict(
     ] = "nifti",
     engine: Annotated[str, typer.Option(help=ENGINE_HELP)] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    tta: Annotated[bool, typer.Option("--tta", help="Average over mirror images.")] = False,
+    tta: Annotated[
+        bool | None,
+        typer.Option(
+            "--tta/--no-tta",
+            help="Average over mirror images; unless given, as the model's plan has it.",
+        ),
+    ] = None,
     memory_gb: Annotated[
         float | None, typer.Option(help="Memory not to exceed; images that need more are refused.")
     ] = None,

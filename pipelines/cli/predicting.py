@@ -48,7 +48,7 @@ class PredictJob:
         format: One of `segmed.formats.OUTPUT_SUFFIXES`.
         engine: One of `segmed.inference.vocabulary.ENGINES`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        tta: Average over mirror images.
+        tta: Average over mirror images; None: as the model has it.
         memory_gb: Memory that must not be exceeded, in GB of 2^30 bytes.
         cache_dir: Folder that keeps converted models; None is the one in the user's cache.
         trust: Decode everything in this process, also what may crash it.
@@ -63,7 +63,7 @@ class PredictJob:
     format: str = "nifti"
     engine: str = "auto"
     device: str = "auto"
-    tta: bool = False
+    tta: bool | None = None
     memory_gb: float | None = None
     cache_dir: Path | None = None
     trust: bool = False

@@ -65,7 +65,7 @@ def _inference(package: ModelPackage) -> dict[str, Any]:
             "_target_": "SlidingWindowInferer",
             "roi_size": list(plan.patch_size),
             "overlap": plan.inference.overlap,
-            "mode": plan.inference.blend,
+            "mode": "constant" if plan.inference.blend == "constant" else "gaussian",
         },
         "package": {
             "_target_": "segmed.package.ModelPackage.load",

@@ -63,7 +63,7 @@ class ArchiveJob:
         body_part: Only DICOM series of this BodyPartExamined.
         not_segmented: Only DICOM studies without a segmentation by any program.
         send: Address that segmentations are sent to besides.
-        tta: Average over mirror images.
+        tta: Average over mirror images; None: as the model has it.
         engine: One of `segmed.inference.vocabulary.ENGINES`.
         table: Kind of the volumes table, `csv` or `parquet`.
         names: `source` or `hash`; None: outputs of image files by source, of DICOM by hash.
@@ -89,7 +89,7 @@ class ArchiveJob:
     body_part: str | None = None
     not_segmented: bool = False
     send: str | None = None
-    tta: bool = False
+    tta: bool | None = None
     engine: str = "auto"
     table: str = "csv"
     names: str | None = None

@@ -26,6 +26,7 @@ class Model:
         ranges: What the structures looked like in training, for quality flags; may be empty.
         norms: What the training cases looked like, for the drift watch; empty when not kept.
         spatial_dims: 2 for planes, 3 for volumes.
+        tta: Mirror images are averaged unless the user decides otherwise.
     """
 
     hash: str
@@ -35,6 +36,7 @@ class Model:
     ranges: tuple[ShapeRange, ...] = ()
     norms: Distributions = field(default_factory=dict)
     spatial_dims: int = 3
+    tta: bool = False
 
 
 def model_of(packages: Sequence[ModelPackage]) -> Model:
@@ -54,6 +56,7 @@ def model_of(packages: Sequence[ModelPackage]) -> Model:
         ranges,
         packages[0].provenance.get(DISTRIBUTIONS, {}),
         plan.spatial_dims,
+        plan.inference.tta,
     )
 
 

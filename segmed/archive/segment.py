@@ -171,7 +171,7 @@ def preview_archive(
     model: Model,
     out_dir: Path,
     format: str = "nifti",
-    tta: bool = False,
+    tta: bool | None = None,
     options: RunOptions = DEFAULT_OPTIONS,
     on_passed_over: Callable[[NotImage], None] | None = None,
 ) -> Iterator[ForeseenOutcome]:
@@ -182,7 +182,7 @@ def preview_archive(
         model: The model that would be used, from `model_of`.
         out_dir: Where a ledger may be.
         format: `nifti`, `seg-nrrd`, `dicom-seg` or `rtstruct`.
-        tta: Whether test-time augmentation would be used.
+        tta: Whether test-time augmentation would be used; None: as the model has it.
         options: Limits and manners of the run.
         on_passed_over: Called with each file that would be passed over, and why.
 
@@ -193,7 +193,7 @@ def preview_archive(
     if isinstance(source, FolderSource):
         source = replace(source, explains=on_passed_over is not None)
     suffix_of(format)
-    settings = _settings(format, tta=tta)
+    settings = _settings(format, tta=model.tta if tta is None else tta)
     path = out_dir / LEDGER_FILE
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger(path, writer=False)) if path.exists() else None
@@ -251,7 +251,8 @@ def _identify(pool: Predictor | WorkerPool) -> tuple[Model, bool]:
     """The model, and whether it is used with test-time augmentation."""
     if isinstance(pool, Predictor):
         return model_of(pool.packages), pool.tta
-    return model_of(read_packages(pool.packages)), bool(pool.options.get("tta", False))
+    model, tta = model_of(read_packages(pool.packages)), pool.options.get("tta")
+    return model, model.tta if tta is None else bool(tta)
 
 
 def _engine(

@@ -18,7 +18,7 @@ from torch import nn
 
 from segmed.errors import ModelError, UsageError
 from segmed.inference.cuda_engine import CudaEngine
-from segmed.inference.engine import Engine, TorchEngine
+from segmed.inference.engine import Engine, TorchEngine, activation_of
 from segmed.inference.openvino_engine import Conversion, OpenVinoEngine
 from segmed.inference.silent_openvino import has_openvino
 from segmed.inference.vocabulary import engine_named
@@ -56,7 +56,7 @@ def make_engine(package: ModelPackage, request: EngineRequest) -> Engine:
         UsageError: The name is unknown, not installed, or does not go with the device.
     """
     name = engine_named(request.name)
-    network, activation = package.build(), package.plan.encoding.probabilities
+    network, activation = package.build(), activation_of(package.plan)
     window = (1, *request.window_batch[1:])
     conversion = Conversion(package.hash, window, request.cache_dir, activation)
     if name == "openvino":

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from segmed.errors import ModelError, is_out_of_memory
 from segmed.inference.device_memory import peak_of
-from segmed.inference.engine import Activation, softmax
+from segmed.inference.engine import Activation, softmax, value_scale
 from segmed.inference.ensemble import mirrored
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,10 @@ WARM_UP = 3
 """Passes on a side stream before a graph is captured, as PyTorch requires."""
 
 MAX_GRAPH_DIFFERENCE = 1e-2
-"""Largest difference of a probability between a graph and the uncaptured network (both 16-bit)."""
+"""Largest difference between a graph and the uncaptured network (both 16-bit).
+
+Of a probability; of logits relative to the largest.
+"""
 
 
 def _comes_of_memory(error: BaseException | None) -> bool:
@@ -83,7 +86,7 @@ class CudaEngine:
         compiled: Compile the network by `torch.compile` first; takes about a minute.
         mirror_axes: Spatial axes of the window, over whose mirror images the mean is taken.
         precision: Type of weights and activations.
-        activation: From logits to probabilities.
+        activation: See `segmed.inference.engine.activation_of`.
     """
 
     def __init__(
@@ -113,7 +116,7 @@ class CudaEngine:
         self._load()
 
     def __call__(self, windows: Tensor) -> Tensor:
-        """Class probabilities `[B, K, *window]`, float32, on the GPU; valid until the next call."""
+        """Maps `[B, K, *window]`, float32, on the GPU; valid until the next call."""
         with torch.inference_mode(), self._here():
             found: Tensor | None = None
             first = 0
@@ -169,10 +172,10 @@ class CudaEngine:
         self._forget_graphs()
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Probabilities by the uncaptured network, float32."""
-        return mirrored(self._probabilities, self.mirror_axes)(windows)
+        """Maps by the uncaptured network, float32."""
+        return mirrored(self._maps, self.mirror_axes)(windows)
 
-    def _probabilities(self, windows: Tensor) -> Tensor:
+    def _maps(self, windows: Tensor) -> Tensor:
         logits: Tensor = self.network(windows.to(self.precision)).float()
         self._is_finite.logical_and_(torch.isfinite(logits).all())
         return self._activation(logits)
@@ -251,10 +254,10 @@ class CudaEngine:
         captured.graph.replay()
         # Where float16 overflows both are not finite: `fall_back` is the answer to that.
         found, expected = captured.target.nan_to_num(), expected.nan_to_num()
-        difference = float((found - expected).abs().max())
+        difference = float((found - expected).abs().max()) / value_scale(expected)
         captured.source.copy_(before)
         if not difference <= MAX_GRAPH_DIFFERENCE:
             raise ModelError(
                 f"the captured graph on {self.device} differs from the network by {difference:.1e} "
-                "in a probability: use --engine torch, and report the GPU, driver and PyTorch"
+                "in its values: use --engine torch, and report the GPU, driver and PyTorch"
             )

@@ -10,14 +10,32 @@ from torch import Tensor, nn
 
 from segmed.errors import UsageError
 from segmed.models.fast_kernels import is_slow_alone
+from segmed.plan.schema import Plan
 
 Activation = Callable[[Tensor], Tensor]
-"""From logits `[B, K, *window]` to probabilities, as `LabelEncoding.probabilities` of a plan."""
+"""From logits `[B, K, *window]` to what is averaged: probabilities, or the logits themselves."""
 
 
 def softmax(logits: Tensor) -> Tensor:
     """Probabilities of classes of which each voxel has one."""
     return torch.softmax(logits, dim=1)
+
+
+def unchanged(logits: Tensor) -> Tensor:
+    """Logits, for plans that average them."""
+    return logits
+
+
+def activation_of(plan: Plan) -> Activation:
+    """From logits to what the plan averages over windows, mirror images and members."""
+    if plan.inference.average == "logits":
+        return unchanged
+    return plan.encoding.probabilities
+
+
+def value_scale(values: Tensor) -> float:
+    """Largest magnitude of a map, at least 1: differences of logits are relative to it."""
+    return max(1.0, float(values.abs().max()))
 
 
 class Engine(Protocol):
@@ -35,9 +53,10 @@ class Engine(Protocol):
     device: torch.device
 
     def __call__(self, windows: Tensor) -> Tensor:
-        """Class probabilities `[B, K, *window]` of windows `[B, C, *window]`, float32.
+        """Maps `[B, K, *window]` of windows `[B, C, *window]`, float32.
 
-        They are valid until the next call.
+        Class probabilities, or the logits if the plan averages them. They are valid until the next
+        call.
         """
         ...
 
@@ -51,7 +70,7 @@ class TorchEngine:
         network: The network.
         device: Where it runs.
         name: What the engine is called.
-        activation: From logits to probabilities.
+        activation: See `activation_of`.
     """
 
     def __init__(
@@ -68,7 +87,7 @@ class TorchEngine:
         self.network = network.to(device).eval()
 
     def __call__(self, windows: Tensor) -> Tensor:
-        """Class probabilities `[B, K, *window]` of windows `[B, C, *window]`, float32."""
+        """Maps `[B, K, *window]` of windows `[B, C, *window]`, float32."""
         windows = windows.to(self.device)
         count = len(windows)
         if is_slow_alone(windows):

@@ -1,4 +1,4 @@
-"""Several networks, several views: the mean of their probabilities."""
+"""Several networks, several views: the mean of their probabilities or logits."""
 
 from __future__ import annotations
 
@@ -38,11 +38,16 @@ def require_one_contract(plans: Sequence[Plan]) -> Plan:
                     f"package {number} differs from the first in {name!r}: members of an ensemble "
                     "share channels, labels, preprocessing and patch size"
                 )
+    if len({plan.inference.average for plan in plans}) > 1:
+        raise UsageError(
+            "some packages average logits and some probabilities: members of an ensemble average "
+            "the same"
+        )
     return first
 
 
 def averaged(members: Sequence[NetworkFn]) -> NetworkFn:
-    """The mean of several networks' probabilities."""
+    """The mean of several networks' maps."""
     if len(members) == 1:
         return members[0]
 

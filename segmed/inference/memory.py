@@ -140,6 +140,7 @@ def estimate_memory(
     piece = min(max(PIECE_BYTES, row_back), row_back * depth * rows_back)
     is_resampled = transform.cropped_shape != transform.shape
     alive = INTERPOLATED_PIECES * is_resampled + CLASS_BYTES / (FLOAT_BYTES * plan.num_classes)
+    alive += plan.inference.average == "logits"  # probabilities beside the logits of a piece
     label = voxels * (1 if max(class_values(plan)) <= 255 else 2)
     if around.keeps_probs:
         label += FLOAT_BYTES * plan.num_classes * voxels

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
 from segmed.errors import ModelError, UsageError
-from segmed.inference.engine import Activation, softmax
+from segmed.inference.engine import Activation, softmax, value_scale
 from segmed.inference.signal_stack import unchanged_signal_stack
 from segmed.inference.silent_openvino import has_openvino, import_openvino
 from segmed.io.atomic import flush
@@ -50,7 +50,10 @@ SUFFIXES = (".bin", ".xml", ".sha256")
 """Of the files of a conversion that is kept, in the order in which they are put there."""
 
 MAX_DIFFERENCE = 5e-3
-"""Largest difference of a probability from eager PyTorch's in the trial; usual are 1e-5 to 1e-4."""
+"""Largest difference from eager PyTorch in the trial, of logits relative to the largest.
+
+Usual are 1e-5 to 1e-4.
+"""
 
 _TRY = """
 import json, sys
@@ -69,7 +72,7 @@ class Conversion:
         key: Identity of the network, such as a package's hash.
         shape: One window as the network gets it, `[1, C, *window]`; the model is fixed to it.
         cache_dir: Folder of converted models; None keeps nothing.
-        activation: From logits to probabilities; it is converted with the network.
+        activation: See `segmed.inference.engine.activation_of`; converted with the network.
     """
 
     key: str
@@ -131,7 +134,7 @@ class OpenVinoEngine:
             self._request = core.compile_model(model, "CPU", hints).create_infer_request()
 
     def __call__(self, windows: Tensor) -> Tensor:
-        """Class probabilities `[B, K, *window]`; valid until the next call."""
+        """Maps `[B, K, *window]`; valid until the next call."""
         whole = windows.cpu().contiguous()
         if len(whole) == 1:
             return self._one(whole)
@@ -154,7 +157,7 @@ class _WithActivation(nn.Module):
         self.activation = activation
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Class probabilities."""
+        """Class probabilities, or the logits if the plan averages them."""
         return self.activation(self.network(windows))
 
 
@@ -182,7 +185,7 @@ def _keep_if_sound(model: ov.Model, network: nn.Module, path: Path | None) -> No
     """Try a converted model in a child process; keep it at `path`, never half of it, if it runs.
 
     Raises:
-        ModelError: The child died, took too long, or found other probabilities than the network.
+        ModelError: The child died, took too long, or found other values than the network.
     """
     place = None if path is None else path.parent
     if place is not None:
@@ -206,10 +209,10 @@ def _keep_if_sound(model: ov.Model, network: nn.Module, path: Path | None) -> No
             )
         with torch.inference_mode():
             expected = network(torch.from_numpy(np.load(given)))
-        difference = float(np.abs(np.load(found) - expected.numpy()).max())
+        difference = float(np.abs(np.load(found) - expected.numpy()).max()) / value_scale(expected)
         if not difference <= MAX_DIFFERENCE:
             raise ModelError(
-                f"OpenVINO gives probabilities that differ by {difference:.1e}; use engine torch"
+                f"OpenVINO gives values that differ by {difference:.1e}; use engine torch"
             )
         if path is not None:
             digest = draft.with_suffix(".sha256")

@@ -59,10 +59,10 @@ class Predictor:
     the networks one after the other.
 
     Args:
-        packages: One package, or several that share one contract: their probabilities are averaged.
+        packages: One package, or several that share one contract: their outputs are averaged.
         device: `auto`, `cpu` or `cuda`.
         engine: `auto` (see `segmed.inference.choice`), `torch`, `compile` or `openvino`.
-        tta: Average over the mirror images that the plan allows.
+        tta: Average over the mirror images that the plan allows; None: as the plan has it.
         cache_dir: Folder that keeps converted models; None keeps nothing.
         memory_gb: Resident set that must not be exceeded: windows go one at a time, images are not
             read ahead, and an image that needs more is refused with the figure.
@@ -82,7 +82,7 @@ class Predictor:
         *,
         device: str = "auto",
         engine: EngineName = "auto",
-        tta: bool = False,
+        tta: bool | None = None,
         cache_dir: Path | None = None,
         memory_gb: float | None = None,
         any_modality: bool = False,
@@ -93,14 +93,14 @@ class Predictor:
         self.preparation = preparation(self.plan)
         self.packages = tuple(members)
         self.device = resolve_device(device)
-        self.tta = tta
+        self.tta = self.plan.inference.tta if tta is None else tta
         self.memory_gb = memory_gb
         self.any_modality = any_modality
         window = self.plan.patch_size
         full = full_batch(window) if self.device.type == "cuda" else BATCH_VOXELS // prod(window)
         self.batch = 1 if memory_gb is not None else max(1, full)
         shape = (self.batch, self.plan.in_channels, *window)
-        axes = tuple(self.plan.inference.mirror_axes) if tta else ()
+        axes = tuple(self.plan.inference.mirror_axes) if self.tta else ()
         request = EngineRequest(engine, self.device, shape, cache_dir, mirror_axes=axes)
         self._gpu_share = gpu_share
         self._use([make_engine(member, request) for member in members])
@@ -115,7 +115,7 @@ class Predictor:
         *,
         device: str = "auto",
         engine: EngineName = "auto",
-        tta: bool = False,
+        tta: bool | None = None,
         memory_gb: float | None = None,
     ) -> Predictor:
         """Load a model and make a predictor of it.
@@ -125,7 +125,7 @@ class Predictor:
                 `import pipelines.registry`.
             device: As for the class, like the rest.
             engine: Name of an engine.
-            tta: Average over mirror images.
+            tta: Average over mirror images; None: as the plan has it.
             memory_gb: Resident set that must not be exceeded.
 
         Raises:
@@ -258,7 +258,11 @@ class Predictor:
                 network = lambda windows: on_gpu(windows).cpu()  # noqa: E731 - one line says it
         recipe = self.recipe(shape)
         slabs = sliding_slabs(network, tensor, recipe)
-        return self.preparation.inverse_slabs(slabs, prepared.transform, recipe.buffer_dim)
+        boxes = self.preparation.inverse_slabs(slabs, prepared.transform, recipe.buffer_dim)
+        return map(self._of_logits, boxes) if self.plan.inference.average == "logits" else boxes
+
+    def _of_logits(self, box: ProbsBox) -> ProbsBox:
+        return replace(box, probs=self.plan.encoding.probabilities(box.probs[None])[0])
 
     def forecast_device(self, grid: Grid) -> DeviceMemory | None:
         """Forecast of the GPU memory of segmenting an image on this grid; None without a GPU.

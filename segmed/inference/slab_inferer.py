@@ -63,6 +63,7 @@ class SlabInferer(Inferer):  # type: ignore[misc]  # MONAI is untyped
         self.recipe = WindowRecipe(window, overlap, mode, sw_batch_size, buffer_dim % dims)
         self.activation: Activation | None = softmax_classes if softmax else None
         self.slice_axis = slice_axis
+        self.averages_logits = False
 
     @classmethod
     def of(cls, plan: Plan, *, sw_batch_size: int = 1, softmax: bool = True) -> SlabInferer:
@@ -71,7 +72,8 @@ class SlabInferer(Inferer):  # type: ignore[misc]  # MONAI is untyped
         Args:
             plan: The plan of the training set.
             sw_batch_size: Windows that go through the network at once.
-            softmax: Blend probabilities, as `Predictor` does; of regions a sigmoid each.
+            softmax: Give probabilities, of regions by a sigmoid each: blended, as `Predictor`
+                does, or of blended logits if the plan averages logits.
         """
         window = list(plan.patch_size)
         if plan.slice_axis is not None:
@@ -85,6 +87,7 @@ class SlabInferer(Inferer):  # type: ignore[misc]  # MONAI is untyped
             slice_axis=plan.slice_axis,
         )
         inferer.activation = plan.encoding.probabilities if softmax else None
+        inferer.averages_logits = plan.inference.average == "logits"
         return inferer
 
     def __call__(
@@ -127,6 +130,8 @@ class SlabInferer(Inferer):  # type: ignore[misc]  # MONAI is untyped
                 target = result[number].narrow(1 + self.recipe.buffer_dim, slab.start, rows)
                 target.copy_(slab.values)
         assert result is not None  # a batch has a volume, a volume a slab
+        if self.averages_logits and self.activation is not None:
+            result = self.activation(result)
         if isinstance(inputs, MetaTensor):
             return MetaTensor(result).copy_meta_from(inputs)  # type: ignore[no-any-return]  # MONAI is untyped
         return result
@@ -138,7 +143,9 @@ class SlabInferer(Inferer):  # type: ignore[misc]  # MONAI is untyped
                 "tensor: call network.eval(), or give a function that picks it"
             )
         values = output.as_tensor() if isinstance(output, MetaTensor) else output
-        return values if self.activation is None else self.activation(values.float())
+        if self.activation is None or self.averages_logits:
+            return values
+        return self.activation(values.float())
 
 
 def _require_recipe(window: tuple[int, ...], batch: int, overlap: float, mode: str) -> None:

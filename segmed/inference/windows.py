@@ -22,7 +22,8 @@ from torch import Tensor
 
 from segmed.errors import UsageError
 
-Blend = Literal["gaussian", "constant"]
+Blend = Literal["gaussian", "constant", "nnunet"]
+"""Profile of the weights of a window; that of nnU-Net has its peak at voxel n // 2 of n."""
 
 SIGMA_PER_WINDOW = 0.125
 """Standard deviation of the Gaussian profile as a share of the window's edge."""
@@ -57,7 +58,8 @@ def profile(window: int, blend: Blend) -> npt.NDArray[np.float64]:
     """Weight of each voxel of a window along one axis, 1 at the centre, never 0."""
     if blend == "constant":
         return np.ones(window)
-    offset = np.arange(window) - (window - 1) / 2
+    centre = window // 2 if blend == "nnunet" else (window - 1) / 2
+    offset = np.arange(window) - centre
     return np.asarray(np.exp(-0.5 * (offset / (SIGMA_PER_WINDOW * window)) ** 2))
 
 

@@ -1,4 +1,4 @@
-"""Several networks as one: the mean of their probabilities, given as logits."""
+"""Several networks as one: the mean of their probabilities, given as logits, or of their logits."""
 
 from __future__ import annotations
 
@@ -19,15 +19,28 @@ class AveragedNetworks(nn.Module):
     Args:
         networks: At least one; each gives logits `[B, K, *spatial]` when it evaluates.
         has_regions: Each channel has a sigmoid of its own.
+        of_logits: Give the mean of the logits instead, as nnU-Net averages its folds.
     """
 
-    def __init__(self, networks: Sequence[nn.Module], *, has_regions: bool = False) -> None:
+    def __init__(
+        self,
+        networks: Sequence[nn.Module],
+        *,
+        has_regions: bool = False,
+        of_logits: bool = False,
+    ) -> None:
         super().__init__()
         self.members = nn.ModuleList(networks)
         self.has_regions = has_regions
+        self.of_logits = of_logits
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logarithms of the mean probabilities, or their log-odds, `[B, K, *spatial]`."""
+        """Mean logits, or logarithms or log-odds of the mean probabilities, `[B, K, *spatial]`."""
+        if self.of_logits:
+            total: Tensor = self.members[0](image).float()
+            for member in self.members[1:]:
+                total = total + member(image).float()
+            return total / len(self.members)
         if self.has_regions:
             logits = torch.stack([member(image).float() for member in self.members])
             inside = F.logsigmoid(logits).logsumexp(dim=0)

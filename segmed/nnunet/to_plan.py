@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from segmed.encoding import LabelEncoding
 from segmed.errors import PackageError
 from segmed.models.nnunet import NAME
 from segmed.nnunet.folder import NnUNetFolder
@@ -63,7 +64,13 @@ def plan_of(folder: NnUNetFolder) -> Plan:
                 flip_axes=mirror_axes, rotation_deg=(30.0,) * (1 if found.spatial_dims == 2 else 3)
             )
         ),
-        inference=Inference(overlap=0.5, mirror_axes=mirror_axes),
+        inference=Inference(
+            overlap=0.5,
+            blend="nnunet",
+            average="logits",
+            mirror_axes=mirror_axes,
+            tta=bool(mirror_axes),
+        ),
         reasons={"preprocessing.scheme": f"trained by nnU-Net ({found.plans_name}, {found.name})"},
     )
 
@@ -103,7 +110,7 @@ def _intensity(rule: ChannelRule) -> Intensity:
 
 def _labels(found: LabelSet) -> tuple[LabelClass, ...]:
     if found.has_regions:
-        raise PackageError("a model of regions cannot be imported yet")
+        return _regions(found)
     values = {name: value[0] for name, value in found.values.items()}
     if sorted(values.values()) != list(range(1, len(values) + 1)):
         raise PackageError(
@@ -111,3 +118,25 @@ def _labels(found: LabelSet) -> tuple[LabelClass, ...]:
         )
     ordered = sorted(values.items(), key=lambda item: item[1])
     return tuple(LabelClass(name=name, value=value) for name, value in ordered)
+
+
+def _regions(found: LabelSet) -> tuple[LabelClass, ...]:
+    """Regions in the order in which they are painted, each with the value that it is painted in.
+
+    Raises:
+        PackageError: One would be painted in a value that none of its voxels has, or be lost below
+            another.
+    """
+    pairs = zip(found.values.items(), found.paint_order, strict=True)
+    regions = []
+    for (name, values), painted in pairs:
+        if painted not in values:
+            raise PackageError(
+                f"region {name!r} of the labels {list(values)} is painted as {painted} "
+                "(regions_class_order in dataset.json), which is none of them"
+            )
+        region = values if len(values) > 1 else ()
+        regions.append(LabelClass(name=name, value=painted, region=region))
+    if fault := LabelEncoding(tuple(regions)).fault():
+        raise PackageError(f"dataset.json: {fault}")
+    return tuple(regions)

@@ -125,11 +125,13 @@ class ModelPackage:
             )
             for _ in range(self.members)
         ]
-        network: nn.Module = (
-            networks[0]
-            if self.members == 1
-            else AveragedNetworks(networks, has_regions=has_regions)
-        )
+        network: nn.Module = networks[0]
+        if self.members > 1:
+            network = AveragedNetworks(
+                networks,
+                has_regions=has_regions,
+                of_logits=self.plan.inference.average == "logits",
+            )
         try:
             network.load_state_dict(dict(self.state), strict=True)
         except RuntimeError as error:

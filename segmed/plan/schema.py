@@ -200,8 +200,12 @@ class Inference(Frozen):
 
     Attributes:
         overlap: Share of a window that overlaps the next one.
-        blend: Weight of a window's voxels: Gaussian (sigma an eighth of the window) or constant.
-        mirror_axes: Axes of test-time flips, used only when requested.
+        blend: Weight of a window's voxels: Gaussian (sigma an eighth of the window), constant, or
+            nnU-Net's Gaussian, whose peak is voxel n // 2 of n.
+        average: Values that are averaged over windows, mirror images and members, and interpolated
+            on the way to the grid of the image. Probabilities are taken of the mean logits.
+        mirror_axes: Axes of test-time flips.
+        tta: Average over the mirror images unless the user decides otherwise.
         keep_largest: Label values of which only the largest component is kept.
         remove_small: By label value, the voxels that a component needs to stay.
         remove_small_ml: The same in millilitres, for volumes of any spacing.
@@ -210,20 +214,34 @@ class Inference(Frozen):
     """
 
     overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
-    blend: Literal["gaussian", "constant"] = "gaussian"
+    blend: Literal["gaussian", "constant", "nnunet"] = "gaussian"
+    average: Literal["probabilities", "logits"] = "probabilities"
     mirror_axes: tuple[NonNegativeInt, ...] = ()
+    tta: bool = False
     keep_largest: tuple[PositiveInt, ...] = ()
     remove_small: dict[PositiveInt, PositiveInt] = Field(default_factory=dict)
     remove_small_ml: dict[PositiveInt, PositiveFloat] = Field(default_factory=dict)
     fill_holes: tuple[PositiveInt, ...] = ()
     skip_empty_windows: bool = False
 
+    @model_validator(mode="after")
+    def _require_probabilities(self) -> Inference:
+        if self.skip_empty_windows and self.average == "logits":
+            raise ValueError(
+                "skip_empty_windows gives windows without a body to the background, which has no "
+                "logit: average probabilities, or leave it out"
+            )
+        return self
+
     @model_serializer(mode="wrap")
-    def _without_empty(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave an empty later field out: hashes of plans without it stay as they were."""
+    def _without_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave later fields out: hashes of plans without them stay as they were."""
         fields: dict[str, Any] = serialize(self)
-        if not self.remove_small_ml:
-            fields.pop("remove_small_ml", None)
+        if self.average == "probabilities":
+            fields.pop("average", None)
+        for name in ("tta", "remove_small_ml"):
+            if not fields.get(name):
+                fields.pop(name, None)
         return fields
 
 
