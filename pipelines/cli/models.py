@@ -1,4 +1,4 @@
-"""`segmed model list|show|card|promote|rollback|export|import|sync`."""
+"""`segmed model list|show|card|promote|rollback|export|import|import-nnunet|sync`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pipelines.cli.arguments import (
     require_manifest,
     require_models,
 )
+from pipelines.cli.nnunet import import_nnunet
 from pipelines.terminal.console import DONE_WITH_FAILURES, JsonOption, emit, say, table
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Registered model.")]
@@ -45,6 +46,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("rollback")(rollback)
     group.command("export")(export)
     group.command("import")(import_)
+    group.command("import-nnunet")(import_nnunet)
     group.command("sync")(sync)
     group.command("describe")(describe)
     app.add_typer(group, name="model")

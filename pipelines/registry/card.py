@@ -90,6 +90,12 @@ def _facts(made: Mapping[str, Any]) -> list[str]:
         "data_hash": "hash of the training cases",
         "data_source": "source",
         "data_licence": "licence of the images",
+        "trained_by": "trained by",
+        "trainer": "trainer",
+        "plans": "plans",
+        "configuration": "configuration",
+        "dataset_fingerprint": "sha256 of the dataset fingerprint",
+        "weights_licence": "licence of the weights",
         "fold": "fold held out",
         "steps": "training steps",
         "created": "made",
@@ -98,6 +104,9 @@ def _facts(made: Mapping[str, Any]) -> list[str]:
     facts = [
         f"- {title}: {made[key]}" for key, title in names.items() if made.get(key) not in {None, ""}
     ]
+    if scores := made.get("fold_scores"):
+        text = ", ".join(f"fold {fold} {dice:.3f}" for fold, dice in scores.items())
+        facts.append(f"- mean foreground Dice of its own validation (nnU-Net): {text}")
     return facts or ["- not stated"]
 
 

@@ -32,15 +32,15 @@ class Cleaning:
     """One step for one label.
 
     Attributes:
-        step: `keep_largest`, `remove_small` or `fill_holes`.
+        step: `keep_largest_together`, `keep_largest`, `remove_small` or `fill_holes`.
         value: Label value that it works on.
         min_voxels: Components with fewer voxels go (`remove_small`).
         min_ml: The same in millilitres; larger than 0 it comes before `min_voxels`.
-        values: Label values of all its voxels, if it is a region.
+        values: Label values of all its voxels, if it is a region or a group.
         outside: Label value of the smallest region that it lies in; 0 for background.
     """
 
-    step: Literal["keep_largest", "remove_small", "fill_holes"]
+    step: Literal["keep_largest_together", "keep_largest", "remove_small", "fill_holes"]
     value: int
     min_voxels: int = 0
     min_ml: float = 0.0
@@ -67,8 +67,8 @@ def cleaned(
 ) -> Labels:
     """A label map cleaned according to the plan; without such rules, the label map itself.
 
-    Largest components come first, then small components, then holes; within each the labels come in
-    the order of the plan.
+    Largest components come first, of groups before single labels, then small components, then
+    holes; within each the labels come in the order of the plan.
 
     Args:
         label: `[*spatial]`.
@@ -90,7 +90,11 @@ def steps_of(rules: Inference, labels: Sequence[LabelClass] = ()) -> list[Cleani
         ),
         *(Cleaning("fill_holes", value) for value in rules.fill_holes),
     ]
-    return of_structures(steps, labels)
+    groups = [
+        Cleaning("keep_largest_together", values[0], values=values)
+        for values in rules.keep_largest_together
+    ]
+    return groups + of_structures(steps, labels)
 
 
 def of_structures(steps: Iterable[Cleaning], labels: Sequence[LabelClass]) -> list[Cleaning]:
@@ -129,9 +133,9 @@ def with_steps(rules: Inference, steps: Iterable[Cleaning]) -> Inference:
 def clean(label: Labels, steps: Iterable[Cleaning], *, spacing_mm: Sequence[float] = ()) -> Labels:
     """A label map after some steps, in their order.
 
-    Components are connected through faces. What is taken from a label becomes background, or the
-    region around it; a hole, background enclosed by one label, becomes that label, and other labels
-    in it stay.
+    Components are connected through faces, those of a group through edges and corners too. What is
+    taken from a label becomes background, or the region around it; a hole, background enclosed by
+    one label, becomes that label, and other labels in it stay.
 
     Args:
         label: `[*spatial]`.
@@ -175,6 +179,15 @@ def keep_largest(label: Labels, step: Cleaning) -> Labels | None:
     return _without(label, components, np.arange(len(sizes)) != sizes.argmax(), step.outside)
 
 
+def keep_largest_together(label: Labels, step: Cleaning) -> Labels | None:
+    """Only the largest component of a group of labels; of equals all. None: as it is."""
+    joined = ndimage.generate_binary_structure(label.ndim, label.ndim)
+    components, sizes = components_in(step.mask(label), joined)
+    if len(sizes) < 2:
+        return None
+    return _without(label, components, sizes < sizes.max(), step.outside)
+
+
 def remove_small(label: Labels, step: Cleaning) -> Labels | None:
     """A label without components of fewer than `min_voxels` voxels; None: as it is."""
     components, sizes = components_in(step.mask(label))
@@ -200,15 +213,23 @@ def holes_in(label: Labels, step: Cleaning) -> npt.NDArray[np.bool_]:
 
 
 _APPLY: dict[str, Callable[[Labels, Cleaning], Labels | None]] = {
+    "keep_largest_together": keep_largest_together,
     "keep_largest": keep_largest,
     "remove_small": remove_small,
     "fill_holes": fill_holes,
 }
 
 
-def components_in(mask: npt.NDArray[np.bool_]) -> tuple[Labels, npt.NDArray[np.int64]]:
-    """Component number of each voxel of a mask, 0 elsewhere, and the size of each from 1 on."""
-    components, number = ndimage.label(mask)
+def components_in(
+    mask: npt.NDArray[np.bool_], joined: npt.NDArray[np.bool_] | None = None
+) -> tuple[Labels, npt.NDArray[np.int64]]:
+    """Component number of each voxel of a mask, 0 elsewhere, and the size of each from 1 on.
+
+    Args:
+        mask: The voxels.
+        joined: Neighbours that are joined; those across faces if not given.
+    """
+    components, number = ndimage.label(mask, joined)
     sizes = np.zeros(number + 1, dtype=np.int64)
     for plane in components:  # `bincount` copies what it counts into eight bytes each
         sizes += np.bincount(plane.ravel(), minlength=number + 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,10 +79,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _loaded(path: Path) -> Mapping[str, Any]:
+    if not zipfile.is_zipfile(path):
+        raise PackageError(f"{path.name} is damaged, or was not written by torch.save")
     allowed = [*SAFE, *((what, name) for name, what in OLD_NAMES.items())]
     try:
         with torch.serialization.safe_globals(allowed):
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            found = torch.load(
+                path,
+                map_location="cpu",
+                weights_only=True,
+                mmap=True,  # the optimiser's state is never read from the disk
+            )
     except pickle.UnpicklingError as error:
         culprit = re.search(r"GLOBAL ([\w.]+)", str(error))
         reason = f"it refers to {culprit[1]}" if culprit else " ".join(str(error).split())[:200]
@@ -115,6 +123,7 @@ def unique_tensors(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tenso
             if plain in found and not torch.equal(found[plain], tensor):
                 raise PackageError(f"{path.name} stores two different tensors as {plain}")
             found[plain] = tensor
+    found = {name: tensor.clone() for name, tensor in found.items()}  # off the mapped file
     if not found:
         raise PackageError(f"{path.name} contains no weights")
     return found

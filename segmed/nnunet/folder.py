@@ -12,6 +12,7 @@ from segmed.errors import PackageError, UsageError
 from segmed.io.digest import sha256_of_file
 from segmed.nnunet.checkpoint import Checkpoint, read_checkpoint
 from segmed.nnunet.plans import Configuration, read_configuration
+from segmed.nnunet.postprocessing import Groups, folder_of, read_steps
 from segmed.nnunet.trainers import BATCH_NORM, require_known_trainer
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
@@ -31,6 +32,8 @@ class NnUNetFolder:
         checkpoints: One a fold.
         fold_scores: Mean foreground Dice of each fold's validation, where it is recorded.
         digests: sha256 of each checkpoint.
+        fingerprint: sha256 of `dataset_fingerprint.json`; empty where it is missing.
+        postprocessing: Steps found for these folds, see `segmed.nnunet.postprocessing`.
     """
 
     path: Path
@@ -39,14 +42,19 @@ class NnUNetFolder:
     checkpoints: tuple[Checkpoint, ...]
     fold_scores: dict[str, float]
     digests: dict[str, str]
+    fingerprint: str = ""
+    postprocessing: Groups = ()
 
 
-def open_folder(path: Path, folds: Sequence[str] = ()) -> NnUNetFolder:
+def open_folder(
+    path: Path, folds: Sequence[str] = (), *, postprocessing: bool = True
+) -> NnUNetFolder:
     """Read a folder of nnU-Net results.
 
     Args:
         path: `Dataset.../Trainer__Plans__configuration`, or a folder that contains one such.
         folds: Folds wanted; none for all that are trained.
+        postprocessing: Read the postprocessing found for these folds, where there is one.
 
     Raises:
         PackageError: It is no such folder, is damaged, or is not reproduced here.
@@ -76,6 +84,8 @@ def open_folder(path: Path, folds: Sequence[str] = ()) -> NnUNetFolder:
         checkpoints=checkpoints,
         fold_scores=_fold_scores(found, chosen),
         digests={fold: sha256_of_file(file) for fold, file in files.items()},
+        fingerprint=_digest_if_there(found / "dataset_fingerprint.json"),
+        postprocessing=_postprocessing(found, chosen) if postprocessing else (),
     )
 
 
@@ -125,6 +135,18 @@ def _checkpoint_file(folder: Path, fold: str) -> Path:
         for name in CHECKPOINTS
         if (folder / f"fold_{fold}" / name).is_file()
     )
+
+
+def _digest_if_there(file: Path) -> str:
+    return sha256_of_file(file) if file.is_file() else ""
+
+
+def _postprocessing(folder: Path, folds: Sequence[str]) -> Groups:
+    """Steps found on the cross-validation of exactly these folds."""
+    file = folder / folder_of(folds) / "postprocessing.json"
+    if not file.is_file():
+        return ()
+    return read_steps(_json(file), f"{file.parent.name}/{file.name}")
 
 
 def _fold_scores(folder: Path, folds: Sequence[str]) -> dict[str, float]:

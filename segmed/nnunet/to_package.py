@@ -16,20 +16,23 @@ from segmed.package import ModelPackage
 from segmed.package.ensemble import join_packages
 
 
-def package_of(path: Path, *, folds: Sequence[str] = (), licence: str = "") -> ModelPackage:
+def package_of(
+    path: Path, *, folds: Sequence[str] = (), licence: str = "", postprocessing: bool = True
+) -> ModelPackage:
     """The package of an nnU-Net results folder.
 
     Args:
         path: The folder, one above it, or a zip archive of it.
         folds: Folds wanted; none for all that are trained. Their logits are averaged.
         licence: Terms under which the weights may be used, as text for the card.
+        postprocessing: Apply the postprocessing that nnU-Net found for these folds.
 
     Raises:
         PackageError: It is no such folder, is damaged, or does something not reproduced here.
         UsageError: A fold that is asked for is not there, or the folder contains several models.
     """
     with as_folder(path) as folder:
-        found = open_folder(folder, folds)
+        found = open_folder(folder, folds, postprocessing=postprocessing)
         packages = [_member(found, index, licence) for index in range(len(found.folds))]
     whole = packages[0] if len(packages) == 1 else join_packages(packages, _origin(found, licence))
     try:
@@ -43,15 +46,9 @@ def package_of(path: Path, *, folds: Sequence[str] = (), licence: str = "") -> M
 
 def _member(found: NnUNetFolder, index: int, licence: str) -> ModelPackage:
     checkpoint, fold = found.checkpoints[index], found.folds[index]
-    provenance: dict[str, Any] = {
-        **_origin(found, licence),
-        "fold": fold,
-        "sha256": found.digests[fold],
-    }
+    provenance = {**_origin(found, licence), "fold": fold, "checkpoint_sha256": found.digests[fold]}
     if checkpoint.epoch is not None:
         provenance["epochs"] = checkpoint.epoch
-    if fold in found.fold_scores:
-        provenance["nnunet_validation_dice"] = found.fold_scores[fold]
     return ModelPackage(
         architecture=NAME,
         options=asdict(found.configuration.network),
@@ -61,13 +58,17 @@ def _member(found: NnUNetFolder, index: int, licence: str) -> ModelPackage:
     )
 
 
-def _origin(found: NnUNetFolder, licence: str) -> dict[str, str]:
+def _origin(found: NnUNetFolder, licence: str) -> dict[str, Any]:
     about = found.configuration
-    return {
-        "source": "nnU-Net v2",
-        "dataset": about.dataset,
+    origin = {
+        "data": about.dataset,
+        "trained_by": "nnU-Net v2",
         "trainer": found.checkpoints[0].trainer,
         "plans": about.plans_name,
         "configuration": about.name,
-        "licence": licence or "not stated",
+        "folds": list(found.folds),
+        "fold_scores": dict(found.fold_scores),
+        "dataset_fingerprint": found.fingerprint,
+        "weights_licence": licence,
     }
+    return {key: value for key, value in origin.items() if value}

@@ -70,6 +70,7 @@ def plan_of(folder: NnUNetFolder) -> Plan:
             average="logits",
             mirror_axes=mirror_axes,
             tta=bool(mirror_axes),
+            keep_largest_together=folder.postprocessing,
         ),
         reasons={"preprocessing.scheme": f"trained by nnU-Net ({found.plans_name}, {found.name})"},
     )

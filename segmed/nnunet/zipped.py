@@ -17,7 +17,9 @@ from segmed.package.zipped import DAMAGED_ZIP, safe_path
 WANTED = {
     "plans.json": MAX_JSON_BYTES,
     "dataset.json": MAX_JSON_BYTES,
+    "dataset_fingerprint.json": MAX_JSON_BYTES,
     "summary.json": MAX_JSON_BYTES,
+    "postprocessing.json": MAX_JSON_BYTES,
     **dict.fromkeys(CHECKPOINTS, MAX_WEIGHTS_BYTES),
 }
 """Files that are unpacked, each with the bytes it may unpack to."""

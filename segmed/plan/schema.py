@@ -207,6 +207,8 @@ class Inference(Frozen):
         mirror_axes: Axes of test-time flips.
         tta: Average over the mirror images unless the user decides otherwise.
         keep_largest: Label values of which only the largest component is kept.
+        keep_largest_together: Groups of label values; of each group only the largest component is
+            kept, joined across edges and corners too, before anything else.
         remove_small: By label value, the voxels that a component needs to stay.
         remove_small_ml: The same in millilitres, for volumes of any spacing.
         fill_holes: Label values that take the background they enclose.
@@ -219,6 +221,7 @@ class Inference(Frozen):
     mirror_axes: tuple[NonNegativeInt, ...] = ()
     tta: bool = False
     keep_largest: tuple[PositiveInt, ...] = ()
+    keep_largest_together: tuple[tuple[PositiveInt, ...], ...] = ()
     remove_small: dict[PositiveInt, PositiveInt] = Field(default_factory=dict)
     remove_small_ml: dict[PositiveInt, PositiveFloat] = Field(default_factory=dict)
     fill_holes: tuple[PositiveInt, ...] = ()
@@ -239,7 +242,7 @@ class Inference(Frozen):
         fields: dict[str, Any] = serialize(self)
         if self.average == "probabilities":
             fields.pop("average", None)
-        for name in ("tta", "remove_small_ml"):
+        for name in ("tta", "keep_largest_together", "remove_small_ml"):
             if not fields.get(name):
                 fields.pop(name, None)
         return fields
