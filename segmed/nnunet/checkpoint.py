@@ -24,7 +24,7 @@ SAFE = (
     *(getattr(np.dtypes, f"{kind}DType") for kind in ("Float32", "Float64", "Int32", "Int64")),
     *(getattr(np.dtypes, f"{kind}DType") for kind in ("Bool", "UInt8")),
 )
-"""What a checkpoint may hold besides tensors and plain values: NumPy numbers and arrays."""
+"""Types of a checkpoint besides tensors and plain values: NumPy numbers and arrays."""
 
 OLD_NAMES = {
     "numpy.core.multiarray.scalar": np._core.multiarray.scalar,  # type: ignore[attr-defined]  # as above
@@ -34,8 +34,8 @@ OLD_NAMES = {
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """What is taken from one `checkpoint_final.pth`.
+class FoldWeights:
+    """Weights and facts of one `checkpoint_final.pth`.
 
     Attributes:
         state: Tensors by name, each once.
@@ -52,7 +52,7 @@ class Checkpoint:
     epoch: int | None
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path) -> FoldWeights:
     """Read a checkpoint; nothing in it is executed.
 
     Args:
@@ -65,7 +65,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         weights = content["network_weights"]
         axes = content.get("inference_allowed_mirroring_axes") or ()
-        return Checkpoint(
+        return FoldWeights(
             state=unique_tensors(weights, path),
             trainer=str(content["trainer_name"]),
             configuration=str(content["init_args"]["configuration"]),

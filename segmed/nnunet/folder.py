@@ -10,7 +10,7 @@ from typing import Any
 
 from segmed.errors import PackageError, UsageError
 from segmed.io.digest import sha256_of_file
-from segmed.nnunet.checkpoint import Checkpoint, read_checkpoint
+from segmed.nnunet.checkpoint import FoldWeights, read_checkpoint
 from segmed.nnunet.plans import Configuration, read_configuration
 from segmed.nnunet.postprocessing import Groups, folder_of, read_steps
 from segmed.nnunet.trainers import BATCH_NORM, require_known_trainer
@@ -39,7 +39,7 @@ class NnUNetFolder:
     path: Path
     configuration: Configuration
     folds: tuple[str, ...]
-    checkpoints: tuple[Checkpoint, ...]
+    checkpoints: tuple[FoldWeights, ...]
     fold_scores: dict[str, float]
     digests: dict[str, str]
     fingerprint: str = ""

@@ -70,7 +70,7 @@ class LabelSet:
 
 
 @dataclass(frozen=True)
-class ChannelRule:
+class ChannelScaling:
     """Intensity scaling of one channel.
 
     Attributes:
@@ -111,7 +111,7 @@ class Configuration:
     transpose: tuple[int, ...]
     spacing_mm: tuple[float, ...]
     patch_size: tuple[int, ...]
-    channels: tuple[ChannelRule, ...]
+    channels: tuple[ChannelScaling, ...]
     labels: LabelSet
     network: NnUNetOptions
     ending: str
@@ -221,7 +221,7 @@ def _require_reproducible(plans: Mapping[str, Any], rules: Mapping[str, Any], na
 
 def _channels(
     plans: Mapping[str, Any], dataset: Mapping[str, Any], rules: Mapping[str, Any]
-) -> tuple[ChannelRule, ...]:
+) -> tuple[ChannelScaling, ...]:
     names = dataset.get("channel_names") or dataset["modality"]
     ordered = [str(names[key]) for key in sorted(names, key=int)]
     schemes, masks = rules["normalization_schemes"], rules["use_mask_for_norm"]
@@ -237,7 +237,7 @@ def _channels(
             )
     properties = plans["foreground_intensity_properties_per_channel"]
     return tuple(
-        ChannelRule(
+        ChannelScaling(
             channel,
             scheme,
             bool(mask),

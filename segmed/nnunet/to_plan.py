@@ -8,7 +8,7 @@ from segmed.encoding import LabelEncoding
 from segmed.errors import PackageError
 from segmed.models.nnunet import NAME
 from segmed.nnunet.folder import NnUNetFolder
-from segmed.nnunet.plans import ChannelRule, Configuration, LabelSet
+from segmed.nnunet.plans import ChannelScaling, Configuration, LabelSet
 from segmed.plan.schema import (
     Augmentation,
     Inference,
@@ -85,11 +85,11 @@ def _transpose(found: Configuration) -> tuple[int, ...]:
     return tuple(axis - 1 for axis in found.transpose[1:])
 
 
-def _channel(rule: ChannelRule) -> Channel:
+def _channel(rule: ChannelScaling) -> Channel:
     return Channel(name=rule.name, modality=MODALITIES.get(rule.name.strip().lower(), "OT"))
 
 
-def _intensity(rule: ChannelRule) -> Intensity:
+def _intensity(rule: ChannelScaling) -> Intensity:
     """The scaling of one channel; statistics of the training foreground count for CT alone."""
     if rule.scheme == "CTNormalization":
         known = rule.properties

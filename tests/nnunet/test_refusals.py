@@ -1,4 +1,4 @@
-"""What is no model of nnU-Net, or does what is not reproduced, is refused by name; nothing runs."""
+"""Refusal, by name, of folders that are no model of nnU-Net or do something else; nothing runs."""
 
 from __future__ import annotations
 
