@@ -89,6 +89,7 @@ WRONG = {
     "model register": "model register absent --name x",
     "model export": "model export absent -o x.zip",
     "model import": "model import absent.zip --name x",
+    "model import-nnunet": "model import-nnunet absent --name x",
     "model promote": "model promote x@challenger --manifest absent.json",
     "model rollback": "model rollback absent",
     "model describe": "model describe absent",
