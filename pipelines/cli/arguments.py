@@ -40,6 +40,20 @@ def require_manifest(path: Path) -> None:
     read_manifest(path)
 
 
+def require_archive(out: Path) -> None:
+    """Refuse a folder that no archive has been segmented into.
+
+    Raises:
+        UsageError: It has no ledger.
+    """
+    from segmed.io.results import LEDGER
+
+    if not (out / LEDGER).is_file():
+        raise UsageError(
+            f"no ledger {out / LEDGER}: has an archive been segmented into this folder?"
+        )
+
+
 def require_models(references: Sequence[str]) -> None:
     """Refuse references that name no package and no registered model.
 

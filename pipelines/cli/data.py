@@ -17,6 +17,7 @@ from pipelines.cli.arguments import (
     require_manifest,
     require_out_file,
 )
+from pipelines.cli.corrections import add_corrections
 from pipelines.cli.manifest_build import build
 from pipelines.cli.manifest_export import export
 from pipelines.terminal.console import (
@@ -37,6 +38,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("scan")(scan)
     group.command("build")(build)
     group.command("check")(check)
+    group.command("add-corrections")(add_corrections)
     group.command("export")(export)
     app.add_typer(group, name="manifest")
     app.command("plan")(plan)

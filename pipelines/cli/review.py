@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipelines.cli.arguments import require_archive
 from pipelines.terminal.console import JsonOption, emit, note, program
 from segmed.errors import UsageError, unknown_name
 
@@ -76,6 +77,7 @@ def review(
         raise unknown_name("program", opener, OPENERS)
     if read is not None and study is None:
         raise UsageError("--read needs the study that the file belongs to: add --study TEXT")
+    require_archive(out)
     from segmed.archive.review.store import named_author
 
     name = named_author(getpass.getuser() if author is None else author)

@@ -142,6 +142,7 @@ def serve(
             size=size,
             folder=here,
             promotes=promote,
+            archive=out.resolve(),
         )
     if work_pool is None:
         note("serving; stop with Ctrl-C")

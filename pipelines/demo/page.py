@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from pipelines.comparing.jobs import Request
 from pipelines.comparing.training_job import read_fold_result
+from pipelines.terminal.console import program
 from segmed.manifest import data_hash, read_manifest
 from segmed.plan import plan_hash, read_plan
 from segmed.report import ArchiveItem, write_report
@@ -54,7 +56,13 @@ def write_demo_report(request: Request, out_dir: Path) -> Path:
         },
     )
     sentences = [*why_first(record, each), *content.sentences]
-    return write_report(out_dir / "report.html", replace(content, sentences=sentences))
+    ended = replace(content, sentences=sentences, next_command=review_command(out_dir))
+    return write_report(out_dir / "report.html", ended)
+
+
+def review_command(out_dir: Path) -> str:
+    """Command that opens the archive of a demo for review."""
+    return f"{program()} review {quote(str(out_dir / 'archive'))}"
 
 
 def why_first(record: Mapping[str, Any], each: str) -> list[str]:

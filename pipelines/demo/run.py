@@ -15,7 +15,7 @@ from pipelines.comparing.jobs import Request, require_enough_time
 from pipelines.comparing.resources import resources_for
 from pipelines.comparing.training_job import is_done
 from pipelines.demo.archive import make_archive
-from pipelines.demo.page import budget_of_each, why_first, write_demo_report
+from pipelines.demo.page import budget_of_each, review_command, why_first, write_demo_report
 from pipelines.flows.compare import compare
 from pipelines.flows.runner import run_flow
 from pipelines.flows.segment_archive import segment_archive
@@ -216,6 +216,7 @@ def _lines(summary: Mapping[str, Any]) -> list[str]:
         f"runs and model: {tracking}",
         "",
         "to try next:",
+        f"  {review_command(segmentations.parent)}        # look, accept, correct",
         f"  {program('mlflow')} ui --backend-store-uri {quote(tracking)}",
         f"  MLFLOW_TRACKING_URI={quote(tracking)} {program()} predict {quote(str(source))} "
         f"--model {summary['model']} -o predictions",

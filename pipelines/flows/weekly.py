@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,8 +21,13 @@ from pipelines.registry.reference import CHAMPION, parse_reference, short_name
 from pipelines.registry.versions import Registry
 from pipelines.runs.notices import check_notices, notice_of_failure, send_notices
 from pipelines.runs.page import shown_parameter
+from segmed.archive.review.archive import ReviewArchive
+from segmed.archive.review.cases import add_corrections
+from segmed.archive.review.store import REVIEW_FILE
+from segmed.manifest import read_manifest, write_manifest
 from segmed.training import Budget, Settings
 
+logger = logging.getLogger(__name__)
 GATE_KEY = "gate-verdict"
 
 
@@ -56,6 +62,7 @@ class WeeklyJob:
         folds: Folds, likewise.
         promotes: Whether the gate decides; else the winner stays challenger.
         size: Size of the networks; by the device if not given.
+        archive: Output folder of an archive, whose accepted corrections are trained with.
     """
 
     manifest: Path
@@ -67,6 +74,7 @@ class WeeklyJob:
     folds: str = "all"
     promotes: bool = True
     size: str | None = None
+    archive: Path | None = None
 
 
 @flow(name="weekly", flow_run_name=name_of_week)
@@ -82,25 +90,66 @@ def weekly(job: WeeklyJob, notify: tuple[str, ...] = ()) -> str:
     """
     with notice_of_failure(notify, "weekly comparison"):
         check_notices(notify)
+        folder = job.out_dir / week_of(_scheduled())
+        manifest, corrections = manifest_of_week(job, folder)
         request = Request.parse(
-            job.manifest,
+            manifest,
             models=job.models,
             folds=job.folds,
             plan=None,
             budget=Budget(seconds=3600.0 * job.hours),
             register=job.model,
-            out_dir=job.out_dir / week_of(_scheduled()),
+            out_dir=folder,
             settings=Settings(resume=True),
         ).of_size(job.size)
         record = compare(request.in_folder(job.folder))
         reference = str(record["registered"])
         with held_devices(("auto",)):
-            verdict = decide(reference, job) if job.promotes else None
-        remarks = [*record["failures"], *([refusal(record)] if record["refused"] else [])]
+            verdict = decide(reference, replace(job, manifest=manifest)) if job.promotes else None
+        remarks = [
+            *corrections,
+            *record["failures"],
+            *([refusal(record)] if record["refused"] else []),
+        ]
         subject, body = tell_of(reference, remarks, verdict)
         create_markdown_artifact(f"## {subject}\n\n{body}\n", key=GATE_KEY, description=subject)
         send_notices(notify, f"segmed: {subject}", body)
     return reference
+
+
+def manifest_of_week(job: WeeklyJob, folder: Path) -> tuple[Path, list[str]]:
+    """Manifest to train on: the job's own, or a copy with the accepted corrections of an archive.
+
+    Args:
+        job: The request.
+        folder: Folder of the week; the copy that a continued run finds there stays as it is.
+
+    Returns:
+        The manifest, and sentences on the corrections.
+    """
+    if job.archive is None or not (job.archive / REVIEW_FILE).exists():
+        return job.manifest, []
+    path = folder / "manifest.json"
+    manifest = read_manifest(job.manifest)
+    if not path.exists():
+        found = add_corrections(manifest, ReviewArchive(job.archive))
+        write_manifest(found.manifest, path)
+        logger.info("%d corrections left out: %s", len(found.left_out), found.left_out)
+    known = {case.id for case in (*manifest.training, *manifest.test)}
+    with_corrections = read_manifest(path)
+    added = {
+        place: [case.id for case in cases if case.id not in known]
+        for place, cases in (
+            ("training", with_corrections.training),
+            ("the gate's test cases", with_corrections.test),
+        )
+    }
+    lines = [
+        f"{len(ids)} accepted corrections are in {place}: {', '.join(ids)}"
+        for place, ids in added.items()
+        if ids
+    ]
+    return (path, lines) if lines else (job.manifest, [])
 
 
 @task(cache_policy=NO_CACHE)

@@ -17,6 +17,7 @@ from segmed.archive.ledger import Entry, Ledger
 from segmed.archive.model import Model
 from segmed.archive.naming import is_hash_name
 from segmed.archive.outcomes import STATUS
+from segmed.archive.review.field import read_field_score
 from segmed.archive.triage import by_review_priority, in_words
 from segmed.archive.volumes import write_volumes
 from segmed.report.archive_page import (
@@ -99,6 +100,7 @@ def write_run_page(ledger: Ledger, out_dir: Path, model: Model, *, table: str = 
     run = ledger.last_run() or 0
     tally = _RunTally(ledger.first_run_of(run), run)
     studies = by_review_priority(tally.segmented(ledger), SHOWN_STUDIES)
+    judged = read_field_score(out_dir, model.hash)
     content = ArchivePage(
         run=run,
         model=model.name,
@@ -112,7 +114,11 @@ def write_run_page(ledger: Ledger, out_dir: Path, model: Model, *, table: str = 
         structures=[label.name for label in model.labels],
         has_volumes=model.spatial_dims == 3,
         warnings=_drift_alarms(judge_run(ledger, run, model.norms, out_dir=out_dir)),
-        provenance={"model hash": model.hash, "outputs": str(tally.counts["done"])},
+        provenance={
+            "model hash": model.hash,
+            "outputs": str(tally.counts["done"]),
+            **({} if judged is None else {"in the field": judged.sentence}),
+        },
     )
     write_volumes(ledger, out_dir / f"{VOLUMES_NAME}.{table}", model.labels)
     write_archive_page(out_dir / PAGES / f"run-{run:04d}.html", content, root="../")

@@ -25,6 +25,26 @@ FilePlace = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 """Path of a file, without zero bytes, which no system accepts."""
 
 
+class CaseCorrection(Frozen):
+    """Origin of a label that a reviewer of an archive corrected.
+
+    Attributes:
+        author: Who corrected it.
+        date: Day of the correction, YYYY-MM-DD.
+        origin: `page`, `slicer` or `pacs`.
+        study: Name of the study in the archive.
+        model: Hash of the model package that made the original.
+        original: SHA-256 of the original result.
+    """
+
+    author: str
+    date: str
+    origin: str
+    study: str
+    model: str
+    original: str = ""
+
+
 class Case(Frozen):
     """One row of a manifest.
 
@@ -36,6 +56,7 @@ class Case(Frozen):
         label: The label file, on the grid of the images; absent for cases without a reference.
         fold: Fold in which the case is held out; absent for test cases.
         sha256: Hex digest of each file (of a folder: of its files' sorted digests), keyed by path.
+        correction: Origin of a label that a reviewer of an archive corrected; absent for others.
     """
 
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
@@ -44,6 +65,7 @@ class Case(Frozen):
     label: FilePlace | None = None
     fold: Annotated[int, Field(ge=0)] | None = None
     sha256: dict[str, str] = Field(default_factory=dict)
+    correction: CaseCorrection | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -117,6 +117,7 @@ class ReportContent:
         curves: Epochs of each training run; a run is named `model` or `model/anything`.
         overlays: Cases to look at, the most telling first; may be a generator.
         archive: How each study of an archive ended.
+        next_command: Command that a reader runs next, at the end of the page.
         provenance: Versions, data hash, plan hash, commit and the like, by label.
         legend: Structures of all overlays, and the unit of all distances.
     """
@@ -132,5 +133,6 @@ class ReportContent:
     curves: Mapping[str, History] = field(default_factory=dict)
     overlays: Iterable[OverlayItem] = ()
     archive: Sequence[ArchiveItem] = ()
+    next_command: str = ""
     provenance: Mapping[str, str] = field(default_factory=dict)
     legend: Legend = field(default_factory=Legend)
