@@ -141,8 +141,8 @@ def _region_fault(labels: Sequence[LabelClass]) -> str:
         unknown = sorted(set(label.values) - place.keys())
         if unknown:
             return (
-                f"region {label.name!r} has the value {unknown[0]}, which is no label's own value; "
-                f"these are {sorted(place)}"
+                f"region {label.name!r} has the value {unknown[0]}, which is not a label's own "
+                f"value; these are {sorted(place)}"
             )
         for value in label.values:
             if place[value] < number:

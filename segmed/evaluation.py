@@ -218,7 +218,7 @@ class FolderScores:
 
     Attributes:
         table: One row a case and label.
-        strays: Values in predictions and references that are no label, and enter no score.
+        strays: Values in predictions and references that are not labels, and enter no score.
     """
 
     table: pd.DataFrame
@@ -260,7 +260,7 @@ def compare_folders(
         progress: Called with cases done and cases in all.
 
     Returns:
-        The scores, and the values that are no label.
+        The scores, and the values that are not labels.
 
     Raises:
         UsageError: A folder is missing or empty, or a reference has no prediction.

@@ -103,7 +103,7 @@ def _notice_plots() -> None:
 def _put_in_place(name: str, spec: ModuleSpec | None) -> ModuleType:
     """A package in `sys.modules` that has not been executed."""
     if spec is None or spec.submodule_search_locations is None:
-        raise ImportError(f"{name} is no package", name=name)
+        raise ImportError(f"{name} is not a package", name=name)
     package = importlib.util.module_from_spec(spec)
     package.__class__ = _DeferredPackage
     sys.modules[name] = package

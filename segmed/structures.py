@@ -15,7 +15,7 @@ from pydantic import (
 
 
 class Frozen(BaseModel):
-    """A record that neither changes nor takes unknown keys or numbers that are none."""
+    """Immutable record that refuses unknown keys, NaN and infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

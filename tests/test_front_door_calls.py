@@ -60,7 +60,7 @@ def test_options_of_train_are_the_settings() -> None:
         ({"architecture": "unett"}, "unknown model 'unett'.*register_architecture"),
         ({"architecture": "fcn8s"}, "unknown network of this plan 'fcn8s'"),
         ({"fold": 7}, "fold 7 is not in manifest 'cubes': its folds are 0, 1"),
-        ({"budget": "soon"}, "budget 'soon' is no duration"),
+        ({"budget": "soon"}, "budget 'soon' is not a duration"),
     ],
 )
 def test_wrong_call_of_train_is_refused(

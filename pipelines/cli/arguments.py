@@ -61,7 +61,7 @@ def require_models(references: Sequence[str]) -> None:
 
     Raises:
         UsageError: A reference has no form of one, or names nothing in the embedded registry.
-        PackageError: A path does not exist, or is a folder that is no package.
+        PackageError: A path does not exist, or is a folder that is not a package.
     """
     from pipelines.registry.embedded import registered_versions
     from pipelines.registry.reference import (
@@ -93,7 +93,7 @@ def require_any(paths: Sequence[Path], what: str) -> None:
 
 
 def require_folder(path: Path, what: str) -> None:
-    """Refuse what is no folder.
+    """Require a folder.
 
     Raises:
         UsageError: The path does not exist, or is a file.
@@ -145,10 +145,10 @@ def require_out_file(path: Path, example: str) -> None:
 
 
 def require_device(name: str) -> None:
-    """Refuse what is no name of a device.
+    """Require the name of a device.
 
     Raises:
-        UsageError: It is none.
+        UsageError: The name is invalid.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise UsageError(f"unknown device {name!r}: known are auto, cpu, cuda, cuda:N")
@@ -158,7 +158,7 @@ def require_devices(names: Sequence[str] | None) -> tuple[str, ...]:
     """Names of devices, each given by itself or several with commas between them.
 
     Raises:
-        UsageError: One is no name of a device.
+        UsageError: One is not a name of a device.
     """
     found = tuple(part.strip() for name in names or () for part in name.split(","))
     for name in found:

@@ -80,7 +80,7 @@ class PredictJob:
         """Go through the inputs, folders searched, for the model of a package.
 
         Returns:
-            The cases, and the files beside them that are none, with the reasons.
+            The cases, and the files beside them that are not images, with the reasons.
         """
         rules = read_rules(self.rules) if self.rules else None
         found = find_all(self.inputs, expected_by(package, rules))

@@ -34,7 +34,7 @@ def images_of(folder: Path, cases: list[str]) -> dict[str, Path]:
         UsageError: The folder is missing, or a case has no image in it.
     """
     if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder of images")
+        raise UsageError(f"{folder} is not a folder; give the folder of the images")
     by_name: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         suffix = suffix_of(path)

@@ -280,7 +280,7 @@ def check_job(job: TrainJob) -> None:
     """Refuse an unknown architecture or fold, or missing weights, before anything is made.
 
     Raises:
-        UsageError: The architecture or the fold is unknown, or the weights are no file.
+        UsageError: The architecture or the fold is unknown, or the weights are not a file.
     """
     weights = job.settings.weights
     if weights is not None and not weights.is_file():
@@ -339,7 +339,7 @@ def _labels_from(path: Path) -> tuple[LabelClass, ...]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UsageError(f"{path} is no JSON file: {error}") from error
+        raise UsageError(f"{path} is not a JSON file: {error}") from error
     labels = content.get("labels", content) if isinstance(content, dict) else content
     try:
         if isinstance(labels, dict):

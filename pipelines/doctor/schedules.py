@@ -30,7 +30,7 @@ def look_at_prefect(folder: Path) -> Iterator[Finding]:
         return
     if not url.startswith(("http://", "https://")):
         repair = "set PREFECT_API_URL to an address such as http://127.0.0.1:4200/api"
-        yield Finding("prefect", f"{url} is no http address", "problem", repair)
+        yield Finding("prefect", f"{url} is not an http address", "problem", repair)
         return
     import httpx  # noqa: PLC0415 - takes seconds
     from prefect.client.orchestration import get_client  # noqa: PLC0415 - takes seconds

@@ -1,4 +1,4 @@
-"""Retry policy of tasks that are safe to repeat; trainings are none of them."""
+"""Retry policy of tasks that are safe to repeat; trainings are not."""
 
 from __future__ import annotations
 

@@ -43,8 +43,8 @@ def registered_versions(uri: str) -> dict[str, list[Version]] | None:
         uri: Address of the tracking server or database.
 
     Returns:
-        By name, sorted; empty where the file does not exist; None where the registry is no SQLite
-        file, or one of an unknown form: query MLflow.
+        By name, sorted; empty where the file does not exist; None where the registry is not a
+        SQLite file, or one of an unknown form: query MLflow.
     """
     path = sqlite_path(uri)
     if path is None:

@@ -115,7 +115,7 @@ def read_rules(path: Path = DEFAULT_RULES) -> GateRules:
     """Rules from a YAML file.
 
     Raises:
-        UsageError: The file is missing, is no YAML, or a field is wrong; the message names it.
+        UsageError: The file is missing, is not YAML, or a field is wrong; the message names it.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -123,7 +123,7 @@ def read_rules(path: Path = DEFAULT_RULES) -> GateRules:
     except FileNotFoundError as error:
         raise UsageError(f"there is no file of gate rules at {path}") from error
     except yaml.YAMLError as error:
-        raise UsageError(f"{path} is no YAML file: {' '.join(str(error).split())}") from error
+        raise UsageError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         raise UsageError(f"{path}: {first_fault(error)}") from error
     if rules.evaluation is None:

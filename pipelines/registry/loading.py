@@ -53,7 +53,7 @@ def load_models(references: Sequence[str]) -> tuple[list[Resolved], list[ModelPa
 def look_up(reference: str, *, folder: Path = Path()) -> tuple[Resolved, Card, Plan]:
     """A model reference, resolved, with card and plan of its package; without PyTorch.
 
-    MLflow is asked only where the registry is no local file, or the package was never used here.
+    MLflow is asked only where the registry is not a local file, or the package was never used here.
 
     Raises:
         As for `resolve_model`.

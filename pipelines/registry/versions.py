@@ -196,8 +196,8 @@ class Registry:
             changed = [key for key in now if before and before.get(key) != now[key]]
             if changed:
                 raise UsageError(
-                    f"the package is no version of {name!r}: its {', '.join(changed)} differ from "
-                    f"version {other.version} ({before.get(changed[0])} became "
+                    f"the package is not a version of {name!r}: its {', '.join(changed)} differ "
+                    f"from version {other.version} ({before.get(changed[0])} became "
                     f"{now[changed[0]]}); register it under another name"
                 )
 

@@ -35,7 +35,7 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Print a line that is no result, on stderr."""
+    """Print a line that is not a result, on stderr."""
     typer.echo(text, err=True)
 
 

@@ -45,7 +45,7 @@ def require_usable(path: Path) -> None:
         path: The file; it may be missing, its folder is made.
 
     Raises:
-        UsageError: The folder cannot be made or written, or the file is no SQLite database.
+        UsageError: The folder cannot be made or written, or the file is not a SQLite database.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -186,12 +186,12 @@ def _decoded(content: str) -> bytes:
     """Content of a file that was sent as base64.
 
     Raises:
-        UsageError: It is no base64.
+        UsageError: It is not base64.
     """
     try:
         return base64.b64decode(content, validate=True)
     except ValueError as error:
-        raise UsageError(f"the content is no base64 ({error}); encode the file again") from error
+        raise UsageError(f"the content is not base64 ({error}); encode the file again") from error
 
 
 def volumes_ml(

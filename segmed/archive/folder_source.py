@@ -79,7 +79,7 @@ class FolderSource:
         """Image files in the order of the walk, then the DICOM studies, then other files.
 
         Raises:
-            UsageError: `root` is no folder.
+            UsageError: `root` is not a folder.
         """
         for item in self._units():
             if isinstance(item, CaseFiles):
@@ -93,14 +93,14 @@ class FolderSource:
         """Number of studies that `studies` gives, found without reading any image.
 
         Raises:
-            UsageError: `root` is no folder.
+            UsageError: `root` is not a folder.
         """
         return sum(not isinstance(item, NotImage) for item in self._units())
 
     def _units(self) -> Iterator[CaseFiles | Choice | Study | NotImage]:
         """Units of work before their content is hashed; a study where a place cannot be opened."""
         if not self.root.is_dir():
-            raise UsageError(f"{self.root} is no folder; give the folder of the archive")
+            raise UsageError(f"{self.root} is not a folder; give the folder of the archive")
         scratch = scratch_folder()
         index = SeriesIndex(scratch / "index.sqlite")
         try:
@@ -161,7 +161,7 @@ class FolderSource:
     def _images(
         self, folder: Path, images: Mapping[Path, FileHead]
     ) -> Iterator[CaseFiles | NotImage]:
-        """Cases among the image files of one folder; results and masks are none."""
+        """Cases among the image files of one folder; results and masks are left out."""
         results = results_among(images.values())
         inside = folder.relative_to(self.root).parts
         results |= masks_by_name([path for path in images if path not in results], inside)
@@ -346,7 +346,7 @@ class FolderSource:
 
 
 def _voxel_files(volumes: Iterable[FileHead]) -> set[Path]:
-    """The voxel files of headers among some volumes; by themselves they are no images."""
+    """The voxel files of headers among some volumes; by themselves they are not images."""
     return {part for head in volumes for part in files_of(head) if part != head.path}
 
 

@@ -28,7 +28,7 @@ def hash_name(study: str, package: str, suffix: str) -> str:
 
 
 def is_hash_name(entry: Entry) -> bool:
-    """True if the output of an entry is named by hash, so that its name is no personal data."""
+    """True if the output of an entry is named by hash, so that its name is not personal data."""
     start = hash_name(entry.study, entry.package, "")
     return entry.output is not None and entry.output.startswith(f"{start}.")
 

@@ -44,7 +44,7 @@ class SeriesQuery:
         not_segmented: Only studies without any segmentation yet, by any program.
 
     Raises:
-        UsageError: `description` is no regular expression.
+        UsageError: `description` is not a regular expression.
     """
 
     modalities: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ class SeriesQuery:
             re.compile(self.description or "")
         except re.error as error:
             raise UsageError(
-                f"the description {self.description!r} is no regular expression ({error}); "
+                f"the description {self.description!r} is not a regular expression ({error}); "
                 r"write a dot for any character, \( for a bracket"
             ) from error
 

@@ -136,7 +136,7 @@ class StudySource(Protocol):
     """Source of studies."""
 
     def studies(self) -> Iterator[Study | NotImage]:
-        """All studies, and the files that are none, one at a time."""
+        """All studies, and the files without one, one at a time."""
         ...
 
     def fetch(self, study: Study, folder: Path) -> Study:

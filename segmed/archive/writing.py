@@ -57,7 +57,7 @@ class Writing:
             Hex SHA-256 of the file.
 
         Raises:
-            ImageError: `no_dicom_source`: a DICOM object is requested and the image is none.
+            ImageError: `no_dicom_source`: a DICOM object is requested, the image is not DICOM.
         """
         drafts = self.drafts or path.parent / STAGING
         drafts.mkdir(parents=True, exist_ok=True)

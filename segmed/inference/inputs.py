@@ -112,7 +112,7 @@ class Inputs:
 
     Attributes:
         cases: Cases in the order of their first files; those with a fault are among them.
-        passed_over: Files that are none, and why.
+        passed_over: Files that are not images, and why.
     """
 
     cases: tuple[CaseFiles, ...]
@@ -125,8 +125,8 @@ def find_all(paths: Sequence[Path], expected: Expected | int = 1) -> Inputs:
     Args:
         paths: Files and folders, which are searched at any depth. Image files are found by suffix,
             DICOM files by content; the rest of a folder is passed over, and so are results of
-            earlier runs. Files that are named here and are no image are cases all the same, and so
-            is a folder without any: they are refused when they are read. What is found twice
+            earlier runs. Files that are named here and are not images are cases all the same, and
+            so is a folder without any: they are refused when they are read. What is found twice
             counts once. A file that ends in .json is a manifest, whose cases are taken.
         expected: The images that the model takes, or its number of channels. Files that are given
             one by one to a model of one channel are images of their own, whatever their names.
@@ -208,7 +208,7 @@ def _series_cases(
 ) -> tuple[list[CaseFiles], dict[Path, str]]:
     """DICOM series as cases, and files of series that no rule chose, with the reason.
 
-    Objects that are no images count only where they were named.
+    Objects that are not images count only where they were named.
     """
     audits = [
         audit

@@ -146,7 +146,7 @@ def clean(label: Labels, steps: Iterable[Cleaning], *, spacing_mm: Sequence[floa
         A new label map where a step changes it, else the given one.
 
     Raises:
-        UsageError: A size is in millilitres, and the label map is no volume of known spacing.
+        UsageError: A size is in millilitres, and the label map is not a volume of known spacing.
     """
     result = label
     for step in steps:

@@ -124,7 +124,7 @@ def _search_folder(
 
 
 def _is_image(file: Path, head: FileHead | None) -> bool:
-    """True for an image file by content, whatever its name, or else by name; DICOM is none."""
+    """True for an image file by content, whatever its name, or else by name; False for DICOM."""
     if head is not None and head.format is not None:
         return head.format != "dicom"
     return has_image_suffix(file)

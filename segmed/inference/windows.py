@@ -41,7 +41,7 @@ def window_starts(size: int, window: int, overlap: float) -> list[int]:
         Rising starts; the first is 0, the last `size - window`.
 
     Raises:
-        UsageError: The window is larger than the volume, or the overlap is no share.
+        UsageError: The window is larger than the volume, or the overlap is not a share.
     """
     if not 0.0 <= overlap < 1.0:
         raise UsageError(f"overlap must be at least 0 and below 1, got {overlap}")

@@ -37,7 +37,7 @@ def require_writable(output_format: OutputFormat, like: MetaTensor) -> None:
         like: The image, or its shape, affine and source.
 
     Raises:
-        ImageError: `no_dicom_source`: a DICOM object is requested and the image is no DICOM series.
+        ImageError: `no_dicom_source`: a DICOM object is requested, the image is not a DICOM series.
             `no_volume`: a segmentation of 3D Slicer is requested and the image is a plane.
     """
     source = source_of(like)
@@ -82,7 +82,7 @@ def write_result(
         model_version: Hash of the package, for DICOM objects and their identifiers.
 
     Raises:
-        ImageError: `no_dicom_source`: a DICOM object is requested and the image is no DICOM series.
+        ImageError: `no_dicom_source`: a DICOM object is requested, the image is not a DICOM series.
     """
     if output_format in ("nifti", "seg-nrrd"):
         require_writable(output_format, like)

@@ -131,7 +131,7 @@ def _system_errors(path: Path) -> Iterator[None]:
 def _load_file(
     path: Path, head: FileHead | None, limits: ReadLimits, *, exact: bool, num_channels: int
 ) -> Loaded:
-    """Read a file that is no DICOM."""
+    """Read a file that is not DICOM."""
     if head is None:
         message = f"{path.name}: no such file or folder"
         raise ImageError(message, reason="missing_file", paths=[path])
@@ -161,7 +161,7 @@ def is_half_pair(path: Path) -> bool:
 
 
 def unknown_format(path: Path, start: bytes) -> ImageError:
-    """The error for content that is no known image."""
+    """The error for content that is not a known image."""
     if is_named(path, "nifti") and len(start) < 348:
         return truncated(path, f"the file ends inside its header ({len(start)} of 348 bytes)")
     if foreign := foreign_format(path.name, start):

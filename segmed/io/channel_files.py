@@ -259,7 +259,7 @@ def volumes_in(start: bytes, path: Path) -> int:
 
 
 def _axes_of_nrrd(start: bytes) -> int:
-    """Product of the axes of a NRRD file that are none of space."""
+    """Product of the axes of an NRRD file that are not spatial."""
     fields = dict(re.findall(rb"^([a-z ]+): *(.*?)\s*$", start, re.MULTILINE))
     sizes = [int(size) for size in fields.get(b"sizes", b"").split()]
     kinds = fields.get(b"kinds", b"").split()

@@ -33,7 +33,7 @@ def as_integers(array: npt.NDArray[Any], path: Path) -> npt.NDArray[np.int32]:
         if not (off <= INTEGER_TOLERANCE).all():
             where = int(np.argmax(~(off <= INTEGER_TOLERANCE)))
             raise ImageError(
-                f"{path.name}: {int((~(off <= INTEGER_TOLERANCE)).sum())} voxels are no integer "
+                f"{path.name}: {int((~(off <= INTEGER_TOLERANCE)).sum())} voxels have no integer "
                 f"label (first {float(array.flat[where]):.6g}); store class numbers",
                 reason="not_integer",
                 paths=[path],

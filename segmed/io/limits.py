@@ -50,7 +50,7 @@ def most_voxels(limits: ReadLimits) -> int:
     """Voxels of the largest image that these limits let pass.
 
     Raises:
-        UsageError: The environment variable is no positive integer.
+        UsageError: The environment variable is not a positive integer.
     """
     if limits.max_voxels is not None:
         return limits.max_voxels
@@ -110,7 +110,7 @@ def out_of_memory(path: Path) -> ImageError:
 
 
 def check_affine(affine_ras: Affine, limits: ReadLimits, path: Path) -> None:
-    """Refuse an affine that is no placement of a rectangular grid in millimetres.
+    """Refuse an affine that is not a placement of a rectangular grid in millimetres.
 
     Args:
         affine_ras: 4x4, voxel indices to RAS+ mm.

@@ -118,13 +118,13 @@ def _shape(fields: dict[str, str], path: Path) -> tuple[int, ...]:
         axes = int(fields.get("NDims", ""))
         shape = tuple(int(part) for part in fields.get("DimSize", "").split())
     except ValueError as error:
-        raise refusal(path, "corrupt", "NDims or DimSize are no whole numbers") from error
+        raise refusal(path, "corrupt", "NDims or DimSize are not whole numbers") from error
     if len(shape) != axes or fields.get("ObjectType", "Image") != "Image":
         raise refusal(path, "corrupt", "NDims and DimSize contradict each other")
     if axes > 3:
         raise refusal(path, "four_dimensional", f"shape {shape}; split it into volumes")
     if axes < 2:
-        raise refusal(path, "one_dimensional", "one axis is no image")
+        raise refusal(path, "one_dimensional", "an image has two or three axes, this has one")
     if fields.get("ElementNumberOfChannels", "1") != "1":
         raise refusal(path, "vector", "several values a voxel; split them into files")
     return shape

@@ -5,7 +5,7 @@ is verified. Rules, each with its reason code: `four_dimensional`, `vector`, `co
 `unsupported_pixels`, `one_dimensional`, `no_geometry` (sform and qform code both zero),
 `ambiguous_geometry`, `shear`, `absurd_spacing`, `truncated`, `corrupt`, `trailing_data`.
 The sform is used where its code is set, else the qform; where both claim one space they must agree
-to half a voxel, unless the numbers of the qform are no rotation. Metres and micrometres are
+to half a voxel, unless the numbers of the qform are not a rotation. Metres and micrometres are
 honoured.
 
 Source:
@@ -97,7 +97,7 @@ def _notes(header: Any, num_volumes: int) -> tuple[str, ...]:
     if num_volumes > 1:
         notes.append(VOLUMES_NOTE.format(num_volumes))
     if int(header["qform_code"]) > 0 and qform_of(header) is None:
-        notes.append("its qform is no rotation of a grid: the sform is used alone")
+        notes.append("its qform is not a rotation of a grid: the sform is used alone")
     return tuple(notes)
 
 
@@ -194,7 +194,9 @@ def stored_shape(header: Any, path: Path, num_channels: int = 1) -> tuple[int, .
         )
     if axes == 1:
         raise ImageError(
-            f"{path.name}: one axis is no image", reason="one_dimensional", paths=[path]
+            f"{path.name}: an image has two or three axes, this has one",
+            reason="one_dimensional",
+            paths=[path],
         )
     if axes >= 5 and dim[5] > 1:
         raise ImageError(
@@ -241,7 +243,7 @@ def affine_of(header: Any, num_axes: int, path: Path) -> Affine:
             paths=[path],
         )
     scale = UNIT_MM.get(int(header["xyzt_units"]) & 7, 1.0)
-    with np.errstate(invalid="ignore", over="ignore"):  # numbers that are none are refused later
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are refused later
         sform = np.asarray(header.get_sform(), dtype=np.float64)
     affine = (sform if sform_code > 0 else _require_qform(header, path)).copy()
     affine[:3] *= scale
@@ -252,7 +254,7 @@ def affine_of(header: Any, num_axes: int, path: Path) -> Affine:
 
 
 def qform_of(header: Any) -> Affine | None:
-    """The qform, whether coded or not; None where its numbers are no rotation of a grid."""
+    """The qform, whether coded or not; None where its numbers are not a rotation of a grid."""
     try:
         with np.errstate(invalid="ignore", over="ignore"):
             qform = np.asarray(header.get_qform(), dtype=np.float64)
@@ -265,7 +267,7 @@ def _require_qform(header: Any, path: Path) -> Affine:
     qform = qform_of(header)
     if qform is None:
         raise GeometryError(
-            f"{path.name}: the qform is no rotation of a grid, and no sform is set; rewrite its "
+            f"{path.name}: the qform is not a rotation of a grid, and no sform is set; rewrite its "
             "header",
             reason="bad_affine",
             paths=[path],

@@ -180,7 +180,7 @@ def _grid(fields: dict[str, str], path: Path) -> tuple[tuple[int, ...], Affine]:
         reason = "four_dimensional" if "time" in inner or "list" in inner else "vector"
         raise refusal(path, reason, f"shape {shape} with kinds {inner}; split it into volumes")
     if len(shape) < 2:
-        raise refusal(path, "one_dimensional", "one axis is no image")
+        raise refusal(path, "one_dimensional", "an image has two or three axes, this has one")
     return shape, _affine(fields, [v for v in directions if v is not None], len(shape), path)
 
 

@@ -33,7 +33,7 @@ def check_names(names: str | None) -> None:
     """Refuse an unknown kind of names.
 
     Raises:
-        UsageError: It is none of `source` and `hash`.
+        UsageError: It is neither `source` nor `hash`.
     """
     if names is not None and names not in get_args(NameKind):
         raise unknown_name("kind of output names", names, get_args(NameKind))

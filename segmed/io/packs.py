@@ -103,17 +103,17 @@ def read_index(path: Path) -> dict[str, Record]:
 
     Raises:
         OSError: The file is gone.
-        DamagedRecordError: It is no whole pack.
+        DamagedRecordError: It is not a whole pack.
     """
     size = path.stat().st_size
     with path.open("rb") as stream:
         stream.seek(max(0, size - _TAIL.size))
         tail = stream.read(_TAIL.size)
         if len(tail) != _TAIL.size:
-            raise DamagedRecordError(f"{path.name} is no whole pack")
+            raise DamagedRecordError(f"{path.name} is damaged or cut short")
         start, length, checksum, magic = _TAIL.unpack(tail)
         if magic != MAGIC or start + length + _TAIL.size != size:
-            raise DamagedRecordError(f"{path.name} is no whole pack")
+            raise DamagedRecordError(f"{path.name} is damaged or cut short")
         stream.seek(start)
         index = stream.read(length)
     if zlib.crc32(index) != checksum:

@@ -174,7 +174,7 @@ def read_label(
 
     Raises:
         ImageError: The file cannot be read correctly, has other values (`not_integer`) or
-            segments that are none of the labels (`unknown_segment`), or is of another patient,
+            segments that are not labels (`unknown_segment`), or is of another patient,
             study or frame of reference than `like`.
         GeometryError: A frame of a DICOM segmentation is on no slice of `like`.
     """

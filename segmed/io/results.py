@@ -1,4 +1,4 @@
-"""Results among files: objects derived from an image are no images to segment.
+"""Results among files: objects derived from an image are not images to segment.
 
 Known by content: the mark that segmed writes into its own label maps and probabilities, NIfTI's
 label intent, and the segments in the header of a 3D Slicer segmentation. Results of versions that

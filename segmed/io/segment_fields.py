@@ -88,7 +88,7 @@ def segments_of(pairs: Mapping[str, str]) -> list[SlicerSegment]:
             older versions of 3D Slicer write one layer a segment.
 
     Raises:
-        ValueError: A value or a layer is no whole number.
+        ValueError: A value or a layer is not a whole number.
     """
     found: dict[int, dict[str, str]] = {}
     for key, value in pairs.items():

@@ -52,7 +52,7 @@ def read_slicer(path: Path, limits: ReadLimits | None = None) -> SlicerSegmentat
         limits: Bounds on its size and spacing.
 
     Raises:
-        ImageError: The file is no NRRD, is damaged, or describes no segment (`not_slicer`).
+        ImageError: The file is not an NRRD, is damaged, or describes no segment (`not_slicer`).
     """
     layers, affine, pairs = read_layers(path, limits or ReadLimits())
     try:
@@ -168,5 +168,6 @@ def _value_of(path: Path, segment: SlicerSegment, labels: Sequence[LabelClass]) 
     raise refusal(
         path,
         "unknown_segment",
-        f"segment {segment.name!r} is no structure of the model ({known}): its name and code {why}",
+        f"segment {segment.name!r} is not a structure of the model ({known}): its name "
+        f"and code {why}",
     )

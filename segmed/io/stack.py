@@ -25,7 +25,7 @@ SPACING_NOTE = "a folder of slices states no spacing: voxels of 1 mm are assumed
 
 
 def stack_files(folder: Path) -> list[Path]:
-    """The raster images of a folder that is a stack of slices, by name; none if it is no stack.
+    """The raster images of a folder that is a stack of slices, by name; none if it is not a stack.
 
     Args:
         folder: A stack contains at least two raster images and, hidden files apart, nothing else.

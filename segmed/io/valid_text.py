@@ -8,7 +8,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def require_valid_text(content: object) -> None:
-    """Raise ValueError if a text anywhere in parsed JSON or YAML is no Unicode.
+    """Raise ValueError if a text anywhere in parsed JSON or YAML is not Unicode.
 
     JSON and YAML can spell half of a surrogate pair (U+D800 to U+DFFF), which UTF-8 cannot encode.
 

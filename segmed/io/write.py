@@ -46,7 +46,7 @@ def write_label(
 
     Raises:
         GeometryError: The label has another shape than the image.
-        ImageError: A value is no label.
+        ImageError: A value is not a label.
         UsageError: The suffix is unknown.
     """
     path = Path(path)

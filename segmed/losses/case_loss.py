@@ -71,7 +71,7 @@ class CaseLoss(_Loss):
             A scalar, or `[B]` with reduction `none`.
 
         Raises:
-            UsageError: The target has another shape, or is no map of class indices.
+            UsageError: The target has another shape, or is not a map of class indices.
         """
         logits, target = plain(logits), class_indices(logits, target)
         if self.reduction == "mean":
@@ -128,5 +128,5 @@ def class_indices(logits: Tensor, target: Tensor) -> Tensor:
             "give class indices [B, *spatial] or [B, 1, *spatial], not a one-hot map"
         )
     if target.is_floating_point() and not bool((target == target.round()).all()):
-        raise UsageError("the target has values that are no class index; give integers")
+        raise UsageError("the target has values that are not class indices; give integers")
     return target.long()

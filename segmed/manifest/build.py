@@ -124,7 +124,7 @@ def build_manifest(
     """
     source = Path(source)
     if not source.is_dir():
-        raise ManifestError(f"{source} is no folder: give the folder of the image set")
+        raise ManifestError(f"{source} is not a folder; give the folder of the image set")
     if format not in FORMATS:
         raise unknown_name("manifest format", format, FORMATS)
     how = Reading(**reading)
@@ -178,7 +178,7 @@ def detect_format(source: Path) -> str:
     """The layout of a folder, by its content.
 
     Raises:
-        ManifestError: It is none that is known.
+        ManifestError: It is unknown.
     """
     if (source / "dataset.json").is_file():
         return "nnunet" if is_nnunet(load_description(source)) else "msd"

@@ -29,7 +29,7 @@ class ValueCount:
 
     Attributes:
         value: The value.
-        name: The structure; empty for a value that is none.
+        name: The structure; empty for a value without a structure.
         voxels: Voxels in all cases together.
         cases: Cases that have it.
     """
@@ -76,7 +76,7 @@ def is_rare(count: ValueCount, num_cases: int) -> bool:
 
 
 def rare_note(counts: Iterable[ValueCount], num_cases: int) -> str:
-    """One line on all structures that occur too little to be meant; empty if there is none.
+    """One line on all structures that occur too rarely to be intended; empty if there are none.
 
     Args:
         counts: Counts of the structures.

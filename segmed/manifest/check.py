@@ -37,7 +37,7 @@ def check_manifest(
     """Every fault of a manifest's cases.
 
     Errors make a case unfit: a missing or unreadable file, a digest that differs, another grid,
-    label values that are no labels, no label in training, a wrong number of channels, a constant
+    label values that are not labels, no label in training, a wrong number of channels, a constant
     image, a second copy of another case, channels or a label of another patient, an image whose
     size is out of all bounds at the median spacing. Notes are for a look: labels stored as floats,
     empty labels, outliers of intensity or spacing, structures that occur never or hardly, or are

@@ -66,7 +66,7 @@ class Description:
         """The entries of one list of cases; none if there is no such list.
 
         Raises:
-            ManifestError: It is no list, or an entry names no files, or one that does not exist.
+            ManifestError: It is not a list, or an entry names no files, or one that does not exist.
         """
         listed = self.content.get(key)
         if listed is None:
@@ -123,7 +123,7 @@ class Description:
         """Names of the channels in order; None if no such table is there.
 
         Raises:
-            ManifestError: The table is none, or its keys are not the numbers from 0.
+            ManifestError: There is no valid table, or its keys are not the numbers from 0.
         """
         key = next((key for key in keys if self.content.get(key)), None)
         if key is None:
@@ -147,8 +147,8 @@ class Description:
         """The structures, background among them; None if none are named.
 
         Raises:
-            ManifestError: The table is none, a value is no whole number, or two names have one
-                value.
+            ManifestError: There is no valid table, a value is not whole, or two names share
+                one value.
         """
         return label_table(self.content, self.fault)
 
@@ -157,7 +157,7 @@ def load_description(folder: Path) -> Description:
     """The content of a folder's `dataset.json`.
 
     Raises:
-        ManifestError: It is missing, is no JSON object, or has one key in two spellings.
+        ManifestError: It is missing, is not a JSON object, or has one key in two spellings.
     """
     path = folder / NAME
     try:

@@ -1,4 +1,4 @@
-"""Labels of DICOM series that are no DICOM images: structure sets, NIfTI, NRRD and MetaImage."""
+"""Labels of DICOM series that are not DICOM images: structure sets, NIfTI, NRRD and MetaImage."""
 
 from __future__ import annotations
 

@@ -100,14 +100,16 @@ def group_of(case: str, pattern: str | None, known: dict[str, str]) -> str:
         known: Groups that the source gives, by case id.
 
     Raises:
-        ManifestError: The pattern is none, or does not occur in the id.
+        ManifestError: The pattern is not a regular expression, or does not occur in the id.
     """
     if pattern is None:
         return known.get(case, case)
     try:
         match = re.search(pattern, case)
     except re.error as error:
-        raise ManifestError(f"grouping pattern {pattern!r} is no expression: {error}") from error
+        raise ManifestError(
+            f"grouping pattern {pattern!r} is not a regular expression: {error}"
+        ) from error
     if match is None:
         raise ManifestError(
             f"grouping pattern {pattern!r} does not occur in case id {case!r}: "
@@ -120,7 +122,7 @@ def relative(path: Path, root: Path) -> str:
     """A path below a folder, with forward slashes.
 
     Raises:
-        ManifestError: Its bytes are no UTF-8, which a manifest is written in.
+        ManifestError: Its bytes are not UTF-8, which a manifest is written in.
     """
     name = path.relative_to(root).as_posix()
     try:
@@ -128,7 +130,7 @@ def relative(path: Path, root: Path) -> str:
     except UnicodeEncodeError as error:
         shown = os.fsencode(name).decode("utf-8", "backslashreplace")
         raise ManifestError(
-            f"the bytes of the file name {shown!r} are no UTF-8, which a manifest is written in: "
+            f"the bytes of the file name {shown!r} are not UTF-8, which a manifest is written in: "
             "rename the file"
         ) from error
     return name

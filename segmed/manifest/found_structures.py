@@ -40,7 +40,7 @@ def found_structures(
     bare = [name for name, segments in described.items() if not segments]
     if bare:
         raise ManifestError(
-            f"{len(bare)} of {len(files)} masks are no DICOM-SEG objects (such as {bare[0]}): "
+            f"{len(bare)} of {len(files)} masks are not DICOM-SEG objects (such as {bare[0]}): "
             "their values have no names to match to segments; convert them"
         )
     found = _concepts([segments for _, segments in sorted(described.items())])

@@ -172,7 +172,7 @@ def nnunet_cases(
     images = folder / f"images{part}"
     if not images.is_dir():
         if needs_label:
-            raise ManifestError(f"{folder} has no images{part}: this is no nnU-Net raw folder")
+            raise ManifestError(f"{folder} has no images{part}: this is not an nnU-Net raw folder")
         return ()
     label_folder = folder / f"labels{part}"
     labels = by_stem(image_files(label_folder)) if label_folder.is_dir() else {}

@@ -52,7 +52,7 @@ def draft_from_masks(
     structures = _structures(names) if mode in {None, "structures"} else []
     if mode == "structures" and not structures:
         raise ManifestError(
-            f"--masks structures: the mask names in {root} are no names of structures "
+            f"--masks structures: the mask names in {root} are not names of structures "
             f"(at most {MOST_STRUCTURES}, shared by the images)"
         )
     mode = mode or ("structures" if structures else "union")

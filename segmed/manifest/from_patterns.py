@@ -62,7 +62,7 @@ def draft_from_patterns(
 
     Raises:
         ManifestError: A pattern finds nothing, nothing pairs, or a case has a file twice.
-        UsageError: A pattern is none.
+        UsageError: A pattern is invalid.
     """
     paths = _paths(folder)
     labels = Pattern(wanted.label, "--label")

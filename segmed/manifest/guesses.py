@@ -68,7 +68,7 @@ def state_modalities(manifest: Manifest, stated: Mapping[str, str]) -> Manifest:
         stated: Modality by channel name; the empty name means all channels.
 
     Raises:
-        UsageError: A name is no channel, or a modality is no DICOM code of two letters or more.
+        UsageError: A name is not a channel, or a modality is not a code of two or more letters.
     """
     names = [channel.name for channel in manifest.channels]
     for name, code in stated.items():

@@ -14,7 +14,7 @@ LARGEST_VALUE = 65535
 
 
 def require_no_ignored(labels: Sequence[LabelClass], place: str) -> None:
-    """Refuse a label for voxels that were not annotated: it is no structure.
+    """Refuse a label for voxels that were not annotated: it is not a structure.
 
     Args:
         labels: The structures of a set.

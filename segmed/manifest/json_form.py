@@ -21,7 +21,7 @@ def read_manifest(path: Path | str) -> Manifest:
     """A manifest from its JSON file; relative paths start from the file's folder.
 
     Raises:
-        ManifestError: The file is missing, is no JSON, is of another schema version, lacks
+        ManifestError: The file is missing, is not JSON, is of another schema version, lacks
             a field or has an unknown one, repeats a case id, or splits a group over folds.
     """
     path = Path(path)
@@ -89,7 +89,7 @@ def _require_consistent_values(path: Path, manifest: Manifest) -> None:
     lost = sorted({label.becomes for label in manifest.stored_labels} - known)
     if lost:
         raise ManifestError(
-            f"manifest {path}: stored labels become {lost[0]}, which is no label; labels are "
+            f"manifest {path}: stored labels become {lost[0]}, which is not a label; labels are "
             f"{', '.join(map(str, sorted(known - {0})))}, and 0 is background"
         )
 

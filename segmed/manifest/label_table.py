@@ -44,7 +44,8 @@ def label_table(content: Mapping[str, Any], fault: Fault) -> LabelTable | None:
         fault: Makes an error about the file.
 
     Raises:
-        ManifestError: The table is none, a value is no whole number, or two names have one value.
+        ManifestError: There is no valid table, a value is not a whole number, or two names share a
+            value.
     """
     table = content.get("labels")
     if table is None or table in ({}, []):

@@ -99,7 +99,7 @@ def label_values(folder: Path, names: list[str]) -> list[int]:
 
     Raises:
         ManifestError: A file cannot be read as labels, all are empty, or the values are such that
-            these are no label maps.
+            these are not label maps.
     """
 
     def facts_of(name: str) -> LabelFacts:
@@ -119,7 +119,7 @@ def label_values(folder: Path, names: list[str]) -> list[int]:
             raise ManifestError(
                 f"label {name} has {len(one.voxels)} values from {min(one.voxels)} to "
                 f"{max(one.voxels)}, and {one.roughness:.0%} of neighbouring voxels differ: these "
-                "are no label maps; give masks whose values are numbers of structures"
+                "are not label maps; give masks whose values are numbers of structures"
             )
     if found[-1] > LARGEST_VALUE:
         raise ManifestError(

@@ -28,7 +28,7 @@ def read_reference(manifest: Manifest, path: Path, *, like: MetaTensor | None = 
         `[1, *spatial]` int32; values that are stored nowhere in the manifest stay as they are.
 
     Raises:
-        ImageError: The file cannot be read correctly, has a segment that is no label, or is of
+        ImageError: The file cannot be read correctly, has a segment that is not a label, or is of
             another patient, study or frame of reference than `like`.
     """
     label = read_label(path, like=like, labels=stored_structures(manifest))

@@ -1,4 +1,4 @@
-"""JSON files read strictly: no number that is none, no key twice, every fault in one line."""
+"""JSON files read strictly: neither NaN nor a key twice; every fault in one line."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def read_object(path: Path, kind: str) -> dict[str, Any]:
         kind: Name of such files in messages, such as `manifest`.
 
     Raises:
-        ManifestError: It cannot be read as JSON, or is no object. NaN and Infinity are no JSON, and
-            a key that occurs twice in one object is refused.
+        ManifestError: It is not JSON, or not an object. NaN and Infinity are refused, and a key
+            that occurs twice in one object is refused.
         FileNotFoundError: It does not exist.
     """
     try:
@@ -33,7 +33,7 @@ def read_object(path: Path, kind: str) -> dict[str, Any]:
         detail = " ".join(str(error).split())
         raise ManifestError(f"{kind} {path} cannot be read as JSON: {detail}") from error
     if not isinstance(content, dict):
-        raise ManifestError(f"{kind} {path} is no JSON object but {kind_in_words(content)}")
+        raise ManifestError(f"{kind} {path} is not a JSON object but {kind_in_words(content)}")
     return content
 
 
@@ -44,7 +44,7 @@ def kind_in_words(value: Any) -> str:
 
 
 def _refuse_number(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

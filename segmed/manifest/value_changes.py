@@ -24,7 +24,7 @@ def change_values(
         drop: Values, ranges and names that become background.
 
     Raises:
-        UsageError: A value or name is no structure of the manifest, or is named twice.
+        UsageError: A value or name is not a structure of the manifest, or is named twice.
         ManifestError: No structure would be left.
     """
     becomes: dict[int, int] = {}
@@ -67,7 +67,7 @@ def rename_labels(manifest: Manifest, names: Sequence[str]) -> Manifest:
         names: A name for each structure by growing value, or `VALUE=NAME` for some of them.
 
     Raises:
-        UsageError: There are more or fewer names than structures, or a value is no structure.
+        UsageError: There are more or fewer names than structures, or a value is not a structure.
     """
     ordered = sorted(manifest.labels, key=lambda label: label.value)
     pairs = [name.partition("=") for name in names]
@@ -103,7 +103,7 @@ def make_regions(manifest: Manifest, named: Mapping[str, str]) -> Manifest:
             name of the region. Structures in no region become background.
 
     Raises:
-        UsageError: A value or name is no structure.
+        UsageError: A value or name is not a structure.
         ManifestError: Regions overlap in a way that one label map cannot show.
     """
     if not named:

@@ -44,7 +44,7 @@ def archive_files(archive: Path, cases: Iterable[str]) -> dict[str, Path]:
         cases: Case ids.
 
     Raises:
-        UsageError: A case id belongs to several inputs, or the file is no index.
+        UsageError: A case id belongs to several inputs, or the file is not an index.
     """
     known: dict[str, dict[str, Path]] = defaultdict(dict)
     for row in _rows(archive / INDEX):
@@ -69,7 +69,7 @@ def _rows(index: Path) -> Iterator[dict[str, str]]:
     with index.open(newline="", encoding="utf-8") as stream:
         reader = csv.DictReader(stream)
         if not {"input", "output", "uids", "study", "status"} <= set(reader.fieldnames or ()):
-            raise UsageError(f"{index} is no index of an archive: another file has its name")
+            raise UsageError(f"{index} is not an index of an archive: another file has its name")
         yield from (row for row in reader if row["status"] == "done" and row["output"])
 
 

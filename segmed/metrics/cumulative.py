@@ -281,7 +281,7 @@ def class_map(values: Tensor, num_classes: int, name: str) -> Tensor:
 
     Raises:
         MetricError: Another number of channels, several classes or none in one voxel, or values
-            that are no class index.
+            that are not class indices.
     """
     plain = values.as_tensor() if hasattr(values, "as_tensor") else values
     if plain.ndim not in (4, 5) or plain.shape[1] not in (1, num_classes):
@@ -307,7 +307,8 @@ def _indices(values: Tensor, num_classes: int, name: str) -> Tensor:
         whole.numel() and (int(whole.min()) < 0 or int(whole.max()) >= num_classes)
     ):
         raise MetricError(
-            f"{name} has values that are no class index; give integers from 0 to {num_classes - 1}"
+            f"{name} has values that are not class indices; give integers from 0 to "
+            f"{num_classes - 1}"
         )
     return whole.to(torch.int32)
 

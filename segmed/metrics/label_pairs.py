@@ -23,7 +23,7 @@ from segmed.structures import LabelClass
 
 @dataclass(frozen=True)
 class StrayValue:
-    """A value in a label map that is no label: it enters no score.
+    """A value in a label map that is not a label: it enters no score.
 
     Attributes:
         case: Case id.
@@ -45,7 +45,7 @@ class LabelPair:
     Attributes:
         prediction: `[1, *spatial]` integers.
         reference: The same of the reference.
-        strays: Values of both that are no label.
+        strays: Values of both that are not labels.
     """
 
     prediction: MetaTensor
@@ -54,7 +54,7 @@ class LabelPair:
 
 
 def label_files(folder: Path) -> dict[str, Path]:
-    """Label maps of a folder by case id; hidden files and files that are no images are left out.
+    """Label maps of a folder by case id; hidden files and files that are not images are left out.
 
     Args:
         folder: The folder. If it has no label map but subfolders have, ids contain their names:
@@ -64,7 +64,7 @@ def label_files(folder: Path) -> dict[str, Path]:
         UsageError: There is no such folder, or no label map in it.
     """
     if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder of label maps")
+        raise UsageError(f"{folder} is not a folder; give the folder of the label maps")
     files = _label_maps(folder, sorted(folder.iterdir()))
     if not files:
         files = _label_maps(folder, sorted(folder.rglob("*")))
@@ -89,7 +89,7 @@ def prediction_files(folder: Path, cases: Iterable[str]) -> dict[str, Path]:
 
 
 def passed_over(folder: Path) -> list[Path]:
-    """Files beside the label maps of a folder that are none by their names."""
+    """Files beside the label maps of a folder whose names show that they are not label maps."""
     maps = set(label_files(folder).values())
     beside = {path.parent for path in maps}
     found = sorted(path for inside in beside for path in inside.iterdir() if path.is_file())
@@ -128,8 +128,8 @@ def read_pair(
         manifest: The set of the references, if it states how they are stored.
 
     Raises:
-        ImageError: A file cannot be read correctly, has a segment that is no label, or they are of
-            two patients, studies or frames of reference.
+        ImageError: A file cannot be read correctly, has a segment that is not a label, or they
+            are of two patients, studies or frames of reference.
         GeometryError: They are on different grids; the case is named.
     """
     stored = labels if manifest is None else stored_structures(manifest)
@@ -157,7 +157,7 @@ def read_pair(
 
 
 def stray_lines(strays: Sequence[StrayValue], most: int = 20) -> list[str]:
-    """One line for each case and side with values that are no label."""
+    """One line for each case and side with values that are not labels."""
     by_place: dict[tuple[str, str], list[StrayValue]] = {}
     for stray in strays:
         by_place.setdefault((stray.side, stray.case), []).append(stray)
@@ -166,7 +166,7 @@ def stray_lines(strays: Sequence[StrayValue], most: int = 20) -> list[str]:
         values = ", ".join(f"{one.value} ({one.voxels:,} voxels)" for one in found[:5])
         more = f" and {len(found) - 5} more" if len(found) > 5 else ""
         lines.append(
-            f"unknown: the {side} of {case} has values {values}{more} that are no label: they "
+            f"unknown: the {side} of {case} has values {values}{more} that are not labels: they "
             "enter no score; name them in --labels, or correct the file"
         )
     left = len(lines) - most

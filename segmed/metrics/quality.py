@@ -75,9 +75,9 @@ class ShapeRange(Frozen):
         cases: Training cases that have it.
         present: Part of all training cases that have it.
         cut: Part of those that have it in which it touches the border of the image.
-        volume_ml: Lowest and highest volume that is no outlier, in ml.
-        elongation: Lowest and highest elongation that is no outlier.
-        compactness: Lowest and highest compactness that is no outlier.
+        volume_ml: Lowest and highest volume that is not an outlier, in ml.
+        elongation: Lowest and highest elongation that is not an outlier.
+        compactness: Lowest and highest compactness that is not an outlier.
         components: Most components seen.
     """
 

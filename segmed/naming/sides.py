@@ -196,7 +196,7 @@ def _spelled(name: str) -> list[str]:
 def _other_letters(text: str) -> Iterator[str]:
     """A text with one `l` for an `r` or the reverse, where the letter may be a side."""
     for at, letter in enumerate(text):
-        # Inside a word the letters are part of it: `collar` is no side of `corlar`.
+        # Inside a word the letters are part of it: `collar` is not a side of `corlar`.
         is_end = at in {0, len(text) - 1}
         if letter in "lr" and (is_end or not (text[at - 1].isalpha() and text[at + 1].isalpha())):
             yield text[:at] + ("r" if letter == "l" else "l") + text[at + 1 :]

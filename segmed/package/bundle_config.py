@@ -74,7 +74,7 @@ class BundleConfig:
             name: Entry of the chain, a `Compose`.
 
         Raises:
-            PackageError: The entry is no chain, or a step has an expression.
+            PackageError: The entry is not a chain, or a step has an expression.
         """
         chain = self.content.get(name, {"transforms": []})
         listed = chain.get("transforms") if isinstance(chain, dict) else None
@@ -130,7 +130,7 @@ def read_config(folder: Path) -> BundleConfig:
     """Read the configuration of a bundle as plain values.
 
     Raises:
-        PackageError: A file is missing, or is no mapping.
+        PackageError: A file is missing, or is not a mapping.
     """
     inference = first_of(folder / "configs", CONFIGS, "configuration")
     metadata = first_of(folder / "configs", ("metadata.json",), "metadata")

@@ -140,7 +140,7 @@ def window_of(config: BundleConfig, spatial_dims: int) -> tuple[tuple[int, ...],
     """Return window and blend of a bundle.
 
     Raises:
-        PackageError: The inferer is no sliding window of a fixed size.
+        PackageError: The inferer is not a sliding window of a fixed size.
     """
     made = config.first(("inferer",))
     name = str(made.get("_target_", "")).rpartition(".")[2] if isinstance(made, dict) else ""

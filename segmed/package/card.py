@@ -156,7 +156,7 @@ def stored_tensors(path: Path) -> list[StoredTensor]:
     """The tensors of a safetensors file, sorted by name.
 
     Raises:
-        PackageError: It is no safetensors file, or has an unknown number type.
+        PackageError: It is not a safetensors file, or has an unknown number type.
     """
     try:
         with safe_open(path, framework="np"):  # judges the header: bounds, overlaps, sizes
@@ -197,7 +197,7 @@ def read_card(folder: Path) -> Card:
         )
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
-        raise PackageError(f"{folder} is no package: {missing[0]} is missing")
+        raise PackageError(f"{folder} is not a package: {missing[0]} is missing")
     try:
         content = json.loads(bounded_bytes(folder / CARD_FILE, MAX_TEXT_BYTES))
         require_valid_text(content)

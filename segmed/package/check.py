@@ -24,7 +24,7 @@ class TensorsOnDisk(Mapping[str, Tensor]):
         path: The file.
 
     Raises:
-        PackageError: It is no safetensors file, or has an unknown number type.
+        PackageError: It is not a safetensors file, or has an unknown number type.
     """
 
     def __init__(self, path: Path) -> None:

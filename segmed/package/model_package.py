@@ -7,7 +7,7 @@ package/
 └── package.json        architecture, options, provenance, and the sha256 of the other two
 ```
 
-The digests find damage and careless edits; they are no signature: who can rewrite a package can
+The digests find damage and careless edits; they are not a signature: who can rewrite a package can
 rewrite its digests too.
 """
 
@@ -151,11 +151,11 @@ class ModelPackage:
             The folder.
 
         Raises:
-            PackageError: `folder` contains something that is no package.
+            PackageError: `folder` contains something that is not a package.
         """
         folder = Path(folder)
         if folder.exists() and not _is_replaceable(folder):
-            raise PackageError(f"{folder} exists and is no package; choose another place")
+            raise PackageError(f"{folder} exists and is not a package; choose another place")
         with whole_folder(folder, replaces=True) as draft:
             self._write_into(draft)
         return folder

@@ -1,4 +1,4 @@
-"""Resolvers of model references that are no paths, registered by the reader of the registry.
+"""Resolvers of model references that are not paths, registered by the reader of the registry.
 
 The library reads package folders and zips. A reference such as `models:/NAME@champion` belongs to a
 registry: the package that reads it registers a resolver for its scheme (`pipelines.registry` does

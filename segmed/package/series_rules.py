@@ -129,7 +129,7 @@ def rules_in(package: ModelPackage) -> Rules | None:
     """The rules of a package of several channels: those it keeps, else those of its plan's names.
 
     Raises:
-        PackageError: It keeps rules that are none.
+        PackageError: Its rules are invalid.
     """
     if package.plan.in_channels == 1:
         return None
@@ -146,7 +146,7 @@ def read_rules(path: Path) -> Rules:
     """Rules from a YAML file.
 
     Raises:
-        UsageError: The file is missing or is none; the message names the field.
+        UsageError: The file is missing or invalid; the message names the field.
     """
     try:
         if path.stat().st_size > MAX_RULES_BYTES:

@@ -22,7 +22,7 @@ DAMAGED_ZIP = (
     EOFError,
     RuntimeError,  # encrypted
     NotImplementedError,  # an unknown compression
-    ValueError,  # names that are no text
+    ValueError,  # names that are not text
     OverflowError,
 )
 """What Python's zip reader raises for a damaged archive."""
@@ -41,8 +41,8 @@ def unpack(path: Path, folder: Path, limits: Mapping[str, int]) -> None:
         limits: Names of the files that it may contain, each with the bytes it may unpack to.
 
     Raises:
-        PackageError: It is no zip archive, damaged, contains anything else, or unpacks to far more
-            than it weighs.
+        PackageError: It is not a zip archive, is damaged, contains anything else, or unpacks to
+            far more than its size.
     """
     if not zipfile.is_zipfile(path):
         raise PackageError(f"{path.name} is neither a package folder nor a zip archive of one")

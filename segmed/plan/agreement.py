@@ -30,7 +30,7 @@ def require_known_labels(plan: HasContract, manifest: Manifest) -> None:
     Scores compare values: a structure under another value would be scored against another one.
 
     Raises:
-        UsageError: A label has another value, or another name, or is none of the model's.
+        UsageError: A label has another value, or another name, or is not one of the model's.
     """
     known = {label.contract for label in plan.labels}
     strange = [_shown(*label.contract) for label in manifest.labels if label.contract not in known]

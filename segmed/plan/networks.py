@@ -184,7 +184,7 @@ def plan_registered(planned: PlannedInput) -> dict[str, NetworkPlan]:
         One entry for each registered name.
 
     Raises:
-        ModelError: A registration cannot be loaded, or its options are no plain values.
+        ModelError: A registration cannot be loaded, or its options are not plain values.
     """
     entries = [registered_architecture(name) for name in registered_names()]
     return {

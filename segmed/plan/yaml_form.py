@@ -102,8 +102,8 @@ def read_plan(path: Path | str) -> Plan:
         The plan, with its reasons.
 
     Raises:
-        UsageError: The file is missing, is no YAML mapping, has an unknown or wrong key, or is of
-            another schema version.
+        UsageError: The file is missing, is not a YAML mapping, has an unknown or wrong key, or is
+            of another schema version.
     """
     path = Path(path)
     try:
@@ -116,7 +116,9 @@ def read_plan(path: Path | str) -> Plan:
         detail = " ".join(str(error).split())
         raise UsageError(f"cannot read the plan {path}: {detail}") from error
     if not isinstance(content, dict):
-        raise UsageError(f"{path} is no plan: expected a YAML mapping; make one by `segmed plan`")
+        raise UsageError(
+            f"{path} is not a plan: expected a YAML mapping; make one by `segmed plan`"
+        )
     version = content.get("schema_version")
     if version != SCHEMA_VERSION:
         raise UsageError(

@@ -86,7 +86,7 @@ def overlay_of_images(
 def shown_channels(image: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     """Channels of an image that a picture shows: a 2D colour image whole, else the first channel.
 
-    The mean of several channels, such as T1 and FLAIR, is no image that a reader could judge.
+    The mean of several channels, such as T1 and FLAIR, is not an image that a reader could judge.
 
     Args:
         image: Array `[C, *spatial]`.

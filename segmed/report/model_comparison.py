@@ -156,8 +156,9 @@ def _nothing_learned(compared: ModelComparison) -> tuple[str, ...]:
     is_alone = len(compared.tables) == 1
     found = "nothing was learned" if is_alone else "no architecture learned anything"
     return (
-        f"{found}: {compared.winner} comes first, but {compared.doubt}, which is no segmentation "
-        "to use; train longer (--budget), and check labels and images with `segmed manifest check`",
+        f"{found}: {compared.winner} comes first, but {compared.doubt}: do not use its "
+        "segmentations; train longer (--budget), and check labels and images with "
+        "`segmed manifest check`",
     )
 
 

@@ -47,11 +47,11 @@ class Budget:
             The budget in seconds.
 
         Raises:
-            UsageError: The text is no duration, or not positive.
+            UsageError: The text is not a duration, or not positive.
         """
         if not re.fullmatch(r"(\d+(\.\d+)?[smh])+(-cpu)?", text.strip()):
             raise UsageError(
-                f"budget {text!r} is no duration: write 90s, 10m, 1h30m, 2.5h, or 10m-cpu"
+                f"budget {text!r} is not a duration: write 90s, 10m, 1h30m, 2.5h, or 10m-cpu"
             )
         parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", text)
         return cls(

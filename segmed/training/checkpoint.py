@@ -149,7 +149,7 @@ def _content_of(path: Path) -> dict[str, Any]:
     """The stored values; their checksums are verified, which `torch.load` alone does not do."""
     try:
         if not is_zipfile(path):
-            raise damaged(path, f"{path.stat().st_size} bytes that are no checkpoint, or cut short")
+            raise damaged(path, f"{path.stat().st_size} bytes, not a whole checkpoint")
         with ZipFile(path) as archive:
             broken = archive.testzip()
         if broken is not None:

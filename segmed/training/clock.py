@@ -38,7 +38,7 @@ class Clock:
 
     @contextmanager
     def unpaid(self) -> Iterator[Callable[[], float]]:
-        """Work that is no training: free of charge by the processor's clock, not by the wall's.
+        """Work that is not training: free of charge by the processor's clock, not by the wall's.
 
         Yields:
             Function that returns the seconds since the work began, by this clock.

@@ -72,7 +72,7 @@ class PreparationChain(Compose):  # type: ignore[misc]  # MONAI is untyped
 
         Raises:
             ImageError: The image has other channels than the plan or needs more memory than is free
-                (`out_of_memory`), or the label has a value that is no label of the plan.
+                (`out_of_memory`), or the label has a value that is not a label of the plan.
             GeometryError: The image has another number of axes, an affine without directions, or a
                 spacing that gives it a size out of all bounds; or the label has another grid.
         """
@@ -91,7 +91,7 @@ class PreparationChain(Compose):  # type: ignore[misc]  # MONAI is untyped
 
         Raises:
             GeometryError: A map is not on the prepared grid.
-            UsageError: The last operation of a map is none of this chain.
+            UsageError: The last operation of a map is not of this chain.
         """
         with _errors_of_steps():
             done: dict[str, Any] = super().inverse(data)

@@ -110,7 +110,7 @@ def _highest_known(voxels: Tensor, values: list[int]) -> int:
     found = torch.unique(flat) if counts is None else counts.nonzero().flatten()
     if stray := sorted(set(found.tolist()) - set(values)):
         raise ImageError(
-            f"the label has values {stray[:5]} that are no labels: known are {values}",
+            f"the label has values {stray[:5]} that are not labels: known are {values}",
             reason="unknown_label",
         )
     return high

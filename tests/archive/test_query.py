@@ -41,7 +41,7 @@ def test_study_without_a_segmentation_is_not_segmented_yet() -> None:
 
 
 def test_description_that_is_no_expression_is_refused() -> None:
-    with pytest.raises(UsageError, match="no regular expression"):
+    with pytest.raises(UsageError, match="not a regular expression"):
         SeriesQuery(description="(")
 
 

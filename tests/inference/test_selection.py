@@ -100,5 +100,5 @@ def test_rules_file_with_an_unknown_key_names_it(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"channels\.0\.modalty"):
         read_rules(path)
     path.write_text("channels:\n  - name: T1\n    description: '('\n")
-    with pytest.raises(UsageError, match="no regular expression"):
+    with pytest.raises(UsageError, match="not a regular expression"):
         read_rules(path)

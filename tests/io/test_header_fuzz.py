@@ -164,7 +164,7 @@ def test_a_good_sform_beside_an_unusable_qform_is_read_and_written(
     np.testing.assert_allclose(nib.load(out).affine, rotated(), atol=1e-5)
     header["sform_code"] = 0
     path.write_bytes(header.binaryblock + path.read_bytes()[348:])
-    with pytest.raises(ImageError, match="the qform is no rotation of a grid, and no sform is set"):
+    with pytest.raises(ImageError, match="the qform is not a rotation of a grid, and no sform"):
         load(path, LIMITS)
 
 

@@ -185,7 +185,7 @@ def test_the_same_source_and_seed_give_the_same_manifest(paired_set: Path) -> No
         ({"format": "zip"}, UsageError, "unknown manifest format 'zip': known are auto"),
         ({"format": "msd"}, ManifestError, "has no dataset.json"),
         ({"group_by": "child(\\d)"}, ManifestError, "does not occur in case id 'p0_s0'"),
-        ({"group_by": "("}, ManifestError, "is no expression"),
+        ({"group_by": "("}, ManifestError, "is not a regular expression"),
         ({"label_names": ["one"]}, ManifestError, "1 label names for 2 label values"),
         (
             {"group_by": "p"},
@@ -216,7 +216,7 @@ def test_pairs_that_do_not_pair_are_named(paired_set: Path) -> None:
 def test_empty_and_missing_sources_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="no known layout"):
         build_manifest(tmp_path)
-    with pytest.raises(ManifestError, match="is no folder"):
+    with pytest.raises(ManifestError, match="is not a folder; give"):
         build_manifest(tmp_path / "none")
     (tmp_path / "images").mkdir()
     (tmp_path / "labels").mkdir()
@@ -227,7 +227,7 @@ def test_empty_and_missing_sources_are_refused(tmp_path: Path) -> None:
 def test_images_given_as_labels_are_refused(paired_set: Path, save_nifti: SaveNifti) -> None:
     many = np.arange(1000, dtype=np.int16).reshape(10, 10, 10)
     save_nifti(paired_set / "labels" / "p0_s0.nii.gz", many)
-    with pytest.raises(ManifestError, match="these are no label maps"):
+    with pytest.raises(ManifestError, match="these are not label maps"):
         build_manifest(paired_set)
     save_nifti(paired_set / "labels" / "p0_s0.nii.gz")
     with pytest.raises(ManifestError, match=r"label labels/p0_s0.nii.gz: .*no integer"):

@@ -150,9 +150,9 @@ def test_malformed_lists_are_one_line(folder: Path, content: dict[str, Any], mes
     ("text", "message"),
     [
         ("{", "cannot be read as JSON"),
-        ("[]", "no JSON object but a list"),
-        ("null", "no JSON object but nothing"),
-        ('{"training": NaN}', "NaN is no JSON number"),
+        ("[]", "not a JSON object but a list"),
+        ("null", "not a JSON object but nothing"),
+        ('{"training": NaN}', "NaN is not a JSON number"),
         ('{"labels": {"1": "a", "1": "b"}}', "key '1' occurs twice"),
         ("[" * 100_000, "cannot be read as JSON"),
         ("", "cannot be read as JSON"),

@@ -50,7 +50,7 @@ def test_writing_leaves_nothing_else_behind(tmp_path: Path) -> None:
     ("value", "message"),
     [
         ("{", "cannot be read as JSON"),
-        ([1], "is no JSON object but a list"),
+        ([1], "is not a JSON object but a list"),
         (content(schema_version=9), "schema version 9; this segmed reads 1"),
         (content(labels={"0": "background"}), "Decathlon data list"),
         (content(colour="red"), "colour: Extra inputs"),

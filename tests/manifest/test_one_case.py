@@ -45,7 +45,7 @@ def test_a_name_that_is_no_utf8_is_refused_in_one_line(paired_set: Path, odd: by
     for folder in ("images", "labels"):
         name = os.fsdecode(odd) + ".nii.gz"
         (paired_set / folder / "p0_s0.nii.gz").rename(paired_set / folder / name)
-    with pytest.raises(ManifestError, match=r"are no UTF-8.*: rename the file") as caught:
+    with pytest.raises(ManifestError, match=r"are not UTF-8.*: rename the file") as caught:
         build_manifest(paired_set)
     assert str(caught.value).isprintable()
     assert str(caught.value).isascii()

@@ -160,7 +160,7 @@ def test_an_unused_field_is_not_written_and_a_wrong_one_is_refused(cells: Path) 
     content = json.loads(changed.read_text())
     content["stored_labels"][0]["becomes"] = 5
     changed.write_text(json.dumps(content))
-    with pytest.raises(ManifestError, match="become 5, which is no label"):
+    with pytest.raises(ManifestError, match="become 5, which is not a label"):
         read_manifest(changed)
 
 

@@ -144,7 +144,7 @@ def test_saving_replaces_a_package_but_nothing_else(
     assert ModelPackage.load(folder).provenance == {"seed": 9}
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("precious")
-    with pytest.raises(PackageError, match="no package"):
+    with pytest.raises(PackageError, match="not a package"):
         package.save(tmp_path / "thesis")
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["package", "thesis"]

@@ -251,7 +251,7 @@ def test_class_indices_come_back_as_the_values_they_were(make_image: ImageMaker)
     done = step(KnownLabels(values)(label))
     assert done.dtype == torch.uint8
     assert torch.equal(step.inverse(done).as_tensor().long(), label)
-    with pytest.raises(ImageError, match=r"values \[9\] that are no labels"):
+    with pytest.raises(ImageError, match=r"values \[9\] that are not labels"):
         KnownLabels(values)(label.clone().fill_(9))
 
 
@@ -277,7 +277,7 @@ def test_regions_and_unannotated_voxels_pass_the_chain_and_come_back(
     alone = prepare_label(MetaTensor(label, affine=image.affine), prepared_of(done["image"]), plan)
     assert torch.equal(alone, indices.as_tensor()[0])
     assert torch.equal(chain.inverse(done)["label"].as_tensor().long(), label)
-    with pytest.raises(ImageError, match=r"values \[2\] that are no labels"):
+    with pytest.raises(ImageError, match=r"values \[2\] that are not labels"):
         chain({"image": image, "label": MetaTensor(label.clone().fill_(2), affine=image.affine)})
 
 

@@ -198,7 +198,7 @@ def test_a_stray_label_value_is_named(make_plan_for: PlanMaker, make_image: Imag
     plan, image = make_plan_for(), make_image((3, 3, 3))
     voxels = torch.zeros((1, 3, 3, 3), dtype=torch.int32)
     voxels[0, 0, 0, 0] = 5
-    with pytest.raises(ImageError, match=r"values \[5\] that are no labels"):
+    with pytest.raises(ImageError, match=r"values \[5\] that are not labels"):
         prepare_label(MetaTensor(voxels, affine=image.affine), prepare(image, plan), plan)
 
 

@@ -346,7 +346,7 @@ class Ledger(RunLedger):
         return {state: int(found.get(state, 0)) for state in STATES}
 
     def files_met(self, run: int) -> tuple[int, int]:
-        """Files of studies, and files that are no images, met by a run."""
+        """Files of studies, and files that are not images, met by a run."""
         in_studies = self._connection.execute(
             "SELECT coalesce(sum(files), 0) FROM places WHERE run = ?", (run,)
         ).fetchone()[0]

@@ -74,7 +74,7 @@ def _node(address: str) -> Dimse:
     host, _, port = options.get("move", [""])[0].rpartition(":")
     if "move" in options and not port.isdigit():
         raise UsageError(
-            f"{address!r}: move={options['move'][0]} is no port; write move=PORT or "
+            f"{address!r}: move={options['move'][0]} is not a port; write move=PORT or "
             "move=HOST:PORT, the address that the PACS has on file for our AE title"
         )
     return Dimse(

@@ -206,7 +206,7 @@ def local_study(study: Study, folder: Path, rules: Rules | None, num_channels: i
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     audits = group_files(files)
-    # A copy sent twice is no second instance: one at an end would leave the volume short unseen.
+    # A copy sent twice is not a second instance: one at an end would leave the volume short unseen.
     arrived = len(files) - sum(len(audit.copies) for audit in audits)
     if arrived < study.remote["instances"]:
         raise ServiceError(

@@ -77,5 +77,5 @@ def _file(name: str) -> Path | None:
         return None
     path = Path(value)
     if not path.is_file():
-        raise UsageError(f"{PREFIX}{name} names {path}, which is no file")
+        raise UsageError(f"{PREFIX}{name} names {path}, which is not a file; set it to a PEM file")
     return path

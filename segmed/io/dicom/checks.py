@@ -63,7 +63,7 @@ def _other_objects(headers: Sequence[DicomHeader]) -> SeriesRefusal | None:
 
 
 def _without_pixels(headers: Sequence[DicomHeader]) -> SeriesRefusal | None:
-    """Images that lost their pixels are damaged; what never had any is no image."""
+    """Images that lost their pixels are damaged; a file that never had any is not an image."""
     if bad := _where(headers, lambda h: not h.has_pixels and _is_image(h)):
         return SeriesRefusal(
             "no_pixels", f"{len(bad)} of {len(headers)} images have no pixels", bad
@@ -77,7 +77,7 @@ def _is_image(header: DicomHeader) -> bool:
 
 
 def is_object(header: DicomHeader) -> bool:
-    """Return whether a sound file is no image: a report, a presentation state, a segmentation."""
+    """Return whether a sound file has no image: a report, a presentation state, a segmentation."""
     if header.modality in NEVER_IMAGES:
         return True
     return not (header.has_pixels or header.fault or _is_image(header))
@@ -88,7 +88,7 @@ def _no_images(headers: Sequence[DicomHeader], bad: tuple[Path, ...]) -> SeriesR
         return None
     kind = next(h.modality for h in headers if h.path == bad[0]) or "no modality"
     return SeriesRefusal(
-        "not_image", f"{len(bad)} of {len(headers)} objects are no images ({kind})", bad
+        "not_image", f"{len(bad)} of {len(headers)} objects are not images ({kind})", bad
     )
 
 
@@ -97,7 +97,7 @@ def _where(headers: Sequence[DicomHeader], test: Callable[[DicomHeader], bool]) 
 
 
 def _kinds(headers: Sequence[DicomHeader]) -> SeriesRefusal | None:
-    """Refuse images that are no slices of a scalar volume."""
+    """Refuse images that are not slices of a scalar volume."""
     types = [{part.upper() for part in header.image_type} for header in headers]
     localiser = tuple(
         h.path for h, kind in zip(headers, types, strict=True) if kind & {"LOCALIZER", "SCOUT"}

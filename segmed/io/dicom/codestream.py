@@ -44,7 +44,7 @@ def check_codestream(stream: bytes, rows: int, columns: int, path: Path) -> None
     Raises:
         ImageError: `truncated` or `undecodable`.
     """
-    if _END not in stream[-4096:].rstrip(b"\0")[-16:]:  # padding is no part of the stream
+    if _END not in stream[-4096:].rstrip(b"\0")[-16:]:  # padding is not part of the stream
         raise ImageError(
             f"{path.name}: its compressed pixels end too early; fetch it again",
             reason="truncated",

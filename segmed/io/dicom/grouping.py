@@ -8,7 +8,7 @@
   and their places in space overlap or differ in frame; else they are audited together and refused.
 - A file of which nothing can be read is held against the only series of its folder, if it is named
   like an image; beside several series it is an entry of its own, and each of them gets a note.
-- A DICOMDIR, an empty lock file, a text or a picture is no image: `SeriesIndex.passed_over`.
+- A DICOMDIR, an empty lock file, a text or a picture is not an image: `SeriesIndex.passed_over`.
 """
 
 from __future__ import annotations

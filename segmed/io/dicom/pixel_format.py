@@ -11,7 +11,7 @@ BITS_ALLOCATED = frozenset({1, 8, 16, 32, 64})
 
 
 def pixel_format_fault(dataset: Elements) -> str:
-    """One line on a pixel format that is none; empty if nothing is wrong with what is stated.
+    """One line on an invalid pixel format; empty if nothing is wrong with what is stated.
 
     Source:
         DICOM PS3.3 C.7.6.3.1 (image pixel module), PS3.5 section 8.1.1: High Bit is one less than
@@ -21,7 +21,7 @@ def pixel_format_fault(dataset: Elements) -> str:
     for name in NAMES:
         value = _whole(dataset, name)
         if value == "":
-            return f"{name} is no whole number"
+            return f"{name} is not a whole number"
         if isinstance(value, int):
             stated[name] = value
     allocated = stated.get("BitsAllocated", 16)

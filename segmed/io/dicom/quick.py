@@ -42,7 +42,7 @@ _GROUPS = frozenset({0x52009229, 0x52009230})
 Value = str | int | float | list[str] | list[float]
 
 
-class _Irregular(Exception):  # noqa: N818 - says that the other reader is wanted, is no error
+class _Irregular(Exception):  # noqa: N818 - says that the other reader is wanted, is not an error
     pass
 
 

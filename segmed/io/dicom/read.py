@@ -42,7 +42,7 @@ GEOMETRY_REASONS = frozenset({
 def only_series(path: Path) -> SeriesAudit:
     """The one image series of a folder or file.
 
-    Segmentations and other objects that are no images may be beside it.
+    Segmentations and other objects that are not images may be beside it.
 
     Raises:
         ImageError: There is none, or more than one (`several_series`).
@@ -110,7 +110,7 @@ def load_series(
 
 
 def _dataset(path: Path) -> Dataset:
-    """The elements of a file up to its pixels: what follows them is no part of the image."""
+    """The elements of a file up to its pixels: what follows them is not part of the image."""
     with path.open("rb") as stream:
         return read_partial(stream, stop_when=_behind_pixels(), force=True)
 

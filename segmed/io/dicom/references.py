@@ -51,7 +51,7 @@ DATED_BY = ("Series", "Study", "Content")
 """Whose date and time a derived object takes, the first that is sound."""
 
 DATES = ("PatientBirthDate", "StudyDate")
-"""Copied dates; one that is none is left empty, since writers refuse it and quote it."""
+"""Copied dates; an invalid one is left empty, since writers refuse it and quote it."""
 
 SEXES = ("M", "F", "O")
 """Values of PatientSex; another is left empty, since writers refuse it."""
@@ -112,7 +112,7 @@ class References:
 
 
 def _day(text: str) -> str | None:
-    """A date as `YYYYMMDD`, or None where the text is none."""
+    """A date as `YYYYMMDD`, or None if the text is not one."""
     digits = text.strip().replace(".", "")
     if not re.fullmatch(r"[0-9]{8}", digits):
         return None
@@ -124,7 +124,7 @@ def _day(text: str) -> str | None:
 
 
 def _clock_time(text: str) -> str:
-    """A time as `HHMMSS`; midnight where the text is none."""
+    """A time as `HHMMSS`; midnight if the text is not one."""
     digits = text.strip().replace(":", "").split(".")[0].ljust(6, "0")
     is_sound = re.fullmatch(r"([01][0-9]|2[0-3])[0-5][0-9][0-5][0-9]", digits)
     return digits if is_sound else UNKNOWN_MOMENT[1]

@@ -125,7 +125,7 @@ def values_of(
         path: The object, for messages.
 
     Raises:
-        ImageError: `unknown_segment`: a segment is none of the labels, or its code is that of
+        ImageError: `unknown_segment`: a segment is not one of the labels, or its code is that of
             another concept; `same_segments`: two segments are one label.
     """
     if not labels:

@@ -12,7 +12,7 @@ from segmed.io.dicom.audit import SeriesAudit
 from segmed.io.dicom.uid import short_hash
 
 SORTED_OBJECTS = frozenset({"SEG"})
-"""Modalities that are no images and still belong to a data set: they contain its labels."""
+"""Modalities that are not images and still belong to a data set: they contain its labels."""
 
 
 def sort_series(audits: Sequence[SeriesAudit], folder: Path | str) -> dict[str, Path]:

@@ -120,5 +120,5 @@ def test_file_that_is_missing_is_named(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEGMED_DICOMWEB_CA", str(tmp_path / "gone.pem"))
-    with pytest.raises(UsageError, match=r"gone\.pem, which is no file"):
+    with pytest.raises(UsageError, match=r"gone\.pem, which is not a file"):
         open_address(address)

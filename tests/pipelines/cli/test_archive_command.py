@@ -112,7 +112,7 @@ def test_dry_run_of_a_query_names_what_would_be_done_and_writes_nothing(
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        (["--description", "("], "no regular expression"),
+        (["--description", "("], "not a regular expression"),
         (["--table", "xlsx"], "csv, parquet"),
         (["--engine", "steam"], "known are auto, compile, openvino, torch"),
         (["--rules", "absent.yaml"], "absent.yaml"),

@@ -74,7 +74,7 @@ def test_case_without_image_is_named_before_anything_is_scored(folders: Path) ->
     assert result.exit_code == 2
     assert "1 of 3 cases have no image" in result.stderr
     assert not (folders / "out").exists()
-    with pytest.raises(UsageError, match="no folder of images"):
+    with pytest.raises(UsageError, match="is not a folder; give the folder of the images"):
         images_of(folders / "nowhere", ["a"])
 
 

@@ -52,7 +52,7 @@ def test_values_of_predictions_that_are_no_label_are_said(tmp_path: Path, odd: i
     for words in ([], ["--labels", str(tmp_path / "names.json")]):
         result = evaluate(tmp_path, *words)
         assert result.exit_code == 0, result.output
-        assert f"the prediction of b has values {odd} (24 voxels) that are no label" in (
+        assert f"the prediction of b has values {odd} (24 voxels) that are not labels" in (
             result.output
         )
         assert "prediction of a" not in result.output

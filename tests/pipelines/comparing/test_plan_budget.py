@@ -42,7 +42,7 @@ def test_plan_command_takes_a_budget_and_refuses_one_that_is_none(tmp_path: Path
     assert "90 s on" in result.output
     refused = CliRunner().invoke(app, [*words, "soon"])
     assert refused.exit_code == 2
-    assert "'soon' is no duration" in refused.stderr
+    assert "'soon' is not a duration" in refused.stderr
 
 
 def test_train_plans_for_its_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,7 +107,7 @@ def test_default_rules_can_be_read() -> None:
         ("rules: []", "field 'rules'"),
         ("rules: [{metric: dice, margin: -1}]", r"field 'rules\.0\.margin'"),
         ("rules: [{metric: dice, margin: 0, tests: x}]", r"field 'rules\.0\.tests'"),
-        ("rules: [", "no YAML"),
+        ("rules: [", "is not a YAML file"),
     ],
 )
 def test_wrong_rules_name_the_field(tmp_path: Path, text: str, message: str) -> None:
