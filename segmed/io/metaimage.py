@@ -29,9 +29,9 @@ from segmed.io.bytestream import (
     stream_errors,
     truncated,
 )
-from segmed.io.limits import ReadLimits, check_affine, check_size
-from segmed.io.source import Loaded, Source
-from segmed.io.text_header import described, header_lines, sibling
+from segmed.io.limits import ReadLimits
+from segmed.io.source import Loaded
+from segmed.io.text_header import TextFormat, header_lines, read_volume
 
 TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4",
@@ -43,48 +43,8 @@ NAMES = {code: name for name, code in TYPES.items()}
 
 
 def read_metaimage(path: Path, limits: ReadLimits, *, exact: bool = False) -> Loaded:
-    """Read one MetaImage.
-
-    Args:
-        path: `.mha` or `.mhd`.
-        limits: Bounds on its size and spacing.
-        exact: Keep the stored type instead of float32.
-
-    Returns:
-        `[1, *spatial]`, fastest axis first.
-
-    Raises:
-        ImageError: The file is refused; see the module for the reasons.
-    """
-    with path.open("rb") as stream:
-        fields = _fields(stream, path, limits)
-        shape = _shape(fields, path)
-        check_size(shape, limits, path)
-        affine = _affine(fields, len(shape), path)
-        check_affine(affine, limits, path)
-        dtype = _voxel_type(fields, path)
-        paths = _paths(fields, path)
-        if len(paths) == 1:
-            raw = _body(stream, fields, shape, dtype, path)
-    if len(paths) > 1:
-        with paths[1].open("rb") as stream:
-            raw = _body(stream, fields, shape, dtype, paths[1])
-    return described(raw, affine, Source(format="metaimage", paths=paths), exact=exact)
-
-
-def metaimage_files(path: Path, limits: ReadLimits) -> tuple[Path, ...]:
-    """The files that `read_metaimage` reads: one, or a header and the voxels beside it.
-
-    Raises:
-        ImageError: The header is damaged, or its voxel file is missing or elsewhere.
-    """
-    with path.open("rb") as stream:
-        return _paths(_fields(stream, path, limits), path)
-
-
-def _paths(fields: dict[str, str], path: Path) -> tuple[Path, ...]:
-    name = fields["ElementDataFile"]
-    return (path,) if name == "LOCAL" else (path, sibling(path, name))
+    """Read one MetaImage, `.mha` or `.mhd`: `read_volume` of this format."""
+    return read_volume(path, METAIMAGE, limits, exact=exact)
 
 
 def _fields(stream: IO[bytes], path: Path, limits: ReadLimits) -> dict[str, str]:
@@ -97,6 +57,11 @@ def _fields(stream: IO[bytes], path: Path, limits: ReadLimits) -> dict[str, str]
         if name.strip() == "ElementDataFile":
             return fields
     raise truncated(path, "the file ends inside its header")
+
+
+def _data_file(fields: dict[str, str]) -> str | None:
+    name = fields["ElementDataFile"]
+    return None if name == "LOCAL" else name
 
 
 def _floats(fields: dict[str, str], names: tuple[str, ...], count: int, path: Path) -> list[float]:
@@ -113,7 +78,7 @@ def _floats(fields: dict[str, str], names: tuple[str, ...], count: int, path: Pa
     return values
 
 
-def _shape(fields: dict[str, str], path: Path) -> tuple[int, ...]:
+def _grid(fields: dict[str, str], path: Path) -> tuple[tuple[int, ...], Affine]:
     try:
         axes = int(fields.get("NDims", ""))
         shape = tuple(int(part) for part in fields.get("DimSize", "").split())
@@ -127,7 +92,7 @@ def _shape(fields: dict[str, str], path: Path) -> tuple[int, ...]:
         raise refusal(path, "one_dimensional", "an image has two or three axes, this has one")
     if fields.get("ElementNumberOfChannels", "1") != "1":
         raise refusal(path, "vector", "several values a voxel; split them into files")
-    return shape
+    return shape, _affine(fields, len(shape), path)
 
 
 def _affine(fields: dict[str, str], axes: int, path: Path) -> Affine:
@@ -197,6 +162,9 @@ def _check_packed_size(stream: IO[bytes], stated: str, path: Path) -> None:
         )
     if int(stated) > left:
         raise truncated(path, f"the file ends after {left} of {stated[:40]} packed bytes")
+
+
+METAIMAGE = TextFormat("metaimage", _fields, _grid, _voxel_type, _data_file, _body)
 
 
 def write_metaimage(path: Path, array: npt.NDArray[Any], *, affine_ras: Affine) -> Path:

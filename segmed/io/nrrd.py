@@ -25,8 +25,8 @@ from segmed.io.atomic import whole_file
 from segmed.io.bytestream import Readable, read_voxels, refusal, stream_errors, truncated
 from segmed.io.limits import ReadLimits, check_affine, check_size
 from segmed.io.segment_fields import segment_fields
-from segmed.io.source import Loaded, Source
-from segmed.io.text_header import described, header_lines, sibling
+from segmed.io.source import Loaded
+from segmed.io.text_header import TextFormat, header_lines, read_volume
 
 if TYPE_CHECKING:
     from segmed.structures import LabelClass
@@ -52,47 +52,8 @@ NAMES = {"u1": "uint8", "u2": "uint16", "f4": "float", "i4": "int32"}
 
 
 def read_nrrd(path: Path, limits: ReadLimits, *, exact: bool = False) -> Loaded:
-    """Read one NRRD image.
-
-    Args:
-        path: The file, or the header of a detached one.
-        limits: Bounds on its size and spacing.
-        exact: Keep the stored type instead of float32.
-
-    Returns:
-        `[1, *spatial]`, fastest axis first.
-
-    Raises:
-        ImageError: The file is refused; see the module for the reasons.
-    """
-    with path.open("rb") as stream:
-        fields = _fields(stream, path, limits)
-        shape, affine = _grid(fields, path)
-        check_size(shape, limits, path)
-        check_affine(affine, limits, path)
-        dtype = _voxel_type(fields, path)
-        paths = _paths(fields, path)
-        if len(paths) == 1:
-            raw = _body(stream, fields, shape, dtype, path)
-    if len(paths) > 1:
-        with paths[1].open("rb") as stream:
-            raw = _body(stream, fields, shape, dtype, paths[1])
-    return described(raw, affine, Source(format="nrrd", paths=paths), exact=exact)
-
-
-def nrrd_files(path: Path, limits: ReadLimits) -> tuple[Path, ...]:
-    """The files that `read_nrrd` reads: one, or a header and the voxels beside it.
-
-    Raises:
-        ImageError: The header is damaged, or its voxel file is missing or elsewhere.
-    """
-    with path.open("rb") as stream:
-        return _paths(_fields(stream, path, limits), path)
-
-
-def _paths(fields: dict[str, str], path: Path) -> tuple[Path, ...]:
-    name = fields.get("data file", fields.get("datafile"))
-    return (path,) if name is None else (path, sibling(path, name))
+    """Read one NRRD image: `read_volume` of this format."""
+    return read_volume(path, NRRD, limits, exact=exact)
 
 
 def read_layers(path: Path, limits: ReadLimits) -> tuple[npt.NDArray[Any], Affine, dict[str, str]]:
@@ -114,7 +75,7 @@ def read_layers(path: Path, limits: ReadLimits) -> tuple[npt.NDArray[Any], Affin
             raise refusal(path, "not_nrrd", "it does not begin with NRRD; choose a .seg.nrrd file")
         stream.seek(0)
         fields = _fields(stream, path, limits, pairs)
-        if len(_paths(fields, path)) > 1:
+        if _data_file(fields) is not None:
             raise refusal(path, "outside_file", "its voxels are in another file; save it as one")
         number = 1
         if (
@@ -158,6 +119,10 @@ def _fields(
     if "data file" in fields or "datafile" in fields:
         return fields
     raise truncated(path, "the file ends inside its header")
+
+
+def _data_file(fields: dict[str, str]) -> str | None:
+    return fields.get("data file", fields.get("datafile"))
 
 
 def _numbers(fields: dict[str, str], name: str, path: Path) -> list[int]:
@@ -251,6 +216,9 @@ def _body(
     with stream_errors(path):
         body: Readable = stream if encoding == "raw" else gzip.GzipFile(fileobj=stream, mode="rb")
         return read_voxels(body, shape, dtype, path)
+
+
+NRRD = TextFormat("nrrd", _fields, _grid, _voxel_type, _data_file, _body)
 
 
 def write_nrrd(

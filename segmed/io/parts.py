@@ -9,10 +9,11 @@ from segmed.io.arrays import is_half_pair
 from segmed.io.dicom.read import only_series
 from segmed.io.head import FileHead, is_nifti, sniff
 from segmed.io.limits import DEFAULT_LIMITS
-from segmed.io.metaimage import metaimage_files
+from segmed.io.metaimage import METAIMAGE
 from segmed.io.nifti import nifti_files
-from segmed.io.nrrd import nrrd_files
+from segmed.io.nrrd import NRRD
 from segmed.io.stack import in_order, is_stack, stack_files
+from segmed.io.text_header import volume_files
 
 
 def files_of(file: Path | FileHead) -> tuple[Path, ...]:
@@ -43,7 +44,7 @@ def _files_of(path: Path, file: Path | FileHead) -> tuple[Path, ...]:
     if is_nifti(head.start) or is_half_pair(path):
         return nifti_files(head)
     if head.format == "nrrd":
-        return nrrd_files(path, DEFAULT_LIMITS)
+        return volume_files(path, NRRD, DEFAULT_LIMITS)
     if head.format == "metaimage":
-        return metaimage_files(path, DEFAULT_LIMITS)
+        return volume_files(path, METAIMAGE, DEFAULT_LIMITS)
     return (path,)

@@ -108,7 +108,7 @@ def scarce_memory(check: Check) -> None:
         torch.cuda.set_per_process_memory_fraction(min(1.0, allowed / total), check.device)
         check.note("scarce memory: free of all, GB", (free + reserved) / 1e9)
     else:
-        engine = CudaEngine(_Room(network, 1), check.device, precision=torch.float32)
+        engine = CudaEngine(Room(network, 1), check.device, precision=torch.float32)
     try:
         found = engine(windows).argmax(1).cpu()
     finally:
@@ -120,7 +120,7 @@ def scarce_memory(check: Check) -> None:
     check.note("scarce memory: labels changed, untrained", changed, 2e-2)
 
 
-class _Room(nn.Module):
+class Room(nn.Module):
     """A network on a device with room for so many windows at once."""
 
     def __init__(self, network: nn.Module, windows: int) -> None:

@@ -31,22 +31,9 @@ from segmed.inference.forecast import foresee_files
 from segmed.inference.sliding import WindowRecipe
 from segmed.io import grid_of
 from segmed.package import ModelPackage
+from tests.gpu.limits import Room
 
 CPU = torch.device("cpu")
-
-
-class Room(nn.Module):
-    """A network on a device with room for so many windows at once."""
-
-    def __init__(self, network: nn.Module, windows: int) -> None:
-        super().__init__()
-        self.network, self.windows = network, windows
-
-    def forward(self, windows: Tensor) -> Tensor:
-        if len(windows) > self.windows:
-            raise torch.OutOfMemoryError(f"no room for {len(windows)} windows")
-        found: Tensor = self.network(windows)
-        return found
 
 
 class Wide(nn.Module):

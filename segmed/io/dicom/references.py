@@ -6,11 +6,12 @@ Only copies in memory are mended; the files stay as they are.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,9 @@ from segmed.io.digest import sha256_of_file, sha256_of_stream, sha256_of_text
 from segmed.io.label import smallest_type
 from segmed.io.read import grid_of, source_of
 from segmed.metatensor import MetaTensor
+
+if TYPE_CHECKING:
+    from segmed.structures import LabelClass
 
 EMPTY_IF_MISSING = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
@@ -238,12 +242,30 @@ def complete_headers(path: Path) -> Iterator[None]:
         raise _poor_header(path, f"{type(error).__name__} in the DICOM writer") from error
 
 
-def require_headers(references: References, path: Path) -> None:
-    """Require what every derived object copies from its source.
+def sources_and_slices(
+    label: torch.Tensor, like: MetaTensor, labels: Sequence[LabelClass], path: Path
+) -> tuple[References, npt.NDArray[np.generic]]:
+    """Source images and slices of a label map from which a derived object is to be made.
+
+    Args:
+        label: `[i, j, k]` or `[1, i, j, k]` on the grid of `like`.
+        like: The image, as it was read from its DICOM series.
+        labels: The structures of the object.
+        path: The file to be written, for messages.
 
     Raises:
-        ImageError: `poor_header`.
+        UsageError: The image is not from DICOM, or `labels` is empty.
+        GeometryError: The label does not fit the image.
+        ImageError: `poor_header`, or a value has no structure.
     """
+    if not labels:
+        raise UsageError(f"{path.name}: a DICOM result needs at least one label, none was given")
+    references = references_of(like)
+    _require_headers(references, path)
+    return references, _label_slices(label, like, tuple(entry.value for entry in labels), path)
+
+
+def _require_headers(references: References, path: Path) -> None:
     for dataset in references.datasets:
         for name in REQUIRED:
             if not dataset.get(name):
@@ -259,24 +281,10 @@ def _poor_header(path: Path, why: str) -> ImageError:
     )
 
 
-def label_slices(
+def _label_slices(
     label: torch.Tensor, like: MetaTensor, values: tuple[int, ...], path: Path
 ) -> npt.NDArray[np.generic]:
-    """A label map as slices of rows and columns.
-
-    Args:
-        label: `[i, j, k]` or `[1, i, j, k]` on the grid of `like`.
-        like: The image.
-        values: Label values that have a segment.
-        path: The file to be written, for messages.
-
-    Returns:
-        `[slices, rows, columns]` uint8 or uint16.
-
-    Raises:
-        GeometryError: The shapes differ.
-        ImageError: `unknown_label`: a value has no segment.
-    """
+    """A label map as `[slices, rows, columns]`, uint8 or uint16."""
     array = torch.as_tensor(label).detach().cpu().numpy()
     shape = grid_of(like).shape
     array = array[0] if array.shape == (1, *shape) else array

@@ -25,7 +25,6 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
 from pydicom.valuerep import format_number_as_ds
 
-from segmed.errors import UsageError
 from segmed.geometry import Affine
 from segmed.io.atomic import whole_file
 from segmed.io.colours import structure_colour
@@ -34,9 +33,7 @@ from segmed.io.dicom.keyhole import outlines
 from segmed.io.dicom.references import (
     References,
     complete_headers,
-    label_slices,
-    references_of,
-    require_headers,
+    sources_and_slices,
 )
 from segmed.io.dicom.stack import LPS_TO_RAS
 from segmed.io.dicom.uid import uid_from
@@ -89,11 +86,7 @@ def write_rtstruct(
         ImageError: A value has no structure.
     """
     path = Path(path)
-    if not labels:
-        raise UsageError("a structure set needs at least one named label, none was given")
-    references = references_of(like)
-    require_headers(references, path)
-    slices = label_slices(label, like, tuple(entry.value for entry in labels), path)
+    references, slices = sources_and_slices(label, like, labels, path)
     with tolerant_pydicom(), complete_headers(path):
         dataset = _frame_of_structures(references, model_name, model_version)
     to_lps = LPS_TO_RAS @ np.asarray(like.affine, dtype=np.float64)

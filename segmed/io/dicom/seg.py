@@ -25,16 +25,13 @@ import numpy.typing as npt
 import torch
 from pydicom.uid import ExplicitVRLittleEndian
 
-from segmed.errors import UsageError
 from segmed.io.atomic import whole_file
 from segmed.io.colours import structure_colour
 from segmed.io.dicom.header import tolerant_pydicom
 from segmed.io.dicom.references import (
     References,
     complete_headers,
-    label_slices,
-    references_of,
-    require_headers,
+    sources_and_slices,
 )
 from segmed.io.dicom.seg_read import load_seg
 from segmed.io.dicom.segments import VALUE_TEXT
@@ -89,11 +86,7 @@ def write_dicom_seg(
         ImageError: A value has no structure.
     """
     path = Path(path)
-    if not labels:
-        raise UsageError("a DICOM segmentation needs at least one named label, none was given")
-    references = references_of(like)
-    require_headers(references, path)
-    slices = label_slices(label, like, tuple(entry.value for entry in labels), path)
+    references, slices = sources_and_slices(label, like, labels, path)
     planes = _planes(slices, labels)
     if len(references.datasets) == 1:  # highdicom requires the order of the file's frames
         planes = planes[np.argsort(references.frames)]

@@ -81,56 +81,66 @@ def by_highdicom(path: Path, like: MetaTensor) -> np.ndarray:
     return label
 
 
+@pytest.fixture
+def real_image(request: pytest.FixtureRequest, shared_data: Callable[[str], Path]) -> MetaTensor:
+    """The image of a real series, by its folder."""
+    folder, _, rest = request.param.partition("/")
+    return read_image(shared_data(folder) / rest)
+
+
+@pytest.fixture
+def turned_image(request: pytest.FixtureRequest, tmp_path: Path) -> MetaTensor:
+    """A series of one of the orientations, by its name."""
+    write_series(tmp_path / "series", volume(ORIENTATIONS[request.param]))
+    return read_image(tmp_path / "series")
+
+
 def numbered(label: torch.Tensor) -> np.ndarray:
     """Label values as segment numbers: 1 stays, 5 is the second."""
     return np.where(label.numpy() == 5, 2, label.numpy())
 
 
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("real_image", REAL, indirect=True)
 def test_a_segmentation_of_real_images_is_conformant_and_reads_back_equal(
-    shared_data: Callable[[str], Path], tmp_path: Path, two_labels: Labels, name: str
+    real_image: MetaTensor, tmp_path: Path, two_labels: Labels
 ) -> None:
-    folder, _, rest = name.partition("/")
-    image = read_image(shared_data(folder) / rest)
-    label = blobs(tuple(image.shape[1:]))
-    path = write_dicom_seg(tmp_path / "seg.dcm", label, like=image, labels=two_labels, **MODEL)
+    label = blobs(tuple(real_image.shape[1:]))
+    path = write_dicom_seg(tmp_path / "seg.dcm", label, like=real_image, labels=two_labels, **MODEL)
     assert conformance_errors(path) == []
-    ours = read_dicom_seg(path, like=image)
+    ours = read_dicom_seg(path, like=real_image)
     assert torch.equal(ours.as_tensor()[0], label)
-    np.testing.assert_array_equal(by_highdicom(path, image), numbered(label))
+    np.testing.assert_array_equal(by_highdicom(path, real_image), numbered(label))
 
 
-@pytest.mark.parametrize("name", sorted(ORIENTATIONS))
+@pytest.mark.parametrize("turned_image", sorted(ORIENTATIONS), indirect=True)
 def test_segmentations_round_trip_in_every_orientation_by_two_readers(
-    tmp_path: Path, two_labels: Labels, name: str
+    turned_image: MetaTensor, tmp_path: Path, two_labels: Labels
 ) -> None:
-    write_series(tmp_path / "series", volume(ORIENTATIONS[name]))
-    image = read_image(tmp_path / "series")
-    label = blobs(tuple(image.shape[1:]))
-    path = write_dicom_seg(tmp_path / "seg.dcm", label, like=image, labels=two_labels, **MODEL)
+    label = blobs(tuple(turned_image.shape[1:]))
+    path = write_dicom_seg(
+        tmp_path / "seg.dcm", label, like=turned_image, labels=two_labels, **MODEL
+    )
     ours = read_label(path)
     assert torch.equal(ours.as_tensor()[0], label)
-    np.testing.assert_allclose(np.asarray(ours.affine), np.asarray(image.affine), atol=1e-6)
-    np.testing.assert_array_equal(by_highdicom(path, image), numbered(label))
+    np.testing.assert_allclose(np.asarray(ours.affine), np.asarray(turned_image.affine), atol=1e-6)
+    np.testing.assert_array_equal(by_highdicom(path, turned_image), numbered(label))
 
 
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("real_image", REAL, indirect=True)
 def test_dcmqi_reads_our_segmentation_voxel_for_voxel(
-    shared_data: Callable[[str], Path], tmp_path: Path, two_labels: Labels, name: str
+    real_image: MetaTensor, tmp_path: Path, two_labels: Labels
 ) -> None:
     beside_python = Path(sys.executable).with_name("segimage2itkimage")
     program = str(beside_python) if beside_python.is_file() else shutil.which(beside_python.name)
     if program is None:
         pytest.skip("dcmqi (of the developers' tools) is not installed")
-    folder, _, rest = name.partition("/")
-    image = read_image(shared_data(folder) / rest)
-    label = blobs(tuple(image.shape[1:]))
-    path = write_dicom_seg(tmp_path / "seg.dcm", label, like=image, labels=two_labels, **MODEL)
+    label = blobs(tuple(real_image.shape[1:]))
+    path = write_dicom_seg(tmp_path / "seg.dcm", label, like=real_image, labels=two_labels, **MODEL)
     subprocess.run(
         [program, "--inputDICOM", path, "--outputDirectory", tmp_path, "--outputType", "nii"],
         check=True, capture_output=True,
     )  # fmt: skip
-    ours = sitk.ReadImage(str(write_label(tmp_path / "ours.nii.gz", label, like=image)))
+    ours = sitk.ReadImage(str(write_label(tmp_path / "ours.nii.gz", label, like=real_image)))
     for number in (1, 2):
         theirs = sitk.ReadImage(str(next(tmp_path.glob(f"*{number}.nii.gz"))))
         aligned = sitk.Resample(theirs, ours, sitk.Transform(), sitk.sitkNearestNeighbor)
@@ -211,28 +221,24 @@ def test_a_segmentation_references_every_source_image(
     assert [kind.CodingSchemeDesignator for kind in kinds] == ["SCT", "99SEGMED"]
 
 
-@pytest.mark.parametrize("name", sorted(ORIENTATIONS))
+@pytest.mark.parametrize("turned_image", sorted(ORIENTATIONS), indirect=True)
 def test_structure_sets_round_trip_in_every_orientation(
-    tmp_path: Path, two_labels: Labels, name: str
+    turned_image: MetaTensor, tmp_path: Path, two_labels: Labels
 ) -> None:
-    write_series(tmp_path / "series", volume(ORIENTATIONS[name]))
-    image = read_image(tmp_path / "series")
-    label = blobs(tuple(image.shape[1:]))
-    path = write_rtstruct(tmp_path / "rt.dcm", label, like=image, labels=two_labels, **MODEL)
-    np.testing.assert_array_equal(rasterised(path, image), numbered(label))
+    label = blobs(tuple(turned_image.shape[1:]))
+    path = write_rtstruct(tmp_path / "rt.dcm", label, like=turned_image, labels=two_labels, **MODEL)
+    np.testing.assert_array_equal(rasterised(path, turned_image), numbered(label))
 
 
-@pytest.mark.parametrize("name", [REAL[0], REAL[3]])
+@pytest.mark.parametrize("real_image", [REAL[0], REAL[3]], indirect=True)
 def test_a_structure_set_of_real_images_is_conformant_and_round_trips(
-    shared_data: Callable[[str], Path], tmp_path: Path, two_labels: Labels, name: str
+    real_image: MetaTensor, tmp_path: Path, two_labels: Labels
 ) -> None:
-    folder, _, rest = name.partition("/")
-    image = read_image(shared_data(folder) / rest)
-    label = torch.zeros(image.shape[1:], dtype=torch.int32)
-    label[:24, -20:] = blobs((24, 20, image.shape[3]))
-    path = write_rtstruct(tmp_path / "rt.dcm", label, like=image, labels=two_labels, **MODEL)
+    label = torch.zeros(real_image.shape[1:], dtype=torch.int32)
+    label[:24, -20:] = blobs((24, 20, real_image.shape[3]))
+    path = write_rtstruct(tmp_path / "rt.dcm", label, like=real_image, labels=two_labels, **MODEL)
     assert conformance_errors(path) == []
-    np.testing.assert_array_equal(rasterised(path, image), numbered(label))
+    np.testing.assert_array_equal(rasterised(path, real_image), numbered(label))
 
 
 def test_written_series_are_conformant(oblique_volume: MetaTensor, tmp_path: Path) -> None:
