@@ -120,8 +120,8 @@ def test_metatensor_brings_its_spacing_and_other_grids_are_refused() -> None:
     [
         (torch.rand(1, 3, 4, 4), "one-hot"),
         (torch.zeros(1, 3, 4, 4), "one-hot"),
-        (torch.full((1, 1, 4, 4), 3), "class index"),
-        (torch.full((1, 1, 4, 4), 0.5), "class index"),
+        (torch.full((1, 1, 4, 4), 3), "class indices"),
+        (torch.full((1, 1, 4, 4), 0.5), "class indices"),
         (torch.zeros(1, 2, 4, 4), "shape"),
         (torch.zeros(1, 1, 4, 5), "shapes"),
     ],
