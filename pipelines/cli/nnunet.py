@@ -72,7 +72,7 @@ def chosen_folds(text: str) -> tuple[str, ...]:
     """Names of folds; none for all.
 
     Raises:
-        UsageError: The text is no list of folds.
+        UsageError: The text is not a list of folds.
     """
     if text.strip() == "all":
         return ()
@@ -80,7 +80,7 @@ def chosen_folds(text: str) -> tuple[str, ...]:
     for one in names:
         if not (one.isdecimal() or one == "all"):
             raise UsageError(
-                f"--folds {text!r} is no list of folds: give all, or numbers such as 0,1,2"
+                f"--folds {text!r} is not a list of folds: give all, or numbers such as 0,1,2"
             )
     return names
 

@@ -42,7 +42,7 @@ def import_folder(
 
     Raises:
         UsageError: The name is none, a fold is not there, or the source has several models.
-        PackageError: The source is no such folder, is damaged, or does something not reproduced.
+        PackageError: The source is not such a folder, is damaged, or does something not reproduced.
     """
     check_name(name)
     place = out if out is not None or register else Path(name)

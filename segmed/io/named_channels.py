@@ -40,7 +40,7 @@ class NamedCase:
         return all(len(files) == 1 for files in self.files)
 
     def fault(self, names: Sequence[str]) -> str:
-        """The reason why the files are no case, in one line; empty if they are one."""
+        """The reason why the files are not a case, in one line; empty if they are one."""
         named = list(zip(names, self.files, strict=True))
         twice = [name for name, files in named if len(files) > 1]
         if twice:

@@ -101,7 +101,7 @@ def find_case_folders(source: Path) -> CaseFolders | None:
     suffixes = sorted({suffix for *_, inside in same for suffix in inside})
     suffix = suffixes[0] if len(suffixes) == 1 else f"{{{','.join(suffixes)}}}"
     are_masks = any(is_mask_folder(Path(folder).name) for _, folder, *_ in same)
-    if len(common) < 2 or len(same) < 2 or are_masks:  # `images` and `labels` are no cases
+    if len(common) < 2 or len(same) < 2 or are_masks:  # `images` and `labels` are not cases
         return None
     return CaseFolders(len(same), same[0][1], "".join(usual), common, suffix)
 

@@ -88,7 +88,7 @@ def write_nnunet(
 
     Raises:
         UsageError: The folder exists.
-        ManifestError: A case cannot be read, has a value that is no label, or the images are
+        ManifestError: A case cannot be read, has a value that is not a label, or the images are
             rasters.
     """
     if folder.exists():
@@ -191,7 +191,7 @@ def _write_label(
     label = read_reference(manifest, path, like=image)
     found = values_in(label.as_tensor())
     if unknown := sorted(found - labels.value_of.keys()):
-        raise ManifestError(f"{path.name} has the value {unknown[0]}, which is no label")
+        raise ManifestError(f"{path.name} has the value {unknown[0]}, which is not a label")
     if labels.is_identity and not manifest.stored_labels and _is_read_there(path):
         _link_or_copy(path, target)
         return

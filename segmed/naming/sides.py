@@ -58,7 +58,7 @@ SIGNS = {
     "left": ("左", "좌", "ซ้าย", "बाय", "बाएँ"),
     "right": ("右", "우", "ขวา", "दाय", "दाहिन"),
 }
-"""Signs of scripts without spaces between words, or whose vowels are no letters of their own."""
+"""Signs of scripts without spaces between words, or whose vowels are not letters of their own."""
 
 ALONG = vocabulary(
     "upper lower superior inferior top bottom anterior posterior cranial caudal dorsal ventral "

@@ -74,7 +74,7 @@ def read_checkpoint(path: Path) -> FoldWeights:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise PackageError(
-            f"{path.name} is no checkpoint of nnU-Net v2: {type(error).__name__} {error}"
+            f"{path.name} is not a checkpoint of nnU-Net v2: {type(error).__name__} {error}"
         ) from error
 
 

@@ -57,7 +57,7 @@ def open_folder(
         postprocessing: Read the postprocessing found for these folds, where there is one.
 
     Raises:
-        PackageError: It is no such folder, is damaged, or is not reproduced here.
+        PackageError: It is not such a folder, is damaged, or is not reproduced here.
         UsageError: A fold that is asked for is not there, or the folder contains several models.
     """
     found = find_model(path)
@@ -97,7 +97,7 @@ def find_model(path: Path) -> Path:
         UsageError: There are several.
     """
     if not path.is_dir():
-        raise PackageError(f"{path} is no folder of nnU-Net results")
+        raise PackageError(f"{path} is not a folder of nnU-Net results")
     depths = ("plans.json", "*/plans.json", "*/*/plans.json")
     found = sorted({file.parent for depth in depths for file in path.glob(depth)})
     found = [folder for folder in found if any(folder.glob("fold_*"))]
@@ -170,7 +170,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise PackageError(f"{path} is no JSON: {error}") from error
+        raise PackageError(f"{path} is not JSON: {error}") from error
     if not isinstance(found, dict):
         raise PackageError(f"{path} contains no JSON object, but a {type(found).__name__}")
     return found

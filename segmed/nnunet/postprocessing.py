@@ -37,7 +37,7 @@ def read_steps(content: Mapping[str, Any], place: str) -> Groups:
         options = [dict(one) for one in content["postprocessing_kwargs"]]
         return tuple(_step(*pair, place) for pair in zip(functions, options, strict=True))
     except (KeyError, TypeError, ValueError) as error:
-        raise PackageError(f"{place} is no postprocessing of nnU-Net: {error}") from error
+        raise PackageError(f"{place} is not a postprocessing of nnU-Net: {error}") from error
 
 
 def _step(function: str, options: Mapping[str, Any], place: str) -> tuple[int, ...]:

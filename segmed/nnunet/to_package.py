@@ -28,7 +28,7 @@ def package_of(
         postprocessing: Apply the postprocessing that nnU-Net found for these folds.
 
     Raises:
-        PackageError: It is no such folder, is damaged, or does something not reproduced here.
+        PackageError: It is not such a folder, is damaged, or does something not reproduced here.
         UsageError: A fold that is asked for is not there, or the folder contains several models.
     """
     with as_folder(path) as folder:

@@ -99,7 +99,7 @@ def test_files_that_nnunet_reads_are_linked(tmp_path: Path, manifest: Manifest) 
     assert nnunet_labels(again).is_identity
     plain = tuple(one.model_copy(update={"region": ()}) for one in again.labels[:2])
     merged = again.model_copy(update={"labels": plain})
-    with pytest.raises(ManifestError, match="has the value 3, which is no label"):
+    with pytest.raises(ManifestError, match="has the value 3, which is not a label"):
         write_nnunet(merged, tmp_path / "third")
     assert not (tmp_path / "third").exists()
     with pytest.raises(UsageError, match="exists: name a new folder"):

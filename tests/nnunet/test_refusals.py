@@ -154,7 +154,7 @@ def test_truncated_and_foreign_files_are_refused(tmp_path: Path) -> None:
         package_of(folder)
     weights.write_bytes(content)
     (folder / "plans.json").write_text("{")
-    with pytest.raises(PackageError, match="is no JSON"):
+    with pytest.raises(PackageError, match="is not JSON"):
         package_of(folder)
     (tmp_path / "text.zip").write_text("no archive")
     with pytest.raises(PackageError, match="neither a folder nor a zip"):

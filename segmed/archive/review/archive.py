@@ -68,7 +68,7 @@ class ReviewArchive:
     def __init__(self, out_dir: Path) -> None:
         self.out_dir = out_dir
         with Ledger(out_dir / LEDGER_FILE, writer=False):
-            pass  # no review of a folder that is no archive
+            pass  # no review of a folder that is not an archive
         self.store = ReviewStore(out_dir)
         self.adopt_corrections()
         self._listed: tuple[object, list[ReviewedStudy]] | None = None
@@ -199,7 +199,7 @@ class ReviewArchive:
 
         Raises:
             StudyHeldError: Another page has the study.
-            UsageError: A value is no structure.
+            UsageError: A value is not a structure.
             GeometryError: The shape is not that of the image.
         """
         image, structures = self.image(study), self.structures(study.entry)
@@ -247,7 +247,7 @@ def _state_of(path: Path) -> tuple[int, int]:
 
 
 def require_known_values(values: npt.NDArray[Any], structures: ModelStructures) -> None:
-    """Refuse values that are no structure.
+    """Refuse values that are not structures.
 
     Raises:
         UsageError: There is one; the structures are listed.
@@ -256,4 +256,4 @@ def require_known_values(values: npt.NDArray[Any], structures: ModelStructures) 
     unknown = sorted(set(np.unique(values).tolist()) - known)
     if unknown:
         names = ", ".join(f"{label.value} {label.name}" for label in structures.labels)
-        raise UsageError(f"value {unknown[0]} is no structure; these are 0 background, {names}")
+        raise UsageError(f"value {unknown[0]} is not a structure; these are 0 background, {names}")

@@ -78,5 +78,5 @@ def _stored(out_dir: Path) -> dict[str, object]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise UsageError(f"{out_dir / STRUCTURES_FILE} is no JSON file; restore it") from error
+        raise UsageError(f"{out_dir / STRUCTURES_FILE} is not a JSON file; restore it") from error
     return found if isinstance(found, dict) else {}

@@ -85,7 +85,7 @@ def test_value_that_is_no_structure_and_another_shape_are_refused_and_leave_noth
     study = archive.studies()[0]
     values = archive.result(study).copy()
     values[0, 0, 0] = 7
-    with pytest.raises(UsageError, match="value 7 is no structure; these are 0 background, 1 "):
+    with pytest.raises(UsageError, match="value 7 is not a structure; these are 0 background, 1 "):
         archive.save(study, values, "Ada", origin="page")
     with pytest.raises(GeometryError, match="does not fit the image"):
         archive.save(study, values[1:], "Ada", origin="page")

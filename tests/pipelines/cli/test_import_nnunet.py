@@ -66,7 +66,7 @@ def test_registered_version_has_its_licence_on_the_card_and_predicts(folder: Pat
     [
         (["nowhere", "--name", "x"], "nowhere does not exist"),
         (["{f}", "--name", "a/b"], "a/b"),
-        (["{f}", "--name", "x", "--folds", "0;1"], "--folds '0;1' is no list of folds"),
+        (["{f}", "--name", "x", "--folds", "0;1"], "--folds '0;1' is not a list of folds"),
         (["{f}", "--name", "x", "--folds", "4"], "fold 4 is not trained: 0, 1 are"),
         (["{f}", "--name", "x", "--alias", "champion"], "give --register too"),
         (["{f}/plans.json", "--name", "x"], "neither a folder nor a zip"),
