@@ -150,7 +150,7 @@ def test_truncated_and_foreign_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PackageError, match="damaged"):
         package_of(folder)
     torch.save({"state_dict": {}}, weights)
-    with pytest.raises(PackageError, match="no checkpoint of nnU-Net v2"):
+    with pytest.raises(PackageError, match="not a checkpoint of nnU-Net v2"):
         package_of(folder)
     weights.write_bytes(content)
     (folder / "plans.json").write_text("{")
