@@ -15,7 +15,14 @@ import pandas as pd
 
 from pipelines.registry.cache import converted_folder
 from pipelines.registry.gate import DEFAULT_RULES, GateVerdict, judge, read_rules
-from pipelines.registry.reference import CHALLENGER, CHAMPION, Version, contract, parse_reference
+from pipelines.registry.reference import (
+    CHALLENGER,
+    CHAMPION,
+    Version,
+    changes_of,
+    contract,
+    parse_reference,
+)
 from pipelines.registry.versions import Registry
 from pipelines.tracking.delivery import translated
 from pipelines.tracking.tags import DOUBT_TAG
@@ -192,8 +199,7 @@ def _compare(
 def _require_same_contract(registry: Registry, champion: Version, challenger: Version) -> None:
     plans = [registry.resolve(entry.reference).load().plan for entry in (champion, challenger)]
     before, now = (contract(plan) for plan in plans)
-    changed = [key for key in now if before[key] != now[key]]
-    if changed:
+    if changed := changes_of(before, now):
         raise UsageError(
             f"version {challenger.version} is another model than champion {champion.version}: its "
             f"{', '.join(changed)} differ; register it under another name"

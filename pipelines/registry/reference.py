@@ -182,7 +182,27 @@ def contract(plan: Plan) -> dict[str, Any]:
         "channels": [[channel.name, channel.modality] for channel in plan.channels],
         "spacing_mm": [round(edge, 3) for edge in plan.preprocessing.spacing_mm],
         "orientation": plan.preprocessing.orientation,
+        **({"scheme": plan.preprocessing.scheme} if plan.preprocessing.scheme != "segmed" else {}),
     }
+
+
+PREPARATION = ("spacing_mm", "orientation", "scheme")
+"""Parts of a contract that networks share only if segmed planned them all."""
+
+
+def changes_of(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the parts in which a contract differs from that of an earlier version.
+
+    Networks of nnU-Net prepare images by rules of their own. Where one of the two is such, labels
+    and channels alone must agree: results of both are on the grid of the image.
+
+    Args:
+        before: Contract of the earlier version; empty where it has none.
+        now: Contract of the new one.
+    """
+    is_foreign = "scheme" in before or "scheme" in now
+    compared = [key for key in now if not (is_foreign and key in PREPARATION)]
+    return [key for key in compared if before and before.get(key) != now[key]]
 
 
 def contract_text(plan: Plan) -> str:

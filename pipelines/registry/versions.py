@@ -27,6 +27,7 @@ from pipelines.registry.reference import (
     PREVIOUS,
     Resolved,
     Version,
+    changes_of,
     check_name,
     contract,
     contract_text,
@@ -193,7 +194,7 @@ class Registry:
         for other in self.versions(name)[:1]:
             before = json.loads(other.tags.get(CONTRACT_TAG, "{}"))
             now = contract(plan)
-            changed = [key for key in now if before and before.get(key) != now[key]]
+            changed = changes_of(before, now)
             if changed:
                 raise UsageError(
                     f"the package is not a version of {name!r}: its {', '.join(changed)} differ "

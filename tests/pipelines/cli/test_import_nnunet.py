@@ -16,7 +16,9 @@ from typer.testing import CliRunner, Result
 from pipelines.cli.app import app
 from pipelines.cli.nnunet import chosen_folds
 from segmed.errors import UsageError
+from segmed.models import build_model
 from segmed.package import ModelPackage
+from segmed.structures import LabelClass
 
 SAMPLE = Path(__file__).resolve().parents[3] / "data_manifests" / "hippocampus_sample"
 
@@ -135,3 +137,52 @@ def test_imported_model_is_exported_and_gives_the_same_logits(folder, form, tmp_
         assert config["inferer"]["mode"] == "gaussian"
     else:
         assert ModelPackage.load("exported").hash == package.hash
+
+
+def own_package(folder: Path, place: Path, **changes: object) -> Path:
+    """A package of segmed's own kind for the structures of an imported one."""
+    from segmed.nnunet import package_of  # noqa: PLC0415 - as below
+    from segmed.plan import Inference, Preprocessing  # noqa: PLC0415
+
+    imported = package_of(folder, folds=["0"]).plan
+    rules = Preprocessing(spacing_mm=(2.0, 2.0, 2.0), intensity=imported.preprocessing.intensity)
+    plan = imported.model_copy(update={"preprocessing": rules, "inference": Inference(), **changes})
+    options = {"widths": [4, 8], "strides": [[1, 1, 1], [2, 2, 2]]}
+    network = build_model("unet", spatial_dims=3, in_channels=1, num_classes=3, **options)
+    return ModelPackage("unet", options, plan, network.state_dict(), {}).save(place)
+
+
+def test_gate_compares_a_challenger_of_our_own_with_an_imported_champion(folder: Path) -> None:
+    dataset = folder / "dataset.json"
+    dataset.write_text(dataset.read_text().replace('"MR0"', '"T1"'))
+    champion = ("--name", "hip", "--register", "--alias", "champion", "--folds", "0")
+    assert run("model", "import-nnunet", folder, *champion).exit_code == 0
+    package = own_package(folder, Path("own"))
+    done = run("model", "register", package, "--name", "hip", "--alias", "challenger")
+    assert done.exit_code == 0, done.output
+    manifest = SAMPLE.with_suffix(".json")
+    gate = run("model", "promote", "hip@challenger", "--manifest", manifest, "--json")
+    assert gate.exit_code in {0, 1}, gate.output
+    decision = json.loads(gate.stdout)
+    assert (decision["champion"], decision["version"]) == ("1", "2")
+    assert decision["cases"] == len(json.loads(manifest.read_text())["test"])
+    other = own_package(folder, Path("other"), labels=package_labels("head", "tail"))
+    refused = run("model", "register", other, "--name", "hip")
+    assert refused.exit_code == 2
+    assert "its labels differ from version 2" in " ".join(refused.output.split())
+    imported = package_of_spacing(folder)
+    assert run("model", "import-nnunet", imported, "--name", "hip", "--register").exit_code == 0
+
+
+def package_labels(*names: str) -> tuple[LabelClass, ...]:
+    """Structures of these names, with the values 1, 2, ..."""
+    return tuple(LabelClass(name=name, value=value) for value, name in enumerate(names, 1))
+
+
+def package_of_spacing(folder: Path) -> Path:
+    """The same folder, trained at another spacing."""
+    plans = folder / "plans.json"
+    plans.write_text(
+        plans.read_text().replace('"spacing": [1.0, 1.0, 1.0]', '"spacing": [2.0, 1.0, 1.0]')
+    )
+    return folder
