@@ -31,6 +31,9 @@ _PAGE_COLOURS = {
     **{colour: f"var(--series-{i})" for i, colour in enumerate(COLOURS)},
 }
 _MOST_VECTOR_POINTS = 3000
+MOST_PANELS = 8
+"""Structures with a panel each; more are lines of one panel."""
+
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "segmed",
@@ -203,6 +206,8 @@ def distributions_svg(scores: Mapping[str, pd.DataFrame], metric: str, title: st
         An SVG element.
     """
     labels = list(dict.fromkeys(label for table in scores.values() for label in table["label"]))
+    if len(labels) > MOST_PANELS:
+        return _ranges_svg(scores, metric, title, labels)
     styles = style_of(list(scores))
     points = sum(len(table) for table in scores.values())
     jitter = np.random.default_rng(0)
@@ -243,6 +248,39 @@ def distributions_svg(scores: Mapping[str, pd.DataFrame], metric: str, title: st
             if axis is not axes[0]:
                 axis.tick_params(labelleft=False)
         return _svg(figure, f"{title} of every case, by model and structure")
+
+
+def _ranges_svg(
+    scores: Mapping[str, pd.DataFrame], metric: str, title: str, labels: Sequence[str]
+) -> str:
+    """Median and quartiles of many structures, a line each, the lowest median at the top."""
+    styles = style_of(list(scores))
+    quartiles = {
+        model: table.assign(value=table[metric].astype(float))
+        .loc[lambda rows: np.isfinite(rows["value"])]
+        .groupby("label")["value"]
+        .quantile([0.25, 0.5, 0.75])
+        .unstack()
+        for model, table in scores.items()
+    }
+    first = next(iter(quartiles.values()))[0.5]
+    ordered = sorted(labels, key=lambda label: (first.get(label, np.inf), label))
+    step = 0.8 / len(scores)
+    with mpl.rc_context(_STYLE):
+        figure, (axis,) = _figure(11.5, 0.17 * len(labels) * max(1.0, 0.6 * len(scores)) + 1.2, 1)
+        for place, (model, found) in enumerate(quartiles.items()):
+            rows = found.reindex(ordered)
+            at = np.arange(len(ordered)) + step * (place - (len(scores) - 1) / 2)
+            axis.hlines(at, rows[0.25], rows[0.75], color=styles[model][0], lw=2, alpha=0.6)
+            axis.plot(rows[0.5], at, "d", ms=4, mew=0.8, color=styles[model][0], label=model)
+        axis.set_yticks(range(len(ordered)), ordered, fontsize=8)
+        axis.set_ylim(len(ordered) - 0.5, -0.5)
+        axis.set_xlabel(title)
+        if metric.endswith("_mm"):
+            _square_root_axis(axis)
+        if len(scores) > 1:
+            figure.legend(loc="outside upper left", ncols=min(len(scores), 7))
+        return _svg(figure, f"{title}: median and quartiles of each structure, by model")
 
 
 def _square_root_axis(axis: Any) -> None:

@@ -32,6 +32,9 @@ THUMBNAIL_HEIGHT = 150
 MAX_VIEWER_BYTES = 40_000_000
 """Volumes for the viewer in one page; cases beyond them have pictures alone."""
 
+MOST_OPEN = 24
+"""Structures whose rows, colours and figures are open at once; more are folded and searched."""
+
 STATIC_ROWS = 40
 """Rows of the case table in the page itself, for print and without scripts."""
 
@@ -96,6 +99,8 @@ def render(content: ReportContent) -> str:
         best=next((block for block in blocks if block.is_winner), blocks[0] if blocks else None),
         num_cases=len({str(c) for t in content.scores.values() for c in t["case"]}),
         labels=tables.labels_of(content.scores),
+        most_open=MOST_OPEN,
+        most_panels=figures.MOST_PANELS,
         figures=_figures(content),
         pictures=pictures,
         niivue=niivue_base64() if any(picture.viewer for picture in pictures) else "",

@@ -16,6 +16,27 @@
     button.addEventListener("click", () => enlarge(image.src, image.alt));
   }
 
+  const structures = byId("structures");
+  if (structures) { // many rows a model: folded to the first ones, or to those that are searched for
+    const find = byId("find-structure"), all = byId("all-structures");
+    const open = Number(byId("comparison-table").dataset.open);
+    const fold = () => {
+      const text = find.value.trim().toLowerCase(), names = new Set();
+      for (const body of byId("comparison-table").tBodies) {
+        [...body.rows].slice(1).forEach((row, at) => {
+          const name = row.querySelector(".label").textContent;
+          row.hidden = text ? !name.toLowerCase().includes(text) : !all.checked && at >= open;
+          if (!row.hidden) names.add(name);
+        });
+      }
+      byId("structures-count").textContent = `${names.size} shown`;
+    };
+    for (const input of [find, all]) input.addEventListener("input", fold);
+    structures.addEventListener("submit", (event) => event.preventDefault());
+    structures.hidden = false;
+    fold();
+  }
+
   const bytesOf = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
   let library = null; // the viewer's source is unpacked once, at the first use
   const loadLibrary = () => library ??= (async () => {
