@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipelines.cli.archive_corrections import corrections
 from pipelines.terminal.console import DONE_WITH_FAILURES, JsonOption, emit
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ OutOption = Annotated[
 def add_to(group: typer.Typer) -> None:
     """Register the commands."""
     group.command("find")(find)
+    group.command("corrections")(corrections)
     group.command("list")(list_outputs)
 
 

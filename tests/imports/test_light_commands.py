@@ -82,6 +82,7 @@ WRONG = {
     "archive segment": "archive segment absent --model absent -o out",
     "archive status": "archive status absent",
     "archive retry": "archive retry absent",
+    "archive corrections": "archive corrections dicomweb://localhost:1/x -o absent",
     "archive find": "archive find absent -o absent",
     "archive list": "archive list absent",
     "review": "review absent",

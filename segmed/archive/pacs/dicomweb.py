@@ -160,13 +160,16 @@ class DicomWebSource(RemoteSource):
         Raises:
             ServiceError: The service does not answer, or refuses.
         """
-        with self.service.talking("send a series") as client:
-            for number, series_uid in enumerate(study.remote["series"]):
-                place = empty_folder(folder / str(number))
-                datasets = client.iter_series(study.remote["study"], series_uid)
-                for index, dataset in enumerate(datasets):
-                    dataset.save_as(place / f"{index:05d}.dcm")
+        for number, series_uid in enumerate(study.remote["series"]):
+            self.fetch_series(study.remote["study"], series_uid, folder / str(number))
         return local_study(study, folder, self.rules, self.num_channels)
+
+    def fetch_series(self, study_uid: str, series_uid: str, folder: Path) -> None:
+        """Fetch all objects of a series; see `RemoteSource`."""
+        place = empty_folder(folder)
+        with self.service.talking("send a series") as client:
+            for index, dataset in enumerate(client.iter_series(study_uid, series_uid)):
+                dataset.save_as(place / f"{index:05d}.dcm")
 
     def _studies(self) -> Iterator[tuple[str, str]]:
         """StudyInstanceUID and PatientID of every study."""

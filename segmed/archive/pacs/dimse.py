@@ -150,18 +150,20 @@ class DimseSource(RemoteSource):
             ServiceError: The node does not answer, refuses, or sends only a part.
         """
         for number, series_uid in enumerate(study.remote["series"]):
-            identifier = _dataset(
-                QueryRetrieveLevel="SERIES",
-                StudyInstanceUID=study.remote["study"],
-                SeriesInstanceUID=series_uid,
-            )
-            place = empty_folder(folder / str(number))
-            if self.node.listen is None:
-                status = self._get(identifier, place)
-            else:
-                status = self._move(identifier, place, self.node.listen)
-            require_success(status, "send a series")
+            self.fetch_series(study.remote["study"], series_uid, folder / str(number))
         return local_study(study, folder, self.rules, self.num_channels)
+
+    def fetch_series(self, study_uid: str, series_uid: str, folder: Path) -> None:
+        """Fetch all objects of a series; see `RemoteSource`."""
+        identifier = _dataset(
+            QueryRetrieveLevel="SERIES", StudyInstanceUID=study_uid, SeriesInstanceUID=series_uid
+        )
+        place = empty_folder(folder)
+        if self.node.listen is None:
+            status = self._get(identifier, place)
+        else:
+            status = self._move(identifier, place, self.node.listen)
+        require_success(status, "send a series")
 
     def _get(self, identifier: Dataset, place: Path) -> Dataset:
         """Request a series over the same connection (C-GET); the last status."""

@@ -30,8 +30,10 @@ IMAGE_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.128", "1.2.840.10008.5.1.4.1.1.130",
     "1.2.840.10008.5.1.4.1.1.20", "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.6.1",
     "1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1",
+    "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7",
 )  # fmt: skip
-"""Image objects that are fetched: CT, MR, PET, NM, their enhanced forms, and plain pictures."""
+"""Objects that are fetched: CT, MR, PET, NM, their enhanced forms, plain pictures, and
+segmentations, which readers have corrected."""
 
 SYNTAXES = (
     "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.4.70",

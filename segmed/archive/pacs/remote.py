@@ -91,9 +91,8 @@ def remote_studies(
         uids = sorted(uid for item in unit for uid in item.instances)
         first = unit[0]
         names = [item.series_uid for item in unit]
-        owner = ["patient", first.patient_id, "study", first.study_uid, "series", *sorted(names)]
         yield Study(
-            content=_hash(*owner, "instances", *uids),
+            content=content_of_series(first.patient_id, first.study_uid, names, uids),
             form="dicom",
             place=f"series {' '.join(names)} of patient {short_hash(first.patient_id)}",
             remote={"study": first.study_uid, "series": names, "instances": len(uids)},
@@ -104,6 +103,21 @@ def remote_studies(
             uids=(first.study_uid, *names),
             source_name=mirrored(Path(first.study_uid), "+".join(names)),
         )
+
+
+def content_of_series(
+    patient_id: str, study_uid: str, series_uids: Sequence[str], instances: Sequence[str]
+) -> str:
+    """Content hash of series of a PACS, from their identifiers alone.
+
+    Args:
+        patient_id: PatientID.
+        study_uid: StudyInstanceUID.
+        series_uids: SeriesInstanceUIDs.
+        instances: SOPInstanceUIDs of all their objects.
+    """
+    owner = ["patient", patient_id, "study", study_uid, "series", *sorted(series_uids)]
+    return _hash(*owner, "instances", *sorted(instances))
 
 
 class RemoteSource(ABC):
@@ -149,6 +163,27 @@ class RemoteSource(ABC):
             ServiceError: The server does not answer, or refuses.
         """
         return sum(1 for _ in self._studies())
+
+    def segmentations(self, study_uid: str) -> list[RemoteSeries]:
+        """The series of segmentations in a study, by UID.
+
+        Raises:
+            ServiceError: The server does not answer, or refuses.
+        """
+        return [item for item in self._series(study_uid, "") if item.modality == "SEG"]
+
+    @abstractmethod
+    def fetch_series(self, study_uid: str, series_uid: str, folder: Path) -> None:
+        """Fetch all objects of a series into a folder, which is emptied first.
+
+        Args:
+            study_uid: StudyInstanceUID.
+            series_uid: SeriesInstanceUID.
+            folder: Takes one file an object.
+
+        Raises:
+            ServiceError: The server does not answer, refuses, or sends only a part.
+        """
 
     @abstractmethod
     def _studies(self) -> Iterator[tuple[str, str]]:

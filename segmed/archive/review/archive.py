@@ -17,7 +17,7 @@ import torch
 from segmed.archive.ledger import Entry, Ledger
 from segmed.archive.ledger.file import LEDGER_FILE
 from segmed.archive.ledger.inputs import InputOf
-from segmed.archive.review.inputs import case_of
+from segmed.archive.review.inputs import case_of, fetched_case
 from segmed.archive.review.store import Correction, Origin, ReviewStore
 from segmed.archive.review.structures import ModelStructures, structures_of
 from segmed.archive.triage import review_priority
@@ -25,6 +25,7 @@ from segmed.errors import GeometryError, UsageError
 from segmed.formats import RASTER_FORMATS, RASTER_OUTPUT_SUFFIX
 from segmed.geometry import require_same_grid
 from segmed.io import grid_of, read_label, source_of, write_label
+from segmed.io.channel_files import CaseFiles
 from segmed.io.digest import sha256_of_file
 from segmed.io.read import read_case
 from segmed.metatensor import MetaTensor
@@ -144,7 +145,22 @@ class ReviewArchive:
     def _read_image(self, key: str) -> MetaTensor:
         study = self.study(key)
         number = self.structures(study.entry).num_channels
-        return read_case(case_of(study.inputs, number), num_channels=number)
+        return read_case(self.case(study), num_channels=number)
+
+    def fetched_folder(self, study: ReviewedStudy) -> Path:
+        """Folder of the images of a study that were fetched from a PACS for its review."""
+        return self.out_dir / CORRECTIONS / study.entry.study / "images"
+
+    def case(self, study: ReviewedStudy) -> CaseFiles:
+        """Files of the image of a study.
+
+        Raises:
+            ImageError: It is gone, has changed, or is in a PACS.
+        """
+        folder = self.fetched_folder(study)
+        if not study.inputs[0].root and folder.is_dir():
+            return fetched_case(study.inputs[0], folder)
+        return case_of(study.inputs, self.structures(study.entry).num_channels)
 
     def result(self, study: ReviewedStudy, entry: Entry | None = None) -> npt.NDArray[np.int32]:
         """The label map of a result, `[*spatial]` on the grid of the image.

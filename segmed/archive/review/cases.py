@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from segmed.archive.review.archive import ReviewArchive, ReviewedStudy
-from segmed.archive.review.inputs import case_of
 from segmed.archive.review.judgement import judge_study
 from segmed.archive.review.store import Correction
 from segmed.archive.review.structures import ModelStructures
@@ -101,7 +100,7 @@ class _Adding:
         """Add or update the case of one correction."""
         structures = archive.structures(study.entry)
         _require_same_contract(self._manifest, structures)
-        found = case_of(study.inputs, structures.num_channels)
+        found = archive.case(study)
         images = [_manifest_image(found, number) for number in range(len(found.files))]
         digests = [image_digest(path) for path in images]
         label = archive.out_dir / correction.file

@@ -6,7 +6,10 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import pydicom
+
 from segmed.archive.ledger.inputs import InputOf
+from segmed.archive.pacs.remote import content_of_series
 from segmed.archive.study import content_hash
 from segmed.errors import ImageError
 from segmed.formats import has_image_suffix
@@ -15,8 +18,6 @@ from segmed.io.dicom.audit import SeriesAudit
 from segmed.io.dicom.scan import scan
 from segmed.io.digest import sha256_of_file
 from segmed.io.parts import files_of
-from segmed.io.read import read_case
-from segmed.metatensor import MetaTensor
 
 MORE_FILES = re.compile(r" and \d+ more$")
 """End of the place of a series that has several files."""
@@ -49,13 +50,36 @@ def case_of(found: Sequence[InputOf], num_channels: int) -> CaseFiles:
     raise last
 
 
-def read_input(found: Sequence[InputOf], num_channels: int) -> MetaTensor:
-    """The image of an entry; see `case_of`.
+def fetched_case(item: InputOf, folder: Path) -> CaseFiles:
+    """Files of an input of a PACS that were fetched again: the same objects, all of them.
 
-    Returns:
-        `[C, *spatial]` float32.
+    Args:
+        item: The input.
+        folder: Where they were put.
+
+    Raises:
+        ImageError: `changed`: they are others than those that were segmented.
     """
-    return read_case(case_of(found, num_channels), num_channels=num_channels)
+    wanted = item.uids[1:]
+    audits = {audit.series_uid: audit for audit in scan(folder)}
+    chosen = tuple(audits[uid] for uid in wanted if uid in audits)
+    heads = [
+        pydicom.dcmread(
+            path, stop_before_pixels=True, specific_tags=["SOPInstanceUID", "PatientID"]
+        )
+        for audit in chosen
+        for path in audit.files
+    ]
+    patient = str(heads[0].get("PatientID", "")) if heads else ""
+    uids = [str(head.SOPInstanceUID) for head in heads]
+    if content_of_series(patient, item.uids[0], wanted, uids) != item.entry.content:
+        raise ImageError(
+            "its series in the PACS has changed since it was segmented; segment the archive again",
+            reason="changed",
+            paths=[folder],
+        )
+    firsts = tuple(audit.files[0] for audit in chosen)
+    return CaseFiles(item.entry.study, firsts, series=chosen)
 
 
 def _case_at(item: InputOf, num_channels: int) -> CaseFiles:

@@ -62,6 +62,7 @@ def load_seg(
     grid: Grid | None = None,
     limits: ReadLimits = DEFAULT_LIMITS,
     labels: Sequence[LabelClass] = (),
+    fractional: bool = False,
 ) -> Loaded:
     """Read a segmentation object as a label map.
 
@@ -72,6 +73,8 @@ def load_seg(
         grid: The grid `[columns, rows, slices]` to map it to; without it the
             grid spans the object's own frames, with empty slices where it has none.
         limits: Bounds on its size.
+        fractional: Also read fractional objects: a voxel belongs to a segment from half of the
+            largest value on.
 
     Returns:
         `[1, columns, rows, slices]` int32.
@@ -89,6 +92,7 @@ def load_seg(
             raise refusal(path, "not_seg", "no DICOM segmentation object")
         if not placed:
             raise refusal(path, "no_frame_positions", "its frames do not state their positions")
+        require_kind(dataset, path, fractional=fractional)
         frames = _frames(dataset, parts, path, limits, labels)
         source = Source(
             format="dicom-seg",
@@ -106,6 +110,20 @@ def load_seg(
     return Loaded(label[None], target.affine_ras, source)
 
 
+def require_kind(dataset: Dataset, path: Path, *, fractional: bool) -> None:
+    """Refuse a kind of segmentation that gives no label map.
+
+    Raises:
+        ImageError: `fractional`.
+    """
+    kind = str(dataset.get("SegmentationType", ""))
+    known = {"BINARY", "LABELMAP", *(["FRACTIONAL"] if fractional else [])}
+    if kind not in known:
+        raise refusal(path, "fractional", f"a segmentation of type {kind!r} contains no labels")
+    if kind == "FRACTIONAL" and int(dataset.get("MaximumFractionalValue") or 0) < 1:
+        raise refusal(path, "corrupt", "it does not state its largest fractional value")
+
+
 def _frames(
     dataset: Dataset,
     parts: tuple[Slice, ...],
@@ -115,8 +133,6 @@ def _frames(
 ) -> SegFrames:
     """Decode all frames."""
     kind = str(dataset.get("SegmentationType", ""))
-    if kind not in {"BINARY", "LABELMAP"}:
-        raise refusal(path, "fractional", f"a segmentation of type {kind!r} contains no labels")
     check_size((len(parts), int(dataset.Rows), int(dataset.Columns)), limits, path)
     with decoding(path):
         count = int(dataset.get("NumberOfFrames", 1))
@@ -127,6 +143,8 @@ def _frames(
         pixels = pixels.reshape(count, int(dataset.Rows), int(dataset.Columns))
         if kind == "LABELMAP":
             pixels = _translated(pixels, value_of, path)
+        elif kind == "FRACTIONAL":
+            pixels = pixels.astype(np.int32) * 2 >= int(dataset.MaximumFractionalValue)
     if not count == len(parts) == len(values):
         raise refusal(path, "corrupt", f"{count} frames and {len(parts)} places")
     return SegFrames(pixels, parts, values)
