@@ -23,7 +23,8 @@ def write_bundle(source: Path, package: ModelPackage, out: Path) -> None:
     """Write the bundle.
 
     `monai.bundle.ConfigParser` on `configs/inference.json` gives the network with its weights under
-    `network`; `monai.bundle run` on it segments the images of `dataset_dir` into `output_dir`, as
+    `network`, the plan's chain of transforms under `preprocessing` and its windows under `inferer`;
+    `monai.bundle run` on it segments the images of `dataset_dir` into `output_dir`, as
     `segmed predict` would. Nothing in the bundle is a pickle.
 
     Args:
@@ -61,16 +62,16 @@ def _inference(package: ModelPackage) -> dict[str, Any]:
         "state": {"_target_": "safetensors.torch.load_file", "filename": "@weights"},
         "load": "$@network_def.load_state_dict(@state)",
         "network": "$(@load, @network_def.eval())[1]",
-        "inferer": {
-            "_target_": "SlidingWindowInferer",
-            "roi_size": list(plan.patch_size),
-            "overlap": plan.inference.overlap,
-            "mode": "constant" if plan.inference.blend == "constant" else "gaussian",
-        },
         "package": {
             "_target_": "segmed.package.ModelPackage.load",
             "path": f"$@bundle_root + '/{PACKAGE_IN_BUNDLE}'",
         },
+        "preprocessing": {
+            "_target_": "segmed.transforms.preparation",
+            "plan": "$@package.plan",
+            "read": {"_target_": "segmed.transforms.ReadCase", "num_channels": plan.in_channels},
+        },
+        "inferer": {"_target_": "segmed.inference.SlabInferer.of", "plan": "$@package.plan"},
         "predictor": {
             "_target_": "segmed.inference.Predictor",
             "packages": "@package",

@@ -53,6 +53,25 @@ def test_bundle_gives_the_same_network_in_monai(package_dir: Path, tmp_path: Pat
     assert not [p for p in (tmp_path / "bundle").rglob("*") if p.suffix in {".pt", ".pkl"}]
 
 
+def test_parts_of_the_bundle_put_together_are_the_predictor(
+    package_dir: Path, tmp_path: Path
+) -> None:
+    export_model(str(package_dir), tmp_path / "bundle", "bundle")
+    parser = ConfigParser()
+    parser.read_config(str(tmp_path / "bundle/configs/inference.json"))
+    parser["bundle_root"] = str(tmp_path / "bundle")
+    chain, inferer, network = (
+        parser.get_parsed_content(name) for name in ("preprocessing", "inferer", "network")
+    )
+    row = chain({"image": str(IMAGE)})
+    with torch.inference_mode():
+        row["image"] = inferer(row["image"][None], network)[0]
+    back = chain.inverse(row)["image"].as_tensor()
+    predictor = Predictor(ModelPackage.load(package_dir), device="cpu", engine="torch")
+    expected = predictor.predict(IMAGE, probabilities=True).probs
+    torch.testing.assert_close(back, expected, atol=1e-5, rtol=0)
+
+
 # MONAI says that its configs are code; ours is, and `import_model` never reads it.
 @pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
 def test_tools_of_monai_verify_and_run_the_bundle(package_dir: Path, tmp_path: Path) -> None:
