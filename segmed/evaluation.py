@@ -15,6 +15,7 @@ from segmed.encoding import LabelEncoding
 from segmed.errors import ManifestError, SegmedError, UsageError
 from segmed.formats import OutputFormat
 from segmed.geometry import require_same_grid
+from segmed.given import manifest_of
 from segmed.inference import Predictor, Segmentation
 from segmed.inference.pipeline import Pipeline, PipelineItem
 from segmed.inference.writing import suffix_for, write_result
@@ -80,8 +81,8 @@ def dice_line(table: pd.DataFrame) -> str:
 
 
 def evaluate(
-    model: ModelPackage | Predictor,
-    manifest: Manifest,
+    model: ModelPackage | Predictor | Path | str,
+    manifest: Manifest | Path | str,
     *,
     fold: int | None = None,
     cases: Sequence[Case | str] | None = None,
@@ -92,8 +93,8 @@ def evaluate(
     """Score a model on cases that it was not trained on.
 
     Args:
-        model: A package, or a predictor.
-        manifest: The image set.
+        model: A package or its path (see `Predictor.load`), or a predictor.
+        manifest: The image set, or the path of its manifest.
         fold: Fold whose cases are scored; the one that the training held out, if left out.
         cases: Cases or ids to score instead, such as `manifest.test`.
         out: Folder for the segmentations; none are kept if left out.
@@ -108,7 +109,11 @@ def evaluate(
             held out none of this manifest.
         ManifestError: A case has no label or cannot be read; the message names it.
     """
-    predictor = model if isinstance(model, Predictor) else Predictor(model, device=device)
+    manifest = manifest_of(manifest)
+    if isinstance(model, Path | str):
+        predictor = Predictor.load(model, device=device)
+    else:
+        predictor = model if isinstance(model, Predictor) else Predictor(model, device=device)
     chosen = unseen_cases(predictor.packages, manifest, fold=fold, cases=cases)
     if out is not None:
         return score_cases(predictor, manifest, chosen, out_dir=Path(out), progress=progress)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from tiny_data import tiny_plan, write_set
 
 import segmed
-from segmed.errors import ManifestError, UsageError
+from segmed.errors import GeometryError, ManifestError, UsageError
 from segmed.manifest import Manifest, read_manifest
+from segmed.metatensor import MetaTensor
 from segmed.training import Budget, EpochResult, Settings
 from segmed.training.settings import TrainingOptions
 
@@ -145,13 +148,68 @@ def test_case_that_cannot_be_read_is_named(manifest: Manifest) -> None:
 
 def test_everything_has_one_line(manifest: Manifest) -> None:
     line = (
-        "Manifest('cubes': 4 training cases in 2 folds, 1 test cases; labels anterior, "
+        "Manifest('cubes': 4 training cases in 2 folds, 1 test case; labels anterior, "
         "posterior; channels T1)"
     )
     assert repr(manifest) == line
     assert str(manifest) == line
     assert repr(manifest.training[1]) == "Case('case1': 1 image, label, fold 1)"
     assert repr(tiny_plan()) == (
-        "Plan('cubes': 3D, patch 16x16x16 at 1x1x1 mm, 1 channels, 3 classes; networks unet, "
-        "unetpp)"
+        "Plan('cubes': 3D, patch 16x16x16 at 1x1x1 mm, 1 channel, 3 classes; networks unet, unetpp)"
     )
+
+
+def test_paths_do_in_the_place_of_manifest_and_package(
+    manifest: Manifest, package: segmed.ModelPackage, tmp_path: Path
+) -> None:
+    stored, folder = manifest.root / "cubes.json", package.save(tmp_path / "package")
+    by_path = segmed.evaluate(folder, str(stored), device="cpu")
+    pd.testing.assert_frame_equal(
+        by_path.table, segmed.evaluate(package, manifest, device="cpu").table
+    )
+    assert segmed.make_plan(stored) == segmed.make_plan(manifest)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, out: segmed.make_plan(3), "manifest is a int: give a Manifest"),
+        (lambda m, out: segmed.make_plan(m, spatial_dims=4), "spatial_dims must be 2 or 3, got 4"),
+        (lambda m, out: segmed.make_plan(m, size="huge"), "size 'huge': known are.*residual"),
+        (lambda m, out: trained(m, out, plan=None), "plan is a NoneType: give a Plan"),
+        (lambda m, out: trained(m, out, plan=out / "plan.yaml"), "plan.yaml"),
+        (lambda m, out: trained(None, out), "manifest is a NoneType"),
+        (lambda m, out: trained(m, out, budget=5), "budget is 5: write a duration such as '90s'"),
+        (lambda m, out: segmed.Predictor(str(out)), r"got a str: give ModelPackage.load\(path\)"),
+        (lambda m, out: segmed.Predictor([3]), "got a int"),
+    ],
+)
+def test_arguments_of_another_type_are_refused_by_name(
+    call, message: str, manifest: Manifest, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        call(manifest, tmp_path)
+
+
+PLAN = tiny_plan()
+
+
+def trained(manifest, out: Path, *, plan=PLAN, budget="10s") -> None:
+    segmed.train(manifest, plan, architecture="unet", fold=0, budget=budget, out=out)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [((0, 1, 0.4), "shear"), ((2, 2, 4000.0), "absurd_spacing"), ((1, 1, 1e-6), "absurd_spacing")],
+)
+def test_an_array_is_held_to_the_geometry_of_files(
+    change: tuple[int, int, float], reason: str, package: segmed.ModelPackage
+) -> None:
+    affine = np.eye(4)
+    affine[change[0], change[1]] = change[2]
+    predictor = segmed.Predictor(package, device="cpu", engine="torch")
+    voxels = np.zeros((16, 16, 16), np.float32)
+    for image, given in ((voxels, affine), (MetaTensor(voxels[None], affine=affine), None)):
+        with pytest.raises(GeometryError) as caught:
+            predictor.predict(image, affine=given)
+        assert caught.value.reason == reason

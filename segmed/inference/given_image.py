@@ -13,6 +13,7 @@ from torch import Tensor
 
 from segmed.errors import GeometryError, ImageError, UsageError
 from segmed.io.channel_files import CaseFiles
+from segmed.io.limits import DEFAULT_LIMITS, check_affine
 from segmed.io.read import read_case
 from segmed.metatensor import MetaTensor
 from segmed.plan import Plan
@@ -33,7 +34,8 @@ def image_from(given: GivenImage, plan: Plan, affine: npt.ArrayLike | None) -> M
     Raises:
         UsageError: Type, numbers or affine are not those of an image.
         ImageError: A file cannot be read correctly, or the image has other channels than the plan.
-        GeometryError: It has other axes than the plan.
+        GeometryError: It has other axes than the plan, or an affine that a file would be refused
+            for: sheared, or of unbelievable voxel edges.
     """
     if isinstance(given, str | Path) or _is_paths(given):
         _require_no_affine(affine, "a file")
@@ -103,8 +105,8 @@ def _with_channel_axis(voxels: Tensor, plan: Plan) -> Tensor:
         names = ", ".join(channel.name for channel in plan.channels)
         hint = "; the channel axis comes first" if voxels.shape[-1] == channels else ""
         raise ImageError(
-            f"the model takes {channels} channels ({names}), got {voxels.shape[0]} in an image of "
-            f"shape {tuple(voxels.shape)}{hint}",
+            f"the model takes {channels} channel{'s' * (channels != 1)} ({names}), got "
+            f"{voxels.shape[0]} in an image of shape {tuple(voxels.shape)}{hint}",
             reason="channels",
         )
     if 0 in voxels.shape:
@@ -143,4 +145,5 @@ def _checked_affine(affine: npt.ArrayLike | None, *, is_plane: bool) -> npt.NDAr
         raise UsageError(
             f"affine maps several voxels to one place (its determinant is 0): {matrix.tolist()}"
         )
+    check_affine(matrix, DEFAULT_LIMITS, Path("the array"))
     return matrix

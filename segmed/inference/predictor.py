@@ -42,7 +42,7 @@ from segmed.inference.vocabulary import EngineName
 from segmed.io import grid_of
 from segmed.metatensor import MetaTensor
 from segmed.package import ModelPackage
-from segmed.package.references import load_package
+from segmed.package.references import load_package, members_of
 from segmed.plan import Plan
 from segmed.transforms.chain import IMAGE, preparation, prepared_of, target_transform
 from segmed.transforms.grid_transform import Prepared
@@ -88,7 +88,7 @@ class Predictor:
         any_modality: bool = False,
         gpu_share: float = 1.0,
     ) -> None:
-        members = [packages] if isinstance(packages, ModelPackage) else list(packages)
+        members = members_of(packages)
         self.plan: Plan = require_one_contract([member.plan for member in members])
         self.preparation = preparation(self.plan)
         self.packages = tuple(members)

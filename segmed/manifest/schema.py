@@ -204,9 +204,15 @@ class Manifest(Frozen):
         labels = ", ".join(label.name for label in self.labels[:MOST_SHOWN])
         more = ", ..." if len(self.labels) > MOST_SHOWN else ""
         channels = ", ".join(channel.name for channel in self.channels)
+        cases = _counted(len(self.training), "training case")
+        folds, test = _counted(len(self.folds), "fold"), _counted(len(self.test), "test case")
         return (
-            f"Manifest({self.name!r}: {len(self.training)} training cases in {len(self.folds)} "
-            f"folds, {len(self.test)} test cases; labels {labels}{more}; channels {channels})"
+            f"Manifest({self.name!r}: {cases} in {folds}, {test}; labels {labels}{more}; "
+            f"channels {channels})"
         )
 
     __str__ = __repr__
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

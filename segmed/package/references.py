@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from segmed.errors import PackageError, UsageError
@@ -31,3 +32,19 @@ def load_package(model: str | Path) -> ModelPackage:
             "package"
         )
     raise PackageError(f"{model!r} does not exist; give the path of a package folder or zip")
+
+
+def members_of(packages: ModelPackage | Sequence[ModelPackage]) -> list[ModelPackage]:
+    """Return one or several packages as a list.
+
+    Raises:
+        UsageError: Anything else is among them, such as a path.
+    """
+    members = [packages] if isinstance(packages, ModelPackage | str | Path) else list(packages)
+    for member in members:
+        if not isinstance(member, ModelPackage):
+            raise UsageError(
+                f"a predictor is made of packages, got a {type(member).__name__}: give "
+                "ModelPackage.load(path), or call Predictor.load(path)"
+            )
+    return members

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 
 from segmed.architectures import PlannedInput
-from segmed.errors import UsageError
+from segmed.errors import UsageError, unknown_name
+from segmed.given import manifest_of
 from segmed.manifest.schema import Manifest
 from segmed.plan.coarse_axis import OwnGrid, own_grid
 from segmed.plan.fingerprint import Fingerprint, gather, survey
@@ -56,7 +58,7 @@ class _Choice:
 
 
 def make_plan(
-    manifest: Manifest,
+    manifest: Manifest | Path | str,
     *,
     spatial_dims: Literal[2, 3] | None = None,
     memory_gb: float | None = None,
@@ -69,7 +71,7 @@ def make_plan(
     """Decide spacing, patch, intensities, networks and recipe from the training cases.
 
     Args:
-        manifest: The image set.
+        manifest: The image set, or the path of its manifest.
         spatial_dims: 2 or 3 to insist; otherwise decided from the images.
         memory_gb: Memory that a training step may take, in GB.
         size: `small` networks for a CPU or short budgets, `full` ones for a GPU, `residual` ones
@@ -88,6 +90,11 @@ def make_plan(
             channel), or the memory is too little.
         ManifestError: A training case cannot be read, or would have a size out of all bounds.
     """
+    manifest = manifest_of(manifest)
+    if spatial_dims not in (None, 2, 3):
+        raise UsageError(f"spatial_dims must be 2 or 3, got {spatial_dims!r}")
+    if size not in get_args(Size):
+        raise unknown_name("size", str(size), get_args(Size))
     if memory_gb is not None and memory_gb <= 0:
         raise UsageError(f"--memory-gb must be positive, got {memory_gb}")
     cases = survey(manifest, progress=progress)

@@ -332,7 +332,8 @@ class Plan(Frozen):
         spacing = "x".join(f"{edge:.3g}" for edge in self.preprocessing.spacing_mm)
         return (
             f"Plan({self.name!r}: {self.spatial_dims}D, patch {patch} at {spacing} mm, "
-            f"{self.in_channels} channels, {self.num_classes} classes; networks "
+            f"{self.in_channels} channel{'s' * (self.in_channels != 1)}, "
+            f"{self.num_classes} classes; networks "
             f"{', '.join(self.networks)})"
         )
 

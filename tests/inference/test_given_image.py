@@ -71,7 +71,7 @@ WRONG: list[tuple[Any, Any, str]] = [
     (torch.zeros(8, 9, 7), None, "needs affine="),
     (VOLUME[0], EYE, r"takes images of shape \[1, \*3 spatial axes\], got \(9, 7\)"),
     (VOLUME[None, None], EYE, "of a batch give one image at a time"),
-    (np.zeros((2, 8, 9, 7)), EYE, r"takes 1 channels \(T1\), got 2"),
+    (np.zeros((2, 8, 9, 7)), EYE, r"takes 1 channel \(T1\), got 2"),
     (np.zeros((8, 9, 7, 1)), EYE, "the channel axis comes first"),
     (np.zeros((0, 9, 7)), EYE, "contains no voxel"),
     (VOLUME > 0, EYE, "integers or floating-point numbers, got bool"),
