@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ClassIndicesd,
         ClipChannelsd,
         CorrectBiasd,
+        CropBoxd,
         CropNonzerod,
         KnownLabelsd,
         Reorientd,
@@ -39,8 +40,8 @@ else:
             "segmed.transforms.bias": "CorrectBias",
             "segmed.transforms.chain": "PreparationChain class_values preparation prepared_of",
             "segmed.transforms.crop": "CropBox CropNonzero",
-            "segmed.transforms.dictionary": "ClassIndicesd ClipChannelsd CorrectBiasd CropNonzerod "
-            "KnownLabelsd Reorientd ScaleChannelsd SplineSpacingd",
+            "segmed.transforms.dictionary": "ClassIndicesd ClipChannelsd CorrectBiasd CropBoxd "
+            "CropNonzerod KnownLabelsd Reorientd ScaleChannelsd SplineSpacingd",
             "segmed.transforms.grid_transform": "GridTransform Prepared",
             "segmed.transforms.intensity": "ClipChannels ScaleChannels",
             "segmed.transforms.labels": "ClassIndices KnownLabels",
@@ -60,6 +61,7 @@ __all__ = [
     "CorrectBias",
     "CorrectBiasd",
     "CropBox",
+    "CropBoxd",
     "CropNonzero",
     "CropNonzerod",
     "GridTransform",

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segmed.errors import UsageError
 from segmed.metatensor import MetaTensor, Transform
 from segmed.transforms.intensity import with_voxels
+from segmed.transforms.taken import taken_image
 
 BIAS_SHRINK = 4
 """Factor by which N4 coarsens an image before it fits the bias field."""
@@ -30,10 +32,18 @@ class CorrectBias(Transform):  # type: ignore[misc]  # MONAI is untyped
 
         Args:
             image: `[C, *spatial]`, 2 or 3 axes, in the image's own units.
+
+        Raises:
+            UsageError: The shape is not that of an image, or there are other channels than flags.
         """
-        taken = image if isinstance(image, MetaTensor) else MetaTensor(torch.as_tensor(image))
+        taken = taken_image(image, self)
         voxels = taken.as_tensor().to(torch.float32)
         flags = (True,) * len(voxels) if self.channels is None else self.channels
+        if len(flags) != len(voxels):
+            raise UsageError(
+                f"CorrectBias has {len(flags)} flags, the image {len(voxels)} channels: give one "
+                "flag a channel"
+            )
         corrected = [
             correct_bias(channel) if has_bias else channel
             for channel, has_bias in zip(voxels, flags, strict=True)

@@ -158,7 +158,7 @@ def _steps(plan: Plan) -> list[Transform]:
         ClipChannelsd(IMAGE, rules.intensity),
         SplineSpacingd(both, rules.spacing_mm, order=(image_orders(plan), 0), **missing),
         ScaleChannelsd(IMAGE, rules.intensity, in_place=True),
-        ClassIndicesd(LABEL, values, **missing),
+        ClassIndicesd(LABEL, values, are_known=True, **missing),
     ]
 
 
@@ -276,7 +276,8 @@ def prepare_label(label: MetaTensor, prepared_like: Prepared, plan: Plan) -> Ten
     if rules.scheme == "nnunet":
         turn = turn if rules.orientation else OrderAxes(rules.axes)
         spacing = NnUNetSpacing(rules, order=0)
-    steps = (KnownLabels(values), turn, CropBox(box), spacing, ClassIndices(values))
+    indices_of = ClassIndices(values, are_known=True)
+    steps = (KnownLabels(values), turn, CropBox(box), spacing, indices_of)
     done = label
     for step in steps:
         done = step(done)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from segmed.errors import UsageError
 from segmed.metatensor import MetaTensor
 from segmed.transforms.grid_step import GridStep, Placement, placed_back
 from segmed.transforms.grid_transform import GridTransform, cut
+from segmed.transforms.taken import taken_image
 
 Box = tuple[tuple[int, int], ...]
 
@@ -22,12 +24,16 @@ class CropBox(GridStep):
         lazy: Refused; see `GridStep`.
 
     Raises:
-        UsageError: `lazy` is set.
+        UsageError: `lazy` is set, or the box is empty along an axis or begins before the image.
     """
 
     def __init__(self, box: Box, *, lazy: bool = False) -> None:
         super().__init__(lazy=lazy)
-        self.box = tuple(box)
+        self.box = tuple((int(start), int(stop)) for start, stop in box)
+        if any(not 0 <= start < stop for start, stop in self.box):
+            raise UsageError(
+                f"box must be first and last-plus-one voxel along each axis, got {self.box}"
+            )
 
     def __call__(self, image: Tensor) -> MetaTensor:
         """Return the box of an image.
@@ -36,7 +42,8 @@ class CropBox(GridStep):
             image: `[C, *spatial]`.
 
         Raises:
-            UsageError: Operations of MONAI are pending.
+            UsageError: The box ends outside of the image or has another number of axes, the shape
+                is not that of an image, or operations of MONAI are pending.
         """
         return self.cropped(image, self.box)
 
@@ -44,6 +51,9 @@ class CropBox(GridStep):
         """Return a box of an image, recorded as this transform's."""
         taken, place = self.begun(image)
         voxels = taken.as_tensor()
+        size = tuple(int(edge) for edge in voxels.shape[1:])
+        if len(box) != len(size) or any(b[1] > edge for b, edge in zip(box, size, strict=True)):
+            raise UsageError(f"the box {box} does not fit into an image of {size} voxels")
         for axis, (start, stop) in enumerate(box):
             voxels = voxels.narrow(axis + 1, start, stop - start)
         return self.recorded(taken, voxels, Placement(cut(place.transform, box), place.unmirrored))
@@ -85,9 +95,9 @@ class CropNonzero(CropBox):
             image: `[C, *spatial]`.
 
         Raises:
-            UsageError: Operations of MONAI are pending.
+            UsageError: The shape is not that of an image, or operations of MONAI are pending.
         """
-        return self.cropped(image, nonzero_box(image))
+        return self.cropped(image, nonzero_box(taken_image(image, self)))
 
 
 def nonzero_box(image: Tensor) -> Box:

@@ -11,7 +11,7 @@ from segmed.io.read import grid_of
 from segmed.metatensor import InvertibleTransform, MapTransform, Transform
 from segmed.plan.schema import Intensity
 from segmed.transforms.bias import CorrectBias
-from segmed.transforms.crop import CropBox, CropNonzero, nonzero_box
+from segmed.transforms.crop import Box, CropBox, CropNonzero, nonzero_box
 from segmed.transforms.intensity import ClipChannels, ScaleChannels
 from segmed.transforms.labels import ClassIndices, KnownLabels
 from segmed.transforms.reorient import Reorient
@@ -101,6 +101,22 @@ class Reorientd(EachInvertibleEntry):
     ) -> None:
         step = Reorient(orientation, mirror=mirror, lazy=lazy)
         super().__init__(keys, step, allow_missing_keys)
+
+
+class CropBoxd(EachInvertibleEntry):
+    """`CropBox` of some entries.
+
+    Args:
+        keys: The entries, all on one grid.
+        box: See `CropBox`.
+        allow_missing_keys: Leave out entries that the dictionary lacks.
+        lazy: Refused; see `GridStep`.
+    """
+
+    def __init__(
+        self, keys: Keys, box: Box, *, allow_missing_keys: bool = False, lazy: bool = False
+    ) -> None:
+        super().__init__(keys, CropBox(box, lazy=lazy), allow_missing_keys)
 
 
 class CropNonzerod(EachInvertibleEntry):
@@ -238,19 +254,27 @@ class ClassIndicesd(EachInvertibleEntry):
     Args:
         keys: The entries.
         values: See `ClassIndices`.
+        are_known: See `ClassIndices`.
         allow_missing_keys: Leave out entries that the dictionary lacks.
     """
 
     def __init__(
-        self, keys: Keys, values: Sequence[int], *, allow_missing_keys: bool = False
+        self,
+        keys: Keys,
+        values: Sequence[int],
+        *,
+        are_known: bool = False,
+        allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, ClassIndices(values), allow_missing_keys)
+        step = ClassIndices(values, are_known=are_known)
+        super().__init__(keys, step, allow_missing_keys)
 
 
 __all__ = [
     "ClassIndicesd",
     "ClipChannelsd",
     "CorrectBiasd",
+    "CropBoxd",
     "CropNonzerod",
     "KnownLabelsd",
     "Reorientd",

@@ -14,6 +14,7 @@ from segmed.geometry import Grid
 from segmed.io.read import grid_of
 from segmed.metatensor import InvertibleTransform, MetaTensor
 from segmed.transforms.grid_transform import GridTransform, turned
+from segmed.transforms.taken import taken_image
 
 OPERATION_ID = "none"
 """Id of recorded operations: MONAI matches them by their order, so that an equal chain inverts what
@@ -60,9 +61,10 @@ class GridStep(InvertibleTransform):  # type: ignore[misc]  # MONAI is untyped
         """Return the image as a MetaTensor, and its placement.
 
         Raises:
-            UsageError: Operations are pending, so that its voxels are not where its affine says.
+            UsageError: Its shape is not that of an image, or operations are pending, so that its
+                voxels are not where its affine says.
         """
-        taken = image if isinstance(image, MetaTensor) else MetaTensor(torch.as_tensor(image))
+        taken = taken_image(image, self)
         if pending := taken.pending_operations:
             names = ", ".join(str(one.get("class", "?")) for one in pending)
             raise UsageError(

@@ -12,6 +12,7 @@ from torch import Tensor
 from segmed.errors import ImageError, UsageError
 from segmed.metatensor import MetaTensor, Transform
 from segmed.plan.schema import Intensity
+from segmed.transforms.taken import taken_image
 
 CONSTANT_STD = 1e-8
 """An image of a smaller standard deviation counts as constant and becomes 0."""
@@ -123,9 +124,9 @@ class ClipChannels(Transform):  # type: ignore[misc]  # MONAI is untyped
 
         Raises:
             ImageError: It has another number of channels than there are rules (`channels`).
-            UsageError: A rule has no numbers.
+            UsageError: A rule has no numbers, or the shape is not that of an image.
         """
-        taken = image if isinstance(image, MetaTensor) else MetaTensor(torch.as_tensor(image))
+        taken = taken_image(image, self)
         voxels = taken.as_tensor().to(torch.float32)
         require_rules(voxels, self.rules)
         scalings = [scaling_of(voxels[n : n + 1], rule) for n, rule in enumerate(self.rules)]
@@ -160,9 +161,9 @@ class ScaleChannels(Transform):  # type: ignore[misc]  # MONAI is untyped
 
         Raises:
             ImageError: It has another number of channels than there are rules (`channels`).
-            UsageError: A rule has no numbers.
+            UsageError: A rule has no numbers, or the shape is not that of an image.
         """
-        taken = image if isinstance(image, MetaTensor) else MetaTensor(torch.as_tensor(image))
+        taken = taken_image(image, self)
         if NOTED not in taken.meta:
             return ScaleChannels(self.rules)(ClipChannels(self.rules)(taken))
         voxels = taken.as_tensor()

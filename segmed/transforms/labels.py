@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from segmed.errors import ImageError
+from segmed.errors import ImageError, UsageError
 from segmed.metatensor import InvertibleTransform, MetaTensor, Transform
 from segmed.transforms.grid_step import operation, without_last
 from segmed.transforms.intensity import with_voxels
 from segmed.transforms.resampling import in_memory_order
+from segmed.transforms.taken import taken_image
 
 MAX_LABEL_VALUE = 1 << 16
 """Label values below this are counted, which is quicker than sorting them."""
@@ -36,8 +37,9 @@ class KnownLabels(Transform):  # type: ignore[misc]  # MONAI is untyped
 
         Raises:
             ImageError: It has a value that is not among the known ones (`unknown_label`).
+            UsageError: The shape is not that of an image.
         """
-        taken = label if isinstance(label, MetaTensor) else MetaTensor(torch.as_tensor(label))
+        taken = taken_image(label, self)
         voxels = taken.as_tensor()
         high = _highest_known(voxels, self.values)
         return with_voxels(taken, voxels.to(torch.uint8) if high < 256 else voxels)
@@ -50,19 +52,36 @@ class ClassIndices(InvertibleTransform):  # type: ignore[misc]  # MONAI is untyp
 
     Args:
         values: The label value of each class index, background (0) first.
+        are_known: `KnownLabels` has checked the map, so that no pass over it is needed for that.
+
+    Raises:
+        UsageError: A value occurs twice, or is negative.
     """
 
-    def __init__(self, values: Sequence[int]) -> None:
+    def __init__(self, values: Sequence[int], *, are_known: bool = False) -> None:
         self.values = [int(value) for value in values]
+        if len(set(self.values)) < len(self.values) or min(self.values, default=-1) < 0:
+            raise UsageError(
+                f"label values must be different and not negative, got {self.values}: give that of "
+                "each class index, background (0) first"
+            )
+        self.are_known = are_known
 
     def __call__(self, label: Tensor) -> MetaTensor:
         """Return class indices of the type that `index_dtype` gives.
 
         Args:
-            label: Known values `[1, *spatial]`, see `KnownLabels`.
+            label: Label values `[1, *spatial]`.
+
+        Raises:
+            ImageError: It has a value that is not among `values` (`unknown_label`).
+            UsageError: The shape is not that of an image.
         """
-        taken = label if isinstance(label, MetaTensor) else MetaTensor(torch.as_tensor(label))
+        taken = taken_image(label, self)
         values, voxels = self.values, taken.as_tensor()
+        if not self.are_known:
+            _highest_known(voxels, values)
+        voxels = voxels.long() if voxels.is_floating_point() else voxels
         dtype = index_dtype(len(values))
         if values == list(range(len(values))):
             classes = voxels.to(dtype)
@@ -104,9 +123,11 @@ def _highest_known(voxels: Tensor, values: list[int]) -> int:
     """The highest value of a label map; refuses any that are not among `values`."""
     flat = in_memory_order(voxels)[0].flatten()
     low, high = (int(end) for end in torch.aminmax(flat))
-    if low >= 0 and high < len(values) and sorted(values) == list(range(len(values))):
-        return high  # no gaps, no strays: nothing to count
-    counts = torch.bincount(flat) if low >= 0 and high < MAX_LABEL_VALUE else None
+    is_integer = not flat.is_floating_point()
+    has_no_gaps = is_integer and sorted(values) == list(range(len(values)))
+    if low >= 0 and high < len(values) and has_no_gaps:
+        return high  # nothing to count
+    counts = torch.bincount(flat) if is_integer and low >= 0 and high < MAX_LABEL_VALUE else None
     found = torch.unique(flat) if counts is None else counts.nonzero().flatten()
     if stray := sorted(set(found.tolist()) - set(values)):
         raise ImageError(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from segmed.errors import UsageError
 from segmed.io.read import grid_of
 from segmed.metatensor import MetaTensor
 from segmed.transforms.grid_step import GridStep, Placement, placed_back
 from segmed.transforms.grid_transform import turned, turned_further
+
+DIRECTIONS = {"L": "x", "R": "x", "A": "y", "P": "y", "I": "z", "S": "z"}
+"""Axis of the patient of each axis code."""
 
 
 class Reorient(GridStep):
@@ -22,11 +26,17 @@ class Reorient(GridStep):
         lazy: Refused; see `GridStep`.
 
     Raises:
-        UsageError: `lazy` is set.
+        UsageError: `lazy` is set, or the codes do not name each of three directions once.
     """
 
     def __init__(self, orientation: str, *, mirror: bool = True, lazy: bool = False) -> None:
         super().__init__(lazy=lazy)
+        named = {DIRECTIONS.get(code) for code in orientation}
+        if orientation and (len(orientation) != 3 or named != set(DIRECTIONS.values())):
+            raise UsageError(
+                f"orientation must be three codes, one each of L or R, A or P, I or S, such as "
+                f"RAS, or empty; got {orientation!r}"
+            )
         self.orientation = orientation
         self.mirror = mirror
 
@@ -38,7 +48,7 @@ class Reorient(GridStep):
 
         Raises:
             GeometryError: The affine has no direction for an axis.
-            UsageError: Operations of MONAI are pending.
+            UsageError: The shape is not that of an image, or operations of MONAI are pending.
         """
         taken, place = self.begun(image)
         turn = turned(grid_of(taken), self.orientation)

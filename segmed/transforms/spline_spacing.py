@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 import torch
 from torch import Tensor
@@ -33,7 +34,8 @@ class SplineSpacing(GridStep):
         lazy: Refused; see `GridStep`.
 
     Raises:
-        UsageError: `lazy` is set, or an order is unknown.
+        UsageError: `lazy` is set, an edge is not positive, an order is unknown, or there is
+            another number of orders than of edges.
     """
 
     def __init__(
@@ -42,6 +44,13 @@ class SplineSpacing(GridStep):
         super().__init__(lazy=lazy)
         self.spacing_mm = tuple(float(edge) for edge in spacing_mm)
         self.order = order if isinstance(order, int) else tuple(order)
+        if not all(0 < edge < inf for edge in self.spacing_mm):
+            raise UsageError(f"spacing_mm must be positive numbers, got {self.spacing_mm}")
+        if not isinstance(self.order, int) and len(self.order) != len(self.spacing_mm):
+            raise UsageError(
+                f"there are {len(self.order)} orders for {len(self.spacing_mm)} axes: give one for "
+                "all axes, or one each"
+            )
         for one in [order] if isinstance(order, int) else order:
             if one not in ORDERS:
                 raise UsageError(f"order must be one of {ORDERS}, got {one!r}")
@@ -59,9 +68,15 @@ class SplineSpacing(GridStep):
             GeometryError: The image has another number of axes, or a spacing that gives it a size
                 out of all bounds.
             ImageError: It needs more memory than is free (`out_of_memory`).
-            UsageError: Operations of MONAI are pending.
+            UsageError: The shape is not that of an image, it has integers to interpolate, or
+                operations of MONAI are pending.
         """
         taken, place = self.begun(image)
+        if self._interpolates and not taken.is_floating_point():
+            raise UsageError(
+                f"{type(self).__name__} of order {self.order} takes floating-point voxels, got "
+                f"{taken.dtype}: convert them (EnsureType), or give order=0 for a label map"
+            )
         flips = place.unmirrored
         transform = self.target(turned_further(place.transform, range(len(flips)), flips))
         voxels = taken.as_tensor()
@@ -89,6 +104,10 @@ class SplineSpacing(GridStep):
             flips: Axes that are mirrored on the way.
         """
         return resampled_view(channel, transform.shape, order=self.order, flips=flips)
+
+    @property
+    def _interpolates(self) -> bool:
+        return self.order != 0 if isinstance(self.order, int) else any(self.order)
 
     def inverse(self, image: MetaTensor) -> MetaTensor:
         """Return a map on the grid before this transform.

@@ -95,7 +95,7 @@ def test_dictionary_transforms_are_map_transforms_like_their_array_twins(name: s
     assert issubclass(getattr(transforms, f"{name}d"), MapTransform)
     is_invertible = issubclass(getattr(transforms, f"{name}d"), InvertibleTransform)
     assert is_invertible == issubclass(twin, InvertibleTransform)
-    assert len(DICTIONARY) == 9
+    assert len(DICTIONARY) == 10
 
 
 @pytest.mark.parametrize("stored", ["RAS", "LPI", "ASR", "SRP"])
