@@ -300,6 +300,7 @@ class Predictor:
             buffer_dim=buffer_dim,
             skip_empty=rules.skip_empty_windows,
             has_background=not self.plan.encoding.has_regions,
+            placement=rules.placement,
         )
 
     def describe_engines(self) -> list[str]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 import torch
 from monai.inferers import Inferer
 from torch import Tensor
 
-from segmed.errors import ModelError, UsageError
+from segmed.errors import ModelError, UsageError, unknown_name
 from segmed.inference.engine import Activation
 from segmed.inference.engine import softmax as softmax_classes
 from segmed.inference.ensemble import slice_by_slice
 from segmed.inference.sliding import WindowRecipe, sliding_slabs
-from segmed.inference.windows import Blend
+from segmed.inference.windows import Blend, Placement
 from segmed.metatensor import MetaTensor
 from segmed.plan.schema import Plan
 
@@ -23,16 +24,19 @@ class SlabInferer(Inferer):  # type: ignore[misc]  # MONAI is untyped
     """Sliding-window inference slab by slab: the window loop of `Predictor` for any network.
 
     Sums are kept in a buffer of one window's depth and divided beforehand, so a volume costs its
-    map and no second one of weights. Windows are spread evenly, and the blend is a Gaussian of an
-    eighth of the window, as at prediction.
+    map and no second one of weights. The Gaussian blend has a standard deviation of an eighth of
+    the window. With `mode="monai"` (or `constant`) and `placement="fixed"` the result is that of
+    MONAI's `SlidingWindowInferer` with `mode="gaussian"` (or `constant`).
 
     Args:
         roi_size: Voxels of a window along each axis.
         sw_batch_size: Windows that go through the network at once.
         overlap: Smallest share of a window that overlaps the next one, 0 to below 1.
-        mode: Blend, `gaussian` or `constant`.
+        mode: Blend: `gaussian`, `constant`, or `monai` for MONAI's Gaussian, which is nowhere below
+            a thousandth.
         buffer_dim: Spatial axis along which slabs are finished.
         softmax: Blend probabilities instead of the network's own values, as `Predictor` does.
+        placement: `even` spreads windows evenly, as at prediction; `fixed` steps as MONAI does.
         slice_axis: Spatial axis that a 2D network goes along slice by slice, where `roi_size` is 1.
 
     Raises:
@@ -48,6 +52,7 @@ class SlabInferer(Inferer):  # type: ignore[misc]  # MONAI is untyped
         mode: Blend = "gaussian",
         buffer_dim: int = 0,
         softmax: bool = False,
+        placement: Placement = "even",
         slice_axis: int | None = None,
     ) -> None:
         super().__init__()
@@ -60,7 +65,10 @@ class SlabInferer(Inferer):  # type: ignore[misc]  # MONAI is untyped
             raise UsageError(
                 f"roi_size must be 1 along slice_axis, got {window} and slice_axis {slice_axis}"
             )
-        self.recipe = WindowRecipe(window, overlap, mode, sw_batch_size, buffer_dim % dims)
+        if placement not in get_args(Placement):
+            raise unknown_name("placement", str(placement), get_args(Placement))
+        recipe = WindowRecipe(window, overlap, mode, sw_batch_size, buffer_dim % dims)
+        self.recipe = replace(recipe, placement=placement)
         self.activation: Activation | None = softmax_classes if softmax else None
         self.slice_axis = slice_axis
         self.averages_logits = False
@@ -83,6 +91,7 @@ class SlabInferer(Inferer):  # type: ignore[misc]  # MONAI is untyped
             sw_batch_size=sw_batch_size,
             overlap=plan.inference.overlap,
             mode=plan.inference.blend,
+            placement=plan.inference.placement,
             softmax=softmax,
             slice_axis=plan.slice_axis,
         )

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segmed.errors import ModelError, UsageError
-from segmed.inference.windows import Blend, WindowGrid
+from segmed.inference.windows import Blend, Placement, WindowGrid
 from segmed.transforms.inverse import Slab
 
 NetworkFn = Callable[[Tensor], Tensor]
@@ -37,6 +37,7 @@ class WindowRecipe:
         buffer_dim: Axis along which finished slabs come out.
         skip_empty: Give windows without a body to class 0 and spare the network.
         has_background: Class 0 is the background; without it all maps of such windows are 0.
+        placement: Windows evenly spread or at fixed steps; see `window_starts`.
     """
 
     window: tuple[int, ...]
@@ -46,6 +47,7 @@ class WindowRecipe:
     buffer_dim: int = 0
     skip_empty: bool = False
     has_background: bool = True
+    placement: Placement = "even"
 
 
 def sliding_window(
@@ -136,7 +138,9 @@ def pad_to_window(tensor: Tensor, window: Sequence[int]) -> tuple[Tensor, tuple[
 def window_grid(padded: Tensor, recipe: WindowRecipe) -> WindowGrid:
     """The windows of a recipe over a volume that is large enough."""
     shape = tuple(padded.shape[1:])
-    return WindowGrid(shape, recipe.window, recipe.overlap, recipe.blend, recipe.buffer_dim)
+    return WindowGrid(
+        shape, recipe.window, recipe.overlap, recipe.blend, recipe.buffer_dim, recipe.placement
+    )
 
 
 def window_maps(

@@ -3,7 +3,7 @@
 The blend is separable: a window's weight is the product of one profile an axis, and so is the sum
 of the weights of all windows, because they form a regular product of starts. Each profile is
 therefore divided by its axis' sum beforehand; the blended map needs no second buffer and no final
-division.
+division. MONAI's Gaussian is no such product: its weights are divided window by window.
 """
 
 from __future__ import annotations
@@ -22,20 +22,35 @@ from torch import Tensor
 
 from segmed.errors import UsageError
 
-Blend = Literal["gaussian", "constant", "nnunet"]
-"""Profile of the weights of a window; that of nnU-Net has its peak at voxel n // 2 of n."""
+Blend = Literal["gaussian", "constant", "monai", "nnunet"]
+"""Profile of the weights of a window.
+
+That of nnU-Net has its peak at voxel n // 2 of n, that of MONAI has a smallest weight.
+"""
+
+Placement = Literal["even", "fixed"]
+"""Windows evenly spread, or at fixed steps from the first voxel, the last one moved back."""
+
+SMALLEST_WEIGHT = 1e-3
+"""MONAI's weights are no smaller than this share of the largest."""
+
+KEPT_WEIGHTS = 4
+"""Windows in a row mostly have neighbours at equal distances, and so the same weights."""
 
 SIGMA_PER_WINDOW = 0.125
 """Standard deviation of the Gaussian profile as a share of the window's edge."""
 
 
-def window_starts(size: int, window: int, overlap: float) -> list[int]:
-    """Evenly spaced first voxels of the windows along one axis.
+def window_starts(
+    size: int, window: int, overlap: float, placement: Placement = "even"
+) -> list[int]:
+    """First voxels of the windows along one axis.
 
     Args:
         size: Voxels of the volume along this axis, at least `window`.
         window: Voxels of a window.
         overlap: Smallest share of a window that overlaps the next one, 0 to below 1.
+        placement: Evenly spread; or at fixed whole steps, which is how MONAI places them.
 
     Returns:
         Rising starts; the first is 0, the last `size - window`.
@@ -49,6 +64,9 @@ def window_starts(size: int, window: int, overlap: float) -> list[int]:
         raise UsageError(f"a window of {window} voxels does not fit into {size}; pad first")
     if window == size:
         return [0]
+    if placement == "fixed":
+        whole = max(1, int(window * (1.0 - overlap)))
+        return [*range(0, size - window, whole), size - window]
     step = max(1.0, window * (1.0 - overlap))
     gaps = ceil((size - window) / step)
     return [round(index * (size - window) / gaps) for index in range(gaps + 1)]
@@ -74,6 +92,7 @@ class WindowGrid:
         blend: Profile of the weights.
         buffer_dim: Axis along which windows advance last to first: all windows of one start along
             it form a row.
+        placement: See `window_starts`.
     """
 
     shape: tuple[int, ...]
@@ -81,12 +100,13 @@ class WindowGrid:
     overlap: float = 0.5
     blend: Blend = "gaussian"
     buffer_dim: int = 0
+    placement: Placement = "even"
 
     @cached_property
     def starts(self) -> tuple[list[int], ...]:
         """Starts along each axis."""
         sizes = zip(self.shape, self.window, strict=True)
-        return tuple(window_starts(size, window, self.overlap) for size, window in sizes)
+        return tuple(window_starts(*size, self.overlap, self.placement) for size in sizes)
 
     @property
     def count(self) -> int:
@@ -116,12 +136,36 @@ class WindowGrid:
         Returns:
             `[*window]` float32.
         """
-        placed = self._profiles_on(device or torch.device("cpu"))
-        profiles = [axis[start] for axis, start in zip(placed, corner, strict=True)]
-        weight = profiles[-1]
-        for lead in reversed(profiles[:-1]):
-            weight = lead.reshape(-1, *[1] * weight.ndim) * weight
-        return weight
+        placed = device or torch.device("cpu")
+        if self.blend == "monai":
+            return self._bounded_weight(corner, placed)
+        profiles = self._profiles_on(placed)
+        return _product([axis[start] for axis, start in zip(profiles, corner, strict=True)])
+
+    def _bounded_weight(self, corner: tuple[int, ...], device: torch.device) -> Tensor:
+        """Share of a window whose weights are no product over the axes."""
+        offsets = tuple(
+            tuple(start - first for start in starts if abs(start - first) < edge)
+            for first, edge, starts in zip(corner, self.window, self.starts, strict=True)
+        )
+        key = (device, offsets)
+        if key not in self._bounded:
+            own = _bounded(self.window).to(device)
+            total = torch.zeros_like(own)
+            for offset in product(*offsets):
+                here, there = (
+                    _overlap(offset, self.window),
+                    _overlap(_negative(offset), self.window),
+                )
+                total[here] += own[there]
+            while len(self._bounded) >= KEPT_WEIGHTS:
+                self._bounded.pop(next(iter(self._bounded)))
+            self._bounded[key] = own / total
+        return self._bounded[key]
+
+    @cached_property
+    def _bounded(self) -> dict[tuple[torch.device, tuple[tuple[int, ...], ...]], Tensor]:
+        return {}
 
     @cached_property
     def _placed(self) -> dict[torch.device, tuple[dict[int, Tensor], ...]]:
@@ -135,6 +179,31 @@ class WindowGrid:
                 for axis in self._profiles
             )
         return self._placed[device]
+
+
+def _product(profiles: Sequence[Tensor]) -> Tensor:
+    """The outer product of one profile an axis."""
+    weight = profiles[-1]
+    for lead in reversed(profiles[:-1]):
+        weight = lead.reshape(-1, *[1] * weight.ndim) * weight
+    return weight
+
+
+def _bounded(window: Sequence[int]) -> Tensor:
+    """MONAI's weights of a window before they are divided, float32."""
+    profiles = [torch.from_numpy(profile(edge, "monai").astype(np.float32)) for edge in window]
+    weight = _product(profiles)
+    return weight.clamp_(min=max(float(weight.min()), SMALLEST_WEIGHT))
+
+
+def _negative(offset: Sequence[int]) -> tuple[int, ...]:
+    return tuple(-step for step in offset)
+
+
+def _overlap(offset: Sequence[int], window: Sequence[int]) -> tuple[slice, ...]:
+    """The part of a window that one of the same size, moved by an offset, covers."""
+    axes = zip(offset, window, strict=True)
+    return tuple(slice(max(0, step), min(edge, edge + step)) for step, edge in axes)
 
 
 def _normalised(size: int, window: int, starts: Sequence[int], blend: Blend) -> dict[int, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from segmed.errors import PackageError
 from segmed.package.bundle_config import BundleConfig
@@ -162,7 +162,9 @@ def window_of(config: BundleConfig, spatial_dims: int) -> tuple[tuple[int, ...],
             f"the bundle's inferer has overlap {overlap!r} and mode {mode!r}; known are 0 to below "
             "1, and gaussian or constant"
         )
-    return tuple(edges), Inference(overlap=overlap, blend=mode)
+    blend: Literal["constant", "monai"] = "constant" if mode == "constant" else "monai"
+    rules = Inference(overlap=overlap, blend=blend, average="logits", placement="fixed")
+    return tuple(edges), rules
 
 
 def output_rules(config: BundleConfig, num_labels: int) -> Args:

@@ -201,9 +201,11 @@ class Inference(Frozen):
     Attributes:
         overlap: Share of a window that overlaps the next one.
         blend: Weight of a window's voxels: Gaussian (sigma an eighth of the window), constant, or
-            nnU-Net's Gaussian, whose peak is voxel n // 2 of n.
+            nnU-Net's Gaussian, whose peak is voxel n // 2 of n, or MONAI's, which is nowhere below a
+            thousandth.
         average: Values that are averaged over windows, mirror images and members, and interpolated
             on the way to the grid of the image. Probabilities are taken of the mean logits.
+        placement: Windows evenly spread, or at fixed steps as MONAI places them.
         mirror_axes: Axes of test-time flips.
         tta: Average over the mirror images unless the user decides otherwise.
         keep_largest: Label values of which only the largest component is kept.
@@ -216,8 +218,9 @@ class Inference(Frozen):
     """
 
     overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
-    blend: Literal["gaussian", "constant", "nnunet"] = "gaussian"
+    blend: Literal["gaussian", "constant", "monai", "nnunet"] = "gaussian"
     average: Literal["probabilities", "logits"] = "probabilities"
+    placement: Literal["even", "fixed"] = "even"
     mirror_axes: tuple[NonNegativeInt, ...] = ()
     tta: bool = False
     keep_largest: tuple[PositiveInt, ...] = ()
@@ -242,6 +245,8 @@ class Inference(Frozen):
         fields: dict[str, Any] = serialize(self)
         if self.average == "probabilities":
             fields.pop("average", None)
+        if self.placement == "even":
+            fields.pop("placement", None)
         for name in ("tta", "keep_largest_together", "remove_small_ml"):
             if not fields.get(name):
                 fields.pop(name, None)

@@ -36,6 +36,24 @@ def test_network_on_voxels_gives_its_own_map_as_with_monais_inferer(shape) -> No
     torch.testing.assert_close(got, theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("mode", "theirs"), [("monai", "gaussian"), ("constant", "constant")])
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.6])
+@pytest.mark.parametrize("shape", [(41, 29), (27, 11, 17), (5, 30, 8)])
+def test_windows_and_weights_of_monai_give_the_map_of_its_inferer(
+    mode, theirs, overlap, shape
+) -> None:
+    torch.manual_seed(1)
+    layer = torch.nn.Conv2d if len(shape) == 2 else torch.nn.Conv3d
+    network = layer(1, 3, 5, padding=2)  # sees the borders of windows
+    inputs, window = torch.randn(2, 1, *shape), (12, 8, 10)[: len(shape)]
+    with torch.inference_mode():
+        ours = SlabInferer(window, overlap=overlap, mode=mode, placement="fixed", buffer_dim=-1)
+        expected = SlidingWindowInferer(window, 2, overlap, mode=theirs)(inputs, network)
+        torch.testing.assert_close(ours(inputs, network), expected, rtol=1e-5, atol=1e-5)
+        elsewhere = SlabInferer(window, overlap=overlap)(inputs, network)
+    assert not torch.allclose(elsewhere, expected, atol=1e-3)
+
+
 def test_further_arguments_reach_the_network() -> None:
     def scaled(windows: torch.Tensor, factor: float, *, shift: float) -> torch.Tensor:
         return windows * factor + shift
@@ -87,6 +105,7 @@ def test_two_dimensional_network_goes_slice_by_slice() -> None:
         {"sw_batch_size": 0},
         {"buffer_dim": 3},
         {"slice_axis": 0},
+        {"placement": "odd"},
     ],
 )
 def test_options_out_of_range_are_refused_by_name(options) -> None:

@@ -63,8 +63,7 @@ def test_imported_bundle_segments_as_monai_runs_it(
     found = np.asarray(predictor.predict(read_image(IMAGE)).label)[0]
     assert found.shape == expected.shape
     assert len(np.unique(expected)) > 1
-    # MONAI blends logits and we probabilities: with untrained weights they differ at window borders
-    assert float((found == expected).mean()) > 0.9
+    assert float((found == expected).mean()) > 0.9999  # untrained: some logits are nearly equal
 
 
 @pytest.mark.parametrize(
