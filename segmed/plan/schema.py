@@ -201,8 +201,8 @@ class Inference(Frozen):
     Attributes:
         overlap: Share of a window that overlaps the next one.
         blend: Weight of a window's voxels: Gaussian (sigma an eighth of the window), constant, or
-            nnU-Net's Gaussian, whose peak is voxel n // 2 of n, or MONAI's, which is nowhere below a
-            thousandth.
+            nnU-Net's Gaussian, whose peak is voxel n // 2 of n, or MONAI's, which is nowhere below
+            a thousandth.
         average: Values that are averaged over windows, mirror images and members, and interpolated
             on the way to the grid of the image. Probabilities are taken of the mean logits.
         placement: Windows evenly spread, or at fixed steps as MONAI places them.
