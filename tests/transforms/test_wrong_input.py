@@ -110,16 +110,16 @@ def test_steps_that_do_not_fit_an_image_say_so(step: Any, given: Any, message: s
 def test_values_that_are_no_label_never_become_background(
     values: list[int], dtype: torch.dtype
 ) -> None:
-    with pytest.raises(ImageError, match=r"values \[1(\.0)?\] that are no") as caught:
+    with pytest.raises(ImageError, match=r"values \[1(\.0)?\] that are not") as caught:
         ClassIndices(values)(image(1, 4, 4, 4, dtype=dtype))
     assert caught.value.reason == "unknown_label"
-    with pytest.raises(ImageError, match="no labels"):
+    with pytest.raises(ImageError, match="are not labels"):
         ClassIndicesd("label", values)({"label": image(1, 4, 4, 4, dtype=dtype)})
 
 
 @pytest.mark.parametrize("step", [KnownLabels([0, 1]), ClassIndices([0, 1])], ids=name_of)
 def test_interpolated_labels_are_not_rounded(step: Callable[[Any], Any]) -> None:
-    with pytest.raises(ImageError, match=r"values \[0.5\] that are no labels"):
+    with pytest.raises(ImageError, match=r"values \[0.5\] that are not labels"):
         step(MetaTensor(image(1, 4, 4, 4).as_tensor() * 0.5))
 
 
