@@ -16,7 +16,7 @@ from segmed.archive.pacs.remote import RemoteSource
 from segmed.archive.review.archive import ReviewArchive, ReviewedStudy
 from segmed.archive.review.store import MAX_AUTHOR
 from segmed.archive.scratch import scratch_folder
-from segmed.errors import SegmedError, ServiceError
+from segmed.errors import AccessDeniedError, SegmedError, ServiceError
 from segmed.io import grid_of
 from segmed.io.atomic import whole_folder
 from segmed.io.dicom.seg_read import SEG_CLASSES, load_seg
@@ -39,7 +39,8 @@ class PacsCorrections:
         known: Objects that were taken before.
         own: Objects that segmed wrote.
         others: Objects of series that the archive has no result of.
-        refused: SOPInstanceUID of each object that does not fit, and the reason.
+        refused: SOPInstanceUID of each object that does not fit, or SeriesInstanceUID of a series
+            that the PACS does not send, and the reason.
     """
 
     linked: dict[str, list[int]] = field(default_factory=dict)
@@ -64,7 +65,7 @@ def take_corrections(archive: ReviewArchive, source: RemoteSource) -> PacsCorrec
         What was found.
 
     Raises:
-        ServiceError: The PACS does not answer, or refuses.
+        ServiceError: The PACS does not list its series, or refuses the caller.
     """
     found = PacsCorrections()
     by_study: dict[str, list[ReviewedStudy]] = {}
@@ -77,7 +78,13 @@ def take_corrections(archive: ReviewArchive, source: RemoteSource) -> PacsCorrec
         for study_uid, studies in by_study.items():
             for series in source.segmentations(study_uid):
                 place = scratch / "series"
-                source.fetch_series(study_uid, series.series_uid, place)
+                try:
+                    source.fetch_series(study_uid, series.series_uid, place)
+                except AccessDeniedError:
+                    raise
+                except ServiceError as error:
+                    found.refused[series.series_uid] = f"cannot be fetched: {error}"
+                    continue
                 for path, dataset in _objects(place):
                     _take(archive, source, studies, path, dataset, found)
     finally:

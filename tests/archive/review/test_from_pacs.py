@@ -18,6 +18,7 @@ from segmed.archive.review.archive import ReviewArchive
 from segmed.archive.review.cases import add_corrections
 from segmed.archive.review.from_pacs import take_corrections
 from segmed.archive.review.judgement import judge_study
+from segmed.errors import ServiceError
 from segmed.inference import Predictor
 
 KINDS = ("BINARY", "FRACTIONAL", "LABELMAP")
@@ -174,3 +175,26 @@ def test_corrections_of_a_pacs_become_cases_of_their_patients(
         image, label = found.manifest.read(case)
         assert label is not None
         assert image.shape == label.shape
+
+
+def test_series_that_the_pacs_does_not_send_is_named_and_the_rest_is_taken(
+    archive: ReviewArchive, pacs: FilePacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, _ = archive.studies()
+    labels = archive.structures(first.entry).labels
+    for number, study in enumerate((first, second)):
+        files = series_of(pacs, study.inputs[0].uids[1])
+        values = corrected(archive, number)
+        write_seg(pacs.folder / f"{number}.dcm", files, values, labels, "BINARY")
+    lost = str(pydicom.dcmread(pacs.folder / "0.dcm").SeriesInstanceUID)
+    send = pacs.fetch_series
+
+    def fetch(study_uid: str, series_uid: str, folder: Path) -> None:
+        if series_uid == lost:
+            raise ServiceError("the DICOM node did not send a series")
+        send(study_uid, series_uid, folder)
+
+    monkeypatch.setattr(pacs, "fetch_series", fetch)
+    found = take_corrections(archive, pacs)
+    assert found.refused == {lost: "cannot be fetched: the DICOM node did not send a series"}
+    assert list(found.linked) == [second.entry.study]

@@ -1,0 +1,108 @@
+"""Corrections stored in a real PACS: segment, store, correct, and back into the training set."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path += [str(Path(__file__).parents[1] / name) for name in ("archive", "archive/review")]
+
+from corrected_segs import write_seg
+from orthanc_server import PASSWORD, USER, Orthanc
+from tiny_model import tiny_package
+
+from segmed.archive import FolderSource, segment_archive
+from segmed.archive.pacs.address import PASSWORD_VARIABLE, source_at
+from segmed.archive.pacs.remote import Query
+from segmed.archive.review.archive import ReviewArchive
+from segmed.archive.review.cases import add_corrections
+from segmed.archive.review.from_pacs import take_corrections
+from segmed.inference import Predictor
+from segmed.io import read_image
+from segmed.io.dicom.write import Identity, write_series
+from segmed.manifest import read_manifest
+
+pytestmark = pytest.mark.integration
+
+KINDS = ("BINARY", "FRACTIONAL", "LABELMAP")
+
+
+@pytest.fixture
+def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
+    """A PACS."""
+    server = Orthanc(tmp_path / "orthanc")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def series(tmp_path: Path, sample_manifest_path: Path) -> Path:
+    """Three real images as the series of three patients."""
+    manifest = read_manifest(sample_manifest_path)
+    folder = tmp_path / "series"
+    for number, case in enumerate(manifest.test[:3]):
+        image = read_image(manifest.image_paths(case)[0])
+        identity = Identity(patient_id=f"P{number}", description="T1")
+        write_series(folder / str(number), image, identity=identity)
+    return folder
+
+
+@pytest.mark.parametrize("protocol", ["dicomweb", "dimse"])
+def test_corrected_objects_of_a_pacs_are_all_linked_and_become_cases(
+    orthanc: Orthanc,
+    series: Path,
+    tmp_path: Path,
+    sample_manifest_path: Path,
+    protocol: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(PASSWORD_VARIABLE, PASSWORD)
+    addresses = {
+        "dicomweb": f"dicomweb://{USER}@127.0.0.1:{orthanc.http_port}/dicom-web",
+        "dimse": f"dimse://SEGMEDPACS@127.0.0.1:{orthanc.dicom_port}",
+    }
+    orthanc.upload(series)
+    source = source_at(addresses[protocol], query=Query(modalities=("MR",)))
+    predictor = Predictor(tiny_package(patch=32, edge_mm=4.0), device="cpu", engine="torch")
+    out = tmp_path / "out"
+    run = segment_archive(source, predictor=predictor, out_dir=out, format="dicom-seg")
+    assert [outcome.status for outcome in run] == ["done"] * 3
+    orthanc.upload(out / "segmentations")
+    archive, stored = ReviewArchive(out), tmp_path / "stored"
+    stored.mkdir()
+    labels = archive.structures(archive.studies()[0].entry).labels
+    expected = {}
+    for number, folder in enumerate(sorted(series.iterdir())):
+        local = tmp_path / f"local{number}"
+        (outcome,) = segment_archive(FolderSource(folder), predictor=predictor, out_dir=local)
+        shape = ReviewArchive(local).result(ReviewArchive(local).study(outcome.key)).shape
+        values = np.random.default_rng(number).integers(0, 3, size=shape).astype(np.int32)
+        files = sorted(folder.rglob("*.dcm"))
+        write_seg(stored / f"{number}.dcm", files, values, labels, KINDS[number])
+        uid = read_image(folder).meta["source"].series_uid
+        expected[uid] = values
+    orthanc.upload(stored)
+    shutil.rmtree(series)
+    found = take_corrections(archive, source)
+    # Orthanc sends no label maps (PS3.3, A.51.2) by C-GET where it does not know their class.
+    unsent = list(found.refused.values()) if protocol == "dimse" else []
+    assert len(unsent) <= 1
+    assert all("cannot be fetched" in why for why in unsent)
+    assert list(found.refused.values()) == unsent
+    assert sum(map(len, found.linked.values())) == 3 - len(unsent)
+    assert found.own == 3
+    taken = [study for study in archive.studies() if study.entry.study in found.linked]
+    for study in taken:
+        (correction,) = archive.store.corrections(study.entry.key)
+        saved = archive.corrected(study, correction)
+        np.testing.assert_array_equal(saved, expected[study.inputs[0].uids[1]])
+    manifest = read_manifest(sample_manifest_path).model_copy(update={"labels": labels})
+    added = add_corrections(manifest, archive)
+    assert len(added.added) == len(taken)
+    assert added.left_out == {}
