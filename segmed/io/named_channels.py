@@ -34,11 +34,6 @@ class NamedCase:
     files: tuple[tuple[Path, ...], ...]
     others: tuple[Path, ...] = ()
 
-    @property
-    def is_complete(self) -> bool:
-        """Return whether each channel has one file."""
-        return all(len(files) == 1 for files in self.files)
-
     def fault(self, names: Sequence[str]) -> str:
         """The reason why the files are not a case, in one line; empty if they are one."""
         named = list(zip(names, self.files, strict=True))
