@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
@@ -16,6 +17,9 @@ INTERRUPTED = 130
 LOOK_AGAIN_S = 0.05
 """Time between two looks at an import that a stop waits for."""
 
+LONGEST_WAIT_S = 2.0
+"""Time after which a stop interrupts an import, again and again where the import swallows it."""
+
 IMPORT_SYSTEM = "<frozen importlib._bootstrap>"
 """File name in the frames of a running import."""
 
@@ -24,9 +28,10 @@ def stop_on_signals() -> None:
     """From now on SIGINT and SIGTERM end a command: results so far are written, status 130.
 
     A signal that arrives while a library is imported takes effect after the import, because
-    libraries and the import system itself swallow some exceptions that are raised there. A second
-    signal takes effect at once. A signal that the caller ignores or handles stays as it is; a
-    command with handlers of its own (training, `segmed serve`) replaces these.
+    libraries and the import system itself swallow some exceptions that are raised there; a long
+    import is interrupted after two seconds. A second signal takes effect at once. A signal that the
+    caller ignores or handles stays as it is; a command with handlers of its own (training, `segmed
+    serve`) replaces these.
     """
     stop = _Stop()
     for number, default in (
@@ -38,11 +43,12 @@ def stop_on_signals() -> None:
 
 
 class _Stop:
-    """Handler that raises KeyboardInterrupt in the main thread, but never within an import."""
+    """Handler that raises KeyboardInterrupt in the main thread, within an import only late."""
 
     def __init__(self) -> None:
         self.process = os.getpid()
         self.is_waiting = False
+        self.raises_at = 0.0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Raise, or look again later; SIGALRM is the second look."""
@@ -53,15 +59,20 @@ class _Stop:
         is_second = self.is_waiting and number != signal.SIGALRM
         if _is_importing(frame) and not is_second:
             self._wait()
-            return
-        if self.is_waiting:
+            if time.monotonic() < self.raises_at or _is_unwinding():
+                return
+            self.raises_at = time.monotonic() + LONGEST_WAIT_S
+        elif self.is_waiting:
             signal.setitimer(signal.ITIMER_REAL, 0.0)
             self.is_waiting = False
+            if _is_unwinding():
+                return
         raise KeyboardInterrupt
 
     def _wait(self) -> None:
         if not self.is_waiting:
             self.is_waiting = True
+            self.raises_at = time.monotonic() + LONGEST_WAIT_S
             signal.signal(signal.SIGALRM, self)
             signal.setitimer(signal.ITIMER_REAL, LOOK_AGAIN_S, LOOK_AGAIN_S)
 
@@ -71,6 +82,14 @@ def _is_importing(frame: FrameType | None) -> bool:
     while frame is not None and frame.f_code.co_filename != IMPORT_SYSTEM:
         frame = frame.f_back
     return frame is not None
+
+
+def _is_unwinding() -> bool:
+    """Return whether a KeyboardInterrupt is being handled."""
+    error = sys.exc_info()[1]
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def end_at_once(status: int) -> NoReturn:

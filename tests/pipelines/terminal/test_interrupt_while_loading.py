@@ -14,7 +14,7 @@ from tiny_data import hippocampus_package, write_case, write_set
 from pipelines.terminal.termination import INTERRUPTED
 
 INTERRUPTED_IMPORT = """
-import os, signal, sys
+import os, signal, sys, time
 from threading import current_thread, main_thread
 
 module, number, times = sys.argv.pop(1), int(sys.argv.pop(1)), int(sys.argv.pop(1))
@@ -25,13 +25,21 @@ class Import:
     def find_spec(self, name, path=None, target=None):
         if name != module or self.is_sent or current_thread() is not main_thread():
             return None
+        global times
         self.is_sent = True
         try:
-            for _ in range(times):
+            for _ in range(abs(times)):
                 os.kill(os.getpid(), number)
                 sum(range(1000))
+            while times < 0:
+                try:
+                    time.sleep(300)
+                except BaseException:
+                    times += 1
+            if times == 0:
+                time.sleep(300)
         except BaseException:
-            if times > 1:
+            if times != 1:
                 raise
             return None
         if times > 1:
@@ -43,7 +51,8 @@ main()
 """
 """The command line, stopped while it imports a library that swallows every exception.
 
-A second signal must raise an exception, which is not swallowed.
+A second signal must raise an exception, which is not swallowed. If the number of signals is
+negative, the import takes long and swallows the first exception only.
 """
 
 
@@ -91,10 +100,14 @@ def test_interrupt_that_an_import_swallows_ends_the_command(
 
 def test_sigterm_that_an_import_swallows_ends_the_command(folder: Path) -> None:
     words = "archive segment scans --model package -o out"
-    errors = interrupted(words, folder, "torch", signal.SIGTERM)
-    assert "interrupted; continue with: " in errors
+    assert "segmed: interrupted; " in interrupted(words, folder, "torch", signal.SIGTERM)
 
 
 def test_second_interrupt_does_not_wait_for_an_import(folder: Path) -> None:
     words = "predict scans --model package -o out"
     assert "interrupted; " in interrupted(words, folder, "torch", signal.SIGINT, times=2)
+
+
+def test_long_import_is_interrupted_until_it_ends(folder: Path) -> None:
+    words = "predict scans --model package -o out"
+    assert "interrupted; " in interrupted(words, folder, "torch", signal.SIGINT, times=-1)
