@@ -231,8 +231,15 @@ def compare(
             "winner's held-out cases; keep in OUT/best what helps significantly."
         ),
     ] = True,
+    ensembles: Annotated[
+        bool,
+        typer.Option(
+            help="Try the winner averaged with the next two models on the held-out cases; average "
+            "them in OUT/best if that is significantly better."
+        ),
+    ] = True,
     register: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Register the winner under this name.")
+        str | None, typer.Option(metavar="NAME", help="Register OUT/best under this name.")
     ] = None,
     out: OutOption = Path("segmed-comparison"),
     max_voxels: MaxVoxelsOption = None,
@@ -242,9 +249,10 @@ def compare(
 
     With several folds (--models unet --folds all is a cross-validation of one) OUT/out_of_fold
     contains every case as segmented by the network not trained on it, and OUT/ensembles one
-    package a model that averages its folds. OUT/best is the package to use: the winner, with the
-    post-processing that helps on its held-out cases. It is registered: as champion if the model has
-    none, else as challenger; without an alias, and with status 1, where nothing was learned.
+    package a model that averages its folds. OUT/best is the package to use: the winner, averaged
+    with other models and post-processed where that is significantly better on the held-out cases.
+    It is registered: as champion if the model has none, else as challenger; without an alias, and
+    with status 1, where nothing was learned.
 
     Repeated in its folder it goes on where it was stopped: what is trained and scored stays.
 
@@ -270,7 +278,8 @@ def compare(
         register=register,
         out_dir=out,
     )
-    request = replace(request.of_size(size), side_by_side=side_by_side, postprocess=postprocessing)
+    request = replace(request.of_size(size), side_by_side=side_by_side)
+    request = replace(request, postprocess=postprocessing, ensembles=ensembles)
     require_enough_time(request, parallel=side_by_side)
     with continued_by(without=("--fresh",)):
         from pipelines.flows.runner import run_flow, start_server_early

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.comparing.cross_validation import ENSEMBLES
+from pipelines.comparing.ensembling import Chosen, choose_models, ensembles_table
 from pipelines.comparing.jobs import Request
 from pipelines.tracking.held_out import held_out_scores
 from pipelines.tracking.tags import HELD_OUT
@@ -15,7 +16,9 @@ from segmed.inference.cleaning_effects import CleaningEffect
 from segmed.inference.cleaning_search import CleaningSearch, search_cleaning, search_record
 from segmed.inference.postprocessing import with_steps
 from segmed.manifest import Manifest
+from segmed.metrics.training_norms import DISTRIBUTIONS, RANGES
 from segmed.package import ModelPackage
+from segmed.package.ensemble import mix_packages
 from segmed.plan import Plan
 from segmed.report.content import ReportTable
 from segmed.report.model_comparison import ModelComparison
@@ -25,6 +28,9 @@ BEST = "best"
 
 POSTPROCESSING = "postprocessing"
 """Key in a package's provenance of the post-processing that was tried and chosen."""
+
+WHOLE = ("data_hash", "folds", RANGES, DISTRIBUTIONS)
+"""Provenance of the first architecture that holds for a mixed package, too."""
 
 COLUMNS = ("Step", "Dice before", "after", "better", "worse", "p", "Result")
 
@@ -40,8 +46,11 @@ def package_of_winner(compared: ModelComparison, out_dir: Path) -> Path:
 
 def choose_best(
     compared: ModelComparison, manifest: Manifest, request: Request
-) -> tuple[dict[str, Any], ReportTable | None]:
-    """Write the package to use into `OUT/best`: the winner, with the post-processing that helps.
+) -> tuple[dict[str, Any], list[ReportTable]]:
+    """Write the package to use into `OUT/best`.
+
+    It is the winner, averaged with other architectures where that is significantly better, with the
+    post-processing that helps.
 
     Args:
         compared: The comparison, whose ensembles are written.
@@ -49,36 +58,50 @@ def choose_best(
         request: The request; gives the folder.
 
     Returns:
-        What was chosen as JSON values, and a table of what was tried.
+        What was chosen as JSON values, and tables of what was tried.
     """
-    folds = [c for c in compared.fold_results if c.architecture == compared.winner]
-    source = folds[0].package_dir
-    if len(folds) > 1:
-        source = request.out_dir / ENSEMBLES / compared.winner
-    package = ModelPackage.load(source)
+    chosen = choose_models(compared, manifest, request)
+    package = _package_of(chosen, compared, request)
+    folds = [one.fold for one in chosen.fold_results]
     record: dict[str, Any] = {
         "package": BEST,
-        "models": [compared.winner],
+        "models": list(chosen.models),
         "members": package.members,
-        "folds": [c.fold for c in folds],
-        "sentences": [],
+        "folds": folds,
+        "ensembles": [trial.record() for trial in chosen.trials],
+        "sentences": chosen.sentences(),
     }
-    table = None
+    tables = [ensembles_table(chosen)] if chosen.trials else []
+    if len(chosen.models) > 1:
+        scores = held_out_scores(chosen.table, folds, unit=compared.unit)
+        package = replace(package, provenance={**package.provenance, HELD_OUT: scores})
     if request.postprocess:
-        predictions = {case: path for c in folds for case, path in c.predictions.items()}
-        search = search_cleaning(
-            predictions,
-            manifest,
-            compared.tables[compared.winner],
-            rules=package.plan.inference,
-        )
-        scores = held_out_scores(search.table, record["folds"], unit=compared.unit)
+        predictions = {
+            k: path for one in chosen.fold_results for k, path in one.predictions.items()
+        }
+        rules = package.plan.inference
+        search = search_cleaning(predictions, manifest, chosen.table, rules=rules)
+        scores = held_out_scores(search.table, folds, unit=compared.unit)
         package = cleaning_package(package, search, scores)
         record[POSTPROCESSING] = search_record(search)
-        record["sentences"] += sentences_of(search, record["folds"])
-        table = table_of(search)
+        record["sentences"] += sentences_of(search, folds)
+        tables.append(table_of(search))
     package.save(request.out_dir / BEST)
-    return {**record, "hash": package.hash}, table
+    return {**record, "hash": package.hash}, tables
+
+
+def _package_of(chosen: Chosen, compared: ModelComparison, request: Request) -> ModelPackage:
+    """The networks of all folds of the chosen architectures."""
+    packages = []
+    for name in chosen.models:
+        place = next(c.package_dir for c in compared.fold_results if c.architecture == name)
+        if len(chosen.fold_results) > 1:
+            place = request.out_dir / ENSEMBLES / name
+        packages.append(ModelPackage.load(place))
+    if len(packages) == 1:
+        return packages[0]
+    shared = {key: packages[0].provenance[key] for key in WHOLE if key in packages[0].provenance}
+    return mix_packages(packages, shared)
 
 
 def cleaning_package(

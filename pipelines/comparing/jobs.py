@@ -80,6 +80,7 @@ class Request:
         folder: Working folder, with the embedded tracking database.
         side_by_side: Trainings at once, see `pipelines.comparing.device_pool`.
         postprocess: Try post-processing on the held-out cases of the winner.
+        ensembles: Try the winner averaged with other architectures on the held-out cases.
     """
 
     manifest_path: Path
@@ -94,6 +95,7 @@ class Request:
     folder: Path = Path()
     side_by_side: int = 1
     postprocess: bool = True
+    ensembles: bool = True
 
     @staticmethod
     def parse(

@@ -225,7 +225,7 @@ def conclude(
     content = replace(
         content,
         sentences=[*record["best"]["sentences"], *content.sentences],
-        tables=[] if tried is None else [tried],
+        tables=tried,
     )
     write_report(request.out_dir / "report.html", content)
     return compared, record

@@ -118,6 +118,7 @@ def _request(out_dir: Path, budget_s: float | None, quick: bool) -> Request:
         register=MODEL_NAME,
         settings=Settings(resume=True, cache_dir=out_dir / "cache"),
         folder=out_dir,
+        ensembles=False,  # a demo's trainings are too short to be worth a mean
     )
 
 

@@ -49,19 +49,7 @@ def _inference(package: ModelPackage) -> dict[str, Any]:
         "dataset_dir": "$@bundle_root + '/data'",
         "output_dir": "$@bundle_root + '/eval'",
         "device": "cpu",
-        "weights": f"$@bundle_root + '/{PACKAGE_IN_BUNDLE}/{WEIGHTS_FILE}'",
-        "network_def": {
-            "_target_": "segmed.models.build_model",
-            "name": package.architecture,
-            "spatial_dims": plan.spatial_dims,
-            "in_channels": plan.in_channels,
-            "num_classes": plan.num_classes,
-            **({"has_regions": True} if plan.encoding.has_regions else {}),
-            **package.options,
-        },
-        "state": {"_target_": "safetensors.torch.load_file", "filename": "@weights"},
-        "load": "$@network_def.load_state_dict(@state)",
-        "network": "$(@load, @network_def.eval())[1]",
+        **_network(package),
         "package": {
             "_target_": "segmed.package.ModelPackage.load",
             "path": f"$@bundle_root + '/{PACKAGE_IN_BUNDLE}'",
@@ -84,6 +72,27 @@ def _inference(package: ModelPackage) -> dict[str, Any]:
             "out_dir": "$pathlib.Path(@output_dir)",
         },
         "run": ["$list(@outcomes)"],
+    }
+
+
+def _network(package: ModelPackage) -> dict[str, Any]:
+    """The network under `network`: built and loaded here, or of an ensemble by the package."""
+    if package.members > 1:
+        return {"network": "$@package.build()"}
+    return {
+        "weights": f"$@bundle_root + '/{PACKAGE_IN_BUNDLE}/{WEIGHTS_FILE}'",
+        "network_def": {
+            "_target_": "segmed.models.build_model",
+            "name": package.architecture,
+            "spatial_dims": package.plan.spatial_dims,
+            "in_channels": package.plan.in_channels,
+            "num_classes": package.plan.num_classes,
+            **({"has_regions": True} if package.plan.encoding.has_regions else {}),
+            **package.options,
+        },
+        "state": {"_target_": "safetensors.torch.load_file", "filename": "@weights"},
+        "load": "$@network_def.load_state_dict(@state)",
+        "network": "$(@load, @network_def.eval())[1]",
     }
 
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import PositiveInt, ValidationError
+from pydantic import (
+    Field,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 from safetensors import SafetensorError, safe_open
 
 from segmed.errors import PackageError, UsageError
@@ -60,13 +66,27 @@ LIMITS = {
 """Each file of a package, and the most bytes of it that are read."""
 
 
+class PackagePart(Frozen):
+    """Networks of one architecture in a package that averages several architectures.
+
+    Attributes:
+        architecture: Name that `build_model` accepts.
+        options: Its keyword options.
+        members: Networks of this form.
+    """
+
+    architecture: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    members: PositiveInt = 1
+
+
 class Card(Frozen):
     """Content of `package.json`.
 
     Attributes:
         schema_version: Version of the package's form.
-        architecture: Name that `build_model` accepts.
-        options: Its keyword options.
+        architecture: Name that `build_model` accepts; several joined by `+`.
+        options: Its keyword options; none where there are several architectures.
         spatial_dims: 2 or 3, for people and registries; the plan decides.
         channels: Input channels, likewise.
         labels: Structures with their codes, likewise.
@@ -75,6 +95,7 @@ class Card(Frozen):
         hash: Identity of what the package computes, see `ModelPackage.hash`.
         segmed: Version of segmed that wrote the package; empty where that is not known.
         members: How many networks are averaged.
+        parts: The architectures, where there are several.
     """
 
     schema_version: int
@@ -88,6 +109,20 @@ class Card(Frozen):
     hash: str
     segmed: str
     members: PositiveInt = 1
+    parts: tuple[PackagePart, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave the parts out where there are none: such cards stay as they were."""
+        fields: dict[str, Any] = serialize(self)
+        if not self.parts:
+            fields.pop("parts", None)
+        return fields
+
+    @property
+    def head(self) -> tuple[str, dict[str, Any], int, tuple[PackagePart, ...]]:
+        """Form of the networks: architecture, options, members and parts."""
+        return self.architecture, self.options, self.members, self.parts
 
 
 @dataclass(frozen=True)
@@ -123,11 +158,16 @@ def identity(head: list[Any], tensors: Iterable[StoredTensor]) -> str:
 
 
 def identity_head(
-    architecture: str, options: Mapping[str, Any], plan: Plan, members: int
+    architecture: str,
+    options: Mapping[str, Any],
+    plan: Plan,
+    members: int,
+    parts: Sequence[PackagePart] = (),
 ) -> list[Any]:
     """Return the part of a package's identity that precedes its tensors."""
     head = [HASH_FORM, architecture, plain_values(options), plan_hash(plan)]
-    return head + ([members] if members > 1 else [])
+    several = [[plain_values(part.model_dump()) for part in parts]] if parts else []
+    return head + ([members] if members > 1 else []) + several
 
 
 def checked_card(folder: Path) -> tuple[Card, Plan]:
@@ -145,7 +185,8 @@ def checked_card(folder: Path) -> tuple[Card, Plan]:
         plan = read_plan(folder / PLAN_FILE)
     except UsageError as error:
         raise PackageError(f"{folder} is damaged: {error}") from error
-    head = identity_head(card.architecture, card.options, plan, card.members)
+    architecture, options, members, parts = card.head
+    head = identity_head(architecture, options, plan, members, parts)
     found = identity(head, stored_tensors(folder / WEIGHTS_FILE))
     if found != card.hash:
         raise hash_differs(folder, card, found)

@@ -78,4 +78,5 @@ def check_package(folder: Path) -> ModelPackage:
     """
     card, plan = checked_card(folder)
     state = TensorsOnDisk(folder / WEIGHTS_FILE)
-    return ModelPackage(card.architecture, card.options, plan, state, card.provenance, card.members)
+    architecture, options, members, parts = card.head
+    return ModelPackage(architecture, options, plan, state, card.provenance, members, parts)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from segmed.errors import UsageError
 from segmed.metrics.training_norms import DISTRIBUTIONS, RANGES
 from segmed.package import ModelPackage
+from segmed.package.card import PackagePart
 from segmed.plan import plan_hash
 
 SHARED = ("data", "data_licence", "data_source", "plan_hash", "versions", "commit")
@@ -60,6 +63,74 @@ def join_packages(
         provenance={**_joined(packages), **(provenance or {})},
         members=len(packages),
     )
+
+
+def mix_packages(
+    packages: Sequence[ModelPackage], provenance: Mapping[str, Any] | None = None
+) -> ModelPackage:
+    """One package whose probabilities are the mean of networks of several architectures.
+
+    Args:
+        packages: Packages under one plan, each a network or the ensemble of one architecture.
+        provenance: What is to be known of the whole.
+
+    Returns:
+        The ensemble; every network counts the same.
+
+    Raises:
+        UsageError: There are fewer than two, two have different plans, or an architecture occurs
+            twice.
+    """
+    if len(packages) < 2:
+        raise UsageError(f"an ensemble needs at least two packages, got {len(packages)}")
+    first, names = packages[0], [package.architecture for package in packages]
+    if len(set(names)) < len(names) or any(package.parts for package in packages):
+        raise UsageError(
+            f"the architectures {', '.join(names)} are not one a package: join the folds of each "
+            "architecture first"
+        )
+    for package in packages[1:]:
+        if plan_hash(package.plan) != plan_hash(first.plan):
+            raise UsageError(
+                f"{package.architecture} has another plan than {first.architecture}: average "
+                "packages that were trained under one plan"
+            )
+    trainings = [
+        training
+        for package in packages
+        for training in package.provenance.get("members", _joined([package])["members"])
+    ]
+    return ModelPackage(
+        architecture="+".join(names),
+        options={},
+        plan=first.plan,
+        state=_renumbered(packages),
+        provenance={**_joined(packages), "members": trainings, **(provenance or {})},
+        members=sum(package.members for package in packages),
+        parts=tuple(
+            PackagePart(
+                architecture=package.architecture,
+                options=dict(package.options),
+                members=package.members,
+            )
+            for package in packages
+        ),
+    )
+
+
+def _renumbered(packages: Sequence[ModelPackage]) -> dict[str, Tensor]:
+    """Tensors of all networks, which follow each other."""
+    state: dict[str, Tensor] = {}
+    offset = 0
+    for package in packages:
+        for name, tensor in package.state.items():
+            number, inside = 0, name
+            if package.members > 1:
+                _, text, inside = name.split(".", 2)
+                number = int(text)
+            state[f"members.{offset + number}.{inside}"] = tensor
+        offset += package.members
+    return state
 
 
 def _joined(packages: Sequence[ModelPackage]) -> dict[str, Any]:

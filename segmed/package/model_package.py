@@ -43,6 +43,7 @@ from segmed.package.card import (
     PLAN_FILE,
     WEIGHTS_FILE,
     Card,
+    PackagePart,
     StoredTensor,
     bounded_bytes,
     hash_differs,
@@ -63,12 +64,13 @@ class ModelPackage:
     """A trained network with everything that is needed to use it.
 
     Attributes:
-        architecture: Name that `build_model` accepts.
-        options: Keyword options of `build_model`, JSON values only.
+        architecture: Name that `build_model` accepts; several joined by `+`.
+        options: Keyword options of `build_model`, JSON values only; none for several.
         plan: The contract between images and network.
         state: The network's tensors, by name.
         provenance: Where it comes from: training data hash, commit, versions, seed, metrics.
         members: How many such networks are averaged; `segmed.package.ensemble` joins them.
+        parts: The architectures, if there are several; their networks follow each other.
     """
 
     architecture: str
@@ -77,6 +79,7 @@ class ModelPackage:
     state: Mapping[str, Tensor] = field(repr=False)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     members: int = 1
+    parts: tuple[PackagePart, ...] = ()
 
     def __repr__(self) -> str:
         """Architecture, image set, structures, training and hash in one line."""
@@ -96,13 +99,21 @@ class ModelPackage:
 
         Provenance does not enter: the same network trained by another clock is the same network.
         """
-        head = identity_head(self.architecture, self.options, self.plan, self.members)
+        head = identity_head(self.architecture, self.options, self.plan, self.members, self.parts)
         return identity(head, map(self._bytes_of, sorted(self.state)))
 
     def _bytes_of(self, name: str) -> StoredTensor:
         tensor = self.state[name].detach().cpu().contiguous()
         content = tensor.reshape(-1).view(torch.uint8).numpy().data
         return StoredTensor(name, str(tensor.dtype), tuple(tensor.shape), content)
+
+    @property
+    def forms(self) -> list[PackagePart]:
+        """Architecture and options of each network, in order."""
+        whole = PackagePart(architecture=self.architecture, options=dict(self.options))
+        if not self.parts:
+            return [whole] * self.members
+        return [part for part in self.parts for _ in range(part.members)]
 
     def build(self) -> nn.Module:
         """The network with its weights, on the CPU, in evaluation mode.
@@ -112,18 +123,20 @@ class ModelPackage:
                 options.
             WeightsError: The weights do not fit it.
         """
-        require_registered(self.architecture)
+        forms = self.forms
+        for name in dict.fromkeys(form.architecture for form in forms):
+            require_registered(name)
         has_regions = self.plan.encoding.has_regions
         networks = [
             build_model(
-                self.architecture,
+                form.architecture,
                 spatial_dims=self.plan.spatial_dims,
                 in_channels=self.plan.in_channels,
                 num_classes=self.plan.num_classes,
                 has_regions=has_regions,
-                **self.options,
+                **form.options,
             )
-            for _ in range(self.members)
+            for form in forms
         ]
         network: nn.Module = networks[0]
         if self.members > 1:
@@ -178,6 +191,7 @@ class ModelPackage:
             hash=self.hash,
             segmed=__version__,
             members=self.members,
+            parts=self.parts,
         )
         text = json.dumps(card.model_dump(mode="json"), indent=2, sort_keys=True)
         (folder / CARD_FILE).write_bytes(text.encode())
@@ -218,7 +232,13 @@ def _read_folder(folder: Path) -> ModelPackage:
     except (UsageError, SafetensorError, KeyError) as error:  # KeyError: an unknown number type
         raise PackageError(f"{folder} is damaged: {error}") from error
     package = ModelPackage(
-        card.architecture, card.options, plan, state, card.provenance, card.members
+        card.architecture,
+        card.options,
+        plan,
+        state,
+        card.provenance,
+        card.members,
+        card.parts,
     )
     if package.hash != card.hash:
         raise hash_differs(folder, card, package.hash)

@@ -12,7 +12,8 @@ from pipelines.registry.exports import WRITERS
 from segmed.errors import PackageError, UsageError
 from segmed.models import build_model
 from segmed.package import ModelPackage
-from segmed.package.ensemble import join_packages
+from segmed.package.check import check_package
+from segmed.package.ensemble import join_packages, mix_packages
 from segmed.plan import Plan
 
 
@@ -98,3 +99,64 @@ def test_an_ensemble_whose_number_of_members_was_edited_is_refused(
     card.write_text(card.read_text().replace('"members": 3', '"members": 2'))
     with pytest.raises(PackageError, match="was changed after it was written"):
         ModelPackage.load(place)
+
+
+def test_several_architectures_are_averaged_in_one_package(
+    members: list[ModelPackage], tiny_2d_plan: Plan, tmp_path: Path
+) -> None:
+    others = [trained(tiny_2d_plan, seed, "unetpp") for seed in (3, 4)]
+    mixed = mix_packages([join_packages(members), join_packages(others)])
+    place = mixed.save(tmp_path / "mixed")
+    found = ModelPackage.load(place)
+    assert (found.architecture, found.members) == ("unet+unetpp", 5)
+    assert check_package(place).hash == found.hash == mixed.hash
+    windows = torch.rand(2, 1, 16, 16)
+    apart = [probabilities(member, windows) for member in (*members, *others)]
+    torch.testing.assert_close(probabilities(found, windows), torch.stack(apart).mean(dim=0))
+    assert [entry["fold"] for entry in found.provenance["members"]] == [0, 1, 2, 3, 4]
+    assert [part.architecture for part in found.parts] == ["unet", "unetpp"]
+
+
+def test_order_of_architectures_is_part_of_what_a_mixed_package_is(
+    members: list[ModelPackage], tiny_2d_plan: Plan
+) -> None:
+    other = trained(tiny_2d_plan, 3, "unetpp")
+    assert mix_packages([members[0], other]).hash != mix_packages([other, members[0]]).hash
+
+
+def test_card_without_parts_is_written_as_before(
+    members: list[ModelPackage], tmp_path: Path
+) -> None:
+    place = members[0].save(tmp_path / "one")
+    assert "parts" not in (place / "package.json").read_text()
+
+
+def test_what_cannot_be_mixed_is_refused(members: list[ModelPackage], tiny_2d_plan: Plan) -> None:
+    other = trained(tiny_2d_plan, 3, "unetpp")
+    with pytest.raises(UsageError, match="at least two packages, got 1"):
+        mix_packages(members[:1])
+    with pytest.raises(UsageError, match="join the folds of each architecture first"):
+        mix_packages(members[:2])
+    with pytest.raises(UsageError, match="join the folds of each architecture first"):
+        mix_packages([mix_packages([members[0], other]), members[1]])
+    moved = tiny_2d_plan.model_copy(update={"patch_size": (32, 32)})
+    with pytest.raises(UsageError, match="unetpp has another plan than unet"):
+        mix_packages([members[0], replace(other, plan=moved)])
+
+
+@pytest.mark.parametrize("is_mixed", [False, True])
+def test_bundle_of_an_ensemble_gives_its_network(
+    members: list[ModelPackage], tiny_2d_plan: Plan, tmp_path: Path, *, is_mixed: bool
+) -> None:
+    from monai.bundle import ConfigParser  # noqa: PLC0415 - takes seconds
+
+    ensemble = join_packages(members)
+    if is_mixed:
+        ensemble = mix_packages([ensemble, trained(tiny_2d_plan, 3, "unetpp")])
+    WRITERS["bundle"](ensemble.save(tmp_path / "package"), ensemble, tmp_path / "bundle")
+    parser = ConfigParser()
+    parser.read_config(tmp_path / "bundle" / "configs" / "inference.json")
+    parser["bundle_root"] = str(tmp_path / "bundle")
+    windows = torch.rand(1, 1, 16, 16)
+    network = parser.get_parsed_content("network")
+    torch.testing.assert_close(network(windows), ensemble.build()(windows))

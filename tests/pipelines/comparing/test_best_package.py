@@ -73,7 +73,7 @@ def test_best_package_cleans_as_its_held_out_cases_showed(
     one_fold: tuple[ModelComparison, Manifest, Request],
 ) -> None:
     compared, manifest, request = one_fold
-    record, table = choose_best(compared, manifest, request)
+    record, (table,) = choose_best(compared, manifest, request)
     assert package_of_winner(compared, request.out_dir) == request.out_dir / BEST
     package = ModelPackage.load(request.out_dir / BEST)
     assert package.hash == record["hash"]
@@ -87,7 +87,6 @@ def test_best_package_cleans_as_its_held_out_cases_showed(
     assert "chosen without the cases that are scored (nested)" in nested
     kept = package.provenance["held_out_scores"]["structures"]["mean"]["dice"]["mean"]
     assert kept == 1.0 > mean_dice_of(compared.tables["unet"])
-    assert table is not None
     assert [row[-1] for row in table.rows if row[0].startswith("keep the largest")] == ["used"]
 
 
@@ -95,10 +94,10 @@ def test_comparison_can_do_without_post_processing(
     one_fold: tuple[ModelComparison, Manifest, Request],
 ) -> None:
     compared, manifest, request = one_fold
-    record, table = choose_best(compared, manifest, replace(request, postprocess=False))
+    record, tables = choose_best(compared, manifest, replace(request, postprocess=False))
     best = ModelPackage.load(request.out_dir / BEST)
     assert best.hash == ModelPackage.load(compared.winning_package).hash == record["hash"]
-    assert table is None
+    assert tables == []
     assert "postprocessing" not in record
 
 
