@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.comparing.case_pictures import images_of, lowest_overlays
-from pipelines.comparing.jobs import labels_of, manifest_of
+from pipelines.comparing.label_names import labels_of, manifest_of
 from segmed.archive.index import ensure_index
 from segmed.evaluation import compare_folders
 from segmed.io.stack import states_spacing

@@ -21,7 +21,8 @@ sys.path.append(str(Path(__file__).parents[2] / "integration"))
 from listener import WebHook, listening
 
 from pipelines.cli.app import app
-from pipelines.comparing.jobs import Request, labels_of, settle_plan
+from pipelines.comparing.jobs import Request, settle_plan
+from pipelines.comparing.label_names import labels_of
 from pipelines.flows.compare import compare
 from pipelines.flows.runner import run_flow, without_expected_tracebacks
 from pipelines.flows.schedules import Schedules, deployments, serve_schedules
