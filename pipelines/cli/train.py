@@ -205,6 +205,13 @@ def compare(
     folds: Annotated[str, typer.Option(help="Comma-separated numbers, or all.")] = "all",
     plan: PlanOption = None,
     size: SizeOption = None,
+    dims: Annotated[
+        str | None,
+        typer.Option(
+            help="2,3: train each model with a 2D and with a 3D plan and compare them; decided "
+            "from the images if left out."
+        ),
+    ] = None,
     budget: Annotated[str | None, typer.Option(help="Time for all trainings together.")] = None,
     epochs: EpochsOption = None,
     resume: Annotated[
@@ -278,7 +285,7 @@ def compare(
         register=register,
         out_dir=out,
     )
-    request = replace(request.of_size(size), side_by_side=side_by_side)
+    request = replace(request.of_size(size).of_dims(dims), side_by_side=side_by_side)
     request = replace(request, postprocess=postprocessing, ensembles=ensembles)
     require_enough_time(request, parallel=side_by_side)
     with continued_by(without=("--fresh",)):

@@ -29,7 +29,8 @@ from segmed.metrics.learned import doubt_of_learning
 from segmed.metrics.resample import bootstrap_means, interval
 from segmed.metrics.score import MEAN_LABEL, METRICS
 from segmed.metrics.significance import SIGNIFICANCE, signed_rank_p
-from segmed.package import ModelPackage
+from segmed.package import PLAN_FILE, ModelPackage
+from segmed.plan import plan_hash, read_plan
 from segmed.report.content import ReportTable
 from segmed.report.model_comparison import FoldResult, ModelComparison
 
@@ -165,12 +166,18 @@ def _rivals(
         name
         for name in names
         if [one.fold for one in by_name[name]] == folds
+        and _plan_of(by_name[name]) == _plan_of(by_name[compared.winner])
         and doubt_of_learning(compared.tables[name]) is None
     ][:MOST_RIVALS]
     cases = {str(case) for case in compared.tables[compared.winner]["case"]}
     groups = {case.group for case in manifest.training if case.id in cases}
     can_show = len(usable) * 2.0 ** (1 - len(groups)) < SIGNIFICANCE
     return usable if can_show else []
+
+
+def _plan_of(results: Sequence[FoldResult]) -> str:
+    """Hash of the plan of some results: architectures of one plan can be averaged."""
+    return plan_hash(read_plan(results[0].package_dir / PLAN_FILE))
 
 
 def _of_fold(results: Sequence[FoldResult], fold: int) -> FoldResult:

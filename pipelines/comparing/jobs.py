@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from pipelines.comparing.progress import progress
 from pipelines.comparing.resources import memory_for, remark_on_budget, size_for
@@ -17,6 +18,9 @@ from segmed.plan.networks import size_of
 from segmed.plan.resources import Resources
 from segmed.training import Budget
 from segmed.training.settings import Settings
+
+Dims = Literal[2, 3]
+"""Dimensions of a network."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class TrainJob:
         settings: Device, seed, resume.
         number: Its number among the trainings of a comparison, from 1.
         of: How many trainings there are.
+        spatial_dims: Dimensions of its plan, where a comparison has plans of several.
     """
 
     manifest_path: Path
@@ -44,11 +49,18 @@ class TrainJob:
     settings: Settings = field(default_factory=Settings)
     number: int = 1
     of: int = 1
+    spatial_dims: Dims | None = None
+
+    @property
+    def model(self) -> str:
+        """Name of the model in tables and folders: `unet`, or `unet-2d` beside `unet-3d`."""
+        suffix = "" if self.spatial_dims is None else f"-{self.spatial_dims}d"
+        return f"{self.architecture}{suffix}"
 
     @property
     def run_dir(self) -> Path:
         """Folder of this job's results."""
-        return self.out_dir / "runs" / self.architecture / f"fold{self.fold}"
+        return self.out_dir / "runs" / self.model / f"fold{self.fold}"
 
     @property
     def fit_settings(self) -> Settings:
@@ -76,6 +88,7 @@ class Request:
         side_by_side: Trainings at once, see `pipelines.comparing.device_pool`.
         postprocess: Try post-processing on the held-out cases of the winner.
         ensembles: Try the winner averaged with other architectures on the held-out cases.
+        dims: Dimensions to compare, with a plan each; one plan, which decides, if empty.
     """
 
     manifest_path: Path
@@ -91,6 +104,7 @@ class Request:
     side_by_side: int = 1
     postprocess: bool = True
     ensembles: bool = True
+    dims: tuple[Dims, ...] = ()
 
     @staticmethod
     def parse(
@@ -133,13 +147,47 @@ class Request:
         require_size(size, self.settings.device, self.plan_path)
         return replace(self, size=size)
 
+    def of_dims(self, text: str | None) -> Request:
+        """The same request with a plan for each of some dimensions, such as `2,3`.
+
+        Raises:
+            UsageError: Others than 2 and 3 are named, or a plan is named, which has its own.
+        """
+        if text is None:
+            return self
+        dims = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+        if not dims or not set(dims) <= {"2", "3"}:
+            raise UsageError(f"--dims {text!r}: give 2, 3 or 2,3")
+        if self.plan_path is not None:
+            raise UsageError(
+                f"--dims {text} is for plans to be made, and {self.plan_path} is used: leave out "
+                "--dims or --plan"
+            )
+        return replace(self, dims=tuple(2 if name == "2" else 3 for name in dims))
+
+    @property
+    def num_models(self) -> int:
+        """Models to compare: architectures, each in every dimension."""
+        return len(self.architectures) * max(1, len(self.dims))
+
     def in_folder(self, folder: Path) -> Request:
         """The same request with another working folder."""
         return replace(self, folder=folder)
 
     def jobs(self, plan_path: Path, *, parallel: int = 1) -> list[TrainJob]:
-        """One job a model and fold, the budget shared out evenly over `parallel` trainings."""
-        pairs = [(name, fold) for name in self.architectures for fold in self.folds]
+        """One job a model and fold, the budget shared out evenly over `parallel` trainings.
+
+        Args:
+            plan_path: The plan; of several dimensions, those of `plan_of_dims` beside it.
+            parallel: Trainings at once.
+        """
+        kinds: tuple[Dims | None, ...] = self.dims or (None,)
+        pairs = [
+            (name, fold, dims)
+            for name in self.architectures
+            for dims in kinds
+            for fold in self.folds
+        ]
         share = self.budget
         if self.budget.seconds is not None:
             rounds = math.ceil(len(pairs) / parallel)
@@ -147,7 +195,7 @@ class Request:
         return [
             TrainJob(
                 self.manifest_path,
-                plan_path,
+                plan_of_dims(plan_path, dims),
                 name,
                 fold,
                 share,
@@ -155,9 +203,15 @@ class Request:
                 self.settings,
                 number,
                 len(pairs),
+                dims,
             )
-            for number, (name, fold) in enumerate(pairs, 1)
+            for number, (name, fold, dims) in enumerate(pairs, 1)
         ]
+
+
+def plan_of_dims(plan_path: Path, dims: Dims | None) -> Path:
+    """The plan of some dimensions beside the place of a comparison's one plan."""
+    return plan_path if dims is None else plan_path.parent / f"plan-{dims}d.yaml"
 
 
 SHORTEST_TRAINING_S = 5.0
@@ -175,13 +229,13 @@ def require_enough_time(request: Request, *, parallel: int = 1) -> None:
         UsageError: A training would have fewer than `SHORTEST_TRAINING_S` seconds.
     """
     seconds = request.budget.seconds
-    trainings = len(request.architectures) * len(request.folds)
+    trainings = request.num_models * len(request.folds)
     rounds = math.ceil(trainings / max(parallel, 1))
     if seconds is None or not rounds or seconds / rounds >= SHORTEST_TRAINING_S:
         return
     raise UsageError(
         f"a budget of {seconds:.0f} s is too short for {trainings} trainings "
-        f"({len(request.architectures)} models, {len(request.folds)} folds): "
+        f"({request.num_models} models, {len(request.folds)} folds): "
         f"{seconds / rounds:.1f} s each; give at least --budget "
         f"{math.ceil(rounds * SHORTEST_TRAINING_S)}s, or fewer --models or --folds"
     )
@@ -217,6 +271,7 @@ def settle_plan(
     resources: Resources | None = None,
     device: str = "cpu",
     is_fresh: bool = False,
+    spatial_dims: Dims | None = None,
 ) -> Path:
     """The plan to use: the one that was named, the one in `out_dir`, or a new one there.
 
@@ -230,19 +285,22 @@ def settle_plan(
             for another time is used with a remark.
         device: Device of the trainings; decides size and memory of a plan that is made.
         is_fresh: All is trained anew: a plan of another size in `out_dir` is replaced.
+        spatial_dims: Dimensions of a plan that is made, in a file of its own; decided from the
+            images if not given.
 
     Raises:
         ManifestError: The manifest cannot be read.
         UsageError: The plan cannot be read, or was made for another image set.
     """
     manifest = read_manifest(manifest_path)
-    place = plan_path or out_dir / "plan.yaml"
+    place = plan_path or plan_of_dims(out_dir / "plan.yaml", spatial_dims)
     remark = "" if plan_path else _remark_on_size(place, size)
     if plan_path is None and (not place.exists() or (is_fresh and remark)):
         from segmed.plan import make_plan  # noqa: PLC0415 - reads images
 
         plan = make_plan(
             manifest,
+            spatial_dims=spatial_dims,
             size=size_for(size, device),
             memory_gb=memory_for(device),
             resources=resources,

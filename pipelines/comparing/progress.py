@@ -173,7 +173,7 @@ def report_kept(job: TrainJob) -> None:
 
 def title_of(job: TrainJob) -> str:
     """Name of a job, and its number where there are several: `unet fold 0 (model 2 of 5)`."""
-    name = f"{job.architecture} fold {job.fold}"
+    name = f"{job.model} fold {job.fold}"
     return name if job.of == 1 else f"{name} (model {job.number} of {job.of})"
 
 

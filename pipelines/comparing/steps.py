@@ -46,10 +46,10 @@ from segmed.training import EpochResult
 def train_alone(job: TrainJob, on_epoch: OnEpoch | None = None) -> FoldResult:
     """Train and score one job under a parent run of its own."""
     manifest, plan = read_manifest(job.manifest_path), read_plan(job.plan_path)
-    name = f"{job.architecture} fold {job.fold}"
+    name = f"{job.model} fold {job.fold}"
     with (
         comparison(name, manifest, plan, folder=Path()) as parent,
-        parent.child(job.architecture, job.fold, params=job_params(job, plan)) as log,
+        parent.child(job.model, job.fold, params=job_params(job, plan)) as log,
     ):
         return train_and_score(job, log, on_epoch)
 
@@ -62,6 +62,7 @@ def job_params(job: TrainJob, plan: Plan) -> dict[str, Any]:
         "budget_epochs": job.budget.epochs,
         "seed": job.settings.seed,
         "device": job.settings.device,
+        "spatial_dims": plan.spatial_dims,
         **unusual_settings(job),
         "patch_size": list(plan.patch_size),
         "spacing_mm": list(plan.preprocessing.spacing_mm),

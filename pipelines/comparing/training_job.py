@@ -158,7 +158,7 @@ def _score(job: TrainJob, shown: TrainingProgress) -> Evaluated:
     keep_scores(job.run_dir / "package", held_out_scores(evaluated.table, [job.fold], unit=unit))
     history = read_history(job.run_dir)
     record = {
-        "architecture": job.architecture,
+        "architecture": job.model,
         "fold": job.fold,
         "parameters": sum(value.numel() for value in package.build().parameters()),
         "train_seconds": history[-1]["seconds"] if history else 0.0,

@@ -73,7 +73,7 @@ class TrainingProcess:
             message: tuple[str, Any] = self._messages.recv()
         except (EOFError, ConnectionError):
             raise TrainingError(
-                f"the process that trained {job.architecture} fold {job.fold} died; if the machine "
+                f"the process that trained {job.model} fold {job.fold} died; if the machine "
                 "ran out of memory, train fewer side by side; continue with --resume"
             ) from None
         return message

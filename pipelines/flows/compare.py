@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 from pipelines.comparing import steps
 from pipelines.comparing.device_pool import DevicePool, make_device_pool
-from pipelines.comparing.jobs import Request, TrainJob, settle_plan
+from pipelines.comparing.jobs import Dims, Request, TrainJob, settle_plan
 from pipelines.comparing.resources import resources_for
 from pipelines.comparing.training_job import is_kept
 from pipelines.flows.gpu_slot import held_devices
@@ -50,8 +50,8 @@ def compare(request: Request) -> dict[str, Any]:
     pool = make_device_pool(request.side_by_side, request.settings.device)
     jobs = request.jobs(plan_path, parallel=len(pool.devices))
     prepare_for(jobs)
-    manifest, plan = read_manifest(request.manifest_path), read_plan(plan_path)
-    models, folds = len(request.architectures), len(request.folds)
+    manifest, plan = read_manifest(request.manifest_path), read_plan(jobs[0].plan_path)
+    models, folds = request.num_models, len(request.folds)
     title = f"{models} model{'s'[: models > 1]}, {folds} fold{'s'[: folds > 1]}"
     with comparison(title, manifest, plan, folder=request.folder) as parent:
         fold_results, failures = train_all(jobs, pool, parent)
@@ -67,18 +67,27 @@ def compare(request: Request) -> dict[str, Any]:
 
 
 def plan_for(request: Request) -> Path:
-    """The plan of all trainings: made, where there is none, for the time that each of them has."""
+    """The plan of all trainings: made, where there is none, for the time that each of them has.
+
+    Where dimensions are compared there is a plan for each beside the place that is returned.
+    """
     pool = make_device_pool(request.side_by_side, request.settings.device)
     each = request.jobs(Path(), parallel=len(pool.devices))[0].budget
-    return settle_plan(
-        request.manifest_path,
-        request.plan_path,
-        request.out_dir,
-        size=request.size,
-        is_fresh=not request.settings.resume,
-        resources=resources_for(each, request.settings.device, cores=pool.threads),
-        device=request.settings.device,
-    )
+    kinds: tuple[Dims | None, ...] = request.dims or (None,)
+    places = [
+        settle_plan(
+            request.manifest_path,
+            request.plan_path,
+            request.out_dir,
+            size=request.size,
+            is_fresh=not request.settings.resume,
+            resources=resources_for(each, request.settings.device, cores=pool.threads),
+            device=request.settings.device,
+            spatial_dims=dims,
+        )
+        for dims in kinds
+    ]
+    return places[0] if not request.dims else request.out_dir / "plan.yaml"
 
 
 def train_all(
@@ -98,7 +107,7 @@ def results_of(
     failures: list[str] = []
     errors: list[SegmedError] = []
     for job, result in zip(jobs, started, strict=True):
-        name = f"{job.architecture}/fold{job.fold}"
+        name = f"{job.model}/fold{job.fold}"
         try:
             fold_results.append(result())
         except ServiceError:
@@ -136,8 +145,9 @@ def started_jobs(
 
 def run_name(request: Request) -> str:
     """Name of a comparison's run on Prefect's pages: set, models and folds."""
-    models, folds = len(request.architectures), len(request.folds)
-    named = "-".join(request.architectures) if models <= 3 else f"{models}-models"
+    models, folds = request.num_models, len(request.folds)
+    names = request.architectures
+    named = "-".join(names) if len(names) == models <= 3 else f"{models}-models"
     return f"{request.manifest_path.stem}-{named}-{folds}-fold{'s'[: folds > 1]}"
 
 

@@ -30,7 +30,7 @@ def evaluate(job: TrainJob, pool: Passed[DevicePool]) -> None:
     score_fold(job, pool.value)
 
 
-@task(task_run_name="score {job.architecture} fold {job.fold}", **RETRIED)
+@task(task_run_name="score {job.model} fold {job.fold}", **RETRIED)
 def score_fold(job: TrainJob, pool: DevicePool) -> None:
     """Scores of each held-out case."""
     steps.score_on(job, pool)

@@ -41,7 +41,7 @@ def train(job: TrainJob, folder: Path = Path()) -> FoldResult:
     manifest, plan = read_manifest(job.manifest_path), read_plan(job.plan_path)
     pool = make_device_pool(1, job.settings.device)
     with (
-        comparison(f"{job.architecture} fold {job.fold}", manifest, plan, folder=folder) as parent,
+        comparison(f"{job.model} fold {job.fold}", manifest, plan, folder=folder) as parent,
         held_devices(pool.devices),
     ):
         return train_and_evaluate(job, parent, pool)
@@ -54,23 +54,27 @@ def train_fold(job: TrainJob, parent: Passed[ParentLog], pool: Passed[DevicePool
 
 
 def prepare_for(jobs: Sequence[TrainJob]) -> None:
-    """Prepare the cases of trainings, unless all of them are kept."""
-    preparation = preparation_of(jobs)
-    if preparation is not None:
-        preprocess(preparation)
+    """Prepare the cases of trainings, those of each plan, unless all of them are kept."""
+    by_plan: dict[Path, list[TrainJob]] = {}
+    for job in jobs:
+        by_plan.setdefault(job.plan_path, []).append(job)
+    for some in by_plan.values():
+        preparation = preparation_of(some)
+        if preparation is not None:
+            preprocess(preparation)
 
 
 def train_and_evaluate(job: TrainJob, parent: ParentLog, pool: DevicePool) -> FoldResult:
     """One child run of MLflow: training, held-out scores, package."""
     params = steps.job_params(job, read_plan(job.plan_path))
-    with parent.child(job.architecture, job.fold, params=params) as log:
+    with parent.child(job.model, job.fold, params=params) as log:
         with pool.placed(job) as placed:
             fit(placed, pool, log)
             evaluate(placed, Passed(pool))
         return steps.log_fold_result(job, log)
 
 
-@task(name="fit", cache_policy=NO_CACHE, task_run_name="fit {job.architecture} fold {job.fold}")
+@task(name="fit", cache_policy=NO_CACHE, task_run_name="fit {job.model} fold {job.fold}")
 def fit(job: TrainJob, pool: DevicePool, log: RunLog) -> None:
     """The training; never retried: it is neither short nor the same a second time."""
     steps.train_on(job, pool, log)

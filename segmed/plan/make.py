@@ -254,7 +254,9 @@ def _subject(
 def _choose_dimensions(facts: Fingerprint, wish: Literal[2, 3] | None) -> _Choice:
     if facts.is_raster:
         if wish == 3:
-            raise UsageError("--spatial-dims 3 requested, but the images are two-dimensional")
+            raise UsageError(
+                "3D networks requested (--spatial-dims, --dims), but the images are two-dimensional"
+            )
         return _Choice(2, None, "the images are two-dimensional")
     coarsest = max(range(3), key=lambda axis: facts.median_spacing_mm[axis])
     ratio = facts.median_spacing_mm[coarsest] / min(facts.median_spacing_mm)
