@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segmed.errors import ImageError, SegmedError
+from segmed.errors import ImageError, SegmedError, UsageError
 from segmed.geometry import Grid, require_same_grid
 from segmed.io.read import grid_of
 from segmed.metatensor import Compose, MetaTensor, Transform
@@ -76,6 +76,12 @@ class PreparationChain(Compose):  # type: ignore[misc]  # MONAI is untyped
             GeometryError: The image has another number of axes, an affine without directions, or a
                 spacing that gives it a size out of all bounds; or the label has another grid.
         """
+        if not (args or kwargs or self.lazy or self.overrides or _has_pending(input_)):
+            # MONAI's own loop does the same, and imports all of MONAI for it: two CPU seconds.
+            row: dict[str, Any] = dict(input_)
+            for step in self.transforms:
+                row = step(row)
+            return row
         with _errors_of_steps():
             done: dict[str, Any] = super().__call__(input_, *args, **kwargs)
         return done
@@ -102,6 +108,11 @@ class PreparationChain(Compose):  # type: ignore[misc]  # MONAI is untyped
     ) -> Iterator[ProbsBox]:
         """Bring slabs of the prepared grid to the stored grid as they come; see `inverse_boxes`."""
         return inverse_boxes(slabs, transform, buffer_dim)
+
+
+def _has_pending(row: Mapping[str, Any]) -> bool:
+    """Return whether operations of MONAI are still to be applied to an entry of a row."""
+    return any(getattr(entry, "pending_operations", None) for entry in row.values())
 
 
 @contextmanager
@@ -179,6 +190,11 @@ class ImageOfPlan(Transform):  # type: ignore[misc]  # MONAI is untyped
             ImageError: The image has other channels than the plan (`channels`).
         """
         image = data[IMAGE]
+        if not isinstance(image, MetaTensor):
+            raise UsageError(
+                f"the chain takes an image as a MetaTensor, got a {type(image).__name__}; for paths "
+                "begin it with a reading step: preparation(plan, ReadCase(channels))"
+            )
         require_channels(image, self.plan)
         return {**data, IMAGE: with_voxels(image, image.as_tensor().to(torch.float32))}
 

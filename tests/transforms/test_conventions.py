@@ -193,7 +193,7 @@ def test_errors_of_steps_keep_their_class_and_reason(
     other = _like(torch.zeros(1, 4, 3, 3), row["image"])
     with pytest.raises(GeometryError, match="prepared grid"):
         chain.inverse({"image": other})
-    with pytest.raises(RuntimeError, match="applying transform"):
+    with pytest.raises(UsageError, match="got a str; for paths"):
         preparation(make_plan_for())({"image": "no tensor"})
 
 
