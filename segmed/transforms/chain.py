@@ -192,8 +192,8 @@ class ImageOfPlan(Transform):  # type: ignore[misc]  # MONAI is untyped
         image = data[IMAGE]
         if not isinstance(image, MetaTensor):
             raise UsageError(
-                f"the chain takes an image as a MetaTensor, got a {type(image).__name__}; for paths "
-                "begin it with a reading step: preparation(plan, ReadCase(channels))"
+                f"the chain takes an image as a MetaTensor, got a {type(image).__name__}; for "
+                "paths begin it with a reading step: preparation(plan, ReadCase(channels))"
             )
         require_channels(image, self.plan)
         return {**data, IMAGE: with_voxels(image, image.as_tensor().to(torch.float32))}
