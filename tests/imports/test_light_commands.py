@@ -72,6 +72,7 @@ WRONG = {
     "manifest scan": "manifest scan absent",
     "manifest build": "manifest build absent -o M.json",
     "manifest check": "manifest check absent.json",
+    "manifest export": "manifest export absent.json -o out",
     "manifest add-corrections": "manifest add-corrections absent absent.json",
     "plan": "plan absent.json",
     "preprocess": "preprocess absent.json --plan absent.yaml",
