@@ -16,6 +16,7 @@ from published_facts import PUBLISHED, published_facts  # noqa: E402 - beside it
 
 from segmed.plan.make import decide_plan  # noqa: E402 - likewise
 from segmed.plan.networks import Size  # noqa: E402 - likewise
+from segmed.plan.schema import Plan  # noqa: E402 - likewise
 
 SETS = (*PUBLISHED, "hippocampus")
 MEMORIES_GB: dict[Size, tuple[float, ...]] = {"full": (8, 11, 24, 80), "residual": (8, 11, 24, 80)}
@@ -34,6 +35,20 @@ other sets differ in shape: nnU-Net begins with a cube in mm, segmed with the pr
 image.
 
 """
+OTHERS = ("fcn8s", "unetpp", "unet3plus", "deeplabv3plus")
+OTHERS_GB = (11, 24)
+OTHERS_HEAD = """
+## Other architectures
+
+Patch and batch are those of the U-Net; here for `full` networks. Each cell is the number of
+features at the finest level and the memory of a step, in GB; of the U-Net the number is 32. U-Net++
+and UNet 3+ need two to four times the memory of a U-Net of the same widths. Where it is not there,
+the maps of their decoders are computed again in the backward pass, for about a third more time
+(marked *again*); where that is not enough, they are narrower.
+
+| set | memory, GB | FCN-8s | U-Net++ | UNet 3+ | DeepLabv3+ |
+|---|---:|---|---|---|---|
+"""
 COLUMNS = (
     "set", "size", "memory, GB", "spacing, mm", "patch", "patches a step", "levels", "features",
     "step, GB",
@@ -42,16 +57,9 @@ COLUMNS = (
 
 def row(name: str, size: Size, memory_gb: float) -> str:
     """One row of the table."""
-    from segmed.plan.step_memory import TrainedNetwork, step_bytes  # noqa: PLC0415 - loads torch
-
     title, manifest, facts = published_facts(name)
     plan = decide_plan(manifest, facts, size=size, memory_gb=memory_gb)
-    unet, batch_size = plan.networks["unet"], plan.recipe.batch_size
-    widths = unet.options["widths"]
-    trained = TrainedNetwork(
-        "unet", unet.options, unet.loss, plan.in_channels, plan.num_classes, plan.patch_size
-    )
-    need = step_bytes(trained, batch_size=batch_size, device="cuda", is_half=True)
+    batch_size, widths = plan.recipe.batch_size, plan.networks["unet"].options["widths"]
     cells = (
         title,
         f"`{size}`",
@@ -61,8 +69,32 @@ def row(name: str, size: Size, memory_gb: float) -> str:
         str(batch_size),
         str(len(widths)),
         f"{widths[0]} to {widths[-1]}",
-        f"{need / 1e9:.1f}",
+        f"{need_gb(plan, 'unet'):.1f}",
     )
+    return f"| {' | '.join(cells)} |"
+
+
+def need_gb(plan: Plan, name: str) -> float:
+    """Memory of a step of one architecture, in GB."""
+    from segmed.plan.step_memory import TrainedNetwork, step_bytes  # noqa: PLC0415 - loads torch
+
+    network = plan.networks[name]
+    trained = TrainedNetwork(
+        name, network.options, network.loss, plan.in_channels, plan.num_classes, plan.patch_size
+    )
+    batch_size = plan.recipe.batch_size
+    return step_bytes(trained, batch_size=batch_size, device="cuda", is_half=True) / 1e9
+
+
+def others_row(name: str, memory_gb: float) -> str:
+    """One row of the table of the other architectures."""
+    title, manifest, facts = published_facts(name)
+    plan = decide_plan(manifest, facts, size="full", memory_gb=memory_gb)
+    cells = [title, f"{memory_gb:g}"]
+    for other in OTHERS:
+        options = plan.networks[other].options
+        again = ", again" if options.get("recompute") else ""
+        cells.append(f"{options['widths'][0]}{again}: {need_gb(plan, other):.1f}")
     return f"| {' | '.join(cells)} |"
 
 
@@ -75,7 +107,9 @@ def page() -> str:
         for memory_gb in memories
     ]
     head = [f"| {' | '.join(COLUMNS)} |", "|---|---|---:|---|---|---:|---:|---|---:|"]
-    return HEAD + "\n".join([*head, *rows]) + "\n"
+    others = [others_row(name, memory_gb) for name in SETS for memory_gb in OTHERS_GB]
+    first = HEAD + "\n".join([*head, *rows]) + "\n"
+    return first + OTHERS_HEAD + "\n".join(others) + "\n"
 
 
 if __name__ == "__main__":

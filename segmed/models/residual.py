@@ -54,6 +54,26 @@ class FamilyOptions(LevelOptions):
         return levels
 
 
+@dataclass(frozen=True, kw_only=True)
+class DenseOptions(FamilyOptions):
+    """Options that U-Net++ and UNet 3+ share, whose decoders join many maps.
+
+    Attributes:
+        recompute: Training keeps only the result of each decoder node or stage, and computes the
+            maps within it again for the gradient: a third of the memory for a third more time.
+    """
+
+    recompute: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.recompute and (self.norm == "batch" or self.dropout > 0):
+            raise ModelError(
+                "recompute=True computes maps twice, and batch norm and dropout would differ: give "
+                "norm='instance' or 'group' and dropout=0"
+            )
+
+
 class VolumeAveragePool(nn.AvgPool3d):
     """Average-pooling of volumes that has a deterministic gradient on a GPU, unlike PyTorch's."""
 

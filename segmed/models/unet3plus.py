@@ -19,7 +19,7 @@ for each window (`segmed.models.gating`). With several classes there is one scor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -40,18 +40,18 @@ from segmed.models.gating import ClassHead, ScoredLogits, gate_logits
 from segmed.models.options import (
     Architecture,
     Level,
-    LevelOptions,
     Task,
     check_choice,
     level_strides,
     total_stride,
 )
-from segmed.models.residual import FamilyOptions, encoder_level, encoder_pools
+from segmed.models.recompute import recomputed
+from segmed.models.residual import DenseOptions, encoder_level, encoder_pools
 from segmed.models.resize import pad_to_multiple, place_head, resize_linear
 
 
 @dataclass(frozen=True, kw_only=True)
-class UNet3PlusOptions(FamilyOptions):
+class UNet3PlusOptions(DenseOptions):
     """Options of the UNet 3+.
 
     Attributes:
@@ -81,13 +81,14 @@ class FullScaleStage(nn.Module):
         index: Level of the stage, 0 the finest.
         levels: Levels, finest first.
         cat_channels: Features that each source is brought to.
-        options: Gives norm, activation and bias.
+        options: Gives norm, activation, bias, and what is computed again.
     """
 
     def __init__(
-        self, index: int, levels: Sequence[Level], cat_channels: int, options: LevelOptions
+        self, index: int, levels: Sequence[Level], cat_channels: int, options: DenseOptions
     ) -> None:
         super().__init__()
+        self.recompute = options.recompute
         depth, dims = len(levels), len(levels[0].stride)
         unit = partial(ConvUnit, dims, kernel=levels[index].kernel, style=options.style)
         self.pools = nn.ModuleList()
@@ -110,13 +111,30 @@ class FullScaleStage(nn.Module):
             `[B, depth * cat_channels, *spatial]` on the grid of the last of `encoded`.
         """
         size = encoded[-1].shape[2:]
-        maps = [pool(source) for pool, source in zip(self.pools, encoded, strict=False)]
-        maps.append(encoded[-1])
-        maps += [resize_linear(source, size) for source in decoded]
-        fused: Tensor = self.fuse(
-            concat([conv(source) for conv, source in zip(self.sources, maps, strict=True)])
-        )
+        steps: list[Callable[[Tensor], Tensor]] = [
+            *self.pools,
+            nn.Identity(),
+            *[partial(resize_linear, size=size)] * len(decoded),
+        ]
+        maps = [
+            self._made(partial(_source, conv, step), source)
+            for conv, step, source in zip(self.sources, steps, [*encoded, *decoded], strict=True)
+        ]
+        return self._made(self._fused, *maps)
+
+    def _fused(self, *maps: Tensor) -> Tensor:
+        fused: Tensor = self.fuse(concat(maps))
         return fused
+
+    def _made(self, function: Callable[..., Tensor], *maps: Tensor) -> Tensor:
+        """A map, kept or computed again in the backward pass."""
+        return recomputed(function, *maps) if self.recompute and self.training else function(*maps)
+
+
+def _source(conv: nn.Module, step: Callable[[Tensor], Tensor], source: Tensor) -> Tensor:
+    """A source on the grid of its stage, brought to the width of all sources."""
+    brought: Tensor = conv(step(source))
+    return brought
 
 
 class UNet3Plus(nn.Module):

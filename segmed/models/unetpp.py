@@ -42,12 +42,13 @@ from segmed.models.options import (
     level_strides,
     total_stride,
 )
-from segmed.models.residual import FamilyOptions, encoder_level, encoder_pools
+from segmed.models.recompute import recomputed
+from segmed.models.residual import DenseOptions, encoder_level, encoder_pools
 from segmed.models.resize import crop_to, pad_to_multiple, resize_linear
 
 
 @dataclass(frozen=True, kw_only=True)
-class UNetPPOptions(FamilyOptions):
+class UNetPPOptions(DenseOptions):
     """Options of the U-Net++.
 
     Attributes:
@@ -164,9 +165,17 @@ class UNetPP(nn.Module):
             rows.append([self.nodes[f"{deepest}_0"](above)])
             for i in range(deepest - 1, -1, -1):
                 j = deepest - i
-                enlarged = self._enlarge(rows[i + 1][j - 1], f"{i}_{j}", rows[i][0])
-                rows[i].append(self.nodes[f"{i}_{j}"](concat([*rows[i], enlarged])))
+                node = partial(self._node, f"{i}_{j}")
+                sources = (rows[i + 1][j - 1], *rows[i])
+                is_kept = not (self.options.recompute and self.training)
+                rows[i].append(node(*sources) if is_kept else recomputed(node, *sources))
         return rows[0]
+
+    def _node(self, name: str, below: Tensor, *before: Tensor) -> Tensor:
+        """X(i, j) of X(i+1, j-1) and X(i, 0..j-1)."""
+        enlarged = self._enlarge(below, name, before[0])
+        node: Tensor = self.nodes[name](concat([*before, enlarged]))
+        return node
 
     def _enlarge(self, below: Tensor, node: str, like: Tensor) -> Tensor:
         if self.options.interpolates:

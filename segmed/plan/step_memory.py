@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_leaves
 from segmed.architectures import BUILT_IN
 from segmed.losses import make_loss
 from segmed.models import build_model
+from segmed.models.recompute import recomputing_in
 from segmed.plan.resources import DeviceKind
 
 OVERHEAD: dict[DeviceKind, float] = {"cpu": 1.2, "cuda": 1.13}
@@ -129,7 +130,7 @@ def _passes_bytes(
     network: nn.Module, loss: str, shape: Sequence[int], num_classes: int, *, is_half: bool
 ) -> int:
     """Most bytes of tensors at once in forward pass, loss and backward pass, weights excluded."""
-    with LiveBytes() as memory:
+    with LiveBytes() as memory, recomputing_in(partial(_casting, is_half=is_half)):
         image = torch.empty(tuple(shape), device="meta")
         label = torch.empty((shape[0], *shape[2:]), device="meta", dtype=torch.long)
         with _casting(is_half=is_half):

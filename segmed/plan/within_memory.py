@@ -1,8 +1,9 @@
 """Patch, batch and widths within the memory of a training step.
 
 Patches of `small` networks are bounded so that every architecture fits. The patch and the batch of
-larger ones are those that the U-Net trains within the memory; an architecture that needs more for
-them becomes narrower.
+larger ones are those that the U-Net trains within the memory. Of an architecture that needs more
+for them the decoder's maps are computed again in the backward pass; where that is not enough, or
+it has no such decoder, it becomes narrower.
 """
 
 from __future__ import annotations
@@ -51,6 +52,10 @@ WIDTH_STEP = 8
 WIDTH_OPTIONS = {"cat_channels": 4, "head_width": 8, "aspp_width": 8}
 """Widths of an architecture beside those of its levels, and their steps; UNet 3+ joins as many
 sources as there are levels."""
+
+
+RECOMPUTED = ("unetpp", "unet3plus")
+"""Architectures that may compute the maps of their decoders again."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +228,7 @@ def _narrowed(
     need = need_of(network)
     if need <= memory.memory_gb:
         return network
-    for tried in _smaller_forms(network):
+    for tried in _smaller_forms(name, network):
         takes = need_of(tried)
         if takes <= memory.memory_gb:
             break
@@ -238,6 +243,8 @@ def _narrowed(
 def _changes(whole: dict[str, Any], kept: dict[str, Any]) -> str:
     """Differences of a smaller form, in words."""
     words = []
+    if kept.get("recompute") and not whole.get("recompute"):
+        words.append("maps of the decoder are computed again in the backward pass")
     if whole["widths"] != kept["widths"]:
         words.append(
             f"{kept['widths'][0]} features at the finest level instead of {whole['widths'][0]}"
@@ -249,16 +256,20 @@ def _changes(whole: dict[str, Any], kept: dict[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _smaller_forms(network: NetworkPlan) -> list[NetworkPlan]:
+def _smaller_forms(name: str, network: NetworkPlan) -> list[NetworkPlan]:
     """Smaller forms of a network, the largest first.
 
-    Those of an FCN enlarge their scores by interpolation: the weights of its transposed convolution
-    grow with the square of the classes.
+    Those of U-Net++ and UNet 3+ compute maps of the decoder again. Those of an FCN enlarge their
+    scores by interpolation: the weights of its transposed convolution grow with the square of the
+    classes.
     """
     options = dict(network.options)
     forms: list[dict[str, Any]] = []
     if "head_width" in options:
         options["upsample"] = "linear"
+        forms.append(options)
+    if name in RECOMPUTED:
+        options["recompute"] = True
         forms.append(options)
     for share in NARROWER:
         widths = [_narrow(width, share, WIDTH_STEP) for width in options["widths"]]

@@ -1,7 +1,8 @@
 """Check segmed on a GPU: `python -m tests.gpu [PART ...]`; parts are right, speed, volume, dice.
 
 Every finding is one line; all of them join a JSON file. Needs neither a registry nor a network, and
-of the dependencies only those of training and inference. Exit status 1 if a part or a limit failed.
+of the dependencies only those of training and inference, which `--wheels` prints for a machine that
+has PyTorch, SciPy and pandas and reaches no registry. Exit status 1 if a part or a limit failed.
 `--device cpu --tiny` tries the check itself.
 """
 
@@ -15,8 +16,7 @@ from pathlib import Path
 
 import torch
 
-from tests.gpu import dice, right, speed, volume
-from tests.gpu.findings import Check
+from tests.gpu.wheels import missing_packages, wheels
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PARTS = ("right", "volume", "dice", "speed")
@@ -33,14 +33,27 @@ def main() -> int:
         "--data", type=Path, default=REPOSITORY.parent / "shared" / "data" / "hippocampus"
     )
     parser.add_argument("--seconds", type=float, default=240.0, help="of the training to Dice")
+    parser.add_argument("--wheels", action="store_true", help="print what the check imports")
     parser.add_argument("--out", type=Path, default=Path("gpu-check.json"))
     options = parser.parse_args()
+    if options.wheels:
+        print(*wheels(), sep="\n")
+        return 0
+    if missing := missing_packages():
+        parser.error(
+            f"not installed: {', '.join(missing)}; carry their wheels along "
+            "(python -m tests.gpu --wheels prints all that are needed)"
+        )
     unknown = set(options.parts) - set(PARTS)
     if unknown:
         parser.error(f"unknown part {unknown.pop()!r}: known are {', '.join(PARTS)}")
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         parser.error("PyTorch sees no GPU; --device cpu --tiny tries the check itself")
+    # Imported here: without its dependencies the check should say which are missing.
+    from tests.gpu import dice, right, speed, volume  # noqa: PLC0415 - see above
+    from tests.gpu.findings import Check  # noqa: PLC0415 - see above
+
     scratch = Path(tempfile.mkdtemp(prefix="segmed-gpu-"))
     check = Check(device, options.tiny, options.data, scratch, options.seconds)
     check.note("GPU", torch.cuda.get_device_name() if device.type == "cuda" else "none")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,8 +17,13 @@ from segmed.inference import Predictor
 from segmed.inference.cuda_engine import CudaEngine
 from segmed.inference.engine import TorchEngine
 from segmed.package import ModelPackage
+from segmed.training import Budget
+from segmed.training.checkpoint import LAST, load_checkpoint
 from segmed.training.device import choose_device
 from segmed.training.distributed import ProcessGroup, joined
+from segmed.training.resident import ResidentCases, VoxelStore
+from segmed.training.ring import PatchRing
+from segmed.training.run_files import RunFiles
 from segmed.training.stepping import EagerSteps, GraphSteps, Steps
 from segmed.training.trainer import Trainer
 from segmed.transforms.grid_transform import Prepared, resampled, turned
@@ -31,6 +37,10 @@ def run(check: Check) -> None:
     """All limits, seconds each."""
     with check.part("collectives"):
         collectives(check)
+    with check.part("ring of patches"):
+        ring(check)
+    with check.part("checkpoint beside the training"):
+        checkpoint_beside(check)
     with check.part("scarce memory"):
         scarce_memory(check)
     with check.part("forecast of memory"):
@@ -88,6 +98,60 @@ def collectives(check: Check) -> None:
         for kind in ("eager", "graph"):
             gap = np.abs(np.array(losses(kind, group)) / np.array(alone) - 1).max()
             check.note(f"collectives, {kind}: largest relative gap of losses", float(gap), 0.05)
+
+
+def ring(check: Check) -> None:
+    """Cases that do not fit: losses are those of cases that stay on the device, to the bit."""
+    cases, plan = quiet_cases(check)
+    device = choose_device("auto" if check.device.type == "cuda" else "cpu")
+    found = {}
+    for kind in (ResidentCases.of, PatchRing):
+        torch.manual_seed(0)
+        trainer = Trainer("unet", plan, device=device, process_group=ProcessGroup())
+        voxels: VoxelStore = kind(cases, plan, device.torch_device)
+        steps = GraphSteps(trainer, cases, seed=0, voxels=voxels)
+        works = steps.works(0)
+        begun = time.perf_counter()
+        count = 2 if check.is_tiny else 40
+        losses = [steps.take(next(works), step=step, progress=0.1) for step in range(count)]
+        losses.append(steps.flush())
+        name = "ring" if kind is PatchRing else "resident"
+        taken = 1e3 * (time.perf_counter() - begun) / count
+        check.note(f"{name}: a step with its capture, cases on disk, ms", taken)
+        check.note(f"{name}: eager instead of captured", int(steps.is_eager), 0)
+        works.close()  # type: ignore[attr-defined]  # a generator
+        found[name] = losses
+    gap = np.abs(np.array(found["ring"]) - np.array(found["resident"])).max()
+    check.note("ring: largest difference of losses", float(gap), 1e-3)
+
+
+def checkpoint_beside(check: Check) -> None:
+    """A checkpoint of one moment, though the steps after it change the weights at once."""
+    cases, plan = quiet_cases(check)
+    device = choose_device("auto" if check.device.type == "cuda" else "cpu")
+    trainer = Trainer("unet", plan, device=device, process_group=ProcessGroup())
+    steps = GraphSteps(trainer, cases, seed=0)
+    folder = check.scratch / "beside"
+    folder.mkdir(exist_ok=True)
+    files = RunFiles(folder, {}, Budget(epochs=1), 5.0, device.torch_device, in_thread=True)
+    works, count = steps.works(0), 2 if check.is_tiny else 12
+    for step in range(count):
+        steps.take(next(works), step=step, progress=0.1)
+        if step + 1 == count // 2:
+            check.wait()
+            expected = trainer.checksum()
+            begun = time.perf_counter()
+            files.save(
+                trainer, step=step, elapsed_s=0.0, is_finished=False, history=[],
+                tally={"loss": 0.0}, unread=steps.unread,
+            )  # fmt: skip
+            check.note("checkpoint: host's time, ms", 1e3 * (time.perf_counter() - begun))
+    works.close()  # type: ignore[attr-defined]  # a generator
+    files.close()
+    check.note("checkpoint: steps after it changed nothing", int(trainer.checksum() == expected), 0)
+    saved = load_checkpoint(folder / LAST, run={})
+    trainer.load_state(vars(saved))
+    check.note("checkpoint: sum of its weights differs by", abs(trainer.checksum() - expected), 0.0)
 
 
 def scarce_memory(check: Check) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.gpu.wheels import PACKAGES, missing_packages, wheels
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -26,6 +28,46 @@ def test_parts_and_devices_that_are_not_there_are_named() -> None:
         absent = run("right")
         assert absent.returncode == 2
         assert "PyTorch sees no GPU" in absent.stderr
+
+
+BARE = """
+import importlib.metadata as metadata, sys
+allowed = set(sys.argv[1].split(","))
+known = metadata.packages_distributions()
+
+class OnlyCarried:
+    def find_spec(self, name, path=None, target=None):
+        owners = {owner.lower().replace("_", "-") for owner in known.get(name.split(".")[0], ())}
+        if owners and not owners & allowed:
+            raise ModuleNotFoundError(f"{name} was not carried along", name=name)
+
+sys.meta_path.insert(0, OnlyCarried())
+import tests.gpu.dice, tests.gpu.right, tests.gpu.speed, tests.gpu.volume
+"""
+"""Imports the check where all but some packages are missing."""
+
+OF_PYTORCH = (
+    "torch", "numpy", "scipy", "pandas", "sympy", "mpmath", "networkx", "jinja2", "markupsafe",
+    "filelock", "fsspec", "six", "python-dateutil", "pytz", "packaging", "setuptools", "segmed",
+)  # fmt: skip
+"""On any machine with PyTorch, SciPy and pandas."""
+
+
+def test_the_wheels_that_are_named_suffice_to_import_the_check() -> None:
+    carried = ",".join([*OF_PYTORCH, *[name.lower().replace("_", "-") for name in PACKAGES]])
+    command = [sys.executable, "-c", BARE, carried]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    lacking = [sys.executable, "-c", BARE, carried.replace("numcodecs", "nothing")]
+    done = subprocess.run(lacking, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert "numcodecs was not carried along" in done.stderr
+
+
+def test_wheels_are_printed_with_their_versions() -> None:
+    assert missing_packages() == []
+    printed = run("--wheels").stdout.split()
+    assert printed == wheels()
+    assert all("==" in line for line in printed)
 
 
 @pytest.mark.slow

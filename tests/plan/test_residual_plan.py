@@ -66,8 +66,11 @@ def test_size_of_a_plan_is_found_though_some_networks_are_narrower(size: Size) -
 def test_networks_that_need_more_memory_become_narrower_and_say_so() -> None:
     plan = planned("full", 11.0)
     assert plan.networks["unet"].options["widths"][0] == 32
-    assert plan.networks["unetpp"].options["widths"][0] < 32
+    assert 16 <= plan.networks["unetpp"].options["widths"][0] < 32
+    assert plan.networks["unetpp"].options["recompute"]
+    assert plan.networks["unetpp"].options["deep_supervision"]
     why = plan.reasons["networks.unetpp"]
+    assert "maps of the decoder are computed again in the backward pass" in why
     assert "features at the finest level instead of 32" in why
     assert "of 11 GB" in why
     assert "networks.unet" not in plan.reasons
