@@ -43,8 +43,8 @@ OTHERS_HEAD = """
 Patch and batch are those of the U-Net; here for `full` networks. Each cell is the number of
 features at the finest level and the memory of a step, in GB; of the U-Net the number is 32. U-Net++
 and UNet 3+ need two to four times the memory of a U-Net of the same widths. Where it is not there,
-the maps of their decoders are computed again in the backward pass, for about a third more time
-(marked *again*); where that is not enough, they are narrower.
+the maps of their decoders are computed again in the backward pass (marked *again*), which costs one
+more forward pass of the decoder; where that is not enough, they are narrower.
 
 | set | memory, GB | FCN-8s | U-Net++ | UNet 3+ | DeepLabv3+ |
 |---|---:|---|---|---|---|

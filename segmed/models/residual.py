@@ -60,7 +60,8 @@ class DenseOptions(FamilyOptions):
 
     Attributes:
         recompute: Training keeps only the result of each decoder node or stage, and computes the
-            maps within it again for the gradient: a third of the memory for a third more time.
+            maps within it again for the gradient: about a third less memory of a step, for one more
+            forward pass of the decoder.
     """
 
     recompute: bool = False

@@ -43,7 +43,7 @@ FILLED = 0.93
 ALIKE = 1.04
 """Two volumes of patches this close are not told apart."""
 
-NARROWER = (0.75, 0.5, 0.25)
+NARROWER = (0.75, 0.5, 0.4, 0.25)
 """Shares of the widths tried for an architecture that needs more memory than there is."""
 
 WIDTH_STEP = 8
