@@ -40,10 +40,13 @@ def recomputed(function: Callable[..., Tensor], *maps: Tensor) -> Tensor:
     """
     if not torch.is_grad_enabled():
         return function(*maps)
-    again = _AGAIN.get()
-    contexts = {} if again is None else {"context_fn": lambda: (nullcontext(), again())}
+    again = _AGAIN.get() or nullcontext
     # Random numbers would be drawn again only by reading the generator, which a graph cannot.
     result: Tensor = checkpoint(
-        function, *maps, use_reentrant=False, preserve_rng_state=False, **contexts
+        function,
+        *maps,
+        use_reentrant=False,
+        preserve_rng_state=False,
+        context_fn=lambda: (nullcontext(), again()),
     )
     return result
