@@ -40,8 +40,11 @@ def recomputed(function: Callable[..., Tensor], *maps: Tensor) -> Tensor:
     """
     if not torch.is_grad_enabled():
         return function(*maps)
-    again = _AGAIN.get() or nullcontext
+    again = _AGAIN.get()
     # Random numbers would be drawn again only by reading the generator, which a graph cannot.
+    if again is None:
+        kept: Tensor = checkpoint(function, *maps, use_reentrant=False, preserve_rng_state=False)
+        return kept
     result: Tensor = checkpoint(
         function,
         *maps,

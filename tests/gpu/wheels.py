@@ -24,7 +24,7 @@ PACKAGES = {
 
 
 def wheels() -> list[str]:
-    """What `pip download --no-deps` should fetch, with the versions that are installed here."""
+    """Requirements for `pip download --no-deps`, of the versions that are installed here."""
     return [f"{name}{_version(name)}" for name in PACKAGES]
 
 
