@@ -154,6 +154,11 @@ def sentences_of(search: CleaningSearch, folds: Sequence[int]) -> list[str]:
         else f"the {search.cases} held-out cases of fold {folds[0]}"
     )
     tried = f"post-processing: {len(search.effects)} steps tried on {basis}"
+    if search.withdrawn and search.gain is None:
+        return [
+            f"{tried}; {len(search.withdrawn)} of them help there, but parts of the cases are too "
+            "few to choose any, so that their worth on other cases is unknown: none is used"
+        ]
     if search.withdrawn:
         assert search.gain is not None
         return [
@@ -168,12 +173,8 @@ def sentences_of(search: CleaningSearch, folds: Sequence[int]) -> list[str]:
 
 
 def _nested_sentence(search: CleaningSearch) -> str:
-    if search.gain is None:
-        return (
-            "the steps were chosen on the cases that show their effect, and parts of the cases are "
-            "too few to choose any: their worth on other cases is not measured"
-        )
     gain = search.gain
+    assert gain is not None  # else no step is used
     return (
         "chosen without the cases that are scored (nested), post-processing changes the mean Dice "
         f"from {gain.before:.4f} to {gain.after:.4f} (95 % {100 * gain.low:+.2f} to "

@@ -2,7 +2,7 @@
 
 The choice is made on all cases. Its worth is measured apart: every part of the cases (a fold) is
 cleaned by the steps that the other parts alone would have chosen, and scored. A choice that lowers
-the mean Dice so is not used.
+the mean Dice so, or that no other parts would have made, is not used.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ class CleaningSearch:
 
     Attributes:
         effects: Every step that was tried.
-        steps: Steps to use; none if none helps, or if the nested choice lowers the mean Dice.
-        withdrawn: Steps that help on all cases, and are not used since the nested choice lowers
-            the mean.
+        steps: Steps to use; none if none helps, or if the nested choice lowers the mean Dice or is
+            empty in every part.
+        withdrawn: Steps that help on all cases, and are not used for one of these reasons.
         nested: Steps chosen without each part, by part.
         gain: Worth of the nested choice; None without steps in any part, or with a single group.
         table: Scores of all cases, each cleaned by the steps chosen without its part.
@@ -145,14 +145,14 @@ def search_cleaning(
     }
     cleaned = _rescored(cases, parts, nested, predictions, manifest, table)
     gain = _gain(table, cleaned) if any(nested.values()) else None
-    is_worse = gain is not None and gain.after < gain.before
+    is_proved = gain is not None and gain.after >= gain.before
     return CleaningSearch(
         effects=tuple(tried),
-        steps=() if is_worse else steps,
-        withdrawn=steps if is_worse else (),
+        steps=steps if is_proved else (),
+        withdrawn=() if is_proved else steps,
         nested=nested,
         gain=gain,
-        table=table if is_worse else cleaned,
+        table=cleaned if is_proved else table,
         cases=len(cases),
         groups=len({case.group for case in cases}),
     )

@@ -225,6 +225,17 @@ def test_choice_that_lowers_the_dice_of_the_cases_left_out_is_not_used(
     assert (found.table["dice"] < 1.0).sum() == len(sample.training), "the scores as they were"
 
 
+def test_choice_that_no_part_of_the_cases_would_make_is_not_used(
+    sample: Manifest, tmp_path: Path
+) -> None:
+    few = sample.model_copy(update={"training": sample.training[:8]})
+    found = searched(few, tmp_path / "few", island)
+    assert found.withdrawn == (Cleaning("keep_largest", 1),)
+    assert not found.steps
+    assert found.gain is None
+    assert (found.table["dice"] < 1.0).sum() == 8, "the scores as they were"
+
+
 def test_steps_that_a_plan_has_are_not_tried_again(sample: Manifest, tmp_path: Path) -> None:
     predictions = predicted(sample, tmp_path / "again", island)
     table = scored(sample, predictions)
