@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
-from pydantic import ValidationError
+
+class FaultList(Protocol):
+    """Error of pydantic, or of FastAPI, that lists faults."""
+
+    def errors(self) -> Sequence[Any]:
+        """The faults, as pydantic describes them."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +44,12 @@ LONGEST_GIVEN = 80
 """Characters of a wrong value that a message shows."""
 
 
-def first_fault(error: ValidationError) -> FieldFault:
+def first_fault(error: FaultList) -> FieldFault:
     """The first fault of a pydantic error, for one-line messages."""
-    first = error.errors()[0]
+    first, *others = error.errors()
     return FieldFault(
         ".".join(str(part) for part in first["loc"]),
         first["msg"],
         str(first.get("input"))[:LONGEST_GIVEN],
-        error.error_count() - 1,
+        len(others),
     )

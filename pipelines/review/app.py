@@ -33,6 +33,7 @@ from segmed.archive.review.store import StudyHeldError
 from segmed.archive.triage import MEANINGS
 from segmed.errors import SegmedError, ServiceError
 from segmed.report.viewer import NIIVUE
+from segmed.validation import first_fault
 
 ASSETS = Path(__file__).parent / "assets"
 TYPES = {
@@ -289,6 +290,4 @@ def _answer_error(request: Request, error: Exception) -> Response:
 
 def _answer_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return JSONResponse({"detail": f"{place}: {first['msg']}"}, 422)
+    return JSONResponse({"detail": str(first_fault(error))}, 422)

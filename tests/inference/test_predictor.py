@@ -162,7 +162,7 @@ def test_members_that_see_different_things_are_refused(make_plan, make_package) 
 
 def test_image_with_another_number_of_channels_is_refused(make_plan, make_package) -> None:
     image = MetaTensor(torch.rand(2, 8, 8, 8), affine=torch.eye(4, dtype=torch.float64))
-    with pytest.raises(ImageError, match="channels"):
+    with pytest.raises(ImageError, match=r"takes 1 channel \(T1\), got 2"):
         Predictor(make_package(make_plan()), engine="torch").predict(image)
 
 

@@ -134,7 +134,7 @@ def test_imported_model_is_exported_and_gives_the_same_logits(folder, form, tmp_
     elif form == "bundle":
         assert ModelPackage.load("exported/models").hash == package.hash
         config = json.loads(Path("exported/configs/inference.json").read_text())
-        assert config["inferer"]["mode"] == "gaussian"
+        assert config["inferer"]["_target_"] == "segmed.inference.SlabInferer.of"
     else:
         assert ModelPackage.load("exported").hash == package.hash
 

@@ -108,5 +108,7 @@ def test_report_is_one_page_that_asks_for_nothing(demo: Path) -> None:
     assert "missing_slice" in page
     assert 'src="http' not in page
     last = page.rpartition("<main")[2].rpartition("</main>")[0].strip()
-    assert last.endswith(f"review {demo / 'archive'}</code></pre>\n</section>")
+    assert (
+        last.removesuffix("</section>").rstrip().endswith(f"review {demo / 'archive'}</code></pre>")
+    )
     assert '<link rel="stylesheet"' not in page
