@@ -5,7 +5,12 @@ import sys
 
 def main() -> None:
     """Run the command line."""
-    from pipelines.terminal.termination import INTERRUPTED, end_at_once, stop_on_signals
+    from pipelines.terminal.termination import (
+        INTERRUPTED,
+        end_at_once,
+        forget_stop,
+        stop_on_signals,
+    )
 
     stop_on_signals()
     try:
@@ -19,3 +24,5 @@ def main() -> None:
         if end.code == INTERRUPTED:
             end_at_once(INTERRUPTED)
         raise
+    finally:
+        forget_stop()  # its timer would end the process while the interpreter closes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import typer
@@ -26,7 +27,7 @@ from pipelines.cli import (
 )
 from pipelines.logs import FORMAT_VARIABLE, log_as_json
 from pipelines.terminal.console import BAD_USAGE, note
-from pipelines.terminal.termination import INTERRUPTED
+from pipelines.terminal.termination import INTERRUPTED, stop_if_asked
 from segmed import __version__
 from segmed.errors import SegmedError, UsageError
 from segmed.full_disk import REPAIR, is_full_disk
@@ -40,7 +41,7 @@ class SegmedGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command that the context names."""
         try:
-            return super().invoke(ctx)
+            return _done_or_stopped(lambda: super(SegmedGroup, self).invoke(ctx))
         except SegmedError as error:
             full = f" ({REPAIR})" if is_full_disk(error) else ""
             note(f"segmed: {' '.join(str(error).split())}{full}")
@@ -59,6 +60,17 @@ class SegmedGroup(TyperGroup):
                 raise
             note(f"segmed: {REPAIR}")
         raise typer.Exit(BAD_USAGE)
+
+
+def _done_or_stopped(command: Callable[[], Any]) -> Any:
+    """Run a command; a stop that waited for its last import takes effect when it is done."""
+    try:
+        result = command()
+    except typer.Exit:
+        stop_if_asked()
+        raise
+    stop_if_asked()
+    return result
 
 
 app = typer.Typer(

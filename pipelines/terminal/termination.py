@@ -42,6 +42,21 @@ def stop_on_signals() -> None:
             signal.signal(number, stop)
 
 
+def stop_if_asked() -> None:
+    """Raise KeyboardInterrupt if a stop still waits for an import that has ended by now.
+
+    Called when a command is done, which may be sooner than the next look at the import.
+    """
+    if forget_stop():
+        raise KeyboardInterrupt
+
+
+def forget_stop() -> bool:
+    """Forget a stop that waits for an import; return whether there was one."""
+    stop = signal.getsignal(signal.SIGALRM)
+    return isinstance(stop, _Stop) and stop.end_wait()
+
+
 class _Stop:
     """Handler that raises KeyboardInterrupt in the main thread, within an import only late."""
 
@@ -62,12 +77,16 @@ class _Stop:
             if time.monotonic() < self.raises_at or _is_unwinding():
                 return
             self.raises_at = time.monotonic() + LONGEST_WAIT_S
-        elif self.is_waiting:
-            signal.setitimer(signal.ITIMER_REAL, 0.0)
-            self.is_waiting = False
-            if _is_unwinding():
-                return
+        elif self.end_wait() and _is_unwinding():
+            return
         raise KeyboardInterrupt
+
+    def end_wait(self) -> bool:
+        """Look at no import any more; return whether a stop was waiting for one."""
+        was_waiting, self.is_waiting = self.is_waiting, False
+        if was_waiting:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+        return was_waiting
 
     def _wait(self) -> None:
         if not self.is_waiting:
