@@ -96,7 +96,7 @@ def write_images(folder: Path) -> tuple[Path, Path]:
 
 def predictor_in_float32() -> Any:
     """nnU-Net's predictor whose windows are accumulated in float32."""
-    from nnunetv2.inference import predict_from_raw_data as module  # noqa: PLC0415
+    from nnunetv2.inference import predict_from_raw_data as module  # noqa: PLC0415 - heavy, or only there for this test
 
     source = inspect.getsource(module).replace("dtype=torch.half", "dtype=torch.float32")
     source = source.replace(
@@ -109,7 +109,7 @@ def predictor_in_float32() -> Any:
 
 def predicted_by_nnunet(kind: Any, folder: Path, files: list[Path], *, mirrors: bool) -> Any:
     """Labels in the order of the file's axes."""
-    import torch  # noqa: PLC0415
+    import torch  # noqa: PLC0415 - heavy, or only there for this test
 
     runner = kind(
         use_mirroring=mirrors,
@@ -129,7 +129,7 @@ def predicted_by_nnunet(kind: Any, folder: Path, files: list[Path], *, mirrors: 
 def main() -> None:
     """Write all files anew."""
     sys.path[:0] = [str(HERE), str(REPOSITORY)]
-    from nnunet_folders import plans_of, write_folder  # noqa: PLC0415
+    from nnunet_folders import plans_of, write_folder  # noqa: PLC0415 - heavy, or only there for this test
 
     GOLDEN.mkdir(exist_ok=True)
     kind = predictor_in_float32()

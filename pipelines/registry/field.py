@@ -45,7 +45,7 @@ def _record(registry: Registry, version: Version, score: FieldScore) -> None:
     for key, value in values.items():
         translated(
             registry.uri,
-            lambda key=key, value=value: registry.client.log_metric(version.run_id, key, value),  # type: ignore[misc]
+            lambda key=key, value=value: registry.client.log_metric(version.run_id, key, value),  # type: ignore[misc]  # lambda
         )
     registry.set_version_tag(version, FIELD_TAG, score.sentence)
 

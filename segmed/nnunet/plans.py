@@ -30,7 +30,7 @@ READERS = {
     "NaturalImage2DIO": "raster",
     "Tiff3DIO": "stored",
 }
-"""How each image reader of nnU-Net orders the axes of an image."""
+"""Order of the axes of an image, by image reader of nnU-Net."""
 
 NORMALISATIONS = (
     "ZScoreNormalization",

@@ -46,7 +46,7 @@ from tests.benchmarks.training_table import write_table
 RESULTS = Path(__file__).parent / "results" / "training.json"
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 GROUPS = {"cardiac_mr": r"(patient\d+)"}
-"""What of a case's name says whose it is, where a patient has several cases."""
+"""Pattern of the patient in a case's name, by set in which a patient has several cases."""
 
 PARTS = ("race", "seven", "step", "phases", "table")
 Record = dict[str, Any]

@@ -54,7 +54,7 @@ def save(files: RunFiles, trainer: Trainer, step: int, **more: object) -> None:
         is_finished=False,
         history=[],
         tally={"loss": 1.0},
-        **more,  # type: ignore[arg-type]
+        **more,  # type: ignore[arg-type]  # as tests give it
     )
 
 
@@ -133,7 +133,7 @@ def test_a_copy_keeps_its_memory_and_its_form() -> None:
     first = copy.take(state)
     assert first["b"][0]["n"] == 3
     assert first["b"][1] is None
-    state["a"].add_(1)  # type: ignore[attr-defined]
+    state["a"].add_(1)  # type: ignore[attr-defined]  # untyped
     assert first["a"].tolist() == [0, 1, 2, 3]
     again = copy.take(state)
     assert again["a"].data_ptr() == first["a"].data_ptr()

@@ -111,7 +111,7 @@ def test_dicom_studies_are_segmented_and_a_broken_one_is_refused(folder, shared_
 @pytest.mark.parametrize("form", ["onnx", "openvino", "bundle", "zip"])
 def test_imported_model_is_exported_and_gives_the_same_logits(folder, form, tmp_path) -> None:
     import onnxruntime  # noqa: PLC0415 - of this test alone
-    import torch  # noqa: PLC0415
+    import torch  # noqa: PLC0415 - heavy, or only there for this test
 
     model = write_folder(tmp_path / "regions", plans_of(residual=True), labels=REGIONS)
     assert run("model", "import-nnunet", model, "--name", "reg").exit_code == 0
@@ -125,7 +125,7 @@ def test_imported_model_is_exported_and_gives_the_same_logits(folder, form, tmp_
         found = torch.from_numpy(session.run(None, {"image": windows.numpy()})[0])
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
     elif form == "openvino":
-        import openvino  # noqa: PLC0415
+        import openvino  # noqa: PLC0415 - heavy, or only there for this test
 
         hint = {"INFERENCE_PRECISION_HINT": "f32"}
         made = openvino.compile_model("exported/model.xml", "CPU", hint)
@@ -142,7 +142,7 @@ def test_imported_model_is_exported_and_gives_the_same_logits(folder, form, tmp_
 def own_package(folder: Path, place: Path, **changes: object) -> Path:
     """A package of segmed's own kind for the structures of an imported one."""
     from segmed.nnunet import package_of  # noqa: PLC0415 - as below
-    from segmed.plan import Inference, Preprocessing  # noqa: PLC0415
+    from segmed.plan import Inference, Preprocessing  # noqa: PLC0415 - heavy, or only there for this test
 
     imported = package_of(folder, folds=["0"]).plan
     rules = Preprocessing(spacing_mm=(2.0, 2.0, 2.0), intensity=imported.preprocessing.intensity)

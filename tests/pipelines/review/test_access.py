@@ -66,10 +66,10 @@ def paths_of_all_routes(key: str) -> list[tuple[str, str]]:
     fields = {"{key}": key, "{name}": "result"}
     found = []
     for route in router.routes:
-        path = route.path  # type: ignore[attr-defined]
+        path = route.path  # type: ignore[attr-defined]  # untyped
         for field, value in fields.items():
             path = path.replace(field, value)
-        found += [(method, path) for method in route.methods]  # type: ignore[attr-defined]
+        found += [(method, path) for method in route.methods]  # type: ignore[attr-defined]  # untyped
     return found
 
 
