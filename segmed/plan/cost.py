@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from segmed.losses.dice_ce import MANY_CLASSES
+from segmed.losses.softmax_sums import MANY_CLASSES
 from segmed.plan.topology import Topology
 
 STEP_FACTOR = 3.0

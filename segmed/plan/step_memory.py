@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 
 from segmed.architectures import BUILT_IN
 from segmed.losses import make_loss
+from segmed.losses.softmax_sums import meta_as
 from segmed.models import build_model
 from segmed.models.recompute import recomputing_in
 from segmed.plan.resources import DeviceKind
@@ -90,6 +91,7 @@ def step_bytes(
         (batch_size, trained.in_channels, *trained.patch_size),
         trained.num_classes,
         is_half,
+        device,
     )
     copies = 1 + MOMENTS + is_averaged
     copies += device == "cuda"  # a copy for the time of the capture of a graph
@@ -104,6 +106,7 @@ def _measured(
     shape: tuple[int, ...],
     num_classes: int,
     is_half: bool,
+    device: DeviceKind,
 ) -> tuple[int, int]:
     """Bytes of the weights, and the most that the passes of one step need beside them."""
 
@@ -119,10 +122,12 @@ def _measured(
     if architecture in BUILT_IN:
         with torch.device("meta"):
             network = build()
-        passes = _passes_bytes(network, loss, shape, num_classes, is_half=is_half)
+        measure = _passes_bytes
     else:
         network = build()
-        passes = _registered_bytes(network, loss, shape, num_classes, is_half=is_half)
+        measure = _registered_bytes
+    with meta_as(device):
+        passes = measure(network, loss, shape, num_classes, is_half=is_half)
     return sum(parameter.nbytes for parameter in network.parameters()), passes
 
 

@@ -68,7 +68,7 @@ def test_the_loss_of_many_classes_and_its_gradient_equal_those_of_whole_maps(
         values = values.contiguous(memory_format=last)
     found = []
     for many in (2, 1000):
-        monkeypatch.setattr("segmed.losses.dice_ce.MANY_CLASSES", many)
+        monkeypatch.setattr("segmed.losses.softmax_sums.MANY_CLASSES", many)
         logits = values.clone().requires_grad_()
         classes = logits[:, :60] if layout == "part of a larger map" else logits
         value = DiceCELoss(classes.shape[1], **options)(classes, target)

@@ -1,6 +1,9 @@
-"""Prints the resident memory of training steps of several networks, as JSON; run as a process.
+"""Prints the resident memory of the training steps of a network, in bytes.
 
-Usage: resident_memory.py '[["unet", {"widths": [8, 16]}, 3, [64, 64, 64]], ...]'
+Run as a process for each network: memory that an earlier one gave back to the allocator is in the
+resident memory already.
+
+Usage: resident_memory.py '["unet", {"widths": [8, 16]}, 3, [64, 64, 64]]'
 """
 
 from __future__ import annotations
@@ -47,12 +50,10 @@ def largest_resident_bytes() -> int:
 
 
 torch.set_num_threads(1)
-found = []
-for case in json.loads(sys.argv[1]):
-    train(*case[:3], [16] * len(case[3]))  # loads the libraries
-    gc.collect()
-    before = psutil.Process().memory_info().rss
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    train(*case)
-    found.append(largest_resident_bytes() - before)
-print(json.dumps(found))
+case = json.loads(sys.argv[1])
+train(*case[:3], [16] * len(case[3]))  # loads the libraries
+gc.collect()
+before = psutil.Process().memory_info().rss
+Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+train(*case)
+print(largest_resident_bytes() - before)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from segmed.plan.step_memory import TrainedNetwork, step_bytes
+from segmed.plan.step_memory import OVERHEAD, TrainedNetwork, step_bytes
 
 SUPERVISED = {"deep_supervision": True}
 NETWORKS: dict[str, dict[str, object]] = {
@@ -20,8 +20,11 @@ NETWORKS: dict[str, dict[str, object]] = {
     "deeplabv3plus": {"widths": [16, 32, 64, 128], "aspp_width": 64, "patch_size": [64, 64, 64]},
 }
 PATCH = [64, 64, 64]
-DEFAULT = [("unet", 30)]
-ALL = [(name, classes) for name in NETWORKS for classes in (3, 30)]
+CASES = [
+    pytest.param(name, classes, marks=[] if (name, classes) == ("unet", 30) else pytest.mark.slow)
+    for name in NETWORKS
+    for classes in (3, 30)
+]
 
 
 def foreseen(name: str, classes: int) -> int:
@@ -32,25 +35,43 @@ def foreseen(name: str, classes: int) -> int:
 @pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="resident memory is read from Linux's /proc"
 )
-@pytest.mark.parametrize(
-    "cases", [DEFAULT, pytest.param(ALL, marks=pytest.mark.slow)], ids=["one", "all"]
-)
-def test_foreseen_memory_is_that_of_the_process(cases: list[tuple[str, int]]) -> None:
+@pytest.mark.parametrize(("name", "classes"), CASES)
+def test_foreseen_memory_is_that_of_the_process(name: str, classes: int) -> None:
+    """Within what the allocator adds: 0.80 to 1.16 was seen, each in a process of its own."""
     script = Path(__file__).with_name("resident_memory.py")
-    asked = json.dumps([[name, NETWORKS[name], classes, PATCH] for name, classes in cases])
+    asked = json.dumps([name, NETWORKS[name], classes, PATCH])
     run = subprocess.run(
         [sys.executable, str(script), asked], check=True, capture_output=True, text=True
     )
-    for (name, classes), real in zip(cases, json.loads(run.stdout), strict=True):
-        assert 0.8 < foreseen(name, classes) / real < 1.5, (name, classes, real / 1e6)
+    real = int(run.stdout)
+    assert 0.7 < foreseen(name, classes) / real < 1.4, (name, classes, real / 1e6)
+
+
+def test_a_loss_in_blocks_is_foreseen_where_it_is_computed() -> None:
+    """A CPU takes the sums of many classes by blocks, which keep one map of all classes."""
+    trained = TrainedNetwork("unet", NETWORKS["unet"], "dice_ce", 1, 30, tuple(PATCH))
+    one_map = 2 * 30 * 64**3 * 4
+    on_cpu, on_gpu = (
+        step_bytes(trained, batch_size=2, device=device, is_half=False) / OVERHEAD[device]
+        for device in ("cpu", "cuda")
+    )
+    assert on_gpu - on_cpu > 1.9 * one_map
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_classes_cost_what_the_loss_makes_of_them(name: str) -> None:
-    """At least logits, their logarithms, probabilities, and a gradient of these; not ten times."""
+    """On a GPU at least logits, logarithms, probabilities and a gradient of these; not 20."""
     one_class = 2 * 64**3 * 4
-    grown = foreseen(name, 30) - foreseen(name, 3)
-    assert 3 * 27 * one_class < grown < 20 * 27 * one_class
+    few, many = (
+        step_bytes(
+            TrainedNetwork(name, NETWORKS[name], "dice_ce", 1, classes, tuple(PATCH)),
+            batch_size=2,
+            device="cuda",
+            is_half=False,
+        )
+        for classes in (3, 30)
+    )
+    assert 3 * 27 * one_class < many - few < 20 * 27 * one_class
 
 
 def test_the_measured_training_on_a_gpu_is_foreseen() -> None:
