@@ -26,7 +26,7 @@ _META_STANDS_FOR: ContextVar[str] = ContextVar("meta_stands_for", default="meta"
 
 
 def takes_blocks(logits: Tensor) -> bool:
-    """Whether a loss of these logits, `[B, K, *spatial]`, takes its sums by `softmax_sums`."""
+    """True for logits, `[B, K, *spatial]`, of which a loss takes its sums by `softmax_sums`."""
     device = _META_STANDS_FOR.get() if logits.is_meta else logits.device.type
     return device == "cpu" and logits.shape[1] >= MANY_CLASSES
 
