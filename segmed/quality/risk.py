@@ -155,7 +155,7 @@ def fixed_sequence(p_values: Sequence[float], level: float) -> int:
 
 
 def _shortfall(failures: int, cases: int, upper: float, target: RiskTarget) -> str:
-    """Why the test of the first threshold failed."""
+    """Reason why the test of the first threshold failed."""
     needed = fewest_trials(target.risk, target.confidence)
     if cases < needed:
         return (
