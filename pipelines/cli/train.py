@@ -78,7 +78,11 @@ def train(
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
     weights: Annotated[
-        Path | None, typer.Option(help="Pretrained weights to start from: .pth or .safetensors.")
+        Path | None,
+        typer.Option(
+            help="Pretrained weights to start from: .pth or .safetensors; for a U-Net also a "
+            "folder, zip or fold of nnU-Net results."
+        ),
     ] = None,
     patience: Annotated[
         int,
@@ -106,7 +110,7 @@ def train(
 
     Example: segmed train hippocampus.json --model unet3plus --fold 0 --budget 10m
     """
-    from pipelines.comparing.jobs import TrainJob, check_job, require_size, settle_plan
+    from pipelines.comparing.jobs import TrainJob, check_job, check_start, require_size, settle_plan
     from pipelines.comparing.resources import resources_for
     from segmed.training import Settings
 
@@ -138,6 +142,7 @@ def train(
     resources = resources_for(time, device)
     plan_path = settle_plan(manifest_path, plan, out, size=size, resources=resources, device=device)
     job = replace(job, plan_path=plan_path)
+    check_start(job)
     if int(os.environ.get("RANK", "0")) > 0:
         _train_along(job)
         return

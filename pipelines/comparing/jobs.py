@@ -335,13 +335,32 @@ def check_job(job: TrainJob) -> None:
     """Refuse an unknown architecture or fold, or missing weights, before anything is made.
 
     Raises:
-        UsageError: The architecture or the fold is unknown, or the weights are not a file.
+        UsageError: The architecture or the fold is unknown, or the weights are not there or are for
+            another architecture.
     """
-    weights = job.settings.weights
-    if weights is not None and not weights.is_file():
-        raise UsageError(f"--weights {weights}: no such file; give a .pth or .safetensors file")
     require_architecture(job.architecture)
+    if job.settings.weights is not None:
+        from segmed.training.weights import check_weights  # noqa: PLC0415 - loads PyTorch
+
+        check_weights(job.settings.weights, job.architecture)
     _folds_named(str(job.fold), read_manifest(job.manifest_path))
+
+
+def check_start(job: TrainJob) -> None:
+    """Refuse weights that do not fit the network of the plan, before anything is prepared.
+
+    Their report is logged.
+
+    Raises:
+        WeightsError: The weights cannot be read safely, or too little of them fits.
+        PackageError: A folder is no trained nnU-Net model, or is damaged.
+    """
+    if job.settings.weights is None:
+        return
+    from segmed.training.weights import check_start as start_once  # noqa: PLC0415 - as above
+
+    report = start_once(job.settings.weights, job.architecture, read_plan(job.plan_path))
+    progress.info("start: %s", report)
 
 
 def _models_named(text: str) -> tuple[str, ...]:

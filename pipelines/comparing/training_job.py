@@ -22,7 +22,6 @@ from segmed.inference.engine import resolve_device
 from segmed.inference.vocabulary import EngineName
 from segmed.io.atomic import write_whole
 from segmed.manifest import data_hash, read_manifest
-from segmed.manifest.content import digest
 from segmed.metrics import read_table, write_table
 from segmed.package import ModelPackage
 from segmed.plan import plan_hash, read_plan
@@ -30,6 +29,7 @@ from segmed.report.legends import legend_of_set
 from segmed.report.model_comparison import FoldResult
 from segmed.training import EpochResult, fit
 from segmed.training.checkpoint import LAST
+from segmed.training.weights import weights_digest
 
 OnEpoch = Callable[[EpochResult], None]
 
@@ -73,7 +73,7 @@ def unusual_settings(job: TrainJob) -> dict[str, Any]:
     """Settings of a training that differ from the defaults and change its result."""
     settings = job.settings
     found = {
-        "weights": digest(settings.weights) if settings.weights else None,
+        "weights": weights_digest(settings.weights) if settings.weights else None,
         "patience": settings.patience,
         "deterministic": settings.deterministic,
     }

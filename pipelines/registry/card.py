@@ -96,6 +96,7 @@ def _facts(made: Mapping[str, Any]) -> list[str]:
         "configuration": "configuration",
         "dataset_fingerprint": "sha256 of the dataset fingerprint",
         "weights_licence": "licence of the weights",
+        "started_from": "started from",
         "fold": "fold held out",
         "steps": "training steps",
         "created": "made",

@@ -204,6 +204,7 @@ def double_conv(
     padding: Axes | None = None,
     dropout: float = 0.0,
     convs: int = 2,
+    stride: Axes | int = 1,
 ) -> nn.Sequential:
     """Two convolutions, the block of the whole U-Net family.
 
@@ -215,12 +216,13 @@ def double_conv(
         padding: Zeros on either side; None keeps the size.
         dropout: Probability of zeroing a feature after each convolution.
         convs: Convolutions, where there are not two.
+        stride: Step of the first convolution.
 
     Returns:
         The block.
     """
     layers: list[nn.Module] = []
-    for before in (in_channels, *[level.width] * (convs - 1)):
+    for index, before in enumerate((in_channels, *[level.width] * (convs - 1))):
         layers.append(
             ConvUnit(
                 spatial_dims,
@@ -229,6 +231,7 @@ def double_conv(
                 kernel=level.kernel,
                 style=style,
                 padding=padding,
+                stride=stride if index == 0 else 1,
             )
         )
         if dropout > 0:

@@ -50,22 +50,33 @@ class UNetOptions(FamilyOptions):
         padding: `same` keeps sizes; `valid` is the paper's.
         decoder_convs: Convolutions of each level of the decoder; nnU-Net has one beside residual
             encoders.
+        downsample: From level to level by max-pooling, or by the `stride` of a level's first
+            convolution as in nnU-Net; levels of residual blocks stride in any case.
     """
 
     padding: Literal["same", "valid"] = "same"
     decoder_convs: int = 2
+    downsample: Literal["max", "stride"] = "max"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("padding", self.padding, ("same", "valid"))
+        check_choice("downsample", self.downsample, ("max", "stride"))
         if self.padding == "valid" and self.deep_supervision:
             raise ModelError("deep_supervision needs padding='same': valid maps share no grid")
         if self.padding == "valid" and (
-            self.residual_blocks is not None or self.decoder_convs != 2
+            self.residual_blocks is not None or self.decoder_convs != 2 or self.strides_plainly
         ):
-            raise ModelError("residual_blocks and decoder_convs need padding='same'")
+            raise ModelError(
+                "residual_blocks, decoder_convs and downsample='stride' need padding='same'"
+            )
         if self.decoder_convs < 1:
             raise ModelError(f"decoder_convs must be 1 or more, got {self.decoder_convs}")
+
+    @property
+    def strides_plainly(self) -> bool:
+        """Return whether plain convolutions stride in the place of poolings."""
+        return self.downsample == "stride" and self.residual_blocks is None
 
 
 class UNet(nn.Module):
@@ -88,12 +99,18 @@ class UNet(nn.Module):
             double_conv, dims, style=options.style, padding=valid, convs=options.decoder_convs
         )
         self.encoder = nn.ModuleList(
-            encoder_level(before, level, options, index=index, padding=valid)
+            double_conv(dims, before, level, style=options.style, stride=level.stride)
+            if options.strides_plainly
+            else encoder_level(before, level, options, index=index, padding=valid)
             for index, (before, level) in enumerate(
                 zip([task.in_channels, *widths], self.levels, strict=False)
             )
         )
-        self.pools = encoder_pools(self.levels, options)
+        self.pools = (
+            nn.ModuleList(nn.Identity() for _ in self.levels[1:])
+            if options.strides_plainly
+            else encoder_pools(self.levels, options)
+        )
         self.drop = nn.Dropout(options.dropout)
         self.ups, self.decoder, heads = nn.ModuleList(), nn.ModuleList(), []
         for index in range(depth - 1):

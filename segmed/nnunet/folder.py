@@ -47,7 +47,11 @@ class NnUNetFolder:
 
 
 def open_folder(
-    path: Path, folds: Sequence[str] = (), *, postprocessing: bool = True
+    path: Path,
+    folds: Sequence[str] = (),
+    *,
+    postprocessing: bool = True,
+    limit: int | None = None,
 ) -> NnUNetFolder:
     """Read a folder of nnU-Net results.
 
@@ -55,6 +59,7 @@ def open_folder(
         path: `Dataset.../Trainer__Plans__configuration`, or a folder that contains one such.
         folds: Folds wanted; none for all that are trained.
         postprocessing: Read the postprocessing found for these folds, where there is one.
+        limit: Read at most so many folds.
 
     Raises:
         PackageError: It is not such a folder, is damaged, or is not reproduced here.
@@ -62,8 +67,8 @@ def open_folder(
     """
     found = find_model(path)
     plans, dataset = (_json(found / name) for name in ("plans.json", "dataset.json"))
-    chosen = _chosen_folds(found, folds)
-    files = {fold: _checkpoint_file(found, fold) for fold in chosen}
+    chosen = chosen_folds(found, folds)[:limit]
+    files = {fold: checkpoint_file(found, fold) for fold in chosen}
     checkpoints = tuple(read_checkpoint(file) for file in files.values())
     first = checkpoints[0]
     for fold, other in zip(chosen, checkpoints, strict=True):
@@ -112,7 +117,17 @@ def find_model(path: Path) -> Path:
     return found[0]
 
 
-def _chosen_folds(folder: Path, wanted: Sequence[str]) -> list[str]:
+def chosen_folds(folder: Path, wanted: Sequence[str] = ()) -> list[str]:
+    """Folds to take of a model's folder.
+
+    Args:
+        folder: From `find_model`.
+        wanted: Names of folds; none for all that are trained.
+
+    Raises:
+        PackageError: No fold is trained.
+        UsageError: A fold that is asked for is not there.
+    """
     trained = sorted(
         child.name.removeprefix("fold_")
         for child in folder.glob("fold_*")
@@ -129,7 +144,8 @@ def _chosen_folds(folder: Path, wanted: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(wanted))
 
 
-def _checkpoint_file(folder: Path, fold: str) -> Path:
+def checkpoint_file(folder: Path, fold: str) -> Path:
+    """The checkpoint of a trained fold."""
     return next(
         folder / f"fold_{fold}" / name
         for name in CHECKPOINTS

@@ -40,7 +40,7 @@ def plan_of(folder: NnUNetFolder) -> Plan:
     found = folder.configuration
     is_flat = found.spatial_dims == 2 and found.reader != "raster"
     mirror_axes = folder.checkpoints[0].mirror_axes
-    axes = tuple(READ_ORDER[found.reader][axis] for axis in _transpose(found))
+    axes = stored_axes(found)
     preprocessing = Preprocessing(
         orientation="".join("RAS"[axis] for axis in axes) if found.reader == "ras" else "",
         spacing_mm=(1.0, *found.spacing_mm) if is_flat else found.spacing_mm,
@@ -74,6 +74,11 @@ def plan_of(folder: NnUNetFolder) -> Plan:
         ),
         reasons={"preprocessing.scheme": f"trained by nnU-Net ({found.plans_name}, {found.name})"},
     )
+
+
+def stored_axes(found: Configuration) -> tuple[int, ...]:
+    """Axis of the image as segmed reads it that each axis of nnU-Net's prepared array is."""
+    return tuple(READ_ORDER[found.reader][axis] for axis in _transpose(found))
 
 
 def _transpose(found: Configuration) -> tuple[int, ...]:

@@ -41,7 +41,7 @@ from segmed.training.settings import EpochResult, FitRequest, Settings
 from segmed.training.stepping import Steps, make_steps
 from segmed.training.trainer import Trainer
 from segmed.training.validation import Validation
-from segmed.training.weights import start_from
+from segmed.training.weights import origin_of, start_from
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +116,7 @@ def fit(
         if process_group.leads and not (run.is_reused and (out_dir / PACKAGE).is_dir()):
             run.files.finish()
             made = {**run.files.identity, "budget": asdict(budget), **run.norms}
+            made |= origin_of(settings.weights)
             save_package(run.trainer, manifest, run.history, made, out_dir / PACKAGE)
         process_group.wait()  # the package is there for all
 
@@ -211,7 +212,7 @@ class _Run:
         if process_group.agree(settings.resume and (job.out_dir / LAST).exists()):
             run._resume()
         elif settings.weights is not None:
-            start_from(settings.weights, trainer.network)
+            start_from(settings.weights, trainer.network, plan)
         process_group.require_same(trainer.checksum() + run.step, "weights")
         return run
 

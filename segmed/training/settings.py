@@ -19,7 +19,7 @@ class Settings:
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         seed: Seed of weights, patches and augmentation.
         resume: Continue from `last.ckpt` where there is one.
-        weights: File of pretrained weights to start from.
+        weights: Pretrained weights to start from: a file, or nnU-Net results for a U-Net.
         cache_dir: Where prepared cases are kept; `cache` beside the output folder by default.
         checkpoint_minutes: Longest time between two checkpoints.
         deterministic: Only algorithms that give the same bits each time.

@@ -7,14 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from nnunet_folders import plans_of, write_folder
 from tiny_data import write_set
 from typer.testing import CliRunner
 
 from pipelines.cli.app import app
-from pipelines.comparing.jobs import Request, TrainJob, require_enough_time, settle_plan
+from pipelines.comparing.jobs import (
+    Request,
+    TrainJob,
+    check_start,
+    require_enough_time,
+    settle_plan,
+)
 from pipelines.comparing.steps import job_params
 from segmed.errors import UsageError
-from segmed.plan import read_plan
+from segmed.plan import read_plan, write_plan
 from segmed.plan.networks import size_of
 from segmed.training import Budget, Settings
 
@@ -164,3 +171,34 @@ def test_budget_too_short_for_its_trainings_names_what_would_do(
         require_enough_time(request, parallel=parallel)
     require_enough_time(replace(request, budget=Budget(seconds=needed)), parallel=parallel)
     require_enough_time(replace(request, budget=Budget(epochs=1)), parallel=parallel)
+
+
+def test_a_model_of_nnunet_starts_a_unet_alone_and_what_fits_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    manifest = write_set(tmp_path)
+    folder = write_folder(tmp_path / "results", plans_of())
+    usual = ["train", str(manifest), "--epochs", "1", "--device", "cpu", "--out", "out"]
+    usual += ["--weights", str(folder), "--plan", str(tmp_path / "plan.yaml")]
+    result = CliRunner().invoke(app, [*usual, "--model", "unetpp"])
+    assert result.exit_code == 2
+    assert "starts a U-Net, not unetpp: give --model unet" in " ".join(result.stderr.split())
+    result = CliRunner().invoke(app, [*usual, "--model", "unet"])
+    assert result.exit_code == 2
+    assert "tensors of the U-Net's encoder and decoder" in " ".join(result.stderr.split())
+    assert not (tmp_path / "out" / "runs").exists()
+
+    plan = read_plan(tmp_path / "plan.yaml")
+    options = {"widths": [4, 8, 12], "decoder_convs": 1, "kernels": [3] * 3, "strides": [1, 2, 2]}
+    fitting = plan.networks["unet"].model_copy(update={"options": options})
+    plan = plan.model_copy(update={"networks": {"unet": fitting}})
+    write_plan(plan, tmp_path / "fitting.yaml")
+    settings = Settings(weights=folder)
+    job = TrainJob(
+        manifest, tmp_path / "fitting.yaml", "unet", 0, Budget(epochs=1), tmp_path, settings
+    )
+    with caplog.at_level("INFO"):
+        check_start(job)
+    assert "tensors loaded" in caplog.text
+    assert len(job_params(job, plan)["weights"]) == 64
