@@ -18,6 +18,7 @@ from segmed.nnunet.to_unet import (
     open_fold,
     start_unet,
 )
+from segmed.package.card import CARD_FILE, WEIGHTS_FILE
 from segmed.plan import Plan
 
 log = logging.getLogger(__name__)
@@ -52,12 +53,17 @@ def check_weights(path: Path, architecture: str) -> None:
     """Refuse weights that do not exist, or nnU-Net's for another architecture than the U-Net.
 
     Raises:
-        UsageError: They do not exist, or are for another architecture.
+        UsageError: They do not exist, are a package, or are for another architecture.
     """
     if not path.exists():
         raise UsageError(
             f"--weights {path}: no such file; give a .pth or .safetensors file, or a folder or zip "
             "of nnU-Net results"
+        )
+    if (path / CARD_FILE).is_file():
+        raise UsageError(
+            f"--weights {path} is a package: give its {WEIGHTS_FILE}, which starts a network of "
+            "its architecture"
         )
     if is_nnunet_source(path) and architecture != ARCHITECTURE:
         raise UsageError(

@@ -188,6 +188,11 @@ def test_a_model_of_nnunet_starts_a_unet_alone_and_what_fits_is_reported(
     assert result.exit_code == 2
     assert "tensors of the U-Net's encoder and decoder" in " ".join(result.stderr.split())
     assert not (tmp_path / "out" / "runs").exists()
+    (folder / "package.json").write_text("{}")
+    result = CliRunner().invoke(app, [*usual, "--model", "unet"])
+    assert result.exit_code == 2
+    assert "is a package: give its model.safetensors" in " ".join(result.stderr.split())
+    (folder / "package.json").unlink()
 
     plan = read_plan(tmp_path / "plan.yaml")
     options = {"widths": [4, 8, 12], "decoder_convs": 1, "kernels": [3] * 3, "strides": [1, 2, 2]}
