@@ -7,9 +7,15 @@ before its name does, see `segmed.io.head`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from segmed.errors import UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from segmed.structures import LabelClass
 
 Kind = Literal["volume", "raster", "dicom"]
 
@@ -144,6 +150,66 @@ OUTPUT_HELP = (
     "nifti, seg-nrrd (3D Slicer, with names and colours), dicom-seg or rtstruct (of DICOM series)"
 )
 """Output formats of an archive run in the words of a command's help."""
+
+SegKind = Literal["binary", "labelmap", "fractional"]
+
+SEG_KINDS: tuple[SegKind, ...] = ("binary", "labelmap", "fractional")
+"""Forms of DICOM segmentations."""
+
+SEG_HELP = (
+    "Form of DICOM segmentations: binary (a bit a voxel and structure), labelmap (one map of all "
+    "structures, smallest; few viewers read it yet) or fractional (probabilities)."
+)
+ALL_FRAMES_HELP = "Also write the empty frames of DICOM segmentations, which are left out."
+
+
+@dataclass(frozen=True)
+class SegForm:
+    """Form in which a DICOM segmentation is written.
+
+    Attributes:
+        kind: `binary`: a mask for each structure; `labelmap`: one map of segment numbers;
+            `fractional`: a probability for each structure.
+        all_frames: Also the frames without a pixel of their structure, of which viewers allocate
+            as many as structures times slices. A label map always has one frame a slice.
+    """
+
+    kind: SegKind = "binary"
+    all_frames: bool = False
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The choices other than the default, of which identifiers and keys are functions."""
+        kind = () if self.kind == "binary" else (self.kind,)
+        return (*kind, "all-frames") if self.all_frames and self.kind != "labelmap" else kind
+
+
+BINARY_SEG = SegForm()
+
+
+def require_seg_form(seg: SegForm, output_format: str, labels: Sequence[LabelClass] = ()) -> None:
+    """Refuse a form of DICOM segmentations that does not fit the format or the structures.
+
+    Args:
+        seg: The form.
+        output_format: An output format.
+        labels: The structures, once they are known.
+
+    Raises:
+        UsageError: It is unknown, another format is written, or structures overlap in a label map.
+    """
+    if seg.kind not in SEG_KINDS:
+        raise unknown_name("form of DICOM segmentations", seg.kind, SEG_KINDS)
+    if output_format != "dicom-seg" and (seg.words or seg.all_frames):
+        chosen = f"--seg {seg.kind}" if seg.kind != "binary" else "--all-frames"
+        raise UsageError(f"{chosen} is a form of --format dicom-seg, got --format {output_format}")
+    overlapping = [entry.name for entry in labels if entry.region]
+    if seg.kind == "labelmap" and overlapping:
+        raise UsageError(
+            f"a labelmap has one structure a voxel, {overlapping[0]!r} contains others: choose "
+            "binary or fractional"
+        )
+
 
 SEGMENTATION_MODALITIES = frozenset({"SEG", "RTSTRUCT"})
 """Modalities of DICOM objects that contain a segmentation."""

@@ -30,7 +30,7 @@ from pipelines.terminal.console import (
     emit,
 )
 from segmed.errors import UsageError
-from segmed.formats import OUTPUT_HELP
+from segmed.formats import ALL_FRAMES_HELP, OUTPUT_HELP, SEG_HELP
 from segmed.inference.vocabulary import ENGINE_HELP
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def segment(
     model: ModelOption,
     out: Annotated[Path, typer.Option("--out", "-o", help="Outputs, ledger and outcomes.")],
     output_format: Annotated[str, typer.Option("--format", help=f"{OUTPUT_HELP}.")] = "nifti",
+    seg: Annotated[str, typer.Option(help=SEG_HELP)] = "binary",
+    all_frames: Annotated[bool, typer.Option("--all-frames", help=ALL_FRAMES_HELP)] = False,
     workers: Annotated[
         int, typer.Option(min=0, help="Worker processes; 0 segments in this one.")
     ] = 0,
@@ -163,6 +165,8 @@ def segment(
         table=table,
         names=names,
         any_modality=any_modality,
+        seg=seg,
+        all_frames=all_frames,
     )
     if dry_run:
         passed_over: list[NotImage] = []

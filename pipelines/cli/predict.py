@@ -24,7 +24,14 @@ from pipelines.terminal.console import (
     emit,
     tracked,
 )
-from segmed.formats import OUTPUT_HELP, OUTPUT_SUFFIXES
+from segmed.formats import (
+    ALL_FRAMES_HELP,
+    OUTPUT_HELP,
+    OUTPUT_SUFFIXES,
+    SEG_HELP,
+    SegForm,
+    require_seg_form,
+)
 from segmed.inference.vocabulary import ENGINE_HELP, engine_named
 
 T = TypeVar("T")
@@ -59,6 +66,8 @@ def predict(
     output_format: Annotated[
         str, typer.Option("--format", help=f"{OUTPUT_HELP}; or probabilities.")
     ] = "nifti",
+    seg: Annotated[str, typer.Option(help=SEG_HELP)] = "binary",
+    all_frames: Annotated[bool, typer.Option("--all-frames", help=ALL_FRAMES_HELP)] = False,
     engine: Annotated[str, typer.Option(help=ENGINE_HELP)] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     tta: Annotated[
@@ -120,6 +129,8 @@ def predict(
     require_models(model)
     require_any(inputs, "images, DICOM series folders, or folders of these")
     require_known("output format", output_format, tuple(OUTPUT_SUFFIXES))
+    seg_form = SegForm(seg, all_frames)  # type: ignore[arg-type]  # checked by the next line
+    require_seg_form(seg_form, output_format)
     engine = engine_named(engine)
     require_device(device)
     require_out(out)
@@ -139,6 +150,7 @@ def predict(
         names=names,
         rules=rules,
         any_modality=any_modality,
+        seg=seg_form,
     )
     with continued_by():
         if dry_run:

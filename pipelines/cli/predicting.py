@@ -13,7 +13,7 @@ from pipelines.registry.cache import converted_folder
 from pipelines.registry.loading import load_models
 from pipelines.registry.reference import Resolved
 from segmed.errors import UsageError, unknown_name
-from segmed.formats import OUTPUT_SUFFIXES
+from segmed.formats import BINARY_SEG, OUTPUT_SUFFIXES, SegForm, require_seg_form
 from segmed.inference import (
     Forecast,
     Outcome,
@@ -55,6 +55,7 @@ class PredictJob:
         names: `source` or `hash`; None: image files by source, DICOM series by hash.
         rules: YAML that says which series of a DICOM study is which channel.
         any_modality: Take DICOM images of another modality or body part than the model's, too.
+        seg: Form of DICOM segmentations.
     """
 
     inputs: tuple[Path, ...]
@@ -70,6 +71,7 @@ class PredictJob:
     names: str | None = None
     rules: Path | None = None
     any_modality: bool = False
+    seg: SegForm = BINARY_SEG
 
     @property
     def roots(self) -> list[Path]:
@@ -98,6 +100,7 @@ def check_job(job: PredictJob) -> None:
     """
     if job.format not in OUTPUT_SUFFIXES:
         raise unknown_name("output format", job.format, OUTPUT_SUFFIXES)
+    require_seg_form(job.seg, job.format)
     engine_named(job.engine)
     check_names(job.names)
     if job.memory_gb is not None and job.memory_gb <= 0:
@@ -145,7 +148,7 @@ def predict(job: PredictJob, shown: Shown[Outcome]) -> dict[str, Any]:
         predictor,
         images,
         job.out_dir,
-        format=job.format,  # type: ignore[arg-type]  # checked by predict_files
+        format=job.seg if job.format == "dicom-seg" else job.format,  # type: ignore[arg-type]
         trusted=job.trust,
         roots=job.roots,
         names=job.names,  # type: ignore[arg-type]  # checked by check_job

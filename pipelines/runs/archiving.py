@@ -33,6 +33,7 @@ from segmed.archive.pacs.remote import Query
 from segmed.archive.query import SeriesQuery
 from segmed.archive.study import ForeseenOutcome, NotImage
 from segmed.archive.totals import OnTotal
+from segmed.formats import SegForm, require_seg_form
 from segmed.inference import Predictor
 from segmed.inference.vocabulary import engine_named
 from segmed.io.atomic import write_whole
@@ -68,6 +69,8 @@ class ArchiveJob:
         table: Kind of the volumes table, `csv` or `parquet`.
         names: `source` or `hash`; None: outputs of image files by source, of DICOM by hash.
         any_modality: Take DICOM images of another modality or body part than the model's, too.
+        seg: Form of DICOM segmentations, one of `segmed.formats.SEG_KINDS`.
+        all_frames: Also write their empty frames.
         folder: Working folder, for the embedded registry.
         devices: Devices that worker processes take in turn, such as `cuda:0` and `cuda:1`; without
             any, `workers` share the one that is there.
@@ -94,6 +97,8 @@ class ArchiveJob:
     table: str = "csv"
     names: str | None = None
     any_modality: bool = False
+    seg: str = "binary"
+    all_frames: bool = False
     folder: Path = Path()
     devices: tuple[str, ...] = ()
     cluster: str | None = None
@@ -102,10 +107,16 @@ class ArchiveJob:
         """Refuse what would only be found out during the run.
 
         Raises:
-            UsageError: The engine or the kind of names is unknown.
+            UsageError: The engine, the form or the kind of names is unknown.
         """
         engine_named(self.engine)
         check_names(self.names)
+        require_seg_form(self.seg_form, self.format)
+
+    @property
+    def seg_form(self) -> SegForm:
+        """Form of DICOM segmentations."""
+        return SegForm(self.seg, self.all_frames)  # type: ignore[arg-type]  # checked at the start
 
     @property
     def is_selective(self) -> bool:
@@ -187,6 +198,7 @@ def run_archive(
             resegment=job.resegment,
             table=job.table,
             names=job.names,  # type: ignore[arg-type]  # checked when the job was made
+            seg=job.seg_form,
         ),
         on_total=on_total,
     ):
@@ -247,7 +259,7 @@ def preview(
         out_dir=job.out_dir,
         format=job.format,
         tta=job.tta,
-        options=RunOptions(limit=job.limit, resegment=job.resegment),
+        options=RunOptions(limit=job.limit, resegment=job.resegment, seg=job.seg_form),
         on_passed_over=on_passed_over,
     )
 

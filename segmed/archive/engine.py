@@ -109,7 +109,8 @@ class ThreadEngine:
     def __init__(
         self, predictor: Predictor, writing: Writing, results: Results, *, trusted: bool = False
     ) -> None:
-        self._pipeline = Pipeline(predictor, ArchiveSink(writing), trusted=trusted)
+        sink = ArchiveSink(writing)
+        self._pipeline = Pipeline(predictor, sink, trusted=trusted, seg=writing.seg)
         self._results = results
         self._is_replaceable = trusted
         self._is_stopping = False

@@ -87,6 +87,8 @@ class OutputNames:
             yield with_suffix(f"{place}-{study.name[:SHORT_HASH]}", suffix)
             yield with_suffix(f"{place}-{entry.key[: 2 * SHORT_HASH]}", suffix)
         yield hash_name(study.name, self.package, suffix)
+        # Other settings of the same model, such as another form of DICOM segmentations.
+        yield hash_name(study.name, self.package, f".{entry.key[:SHORT_HASH]}{suffix}")
 
     def _suffix(self, study: Study) -> str:
         is_flat = self.format == "nifti" and study.form in RASTER_FORMATS

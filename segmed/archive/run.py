@@ -22,6 +22,7 @@ from segmed.archive.scratch import scratch_folder
 from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource, key_of
 from segmed.archive.writing import free_bytes
 from segmed.errors import AccessDeniedError, ServiceError
+from segmed.formats import BINARY_SEG, SegForm
 from segmed.io.output_names import NameKind, absolute, shown
 from segmed.outcomes import ACCESS_DENIED, SERVICE
 
@@ -49,6 +50,7 @@ class RunOptions:
         table: Kind of the volumes table, `csv` or `parquet`.
         names: Kind of output names, `source` or `hash`; None: of image files `source`, of DICOM
             series `hash`.
+        seg: Form of DICOM segmentations.
     """
 
     limit: int | None = None
@@ -57,6 +59,7 @@ class RunOptions:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     table: str = "csv"
     names: NameKind | None = None
+    seg: SegForm = BINARY_SEG
 
 
 @dataclass(frozen=True)

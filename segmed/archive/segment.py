@@ -29,6 +29,7 @@ from segmed.archive.volumes import check_kind
 from segmed.archive.workers.engine import WorkerEngine
 from segmed.archive.workers.setup import Setup
 from segmed.archive.writing import STAGING, Writing, suffix_of
+from segmed.formats import SegForm, require_seg_form
 from segmed.inference import Predictor
 from segmed.io.output_names import check_names
 
@@ -125,6 +126,7 @@ def segment_archive(
     check_names(options.names)
     pool = predictor if isinstance(predictor, Predictor) else _worker_pool(predictor)
     model, tta = _identify(pool)
+    require_seg_form(options.seg, format, model.labels)
     writing = Writing(
         format,  # type: ignore[arg-type]  # checked by suffix_of
         model.labels,
@@ -133,6 +135,7 @@ def segment_archive(
         model.ranges,
         pictures=out_dir / PICTURES,
         drafts=out_dir / OUTPUTS / STAGING,
+        seg=options.seg,
     )
     results: Results = queue.Queue()
     _keep_private(ledger_path or out_dir / LEDGER_FILE)
@@ -149,7 +152,7 @@ def segment_archive(
                 ledger=ledger,
                 out_dir=out_dir,
                 names=OutputNames(ledger, out_dir, format, model.hash, options.names),
-                settings=_settings(format, tta=tta),
+                settings=_settings(format, options.seg, tta=tta),
                 model=model,
                 source=source,
                 engine=_engine(pool, writing, results, ledger.suspects()),
@@ -193,7 +196,8 @@ def preview_archive(
     if isinstance(source, FolderSource):
         source = replace(source, explains=on_passed_over is not None)
     suffix_of(format)
-    settings = _settings(format, tta=model.tta if tta is None else tta)
+    require_seg_form(options.seg, format, model.labels)
+    settings = _settings(format, options.seg, tta=model.tta if tta is None else tta)
     path = out_dir / LEDGER_FILE
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger(path, writer=False)) if path.exists() else None
@@ -267,9 +271,9 @@ def _engine(
     return pool.engine(Setup(pool.packages, writing, pool.options), results)
 
 
-def _settings(format_name: str, *, tta: bool) -> str:
+def _settings(format_name: str, seg: SegForm, *, tta: bool) -> str:
     """Return the settings that change an output, besides content and package."""
-    return f"{format_name} tta" if tta else format_name
+    return " ".join([format_name, *seg.words, *(["tta"] if tta else [])])
 
 
 def _keep_private(ledger: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from segmed.archive.scratch import is_alive
 from segmed.errors import unknown_name
-from segmed.formats import ARCHIVE_OUTPUTS, OUTPUT_SUFFIXES, OutputFormat
+from segmed.formats import ARCHIVE_OUTPUTS, BINARY_SEG, OUTPUT_SUFFIXES, OutputFormat, SegForm
 from segmed.inference import Segmentation
 from segmed.inference.writing import write_result
 from segmed.io.atomic import flush
@@ -35,6 +35,7 @@ class Writing:
         pictures: Folder for small pictures of the worst segmentations; None for none.
         drafts: Folder on the disk of the outputs where they are written first; `.staging` beside
             each if not given.
+        seg: Form of DICOM segmentations.
     """
 
     format: OutputFormat
@@ -44,6 +45,7 @@ class Writing:
     ranges: tuple[ShapeRange, ...] = ()
     pictures: Path | None = None
     drafts: Path | None = None
+    seg: SegForm = BINARY_SEG
 
     def write(self, path: Path, found: Segmentation, *, like: MetaTensor) -> str:
         """Write one segmentation, whole or not at all.
@@ -71,6 +73,7 @@ class Writing:
                 labels=self.labels,
                 model_name=self.model_name,
                 model_version=self.model_version,
+                seg=self.seg,
             )
             digest = sha256_of_file(draft)
             flush(draft)

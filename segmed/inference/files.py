@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segmed.formats import OutputFormat
+from segmed.formats import BINARY_SEG, OutputFormat, SegForm, require_seg_form
 from segmed.inference.inputs import Input, checked_inputs, expected_by
 from segmed.inference.pipeline import Pipeline, PipelineEnd, PipelineItem, in_order
 from segmed.inference.predictor import Predictor
@@ -48,7 +48,7 @@ def predict_files(
     predictor: Predictor,
     inputs: Sequence[Input],
     out_dir: Path | str,
-    format: OutputFormat = "nifti",
+    format: OutputFormat | SegForm = "nifti",
     *,
     trusted: bool = False,
     read: Read | None = None,
@@ -63,7 +63,7 @@ def predict_files(
         out_dir: Folder of the results; made if missing. What exists there is only replaced if it
             is an earlier result of the same input.
         format: `nifti` (PNG for raster images), `seg-nrrd`, `dicom-seg`, `rtstruct` or
-            `probabilities`.
+            `probabilities`; or a `SegForm`: `dicom-seg` in that form.
         trusted: Decode everything in this process, also what may crash it; see `read_image`.
         read: Reader of one file or series instead of `read_image`.
         roots: Folders, besides those among the inputs, that results mirror.
@@ -75,16 +75,21 @@ def predict_files(
         One outcome an input, in their order.
 
     Raises:
-        UsageError: The format or the kind of names is unknown, or there is no input.
+        UsageError: The format, the form or the kind of names is unknown or does not fit, or there
+            is no input.
     """
     check_names(names)
-    cases = checked_inputs(inputs, format, expected_by(predictor.packages[0]))
+    seg = format if isinstance(format, SegForm) else BINARY_SEG
+    name: OutputFormat = "dicom-seg" if isinstance(format, SegForm) else format
+    require_seg_form(seg, name, predictor.plan.labels)
+    cases = checked_inputs(inputs, name, expected_by(predictor.packages[0]))
     given = [Path(item) for item in inputs if isinstance(item, str | Path)]
     folders = [*roots, *(path for path in given if path.is_dir())]
     sink = _FolderSink(
-        predictor, ResultNames(Path(out_dir), format, cases, roots=folders, names=names)
+        predictor, ResultNames(Path(out_dir), name, cases, roots=folders, names=names), seg
     )
-    return _outcomes(Pipeline(predictor, sink, trusted=trusted, read=read), cases, Path(out_dir))
+    pipeline = Pipeline(predictor, sink, trusted=trusted, read=read, seg=seg)
+    return _outcomes(pipeline, cases, Path(out_dir))
 
 
 def _outcomes(
@@ -108,13 +113,14 @@ class _FolderSink:
     Args:
         predictor: The model; its names and hashes go into DICOM objects.
         names: Names of the results.
+        seg: Form of DICOM segmentations.
     """
 
     keeps_image = False
 
-    def __init__(self, predictor: Predictor, names: ResultNames) -> None:
+    def __init__(self, predictor: Predictor, names: ResultNames, seg: SegForm) -> None:
         self.format = names.format
-        self._names = names
+        self._names, self._seg = names, seg
         self._labels = predictor.plan.labels
         self._model_name, self._model_version = identity_of(predictor.packages)
 
@@ -134,6 +140,7 @@ class _FolderSink:
             labels=self._labels,
             model_name=self._model_name,
             model_version=self._model_version,
+            seg=self._seg,
         )
         return Outcome(origin.files[0], "done", output, None, found.seconds, notes_of(image))
 

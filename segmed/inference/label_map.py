@@ -1,9 +1,9 @@
-"""Label maps from class probabilities."""
+"""Label maps from class probabilities, and the probabilities that are kept beside them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,11 @@ from torch import Tensor
 
 from segmed.encoding import LabelEncoding
 from segmed.inference.sliding import zeros
+from segmed.io.fractions import Fractions, bytes_of
+from segmed.transforms.inverse import ProbsBox
+
+Keeps = bool | Literal["bytes"]
+"""Probabilities that a segmentation keeps: none, all as float32, or as bytes on disk."""
 
 
 def narrow(table: npt.NDArray[Any]) -> torch.dtype:
@@ -48,3 +53,32 @@ def certain_background(encoding: LabelEncoding, shape: Sequence[int]) -> Tensor:
     if not encoding.has_regions:
         probs[0] = 1.0
     return probs
+
+
+class KeptProbabilities:
+    """The probabilities of an image that are kept while its pieces pass.
+
+    Args:
+        keeps: Kind of what is kept.
+        encoding: Meaning of the channels.
+        shape: Shape of the image.
+
+    Attributes:
+        whole: `[K, *shape]` float32, if all are kept.
+        fractions: Those of the structures as bytes on disk, if these are kept.
+    """
+
+    def __init__(self, keeps: Keeps, encoding: LabelEncoding, shape: Sequence[int]) -> None:
+        self._exclusive = not encoding.has_regions
+        self.whole = certain_background(encoding, shape) if keeps is True else None
+        self.fractions: Fractions | None = None
+        if keeps == "bytes":
+            self.fractions = Fractions(len(encoding.labels), shape, exclusive=self._exclusive)
+
+    def put(self, piece: ProbsBox) -> None:
+        """Keep the probabilities of a piece."""
+        if self.whole is not None:
+            self.whole[(slice(None), *piece.region)] = piece.probs.cpu()
+        if self.fractions is not None:
+            probs = piece.probs.float().cpu().numpy()
+            self.fractions.put(piece.region, bytes_of(probs, exclusive=self._exclusive))

@@ -18,7 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from segmed.formats import OutputFormat
+from segmed.formats import BINARY_SEG, OutputFormat, SegForm
+from segmed.inference.label_map import Keeps
 from segmed.inference.predictor import Predictor
 from segmed.inference.segmentation import Segmentation
 from segmed.inference.stage_thread import StageThread
@@ -135,6 +136,7 @@ class Pipeline(Generic[Origin, Written]):
         sink: Destination of the results.
         trusted: Decode everything in this process, also what may crash it; see `read_image`.
         read: Reader of one file or series instead of `read_image`.
+        seg: Form of DICOM segmentations, which may need probabilities.
     """
 
     def __init__(
@@ -144,12 +146,15 @@ class Pipeline(Generic[Origin, Written]):
         *,
         trusted: bool = False,
         read: Read | None = None,
+        seg: SegForm = BINARY_SEG,
     ) -> None:
         self._predictor = predictor
         self._sink = sink
         self._trusted = trusted
         self._reader = read
-        self._keeps_probs = sink.format == "probabilities"
+        self._keeps: Keeps = sink.format == "probabilities"
+        if sink.format == "dicom-seg" and seg.kind == "fractional":
+            self._keeps = "bytes"
 
     def run(
         self, items: Iterable[PipelineItem[Origin]]
@@ -210,7 +215,7 @@ class Pipeline(Generic[Origin, Written]):
             )
             predictor.require_fitting(image)
             predictor.require_memory(
-                grid_of(image), keeps_image=sink.keeps_image, keeps_probs=self._keeps_probs
+                grid_of(image), keeps_image=sink.keeps_image, keeps_probs=self._keeps is True
             )
             require_writable(sink.format, image)
             passage.output = sink.output_for(item.origin, image)
@@ -226,9 +231,7 @@ class Pipeline(Generic[Origin, Written]):
         """Run network and inverse; the prepared image is dropped."""
         if passage.prepared is not None:
             with passage.timed("predict"):
-                passage.found = self._predictor.segment(
-                    passage.prepared, probabilities=self._keeps_probs
-                )
+                passage.found = self._predictor.segment(passage.prepared, probabilities=self._keeps)
             passage.prepared = None
 
     def _write(self, passage: _Passage[Origin]) -> PipelineEnd[Origin, Written]:

@@ -26,7 +26,7 @@ from segmed.inference.engine import Engine, resolve_device
 from segmed.inference.ensemble import averaged, mirrored, require_one_contract, slice_by_slice
 from segmed.inference.fitting import require_fitting
 from segmed.inference.given_image import GivenImage, image_from
-from segmed.inference.label_map import certain_background, label_values, narrow, value_table
+from segmed.inference.label_map import Keeps, KeptProbabilities, label_values, narrow, value_table
 from segmed.inference.memory import (
     MemoryEstimate,
     Surroundings,
@@ -190,29 +190,30 @@ class Predictor:
         """Run the plan's chain on an image `[C, *spatial]`; raises as `PreparationChain` does."""
         return prepared_of(self.preparation({IMAGE: image})[IMAGE])
 
-    def segment(self, prepared: Prepared, *, probabilities: bool = False) -> Segmentation:
+    def segment(self, prepared: Prepared, *, probabilities: Keeps = False) -> Segmentation:
         """Segment one prepared image; the first half of `predict` may so run elsewhere.
 
         Args:
             prepared: What `prepare` gave.
-            probabilities: Keep the class probabilities too.
+            probabilities: Keep the class probabilities too; `bytes`: 8 bits each, on disk.
         """
         start = time.perf_counter()
         with self._lock:
-            label, probs, network_s = self._in_memory(prepared, probabilities=probabilities)
+            label, kept, network_s = self._in_memory(prepared, probabilities=probabilities)
             while self._path is not None and self._path.fell_back():
-                label, probs, network_s = self._in_memory(prepared, probabilities=probabilities)
+                label, kept, network_s = self._in_memory(prepared, probabilities=probabilities)
         rules, spacing_mm = self.plan.inference, prepared.grid_in.spacing_mm
         label = cleaned(label, rules, self.plan.labels, spacing_mm=spacing_mm)
         affine = torch.from_numpy(prepared.grid_in.affine_ras)
         whole = MetaTensor(torch.from_numpy(label)[None], affine=affine)
         seconds = time.perf_counter() - start
         phases = {"network": network_s, "inverse": seconds - network_s}
-        return Segmentation(whole, probs, seconds, phases, self.plan.labels)
+        structures = self.plan.labels
+        return Segmentation(whole, kept.whole, seconds, phases, structures, None, kept.fractions)
 
     def _in_memory(
-        self, prepared: Prepared, *, probabilities: bool
-    ) -> tuple[npt.NDArray[Any], Tensor | None, float]:
+        self, prepared: Prepared, *, probabilities: Keeps
+    ) -> tuple[npt.NDArray[Any], KeptProbabilities, float]:
         """`_label_map`, again with less memory of the GPU if it ran out."""
         while True:
             try:
@@ -224,23 +225,22 @@ class Predictor:
                     raise
 
     def _label_map(
-        self, prepared: Prepared, *, probabilities: bool
-    ) -> tuple[npt.NDArray[Any], Tensor | None, float]:
+        self, prepared: Prepared, *, probabilities: Keeps
+    ) -> tuple[npt.NDArray[Any], KeptProbabilities, float]:
         """Label values and probabilities on the input's grid, and the network's seconds."""
         self._seconds = 0.0
         grid, encoding = prepared.grid_in, self.plan.encoding
         table = value_table(encoding)
         label: Tensor | None = None
-        probs = certain_background(encoding, grid.shape) if probabilities else None
+        kept = KeptProbabilities(probabilities, encoding, grid.shape)
         for piece in self.pieces(prepared):
             if label is None:  # where the pieces are: one copy leaves a GPU, a byte a voxel
                 label = zeros(grid.shape, piece.probs.device, dtype=narrow(table))
             label[piece.region] = label_values(piece.probs, encoding)
-            if probs is not None:
-                probs[(slice(None), *piece.region)] = piece.probs.cpu()
+            kept.put(piece)
         assert label is not None  # a prepared image has at least one voxel
         values_of = np.asarray(label.cpu().numpy()).astype(table.dtype, copy=False)
-        return values_of, probs, self._seconds
+        return values_of, kept, self._seconds
 
     def pieces(self, prepared: Prepared) -> Iterator[ProbsBox]:
         """Probabilities on the input's grid, piece by piece as the windows advance.

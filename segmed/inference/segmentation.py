@@ -11,6 +11,7 @@ from torch import Tensor
 
 from segmed.errors import UsageError
 from segmed.io import grid_of
+from segmed.io.fractions import Fractions
 from segmed.metatensor import MetaTensor
 from segmed.structures import LabelClass
 
@@ -33,6 +34,7 @@ class Segmentation:
         phases: Wall time of each phase, in seconds: `prepare`, `network`, `inverse`.
         labels: Structures of the label map.
         image: The image, where `predict` read or was given it.
+        fractions: Probabilities of the structures as bytes on disk, where requested.
     """
 
     label: MetaTensor
@@ -41,6 +43,7 @@ class Segmentation:
     phases: dict[str, float] = field(default_factory=dict)
     labels: tuple[LabelClass, ...] = ()
     image: MetaTensor | None = None
+    fractions: Fractions | None = None
 
     def __repr__(self) -> str:
         """Size, volume of each structure and time in one line."""

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from segmed.errors import ImageError
 from segmed.formats import (
+    BINARY_SEG,
     DICOM_OUTPUTS,
     OUTPUT_SUFFIXES,
     RASTER_FORMATS,
     RASTER_OUTPUT_SUFFIX,
     OutputFormat,
+    SegForm,
 )
 from segmed.inference.segmentation import Segmentation
 from segmed.io import source_of, write_label, write_probabilities
@@ -69,6 +71,7 @@ def write_result(
     labels: Sequence[LabelClass],
     model_name: str = "",
     model_version: str = "",
+    seg: SegForm = BINARY_SEG,
 ) -> Path:
     """Write one result, whole or not at all.
 
@@ -80,6 +83,7 @@ def write_result(
         labels: The structures.
         model_name: Name of the model, for DICOM objects.
         model_version: Hash of the package, for DICOM objects and their identifiers.
+        seg: Form of a DICOM segmentation.
 
     Raises:
         ImageError: `no_dicom_source`: a DICOM object is requested, the image is not a DICOM series.
@@ -91,15 +95,14 @@ def write_result(
         assert result.probs is not None
         return write_probabilities(path, result.probs, like=like)
     require_writable(output_format, like)
+    model = {"model_name": model_name, "model_version": model_version}
     if output_format == "dicom-seg":
-        from segmed.io.dicom.seg import write_dicom_seg as write  # noqa: PLC0415 - highdicom
-    else:
-        from segmed.io.dicom.rtstruct import write_rtstruct as write  # noqa: PLC0415 - DICOM only
-    return write(
-        path,
-        result.label,
-        like=like,
-        labels=labels,
-        model_name=model_name,
-        model_version=model_version,
-    )
+        from segmed.io.dicom.seg import write_dicom_seg  # noqa: PLC0415 - highdicom
+
+        return write_dicom_seg(
+            path, result.label, like=like, labels=labels, form=seg, fractions=result.fractions,
+            **model,
+        )  # fmt: skip
+    from segmed.io.dicom.rtstruct import write_rtstruct  # noqa: PLC0415 - DICOM only
+
+    return write_rtstruct(path, result.label, like=like, labels=labels, **model)

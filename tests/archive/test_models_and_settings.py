@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pydicom
 import pytest
 from tiny_model import tiny_package
 
@@ -16,6 +17,7 @@ from segmed.archive import (
     segment_archive,
 )
 from segmed.errors import UsageError
+from segmed.formats import SegForm
 from segmed.inference import Predictor
 
 
@@ -80,6 +82,26 @@ def test_rtstruct_is_written_for_a_series(
     [outcome] = run
     assert outcome.status == "done"
     assert str(outcome.output).endswith(".rtstruct.dcm")
+
+
+def test_each_form_of_a_segmentation_object_is_an_output_of_its_own(
+    tmp_path: Path, predictor: Predictor, write_dicom: Callable[..., list[Path]]
+) -> None:
+    write_dicom(tmp_path / "series", 1)
+    out = tmp_path / "out"
+    keys, kinds = set(), []
+    for form in (SegForm(), SegForm("labelmap"), SegForm("fractional")):
+        run = segment_archive(
+            FolderSource(tmp_path / "series"), predictor=predictor, out_dir=out,
+            format="dicom-seg", options=RunOptions(seg=form),
+        )  # fmt: skip
+        [outcome] = run
+        assert (outcome.status, outcome.reason) == ("done", "")
+        assert outcome.fresh
+        keys.add(outcome.key)
+        kinds.append(pydicom.dcmread(out / str(outcome.output)).SegmentationType)
+    assert len(keys) == 3
+    assert kinds == ["BINARY", "LABELMAP", "FRACTIONAL"]
 
 
 def test_several_channels_come_from_files_named_by_channel(

@@ -6,17 +6,20 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import torch
 from monai.data import MetaTensor
 from PIL import Image
 
 from segmed.errors import UsageError
+from segmed.formats import SegForm, SegKind
 from segmed.geometry import same_grid
 from segmed.inference import Predictor, find_cases, predict_files
 from segmed.inference.pipeline import without_voxels
 from segmed.io import grid_of, read_image, read_label
 from segmed.io.dicom.seg import read_dicom_seg
+from segmed.structures import LabelClass
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +101,37 @@ def test_dicom_series_becomes_a_segmentation_object(
     image = read_image(series)
     found = read_dicom_seg(outcome.output, like=image)
     np.testing.assert_array_equal(found.numpy(), predictor.predict(image).label.numpy())
+
+
+@pytest.mark.parametrize("kind", ["labelmap", "fractional"])
+def test_every_form_of_a_segmentation_object_has_the_predicted_voxels(
+    tmp_path: Path, predictor: Predictor, shared_data, kind: SegKind
+) -> None:
+    series = shared_data("hippocampus_dicom") / "study2"
+    (outcome,) = predict_files(predictor, [series], tmp_path, SegForm(kind))
+    assert outcome.output is not None
+    image = read_image(series)
+    expected = predictor.predict(image, probabilities=True)
+    found = read_dicom_seg(outcome.output, like=image)
+    np.testing.assert_array_equal(found.numpy(), expected.label.numpy())
+    if kind == "fractional":
+        stored = pydicom.dcmread(outcome.output)
+        assert stored.SegmentationFractionalType == "PROBABILITY"
+        sums = [frame.sum() / 255 for frame in stored.pixel_array]
+        assert sum(sums) == pytest.approx(float(expected.probs[1:].sum()), rel=1e-2)
+
+
+def test_label_map_object_of_structures_that_overlap_is_refused_before_any_image(
+    tmp_path: Path, make_plan, make_package
+) -> None:
+    labels = (
+        LabelClass(name="whole", value=1, region=(1, 2)),
+        LabelClass(name="core", value=2, region=(2,)),
+    )
+    plan = make_plan().model_copy(update={"labels": labels})
+    predictor = Predictor(make_package(plan), device="cpu", engine="torch")
+    with pytest.raises(UsageError, match="'whole' contains others: choose binary"):
+        predict_files(predictor, [tmp_path], tmp_path / "out", SegForm("labelmap"))
 
 
 def test_dicom_object_of_a_file_without_a_series_is_refused(

@@ -145,7 +145,7 @@ def _save(
     if not item.root and not folder.is_dir():
         fetch_images(source, item.uids, folder)
     image, labels = archive.image(study), archive.structures(study.entry).labels
-    loaded = load_seg(path, grid=grid_of(image), labels=labels, fractional=True)
+    loaded = load_seg(path, grid=grid_of(image), labels=labels)
     require_joinable([source_of(image), loaded.source], ["the image", "the segmentation"])
     author = author_of(dataset)
     correction = archive.save(

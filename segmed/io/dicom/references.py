@@ -115,6 +115,15 @@ class References:
         return UNKNOWN_MOMENT
 
 
+def set_moment(result: Dataset, day: str, time: str) -> None:
+    """Replace the clock's dates and times in a derived object: equal input gives equal bytes."""
+    result.InstanceCreationDate = result.ContentDate = day
+    result.InstanceCreationTime = result.ContentTime = time
+    for item in result.get("ContributingEquipmentSequence", ()):
+        if "ContributionDateTime" in item:
+            item.ContributionDateTime = day + time
+
+
 def _day(text: str) -> str | None:
     """A date as `YYYYMMDD`, or None if the text is not one."""
     digits = text.strip().replace(".", "")

@@ -1,10 +1,14 @@
 """Write label maps as DICOM Segmentation objects, and read them.
 
-Written as BINARY with all frames, because foreign readers mistake objects whose empty frames were
-left out. One segment a label, with coded concepts. Identifiers are functions of patient, study,
-series, content and model, so that a second delivery replaces the first; dates and times are those
-of the source images, so that equal input and an equal model give equal bytes. What was odd about
-the input is in ImageComments.
+One segment a structure, with coded concepts, colours and tracking identifiers. The form is BINARY
+without empty frames unless another is requested, see `segmed.formats.SegForm`: of a study with 20
+structures all frames are 12,000, at which browsers run out of memory. Identifiers are functions of
+patient, study, series, content, model and form, so that a second delivery replaces the first; dates
+and times are those of the source images, so that equal input and an equal model give equal bytes.
+What was odd about the input is in ImageComments.
+
+highdicom writes all but the pixels of masks and probabilities, which are written frame by frame:
+memory does not grow with the number of structures.
 
 Source:
     DICOM PS3.3 A.51 and C.8.20 (Segmentation IOD).
@@ -14,29 +18,41 @@ from __future__ import annotations
 
 import logging
 import re
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import highdicom as hd
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
 
+from segmed.errors import GeometryError, UsageError
+from segmed.formats import BINARY_SEG, SegForm, SegKind, require_seg_form
 from segmed.io.atomic import whole_file
 from segmed.io.colours import structure_colour
 from segmed.io.dicom.header import tolerant_pydicom
 from segmed.io.dicom.references import (
     References,
     complete_headers,
+    set_moment,
     sources_and_slices,
+)
+from segmed.io.dicom.seg_frames import (
+    FrameSource,
+    LabelFrames,
+    shown_frames,
+    stand_in_planes,
+    write_pixels,
 )
 from segmed.io.dicom.seg_read import load_seg
 from segmed.io.dicom.segments import VALUE_TEXT
 from segmed.io.dicom.uid import uid_from
 from segmed.io.digest import sha256_of_text
+from segmed.io.fractions import MOST, Fractions
 from segmed.io.read import as_label, grid_of
 from segmed.metatensor import MetaTensor
 
@@ -47,6 +63,13 @@ PRIVATE_SCHEME = "99SEGMED"
 ANATOMY = hd.sr.CodedConcept("123037004", "SCT", "Anatomical Structure")
 ARTIFICIAL_INTELLIGENCE = hd.sr.CodedConcept("123109", "DCM", "Artificial Intelligence")
 SERIES_NUMBER = 9000
+SYNTAXES: dict[SegKind, UID] = {
+    "binary": ExplicitVRLittleEndian,
+    "labelmap": RLELossless,
+    "fractional": RLELossless,
+}
+"""Transfer syntaxes; there is none for compressed bits that viewers read."""
+
 MAX_CODE = 16
 """Characters that CodeValue (0008,0100), a short string, may have."""
 
@@ -65,6 +88,8 @@ def write_dicom_seg(
     labels: Sequence[LabelClass],
     model_name: str,
     model_version: str,
+    form: SegForm = BINARY_SEG,
+    fractions: Fractions | None = None,
 ) -> Path:
     """Write a label map as one DICOM Segmentation object; whole or not at all.
 
@@ -76,21 +101,25 @@ def write_dicom_seg(
             one of a private scheme made from its name.
         model_name: Name of what made the label map.
         model_version: Its version, or the hash of its package.
+        form: Form of the object.
+        fractions: Probabilities of the structures, for the form `fractional`.
 
     Returns:
         `path`.
 
     Raises:
-        UsageError: The image is not from DICOM, or `labels` is empty.
+        UsageError: The image is not from DICOM, `labels` is empty, or the form does not fit them.
         GeometryError: The label does not fit the image.
         ImageError: A value has no structure.
     """
     path = Path(path)
+    require_seg_form(form, "dicom-seg", labels)
     references, slices = sources_and_slices(label, like, labels, path)
-    planes = _planes(slices, labels)
+    identity = (references.key, model_name, model_version, *form.words)
+    source = _frame_source(form, slices, labels, fractions)
+    planes = _planes(source, slices, labels, form)
     if len(references.datasets) == 1:  # highdicom requires the order of the file's frames
         planes = planes[np.argsort(references.frames)]
-    identity = (references.key, model_name, model_version)
     described = [
         _segment(number, entry, model_name, model_version, references)
         for number, entry in enumerate(labels, start=1)
@@ -102,7 +131,7 @@ def write_dicom_seg(
             segmentation = hd.seg.Segmentation(
                 source_images=list(references.datasets),
                 pixel_array=planes,
-                segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+                segmentation_type=hd.seg.SegmentationTypeValues[form.kind.upper()],
                 segment_descriptions=described,
                 series_instance_uid=uid_from("seg series", *identity),
                 series_number=SERIES_NUMBER,
@@ -112,28 +141,69 @@ def write_dicom_seg(
                 manufacturer_model_name=model_name,
                 software_versions=model_version,
                 device_serial_number="0",
-                omit_empty_frames=False,
-                transfer_syntax_uid=ExplicitVRLittleEndian,
+                fractional_type=hd.seg.SegmentationFractionalTypeValues.PROBABILITY,
+                max_fractional_value=MOST,
+                omit_empty_frames=source is not None,
+                transfer_syntax_uid=SYNTAXES[form.kind],
                 series_description=f"Segmentation by {model_name}"[:64],
                 content_label="SEGMENTATION",
             )
         _settle(segmentation, references, identity)
         references.texts.restore(segmentation, references.datasets[0])
-        with whole_file(path) as partial:
-            segmentation.save_as(partial)
+        with tempfile.TemporaryFile() as pixels:
+            if source is not None:
+                write_pixels(pixels, segmentation, source, references)
+                _take_pixels(segmentation, pixels, source)
+            with whole_file(path) as partial:
+                segmentation.save_as(partial)
     return path
 
 
+def _frame_source(
+    form: SegForm,
+    slices: npt.NDArray[np.generic],
+    labels: Sequence[LabelClass],
+    fractions: Fractions | None,
+) -> FrameSource | None:
+    """Pixels that are written frame by frame; None where highdicom writes them."""
+    if form.kind == "labelmap":
+        return None
+    if form.kind == "binary":
+        return LabelFrames(slices, labels)
+    if fractions is None:
+        raise UsageError("a fractional segmentation needs probabilities, none were given")
+    depth, rows, columns = slices.shape
+    if (fractions.num, fractions.grid_shape) != (len(labels), (columns, rows, depth)):
+        raise GeometryError(
+            f"probabilities of {fractions.num} structures on {fractions.grid_shape} do not fit "
+            f"{len(labels)} labels on {(columns, rows, depth)}"
+        )
+    return fractions
+
+
 def _planes(
-    slices: npt.NDArray[np.generic], labels: Sequence[LabelClass]
+    source: FrameSource | None,
+    slices: npt.NDArray[np.generic],
+    labels: Sequence[LabelClass],
+    form: SegForm,
 ) -> npt.NDArray[np.generic]:
-    """Segment numbers `[slices, rows, columns]`; of regions, which overlap, a mask each behind."""
-    if any(entry.region for entry in labels):
-        return np.stack([entry.mask(slices) for entry in labels], axis=-1).astype(np.uint8)
+    """Planes for highdicom: segment numbers, or stand-ins where frames are written here."""
+    if source is not None:
+        shown = shown_frames(source, all_frames=form.all_frames)
+        return stand_in_planes(shown, slices.shape[1:])
     planes = np.zeros(slices.shape, dtype=np.uint8 if len(labels) <= 255 else np.uint16)
     for number, entry in enumerate(labels, start=1):
         planes[slices == entry.value] = number
     return planes
+
+
+def _take_pixels(segmentation: hd.seg.Segmentation, pixels: IO[bytes], source: FrameSource) -> None:
+    """Have an object's pixels written from a file."""
+    pixels.seek(0)
+    element = segmentation["PixelData"]
+    element.value = pixels
+    element.is_undefined_length = segmentation.file_meta.TransferSyntaxUID.is_encapsulated
+    segmentation.SegmentsOverlap = "YES" if source.overlaps else "NO"
 
 
 def _segment(
@@ -154,6 +224,8 @@ def _segment(
         algorithm_identification=hd.AlgorithmIdentificationSequence(
             name=model_name[:64], version=model_version[:64], family=ARTIFICIAL_INTELLIGENCE
         ),
+        tracking_id=name,
+        tracking_uid=uid_from("tracking", references.key, str(entry.value), entry.name),
         display_color=hd.color.CIELabColor.from_rgb(*structure_colour(number - 1)),
     )
     description.SegmentDescription = VALUE_TEXT.format(entry.value)
@@ -180,12 +252,7 @@ def _settle(
 
     Equal input gives equal bytes.
     """
-    day, time = references.moment
-    segmentation.InstanceCreationDate = segmentation.ContentDate = day
-    segmentation.InstanceCreationTime = segmentation.ContentTime = time
-    for item in segmentation.get("ContributingEquipmentSequence", ()):
-        if "ContributionDateTime" in item:
-            item.ContributionDateTime = day + time
+    set_moment(segmentation, *references.moment)
     if references.notes:
         segmentation.ImageComments = references.remarks[:MAX_COMMENT]
     organisation = uid_from("seg dimensions", *identity)

@@ -1,6 +1,6 @@
 """Read DICOM Segmentation objects by our own rules, on pydicom alone.
 
-Reasons: `not_seg`, `fractional`, `overlapping_segments`, `no_frame_positions`,
+Reasons: `not_seg`, `unknown_kind`, `corrupt`, `overlapping_segments`, `no_frame_positions`,
 `mixed_orientation`, `uneven_slices`, `shifted_slices`, `truncated`, `undecodable`, `too_large`,
 `other_grid` where a frame is on no slice of the requested grid, and `unknown_segment` and
 `same_segments` where segments do not fit the requested labels.
@@ -62,9 +62,12 @@ def load_seg(
     grid: Grid | None = None,
     limits: ReadLimits = DEFAULT_LIMITS,
     labels: Sequence[LabelClass] = (),
-    fractional: bool = False,
 ) -> Loaded:
     """Read a segmentation object as a label map.
+
+    Of fractional objects whose segments exclude each other (SegmentsOverlap `NO`), a voxel belongs
+    to the segment with the largest share, or to none if what is left of the whole is larger; of
+    others to each segment that has at least half.
 
     Args:
         path: The file.
@@ -73,8 +76,6 @@ def load_seg(
         grid: The grid `[columns, rows, slices]` to map it to; without it the
             grid spans the object's own frames, with empty slices where it has none.
         limits: Bounds on its size.
-        fractional: Also read fractional objects: a voxel belongs to a segment from half of the
-            largest value on.
 
     Returns:
         `[1, columns, rows, slices]` int32.
@@ -92,7 +93,7 @@ def load_seg(
             raise refusal(path, "not_seg", "no DICOM segmentation object")
         if not placed:
             raise refusal(path, "no_frame_positions", "its frames do not state their positions")
-        require_kind(dataset, path, fractional=fractional)
+        require_kind(dataset, path)
         frames = _frames(dataset, parts, path, limits, labels)
         source = Source(
             format="dicom-seg",
@@ -110,16 +111,15 @@ def load_seg(
     return Loaded(label[None], target.affine_ras, source)
 
 
-def require_kind(dataset: Dataset, path: Path, *, fractional: bool) -> None:
+def require_kind(dataset: Dataset, path: Path) -> None:
     """Refuse a kind of segmentation that gives no label map.
 
     Raises:
-        ImageError: `fractional`.
+        ImageError: `unknown_kind`, or `corrupt`: fractions of a whole that is not stated.
     """
     kind = str(dataset.get("SegmentationType", ""))
-    known = {"BINARY", "LABELMAP", *(["FRACTIONAL"] if fractional else [])}
-    if kind not in known:
-        raise refusal(path, "fractional", f"a segmentation of type {kind!r} contains no labels")
+    if kind not in ("BINARY", "LABELMAP", "FRACTIONAL"):
+        raise refusal(path, "unknown_kind", f"a segmentation of type {kind!r} is not known")
     if kind == "FRACTIONAL" and int(dataset.get("MaximumFractionalValue") or 0) < 1:
         raise refusal(path, "corrupt", "it does not state its largest fractional value")
 
@@ -144,10 +144,30 @@ def _frames(
         if kind == "LABELMAP":
             pixels = _translated(pixels, value_of, path)
         elif kind == "FRACTIONAL":
-            pixels = pixels.astype(np.int32) * 2 >= int(dataset.MaximumFractionalValue)
+            pixels = _decided(pixels, dataset, parts)
     if not count == len(parts) == len(values):
         raise refusal(path, "corrupt", f"{count} frames and {len(parts)} places")
     return SegFrames(pixels, parts, values)
+
+
+def _decided(
+    pixels: npt.NDArray[Any], dataset: Dataset, parts: tuple[Slice, ...]
+) -> npt.NDArray[Any]:
+    """Masks from fractions: the largest of segments that exclude each other, else halves."""
+    most = int(dataset.MaximumFractionalValue)
+    if str(dataset.get("SegmentsOverlap", "")) != "NO":
+        return np.asarray(pixels.astype(np.int32) * 2 >= most)
+    by_place: dict[tuple[float, ...], list[int]] = {}
+    for index, part in enumerate(parts[: len(pixels)]):
+        by_place.setdefault(tuple(part.position or ()), []).append(index)
+    masks = np.zeros(pixels.shape, dtype=bool)
+    for frames in by_place.values():
+        shares = pixels[frames].astype(np.int32)
+        rest = most - shares.sum(axis=0, keepdims=True)
+        largest = np.concatenate([rest, shares]).argmax(axis=0)
+        for number, index in enumerate(frames, start=1):
+            masks[index] = largest == number
+    return masks
 
 
 def _values(

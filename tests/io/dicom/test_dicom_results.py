@@ -20,6 +20,7 @@ from monai.data import MetaTensor
 from volumes_in_space import ORIENTATIONS, blobs, image_in_ras, volume
 
 from segmed.errors import GeometryError, ImageError, UsageError
+from segmed.formats import SegForm
 from segmed.io import read_image, read_label, source_of, write_label
 from segmed.io.dicom.rtstruct import write_rtstruct
 from segmed.io.dicom.seg import read_dicom_seg, write_dicom_seg
@@ -117,8 +118,9 @@ def test_segmentations_round_trip_in_every_orientation_by_two_readers(
     turned_image: MetaTensor, tmp_path: Path, two_labels: Labels
 ) -> None:
     label = blobs(tuple(turned_image.shape[1:]))
+    whole = SegForm(all_frames=True)
     path = write_dicom_seg(
-        tmp_path / "seg.dcm", label, like=turned_image, labels=two_labels, **MODEL
+        tmp_path / "seg.dcm", label, like=turned_image, labels=two_labels, form=whole, **MODEL
     )
     ours = read_label(path)
     assert torch.equal(ours.as_tensor()[0], label)
@@ -212,7 +214,9 @@ def test_a_segmentation_references_every_source_image(
         for item in dataset.ReferencedSeriesSequence[0].ReferencedInstanceSequence
     }
     assert referenced == {pydicom.dcmread(file).SOPInstanceUID for file in files}
-    assert dataset.NumberOfFrames == 2 * len(files)
+    assert dataset.NumberOfFrames == sum(
+        int((label == value).flatten(0, 1).any(dim=0).sum()) for value in (1, 5)
+    )
     assert [segment.SegmentLabel for segment in dataset.SegmentSequence] == [
         "anterior",
         "posterior",
@@ -299,17 +303,8 @@ def test_segmentations_without_empty_frames_find_their_slices(
     image = read_image(tmp_path / "series")
     label = torch.zeros(image.shape[1:], dtype=torch.int32)
     label[2:5, 2:5, 1], label[2:5, 2:5, 4] = 1, 5
-    full = write_dicom_seg(tmp_path / "seg.dcm", label, like=image, labels=two_labels, **MODEL)
-
-    def thin(dataset: pydicom.Dataset) -> None:
-        pixels = dataset.pixel_array
-        keep = [index for index in range(len(pixels)) if pixels[index].any()]
-        groups = dataset.PerFrameFunctionalGroupsSequence
-        dataset.PerFrameFunctionalGroupsSequence = [groups[index] for index in keep]
-        dataset.PixelData = pydicom.pixels.pack_bits(pixels[keep])
-        dataset.NumberOfFrames = len(keep)
-
-    path = _changed(full, tmp_path / "thin.dcm", thin)
+    path = write_dicom_seg(tmp_path / "seg.dcm", label, like=image, labels=two_labels, **MODEL)
+    assert pydicom.dcmread(path).NumberOfFrames == 2
     assert torch.equal(read_dicom_seg(path, like=image).as_tensor()[0], label)
     alone = read_dicom_seg(path)
     assert int((alone > 0).sum()) == 18
@@ -324,10 +319,16 @@ def test_unsound_segmentations_are_refused_by_name(
     files = write_series(tmp_path / "series", oblique_volume)
     image = read_image(tmp_path / "series")
     label = blobs(tuple(image.shape[1:]))
-    seg = write_dicom_seg(tmp_path / "seg.dcm", label, like=image, labels=two_labels, **MODEL)
+    seg = write_dicom_seg(
+        tmp_path / "seg.dcm", label, like=image, labels=two_labels,
+        form=SegForm(all_frames=True), **MODEL,
+    )  # fmt: skip
 
     def fractional(dataset: pydicom.Dataset) -> None:
         dataset.SegmentationType = "FRACTIONAL"
+
+    def unknown(dataset: pydicom.Dataset) -> None:
+        dataset.SegmentationType = "SURFACE"
 
     def placeless(dataset: pydicom.Dataset) -> None:
         for group in dataset.PerFrameFunctionalGroupsSequence:
@@ -335,12 +336,12 @@ def test_unsound_segmentations_are_refused_by_name(
 
     def overlapping(dataset: pydicom.Dataset) -> None:
         pixels = dataset.pixel_array
-        half = len(pixels) // 2
-        pixels[half:] |= pixels[:half]
+        pixels[:] = 1
         dataset.PixelData = pydicom.pixels.pack_bits(pixels)
 
     for change, reason in (
-        (fractional, "fractional"),
+        (fractional, "corrupt"),
+        (unknown, "unknown_kind"),
         (placeless, "no_frame_positions"),
         (overlapping, "overlapping_segments"),
     ):

@@ -116,6 +116,8 @@ def test_dry_run_of_a_query_names_what_would_be_done_and_writes_nothing(
         (["--table", "xlsx"], "csv, parquet"),
         (["--engine", "steam"], "known are auto, compile, openvino, torch"),
         (["--rules", "absent.yaml"], "absent.yaml"),
+        (["--seg", "labelmap"], "--seg labelmap is a form of --format dicom-seg"),
+        (["--format", "dicom-seg", "--seg", "mesh"], "known are binary, fractional, labelmap"),
     ],
 )
 def test_wrong_choices_are_refused_with_what_would_do(
