@@ -16,6 +16,9 @@ import numpy.typing as npt
 
 from segmed.errors import GeometryError
 
+ML_PER_CUBIC_MM = 1e-3
+"""Millilitres in a cubic millimetre."""
+
 AFFINE_TOLERANCE_MM = 1e-3
 """Largest distance between the corners of two grids that still count as the same grid, in mm."""
 

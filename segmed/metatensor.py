@@ -46,11 +46,16 @@ _MODULES = {
 }
 """Module of each class."""
 
-_PLOTS = "matplotlib.pyplot"
-"""Imported by MONAI for pictures in notebooks, and never needed for a MetaTensor."""
+_HIDDEN = ("matplotlib.pyplot", "ignite", "pandas")
+"""Imported by MONAI for pictures, trainers and profiles, and never needed for a MetaTensor."""
 
-_PLOTTERS = "monai.utils.jupyter_utils"
-"""MONAI's module that notes at its import whether there is `_PLOTS`."""
+_NOTED = {
+    "monai.utils.dist": ("idist", "has_ignite"),
+    "monai.utils.enums": ("EventEnum", "AdversarialIterationEvents"),
+    "monai.utils.jupyter_utils": ("plt", "has_matplotlib", "Engine", "Events"),
+    "monai.utils.profiling": ("Events", "pd", "has_pandas"),
+}
+"""Modules of MONAI that note at their import what of `_HIDDEN` there is, and under which names."""
 
 _LOCK = threading.RLock()
 """Held while a deferred package executes: other threads wait for the whole of it."""
@@ -83,7 +88,7 @@ def _execute(package: ModuleType) -> None:
     assert spec.loader is not None
     package.__dict__["_is_executing"] = True
     package.__path__ = list(spec.submodule_search_locations or ())
-    _notice_plots()
+    _notice_hidden()
     try:
         spec.loader.exec_module(package)
     finally:
@@ -91,13 +96,19 @@ def _execute(package: ModuleType) -> None:
         package.__class__ = ModuleType
 
 
-def _notice_plots() -> None:
-    """Correct what MONAI noted while matplotlib was hidden from it."""
-    plotters = sys.modules.get(_PLOTTERS)
-    if plotters is None or getattr(plotters, "has_matplotlib", True):
-        return
-    if importlib.util.find_spec("matplotlib") is not None:
-        plotters.__dict__.update(plt=importlib.import_module(_PLOTS), has_matplotlib=True)
+def _notice_hidden() -> None:
+    """Correct what MONAI noted while packages were hidden from it."""
+    while _uncorrected:
+        name = _uncorrected.pop()
+        module, spec = sys.modules.get(name), importlib.util.find_spec(name)
+        if module is None or spec is None or spec.loader is None:
+            continue
+        again = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(again)
+        seen = {key: again.__dict__[key] for key in _NOTED[name] if key in again.__dict__}
+        exported = sys.modules[name.rpartition(".")[0]].__dict__
+        exported.update({key: value for key, value in seen.items() if key in exported})
+        module.__dict__.update(seen)
 
 
 def _put_in_place(name: str, spec: ModuleSpec | None) -> ModuleType:
@@ -110,17 +121,21 @@ def _put_in_place(name: str, spec: ModuleSpec | None) -> ModuleType:
     return package
 
 
+_uncorrected: list[str] = []
+"""Modules of `_NOTED` that were imported while packages were hidden."""
+
+
 @contextmanager
-def _without_plots() -> Iterator[None]:
-    """Hide matplotlib from MONAI unless it is loaded."""
-    is_hidden = _PLOTS not in sys.modules
-    if is_hidden:
-        sys.modules[_PLOTS] = None  # type: ignore[assignment]  # how an import is made to fail
+def _without_hidden() -> Iterator[None]:
+    """Hide packages from MONAI unless they are loaded."""
+    hidden = [name for name in _HIDDEN if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: not to be imported
     try:
         yield
     finally:
-        if is_hidden:
-            del sys.modules[_PLOTS]
+        for name in hidden:
+            del sys.modules[name]
+        _uncorrected.extend(_NOTED)
 
 
 def _load_alone() -> dict[str, Any]:
@@ -137,7 +152,7 @@ def _load_alone() -> dict[str, Any]:
         parent = sys.modules[above]
         packages.append(_put_in_place(name, PathFinder.find_spec(name, parent.__path__)))
         setattr(parent, last, packages[-1])
-    with _without_plots():
+    with _without_hidden():
         found = _classes()
     for package in packages:
         del package.__path__  # the next import from below them executes them

@@ -1,4 +1,4 @@
-"""`segmed model list|show|card|promote|rollback|export|import|import-nnunet|sync`."""
+"""`segmed model ...`: registered models, from list and show to promotion, export and import."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from pipelines.cli.arguments import (
     require_manifest,
     require_models,
 )
+from pipelines.cli.faster import lines_of, quantise, request_of, windows
 from pipelines.cli.nnunet import import_nnunet
-from pipelines.terminal.console import DONE_WITH_FAILURES, JsonOption, emit, say, table
+from pipelines.terminal.console import DONE_WITH_FAILURES, JsonOption, emit, note, say, table
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Registered model.")]
 ReferenceArgument = Annotated[
@@ -42,6 +43,8 @@ def add_to(app: typer.Typer) -> None:
     group.command("show")(show)
     group.command("card")(card)
     group.command("register")(register)
+    group.command("windows")(windows)
+    group.command("quantise")(quantise)
     group.command("promote")(promote)
     group.command("rollback")(rollback)
     group.command("export")(export)
@@ -99,6 +102,7 @@ def show(reference: ReferenceArgument, as_json: JsonOption = False) -> None:
         "channels": [channel.name for channel in plan.channels],
         "spacing_mm": list(plan.preprocessing.spacing_mm),
         "path": str(resolved.path),
+        "int8": None if package.int8 is None else package.int8.model_dump(mode="json"),
         "provenance": {
             key: value for key, value in package.provenance.items() if key not in LONG_FACTS
         },
@@ -108,6 +112,8 @@ def show(reference: ReferenceArgument, as_json: JsonOption = False) -> None:
 
 def _facts(facts: Mapping[str, Any], scores: Mapping[str, Any] | None) -> list[str]:
     """Format the facts of a model, one a line."""
+    from pipelines.registry.faster_words import in_words
+
     made = facts["provenance"]
     version = f"version {facts['version']}" if facts["version"] else ""
     steps = f"{made['steps']} steps" if "steps" in made else ""
@@ -125,6 +131,7 @@ def _facts(facts: Mapping[str, Any], scores: Mapping[str, Any] | None) -> list[s
         "data hash": made.get("data_hash"),
         "licence": made.get("data_licence"),
         "commit": made.get("commit"),
+        "int8": in_words(facts["int8"]),
         "held out": _joined(
             *(
                 f"{title} {mean[name]['mean']:.3g}{unit}"
@@ -166,6 +173,15 @@ def register(
     package: Annotated[Path, typer.Argument(metavar="PACKAGE", help="Folder or zip.")],
     name: Annotated[str, typer.Option(help="Name of the model.")],
     alias: Annotated[str | None, typer.Option(help="Alias, such as challenger.")] = None,
+    quantise_on: Annotated[
+        Path | None,
+        typer.Option(
+            "--quantise",
+            metavar="M.json",
+            help="Add an int8 network first, measured on the held-out cases of this manifest; see "
+            "`segmed model quantise`. Where it is refused, float32 is registered, with status 1.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Register a package as a new version of a model.
@@ -173,10 +189,28 @@ def register(
     Example: segmed model register segmed-runs/runs/unet3plus/fold0/package --name hippocampus
     """
     require_models([str(package)])
+    if quantise_on is not None:
+        require_manifest(quantise_on)
+        _register_quantised(package, name, alias, quantise_on, as_json=as_json)
+        return
     from pipelines.registry.registration import register_package
 
     version = register_package(package, name, alias)
     emit(asdict(version), [f"{version.reference} {' '.join(version.aliases)}"], as_json=as_json)
+
+
+def _register_quantised(
+    package: Path, name: str, alias: str | None, manifest: Path, *, as_json: bool
+) -> None:
+    request = request_of(manifest, fold=None, test=False)
+    from pipelines.registry.faster import register_quantised
+
+    version, result = register_quantised(package, name, alias, manifest, request, report=note)
+    record = result.record()
+    lines = [*lines_of(record), f"{version.reference} {' '.join(version.aliases)}"]
+    emit({**asdict(version), "int8": record}, lines, as_json=as_json)
+    if not record["accepted"]:
+        raise typer.Exit(DONE_WITH_FAILURES)
 
 
 def promote(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pipelines.registry.faster_words import in_words
 from pipelines.tracking.held_out import doubt_of
 from pipelines.tracking.tags import HELD_OUT
 from segmed.package import ModelPackage
@@ -45,6 +46,7 @@ def card_of(package: ModelPackage, scores: Mapping[str, Any] | None = None) -> s
         f"{' x '.join(f'{edge:g}' for edge in plan.preprocessing.spacing_mm)} mm",
         "- output: on the input's own grid; " + ", ".join(_label(label) for label in plan.labels),
         *[f"- post-processing: {text}" for text in rules_in_words(plan)],
+        *_int8(package),
         "",
         "## Data",
         *_facts(made),
@@ -69,6 +71,11 @@ def _nothing_learned(scores: Mapping[str, Any] | None) -> list[str]:
     if doubt is None:
         return []
     return [f"**Nothing was learned**: {doubt}. Train longer before anyone uses this version.", ""]
+
+
+def _int8(package: ModelPackage) -> list[str]:
+    int8 = package.accepted_int8
+    return [] if int8 is None else [f"- int8: {in_words(int8.record.model_dump())}"]
 
 
 def _form(package: ModelPackage) -> str:

@@ -23,7 +23,8 @@ from segmed.inference.silent_openvino import import_openvino
 from segmed.io.atomic import flush_tree
 from segmed.io.digest import sha256_of_file, sha256_of_text
 from segmed.manifest import digest
-from segmed.package import CARD_FILE, FILES, PLAN_FILE, ModelPackage
+from segmed.package import CARD_FILE, PLAN_FILE, ModelPackage
+from segmed.package.card import read_card
 from segmed.package.monai_bundle import is_bundle, package_of_bundle
 from segmed.plan.cleaning_words import rules_in_words
 
@@ -119,7 +120,7 @@ def import_model(
 
 def _write_zip(source: Path, package: ModelPackage, out: Path) -> None:
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in FILES:
+        for name in read_card(source).file_names:
             member = zipfile.ZipInfo(name, ZIP_TIME)
             member.compress_type = zipfile.ZIP_DEFLATED
             with (source / name).open("rb") as stream, archive.open(member, "w") as target:

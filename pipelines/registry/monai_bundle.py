@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from segmed.encoding import REGION_THRESHOLD
-from segmed.package import FILES, WEIGHTS_FILE, ModelPackage
+from segmed.package import WEIGHTS_FILE, ModelPackage
+from segmed.package.card import read_card
 from segmed.plan import Plan
 
 PACKAGE_IN_BUNDLE = "models"
@@ -34,7 +35,7 @@ def write_bundle(source: Path, package: ModelPackage, out: Path) -> None:
     """
     (out / "configs").mkdir(parents=True)
     (out / PACKAGE_IN_BUNDLE).mkdir()
-    for name in FILES:
+    for name in read_card(source).file_names:
         shutil.copyfile(source / name, out / PACKAGE_IN_BUNDLE / name)
     for name, content in (("metadata", _metadata(package)), ("inference", _inference(package))):
         text = json.dumps(content, indent=2)

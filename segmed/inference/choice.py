@@ -1,10 +1,11 @@
 """Choice of the engine that runs a network, by its name.
 
 One rule of `auto` for every command, the same for every image and at every start: a GPU, where
-there is one; OpenVINO, where it is installed and can run the network; else eager PyTorch. Nothing
-is timed: an image gets the same labels from `predict`, from an archive that was interrupted and
-from a served model. On a CPU OpenVINO is about twice as fast as PyTorch; the conversion takes ten
-seconds or more, once a model where converted models are kept.
+there is one; OpenVINO, where it is installed and can run the network; else eager PyTorch. OpenVINO
+runs the package's int8 network, if one was accepted, the plan allows it and the processor has int8
+units. Nothing is timed: an image gets the same labels from `predict`, from an archive that was
+interrupted and from a served model. On a CPU OpenVINO is about twice as fast as PyTorch; the
+conversion takes ten seconds or more, once a model where converted models are kept.
 """
 
 from __future__ import annotations
@@ -19,12 +20,16 @@ from torch import nn
 from segmed.errors import ModelError, UsageError
 from segmed.inference.cuda_engine import CudaEngine
 from segmed.inference.engine import Engine, TorchEngine, activation_of
+from segmed.inference.int8_units import has_int8_units
 from segmed.inference.openvino_engine import Conversion, OpenVinoEngine
 from segmed.inference.silent_openvino import has_openvino
 from segmed.inference.vocabulary import engine_named
 from segmed.package import ModelPackage
 
 logger = logging.getLogger(__name__)
+
+ON_CPU_ALONE = ("openvino", "int8")
+"""Engines that run on no GPU."""
 
 MAX_LABELS_CHANGED = 1e-4
 """Share of labels in which an engine may differ from eager float32."""
@@ -56,40 +61,71 @@ def make_engine(package: ModelPackage, request: EngineRequest) -> Engine:
         UsageError: The name is unknown, not installed, or does not go with the device.
     """
     name = engine_named(request.name)
-    network, activation = package.build(), activation_of(package.plan)
-    window = (1, *request.window_batch[1:])
-    conversion = Conversion(package.hash, window, request.cache_dir, activation)
-    if name == "openvino":
-        if request.device.type != "cpu":
-            raise UsageError("engine 'openvino' runs on the CPU: give device cpu, or engine torch")
-        return OpenVinoEngine(network, conversion)
-    if name == "compile" and request.device.type == "cuda":
-        return CudaEngine(
-            network,
-            request.device,
-            compiled=True,
-            mirror_axes=request.mirror_axes,
-            activation=activation,
-        )
-    if name == "compile":
-        return TorchEngine(compiled(network), request.device, "compile", activation=activation)
-    if name == "torch":
-        return TorchEngine(network, request.device, activation=activation)
     if request.device.type == "cuda":
-        return CudaEngine(
-            network, request.device, mirror_axes=request.mirror_axes, activation=activation
+        return _engine_on_gpu(name, package, request)
+    activation = activation_of(package.plan)
+    if name == "compile":
+        network = compiled(package.build())
+        return TorchEngine(network, request.device, "compile", activation=activation)
+    if name == "int8":
+        return _int8_engine(package, _conversion_of(package, request))
+    if name == "openvino":
+        return OpenVinoEngine(package.build, _conversion_of(package, request))
+    if name == "auto" and has_openvino():
+        found = _openvino_or_none(package, _conversion_of(package, request))
+        if found is not None:
+            return found
+    return TorchEngine(package.build(), request.device, activation=activation)
+
+
+def _conversion_of(package: ModelPackage, request: EngineRequest) -> Conversion:
+    window = (1, *request.window_batch[1:])
+    key, activation = package.float32_hash, activation_of(package.plan)
+    return Conversion(key, window, request.cache_dir, activation)
+
+
+def _engine_on_gpu(name: str, package: ModelPackage, request: EngineRequest) -> Engine:
+    if name in ON_CPU_ALONE:
+        raise UsageError(f"engine {name!r} runs on the CPU: give device cpu, or engine torch")
+    activation = activation_of(package.plan)
+    if name == "torch":
+        return TorchEngine(package.build(), request.device, activation=activation)
+    return CudaEngine(
+        package.build(),
+        request.device,
+        compiled=name == "compile",
+        mirror_axes=request.mirror_axes,
+        activation=activation,
+    )
+
+
+def _int8_engine(package: ModelPackage, conversion: Conversion) -> Engine:
+    if package.accepted_int8 is None:
+        raise UsageError(
+            f"package {package.hash[:12]} ({package.architecture}) has no int8 network: "
+            "`segmed model quantise` makes and measures one, or use engine auto"
         )
-    if not has_openvino():
-        return TorchEngine(network, request.device, activation=activation)
-    return _openvino_or_eager(network, conversion)
+    return OpenVinoEngine(package.build, conversion, int8=package.accepted_int8)
 
 
-def _openvino_or_eager(network: nn.Module, conversion: Conversion) -> Engine:
+def _openvino_or_none(package: ModelPackage, conversion: Conversion) -> Engine | None:
+    """The first that runs of OpenVINO in int8, where it may be used, and in float32."""
+    if uses_int8(package):
+        try:
+            return _int8_engine(package, conversion)
+        except ModelError as error:
+            logger.warning("engine openvino in float32: %s", error)
     try:
-        return OpenVinoEngine(network, conversion)
+        return OpenVinoEngine(package.build, conversion)
     except ModelError as error:
         logger.warning("engine torch: %s", error)
-        return TorchEngine(network, torch.device("cpu"), activation=conversion.activation)
+        return None
+
+
+def uses_int8(package: ModelPackage) -> bool:
+    """Return whether engine `auto` runs a package in int8 on this processor."""
+    allowed = package.plan.inference.allow_int8
+    return allowed and package.accepted_int8 is not None and has_int8_units()
 
 
 def compiled(network: nn.Module) -> nn.Module:

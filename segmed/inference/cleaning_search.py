@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from segmed.geometry import ML_PER_CUBIC_MM
 from segmed.inference.cleaning_effects import (
     CleaningEffect,
     CountedCase,
@@ -29,7 +30,6 @@ from segmed.inference.postprocessing import NO_RULES, Cleaning, Labels, clean
 from segmed.io import grid_of, read_label
 from segmed.manifest import Case, Manifest, read_reference
 from segmed.metrics import evaluate_case, scores_table
-from segmed.metrics.case import ML_PER_CUBIC_MM
 from segmed.metrics.comparison import paired_values
 from segmed.metrics.resample import bootstrap_means, interval
 from segmed.metrics.score import MEAN_LABEL, METRICS

@@ -2,7 +2,8 @@
 
 The converter is called at its core, the PyTorch front end. A converted model is first compiled and
 run in a process of its own: a compiler can die of a segmentation fault, and a job must outlive
-that. What it says there of some noise must be what PyTorch says.
+that. What it says there of some noise must be what PyTorch says. A network in int8, which its
+package contains, is tried in the same way before its first use on a machine.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
@@ -27,6 +30,7 @@ from segmed.inference.engine import Activation, softmax, value_scale
 from segmed.inference.signal_stack import unchanged_signal_stack
 from segmed.inference.silent_openvino import has_openvino, import_openvino
 from segmed.io.atomic import flush
+from segmed.package.int8 import Int8Network
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -54,6 +58,13 @@ MAX_DIFFERENCE = 5e-3
 
 Usual are 1e-5 to 1e-4.
 """
+
+NOISE_FACTOR, NOISE_FLOOR = 2.0, 0.01
+"""An int8 network may differ on noise by so many times what it did when it was made, and by a
+hundredth in any case: processors round in other ways."""
+
+Building = Callable[[], nn.Module]
+"""Builds a network, on the CPU, in evaluation mode; called only for a conversion or a trial."""
 
 _TRY = """
 import json, sys
@@ -107,28 +118,33 @@ class OpenVinoEngine:
     filled up to a batch.
 
     Args:
-        network: The network, on the CPU, in evaluation mode.
+        build: Builds the network.
         conversion: Shape and cache.
+        int8: The network in int8, to be run instead.
 
     Raises:
         UsageError: OpenVINO is not installed.
-        ModelError: The network cannot be converted.
+        ModelError: The network cannot be converted, or gives other values than it should.
     """
 
-    def __init__(self, network: nn.Module, conversion: Conversion) -> None:
+    def __init__(
+        self, build: Building, conversion: Conversion, *, int8: Int8Network | None = None
+    ) -> None:
+        self.name = "openvino" if int8 is None else "int8"
         if not has_openvino():
-            raise UsageError("engine 'openvino' is not installed: pip install 'segmed[openvino]'")
-        self.name = "openvino"
+            raise UsageError(
+                f"engine {self.name!r} is not installed: pip install 'segmed[openvino]'"
+            )
         self.device = torch.device("cpu")
         self.shape = conversion.shape
         core = import_openvino().Core()
-        path = conversion.path
+        if int8 is not None:
+            conversion = replace(conversion, key=f"{conversion.key}-{int8.record.sha256[:16]}")
         if conversion.is_cached:
-            model = core.read_model(path)
+            model = core.read_model(conversion.path)
         else:
-            complete = _WithActivation(network, conversion.activation).eval()
-            model = _convert(complete, self.shape)
-            _keep_if_sound(model, complete, path)
+            complete = complete_network(build(), conversion.activation)
+            model = _sound_model(complete, conversion, int8)
         hints = {**HINTS, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
         with unchanged_signal_stack():
             self._request = core.compile_model(model, "CPU", hints).create_infer_request()
@@ -161,7 +177,17 @@ class _WithActivation(nn.Module):
         return self.activation(self.network(windows))
 
 
-def _convert(network: nn.Module, shape: tuple[int, ...]) -> ov.Model:
+def complete_network(network: nn.Module, activation: Activation) -> nn.Module:
+    """A network with the activation after it, as it is converted."""
+    return _WithActivation(network, activation).eval()
+
+
+def converted(network: nn.Module, shape: tuple[int, ...]) -> ov.Model:
+    """OpenVINO's model of a complete network, fixed to one window, in float32.
+
+    Raises:
+        ModelError: It cannot be converted.
+    """
     front_ends = import_openvino("openvino.frontend")
     decoders = import_openvino("openvino.frontend.pytorch.ts_decoder")
     example = torch.zeros(shape)
@@ -181,45 +207,97 @@ def _convert(network: nn.Module, shape: tuple[int, ...]) -> ov.Model:
     return model
 
 
-def _keep_if_sound(model: ov.Model, network: nn.Module, path: Path | None) -> None:
-    """Try a converted model in a child process; keep it at `path`, never half of it, if it runs.
+def _sound_model(network: nn.Module, conversion: Conversion, int8: Int8Network | None) -> ov.Model:
+    """Try a converted model in a child process; keep it in the cache, never half of it, if it runs.
+
+    Args:
+        network: The complete network in float32, whose values are expected.
+        conversion: Shape and cache.
+        int8: The network in int8, which this process reads only after the trial.
 
     Raises:
-        ModelError: The child died, took too long, or found other values than the network.
+        ModelError: The child died, took too long, or found other values than it should.
     """
+    path = conversion.path
     place = None if path is None else path.parent
     if place is not None:
         place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place, prefix=".part-") as scratch:
         draft = Path(scratch) / "model.xml"
-        import_openvino().save_model(model, draft, compress_to_fp16=False)
-        noise = np.random.default_rng(0).standard_normal(tuple(model.input(0).shape))
+        if int8 is None:
+            model = converted(network, conversion.shape)
+            import_openvino().save_model(model, draft, compress_to_fp16=False)
+        else:
+            xml, weights = int8.representation()
+            draft.write_text(xml, encoding="utf-8")
+            draft.with_suffix(".bin").write_bytes(weights)
         given, found = Path(scratch) / "given.npy", Path(scratch) / "found.npy"
-        np.save(given, noise.astype(np.float32))
-        command = [sys.executable, "-I", "-c", _TRY]
-        command += [str(draft), json.dumps(HINTS), str(given), str(found)]
-        try:
-            done = subprocess.run(command, capture_output=True, timeout=TRY_SECONDS, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise ModelError(f"OpenVINO did not compile it within {TRY_SECONDS} s") from error
-        if done.returncode != 0:
-            raise ModelError(
-                f"OpenVINO cannot run the network: its compiler ended with {done.returncode} in a "
-                "trial; use engine torch"
-            )
+        np.save(given, noise_window(conversion.shape))
+        _try(draft, given, found)
         with torch.inference_mode():
             expected = network(torch.from_numpy(np.load(given)))
-        difference = float(np.abs(np.load(found) - expected.numpy()).max()) / value_scale(expected)
-        if not difference <= MAX_DIFFERENCE:
-            raise ModelError(
-                f"OpenVINO gives values that differ by {difference:.1e}; use engine torch"
-            )
+        values = torch.from_numpy(np.load(found))
+        if int8 is None:
+            _require_equal(values, expected)
+        else:
+            _require_as_made(int8, values, expected)
         if path is not None:
             digest = draft.with_suffix(".sha256")
             digest.write_text(_digest(draft), encoding="ascii")
             for suffix in SUFFIXES:
                 flush(draft.with_suffix(suffix))
                 draft.with_suffix(suffix).replace(path.with_suffix(suffix))
+        return import_openvino().Core().read_model(path or draft)
+
+
+def _try(draft: Path, given: Path, found: Path) -> None:
+    """Run a model in a child process.
+
+    Raises:
+        ModelError: The child died or took too long.
+    """
+    command = [sys.executable, "-I", "-c", _TRY]
+    command += [str(draft), json.dumps(HINTS), str(given), str(found)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=TRY_SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise ModelError(f"OpenVINO did not compile it within {TRY_SECONDS} s") from error
+    if done.returncode != 0:
+        raise ModelError(
+            f"OpenVINO cannot run the network: its compiler ended with {done.returncode} in a "
+            "trial; use engine torch"
+        )
+
+
+def noise_window(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """The window of noise of a trial: the same each time."""
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def noise_difference(found: Tensor, expected: Tensor) -> float:
+    """Mean difference of two maps, relative to the largest value expected."""
+    return float((found - expected).abs().mean()) / value_scale(expected)
+
+
+def _require_equal(found: Tensor, expected: Tensor) -> None:
+    difference = float((found - expected).abs().max()) / value_scale(expected)
+    if not difference <= MAX_DIFFERENCE:
+        raise ModelError(f"OpenVINO gives values that differ by {difference:.1e}; use engine torch")
+
+
+def _require_as_made(int8: Int8Network, found: Tensor, expected: Tensor) -> None:
+    if found.shape != expected.shape:
+        raise ModelError(
+            f"the int8 network gives maps {tuple(found.shape)}, not {tuple(expected.shape)}; use "
+            "engine openvino, or quantise the model again"
+        )
+    difference, made = noise_difference(found, expected), int8.record.noise_difference
+    if not difference <= max(NOISE_FLOOR, NOISE_FACTOR * made):
+        raise ModelError(
+            f"the int8 network gives values that differ from float32 by {difference:.1e} on noise, "
+            f"by {made:.1e} where it was accepted; use engine openvino, or quantise the model "
+            "again on this machine"
+        )
 
 
 def _digest(path: Path) -> str:

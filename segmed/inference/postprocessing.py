@@ -9,10 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from segmed.errors import UsageError
-from segmed.metrics.case import ML_PER_CUBIC_MM
+from segmed.geometry import ML_PER_CUBIC_MM
 from segmed.metrics.pair import foreground_box
 from segmed.plan import Inference
 from segmed.structures import LabelClass
@@ -181,6 +180,8 @@ def keep_largest(label: Labels, step: Cleaning) -> Labels | None:
 
 def keep_largest_together(label: Labels, step: Cleaning) -> Labels | None:
     """Only the largest component of a group of labels; of equals all. None: as it is."""
+    from scipy import ndimage  # noqa: PLC0415 - most plans clean nothing
+
     joined = ndimage.generate_binary_structure(label.ndim, label.ndim)
     components, sizes = components_in(step.mask(label), joined)
     if len(sizes) < 2:
@@ -207,6 +208,8 @@ def fill_holes(label: Labels, step: Cleaning) -> Labels | None:
 
 def holes_in(label: Labels, step: Cleaning) -> npt.NDArray[np.bool_]:
     """Voxels that a label encloses and that filling its holes gives to it."""
+    from scipy import ndimage  # noqa: PLC0415 - most plans clean nothing
+
     mask = step.mask(label)
     filled = ndimage.binary_fill_holes(mask)
     return np.asarray(filled & ((label == 0) | (label == step.outside)) & ~mask)
@@ -229,6 +232,8 @@ def components_in(
         mask: The voxels.
         joined: Neighbours that are joined; those across faces if not given.
     """
+    from scipy import ndimage  # noqa: PLC0415 - most plans clean nothing
+
     components, number = ndimage.label(mask, joined)
     sizes = np.zeros(number + 1, dtype=np.int64)
     for plane in components:  # `bincount` copies what it counts into eight bytes each

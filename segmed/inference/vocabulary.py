@@ -9,14 +9,15 @@ from segmed.errors import unknown_name
 
 logger = logging.getLogger(__name__)
 
-EngineName = Literal["auto", "torch", "compile", "openvino"]
+EngineName = Literal["auto", "torch", "compile", "openvino", "int8"]
 
-ENGINES: tuple[str, ...] = ("auto", "torch", "compile", "openvino")
+ENGINES: tuple[str, ...] = ("auto", "torch", "compile", "openvino", "int8")
 """Every `EngineName`."""
 
 ENGINE_HELP = (
-    "auto (a GPU if there is one, else OpenVINO if installed, else PyTorch), torch, compile or "
-    "openvino."
+    "auto (a GPU if there is one; else OpenVINO if installed, in int8 if the model has an accepted "
+    "int8 network and the processor has int8 units; else PyTorch), torch, compile, openvino "
+    "(float32) or int8."
 )
 """Help text of `--engine`, the same in every command."""
 

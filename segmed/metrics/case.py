@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from segmed.encoding import LabelEncoding
 from segmed.errors import MetricError
-from segmed.geometry import Grid
+from segmed.geometry import ML_PER_CUBIC_MM, Grid
 from segmed.metrics import overlap, surface
 from segmed.metrics.lesions import Components, components_of, match_lesions
 from segmed.metrics.overlap import Counts, confusion_matrix, counts_of
@@ -21,9 +21,6 @@ from segmed.metrics.padded_box import Mask, PaddedBox, Places, padded_box_for, s
 from segmed.metrics.pair import Box, CroppedPair, foreground_box, join_boxes, prepare_pair
 from segmed.metrics.score import MEAN_LABEL, CaseScore
 from segmed.structures import LabelClass
-
-ML_PER_CUBIC_MM = 1e-3
-"""Millilitres in a cubic millimetre."""
 
 MANY_LABELS = 8
 """Above this, the boxes of all labels are found in one pass rather than one by one."""

@@ -19,6 +19,7 @@ import torch
 from pydantic import Field
 
 from segmed.errors import MetricError
+from segmed.geometry import ML_PER_CUBIC_MM
 from segmed.metrics.lesions import components_of
 from segmed.metrics.padded_box import PaddedBox
 from segmed.metrics.pair import Labels, as_labels, check_spacing, foreground_box
@@ -41,9 +42,6 @@ ENTROPY_LIMIT = 0.4
 
 AGREEMENT_LIMIT = 0.7
 """Mean Dice between folds below which they disagree."""
-
-ML_PER_CUBIC_MM = 1e-3
-"""Millilitres in a cubic millimetre."""
 
 
 @dataclass(frozen=True)

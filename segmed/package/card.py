@@ -22,6 +22,13 @@ from safetensors import SafetensorError, safe_open
 from segmed.errors import PackageError, UsageError
 from segmed.io.valid_text import require_valid_text
 from segmed.manifest.content import digest
+from segmed.package.int8 import (
+    INT8_FILE,
+    MAX_INT8_BYTES,
+    Int8Record,
+    hash_with_int8,
+    require_int8,
+)
 from segmed.package.upgrade import upgraded
 from segmed.plan import Plan, plan_hash, read_plan
 from segmed.structures import Channel, Frozen, LabelClass
@@ -48,6 +55,7 @@ WEIGHTS_FILE = "model.safetensors"
 PLAN_FILE = "plan.yaml"
 CARD_FILE = "package.json"
 FILES = (WEIGHTS_FILE, PLAN_FILE, CARD_FILE)
+"""Files of every package; one with an int8 network has `INT8_FILE` too."""
 
 PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib", ".npy")
 """Files that may run code when they are loaded; a package contains none."""
@@ -62,6 +70,7 @@ LIMITS = {
     WEIGHTS_FILE: MAX_WEIGHTS_BYTES,
     PLAN_FILE: MAX_TEXT_BYTES,
     CARD_FILE: MAX_TEXT_BYTES,
+    INT8_FILE: MAX_INT8_BYTES,
 }
 """Each file of a package, and the most bytes of it that are read."""
 
@@ -96,6 +105,7 @@ class Card(Frozen):
         segmed: Version of segmed that wrote the package; empty where that is not known.
         members: How many networks are averaged.
         parts: The architectures, where there are several.
+        int8: Acceptance record of the int8 network, if there is one.
     """
 
     schema_version: int
@@ -110,14 +120,21 @@ class Card(Frozen):
     segmed: str
     members: PositiveInt = 1
     parts: tuple[PackagePart, ...] = ()
+    int8: Int8Record | None = None
 
     @model_serializer(mode="wrap")
     def _without_empty(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave the parts out where there are none: such cards stay as they were."""
+        """Leave out parts and int8 where there are none: such cards stay as they were."""
         fields: dict[str, Any] = serialize(self)
-        if not self.parts:
-            fields.pop("parts", None)
+        for name in ("parts", "int8"):
+            if not getattr(self, name):
+                fields.pop(name, None)
         return fields
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """Files of this package."""
+        return FILES if self.int8 is None else (*FILES, INT8_FILE)
 
     @property
     def head(self) -> tuple[str, dict[str, Any], int, tuple[PackagePart, ...]]:
@@ -188,6 +205,10 @@ def checked_card(folder: Path) -> tuple[Card, Plan]:
     architecture, options, members, parts = card.head
     head = identity_head(architecture, options, plan, members, parts)
     found = identity(head, stored_tensors(folder / WEIGHTS_FILE))
+    if card.int8 is not None:
+        require_size(folder / INT8_FILE, MAX_INT8_BYTES)
+        require_int8(card.int8, digest(folder / INT8_FILE), found, str(folder))
+        found = hash_with_int8(found, card.int8.sha256)
     if found != card.hash:
         raise hash_differs(folder, card, found)
     return card, plan
@@ -245,9 +266,15 @@ def read_card(folder: Path) -> Card:
     except (ValueError, RecursionError) as error:
         raise PackageError(f"{folder / CARD_FILE} is damaged: {error}") from error
     try:
-        return Card.model_validate(upgraded(content, str(folder)))
+        card = Card.model_validate(upgraded(content, str(folder)))
     except ValidationError as error:
         raise PackageError(f"{folder / CARD_FILE}: {first_fault(error)}") from error
+    if card.int8 is not None and not (folder / INT8_FILE).is_file():
+        raise PackageError(
+            f"{folder} is not complete: {INT8_FILE} is missing, which its card names; copy all "
+            "files of the package"
+        )
+    return card
 
 
 def sha256_differs(path: Path) -> PackageError:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from segmed.errors import PackageError
 from segmed.package.card import NUMBER_TYPES, WEIGHTS_FILE, checked_card
+from segmed.package.int8 import INT8_FILE, Int8Network
 from segmed.package.model_package import ModelPackage
 
 
@@ -68,7 +69,7 @@ class TensorsOnDisk(Mapping[str, Tensor]):
 def check_package(folder: Path) -> ModelPackage:
     """A package folder, checked as `ModelPackage.load` does, its tensors left on disk.
 
-    Memory is bounded by the largest tensor, not by the file.
+    Memory is bounded by the largest tensor and the int8 network, not by the file of weights.
 
     Args:
         folder: The package folder; it must stay as it is while the result is used.
@@ -79,4 +80,5 @@ def check_package(folder: Path) -> ModelPackage:
     card, plan = checked_card(folder)
     state = TensorsOnDisk(folder / WEIGHTS_FILE)
     architecture, options, members, parts = card.head
-    return ModelPackage(architecture, options, plan, state, card.provenance, members, parts)
+    int8 = None if card.int8 is None else Int8Network(card.int8, (folder / INT8_FILE).read_bytes())
+    return ModelPackage(architecture, options, plan, state, card.provenance, members, parts, int8)

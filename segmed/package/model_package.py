@@ -4,7 +4,8 @@
 package/
 ├── model.safetensors   the tensors
 ├── plan.yaml           the plan, with its reasons
-└── package.json        architecture, options, provenance, and the sha256 of the other two
+├── package.json        architecture, options, provenance, and the sha256 of the other files
+└── int8.safetensors    the network in int8, if it was quantised and accepted
 ```
 
 The digests find damage and careless edits; they are not a signature: who can rewrite a package can
@@ -14,6 +15,7 @@ rewrite its digests too.
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -53,10 +55,19 @@ from segmed.package.card import (
     read_card,
     sha256_differs,
 )
+from segmed.package.int8 import (
+    INT8_FILE,
+    MAX_INT8_BYTES,
+    Int8Network,
+    hash_with_int8,
+    require_int8,
+)
 from segmed.package.upgrade import SCHEMA_VERSION
 from segmed.package.zipped import unpack
 from segmed.plan import Plan, read_plan, write_plan
 from segmed.version import __version__
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, repr=False)
@@ -71,6 +82,7 @@ class ModelPackage:
         provenance: Where it comes from: training data hash, commit, versions, seed, metrics.
         members: How many such networks are averaged; `segmed.package.ensemble` joins them.
         parts: The architectures, if there are several; their networks follow each other.
+        int8: The network in int8; `accepted_int8` is the one to use.
     """
 
     architecture: str
@@ -80,6 +92,7 @@ class ModelPackage:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     members: int = 1
     parts: tuple[PackagePart, ...] = ()
+    int8: Int8Network | None = None
 
     def __repr__(self) -> str:
         """Architecture, image set, structures, training and hash in one line."""
@@ -95,10 +108,30 @@ class ModelPackage:
 
     @cached_property
     def hash(self) -> str:
-        """Hex sha256 of architecture, options, plan and weights: equal hash, equal output.
+        """Hex sha256 of architecture, options, plan, weights and int8: equal hash, equal output.
 
         Provenance does not enter: the same network trained by another clock is the same network.
         """
+        int8, plain = self.accepted_int8, self.float32_hash
+        return plain if int8 is None else hash_with_int8(plain, int8.record.sha256)
+
+    @cached_property
+    def accepted_int8(self) -> Int8Network | None:
+        """The network in int8, if there is one of these very weights and this very plan.
+
+        After a change of either, what was measured for int8 holds no longer: it is left out.
+        """
+        if self.int8 is None or self.int8.record.made_from == self.float32_hash:
+            return self.int8
+        logger.warning(
+            "the int8 network was made from other weights or another plan and is left out; "
+            "quantise the model again"
+        )
+        return None
+
+    @cached_property
+    def float32_hash(self) -> str:
+        """Hash of the same package without its int8 network."""
         head = identity_head(self.architecture, self.options, self.plan, self.members, self.parts)
         return identity(head, map(self._bytes_of, sorted(self.state)))
 
@@ -179,6 +212,10 @@ class ModelPackage:
         }
         (folder / WEIGHTS_FILE).write_bytes(save_tensors(state, metadata={"format": "pt"}))
         write_plan(self.plan, folder / PLAN_FILE)
+        names, int8 = [WEIGHTS_FILE, PLAN_FILE], self.accepted_int8
+        if int8 is not None:
+            (folder / INT8_FILE).write_bytes(int8.content)
+            names.append(INT8_FILE)
         card = Card(
             schema_version=SCHEMA_VERSION,
             architecture=self.architecture,
@@ -187,11 +224,12 @@ class ModelPackage:
             channels=self.plan.channels,
             labels=self.plan.labels,
             provenance=plain_values(self.provenance),
-            files={name: sha256_of_file(folder / name) for name in (WEIGHTS_FILE, PLAN_FILE)},
+            files={name: sha256_of_file(folder / name) for name in names},
             hash=self.hash,
             segmed=__version__,
             members=self.members,
             parts=self.parts,
+            int8=None if int8 is None else int8.record,
         )
         text = json.dumps(card.model_dump(mode="json"), indent=2, sort_keys=True)
         (folder / CARD_FILE).write_bytes(text.encode())
@@ -239,10 +277,20 @@ def _read_folder(folder: Path) -> ModelPackage:
         card.provenance,
         card.members,
         card.parts,
+        _read_int8(folder, card),
     )
+    if package.int8 is not None:
+        record = package.int8.record
+        require_int8(record, card.files.get(INT8_FILE, ""), package.float32_hash, str(folder))
     if package.hash != card.hash:
         raise hash_differs(folder, card, package.hash)
     return package
+
+
+def _read_int8(folder: Path, card: Card) -> Int8Network | None:
+    if card.int8 is None:
+        return None
+    return Int8Network(card.int8, _checked_bytes(folder, INT8_FILE, card, MAX_INT8_BYTES))
 
 
 def _checked_bytes(folder: Path, name: str, card: Card, limit: int) -> bytes:
@@ -254,7 +302,7 @@ def _checked_bytes(folder: Path, name: str, card: Card, limit: int) -> bytes:
 
 @contextmanager
 def _unzipped(path: Path) -> Iterator[Path]:
-    """A temporary folder with the three files of a zipped package."""
+    """A temporary folder with the files of a zipped package."""
     with tempfile.TemporaryDirectory(prefix="segmed-package-") as scratch:
         unpack(path, Path(scratch), LIMITS)
         yield Path(scratch)

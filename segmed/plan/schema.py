@@ -215,6 +215,7 @@ class Inference(Frozen):
         remove_small_ml: The same in millilitres, for volumes of any spacing.
         fill_holes: Label values that take the background they enclose.
         skip_empty_windows: Skip windows without a body in them.
+        allow_int8: Let engine `auto` use the package's int8 network, if it was accepted.
     """
 
     overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
@@ -229,6 +230,7 @@ class Inference(Frozen):
     remove_small_ml: dict[PositiveInt, PositiveFloat] = Field(default_factory=dict)
     fill_holes: tuple[PositiveInt, ...] = ()
     skip_empty_windows: bool = False
+    allow_int8: bool = True
 
     @model_validator(mode="after")
     def _require_probabilities(self) -> Inference:
@@ -247,6 +249,8 @@ class Inference(Frozen):
             fields.pop("average", None)
         if self.placement == "even":
             fields.pop("placement", None)
+        if self.allow_int8:
+            fields.pop("allow_int8", None)
         for name in ("tta", "keep_largest_together", "remove_small_ml"):
             if not fields.get(name):
                 fields.pop(name, None)

@@ -17,7 +17,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from segmed.errors import GeometryError
@@ -102,6 +101,8 @@ def coarse_axis(from_mm: Sequence[float], to_mm: Sequence[float]) -> int | None:
 
 def foreground_mask(voxels: Tensor) -> Tensor:
     """Voxels that are not 0 in some channel, with their holes, `[*spatial]` of `[C, *spatial]`."""
+    from scipy import ndimage  # noqa: PLC0415 - only nnU-Net's plans need it
+
     filled = ndimage.binary_fill_holes((voxels != 0).any(dim=0).numpy())
     return torch.from_numpy(np.asarray(filled))
 

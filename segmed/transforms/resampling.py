@@ -21,7 +21,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from segmed.geometry import nearest_index, resampled_shape
@@ -190,6 +189,8 @@ def axis_matrix(
         index = np.where(folded < num_in, folded, 2 * num_in - 1 - folded)
         np.add.at(matrix, (np.arange(num_out), index), weight)
     if order == 3 and num_in > 1:
+        from scipy import ndimage  # noqa: PLC0415 - images on the plan's own grid do without
+
         matrix = matrix @ ndimage.spline_filter1d(np.eye(num_in), 3, axis=0, mode="reflect")
     matrix[np.abs(matrix) < NEGLIGIBLE_WEIGHT] = 0.0
     return np.asarray(matrix)
@@ -207,6 +208,8 @@ def _cubic_taps(t: npt.NDArray[np.float64]) -> dict[int, npt.NDArray[np.float64]
 
 def _edge_matrix(num_in: int, at: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Cubic weights of an image that goes on as its outermost voxels."""
+    from scipy import ndimage  # noqa: PLC0415 - images on the plan's own grid do without
+
     lead = EDGE_VOXELS
     padded = np.pad(np.eye(num_in), ((lead, lead), (0, 0)), mode="edge")
     spline = ndimage.spline_filter1d(padded, 3, axis=0, mode="nearest")

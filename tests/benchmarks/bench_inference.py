@@ -197,7 +197,7 @@ def engines(edge: int = 48) -> Record:
         network, shape = package.build(), (1, 1, edge, edge, edge)
         start = time.perf_counter()
         try:
-            fast = OpenVinoEngine(network, Conversion(package.hash, shape))
+            fast = OpenVinoEngine(package.build, Conversion(package.hash, shape))
         except ModelError as error:
             found[name] = {"openvino": str(error)}
             continue
