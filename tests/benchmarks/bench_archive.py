@@ -3,7 +3,8 @@
 Run: `python -m tests.benchmarks.bench_archive [PART...] [--studies 20000]`; parts: `ledger`,
 `overhead` (hippocampus cases, against `Predictor.predict` on images that are in memory already),
 `memory` (small NIfTI studies of different content; resident memory from the 1,000th to the last,
-and the rate of a first and of a second run). Results join `results/archive.json`. One thread each
+and the rate of a first and of a second run), `memory_openvino` (the same with OpenVINO).
+Results join `results/archive.json`. One thread each
 for reading, network and writing; PyTorch with one thread.
 """
 
@@ -16,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ import torch
 from segmed.archive import FolderSource, Ledger, RunOptions, Study, segment_archive
 from segmed.archive.study import key_of
 from segmed.inference import Predictor
+from segmed.inference.choice import EngineName
 from segmed.io import read_image
 from segmed.models import build_model
 from segmed.package import ModelPackage
@@ -45,7 +48,9 @@ HIPPOCAMPUS = Path(__file__).resolve().parents[3] / "shared" / "data" / "hippoca
 Record = dict[str, Any]
 
 
-def a_predictor(widths: list[int], patch: tuple[int, int, int]) -> Predictor:
+def a_predictor(
+    widths: list[int], patch: tuple[int, int, int], engine: EngineName = "torch"
+) -> Predictor:
     """A U-Net with random weights; only its time matters."""
     strides = [[1, 1, 1], *[[2, 2, 2]] * (len(widths) - 1)]
     options = {"widths": widths, "strides": strides, "deep_supervision": False}
@@ -65,7 +70,7 @@ def a_predictor(widths: list[int], patch: tuple[int, int, int]) -> Predictor:
     torch.manual_seed(0)
     network = build_model("unet", spatial_dims=3, in_channels=1, num_classes=3, **options)
     package = ModelPackage("unet", options, plan, network.state_dict())
-    return Predictor(package, device="cpu", engine="torch")
+    return Predictor(package, device="cpu", engine=engine)
 
 
 def bench_ledger(studies: int) -> Record:
@@ -133,9 +138,9 @@ def bench_overhead(studies: int) -> Record:
     }
 
 
-def bench_memory(studies: int) -> Record:
+def bench_memory(studies: int, engine: EngineName = "torch") -> Record:
     """Resident memory while many small studies pass, and the rate."""
-    predictor = a_predictor([4, 8], (16, 16, 16))
+    predictor = a_predictor([4, 8], (16, 16, 16), engine)
     process = psutil.Process()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "archive"
@@ -153,6 +158,7 @@ def bench_memory(studies: int) -> Record:
     first_mark = min(resident)
     return {
         "studies": studies,
+        "engine": engine,
         "outcomes": rows,
         "rss_mib": resident,
         "growth_mib_from_first_mark": resident[studies] - resident[first_mark],
@@ -188,6 +194,7 @@ PARTS: dict[str, Callable[[int], Record]] = {
     "ledger": bench_ledger,
     "overhead": bench_overhead,
     "memory": bench_memory,
+    "memory_openvino": partial(bench_memory, engine="openvino"),
 }
 
 
