@@ -34,8 +34,6 @@ from segmed.architectures import require_registered
 from segmed.errors import PackageError, UsageError, WeightsError
 from segmed.io.atomic import whole_folder
 from segmed.io.digest import sha256_of_bytes, sha256_of_file
-from segmed.models import build_model
-from segmed.models.averaged import AveragedNetworks
 from segmed.package.card import (
     CARD_FILE,
     LIMITS,
@@ -156,6 +154,10 @@ class ModelPackage:
                 options.
             WeightsError: The weights do not fit it.
         """
+        # A network that was converted is not built: the architectures stay unloaded.
+        from segmed.models import build_model  # noqa: PLC0415 - see above
+        from segmed.models.averaged import AveragedNetworks  # noqa: PLC0415 - see above
+
         forms = self.forms
         for name in dict.fromkeys(form.architecture for form in forms):
             require_registered(name)

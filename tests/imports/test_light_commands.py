@@ -91,6 +91,8 @@ WRONG = {
     "model show": "model show absent",
     "model card": "model card absent",
     "model register": "model register absent --name x",
+    "model quantise": "model quantise absent --cases absent.json",
+    "model windows": "model windows absent --cases absent.json",
     "model export": "model export absent -o x.zip",
     "model import": "model import absent.zip --name x",
     "model import-nnunet": "model import-nnunet absent --name x",
