@@ -155,7 +155,7 @@ def score_cases(
     require_known_labels(plan, manifest)
     order = channel_order([channel.name for channel in plan.channels], manifest)
     scores = CaseScores(manifest.encoding)
-    pipeline = Pipeline(predictor, _ScoringSink(manifest, out_dir, scores))
+    pipeline = Pipeline(predictor, ScoringSink(manifest, out_dir, scores))
     predictions: dict[str, Path] = {}
     seconds = 0.0
     for case in cases:
@@ -176,7 +176,7 @@ def score_cases(
     return Evaluated(scores.table(), predictions, seconds / len(cases), name)
 
 
-class _ScoringSink:
+class ScoringSink:
     """Results in a folder, each scored against the label of its case.
 
     Args:

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipelines.cli import (
+    accept,
     archive,
     data,
     deidentify,
@@ -140,6 +141,7 @@ predict.add_to(app)
 archive.add_to(app)
 review.add_to(app)
 deidentify.add_to(app)
+accept.add_to(app)
 models.add_to(app)
 serve.add_to(app)
 metrics.add_to(app)

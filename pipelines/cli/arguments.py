@@ -134,14 +134,14 @@ def require_out(path: Path) -> None:
         raise UsageError(f"--out {path} is a file; give a folder")
 
 
-def require_out_file(path: Path, example: str) -> None:
+def require_out_file(path: Path, example: str, option: str = "--out") -> None:
     """Refuse an output file that is a folder.
 
     Raises:
         UsageError: It is a folder.
     """
     if path.is_dir():
-        raise UsageError(f"--out {path} is a folder; give a file, such as {path / example}")
+        raise UsageError(f"{option} {path} is a folder; give a file, such as {path / example}")
 
 
 def require_device(name: str) -> None:

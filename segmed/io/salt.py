@@ -22,8 +22,12 @@ def salt_path() -> Path:
     return Path(os.environ.get(SALT_VARIABLE) or Path.home() / ".config" / "segmed" / "salt")
 
 
-def read_salt(path: Path) -> bytes:
+def read_salt(path: Path, name: str = "salt") -> bytes:
     """The salt of a file; a new one is drawn where there is none, readable to its owner alone.
+
+    Args:
+        path: The file.
+        name: Name of the secret in messages.
 
     Raises:
         UsageError: Others may read the file, or it is too short.
@@ -36,10 +40,10 @@ def read_salt(path: Path) -> bytes:
         mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
         content = stream.read(1 << 16)
     if mode & 0o077:
-        raise UsageError(f"others may read the salt {path}: `chmod 600 {path}`")
+        raise UsageError(f"others may read the {name} {path}: `chmod 600 {path}`")
     if len(content) < SALT_BYTES:
         raise UsageError(
-            f"the salt {path} has {len(content)} bytes, it needs {SALT_BYTES}: remove it, and a "
+            f"the {name} {path} has {len(content)} bytes, it needs {SALT_BYTES}: remove it, and a "
             "new one is drawn (pseudonyms will differ from those made before)"
         )
     return content

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -45,6 +45,22 @@ class CaseCorrection(Frozen):
     original: str = ""
 
 
+class CaseFacts(Frozen):
+    """Facts of a case by which scores are grouped, where its DICOM header does not state them.
+
+    Attributes:
+        scanner: Manufacturer and model, or any other name of the device.
+        protocol: Name of the acquisition protocol.
+        age: Age of the patient in years.
+        sex: `F`, `M` or `O`.
+    """
+
+    scanner: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    protocol: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    age: Annotated[float, Field(ge=0, le=130)] | None = None
+    sex: Literal["F", "M", "O"] | None = None
+
+
 class Case(Frozen):
     """One row of a manifest.
 
@@ -57,6 +73,7 @@ class Case(Frozen):
         fold: Fold in which the case is held out; absent for test cases.
         sha256: Hex digest of each file (of a folder: of its files' sorted digests), keyed by path.
         correction: Origin of a label that a reviewer of an archive corrected; absent for others.
+        facts: Scanner, protocol, age and sex, where the header of the image does not state them.
     """
 
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
@@ -66,6 +83,7 @@ class Case(Frozen):
     fold: Annotated[int, Field(ge=0)] | None = None
     sha256: dict[str, str] = Field(default_factory=dict)
     correction: CaseCorrection | None = None
+    facts: CaseFacts | None = None
 
     @model_validator(mode="before")
     @classmethod

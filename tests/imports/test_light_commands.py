@@ -87,6 +87,7 @@ WRONG = {
     "archive find": "archive find absent -o absent",
     "archive list": "archive list absent",
     "review": "review absent",
+    "accept": "accept absent --cases absent.json",
     "deidentify": "deidentify absent -o out",
     "model show": "model show absent",
     "model card": "model card absent",

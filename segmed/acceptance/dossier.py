@@ -1,0 +1,318 @@
+"""Dossier of a model at a site: everything that a verdict rests on, as plain values without names.
+
+Cases are numbered in the order of the manifest; which number is which case is written to a file of
+its own, readable to its owner alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+
+from segmed.acceptance.archive_facts import ArchiveFacts
+from segmed.acceptance.bound import StatedBound, state_bound
+from segmed.acceptance.criteria import Criteria, CriterionLine, apply
+from segmed.acceptance.facts import shown_values
+from segmed.acceptance.groups import GroupRow, compare_groups
+from segmed.acceptance.order import in_score_order
+from segmed.acceptance.scoring import LocalResults
+from segmed.acceptance.shift import ScoreRow, scores_beside_card
+from segmed.archive.drift import DriftRow, watch
+from segmed.metrics.measures import FLAGGED, Distributions, add_features
+from segmed.metrics.score import METRICS
+from segmed.version import __version__
+
+SCHEMA_VERSION = 1
+DIGITS = 6
+
+
+@dataclass(frozen=True)
+class AssessedModel:
+    """The model of a dossier.
+
+    Attributes:
+        hash: Hash of its package; of an ensemble, of its packages' hashes.
+        title: Architecture and image set.
+        name: Registered name, where it comes from a registry.
+        version: Its version there.
+        card: Scores on cases kept out of training; None where the package keeps none.
+        norms: Features of the training cases; empty where the package keeps none.
+        parameters: Number of parameters.
+    """
+
+    hash: str
+    title: str
+    name: str | None = None
+    version: str | None = None
+    card: Mapping[str, Any] | None = field(default=None, repr=False)
+    norms: Distributions = field(default_factory=dict, repr=False)
+    parameters: int | None = None
+
+
+@dataclass(frozen=True)
+class Dossier:
+    """A dossier.
+
+    Attributes:
+        model: The model.
+        created: When, UTC.
+        months: Period of a monthly dossier, in words; empty for one before go-live.
+        patients: Patients of the scored cases.
+        refused: Refused and failed cases by reason code.
+        scores: Local scores beside those of the card.
+        groups: Groups of cases beside the rest.
+        drift: Features of images and results beside the training; None where the package keeps no
+            distributions.
+        baseline: Values of each feature over the local cases, sorted.
+        archive: Outcomes of the archive; None without one.
+        seconds: Mean time of a case, in s.
+        memory_mb: Largest memory.
+        bound: Bound on bad results.
+        accept: Criteria applied.
+        stop: Stop rules applied.
+        table: Scores by case number and structure.
+        copies: Cases whose image is that of another case.
+        judged: Counts of a monthly dossier: results accepted, corrected and rejected.
+    """
+
+    model: AssessedModel
+    created: str
+    months: str
+    patients: int
+    refused: dict[str, int]
+    scores: list[ScoreRow]
+    groups: list[GroupRow]
+    drift: list[DriftRow] | None
+    baseline: dict[str, list[float]]
+    archive: ArchiveFacts | None
+    seconds: float | None
+    memory_mb: float | None
+    bound: StatedBound
+    accept: list[CriterionLine]
+    stop: list[CriterionLine]
+    table: pd.DataFrame = field(repr=False)
+    copies: int = 0
+    judged: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def cases(self) -> int:
+        """Scored cases."""
+        return int(self.table["case"].nunique())
+
+    @property
+    def stopped_by(self) -> list[CriterionLine]:
+        """Stop rules whose limit is crossed; a value that is not known crosses none."""
+        return [line for line in self.stop if line.value is not None and not line.is_fulfilled]
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether all criteria are fulfilled and no stop rule is crossed."""
+        return all(line.is_fulfilled for line in self.accept) and not self.stopped_by
+
+    @property
+    def findings(self) -> list[str]:
+        """Worse groups, shifts and drift in words; any of them withdraws the bound."""
+        return findings_of(self.scores, self.groups, self.drift, self.archive)
+
+    @property
+    def reasons(self) -> list[str]:
+        """Reasons why the model is not accepted; empty where it is."""
+        unmet = [line.sentence for line in self.accept if not line.is_fulfilled]
+        return [*unmet, *(f"stop rule: {line.sentence}" for line in self.stopped_by)]
+
+    def record(self) -> dict[str, Any]:
+        """The dossier as JSON values."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "segmed acceptance dossier",
+            "segmed": __version__,
+            "created": self.created,
+            "period": self.months or None,
+            "model": {
+                "hash": self.model.hash,
+                "title": self.model.title,
+                "name": self.model.name,
+                "version": self.model.version,
+            },
+            "verdict": {
+                "accepted": self.is_accepted,
+                "reasons": self.reasons,
+                "criteria": [asdict(line) for line in self.accept],
+                "stop_rules": [asdict(line) for line in self.stop],
+            },
+            "bound": asdict(self.bound),
+            "findings": self.findings,
+            "cases": self.cases,
+            "patients": self.patients,
+            "copies": self.copies,
+            "judged": self.judged,
+            "refused": self.refused,
+            "scores": [asdict(row) for row in self.scores],
+            "groups": [asdict(row) for row in self.groups],
+            "drift": None if self.drift is None else [asdict(row) for row in self.drift],
+            "drift_baseline": self.baseline,
+            "archive": None if self.archive is None else asdict(self.archive),
+            "cost": {"seconds_per_case": self.seconds, "peak_memory_mb": self.memory_mb},
+            "case_scores": _case_scores(self.table),
+        }
+
+
+def make_dossier(
+    model: AssessedModel,
+    results: LocalResults,
+    criteria: Criteria,
+    *,
+    archive: ArchiveFacts | None = None,
+    months: str = "",
+    judged: Mapping[str, int] | None = None,
+) -> Dossier:
+    """Judge the results of a model at a site.
+
+    Args:
+        model: The model.
+        results: Scores and measures of the local cases.
+        criteria: Criteria and stop rules.
+        archive: Outcomes of an archive that the model segmented.
+        months: Period, in words, of a monthly dossier.
+        judged: Its counts of judged results.
+
+    Raises:
+        MetricError: Nothing could be scored.
+    """
+    numbers = {case: f"case {place}" for place, case in enumerate(results.cases, start=1)}
+    scores = scores_beside_card(in_score_order(results.table), model.card)
+    groups = compare_groups(results.table, shown_values(results.values, results.patients))
+    current: Distributions = {}
+    for measured in results.measures.values():
+        add_features(current, measured)
+    current.pop(FLAGGED, None)  # norms have the flags of references; results have more of them
+    num_refused = len(results.refused)
+    met = (num_refused, num_refused + len(results.cases))
+    drift = watch(model.norms, current, refused=met) if model.norms and current else None
+    seconds = sum(results.seconds.values()) / len(results.seconds) if results.seconds else None
+    findings = findings_of(scores, groups, drift, archive)
+    bound = state_bound(results.table, results.patients, criteria.bound, findings)
+    patients = len({results.patients[case] for case in results.cases})
+    facts: dict[tuple[str, str], float | None] = {
+        **_site_facts(results, scores, groups, drift, archive),
+        ("patients", ""): float(patients),
+        ("seconds", ""): seconds,
+        ("memory_mb", ""): results.memory_mb,
+        ("below", ""): bound.upper,
+        **_judged_facts(judged or {}),
+        **_structure_facts(scores),
+    }
+    return Dossier(
+        model=model,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        months=months,
+        patients=patients,
+        refused=dict(Counter(results.refused.values()).most_common()),
+        scores=scores,
+        groups=groups,
+        drift=drift,
+        baseline={name: sorted(map(_digits, values)) for name, values in current.items()},
+        archive=archive,
+        seconds=seconds,
+        memory_mb=results.memory_mb,
+        bound=bound,
+        accept=apply(criteria.accept, facts),
+        stop=apply(criteria.stop, facts),
+        table=results.table.assign(case=results.table["case"].map(numbers)),
+        copies=len(results.contents) - len(set(results.contents.values())),
+        judged=dict(judged or {}),
+    )
+
+
+def findings_of(
+    scores: Sequence[ScoreRow],
+    groups: Sequence[GroupRow],
+    drift: Sequence[DriftRow] | None,
+    archive: ArchiveFacts | None,
+) -> list[str]:
+    """Worse groups, shifts and drift in words."""
+    return [
+        *(row.sentence for row in groups if row.is_worse),
+        *(row.sentence for row in scores if row.is_shift),
+        *(_drift_sentence(row, "here") for row in drift or () if row.is_alarm),
+        *(
+            _drift_sentence(row, "in the archive's last run")
+            for row in (archive.drift if archive else ())
+            if row.is_alarm
+        ),
+    ]
+
+
+def _drift_sentence(row: DriftRow, where: str) -> str:
+    return (
+        f"drift: {row.feature} is {row.run:.4g} {where} (n = {row.num_run}) and "
+        f"{row.training:.4g} in training"
+    )
+
+
+def _site_facts(
+    results: LocalResults,
+    scores: Sequence[ScoreRow],
+    groups: Sequence[GroupRow],
+    drift: Sequence[DriftRow] | None,
+    archive: ArchiveFacts | None,
+) -> dict[tuple[str, str], float | None]:
+    table = results.table[~results.table["is_region"].astype(bool)]
+    table = table if len(table) else results.table
+    counts = {
+        name: int(table[name].astype(bool).sum())
+        for name in ("missed", "false_positive", "both_empty")
+    }
+    absent = counts["false_positive"] + counts["both_empty"]
+    present = len(table) - absent
+    alarms = [*(drift or ()), *(archive.drift if archive else ())]
+    refused = len(results.refused)
+    has_card = any(row.p_value is not None for row in scores)
+    return {
+        ("cases", ""): float(len(results.cases)),
+        ("missed", ""): counts["missed"] / present if present else 0.0,
+        ("invented", ""): counts["false_positive"] / absent if absent else 0.0,
+        ("refused", ""): refused / (refused + len(results.cases)),
+        ("groups", ""): float(len({(r.kind, r.value) for r in groups if r.is_worse})),
+        ("shifts", ""): float(len({r.label for r in scores if r.is_shift})) if has_card else None,
+        ("drift", ""): float(sum(row.is_alarm for row in alarms)) if drift is not None else None,
+    }
+
+
+def _judged_facts(judged: Mapping[str, int]) -> dict[tuple[str, str], float | None]:
+    total = sum(judged.values())
+    return {
+        (name, ""): judged.get(name, 0) / total if total else None
+        for name in ("corrected", "rejected")
+    }
+
+
+def _structure_facts(scores: Sequence[ScoreRow]) -> dict[tuple[str, str], float | None]:
+    """Unfavourable end of the interval of each mean, and of its loss against the card."""
+    better = {metric.name: metric.higher_is_better for metric in METRICS}
+    found: dict[tuple[str, str], float | None] = {}
+    for row in scores:
+        found[row.metric, row.label] = row.ci_low if better[row.metric] else row.ci_high
+        found[f"{row.metric}_loss", row.label] = row.loss_high
+    return found
+
+
+def _case_scores(table: pd.DataFrame) -> list[dict[str, Any]]:
+    columns = ["case", "label", "dice", "hd95_mm", "missed", "false_positive", "both_empty"]
+    return [
+        {str(key): _digits(value) for key, value in row.items()}
+        for row in table[columns].to_dict("records")
+    ]
+
+
+def _digits(value: Any) -> Any:
+    """Six digits of a number; None where it is none."""
+    if isinstance(value, bool | str | int) or not isinstance(value, float):
+        return bool(value) if type(value).__name__ == "bool_" else value
+    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None

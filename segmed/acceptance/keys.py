@@ -1,0 +1,108 @@
+"""Keys of evidence: the site's, that signs, and the study's, that hashes the cases of all sites."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from segmed.errors import UsageError
+from segmed.io.atomic import PRIVATE
+from segmed.io.digest import sha256_of_bytes
+from segmed.io.salt import pseudonym, read_salt
+
+SITE_KEY_VARIABLE = "SEGMED_SITE_KEY"
+STUDY_KEY_VARIABLE = "SEGMED_STUDY_KEY"
+"""Environment variables that name the files of the two keys."""
+
+ID_DIGITS = 16
+"""Hex digits by which a key is named; they do not give it away."""
+
+MAX_KEY_BYTES = 1 << 14
+
+
+def site_key_path() -> Path:
+    """Return the path of the site's key: `SEGMED_SITE_KEY`, or `~/.config/segmed/site.key`."""
+    named = os.environ.get(SITE_KEY_VARIABLE)
+    return Path(named or Path.home() / ".config" / "segmed" / "site.key")
+
+
+def study_key_path() -> Path:
+    """Return the path of the study's key: `SEGMED_STUDY_KEY`, or `~/.config/segmed/study.key`."""
+    named = os.environ.get(STUDY_KEY_VARIABLE)
+    return Path(named or Path.home() / ".config" / "segmed" / "study.key")
+
+
+def read_site_key(path: Path) -> Ed25519PrivateKey:
+    """The key that signs; a new one is drawn where there is none, readable to its owner alone.
+
+    Raises:
+        UsageError: Others may read the file, or it is no Ed25519 key.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return _drawn(path)
+    with os.fdopen(handle, "rb") as stream:
+        mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
+        content = stream.read(MAX_KEY_BYTES)
+    if mode & 0o077:
+        raise UsageError(f"others may read the site key {path}: `chmod 600 {path}`")
+    try:
+        key = serialization.load_pem_private_key(content, password=None)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"the site key {path} is no private key in PEM form") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise UsageError(f"the site key {path} is of another kind than Ed25519")
+    return key
+
+
+def _drawn(path: Path) -> Ed25519PrivateKey:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    key = Ed25519PrivateKey.generate()
+    content = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(content)
+    return key
+
+
+def read_study_key(path: Path) -> bytes:
+    """The key that the sites of a study share; a new one is drawn where there is none.
+
+    Raises:
+        UsageError: Others may read the file, or it is too short.
+    """
+    return read_salt(path, "study key")
+
+
+def study_key_id(key: bytes) -> str:
+    """Name of a study's key, by which records of two studies are told apart."""
+    return pseudonym(key, "segmed study key")[:ID_DIGITS]
+
+
+def public_bytes(key: Ed25519PrivateKey) -> bytes:
+    """The public part of a site's key, 32 bytes."""
+    return key.public_key().public_bytes_raw()
+
+
+def site_id(public: bytes) -> str:
+    """Name of a site: begin of the digest of its public key."""
+    return sha256_of_bytes(public)[:ID_DIGITS]
+
+
+def is_signed_by(public: bytes, signature: bytes, content: bytes) -> bool:
+    """Return whether a signature is that of a public key on some bytes."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, content)
+    except (InvalidSignature, ValueError):
+        return False
+    return True

@@ -1,0 +1,241 @@
+"""Dossier as one HTML page: verdict, scores, groups, drift, refusals, cost and worst cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from segmed.acceptance.criteria import CriterionLine
+from segmed.acceptance.dossier import AssessedModel, Dossier
+from segmed.acceptance.scoring import LocalResults
+from segmed.acceptance.shift import ScoreRow
+from segmed.archive.drift import DriftRow
+from segmed.manifest.schema import Manifest
+from segmed.metrics.score import METRICS
+from segmed.pictures.legend import Legend
+from segmed.report import Cost, OverlayItem, ReportContent
+from segmed.report.case_overlay import overlay_of_case
+from segmed.report.content import ReportTable
+from segmed.report.tables import UNKNOWN
+
+SHOWN_METRICS = ("dice", "hd95_mm", "nsd")
+"""Metrics of the table beside the card; `dossier.json` has all."""
+
+WORST = 6
+"""Cases of the failures gallery."""
+
+SHOWN_DRIFT = 12
+
+
+def dossier_content(
+    dossier: Dossier, *, overlays: Iterable[OverlayItem] = (), legend: Legend | None = None
+) -> ReportContent:
+    """Collect the content of the page; cases are numbered, never named.
+
+    Args:
+        dossier: The dossier.
+        overlays: Pictures of the worst cases, from `worst_cases`.
+        legend: Structures of the pictures, and the unit of distances.
+    """
+    model = dossier.model
+    named = title_of(model)
+    state = "accepted" if dossier.is_accepted else "not accepted"
+    period = f", {dossier.months}" if dossier.months else ""
+    return ReportContent(
+        title=f"Acceptance of {named}: {state}{period}",
+        subtitle=f"{dossier.cases} local cases of {dossier.patients} patients.",
+        warnings=[*dossier.reasons, *dossier.findings, *_copies(dossier)],
+        sentences=[dossier.bound.sentence, *_judged(dossier)],
+        tables=list(_tables(dossier)),
+        scores={named: dossier.table},
+        costs={
+            named: Cost(
+                parameters=model.parameters,
+                seconds_per_case=dossier.seconds,
+                peak_memory_mb=dossier.memory_mb,
+            )
+        },
+        overlays=overlays,
+        provenance={"model hash": model.hash, "judged": dossier.created},
+        legend=legend or Legend(),
+    )
+
+
+def worst_cases(
+    dossier: Dossier, results: LocalResults, manifest: Manifest, *, most: int = WORST
+) -> Iterator[OverlayItem]:
+    """Pictures of the cases with the lowest mean Dice, read one at a time, without names.
+
+    Args:
+        dossier: The dossier.
+        results: The results that it was made of.
+        manifest: The image set of the cases.
+        most: How many to show.
+    """
+    names = {f"case {place}": case for place, case in enumerate(results.cases, start=1)}
+    means = dossier.table.groupby("case")["dice"].mean().dropna().sort_values(kind="stable")
+    for number, dice in means.head(most).items():
+        case = manifest.case(names[str(number)])
+        item = overlay_of_case(
+            manifest,
+            case,
+            results.predictions[case.id],
+            caption=f"{number}: mean Dice {dice:.3f}",
+            model=title_of(dossier.model),
+        )
+        yield replace(item, case=str(number))
+
+
+def title_of(model: AssessedModel) -> str:
+    """Registered name and version of a model; else its architecture and image set."""
+    return f"{model.name} version {model.version}" if model.name else model.title
+
+
+def _copies(dossier: Dossier) -> list[str]:
+    if not dossier.copies:
+        return []
+    return [
+        f"{dossier.copies} of the cases are copies of others: they are counted twice, and the "
+        "intervals are too narrow"
+    ]
+
+
+def _judged(dossier: Dossier) -> list[str]:
+    if not dossier.judged:
+        return []
+    counts = ", ".join(f"{number} {name}" for name, number in dossier.judged.items())
+    return [
+        f"results judged by reviewers: {counts}; reviewers see the most doubtful first, so these "
+        "are no means over the archive"
+    ]
+
+
+def _tables(dossier: Dossier) -> Iterator[ReportTable]:
+    columns = ("criterion", "structure", "value", "needed", "result")
+    rows = [
+        (line.measure, line.of, _text(line.value), line.needed, "pass" if ok else "FAIL")
+        for line in dossier.accept
+        for ok in [line.is_fulfilled]
+    ]
+    yield ReportTable("Verdict", "All criteria must be fulfilled.", columns, rows)
+    if dossier.stop:
+        stops = [
+            (line.measure, line.of, _text(line.value), line.needed, _stop_state(line))
+            for line in dossier.stop
+        ]
+        note = "Use of the model ends when one of these limits is crossed, here or in a month."
+        yield ReportTable("Stop rules", note, ("rule", *columns[1:]), stops)
+    yield ReportTable(
+        "Local scores beside the card",
+        "Mean with the 95 % bootstrap interval over cases. Loss is how much worse than the card; "
+        "p is one-sided (Welch), after Holm's correction.",
+        ("structure", "metric", "here", "n", "card", "n of the card", "loss", "p"),
+        [_score_cells(row) for row in dossier.scores if row.metric in SHOWN_METRICS],
+    )
+    yield _groups(dossier)
+    yield from _site_tables(dossier)
+
+
+def _stop_state(line: CriterionLine) -> str:
+    if line.value is None:
+        return "not known"
+    return "kept" if line.is_fulfilled else "CROSSED"
+
+
+def _groups(dossier: Dossier) -> ReportTable:
+    note = (
+        "Dice of each group beside the other cases: Mann-Whitney test, one-sided, p after Holm's "
+        "correction over all comparisons. Groups with fewer than 5 cases are not compared."
+    )
+    if not dossier.groups:
+        note = "No scanner, protocol, age or sex is stated in headers or manifest."
+    return ReportTable(
+        "Groups of cases",
+        note,
+        ("group", "value", "structure", "n", "Dice", "others", "difference", "p", "result"),
+        [
+            (
+                row.kind,
+                row.value,
+                row.label,
+                str(row.n),
+                _text(row.mean),
+                _text(row.rest),
+                _interval(row.difference, row.ci_low, row.ci_high),
+                _text(row.p_holm),
+                "WORSE" if row.is_worse else "",
+            )
+            for row in dossier.groups
+        ],
+    )
+
+
+def _site_tables(dossier: Dossier) -> Iterator[ReportTable]:
+    reasons: Mapping[str, int] = dossier.archive.reasons if dossier.archive else {}
+    names = list(dict.fromkeys([*dossier.refused, *reasons]))
+    yield ReportTable(
+        "Refusals by reason",
+        "Cases that the model did not take." if names else "None of the cases was refused.",
+        ("reason", "local cases", "archive"),
+        [(name, str(dossier.refused.get(name, 0)), str(reasons.get(name, 0))) for name in names],
+    )
+    if dossier.drift is None:
+        note = "The package keeps no distributions of its training: drift is not known."
+        yield ReportTable("Drift baseline", note, (), ())
+    else:
+        yield _drift("Drift baseline", dossier.drift)
+    if dossier.archive and dossier.archive.drift:
+        yield _drift("Drift in the archive's last run", dossier.archive.drift)
+    archive = dossier.archive
+    yield ReportTable(
+        "Cost",
+        "Wall time of a case without reading and writing; largest memory of the process.",
+        ("", "seconds a case", "memory in MB"),
+        [
+            ("local cases", _text(dossier.seconds), _text(dossier.memory_mb)),
+            *([("archive", _text(archive.seconds), UNKNOWN)] if archive else []),
+        ],
+    )
+
+
+def _drift(title: str, rows: Sequence[DriftRow]) -> ReportTable:
+    return ReportTable(
+        title,
+        "Images and results beside the training cases; shift in training interquartile ranges.",
+        ("feature", "training", "here", "shift", "n", "result"),
+        [
+            (
+                row.feature,
+                _text(row.training),
+                _text(row.run),
+                _text(row.shift),
+                str(row.num_run),
+                "ALARM" if row.is_alarm else "",
+            )
+            for row in rows[:SHOWN_DRIFT]
+        ],
+    )
+
+
+def _score_cells(row: ScoreRow) -> tuple[str, ...]:
+    title = next(metric.title for metric in METRICS if metric.name == row.metric)
+    return (
+        row.label,
+        title,
+        _interval(row.mean, row.ci_low, row.ci_high),
+        str(row.n),
+        _interval(row.card, row.card_ci_low, row.card_ci_high),
+        UNKNOWN if row.card_n is None else str(row.card_n),
+        _text(row.loss),
+        _text(row.p_holm),
+    )
+
+
+def _interval(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None or low is None or high is None:
+        return _text(value)
+    return f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _text(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.3g}"
