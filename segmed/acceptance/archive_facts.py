@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,12 +34,16 @@ class ArchiveFacts:
         return sum(self.counts.get(state, 0) for state in ("done", "refused", "failed"))
 
 
-def facts_of_archive(out_dir: Path, package: str) -> ArchiveFacts:
+def facts_of_archive(
+    out_dir: Path, package: str, *, start: float = 0.0, end: float = math.inf
+) -> ArchiveFacts:
     """Collect the facts of an archive.
 
     Args:
         out_dir: Output folder of the archive.
         package: Hash of the model; studies of other models do not count.
+        start: First moment of the runs that count, in s since 1970.
+        end: First moment after them.
 
     Raises:
         UsageError: There is no ledger.
@@ -48,6 +53,8 @@ def facts_of_archive(out_dir: Path, package: str) -> ArchiveFacts:
     seconds = 0.0
     with Ledger(out_dir / LEDGER_FILE, writer=False) as ledger:
         for entry in ledger.entries(package=package):
+            if not start <= ledger.started(entry.worked) < end:
+                continue
             counts[entry.state] += 1
             if entry.state in {"refused", "failed"}:
                 reasons[entry.reason] += 1

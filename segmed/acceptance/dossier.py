@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -25,7 +25,7 @@ from segmed.acceptance.scoring import LocalResults
 from segmed.acceptance.shift import ScoreRow, scores_beside_card
 from segmed.archive.drift import DriftRow, watch
 from segmed.metrics.measures import FLAGGED, Distributions, add_features
-from segmed.metrics.score import METRICS
+from segmed.metrics.score import MEAN_LABEL, METRICS
 from segmed.version import __version__
 
 SCHEMA_VERSION = 1
@@ -200,7 +200,7 @@ def make_dossier(
     bound = state_bound(results.table, results.patients, criteria.bound, findings)
     patients = len({results.patients[case] for case in results.cases})
     facts: dict[tuple[str, str], float | None] = {
-        **_site_facts(results, scores, groups, drift, archive),
+        **_site_facts(results, scores, groups, drift, archive, is_monthly=bool(months)),
         ("patients", ""): float(patients),
         ("seconds", ""): seconds,
         ("memory_mb", ""): results.memory_mb,
@@ -238,8 +238,8 @@ def findings_of(
 ) -> list[str]:
     """Worse groups, shifts and drift in words."""
     return [
-        *(row.sentence for row in groups if row.is_worse),
-        *(row.sentence for row in scores if row.is_shift),
+        *(row.sentence for row in _one_each([r for r in groups if r.is_worse], _group_of)),
+        *(row.sentence for row in _one_each([r for r in scores if r.is_shift], _metric_of)),
         *(_drift_sentence(row, "here") for row in drift or () if row.is_alarm),
         *(
             _drift_sentence(row, "in the archive's last run")
@@ -247,6 +247,26 @@ def findings_of(
             if row.is_alarm
         ),
     ]
+
+
+Row = TypeVar("Row", GroupRow, ScoreRow)
+
+
+def _one_each(rows: Sequence[Row], kind_of: Callable[[Row], object]) -> list[Row]:
+    """Of the rows of each kind the one of the mean over structures, else the first."""
+    found: dict[object, Row] = {}
+    for row in rows:
+        if kind_of(row) not in found or row.label == MEAN_LABEL:
+            found[kind_of(row)] = row
+    return list(found.values())
+
+
+def _group_of(row: GroupRow) -> object:
+    return row.kind, row.value
+
+
+def _metric_of(row: ScoreRow) -> object:
+    return row.metric
 
 
 def _drift_sentence(row: DriftRow, where: str) -> str:
@@ -262,6 +282,8 @@ def _site_facts(
     groups: Sequence[GroupRow],
     drift: Sequence[DriftRow] | None,
     archive: ArchiveFacts | None,
+    *,
+    is_monthly: bool,
 ) -> dict[tuple[str, str], float | None]:
     table = results.table[~results.table["is_region"].astype(bool)]
     table = table if len(table) else results.table
@@ -272,17 +294,33 @@ def _site_facts(
     absent = counts["false_positive"] + counts["both_empty"]
     present = len(table) - absent
     alarms = [*(drift or ()), *(archive.drift if archive else ())]
-    refused = len(results.refused)
     has_card = any(row.p_value is not None for row in scores)
     return {
         ("cases", ""): float(len(results.cases)),
         ("missed", ""): counts["missed"] / present if present else 0.0,
         ("invented", ""): counts["false_positive"] / absent if absent else 0.0,
-        ("refused", ""): refused / (refused + len(results.cases)),
+        ("refused", ""): _refused_share(results, archive, is_monthly=is_monthly),
         ("groups", ""): float(len({(r.kind, r.value) for r in groups if r.is_worse})),
-        ("shifts", ""): float(len({r.label for r in scores if r.is_shift})) if has_card else None,
+        ("shifts", ""): float(len(shifted_structures(scores))) if has_card else None,
         ("drift", ""): float(sum(row.is_alarm for row in alarms)) if drift is not None else None,
     }
+
+
+def shifted_structures(scores: Sequence[ScoreRow]) -> set[str]:
+    """Structures that are scored worse than on the card; `mean` only where no other is."""
+    found = {row.label for row in scores if row.is_shift}
+    return found - {MEAN_LABEL} or found
+
+
+def _refused_share(
+    results: LocalResults, archive: ArchiveFacts | None, *, is_monthly: bool
+) -> float | None:
+    """Share of refused and failed cases: of the archive in a month, of the local cases else."""
+    if not is_monthly:
+        return len(results.refused) / (len(results.refused) + len(results.cases))
+    if archive is None or not archive.studies:
+        return None
+    return sum(archive.reasons.values()) / archive.studies
 
 
 def _judged_facts(judged: Mapping[str, int]) -> dict[tuple[str, str], float | None]:

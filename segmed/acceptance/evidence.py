@@ -24,7 +24,7 @@ import pandas as pd
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from segmed.acceptance.dossier import Dossier
+from segmed.acceptance.dossier import Dossier, shifted_structures
 from segmed.acceptance.keys import (
     is_signed_by,
     public_bytes,
@@ -270,7 +270,7 @@ def make_evidence(
         patients=len({results.patients[case] for case in names}),
         refused=dossier.refused,
         groups=len({(row.kind, row.value) for row in dossier.groups if row.is_worse}),
-        shifts=len({row.label for row in dossier.scores if row.is_shift}),
+        shifts=len(shifted_structures(dossier.scores)),
         drift=None if dossier.drift is None else sum(row.is_alarm for row in dossier.drift),
         seconds=_mean(results.seconds),
         against_seconds=None if rival is None else _mean(rival.results.seconds),

@@ -13,7 +13,7 @@ from segmed.archive.drift import DriftRow
 from segmed.manifest.schema import Manifest
 from segmed.metrics.score import METRICS
 from segmed.pictures.legend import Legend
-from segmed.report import Cost, OverlayItem, ReportContent
+from segmed.report import OverlayItem, ReportContent
 from segmed.report.case_overlay import overlay_of_case
 from segmed.report.content import ReportTable
 from segmed.report.tables import UNKNOWN
@@ -46,15 +46,9 @@ def dossier_content(
         subtitle=f"{dossier.cases} local cases of {dossier.patients} patients.",
         warnings=[*dossier.reasons, *dossier.findings, *_copies(dossier)],
         sentences=[dossier.bound.sentence, *_judged(dossier)],
+        leading=list(_verdict(dossier)),
         tables=list(_tables(dossier)),
         scores={named: dossier.table},
-        costs={
-            named: Cost(
-                parameters=model.parameters,
-                seconds_per_case=dossier.seconds,
-                peak_memory_mb=dossier.memory_mb,
-            )
-        },
         overlays=overlays,
         provenance={"model hash": model.hash, "judged": dossier.created},
         legend=legend or Legend(),
@@ -110,7 +104,7 @@ def _judged(dossier: Dossier) -> list[str]:
     ]
 
 
-def _tables(dossier: Dossier) -> Iterator[ReportTable]:
+def _verdict(dossier: Dossier) -> Iterator[ReportTable]:
     columns = ("criterion", "structure", "value", "needed", "result")
     rows = [
         (line.measure, line.of, _text(line.value), line.needed, "pass" if ok else "FAIL")
@@ -125,6 +119,9 @@ def _tables(dossier: Dossier) -> Iterator[ReportTable]:
         ]
         note = "Use of the model ends when one of these limits is crossed, here or in a month."
         yield ReportTable("Stop rules", note, ("rule", *columns[1:]), stops)
+
+
+def _tables(dossier: Dossier) -> Iterator[ReportTable]:
     yield ReportTable(
         "Local scores beside the card",
         "Mean with the 95 % bootstrap interval over cases. Loss is how much worse than the card; "

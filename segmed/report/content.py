@@ -110,7 +110,8 @@ class ReportContent:
         subtitle: What was compared, on which cases and folds, within which budget.
         warnings: Sentences for the very top, beside those that the scores themselves call for.
         sentences: Findings in words, such as those of `segmed.metrics.compare_models`.
-        tables: Further tables, below the comparison.
+        leading: Tables above the comparison.
+        tables: Further tables, below it.
         scores: Per-case table of each model, as `segmed.metrics.scores_table` gives it.
         costs: Cost of each model, by the names of `scores`.
         winner: Name of the model to mark; None marks none.
@@ -126,6 +127,7 @@ class ReportContent:
     subtitle: str = ""
     warnings: Sequence[str] = ()
     sentences: Sequence[str] = ()
+    leading: Sequence[ReportTable] = ()
     tables: Sequence[ReportTable] = ()
     scores: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     costs: Mapping[str, Cost] = field(default_factory=dict)
