@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,6 +62,16 @@ def accept(
         bool,
         typer.Option("--keep/--no-keep", help="Keep the dossier with the version in MLflow."),
     ] = True,
+    monthly: Annotated[
+        bool,
+        typer.Option(
+            "--monthly", help="Judge by the archive's results that reviewers accepted or corrected."
+        ),
+    ] = False,
+    month: Annotated[
+        str | None,
+        typer.Option(metavar="2026-11", help="With --monthly: this month, not the last 31 days."),
+    ] = None,
     against: Annotated[
         str | None,
         typer.Option(metavar="MODEL", help="Model that the evidence compares with: the champion."),
@@ -95,7 +105,8 @@ def accept(
 
     Local scores beside those of the card, groups by scanner, protocol, age and sex, refusals,
     drift, cost, the worst cases, and a verdict. Page and record name no case; `cases.csv`, for its
-    owner alone, says which number is which. --export writes evidence to send elsewhere, a signed
+    owner alone, says which number is which. --monthly does the same with the results that reviewers
+    of the archive judged. --export writes evidence to send elsewhere, a signed
     record of scores; --pool puts such records together.
 
     Example: segmed accept models:/hippocampus@challenger --cases local.json
@@ -106,6 +117,14 @@ def accept(
         pool_records(models, model=of_model, sites=sites, rules=rules, as_json=as_json)
         return
     _require_none({"--model": of_model, "--sites": sites, "--rules": rules}, "a dossier")
+    if monthly:
+        beside = {"--cases": cases, "--export": export, "--against": against, "--fold": fold}
+        _require_none(beside, "--monthly")
+        accept_month(
+            models, archive, out, month=month, criteria=criteria, keep=keep, as_json=as_json
+        )
+        return
+    _require_none({"--month": month}, "a dossier of --cases")
     require_device(device)
     if len(models) > 1:
         raise UsageError(f"one model is judged at a time, got {len(models)}: {', '.join(models)}")
@@ -146,6 +165,30 @@ def accept(
             "pooled need the same one"
         )
     report(found, as_json=as_json)
+
+
+def accept_month(
+    models: Sequence[str],
+    archive: Path | None,
+    out: Path,
+    *,
+    month: str | None,
+    criteria: Path | None,
+    keep: bool,
+    as_json: bool,
+) -> None:
+    """Write the dossier of a month and print it."""
+    if archive is None:
+        raise UsageError("--monthly needs --archive OUT, the output folder of an archive run")
+    require_archive(archive)
+    require_file(criteria, "--criteria")
+    require_out(out)
+    require_models(models)
+    from pipelines.registry.monthly import MonthlyJob
+    from pipelines.registry.monthly import accept_month as judge
+
+    job = MonthlyJob(tuple(models), archive, out, month=month, criteria=criteria, keeps=keep)
+    report(judge(job), as_json=as_json)
 
 
 def _require_none(options: Mapping[str, object], beside: str) -> None:

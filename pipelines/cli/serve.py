@@ -78,8 +78,15 @@ def serve(
             help="Compare the winner with the champion and promote it by the gate.",
         ),
     ] = True,
+    monthly: Annotated[
+        bool,
+        typer.Option(help="Judge the model every month by its archive and the reviews of it."),
+    ] = True,
     nightly_cron: Annotated[str, typer.Option(help="When the archive runs.")] = "0 2 * * *",
     weekly_cron: Annotated[str, typer.Option(help="When the comparison runs.")] = "0 4 * * 0",
+    monthly_cron: Annotated[
+        str, typer.Option(help="When the reviews of a month are judged.")
+    ] = "0 6 1 * *",
     notify: Annotated[
         list[str] | None,
         typer.Option(
@@ -95,7 +102,7 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Keep the schedules: nightly archive run, weekly comparison, runs on demand.
+    """Keep the schedules: nightly archive run, weekly comparison, monthly acceptance, on demand.
 
     Serves until stopped, or deploys to a work pool (--work-pool) whose workers do the rest. Needs a
     Prefect server that outlives this command (PREFECT_API_URL).
@@ -115,6 +122,7 @@ def serve(
     require_known_size(size)
     from pipelines.flows.schedules import Schedules, serve_schedules
     from pipelines.flows.weekly import WeeklyJob
+    from pipelines.registry.monthly import MonthlyJob
     from pipelines.runs.archiving import ArchiveJob
 
     here = Path.cwd()
@@ -144,14 +152,22 @@ def serve(
             promotes=promote,
             archive=out.resolve(),
         )
+    acceptance = MonthlyJob(
+        models=job.models,
+        archive=job.out_dir,
+        out_dir=out.resolve().with_name("monthly-acceptance"),
+        folder=here,
+    )
     if work_pool is None:
         note("serving; stop with Ctrl-C")
     found = serve_schedules(
         Schedules(
             archive=job,
             weekly=comparison,
+            monthly=acceptance if monthly else None,
             nightly_cron=nightly_cron,
             weekly_cron=weekly_cron,
+            monthly_cron=monthly_cron,
             days=days,
             notify=tuple(notify or ()),
             work_pool=work_pool,

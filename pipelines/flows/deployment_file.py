@@ -10,6 +10,7 @@ import yaml
 
 from pipelines.flows.schedules import Schedules, deployments
 from pipelines.flows.weekly import WeeklyJob
+from pipelines.registry.monthly import MonthlyJob
 from pipelines.runs.archiving import ArchiveJob
 
 HEAD = """\
@@ -25,6 +26,9 @@ EXAMPLE = Schedules(
     ArchiveJob("archive", ("models:/hippocampus@champion",), Path("segmentations")),
     WeeklyJob(
         Path("data_manifests/hippocampus_sample.json"), "hippocampus", Path("weekly-comparison")
+    ),
+    MonthlyJob(
+        ("models:/hippocampus@champion",), Path("segmentations"), Path("monthly-acceptance")
     ),
     work_pool="segmed",
 )

@@ -15,12 +15,14 @@ from pydantic import TypeAdapter
 
 from pipelines.flows.compare import compare
 from pipelines.flows.evaluate import evaluate_model
+from pipelines.flows.monthly import monthly
 from pipelines.flows.nightly import nightly
 from pipelines.flows.on_demand import on_demand
 from pipelines.flows.preprocess import preprocess
 from pipelines.flows.stale_runs import forget_stale_runs, settings_of
 from pipelines.flows.train import train
 from pipelines.flows.weekly import WeeklyJob, weekly
+from pipelines.registry.monthly import MonthlyJob
 from pipelines.runs.archiving import ArchiveJob
 from pipelines.runs.automations import HEARTBEAT_S, HEARTBEAT_VARIABLE, TAG, install
 from pipelines.runs.notices import MailBlock, check_notices
@@ -44,8 +46,10 @@ class Schedules:
     Attributes:
         archive: What is segmented every night, and on demand.
         weekly: What is compared every week, if anything.
+        monthly: What is judged every month, if anything.
         nightly_cron: When the archive runs.
         weekly_cron: When the comparison runs.
+        monthly_cron: When the archive's reviews are judged.
         days: Every night, query a PACS for the studies of so many days only.
         notify: Notification blocks, or addresses, that receive the outcomes.
         work_pool: Work pool whose workers run it all; None serves in this process.
@@ -53,8 +57,10 @@ class Schedules:
 
     archive: ArchiveJob
     weekly: WeeklyJob | None = None
+    monthly: MonthlyJob | None = None
     nightly_cron: str = "0 2 * * *"
     weekly_cron: str = "0 4 * * 0"
+    monthly_cron: str = "0 6 1 * *"
     days: int | None = None
     notify: tuple[str, ...] = ()
     work_pool: str | None = None
@@ -81,6 +87,16 @@ def deployments(schedules: Schedules) -> list[Any]:
                 name="weekly",
                 cron=schedules.weekly_cron,
                 parameters={"job": comparison, "notify": notify},
+                **_manner(schedules),
+            )
+        )
+    if schedules.monthly is not None:
+        month = TypeAdapter(MonthlyJob).dump_python(schedules.monthly, mode="json")
+        found.append(
+            monthly.to_deployment(
+                name="monthly",
+                cron=schedules.monthly_cron,
+                parameters={"job": month, "notify": notify},
                 **_manner(schedules),
             )
         )

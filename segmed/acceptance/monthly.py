@@ -35,6 +35,10 @@ UNREAD = "unread"
 """Reason of a judged result whose image or label map cannot be read any more."""
 
 
+class NothingJudgedError(UsageError):
+    """No result of the model was judged in a period."""
+
+
 @dataclass(frozen=True)
 class Period:
     """A span of time.
@@ -106,7 +110,8 @@ def judged_results(
         salt: Secret of the site, for the pseudonyms of names of protocols.
 
     Raises:
-        UsageError: No result was judged, or none of them can be scored.
+        NothingJudgedError: No result was judged.
+        UsageError: None of the judged results can be scored.
     """
     found = JudgedResults()
     rows: list[CaseScore] = []
@@ -122,7 +127,7 @@ def judged_results(
             found.results.patients[study.entry.key] = study.entry.study
             found.results.refused[study.entry.key] = UNREAD
     if not sum(found.counts.values()):
-        raise UsageError(
+        raise NothingJudgedError(
             f"no result of this model was judged in {period.title}: `segmed review "
             f"{archive.out_dir.name}` shows the most doubtful ones"
         )

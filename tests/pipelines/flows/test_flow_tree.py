@@ -157,8 +157,12 @@ def test_file_of_deployments_is_fresh() -> None:
     )
     found = yaml.safe_load(deployment_file())["deployments"]
     names = [entry["name"] for entry in found]
-    assert names == ["nightly", "on-demand", "weekly", *BY_HAND]
-    assert [entry["name"] for entry in found if entry.get("triggers")] == ["nightly", "weekly"]
+    assert names == ["nightly", "on-demand", "weekly", "monthly", *BY_HAND]
+    assert [entry["name"] for entry in found if entry.get("triggers")] == [
+        "nightly",
+        "weekly",
+        "monthly",
+    ]
     assert {entry["work_pool"]["name"] for entry in found} == {"segmed"}
 
 

@@ -28,6 +28,7 @@ from pipelines.flows.runner import run_flow, without_expected_tracebacks
 from pipelines.flows.schedules import Schedules, deployments, serve_schedules
 from pipelines.flows.segment_archive import log_run
 from pipelines.flows.weekly import WeeklyJob, week_of, weekly
+from pipelines.registry.monthly import MonthlyJob
 from pipelines.registry.versions import Registry
 from pipelines.runs.archiving import ArchiveJob
 from pipelines.runs.automations import HEARTBEAT_S, automations
@@ -163,17 +164,20 @@ def test_schedules_need_a_lasting_server(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_schedules_run_every_run_and_every_week(tmp_path: Path) -> None:
     job = ArchiveJob("dicomweb://pacs/dicom-web", ("models:/a@champion",), tmp_path)
     comparison = WeeklyJob(tmp_path / "m.json", "a", tmp_path, size="residual")
-    found = deployments(Schedules(job, comparison, days=3, notify=("custom-webhook/night",)))
+    month = MonthlyJob(job.models, tmp_path / "out", tmp_path / "months")
+    schedules = Schedules(job, comparison, month, days=3, notify=("custom-webhook/night",))
+    found = deployments(schedules)
     names = [entry.name for entry in found]
-    assert names[:3] == ["nightly", "on-demand", "weekly"]
-    assert set(names[3:]) == {"preprocess", "train", "evaluate", "compare"}
+    assert names[:4] == ["nightly", "on-demand", "weekly", "monthly"]
+    assert set(names[4:]) == {"preprocess", "train", "evaluate", "compare"}
     crons = [[each.schedule.cron for each in entry.schedules] for entry in found]
-    assert crons == [["0 2 * * *"], [], ["0 4 * * 0"], *[[]] * 4]
+    assert crons == [["0 2 * * *"], [], ["0 4 * * 0"], ["0 6 1 * *"], *[[]] * 4]
     assert {tuple(entry.tags) for entry in found} == {("segmed",)}
     assert found[0].parameters["job"]["models"] == ["models:/a@champion"]
     assert found[0].parameters["days"] == 3
     assert found[2].parameters["job"]["size"] == "residual"
     assert found[2].parameters["notify"] == ["custom-webhook/night"]
+    assert found[3].parameters["job"]["models"] == ["models:/a@champion"]
     json.dumps([entry.parameters for entry in found])
 
 
