@@ -40,7 +40,7 @@ class PooledVerdict:
 
     @property
     def passed(self) -> bool:
-        """Whether the gate lets the model through, and no site reports a finding."""
+        """True if the gate lets the model through and no site reports a finding."""
         return (self.gate is None or self.gate.passed) and not self.findings
 
     def record(self) -> dict[str, Any]:

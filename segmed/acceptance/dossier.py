@@ -112,7 +112,7 @@ class Dossier:
 
     @property
     def is_accepted(self) -> bool:
-        """Whether all criteria are fulfilled and no stop rule is crossed."""
+        """True if all criteria are fulfilled and no stop rule is crossed."""
         return all(line.is_fulfilled for line in self.accept) and not self.stopped_by
 
     @property

@@ -93,7 +93,7 @@ class EvidenceRow(Frozen):
 
 
 class Evidence(Frozen):
-    """What a site signs.
+    """Content of a record, which the site signs.
 
     Attributes:
         record: Random number of the record.
@@ -166,7 +166,7 @@ class SignedEvidence(Frozen):
 
     @property
     def is_authentic(self) -> bool:
-        """Whether the signature is that of the public key on the evidence."""
+        """True if the signature is that of the public key on the evidence."""
         key, signature = _decoded(self.public_key), _decoded(self.signature)
         return is_signed_by(key, signature, signed_bytes(self.evidence))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from segmed.io.dicom.acquisition import Acquisition, acquisition_at
 from segmed.io.salt import pseudonym
-from segmed.manifest.schema import Case, CaseFacts, Manifest
+from segmed.manifest.schema import AcquisitionFacts, Case, Manifest
 
 SCANNER, PROTOCOL, AGE, SEX = "scanner", "protocol", "age decade", "sex"
 KINDS = (SCANNER, PROTOCOL, AGE, SEX)
@@ -42,7 +42,7 @@ def values_of(manifest: Manifest, case: Case, salt: bytes) -> dict[str, str]:
     return values_in(stated, case.facts, salt)
 
 
-def values_in(stated: Acquisition, ours: CaseFacts | None, salt: bytes) -> dict[str, str]:
+def values_in(stated: Acquisition, ours: AcquisitionFacts | None, salt: bytes) -> dict[str, str]:
     """Values by kind from what a header and a manifest state; see `values_of`."""
     age = stated.age if ours is None or ours.age is None else ours.age
     sex = stated.sex if ours is None or ours.sex is None else ours.sex

@@ -45,7 +45,7 @@ class CaseCorrection(Frozen):
     original: str = ""
 
 
-class CaseFacts(Frozen):
+class AcquisitionFacts(Frozen):
     """Facts of a case by which scores are grouped, where its DICOM header does not state them.
 
     Attributes:
@@ -83,7 +83,7 @@ class Case(Frozen):
     fold: Annotated[int, Field(ge=0)] | None = None
     sha256: dict[str, str] = Field(default_factory=dict)
     correction: CaseCorrection | None = None
-    facts: CaseFacts | None = None
+    facts: AcquisitionFacts | None = None
 
     @model_validator(mode="before")
     @classmethod

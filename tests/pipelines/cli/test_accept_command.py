@@ -21,7 +21,7 @@ from segmed.io.atomic import PRIVATE
 from segmed.io.dicom.header import tolerant_pydicom
 from segmed.io.dicom.write import write_series
 from segmed.manifest import Case, Channel, LabelClass, Manifest, write_manifest
-from segmed.manifest.schema import CaseFacts
+from segmed.manifest.schema import AcquisitionFacts
 
 SAMPLE = Path(__file__).resolve().parents[3] / "data_manifests" / "hippocampus_sample"
 LABELS = (LabelClass(name="anterior", value=1), LabelClass(name="posterior", value=2))
@@ -163,7 +163,7 @@ def copied(folder: Path, number: int, **facts: object) -> Manifest:
                 image=(f"i{place}.nii.gz",),
                 label=f"l{place}.nii.gz",
                 fold=0,
-                facts=CaseFacts(**facts) if facts else None,
+                facts=AcquisitionFacts(**facts) if facts else None,
             )
         )
     channels = (Channel(name="T1", modality="MR"),)
