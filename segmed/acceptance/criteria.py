@@ -89,10 +89,14 @@ class BoundTerms(Frozen):
 
     Attributes:
         dice: A patient counts as bad if the Dice of one structure is under this.
+        review: Share of the cases, those of the lowest predicted quality, that is reviewed.
+        risk: Largest share of bad patients among the others that the package is to promise.
         confidence: One-sided confidence of the bound.
     """
 
     dice: Annotated[float, Field(gt=0, lt=1)] = 0.8
+    review: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    risk: Annotated[float, Field(gt=0, lt=1)] = 0.05
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
 

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from segmed.acceptance.archive_facts import ArchiveFacts
-from segmed.acceptance.bound import StatedBound, state_bound
+from segmed.acceptance.bound import ReviewRule, StatedBound, state_bound
+from segmed.acceptance.calibration import Calibration, calibrate
 from segmed.acceptance.criteria import Criteria, CriterionLine, apply
 from segmed.acceptance.facts import shown_values
 from segmed.acceptance.groups import GroupRow, compare_groups
@@ -44,6 +45,9 @@ class AssessedModel:
         card: Scores on cases kept out of training; None where the package keeps none.
         norms: Features of the training cases; empty where the package keeps none.
         parameters: Number of parameters.
+        threshold: Predicted quality under which a case is reviewed; None without a prediction.
+        review: Share of the cases that this is expected to be.
+        risk: Share of bad results that the package promises at most; None where it does not.
     """
 
     hash: str
@@ -53,6 +57,9 @@ class AssessedModel:
     card: Mapping[str, Any] | None = field(default=None, repr=False)
     norms: Distributions = field(default_factory=dict, repr=False)
     parameters: int | None = None
+    threshold: float | None = None
+    review: float = 0.0
+    risk: float | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,7 @@ class Dossier:
         table: Scores by case number and structure.
         copies: Cases whose image is that of another case.
         judged: Counts of a monthly dossier: results accepted, corrected and rejected.
+        calibration: Predicted quality beside the local scores; None where none is predicted.
     """
 
     model: AssessedModel
@@ -99,6 +107,7 @@ class Dossier:
     table: pd.DataFrame = field(repr=False)
     copies: int = 0
     judged: dict[str, int] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
     @property
     def cases(self) -> int:
@@ -118,7 +127,7 @@ class Dossier:
     @property
     def findings(self) -> list[str]:
         """Worse groups, shifts and drift in words; any of them withdraws the bound."""
-        return findings_of(self.scores, self.groups, self.drift, self.archive)
+        return list(self.bound.withdrawn)
 
     @property
     def reasons(self) -> list[str]:
@@ -157,6 +166,7 @@ class Dossier:
             "groups": [asdict(row) for row in self.groups],
             "drift": None if self.drift is None else [asdict(row) for row in self.drift],
             "drift_baseline": self.baseline,
+            "calibration": _calibration_record(self.calibration),
             "archive": None if self.archive is None else asdict(self.archive),
             "cost": {"seconds_per_case": self.seconds, "peak_memory_mb": self.memory_mb},
             "case_scores": _case_scores(self.table),
@@ -196,8 +206,11 @@ def make_dossier(
     met = (num_refused, num_refused + len(results.cases))
     drift = watch(model.norms, current, refused=met) if model.norms and current else None
     seconds = sum(results.seconds.values()) / len(results.seconds) if results.seconds else None
+    calibration = calibrate(results.table, results.patients, results.predicted)
     findings = findings_of(scores, groups, drift, archive)
-    bound = state_bound(results.table, results.patients, criteria.bound, findings)
+    findings += [row.sentence for row in (calibration.rows if calibration else ()) if row.is_short]
+    rule = _review_rule(model, results)
+    bound = state_bound(results.table, results.patients, criteria.bound, findings, rule)
     patients = len({results.patients[case] for case in results.cases})
     facts: dict[tuple[str, str], float | None] = {
         **_site_facts(results, scores, groups, drift, archive, is_monthly=bool(months)),
@@ -227,7 +240,30 @@ def make_dossier(
         table=results.table.assign(case=results.table["case"].map(numbers)),
         copies=len(results.contents) - len(set(results.contents.values())),
         judged=dict(judged or {}),
+        calibration=calibration,
     )
+
+
+def _review_rule(model: AssessedModel, results: LocalResults) -> ReviewRule | None:
+    """Rule of review of the package, if it predicts quality."""
+    if model.threshold is None or not results.predicted:
+        return None
+    scores = {case: found.score for case, found in results.predicted.items()}
+    return ReviewRule(model.threshold, model.review, model.risk, scores)
+
+
+def _calibration_record(found: Calibration | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    curve = found.curve
+    return {
+        "intervals": [asdict(row) for row in found.rows],
+        "aurc": curve.aurc,
+        "best_aurc": curve.best_aurc,
+        "random_aurc": curve.random_aurc,
+        "coverage": [_digits(value) for value in curve.coverage],
+        "risk": [_digits(value) for value in curve.risk],
+    }
 
 
 def findings_of(

@@ -15,7 +15,7 @@ from segmed.metrics.score import METRICS
 from segmed.pictures.legend import Legend
 from segmed.report import OverlayItem, ReportContent
 from segmed.report.case_overlay import overlay_of_case
-from segmed.report.content import ReportTable
+from segmed.report.content import ReportChart, ReportTable
 from segmed.report.tables import UNKNOWN
 
 SHOWN_METRICS = ("dice", "hd95_mm", "nsd")
@@ -48,6 +48,7 @@ def dossier_content(
         sentences=[dossier.bound.sentence, *_judged(dossier)],
         leading=list(_verdict(dossier)),
         tables=list(_tables(dossier)),
+        charts=_charts(dossier),
         scores={named: dossier.table},
         overlays=overlays,
         provenance={"model hash": model.hash, "judged": dossier.created},
@@ -193,6 +194,25 @@ def _site_tables(dossier: Dossier) -> Iterator[ReportTable]:
             *([("archive", _text(archive.seconds), UNKNOWN)] if archive else []),
         ],
     )
+
+
+def _charts(dossier: Dossier) -> list[ReportChart]:
+    found = dossier.calibration
+    if found is None:
+        return []
+    # Drawing loads matplotlib, which a record does without.
+    from segmed.report.quality_figures import (  # noqa: PLC0415 - see above
+        calibration_svg,
+        risk_coverage_svg,
+    )
+
+    intervals = "; ".join(
+        f"{row.label}: {row.inside} of {row.n} intervals contain the Dice ({row.stated:.0%} stated)"
+        for row in found.rows
+    )
+    note = f"The package predicts a Dice for each segmentation. {intervals}."
+    svgs = (calibration_svg(found.points), risk_coverage_svg(found.curve))
+    return [ReportChart("Predicted quality", note, svgs)]
 
 
 def _drift(title: str, rows: Sequence[DriftRow]) -> ReportTable:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from segmed.acceptance.calibration import PredictedCase
 from segmed.archive.model import model_of
 from segmed.errors import ManifestError, UsageError
 from segmed.evaluation import ScoringSink
@@ -44,6 +45,7 @@ class LocalResults:
         refused: Reason code of each case that was refused or failed.
         measures: Measures of image and result of each scored case, for drift.
         contents: SHA-256 of the voxels of each scored case.
+        predicted: Predicted quality of each scored case, where the model predicts it.
         predictions: Segmentation of each scored case.
         seconds: Wall time of each scored case: preparation, network and inverse.
         memory_mb: Largest memory of the process (on a GPU: of the device).
@@ -56,6 +58,7 @@ class LocalResults:
     refused: dict[str, str] = field(default_factory=dict)
     measures: dict[str, dict[str, Any]] = field(default_factory=dict)
     contents: dict[str, str] = field(default_factory=dict)
+    predicted: dict[str, PredictedCase] = field(default_factory=dict)
     predictions: dict[str, Path] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     memory_mb: float | None = None

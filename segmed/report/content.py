@@ -102,6 +102,21 @@ class ReportTable:
 
 
 @dataclass(frozen=True)
+class ReportChart:
+    """A figure of findings beside the comparison.
+
+    Attributes:
+        title: Heading.
+        note: Paragraph above the figure.
+        svgs: SVG elements, side by side.
+    """
+
+    title: str
+    note: str
+    svgs: Sequence[str]
+
+
+@dataclass(frozen=True)
 class ReportContent:
     """Everything on the page, top to bottom; parts that are empty are left out.
 
@@ -112,6 +127,7 @@ class ReportContent:
         sentences: Findings in words, such as those of `segmed.metrics.compare_models`.
         leading: Tables above the comparison.
         tables: Further tables, below it.
+        charts: Further figures, below the tables.
         scores: Per-case table of each model, as `segmed.metrics.scores_table` gives it.
         costs: Cost of each model, by the names of `scores`.
         winner: Name of the model to mark; None marks none.
@@ -129,6 +145,7 @@ class ReportContent:
     sentences: Sequence[str] = ()
     leading: Sequence[ReportTable] = ()
     tables: Sequence[ReportTable] = ()
+    charts: Sequence[ReportChart] = ()
     scores: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     costs: Mapping[str, Cost] = field(default_factory=dict)
     winner: str | None = None

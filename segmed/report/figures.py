@@ -23,10 +23,10 @@ COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8
 
 MARKERS = "osD^vPXh"
 
-_INK, _FAINT, _GRID = "#010203", "#040506", "#070809"
+INK, FAINT, _GRID = "#010203", "#040506", "#070809"
 _PAGE_COLOURS = {
-    _INK: "var(--ink)",
-    _FAINT: "var(--muted)",
+    INK: "var(--ink)",
+    FAINT: "var(--muted)",
     _GRID: "var(--line)",
     **{colour: f"var(--series-{i})" for i, colour in enumerate(COLOURS)},
 }
@@ -34,16 +34,16 @@ _MOST_VECTOR_POINTS = 3000
 MOST_PANELS = 8
 """Structures with a panel each; more are lines of one panel."""
 
-_STYLE: dict[str, Any] = {
+STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "segmed",
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "font.family": "sans-serif",
     "font.size": 10,
-    "text.color": _INK,
+    "text.color": INK,
     "axes.edgecolor": _GRID,
-    "axes.labelcolor": _FAINT,
+    "axes.labelcolor": FAINT,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",
@@ -53,8 +53,8 @@ _STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
     "grid.color": _GRID,
     "grid.linewidth": 0.6,
-    "xtick.color": _FAINT,
-    "ytick.color": _FAINT,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
     "legend.frameon": False,
@@ -92,13 +92,14 @@ def _number(value: Any) -> float:
     return float("nan") if value is None else float(value)
 
 
-def _figure(width: float, height: float, columns: int) -> tuple[Figure, list[Any]]:
+def new_figure(width: float, height: float, columns: int) -> tuple[Figure, list[Any]]:
+    """Figure with panels side by side, and the axes of these."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(1, columns, squeeze=False)[0]
     return figure, list(axes)
 
 
-def _svg(figure: Figure, description: str) -> str:
+def as_svg(figure: Figure, description: str) -> str:
     """The figure as an SVG element: page colours for its ink, the page's font, a description."""
     out = io.StringIO()
     FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None})
@@ -123,7 +124,7 @@ def _with_own_ids(text: str) -> str:
 
 def _draw_curves(histories: Mapping[str, History], width: float, height: float) -> Figure:
     """Loss and Dice over epochs, Dice over time; one colour a model, one line a run."""
-    figure, axes = _figure(width, height, 3)
+    figure, axes = new_figure(width, height, 3)
     styles = style_of([run.split("/")[0] for run in histories])
     named: set[str] = set()
     for run, history in histories.items():
@@ -167,9 +168,9 @@ def _measured(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list
 
 def curves_svg(histories: Mapping[str, History]) -> str:
     """Training curves for the page; `histories` as in `curves_png`."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = _draw_curves(histories, 11.5, 3.5)
-        return _svg(figure, "Training and validation loss and validation Dice of each run")
+        return as_svg(figure, "Training and validation loss and validation Dice of each run")
 
 
 def curves_png(histories: Mapping[str, History]) -> bytes:
@@ -183,8 +184,8 @@ def curves_png(histories: Mapping[str, History]) -> bytes:
         The bytes of a PNG file, about 1400 x 440 pixels.
     """
     style = {
-        key: {_INK: "#1a1c20", _FAINT: "#555a63", _GRID: "#dde0e5"}.get(str(value), value)
-        for key, value in _STYLE.items()
+        key: {INK: "#1a1c20", FAINT: "#555a63", _GRID: "#dde0e5"}.get(str(value), value)
+        for key, value in STYLE.items()
     } | {"figure.facecolor": "white"}
     with mpl.rc_context(style):
         figure = _draw_curves(histories, 11.5, 3.6)
@@ -211,9 +212,9 @@ def distributions_svg(scores: Mapping[str, pd.DataFrame], metric: str, title: st
     styles = style_of(list(scores))
     points = sum(len(table) for table in scores.values())
     jitter = np.random.default_rng(0)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         rows = 0.36 * len(scores) + 0.95
-        figure, axes = _figure(11.5, max(rows, 1.9), len(labels))
+        figure, axes = new_figure(11.5, max(rows, 1.9), len(labels))
         for axis in axes[1:]:
             axis.sharex(axes[0])
         for axis, label in zip(axes, labels, strict=True):
@@ -236,8 +237,8 @@ def distributions_svg(scores: Mapping[str, pd.DataFrame], metric: str, title: st
                     rasterized=points > _MOST_VECTOR_POINTS,
                 )
                 low, middle, high = np.percentile(values, (25, 50, 75))
-                axis.plot((low, high), (place, place), color=_INK, lw=1.2, zorder=4)
-                axis.plot(middle, place, "d", ms=6, mew=1.2, color=colour, mec=_INK, zorder=5)
+                axis.plot((low, high), (place, place), color=INK, lw=1.2, zorder=4)
+                axis.plot(middle, place, "d", ms=6, mew=1.2, color=colour, mec=INK, zorder=5)
             axis.set_title(label)
             axis.set_yticks(range(len(scores)), list(scores))
             axis.set_ylim(len(scores) - 0.5, -0.5)
@@ -247,7 +248,7 @@ def distributions_svg(scores: Mapping[str, pd.DataFrame], metric: str, title: st
             axis.grid(visible=False, axis="y")
             if axis is not axes[0]:
                 axis.tick_params(labelleft=False)
-        return _svg(figure, f"{title} of every case, by model and structure")
+        return as_svg(figure, f"{title} of every case, by model and structure")
 
 
 def _ranges_svg(
@@ -266,8 +267,10 @@ def _ranges_svg(
     first = next(iter(quartiles.values()))[0.5]
     ordered = sorted(labels, key=lambda label: (first.get(label, np.inf), label))
     step = 0.8 / len(scores)
-    with mpl.rc_context(_STYLE):
-        figure, (axis,) = _figure(11.5, 0.17 * len(labels) * max(1.0, 0.6 * len(scores)) + 1.2, 1)
+    with mpl.rc_context(STYLE):
+        figure, (axis,) = new_figure(
+            11.5, 0.17 * len(labels) * max(1.0, 0.6 * len(scores)) + 1.2, 1
+        )
         for place, (model, found) in enumerate(quartiles.items()):
             rows = found.reindex(ordered)
             at = np.arange(len(ordered)) + step * (place - (len(scores) - 1) / 2)
@@ -280,7 +283,7 @@ def _ranges_svg(
             _square_root_axis(axis)
         if len(scores) > 1:
             figure.legend(loc="outside upper left", ncols=min(len(scores), 7))
-        return _svg(figure, f"{title}: median and quartiles of each structure, by model")
+        return as_svg(figure, f"{title}: median and quartiles of each structure, by model")
 
 
 def _square_root_axis(axis: Any) -> None:
@@ -314,11 +317,11 @@ def paired_svg(first: pd.Series, second: pd.Series, title: str) -> str:
         An SVG element.
     """
     both = pd.concat([first, second], axis=1, join="inner").dropna()
-    with mpl.rc_context(_STYLE):
-        figure, (axis,) = _figure(3.8, 3.4, 1)
+    with mpl.rc_context(STYLE):
+        figure, (axis,) = new_figure(3.8, 3.4, 1)
         x, y = both.iloc[:, 0].to_numpy(float), both.iloc[:, 1].to_numpy(float)
         edges = np.array([min(x.min(), y.min()), max(x.max(), y.max())]) if len(both) else (0, 1)
-        axis.plot(edges, edges, color=_FAINT, lw=1, ls="--", zorder=1)
+        axis.plot(edges, edges, color=FAINT, lw=1, ls="--", zorder=1)
         axis.scatter(
             x,
             y,
@@ -331,7 +334,7 @@ def paired_svg(first: pd.Series, second: pd.Series, title: str) -> str:
         )
         axis.set(title=title, xlabel=str(first.name), ylabel=str(second.name))
         axis.set_aspect("equal", adjustable="datalim")
-        return _svg(figure, f"{title}: {second.name} against {first.name}, one dot a case")
+        return as_svg(figure, f"{title}: {second.name} against {first.name}, one dot a case")
 
 
 def _differ(values: Mapping[str, float]) -> bool:
@@ -369,8 +372,8 @@ def cost_svg(costs: Mapping[str, Cost], dice: Mapping[str, float]) -> str:
     if not sides:
         return ""
     styles = style_of(list(dice))
-    with mpl.rc_context(_STYLE):
-        figure, axes = _figure(11.5, 3.3, len(sides))
+    with mpl.rc_context(STYLE):
+        figure, axes = new_figure(11.5, 3.3, len(sides))
         for axis, (title, values) in zip(axes, sides, strict=True):
             for name, x in values.items():
                 if name in dice:
@@ -382,4 +385,4 @@ def cost_svg(costs: Mapping[str, Cost], dice: Mapping[str, float]) -> str:
                 _logarithmic_axis(axis)
         handles, names = axes[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 7))
-        return _svg(figure, "Mean Dice against parameters and time of each model")
+        return as_svg(figure, "Mean Dice against parameters and time of each model")
