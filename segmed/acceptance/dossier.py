@@ -217,7 +217,7 @@ def make_dossier(
         ("patients", ""): float(patients),
         ("seconds", ""): seconds,
         ("memory_mb", ""): results.memory_mb,
-        ("below", ""): bound.upper,
+        ("below", ""): None if bound.withdrawn else bound.upper,
         **_judged_facts(judged or {}),
         **_structure_facts(scores),
     }
@@ -374,6 +374,11 @@ def _structure_facts(scores: Sequence[ScoreRow]) -> dict[tuple[str, str], float 
     for row in scores:
         found[row.metric, row.label] = row.ci_low if better[row.metric] else row.ci_high
         found[f"{row.metric}_loss", row.label] = row.loss_high
+    for name in {name for name, _ in found}:
+        values = [value for (other, _), value in found.items() if other == name]
+        known = [value for value in values if value is not None]
+        if (name, MEAN_LABEL) not in found and len(known) == len(values):  # regions alone
+            found[name, MEAN_LABEL] = (min if better.get(name, False) else max)(known)
     return found
 
 

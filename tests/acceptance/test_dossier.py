@@ -11,7 +11,7 @@ import pytest
 from sites import ScoredCase, make_site, mean_dice, score_bank
 
 from pipelines.registry.acceptance import DEFAULT_CRITERIA
-from segmed.acceptance.criteria import read_criteria
+from segmed.acceptance.criteria import Criteria, Criterion, read_criteria
 from segmed.acceptance.dossier import Dossier, make_dossier
 
 BANK = 84
@@ -110,3 +110,17 @@ def test_refused_cases_count_by_reason_and_against_the_criterion(bank: list[Scor
     dossier = make_dossier(model, results, read_criteria(DEFAULT_CRITERIA))
     assert dossier.refused == {"missing_slice": 8}
     assert [line.measure for line in dossier.accept if not line.is_fulfilled][:1] == ["refused"]
+
+
+def test_mean_of_a_model_of_regions_is_its_worst_structure(bank: list[ScoredCase]) -> None:
+    model, results = make_site(bank, 0)
+    results.table = results.table.assign(is_region=True)
+    criteria = Criteria(accept=(Criterion(measure="dice", at_least=0.5),))
+    (line,) = make_dossier(model, results, criteria).accept
+    lows = {
+        row.label: row.ci_low
+        for row in make_dossier(model, results, criteria).scores
+        if row.metric == "dice"
+    }
+    assert set(lows) == {"anterior", "posterior"}
+    assert line.value == min(lows.values())
