@@ -24,7 +24,7 @@ import pandas as pd
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from segmed.acceptance.dossier import Dossier, shifted_structures
+from segmed.acceptance.dossier import Dossier
 from segmed.acceptance.keys import (
     is_signed_by,
     public_bytes,
@@ -35,6 +35,7 @@ from segmed.acceptance.keys import (
     study_key_id,
     study_key_path,
 )
+from segmed.acceptance.measured import shifted_structures
 from segmed.acceptance.scoring import LocalResults
 from segmed.errors import UsageError
 from segmed.io.atomic import write_whole
