@@ -24,6 +24,7 @@ from segmed.archive.review.judgement import Judgement, judge_study, last_opinion
 from segmed.errors import GeometryError, ImageError, UsageError
 from segmed.io import grid_of
 from segmed.io.dicom.acquisition import Acquisition, acquisition_at
+from segmed.metatensor import MetaTensor
 from segmed.metrics import CaseScore, evaluate_case, scores_table
 from segmed.report import OverlayItem
 from segmed.report.case_overlay import overlay_of_images
@@ -213,7 +214,7 @@ def worst_judged(
         assert correction is not None
         image = archive.image(study)
         maps = [
-            image.new_tensor(torch.from_numpy(array)[None])
+            MetaTensor(torch.from_numpy(array)[None], affine=image.affine)
             for array in (_corrected(archive, study, correction), archive.result(study))
         ]
         item = overlay_of_images(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 
@@ -29,6 +30,9 @@ from segmed.training.device import choose_device
 from segmed.training.memory import peak_memory_mb
 
 Progress = Callable[[int, int], None]
+
+VOLUME_AXES = 4
+"""Axes of a volume with its channels."""
 
 Written = tuple[Path, list[CaseScore]]
 
@@ -65,14 +69,20 @@ class LocalResults:
 
 
 def content_of(image: MetaTensor) -> str:
-    """SHA-256 of voxels, shape and spacing: equal for copies of an image in other files.
+    """SHA-256 of shape and voxels: equal for copies of an image in other files.
+
+    A volume is turned to the axes that are nearest to right, anterior, superior, so that files
+    which store it in other orders of the axes have one digest.
 
     Args:
         image: `[C, *spatial]`, as read.
     """
-    values = np.ascontiguousarray(image.as_tensor().cpu().numpy().astype(np.float32))
+    values = image.as_tensor().cpu().numpy().astype(np.float32)
+    if values.ndim == VOLUME_AXES:
+        order = nib.orientations.io_orientation(np.asarray(image.affine, dtype=np.float64))
+        values = np.stack([nib.orientations.apply_orientation(one, order) for one in values])
     found = hashlib.sha256(repr(values.shape).encode())
-    found.update(values.data)
+    found.update(np.ascontiguousarray(values).data)
     return found.hexdigest()
 
 

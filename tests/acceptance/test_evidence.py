@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,12 +27,14 @@ from segmed.acceptance.evidence import (
 )
 from segmed.acceptance.keys import read_site_key, read_study_key
 from segmed.acceptance.pool import pool_records
-from segmed.acceptance.scoring import LocalResults
+from segmed.acceptance.scoring import LocalResults, content_of
 from segmed.errors import UsageError
+from segmed.io import read_image
 from segmed.io.atomic import PRIVATE
 
 STUDY, OTHER_STUDY = b"s" * 32, b"t" * 32
 SITES = 5
+SAMPLE = Path(__file__).parents[2] / "data_manifests" / "hippocampus_sample" / "images"
 
 
 @pytest.fixture(scope="module")
@@ -275,3 +278,13 @@ def test_copies_of_a_case_are_not_exported(whole: tuple[object, LocalResults]) -
     dossier = make_dossier(model, twice, read_criteria(DEFAULT_CRITERIA))
     with pytest.raises(UsageError, match="copies of others"):
         make_evidence(dossier, twice, STUDY)
+
+
+def test_copy_of_an_image_has_one_digest_in_any_order_of_axes(tmp_path: Path) -> None:
+    original = sorted(SAMPLE.glob("*.nii.gz"))[0]
+    loaded = nib.load(original)
+    turned = tmp_path / "turned.nii"
+    nib.save(loaded.as_reoriented(nib.orientations.axcodes2ornt("PSL")), turned)
+    other = sorted(SAMPLE.glob("*.nii.gz"))[1]
+    digests = [content_of(read_image(path)) for path in (original, turned, other)]
+    assert digests[0] == digests[1] != digests[2]
