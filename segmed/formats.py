@@ -156,6 +156,20 @@ SegKind = Literal["binary", "labelmap", "fractional"]
 SEG_KINDS: tuple[SegKind, ...] = ("binary", "labelmap", "fractional")
 """Forms of DICOM segmentations."""
 
+ReportKind = Literal["sr", "hl7", "fhir"]
+
+REPORT_SUFFIXES: dict[ReportKind, str] = {
+    "sr": ".sr.dcm",
+    "hl7": ".oru.hl7",
+    "fhir": ".fhir.json",
+}
+"""Suffix of each report of a DICOM segmentation, which has the name of that."""
+
+REPORT_HELP = (
+    "Report of volumes and quality flags beside each DICOM segmentation: sr (DICOM SR, TID 1500), "
+    "hl7 (ORU^R01) or fhir (Observations); repeatable."
+)
+
 SEG_HELP = (
     "Form of DICOM segmentations: binary (a bit a voxel and structure), labelmap (one map of all "
     "structures, smallest; few viewers read it yet) or fractional (probabilities)."
@@ -172,16 +186,23 @@ class SegForm:
             `fractional`: a probability for each structure.
         all_frames: Also the frames without a pixel of their structure, of which viewers allocate
             as many as structures times slices. A label map always has one frame a slice.
+        reports: Reports that are written beside it.
     """
 
     kind: SegKind = "binary"
     all_frames: bool = False
+    reports: tuple[ReportKind, ...] = ()
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The choices other than the default, of which identifiers and keys are functions."""
+        """The choices other than the default, of which identifiers are functions."""
         kind = () if self.kind == "binary" else (self.kind,)
         return (*kind, "all-frames") if self.all_frames and self.kind != "labelmap" else kind
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """The choices other than the default, of which outputs are functions."""
+        return (*self.words, *sorted(set(self.reports)))
 
 
 BINARY_SEG = SegForm()
@@ -200,8 +221,16 @@ def require_seg_form(seg: SegForm, output_format: str, labels: Sequence[LabelCla
     """
     if seg.kind not in SEG_KINDS:
         raise unknown_name("form of DICOM segmentations", seg.kind, SEG_KINDS)
-    if output_format != "dicom-seg" and (seg.words or seg.all_frames):
+    for report in seg.reports:
+        if report not in REPORT_SUFFIXES:
+            raise unknown_name("report", report, REPORT_SUFFIXES)
+    if output_format != "dicom-seg" and (seg.settings or seg.all_frames):
         chosen = f"--seg {seg.kind}" if seg.kind != "binary" else "--all-frames"
+        if seg.reports:
+            raise UsageError(
+                f"--report {seg.reports[0]} refers to a DICOM segmentation: it needs --format "
+                f"dicom-seg, got --format {output_format}"
+            )
         raise UsageError(f"{chosen} is a form of --format dicom-seg, got --format {output_format}")
     overlapping = [entry.name for entry in labels if entry.region]
     if seg.kind == "labelmap" and overlapping:

@@ -30,7 +30,7 @@ from pipelines.terminal.console import (
     emit,
 )
 from segmed.errors import UsageError
-from segmed.formats import ALL_FRAMES_HELP, OUTPUT_HELP, SEG_HELP
+from segmed.formats import ALL_FRAMES_HELP, OUTPUT_HELP, REPORT_HELP, SEG_HELP
 from segmed.inference.vocabulary import ENGINE_HELP
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def segment(
     output_format: Annotated[str, typer.Option("--format", help=f"{OUTPUT_HELP}.")] = "nifti",
     seg: Annotated[str, typer.Option(help=SEG_HELP)] = "binary",
     all_frames: Annotated[bool, typer.Option("--all-frames", help=ALL_FRAMES_HELP)] = False,
+    report: Annotated[list[str] | None, typer.Option(help=REPORT_HELP)] = None,
     workers: Annotated[
         int, typer.Option(min=0, help="Worker processes; 0 segments in this one.")
     ] = 0,
@@ -89,6 +90,14 @@ def segment(
     ] = False,
     send: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Also send outputs to this PACS.")
+    ] = None,
+    send_report: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Also send HL7 reports to mllp://HOST:PORT, FHIR reports to fhir:// or fhirs://; "
+            "repeatable.",
+        ),
     ] = None,
     engine: Annotated[str, typer.Option(help=ENGINE_HELP)] = "auto",
     tta: Annotated[
@@ -167,6 +176,8 @@ def segment(
         any_modality=any_modality,
         seg=seg,
         all_frames=all_frames,
+        reports=tuple(report or ()),
+        send_reports=tuple(send_report or ()),
     )
     if dry_run:
         passed_over: list[NotImage] = []

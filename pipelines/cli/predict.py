@@ -28,6 +28,7 @@ from segmed.formats import (
     ALL_FRAMES_HELP,
     OUTPUT_HELP,
     OUTPUT_SUFFIXES,
+    REPORT_HELP,
     SEG_HELP,
     SegForm,
     require_seg_form,
@@ -68,6 +69,7 @@ def predict(
     ] = "nifti",
     seg: Annotated[str, typer.Option(help=SEG_HELP)] = "binary",
     all_frames: Annotated[bool, typer.Option("--all-frames", help=ALL_FRAMES_HELP)] = False,
+    report: Annotated[list[str] | None, typer.Option(help=REPORT_HELP)] = None,
     engine: Annotated[str, typer.Option(help=ENGINE_HELP)] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     tta: Annotated[
@@ -129,7 +131,7 @@ def predict(
     require_models(model)
     require_any(inputs, "images, DICOM series folders, or folders of these")
     require_known("output format", output_format, tuple(OUTPUT_SUFFIXES))
-    seg_form = SegForm(seg, all_frames)  # type: ignore[arg-type]  # checked by the next line
+    seg_form = SegForm(seg, all_frames, tuple(report or ()))  # type: ignore[arg-type]  # checked by the next line
     require_seg_form(seg_form, output_format)
     engine = engine_named(engine)
     require_device(device)

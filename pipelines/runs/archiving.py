@@ -29,10 +29,13 @@ from segmed.archive import (
 )
 from segmed.archive.drift import read_drift
 from segmed.archive.pacs.address import delivery_at, source_at
+from segmed.archive.pacs.delivery import Delivery
 from segmed.archive.pacs.remote import Query
+from segmed.archive.pacs.reporting import ReportedDelivery
 from segmed.archive.query import SeriesQuery
 from segmed.archive.study import ForeseenOutcome, NotImage
 from segmed.archive.totals import OnTotal
+from segmed.findings.sending import report_sender_at
 from segmed.formats import SegForm, require_seg_form
 from segmed.inference import Predictor
 from segmed.inference.vocabulary import engine_named
@@ -71,6 +74,8 @@ class ArchiveJob:
         any_modality: Take DICOM images of another modality or body part than the model's, too.
         seg: Form of DICOM segmentations, one of `segmed.formats.SEG_KINDS`.
         all_frames: Also write their empty frames.
+        reports: Reports written beside them, of `segmed.formats.REPORT_SUFFIXES`.
+        send_reports: Addresses that HL7 and FHIR reports are sent to.
         folder: Working folder, for the embedded registry.
         devices: Devices that worker processes take in turn, such as `cuda:0` and `cuda:1`; without
             any, `workers` share the one that is there.
@@ -99,6 +104,8 @@ class ArchiveJob:
     any_modality: bool = False
     seg: str = "binary"
     all_frames: bool = False
+    reports: tuple[str, ...] = ()
+    send_reports: tuple[str, ...] = ()
     folder: Path = Path()
     devices: tuple[str, ...] = ()
     cluster: str | None = None
@@ -115,8 +122,10 @@ class ArchiveJob:
 
     @property
     def seg_form(self) -> SegForm:
-        """Form of DICOM segmentations."""
-        return SegForm(self.seg, self.all_frames)  # type: ignore[arg-type]  # checked at the start
+        """Form of DICOM segmentations, and the reports beside them; those sent are written."""
+        sent = (report_sender_at(address).kind for address in self.send_reports)
+        reports = tuple(dict.fromkeys((*self.reports, *sent)))
+        return SegForm(self.seg, self.all_frames, reports)  # type: ignore[arg-type]  # checked first
 
     @property
     def is_selective(self) -> bool:
@@ -192,7 +201,7 @@ def run_archive(
         predictor=pool,
         out_dir=job.out_dir,
         format=job.format,
-        delivery=delivery_at(job.send) if job.send else None,
+        delivery=_delivery_of(job),
         options=RunOptions(
             limit=job.limit,
             resegment=job.resegment,
@@ -211,6 +220,14 @@ def run_archive(
         "outcomes": outcomes,
         "drift": [asdict(row) for row in read_drift(job.out_dir)],
     }
+
+
+def _delivery_of(job: ArchiveJob) -> Delivery | None:
+    """Delivery of outputs and reports; None without an address."""
+    pacs = delivery_at(job.send) if job.send else None
+    if not job.send_reports:
+        return pacs
+    return ReportedDelivery(pacs, senders=tuple(map(report_sender_at, job.send_reports)))
 
 
 def _worker_pool(

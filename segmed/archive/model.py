@@ -9,7 +9,7 @@ from pathlib import Path
 from segmed.io.digest import sha256_of_text
 from segmed.metrics.measures import Distributions
 from segmed.metrics.quality import ShapeRange
-from segmed.metrics.training_norms import DISTRIBUTIONS, RANGES
+from segmed.metrics.training_norms import DISTRIBUTIONS, ranges_of
 from segmed.package import ModelPackage
 from segmed.structures import LabelClass
 
@@ -45,15 +45,12 @@ def model_of(packages: Sequence[ModelPackage]) -> Model:
     whole = hashes[0] if len(hashes) == 1 else sha256_of_text("\n".join(hashes))
     plan = packages[0].plan
     names = sorted({package.architecture for package in packages})
-    ranges = tuple(
-        ShapeRange.model_validate(item) for item in packages[0].provenance.get(RANGES, ())
-    )
     return Model(
         whole,
         f"{'+'.join(names)} {plan.name}",
         plan.labels,
         plan.in_channels,
-        ranges,
+        ranges_of(packages[0].provenance),
         packages[0].provenance.get(DISTRIBUTIONS, {}),
         plan.spatial_dims,
         plan.inference.tta,

@@ -19,6 +19,7 @@ from segmed.archive.model import Model, model_of, read_packages
 from segmed.archive.naming import OUTPUTS, OutputNames
 from segmed.archive.outcomes import OUTCOMES_FILE, outcome_of, write_outcomes
 from segmed.archive.pacs.delivery import Delivery
+from segmed.archive.pacs.reporting import with_sr
 from segmed.archive.review.structures import note_structures
 from segmed.archive.run import Run, RunOptions, key_in
 from segmed.archive.run_page import PICTURES, write_run_page
@@ -137,6 +138,8 @@ def segment_archive(
         drafts=out_dir / OUTPUTS / STAGING,
         seg=options.seg,
     )
+    if delivery is not None and "sr" in options.seg.reports:
+        delivery = with_sr(delivery)
     results: Results = queue.Queue()
     _keep_private(ledger_path or out_dir / LEDGER_FILE)
     (out_dir / OUTPUTS).mkdir(parents=True, exist_ok=True)
@@ -273,7 +276,7 @@ def _engine(
 
 def _settings(format_name: str, seg: SegForm, *, tta: bool) -> str:
     """Return the settings that change an output, besides content and package."""
-    return " ".join([format_name, *seg.words, *(["tta"] if tta else [])])
+    return " ".join([format_name, *seg.settings, *(["tta"] if tta else [])])
 
 
 def _keep_private(ledger: Path) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from segmed.archive.scratch import is_alive
 from segmed.errors import unknown_name
+from segmed.findings.record import findings_of
+from segmed.findings.reports import modality_of, write_reports
 from segmed.formats import ARCHIVE_OUTPUTS, BINARY_SEG, OUTPUT_SUFFIXES, OutputFormat, SegForm
 from segmed.inference import Segmentation
 from segmed.inference.writing import write_result
@@ -47,13 +51,21 @@ class Writing:
     drafts: Path | None = None
     seg: SegForm = BINARY_SEG
 
-    def write(self, path: Path, found: Segmentation, *, like: MetaTensor) -> str:
-        """Write one segmentation, whole or not at all.
+    def write(
+        self,
+        path: Path,
+        found: Segmentation,
+        *,
+        like: MetaTensor,
+        measures: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Write one segmentation and its reports, each whole or not at all; the reports first.
 
         Args:
             path: Where it shall appear.
             found: The segmentation, on the grid of `like`.
             like: The image, with its source.
+            measures: What was measured of it, for the reports.
 
         Returns:
             Hex SHA-256 of the file.
@@ -75,11 +87,29 @@ class Writing:
                 model_version=self.model_version,
                 seg=self.seg,
             )
+            for report in self._reports(draft, like, measures):
+                flush(report)
+                report.replace(path.with_name(report.name))
             digest = sha256_of_file(draft)
             flush(draft)
             draft.replace(path)
         flush(path.parent)
         return digest
+
+    def _reports(
+        self, draft: Path, like: MetaTensor, measures: Mapping[str, Any] | None
+    ) -> list[Path]:
+        """Write the reports beside a draft."""
+        if measures is None or not self.seg.reports:
+            return []
+        findings = findings_of(
+            self.labels,
+            measures["volumes_ml"],
+            measures["flags"],
+            model_name=self.model_name,
+            model_version=self.model_version,
+        )
+        return write_reports(draft, findings, self.seg.reports, modality=modality_of(like))
 
 
 def suffix_of(format_name: str) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from segmed.errors import ImageError
-from segmed.formats import DICOM_OUTPUTS, OUTPUT_SUFFIXES, stem_of
+from segmed.formats import DICOM_OUTPUTS, OUTPUT_SUFFIXES, REPORT_SUFFIXES, stem_of
 from segmed.io.head import FileHead, is_nifti, sniff
 from segmed.naming import has_mask_words, is_mask_folder
 from segmed.naming.words import chunks_of
@@ -38,7 +38,7 @@ LEDGER, ARCHIVE_OUTPUTS = "ledger.sqlite", "segmentations"
 INDEX = "index.csv"
 """Index of the outputs of an archive, beside its ledger."""
 
-DICOM_RESULTS = tuple(OUTPUT_SUFFIXES[name] for name in DICOM_OUTPUTS)
+DICOM_RESULTS = (*(OUTPUT_SUFFIXES[name] for name in DICOM_OUTPUTS), REPORT_SUFFIXES["sr"])
 """Endings that segmed gives to DICOM results."""
 
 CHANNEL_NUMBER = re.compile(r"_\d{4}$")
@@ -59,7 +59,7 @@ def why_result(file: Path | FileHead) -> str:
     """
     path = file.path if isinstance(file, FileHead) else file
     if path.name.endswith(DICOM_RESULTS):
-        return "a segmentation object of segmed"
+        return "a segmentation object or report of segmed"
     try:
         start = sniff(file).start
         return _why_nifti(start, path) if is_nifti(start) else _why_other(start)

@@ -48,8 +48,24 @@ def measure(
         JSON values: `volumes_ml` by structure, `flags`, `spacing_mm`, `shape`, and for each channel
         `intensity` with `mean`, `std` and percentiles.
     """
+    return {
+        **measure_label(label, labels, ranges=ranges),
+        "intensity": [_intensity(np.asarray(channel)) for channel in image],
+    }
+
+
+def measure_label(
+    label: MetaTensor, labels: Sequence[LabelClass], *, ranges: Sequence[ShapeRange] = ()
+) -> dict[str, Any]:
+    """`measure` without the intensities, for which no image is needed.
+
+    Args:
+        label: `[1, *spatial]` label values, with the affine of its image.
+        labels: The structures.
+        ranges: As for `measure`.
+    """
     values = np.asarray(label)[0]
-    spacing = spacing_of(np.asarray(image.affine, dtype=np.float64))[: values.ndim]
+    spacing = spacing_of(np.asarray(label.affine, dtype=np.float64))[: values.ndim]
     voxel_ml = float(np.prod(spacing)) / 1000.0
     flags = list(flags_of(values, labels))
     if ranges:
@@ -63,7 +79,6 @@ def measure(
         "flags": flags,
         "spacing_mm": [float(edge) for edge in spacing],
         "shape": list(values.shape),
-        "intensity": [_intensity(np.asarray(channel)) for channel in image],
     }
 
 

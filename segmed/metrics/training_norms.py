@@ -15,7 +15,7 @@ import numpy as np
 from segmed.geometry import spacing_of
 from segmed.metatensor import MetaTensor
 from segmed.metrics.measures import Distributions, add_features, measure
-from segmed.metrics.quality import Shape, check_shapes, learn_ranges, measure_shapes
+from segmed.metrics.quality import Shape, ShapeRange, check_shapes, learn_ranges, measure_shapes
 from segmed.structures import LabelClass
 
 RANGES = "shape_ranges"
@@ -29,6 +29,11 @@ MAX_VALUES = 500
 
 DIGITS = 6
 """Significant digits of a value that is kept."""
+
+
+def ranges_of(provenance: Mapping[str, Any]) -> tuple[ShapeRange, ...]:
+    """Ranges of shapes that a package keeps in its provenance; none if it keeps none."""
+    return tuple(ShapeRange.model_validate(item) for item in provenance.get(RANGES, ()))
 
 
 def measure_reference(

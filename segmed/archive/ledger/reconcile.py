@@ -9,6 +9,7 @@ from segmed.archive.ledger import Entry, Ledger
 from segmed.archive.pacs.delivery import Delivery
 from segmed.archive.scratch import remove_scratch_leftovers
 from segmed.archive.writing import remove_leftovers
+from segmed.findings.reports import reports_beside
 from segmed.io.digest import sha256_of_file
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,9 @@ def withdraw_output(ledger: Ledger, out_dir: Path, entry: Entry) -> None:
     if entry.output is None:
         return
     if not ledger.is_shared(entry.output, entry.key) and is_intact(entry, out_dir):
-        (out_dir / entry.output).unlink()
+        output = out_dir / entry.output
+        for path in (*reports_beside(output), output):
+            path.unlink()
     ledger.forget_output(entry.key)
 
 

@@ -93,6 +93,7 @@ class SourceTexts:
             The text itself if the source's texts are ASCII (the object is then in UTF-8) or if the
             source's character set has its characters; else without accents; else the placeholder.
         """
+        text = text.replace("\\", "/")  # a backslash would part it into several values
         if text.isascii() or self.is_ascii or self._can_encode(text):
             return text
         plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode("ascii")

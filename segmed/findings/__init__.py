@@ -1,0 +1,1 @@
+"""Volumes and flags of a segmentation as reports: DICOM SR, HL7 v2, FHIR."""

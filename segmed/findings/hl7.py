@@ -1,0 +1,102 @@
+"""HL7 v2.5.1 message ORU^R01 of the volumes and flags of a segmentation.
+
+A numeric observation for each structure, a coded one for each flag; all are preliminary, as no
+person has verified them. Identifiers and times are those
+of the segmentation: a repeated run writes an equal message, whose control identifier lets the
+receiver see that it is the same.
+
+Source:
+    HL7 v2.5.1, chapter 7 (ORU^R01, OBR, OBX), section 2.7 (escape sequences).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from segmed.findings.record import Findings, StructureFinding, meaning_of
+from segmed.findings.segmentation import ReferencedSegmentation
+from segmed.io.atomic import write_whole
+from segmed.io.digest import sha256_of_text
+
+ESCAPED = {"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\"}
+MOST_CONTROL = 20
+"""Characters of MSH-10."""
+
+HEAD = "MSH|^~\\&|SEGMED||||"
+
+
+def write_oru(path: Path, findings: Findings, seg: ReferencedSegmentation) -> Path:
+    """Write the message of one segmentation; whole or not at all.
+
+    Args:
+        path: `.hl7`.
+        findings: What was measured.
+        seg: The segmentation.
+
+    Returns:
+        `path`.
+    """
+    return write_whole(path, oru_message(findings, seg).encode("utf-8"))
+
+
+def oru_message(findings: Findings, seg: ReferencedSegmentation) -> str:
+    """The message; each segment ends with a carriage return."""
+    dataset = seg.dataset
+    moment = f"{dataset.ContentDate}{dataset.ContentTime}"[:14]
+    control = sha256_of_text(str(dataset.SOPInstanceUID))[:MOST_CONTROL].upper()
+    lines = [
+        f"{HEAD}{moment}||ORU^R01^ORU_R01|{control}|P|2.5.1||||||UNICODE UTF-8",
+        _patient(seg),
+        _request(seg, moment),
+    ]
+    observations = []
+    for finding in findings.structures:
+        observations += _observations(finding, seg)
+    uid = _text(dataset.SOPInstanceUID)
+    observations.append(
+        f"ST|ALGORITHM^Algorithm^99SEGMED||{_text(findings.model_name)} "
+        f"{_text(findings.model_version)}||||||P"
+    )
+    observations.append(f"ST|SEG_UID^DICOM segmentation^99SEGMED||{uid}||||||P")
+    for number, observation in enumerate(observations, start=1):
+        lines.append(f"OBX|{number}|{observation}|||{moment}")
+    return "".join(f"{line}\r" for line in lines)
+
+
+def _patient(seg: ReferencedSegmentation) -> str:
+    dataset = seg.dataset
+    name = "^".join(_text(part) for part in str(dataset.get("PatientName") or "").split("^"))
+    born, sex = _text(dataset.get("PatientBirthDate")), _text(dataset.get("PatientSex"))
+    return f"PID|1||{_text(dataset.get('PatientID'))}||{name}||{born}|{sex or 'U'}"
+
+
+def _request(seg: ReferencedSegmentation, moment: str) -> str:
+    """The examination: accession number, study, time and state of the result."""
+    dataset = seg.dataset
+    accession, study = _text(dataset.get("AccessionNumber")), _text(dataset.StudyInstanceUID)
+    service = "18748-4^Diagnostic imaging study^LN"
+    done = f"{dataset.get('StudyDate') or ''}{dataset.get('StudyTime') or ''}"[:14]
+    when = done if re.fullmatch(r"\d{8,14}", done) else moment
+    # 7: time of the examination, 18: accession number, 22: time of the result, 25: its state
+    return f"OBR|1|{accession}|{study}|{service}|||{when}|||||||||||{accession}||||{moment}||IMG|P"
+
+
+def _observations(finding: StructureFinding, seg: ReferencedSegmentation) -> list[str]:
+    """OBX-2 to OBX-11 of one structure: its volume, then its flags."""
+    kind = seg.segments[finding.number].kind
+    site = f"{_text(kind.CodeValue)}^{_text(kind.CodeMeaning)}^{_text(kind.CodingSchemeDesignator)}"
+    volume = f"{finding.volume_ml:.6g}"
+    found = [f"NM|118565006^Volume^SCT^{site}|{finding.number}|{volume}|mL^milliliter^UCUM|||||P"]
+    found += [
+        f"CWE|QUALITY_FLAG^Quality flag^99SEGMED^{site}|{finding.number}|"
+        f"{_text(flag.upper())}^{_text(meaning_of(flag))}^99SEGMED||||||P"
+        for flag in finding.flags
+    ]
+    return found
+
+
+def _text(value: object) -> str:
+    """A text as a component: separators escaped, line ends as blanks."""
+    plain = re.sub(r"[\r\n\t]+", " ", str(value if value is not None else ""))
+    return "".join(ESCAPED.get(sign, sign) for sign in plain).strip()

@@ -1,0 +1,92 @@
+"""The record that every report is made from: what was measured of one segmentation, by what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from segmed.structures import Code, LabelClass
+
+FLAG_MEANINGS = {
+    "empty": "Structure not found",
+    "border": "Structure reaches the edge of the image",
+    "fragments": "Structure in several pieces",
+    "missing": "Structure missing, which training cases have",
+    "volume": "Volume outside the range of the training cases",
+    "shape": "Shape outside the range of the training cases",
+    "components": "More pieces than in the training cases",
+    "cut": "Cut off by the edge of the image, unlike the training cases",
+    "entropy": "Network unsure of the structure",
+    "disagreement": "Networks disagree about the structure",
+}
+"""Quality flags in words; a flag that is not here is given by its code."""
+
+
+@dataclass(frozen=True)
+class StructureFinding:
+    """One structure of a segmentation.
+
+    Attributes:
+        number: Segment number in the DICOM segmentation.
+        name: Name of the structure.
+        code: Its coded concept; None without one.
+        volume_ml: Volume in ml; 0 where nothing was found.
+        flags: Codes of its quality flags, such as `border`.
+    """
+
+    number: int
+    name: str
+    code: Code | None
+    volume_ml: float
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Measures of one segmentation.
+
+    Attributes:
+        structures: Its structures, in the order of their segments.
+        model_name: Name of the model.
+        model_version: Its version, or the hash of its package.
+    """
+
+    structures: tuple[StructureFinding, ...]
+    model_name: str
+    model_version: str
+
+
+def findings_of(
+    labels: Sequence[LabelClass],
+    volumes_ml: Mapping[str, float],
+    flags: Sequence[str],
+    *,
+    model_name: str,
+    model_version: str,
+) -> Findings:
+    """The record of one segmentation.
+
+    Args:
+        labels: The structures, in the order of their segments.
+        volumes_ml: Volume of each by name.
+        flags: Quality flags, `CODE:NAME`.
+        model_name: Name of the model.
+        model_version: Its version, or the hash of its package.
+    """
+    parted = [flag.partition(":") for flag in flags]
+    structures = tuple(
+        StructureFinding(
+            number,
+            entry.name,
+            entry.code,
+            float(volumes_ml[entry.name]),
+            tuple(dict.fromkeys(code for code, _, name in parted if name == entry.name)),
+        )
+        for number, entry in enumerate(labels, start=1)
+    )
+    return Findings(structures, model_name, model_version)
+
+
+def meaning_of(flag: str) -> str:
+    """A quality flag in words."""
+    return FLAG_MEANINGS.get(flag, flag.replace("_", " ").capitalize())
