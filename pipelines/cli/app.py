@@ -25,6 +25,7 @@ from pipelines.cli import (
     review,
     serve,
     train,
+    watch,
 )
 from pipelines.logs import FORMAT_VARIABLE, log_as_json
 from pipelines.terminal.console import BAD_USAGE, note
@@ -139,6 +140,7 @@ preprocess.add_to(app)
 train.add_to(app)
 predict.add_to(app)
 archive.add_to(app)
+watch.add_to(app)
 review.add_to(app)
 deidentify.add_to(app)
 accept.add_to(app)

@@ -195,7 +195,7 @@ def run_archive(
     source = opens()
     pool = _worker_pool(job, paths, packages, opens)
     outcomes = []
-    _write_models(resolved, job.out_dir)
+    write_models(resolved, job.out_dir)
     for outcome in segment_archive(
         source,
         predictor=pool,
@@ -281,7 +281,7 @@ def preview(
     )
 
 
-def _write_models(resolved: list[Resolved], out_dir: Path) -> None:
+def write_models(resolved: list[Resolved], out_dir: Path) -> None:
     """Keep a record of every model that outputs here may come from, by hash."""
     path = out_dir / "model.json"
     known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}

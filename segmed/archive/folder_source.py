@@ -58,6 +58,7 @@ class FolderSource:
         names: Names of the model's channels, for volumes whose file names have them.
         explains: Also give the files that `query`, `since` and `until` leave out, with the reason;
             for a dry run.
+        within: Go through these folders below `root` alone; empty for the whole tree.
     """
 
     root: Path
@@ -70,6 +71,7 @@ class FolderSource:
     spatial_dims: int = 3
     explains: bool = False
     names: tuple[str, ...] = ()
+    within: tuple[Path, ...] = ()
 
     def fetch(self, study: Study, folder: Path) -> Study:
         """The study itself: its files are here already."""
@@ -104,7 +106,8 @@ class FolderSource:
         scratch = scratch_folder()
         index = SeriesIndex(scratch / "index.sqlite")
         try:
-            yield from self._walk(self.root, index)
+            for folder in self.within or (self.root,):
+                yield from self._walk(folder, index)
             for audits in index.studies():
                 yield from self._choices(audits)
             yield from self._others(index.passed_over)

@@ -46,6 +46,8 @@ class RunOptions:
         limit: Work on at most this many studies, then stop.
         resegment: Also segment studies that another model package has done.
         min_free_bytes: Studies fail with `disk_full` rather than leave less space than this.
+        most_unanswered: The run ends after so many studies in a row without an answer of a server,
+            each after all tries; infinite for one that has no end.
         retry: How long networks are waited for.
         table: Kind of the volumes table, `csv` or `parquet`.
         names: Kind of output names, `source` or `hash`; None: of image files `source`, of DICOM
@@ -56,6 +58,7 @@ class RunOptions:
     limit: int | None = None
     resegment: bool = False
     min_free_bytes: int = MIN_FREE_BYTES
+    most_unanswered: float = MOST_UNANSWERED
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     table: str = "csv"
     names: NameKind | None = None
@@ -115,41 +118,80 @@ class Run:
     _in_hand: dict[str, int] = field(default_factory=dict)
     _outputs: dict[str, str] = field(default_factory=dict)
     _spools: dict[str, Path] = field(default_factory=dict)
+    _decided: list[StudyOutcome] = field(default_factory=list)
     _unanswered: int = 0
+    _transfers: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(2 * TRANSFERS, "segmed-transfer")
+    )
 
     def __iter__(self) -> Iterator[StudyOutcome]:
         """Outcomes, in the order in which studies end."""
-        self._transfers = ThreadPoolExecutor(2 * TRANSFERS, "segmed-transfer")
-        try:
-            for item in self.source.studies():
-                if isinstance(item, NotImage):
-                    self.ledger.note_not_image(item, run=self.number)
-                    continue
-                outcome = self._take(item)
-                if outcome is not None:
-                    yield outcome
-                    if outcome.fresh and outcome.reason:
-                        self._require_service(outcome)
-                while len(self._in_hand) >= self.engine.capacity + TRANSFERS:
-                    yield from self._settle()
-                yield from self._settle_waiting()
-                if self._begun == self.options.limit:
-                    break
-            while self._in_hand:
+        for item in self.source.studies():
+            self.take(item)
+            yield from self.ended()
+            while self.in_hand >= self.engine.capacity + TRANSFERS:
                 yield from self._settle()
-        finally:
-            self._transfers.shutdown(cancel_futures=True)
-            self.engine.close()
-            for key in self._in_hand:  # stopped, not killed: these are under no suspicion
-                self.ledger.release(key)
-            for folder in self._spools.values():
-                shutil.rmtree(folder, ignore_errors=True)
+            yield from self.ended()
+            if self._begun == self.options.limit:
+                break
+        while self._in_hand:
+            yield from self._settle()
 
-    def _take(self, study: Study) -> StudyOutcome | None:
-        """Decide about one study: its outcome if it is settled, else None and work begun."""
+    @property
+    def in_hand(self) -> int:
+        """Number of studies that are being fetched, segmented or delivered."""
+        return len(self._in_hand)
+
+    def take(self, item: Study | NotImage) -> str | None:
+        """Decide about one study and begin work on it; outcomes come from `ended`.
+
+        Returns:
+            Its key; None for a file without an image.
+        """
+        if isinstance(item, NotImage):
+            self.ledger.note_not_image(item, run=self.number)
+            return None
         key, package = key_in(
-            self.ledger, study, self.model, self.settings, resegment=self.options.resegment
+            self.ledger, item, self.model, self.settings, resegment=self.options.resegment
         )
+        outcome = self._take(item, key, package)
+        if outcome is not None:
+            self._decided.append(outcome)
+        return key
+
+    def ended(self) -> Iterator[StudyOutcome]:
+        """Outcomes that are there, booked, without waiting for others.
+
+        Raises:
+            ServiceError: The server refuses or does not answer, see `_require_service`.
+        """
+        while self._decided:
+            outcome = self._decided.pop(0)
+            yield outcome
+            if outcome.fresh and outcome.reason:
+                self._require_service(outcome)
+        while not self.results.empty():
+            yield from self._settle()
+
+    def begin_round(self, *, is_first: bool = False) -> None:
+        """Count what is met from now on as met later: content that changed replaces its result.
+
+        Args:
+            is_first: What was met before belongs to another run, which was ended.
+        """
+        self.number = self.ledger.begin_round(self.model.hash, is_first=is_first)
+
+    def close(self) -> None:
+        """End threads and processes; studies in hand are left to the next run."""
+        self._transfers.shutdown(cancel_futures=True)
+        self.engine.close()
+        for key in self._in_hand:  # stopped, not killed: these are under no suspicion
+            self.ledger.release(key)
+        for folder in self._spools.values():
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _take(self, study: Study, key: str, package: str) -> StudyOutcome | None:
+        """Decide about one study: its outcome if it is settled, else None and work begun."""
         entry = self.ledger.enter(study, key, package, settings=self.settings, run=self.number)
         self._replace_earlier(key)
         if key in self._in_hand:
@@ -225,11 +267,6 @@ class Run:
         else:
             self.results.put(Delivered(key, address))
 
-    def _settle_waiting(self) -> Iterator[StudyOutcome]:
-        """Book what has come back, without waiting."""
-        while not self.results.empty():
-            yield from self._settle()
-
     def _settle(self) -> Iterator[StudyOutcome]:
         """Wait for one report and book it."""
         if self.results.empty():
@@ -276,7 +313,7 @@ class Run:
         if code == ACCESS_DENIED:
             raise AccessDeniedError(message)
         self._unanswered = self._unanswered + 1 if code == SERVICE else 0
-        if self._unanswered >= MOST_UNANSWERED:
+        if self._unanswered >= self.options.most_unanswered:
             raise ServiceError(
                 f"{self._unanswered} studies in a row ended without an answer, the last one: "
                 f"{message}; run again to continue"

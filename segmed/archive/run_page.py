@@ -81,7 +81,9 @@ class _RunTally:
             self.remarks.append(Remark(entry.study, "; ".join(notes)))
 
 
-def write_run_page(ledger: Ledger, out_dir: Path, model: Model, *, table: str = "csv") -> Path:
+def write_run_page(
+    ledger: Ledger, out_dir: Path, model: Model, *, table: str = "csv", goes_on: bool = False
+) -> Path:
     """Write the last run's page, volumes table and `drift.csv`, in memory of constant size.
 
     The page is `report.html`; a copy is kept as `reports/run-NUMBER.html`. It lists the studies of
@@ -93,6 +95,7 @@ def write_run_page(ledger: Ledger, out_dir: Path, model: Model, *, table: str = 
         out_dir: The output folder.
         model: The model of the run.
         table: Kind of the volumes table, `csv` or `parquet`.
+        goes_on: The run has not ended: its pictures stay for the next page.
 
     Returns:
         `report.html`.
@@ -121,9 +124,11 @@ def write_run_page(ledger: Ledger, out_dir: Path, model: Model, *, table: str = 
         },
     )
     write_volumes(ledger, out_dir / f"{VOLUMES_NAME}.{table}", model.labels)
-    write_archive_page(out_dir / PAGES / f"run-{run:04d}.html", content, root="../")
+    number = ledger.first_round_of(run)
+    write_archive_page(out_dir / PAGES / f"run-{number:04d}.html", content, root="../")
     path = write_archive_page(out_dir / PAGE_FILE, content)
-    shutil.rmtree(out_dir / PICTURES, ignore_errors=True)  # the page has taken them in
+    if not goes_on:
+        shutil.rmtree(out_dir / PICTURES, ignore_errors=True)  # the page has taken them in
     return path
 
 

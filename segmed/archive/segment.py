@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -122,6 +122,39 @@ def segment_archive(
         PackageError: A package is damaged.
         ServiceError: The ledger cannot be written, or source or delivery do not answer.
     """
+    with open_run(
+        source,
+        predictor=predictor,
+        out_dir=out_dir,
+        ledger_path=ledger_path,
+        format=format,
+        delivery=delivery,
+        options=options,
+        on_total=on_total,
+    ) as run:
+        yield from run
+        run.ledger.end_run(run.number)
+
+
+@contextmanager
+def open_run(
+    source: StudySource,
+    *,
+    predictor: Predictor | WorkerPool | Path | Sequence[Path],
+    out_dir: Path,
+    ledger_path: Path | None = None,
+    format: str = "nifti",
+    delivery: Delivery | None = None,
+    options: RunOptions = DEFAULT_OPTIONS,
+    on_total: OnTotal | None = None,
+) -> Iterator[Run]:
+    """A run with its ledger and engine; at the end of the block its records are written.
+
+    The arguments and errors are those of `segment_archive`.
+
+    Yields:
+        The run, nothing begun.
+    """
     suffix_of(format)
     check_kind(options.table)
     check_names(options.names)
@@ -150,25 +183,37 @@ def segment_archive(
         source = _fitted(source, out_dir, model)
         if on_total is not None:
             source = counted(source, on_total)
+        run = Run(
+            ledger=ledger,
+            out_dir=out_dir,
+            names=OutputNames(ledger, out_dir, format, model.hash, options.names),
+            settings=_settings(format, options.seg, tta=tta),
+            model=model,
+            source=source,
+            engine=_engine(pool, writing, results, ledger.suspects()),
+            results=results,
+            delivery=delivery,
+            options=options,
+            number=number,
+        )
         try:
-            yield from Run(
-                ledger=ledger,
-                out_dir=out_dir,
-                names=OutputNames(ledger, out_dir, format, model.hash, options.names),
-                settings=_settings(format, options.seg, tta=tta),
-                model=model,
-                source=source,
-                engine=_engine(pool, writing, results, ledger.suspects()),
-                results=results,
-                delivery=delivery,
-                options=options,
-                number=number,
-            )
-            ledger.end_run(number)
+            yield run
         finally:
-            write_outcomes(ledger, number, out_dir / OUTCOMES_FILE)
-            write_index(ledger, out_dir)
-            write_run_page(ledger, out_dir, model, table=options.table)
+            run.close()
+            write_records(run)
+
+
+def write_records(run: Run, *, goes_on: bool = False) -> None:
+    """Write `outcomes.json`, `index.csv`, `report.html` and the table of volumes of a run.
+
+    Args:
+        run: The run.
+        goes_on: It has not ended, and the records are written again.
+    """
+    ledger, out_dir = run.ledger, run.out_dir
+    write_outcomes(ledger, run.number, out_dir / OUTCOMES_FILE)
+    write_index(ledger, out_dir)
+    write_run_page(ledger, out_dir, run.model, table=run.options.table, goes_on=goes_on)
 
 
 def preview_archive(

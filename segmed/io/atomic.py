@@ -24,7 +24,7 @@ LONGEST_END = 96
 
 
 @contextmanager
-def whole_file(path: Path, *, private: bool = False) -> Iterator[Path]:
+def whole_file(path: Path, *, private: bool = False, drafts: Path | None = None) -> Iterator[Path]:
     """A path beside `path` to write to; on success it is flushed to disk and renamed to `path`.
 
     The temporary name begins with a dot and ends with the suffixes of `path`, so that writers which
@@ -34,12 +34,15 @@ def whole_file(path: Path, *, private: bool = False) -> Iterator[Path]:
     Args:
         path: Where the file shall appear; its folder is made if missing.
         private: Make it readable to its owner alone.
+        drafts: Folder on the same disk to write in, where the folder of `path` may be read
+            meanwhile.
 
     Yields:
         The path to write.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{PARTIAL}{secrets.token_hex(6)}-{_end_of(path.name)}")
+    folder = path.parent if drafts is None else drafts
+    partial = folder / f"{PARTIAL}{secrets.token_hex(6)}-{_end_of(path.name)}"
     try:
         if private:
             partial.touch(mode=PRIVATE)

@@ -299,14 +299,17 @@ class Ledger(RunLedger):
             last = rows[-1][0]
 
     def met(self, run: int) -> Iterator[tuple[str, Entry]]:
-        """Place and entry of every study that a run met, in order of their places."""
-        last = ""
+        """Place and entry of every study that a run met, in order of their places.
+
+        Of the last of several rounds, those that any of them met.
+        """
+        last, first = "", self.first_round_of(run)
         while True:
             rows = self._connection.execute(
                 f"SELECT places.place, {FIELDS} FROM places JOIN studies "  # noqa: S608 - constant names
-                "ON places.key = studies.key WHERE places.run = ? AND places.place > ? "
-                "ORDER BY places.place LIMIT ?",
-                (run, last, ROWS_AT_ONCE),
+                "ON places.key = studies.key WHERE places.run BETWEEN ? AND ? "
+                "AND places.place > ? ORDER BY places.place LIMIT ?",
+                (first, run, last, ROWS_AT_ONCE),
             ).fetchall()
             if not rows:
                 return

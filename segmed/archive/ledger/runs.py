@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 
 from segmed.archive.ledger.file import LedgerFile
@@ -13,6 +14,8 @@ INTERRUPTED = "interrupted"
 
 class RunLedger(LedgerFile):
     """A ledger file as runs see it."""
+
+    _rounds = (0, 0)
 
     def begin_run(self, package: str) -> int:
         """Open a run: what a killed run left `running` is `pending` again, and suspect.
@@ -29,11 +32,30 @@ class RunLedger(LedgerFile):
                 "WHERE state = 'running'",
                 (INTERRUPTED, "the process that worked on it died"),
             )
-            cursor = connection.execute(
-                "INSERT INTO runs (package, started, segmed) VALUES (?, ?, ?)",
-                (package, time.time(), __version__),
-            )
-            return int(cursor.lastrowid or 0)
+            return _number(connection, package)
+
+    def begin_round(self, package: str, *, is_first: bool = False) -> int:
+        """Open a further run of this process; what is in hand stays in hand.
+
+        It counts with the earlier ones up to the last that was ended, see `first_run_of`.
+
+        Args:
+            package: Hash of the model package.
+            is_first: It begins a series of rounds, instead of continuing one.
+
+        Returns:
+            The run's number.
+        """
+        first = self.first_round_of(self.last_run() or 0)
+        with self._transaction(can_wait=True) as connection:
+            number = _number(connection, package)
+        self._rounds = (number if is_first else first, number)
+        return number
+
+    def first_round_of(self, run: int) -> int:
+        """First of the rounds that `begin_round` of this object counted up to a run, or the run."""
+        first, last = self._rounds
+        return first if run == last else run
 
     def suspects(self) -> frozenset[str]:
         """Keys of studies that were in hand when a run's process died, and were not ended since."""
@@ -63,3 +85,12 @@ class RunLedger(LedgerFile):
             "SELECT coalesce(max(run), 0) FROM runs WHERE run < ? AND ended IS NOT NULL", (run,)
         ).fetchone()
         return int(row[0]) + 1
+
+
+def _number(connection: sqlite3.Connection, package: str) -> int:
+    """Number of a new run."""
+    cursor = connection.execute(
+        "INSERT INTO runs (package, started, segmed) VALUES (?, ?, ?)",
+        (package, time.time(), __version__),
+    )
+    return int(cursor.lastrowid or 0)

@@ -41,7 +41,7 @@ def open_address(address: str) -> DicomWeb | Dimse:
     Raises:
         UsageError: The address is incomplete, carries a password, or is of an unknown kind.
     """
-    _require_sound(address)
+    require_sound(address)
     parts = urlsplit(address)
     if parts.password is not None:
         raise UsageError(
@@ -110,7 +110,7 @@ def delivery_at(address: str) -> Delivery:
     return StoreDelivery(service) if isinstance(service, Dimse) else StowDelivery(service)
 
 
-def _require_sound(address: str) -> None:
+def require_sound(address: str) -> None:
     """Refuse an invalid address without repeating its text, which may contain a password.
 
     Raises:

@@ -1,0 +1,149 @@
+"""`segmed watch`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines.cli.arguments import (
+    MaxVoxelsOption,
+    allow_voxels,
+    require_devices,
+    require_file,
+    require_models,
+    require_out,
+)
+from pipelines.terminal.console import continued_by, note, plain, say
+from segmed.formats import OUTPUT_HELP
+from segmed.inference.vocabulary import ENGINE_HELP
+
+if TYPE_CHECKING:
+    from segmed.archive import StudyOutcome
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command()(watch)
+
+
+def watch(
+    address: Annotated[
+        str,
+        typer.Argument(metavar="ADDRESS", help="Our DICOM node: dimse://TITLE@HOST:PORT."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Images, queue, outputs and ledger.")],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Model package or models:/NAME@ALIAS, for rules that name none; repeat it for an "
+            "ensemble."
+        ),
+    ] = None,
+    rules: Annotated[
+        Path | None,
+        typer.Option(help="YAML rules: which studies, which model, which output, how urgent."),
+    ] = None,
+    output_format: Annotated[str, typer.Option("--format", help=f"{OUTPUT_HELP}.")] = "nifti",
+    send: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Also send outputs to this PACS.")
+    ] = None,
+    quiet: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            metavar="SECONDS",
+            help="A study is complete when nothing arrived for so long; 20 without --rules.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Worker processes for each model; 0 segments in this one.")
+    ] = 0,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="Devices that worker processes take in turn, such as cuda:0,cuda:1."),
+    ] = None,
+    engine: Annotated[str, typer.Option(help=ENGINE_HELP)] = "auto",
+    tta: Annotated[
+        bool | None,
+        typer.Option(
+            "--tta/--no-tta",
+            help="Average over mirror images; unless given, as the model's plan has it.",
+        ),
+    ] = None,
+    any_modality: Annotated[
+        bool,
+        typer.Option(
+            "--any-modality",
+            help="Take series of another modality or body part than the model's, too.",
+        ),
+    ] = False,
+    names: Annotated[
+        str | None, typer.Option(help="Names of the outputs: source (UIDs hashed) or hash.")
+    ] = None,
+    retry: Annotated[
+        float,
+        typer.Option(min=1.0, metavar="SECONDS", help="Try a failed study again after so long."),
+    ] = 300.0,
+    keep_days: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Remove the images of a study so many days after its end; kept unless given.",
+        ),
+    ] = None,
+    max_voxels: MaxVoxelsOption = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON object on a line for each study.")
+    ] = False,
+) -> None:
+    """Segment studies as they arrive, each once for each content, until stopped.
+
+    A study that grows after it was segmented is segmented again, and replaces its result. The
+    ledger in the output folder claims each study; after a kill the same command goes on.
+
+    Example: segmed watch dimse://SEGMED@0.0.0.0:11112 --model models:/hippocampus@champion -o out
+    """
+    allow_voxels(max_voxels)
+    require_models(model or ())
+    require_file(rules, "--rules")
+    require_out(out)
+    devices = require_devices(device)
+    from pipelines.runs.watching import WatchJob, open_watch
+
+    job = WatchJob(
+        address=address,
+        out_dir=out,
+        models=tuple(model or ()),
+        format=output_format,
+        send=send,
+        rules=rules,
+        quiet_s=quiet,
+        tta=tta,
+        engine=engine,
+        workers=workers,
+        devices=devices,
+        any_modality=any_modality,
+        names=names,
+        retry_s=retry,
+        keep_days=keep_days,
+    )
+    with continued_by(), ExitStack() as stack:
+        found, where = stack.enter_context(open_watch(job))
+        note(f"watching: {where}; stop with Ctrl-C")
+        for route, outcome in found.outcomes():
+            _show(route, outcome, as_json=as_json)
+
+
+def _show(route: str, outcome: StudyOutcome, *, as_json: bool) -> None:
+    """Print a line about a study that was worked on."""
+    if as_json:
+        import json
+
+        say(json.dumps(plain({"route": route, **asdict(outcome)}), default=str))
+    elif outcome.fresh:
+        ending = outcome.reason or f"{outcome.output} in {outcome.seconds:.1f} s"
+        say(f"{route}: study {outcome.study}: {outcome.status}, {ending}")

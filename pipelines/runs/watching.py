@@ -1,0 +1,253 @@
+"""A watch, as the command line and the flows request it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipelines.registry.cache import converted_folder
+from pipelines.registry.loading import resolve_model
+from pipelines.runs.archiving import write_models
+from segmed.archive import FolderSource, RunOptions, StudySource, Workers, read_packages, read_rules
+from segmed.archive.pacs.address import delivery_at
+from segmed.archive.segment import open_run
+from segmed.archive.watch.address import NodeAddress, node_address
+from segmed.archive.watch.arrival import Completeness
+from segmed.archive.watch.inbox import Inbox
+from segmed.archive.watch.loop import Watch, WatchOptions
+from segmed.archive.watch.node import inbox_of, receiving
+from segmed.archive.watch.route import NIGHT, Hours, Route
+from segmed.archive.watch.rules import WatchRule, WatchRules, read_watch_rules
+from segmed.archive.writing import suffix_of
+from segmed.errors import UsageError
+from segmed.inference import Predictor
+from segmed.inference.vocabulary import engine_named
+from segmed.package import ModelPackage
+from segmed.package.series_rules import rules_in
+
+DAY_S = 86400.0
+ONLY_RULE = "watch"
+"""Name of the route of a watch without a file of rules."""
+
+
+@dataclass(frozen=True)
+class WatchJob:
+    """Request: address, models, rules and output folder.
+
+    Attributes:
+        address: Where our DICOM node listens, or the server that is watched.
+        out_dir: Received images, queue and outputs; with rules a folder for each below.
+        models: Model references, for rules that name none.
+        format: Format of the outputs, for rules that name none.
+        send: Address that outputs are sent to, for rules that name none.
+        rules: File of the rules; None for one rule that takes every image.
+        quiet_s: Without rules: a study is complete when nothing has arrived for so long, in s.
+        tta: Average over mirror images; None: as the model has it.
+        engine: One of `segmed.inference.vocabulary.ENGINES`.
+        workers: Worker processes for each model; 0 segments in this process.
+        devices: Devices that worker processes take in turn.
+        any_modality: Take images of another modality or body part than the model's, too.
+        names: `source` or `hash`; None: by hash.
+        retry_s: Time after which a failed study is tried again, in s.
+        keep_days: Days after which the images of settled studies are removed; None keeps them.
+        folder: Working folder, for the embedded registry.
+    """
+
+    address: str
+    out_dir: Path
+    models: tuple[str, ...] = ()
+    format: str = "nifti"
+    send: str | None = None
+    rules: Path | None = None
+    quiet_s: float | None = None
+    tta: bool | None = None
+    engine: str = "auto"
+    workers: int = 0
+    devices: tuple[str, ...] = ()
+    any_modality: bool = False
+    names: str | None = None
+    retry_s: float = 300.0
+    keep_days: float | None = None
+    folder: Path = Path()
+
+
+def rules_of_job(job: WatchJob) -> WatchRules:
+    """The rules of a job, each with models, format and address.
+
+    Raises:
+        UsageError: A rule has no model, or the file of rules is invalid.
+    """
+    if job.rules is None:
+        complete = Completeness() if job.quiet_s is None else Completeness(quiet_s=job.quiet_s)
+        found = WatchRules(rules=(WatchRule(name=ONLY_RULE, complete=complete),))
+    else:
+        found = read_watch_rules(job.rules)
+        if job.quiet_s is not None:
+            raise UsageError("--quiet and --rules: write quiet_s below complete in the rules")
+    rules = []
+    for rule in found.rules:
+        models = rule.models or job.models
+        if not models:
+            raise UsageError(
+                f"rule {rule.name} names no model: add models to it, or give --model"
+                if job.rules
+                else "no model: give --model PACKAGE or models:/NAME@ALIAS, or --rules"
+            )
+        format_name = rule.format or job.format
+        suffix_of(format_name)
+        given = {"models": models, "format": format_name, "send": rule.send or job.send}
+        rules.append(rule.model_copy(update=given))
+    return found.model_copy(update={"rules": tuple(rules)})
+
+
+@dataclass(frozen=True)
+class PlannedRoute:
+    """A rule with the models of one output.
+
+    Attributes:
+        rule: The rule, with models, format and address.
+        name: Name in lists.
+        models: Model references; several are an ensemble.
+        out_dir: Folder of its ledger and outputs.
+        hours: Off-peak hours.
+    """
+
+    rule: WatchRule
+    name: str
+    models: tuple[str, ...]
+    out_dir: Path
+    hours: Hours = NIGHT
+
+
+def planned_routes(job: WatchJob) -> list[PlannedRoute]:
+    """The routes of a job: one for each rule, and for each model where each gives an output.
+
+    Raises:
+        UsageError: The rules are invalid, or an address cannot be used.
+    """
+    found = rules_of_job(job)
+    planned = []
+    for rule in found.rules:
+        folder = job.out_dir if job.rules is None else job.out_dir / rule.name
+        name = rule.name
+        if rule.send is not None:
+            delivery_at(rule.send)
+        if rule.several == "ensemble" or len(rule.models) == 1:
+            planned.append(PlannedRoute(rule, name, rule.models, folder, found.hours))
+            continue
+        for model, own in folder_names(rule.models).items():
+            route = PlannedRoute(rule, f"{name}/{own}", (model,), folder / own, found.hours)
+            planned.append(route)
+    return planned
+
+
+def folder_names(models: Sequence[str]) -> dict[str, str]:
+    """A folder for each of several models that give an output each.
+
+    Raises:
+        UsageError: A model is named twice.
+    """
+    names: dict[str, str] = {}
+    for model in models:
+        if model in names:
+            raise UsageError(f"model {model} is named twice")
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", model.removeprefix("models:/")).strip("-.")
+        name = Path(plain).name or "model"
+        number = sum(other == name or other.startswith(f"{name}-") for other in names.values())
+        names[model] = f"{name}-{number + 1}" if name in names.values() else name
+    return names
+
+
+@contextmanager
+def open_watch(
+    job: WatchJob, *, place: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> Iterator[tuple[Watch, str]]:
+    """A watch, its models loaded and its node listening.
+
+    Args:
+        job: What to watch, and what to do.
+        place: Entered while there is work, such as a reservation of the GPU.
+
+    Yields:
+        The watch, and its address in words.
+
+    Raises:
+        UsageError: An option cannot work, or another run writes into an output folder.
+        PackageError: A package is damaged.
+    """
+    engine_named(job.engine)
+    node = node_address(job.address)
+    planned = planned_routes(job)
+    with ExitStack() as stack:
+        opened = partial(_inbox_source, inbox_of(job.out_dir))
+        predictors: dict[tuple[str, ...], Predictor | Workers] = {}
+        routes = [_route(job, plan, opened, predictors, stack) for plan in planned]
+        inbox = Inbox(inbox_of(job.out_dir))  # no other watch has it: the ledgers are ours
+        port = stack.enter_context(_listening(node, inbox))
+        keep_s = None if job.keep_days is None else job.keep_days * DAY_S
+        options = WatchOptions(retry_s=job.retry_s, keep_s=keep_s, place=place)
+        yield Watch(inbox, routes, job.out_dir, options), f"{node.title}@{node.host}:{port}"
+
+
+def _listening(node: NodeAddress, inbox: Inbox) -> AbstractContextManager[int]:
+    return receiving(inbox, title=node.title, host=node.host, port=node.port, callers=node.callers)
+
+
+def _route(
+    job: WatchJob,
+    plan: PlannedRoute,
+    opened: Callable[[PlannedRoute, Sequence[ModelPackage]], StudySource],
+    predictors: dict[tuple[str, ...], Predictor | Workers],
+    stack: ExitStack,
+) -> Route:
+    """A route with its run open; models that several routes use are loaded once."""
+    resolved = [resolve_model(reference, folder=job.folder) for reference in plan.models]
+    paths = tuple(entry.path for entry in resolved)
+    packages = read_packages(paths)
+    if plan.models not in predictors:
+        predictors[plan.models] = _predictor(job, paths, packages)
+    write_models(resolved, plan.out_dir)
+    run = stack.enter_context(
+        open_run(
+            opened(plan, packages),
+            predictor=predictors[plan.models],
+            out_dir=plan.out_dir,
+            format=str(plan.rule.format),
+            delivery=delivery_at(plan.rule.send) if plan.rule.send else None,
+            options=RunOptions(
+                names=job.names,  # type: ignore[arg-type]  # checked when the run is opened
+                most_unanswered=float("inf"),
+            ),
+        )
+    )
+    rule = plan.rule
+    return Route(plan.name, run, rule.query, rule.complete, rule.priority, plan.hours)
+
+
+def _inbox_source(
+    inbox: Path, plan: PlannedRoute, packages: Sequence[ModelPackage]
+) -> FolderSource:
+    first, channels = packages[0], plan.rule.channels
+    return FolderSource(
+        inbox,
+        first.plan.in_channels,
+        read_rules(channels) if channels else rules_in(first),
+        query=plan.rule.query,
+    )
+
+
+def _predictor(
+    job: WatchJob, paths: tuple[Path, ...], packages: Sequence[ModelPackage]
+) -> Predictor | Workers:
+    options: dict[str, Any] = {"tta": job.tta, "engine": engine_named(job.engine)}
+    if job.any_modality:
+        options["any_modality"] = True
+    options["cache_dir"] = converted_folder()
+    if job.workers or job.devices:
+        return Workers(paths, job.workers or len(job.devices), options, devices=job.devices)
+    return Predictor(packages, **options)
