@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -17,12 +18,23 @@ from pipelines.cli.arguments import (
     require_models,
     require_out,
 )
-from pipelines.terminal.console import continued_by, note, plain, say
+from pipelines.terminal.console import DONE_WITH_FAILURES, continued_by, emit, note, plain, say
 from segmed.formats import OUTPUT_HELP
 from segmed.inference.vocabulary import ENGINE_HELP
 
 if TYPE_CHECKING:
+    from pipelines.runs.watch_preview import StudyForecast
+    from pipelines.runs.watching import WatchJob
     from segmed.archive import StudyOutcome
+
+
+FORESEEN = {
+    "pending": "would be segmented",
+    "done": "would be passed over, segmented before",
+    "refused": "would be refused",
+    "failed": "would be tried again",
+}
+"""Foreseen outcomes in words."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -33,7 +45,11 @@ def add_to(app: typer.Typer) -> None:
 def watch(
     address: Annotated[
         str,
-        typer.Argument(metavar="ADDRESS", help="Our DICOM node: dimse://TITLE@HOST:PORT."),
+        typer.Argument(
+            metavar="ADDRESS",
+            help="Our DICOM node, dimse://TITLE@HOST:PORT, or a server: orthanc://HOST:8042, "
+            "dicomweb://HOST/PATH.",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Images, queue, outputs and ledger.")],
     model: Annotated[
@@ -88,11 +104,30 @@ def watch(
         float,
         typer.Option(min=1.0, metavar="SECONDS", help="Try a failed study again after so long."),
     ] = 300.0,
+    poll: Annotated[
+        float,
+        typer.Option(min=0.1, metavar="SECONDS", help="Time between two questions to a server."),
+    ] = 10.0,
+    days: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Of a server: studies of so many days; of Orthanc, at the first start, changes.",
+        ),
+    ] = 2,
     keep_days: Annotated[
         float | None,
         typer.Option(
             min=0.0,
             help="Remove the images of a study so many days after its end; kept unless given.",
+        ),
+    ] = None,
+    try_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--try",
+            metavar="FILE",
+            help="Say what would happen to this DICOM file or folder, and end; nothing is written.",
         ),
     ] = None,
     max_voxels: MaxVoxelsOption = None,
@@ -129,13 +164,51 @@ def watch(
         any_modality=any_modality,
         names=names,
         retry_s=retry,
+        poll_s=poll,
+        days=days,
         keep_days=keep_days,
     )
+    if try_file is not None:
+        _try(job, try_file, as_json=as_json)
+        return
     with continued_by(), ExitStack() as stack:
         found, where = stack.enter_context(open_watch(job))
         note(f"watching: {where}; stop with Ctrl-C")
         for route, outcome in found.outcomes():
             _show(route, outcome, as_json=as_json)
+
+
+def _try(job: WatchJob, path: Path, *, as_json: bool) -> None:
+    """Print the forecast of a file or folder; status 1 if something of it would not be done."""
+    from pipelines.runs.watch_preview import foresee
+
+    found = foresee(job, path)
+    lines = [line for study in found for line in _forecast_lines(study)]
+    emit([asdict(study) for study in found], lines, as_json=as_json)
+    if not all(study.is_sound for study in found):
+        raise typer.Exit(DONE_WITH_FAILURES)
+
+
+def _forecast_lines(study: StudyForecast) -> Iterator[str]:
+    yield f"study {study.study}: {study.series} series, {study.instances} files"
+    for rule in study.rules:
+        if not rule.takes:
+            why = "; ".join(f"series {n}: {text}" for n, text in enumerate(rule.why, 1))
+            yield f"  rule {rule.rule} does not take it: {why}"
+            continue
+        send = f", sent to {rule.send}" if rule.send else ""
+        yield (
+            f"  rule {rule.rule} takes it: {rule.priority}, {rule.when}; "
+            f"{' and '.join(rule.models)} to {rule.format}{send}"
+        )
+        for n, text in enumerate(rule.why, 1):
+            if text:
+                yield f"    series {n} is left out: {text}"
+        for work in rule.work:
+            end = f": {work.reason}" if work.reason else f", as {work.output}" * bool(work.output)
+            yield f"    {FORESEEN[work.status]}{end}"
+    if not any(rule.takes for rule in study.rules):
+        yield "  no rule takes it: it would be kept and left alone"
 
 
 def _show(route: str, outcome: StudyOutcome, *, as_json: bool) -> None:

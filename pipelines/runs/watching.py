@@ -15,14 +15,17 @@ from pipelines.registry.loading import resolve_model
 from pipelines.runs.archiving import write_models
 from segmed.archive import FolderSource, RunOptions, StudySource, Workers, read_packages, read_rules
 from segmed.archive.pacs.address import delivery_at
+from segmed.archive.pacs.dicomweb import DicomWebSource
+from segmed.archive.pacs.remote import Query
 from segmed.archive.segment import open_run
-from segmed.archive.watch.address import NodeAddress, node_address
-from segmed.archive.watch.arrival import Completeness
+from segmed.archive.watch.address import NodeAddress, ServerAddress, watched_address
+from segmed.archive.watch.arrival import Completeness, Feed
 from segmed.archive.watch.inbox import Inbox
 from segmed.archive.watch.loop import Watch, WatchOptions
 from segmed.archive.watch.node import inbox_of, receiving
 from segmed.archive.watch.route import NIGHT, Hours, Route
 from segmed.archive.watch.rules import WatchRule, WatchRules, read_watch_rules
+from segmed.archive.watch.server import DatedListing, OrthancListing, ServerFeed
 from segmed.archive.writing import suffix_of
 from segmed.errors import UsageError
 from segmed.inference import Predictor
@@ -31,6 +34,9 @@ from segmed.package import ModelPackage
 from segmed.package.series_rules import rules_in
 
 DAY_S = 86400.0
+FEED_FOLDER = "server"
+"""Folder of what is settled of a server, in the output folder."""
+
 ONLY_RULE = "watch"
 """Name of the route of a watch without a file of rules."""
 
@@ -54,6 +60,9 @@ class WatchJob:
         any_modality: Take images of another modality or body part than the model's, too.
         names: `source` or `hash`; None: by hash.
         retry_s: Time after which a failed study is tried again, in s.
+        poll_s: Time between two questions to a server, in s.
+        days: Days of a server that are watched, by study date; of an Orthanc, days whose changes
+            are taken up at the first start.
         keep_days: Days after which the images of settled studies are removed; None keeps them.
         folder: Working folder, for the embedded registry.
     """
@@ -72,6 +81,8 @@ class WatchJob:
     any_modality: bool = False
     names: str | None = None
     retry_s: float = 300.0
+    poll_s: float = 10.0
+    days: int = 2
     keep_days: float | None = None
     folder: Path = Path()
 
@@ -181,21 +192,34 @@ def open_watch(
         PackageError: A package is damaged.
     """
     engine_named(job.engine)
-    node = node_address(job.address)
+    place_of_studies = watched_address(job.address)
     planned = planned_routes(job)
     with ExitStack() as stack:
-        opened = partial(_inbox_source, inbox_of(job.out_dir))
+        opened = partial(_source, job, place_of_studies)
         predictors: dict[tuple[str, ...], Predictor | Workers] = {}
         routes = [_route(job, plan, opened, predictors, stack) for plan in planned]
-        inbox = Inbox(inbox_of(job.out_dir))  # no other watch has it: the ledgers are ours
-        port = stack.enter_context(_listening(node, inbox))
+        feed, where = _feed(job, place_of_studies, stack)  # no other watch: the ledgers are ours
         keep_s = None if job.keep_days is None else job.keep_days * DAY_S
         options = WatchOptions(retry_s=job.retry_s, keep_s=keep_s, place=place)
-        yield Watch(inbox, routes, job.out_dir, options), f"{node.title}@{node.host}:{port}"
+        yield Watch(feed, routes, job.out_dir, options), where
 
 
-def _listening(node: NodeAddress, inbox: Inbox) -> AbstractContextManager[int]:
-    return receiving(inbox, title=node.title, host=node.host, port=node.port, callers=node.callers)
+def _feed(job: WatchJob, place: NodeAddress | ServerAddress, stack: ExitStack) -> tuple[Feed, str]:
+    """The feed of an address, and the address in words."""
+    if isinstance(place, NodeAddress):
+        inbox = Inbox(inbox_of(job.out_dir))
+        port = stack.enter_context(
+            receiving(
+                inbox, title=place.title, host=place.host, port=place.port, callers=place.callers
+            )
+        )
+        return inbox, f"{place.title}@{place.host}:{port}"
+    source, folder = DicomWebSource(place.service), job.out_dir / FEED_FOLDER
+    if not place.orthanc:
+        listing = DatedListing(source, job.days)
+        return ServerFeed(source, listing, folder, poll_s=job.poll_s), place.service.url
+    changes = OrthancListing(place.service, place.orthanc, folder, job.days)
+    return ServerFeed(source, changes, folder, poll_s=job.poll_s), place.orthanc
 
 
 def _route(
@@ -229,16 +253,20 @@ def _route(
     return Route(plan.name, run, rule.query, rule.complete, rule.priority, plan.hours)
 
 
-def _inbox_source(
-    inbox: Path, plan: PlannedRoute, packages: Sequence[ModelPackage]
-) -> FolderSource:
+def _source(
+    job: WatchJob,
+    place: NodeAddress | ServerAddress,
+    plan: PlannedRoute,
+    packages: Sequence[ModelPackage],
+) -> StudySource:
+    """Source of the run of a route."""
     first, channels = packages[0], plan.rule.channels
-    return FolderSource(
-        inbox,
-        first.plan.in_channels,
-        read_rules(channels) if channels else rules_in(first),
-        query=plan.rule.query,
-    )
+    rules = read_rules(channels) if channels else rules_in(first)
+    query, num_channels = plan.rule.query, first.plan.in_channels
+    if isinstance(place, NodeAddress):
+        return FolderSource(inbox_of(job.out_dir), num_channels, rules, query=query)
+    conditions = Query(query.modalities, query.description, query.body_part)
+    return DicomWebSource(place.service, conditions, num_channels, rules)
 
 
 def _predictor(

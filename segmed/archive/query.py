@@ -74,14 +74,18 @@ class SeriesQuery:
         """
         if self.not_segmented and any(item.modality in SEGMENTATION_MODALITIES for item in study):
             return []
-        return [item for item in study if self._matches(item)]
+        return [item for item in study if self.misfit(item) is None]
 
-    def _matches(self, series: Described) -> bool:
+    def misfit(self, series: Described) -> str | None:
+        """Return why a series is not wanted; free text is not quoted, since it may be personal."""
         if series.modality in NEVER_IMAGES:
-            return False
+            return f"modality {series.modality} is no image to segment"
         if self.modalities and series.modality not in self.modalities:
-            return False
+            wanted = " or ".join(self.modalities)
+            return f"modality {series.modality or 'unknown'} instead of {wanted}"
         if self.body_part is not None and series.body_part.upper() != self.body_part.upper():
-            return False
+            return f"another body part than {self.body_part}"
         expression = self.description
-        return expression is None or bool(re.search(expression, series.description, re.IGNORECASE))
+        if expression is None or re.search(expression, series.description, re.IGNORECASE):
+            return None
+        return "another description"

@@ -10,7 +10,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from segmed.archive.pacs.remote import (
 from segmed.archive.pacs.tls import Tls
 from segmed.archive.study import Study
 from segmed.errors import AccessDeniedError, RefusedRequestError, SegmedError, ServiceError
+from segmed.formats import NEVER_IMAGES
 from segmed.package.series_rules import Rules
 
 TIMEOUT_S = 60.0
@@ -50,6 +51,7 @@ UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, EOFError, struct.
 
 STUDY_UID, SERIES_UID, SOP_UID = "0020000D", "0020000E", "00080018"
 PATIENT_ID = "00100020"
+STUDY_INSTANCES = "00201208"
 MODALITY, DESCRIPTION, BODY_PART = "00080060", "0008103E", "00180015"
 
 
@@ -72,15 +74,20 @@ class DicomWeb:
     tls: Tls = field(default_factory=Tls)
 
     @cached_property
-    def client(self) -> DICOMwebClient:
-        """The client; it keeps its connection."""
+    def session(self) -> requests.Session:
+        """The HTTP session; it keeps its connection."""
         session = requests.Session()
         session.trust_env = False  # no proxy and no .netrc that the user did not name here
         if self.user:
             session.auth = (self.user, self.password)
         self.tls.apply_to(session, self.url)
         session.hooks["response"] = [self._note_warning]
-        client = DICOMwebClient(self.url, session=session, timeout=TIMEOUT_S)
+        return session
+
+    @cached_property
+    def client(self) -> DICOMwebClient:
+        """The client."""
+        client = DICOMwebClient(self.url, session=self.session, timeout=TIMEOUT_S)
         client.set_http_retry_params(retry=False)  # see RetryPolicy
         return client
 
@@ -173,10 +180,32 @@ class DicomWebSource(RemoteSource):
 
     def _studies(self) -> Iterator[tuple[str, str]]:
         """StudyInstanceUID and PatientID of every study."""
+        for study_uid, patient_id, _ in self.listed_studies():
+            yield study_uid, patient_id
+
+    def listed_studies(self, *, counts: bool = False) -> Iterator[tuple[str, str, str]]:
+        """StudyInstanceUID, PatientID and number of instances of every study.
+
+        Args:
+            counts: Request the number of instances; it stays empty where the service has none.
+        """
         dates = self.query.study_dates
         filters = {} if dates is None else {"StudyDate": dates}
-        for answer in self._search("search_for_studies", STUDY_UID, filters):
-            yield text_of(answer, STUDY_UID), text_of(answer, PATIENT_ID)
+        fields = {"fields": ["NumberOfStudyRelatedInstances"]} if counts else {}
+        for answer in self._search("search_for_studies", STUDY_UID, filters, **fields):
+            yield (
+                text_of(answer, STUDY_UID),
+                text_of(answer, PATIENT_ID),
+                text_of(answer, STUDY_INSTANCES),
+            )
+
+    def listed_series(self, study_uid: str, patient_id: str) -> list[RemoteSeries]:
+        """The series of a study with the UIDs of their instances, without those of results."""
+        return [
+            replace(series, instances=self._instances(series))
+            for series in self._series(study_uid, patient_id)
+            if series.modality not in NEVER_IMAGES
+        ]
 
     def _series(self, study_uid: str, patient_id: str) -> list[RemoteSeries]:
         """The series of a study; the patient of each, where the service names it, else its own."""

@@ -143,18 +143,28 @@ class RemoteSource(ABC):
         """
         for study_uid, patient_id in self._studies():
             try:
-                found = self._series(study_uid, patient_id)
-                wanted = self.query.select(found)
-                series = [replace(item, instances=self._instances(item)) for item in wanted]
+                units = self.units_of(study_uid, patient_id)
             except AccessDeniedError:
                 raise
             except ServiceError as error:
                 units = [_unlisted(study_uid, patient_id, error)]
-            else:
-                units = list(remote_studies(series, self.rules, self.num_channels))
             if self.on_listed is not None:
                 self.on_listed(len(units))
             yield from units
+
+    def units_of(self, study_uid: str, patient_id: str) -> list[Study]:
+        """Units of work of one study.
+
+        Args:
+            study_uid: StudyInstanceUID.
+            patient_id: PatientID.
+
+        Raises:
+            ServiceError: The server does not answer, or refuses.
+        """
+        wanted = self.query.select(self._series(study_uid, patient_id))
+        series = [replace(item, instances=self._instances(item)) for item in wanted]
+        return list(remote_studies(series, self.rules, self.num_channels))
 
     def count_studies(self) -> int:
         """Number of studies, by their listing alone: one query, or one for each page of them.

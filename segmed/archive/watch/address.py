@@ -3,6 +3,10 @@
 ```
 dimse://SEGMED@0.0.0.0:11112            receive as the node SEGMED on this port of every network
 dimse://SEGMED@:11112?from=PACS,CT1     the same, from these AE titles only
+orthanc://user@host:8042                an Orthanc with its DICOMweb plugin: studies it calls stable
+orthancs://host                         the same over TLS
+dicomweb://host:8080/dicom-web          any other PACS with DICOMweb: studies that stop growing
+dicomwebs://host/dicom-web              the same over TLS
 ```
 """
 
@@ -11,10 +15,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
-from segmed.archive.pacs.address import EVERYWHERE, require_sound
+from segmed.archive.pacs.address import EVERYWHERE, SCHEMES, open_address, require_sound
+from segmed.archive.pacs.dicomweb import DicomWeb
 from segmed.errors import UsageError, unknown_name
 
-KINDS = ("dimse",)
+ORTHANCS = {"orthanc": "dicomweb", "orthancs": "dicomwebs"}
+KINDS = ("dimse", *ORTHANCS, *SCHEMES)
+ORTHANC_DICOMWEB = "/dicom-web"
+"""Path of Orthanc's DICOMweb plugin, unless the address has another."""
+
 PORT = 11112
 """Port that DICOM registered for nodes without special rights."""
 
@@ -36,16 +45,52 @@ class NodeAddress:
     callers: tuple[str, ...] = ()
 
 
-def node_address(address: str) -> NodeAddress:
-    """The DICOM node that an address describes.
+@dataclass(frozen=True)
+class ServerAddress:
+    """A server that is watched.
+
+    Attributes:
+        service: Its DICOMweb service.
+        orthanc: Root of Orthanc's own interface; empty for another server.
+    """
+
+    service: DicomWeb
+    orthanc: str = ""
+
+
+def watched_address(address: str) -> NodeAddress | ServerAddress:
+    """The node or server that an address of a watch describes.
 
     Raises:
         UsageError: It is incomplete, or of an unknown kind.
     """
     require_sound(address)
     parts = urlsplit(address)
-    if parts.scheme != "dimse":
+    if "://" not in address or parts.scheme not in KINDS:
         raise unknown_name("kind of address", parts.scheme or address, KINDS)
+    if parts.scheme == "dimse":
+        return _node_address(address)
+    if parts.scheme not in ORTHANCS:
+        return ServerAddress(_service(address))
+    path = parts.path.rstrip("/") or ORTHANC_DICOMWEB
+    scheme = ORTHANCS[parts.scheme]
+    service = _service(parts._replace(scheme=scheme, path=path).geturl())
+    return ServerAddress(service, service.url.removesuffix(path))
+
+
+def _service(address: str) -> DicomWeb:
+    service = open_address(address)
+    assert isinstance(service, DicomWeb)  # its scheme is one of SCHEMES
+    return service
+
+
+def _node_address(address: str) -> NodeAddress:
+    """The DICOM node that an address describes.
+
+    Raises:
+        UsageError: It is incomplete, or of an unknown kind.
+    """
+    parts = urlsplit(address)
     if not parts.username:
         raise UsageError(
             f"{address!r} names no AE title: write dimse://TITLE@HOST:PORT, the title and the "

@@ -56,6 +56,8 @@ def fault(*words: str | Path) -> str:
     [
         ("scans", "unknown kind of address"),
         ("ftp://host", "unknown kind of address 'ftp'"),
+        ("orthanc://u:secret@host", "the address carries a password"),
+        ("dicomweb://", "names no host"),
         ("dimse://127.0.0.1:11112", "names no AE title"),
         ("dimse://A_TITLE_THAT_IS_TOO_LONG@127.0.0.1:1", "at most 16 ASCII letters"),
         ("dimse://T@127.0.0.1:11112?form=X", "unknown option of a dimse:// address of a watch"),
@@ -128,3 +130,49 @@ def test_study_that_is_sent_is_segmented_by_each_rule_that_takes_it(
     assert len(list((out / "mr/segmentations").glob("*.nii.gz"))) == 1
     assert (out / "mr/index.csv").is_file()
     assert not list((out / "ct/segmentations").glob("*.nii.gz"))
+
+
+def tried(tmp_path: Path, package: Path, path: Path, rules: str) -> tuple[int, str]:
+    """Exit status and lines of `--try`; nothing is written."""
+    file = tmp_path / "rules.yaml"
+    file.write_text(rules)
+    words = [f"{NODE}:11112", "--model", package, "--rules", file, "--out", tmp_path / "new"]
+    ended = CliRunner().invoke(app, ["watch", *map(str, words), "--try", str(path)])
+    assert not (tmp_path / "new").exists()
+    return ended.exit_code, ended.output
+
+
+def test_try_says_which_rule_takes_a_study_and_what_comes_of_it(
+    tmp_path: Path, package: Path, study: list[Path]
+) -> None:
+    rules = "rules: [{name: ct, modalities: [CT]}, {name: mr, modalities: [MR], priority: urgent}]"
+    status, said = tried(tmp_path, package, study[0].parent, rules)
+    assert status == 0, said
+    assert "rule ct does not take it: series 1: modality MR instead of CT" in said
+    assert "rule mr takes it: urgent, when nothing arrived for 20 s" in said
+    assert "would be segmented, as mr/segmentations/" in said
+
+
+def test_try_of_one_file_leaves_the_series_to_intake(
+    tmp_path: Path, package: Path, study: list[Path]
+) -> None:
+    status, said = tried(tmp_path, package, study[3], "rules: [{name: mr, priority: off-peak}]")
+    assert status == 0, said
+    assert "between 20:00-06:00" in said
+    assert "intake judges its series when the study is complete" in said
+
+
+def test_try_of_what_would_be_refused_or_left_alone_ends_with_1(
+    tmp_path: Path, package: Path, study: list[Path]
+) -> None:
+    status, said = tried(tmp_path, package, study[0].parent, "rules: [{name: a, body_part: KNEE}]")
+    assert (status, "no rule takes it" in said) == (1, True), said
+    study[4].unlink()
+    status, said = tried(tmp_path, package, study[0].parent, "rules: [{name: a}]")
+    assert (status, "would be refused: missing_slice" in said) == (1, True), said
+
+
+def test_try_of_what_is_no_dicom_is_named(tmp_path: Path, package: Path) -> None:
+    (tmp_path / "note.txt").write_text("none")
+    status, said = tried(tmp_path, package, tmp_path / "note.txt", "rules: [{name: a}]")
+    assert (status, "no DICOM file" in said) == (2, True), said
