@@ -38,6 +38,14 @@ if TYPE_CHECKING:
     from segmed.archive import StudyOutcome
     from segmed.archive.study import NotImage
 
+SeveralOption = Annotated[
+    str,
+    typer.Option(
+        metavar="ensemble|each",
+        help="Several models: average their outputs, or give an output of each in a folder of its "
+        "own.",
+    ),
+]
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of the run.")]
 
 
@@ -117,6 +125,7 @@ def segment(
         str | None,
         typer.Option(metavar="tcp://HOST:8786", help="Dask scheduler whose workers segment."),
     ] = None,
+    several: SeveralOption = "ensemble",
     any_modality: Annotated[
         bool,
         typer.Option(
@@ -178,6 +187,7 @@ def segment(
         all_frames=all_frames,
         reports=tuple(report or ()),
         send_reports=tuple(send_report or ()),
+        several=several,  # type: ignore[arg-type]  # checked by the job
     )
     if dry_run:
         passed_over: list[NotImage] = []
@@ -192,8 +202,8 @@ def segment(
         *_lines(record["outcomes"]),
         *_alarms(record),
         *models,
-        f"report: {out / 'report.html'}",
-        f"index of outputs and inputs: {out / 'index.csv'}",
+        *(f"report: {part.out_dir / 'report.html'}" for part in job.parts),
+        *(f"index of outputs and inputs: {part.out_dir / 'index.csv'}" for part in job.parts),
     ]
     if not record["outcomes"] and "://" not in source and not job.is_selective:
         raise UsageError(f"{source} contains no image: no file of it is a series or an image")

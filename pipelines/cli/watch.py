@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipelines.cli.archive import SeveralOption
 from pipelines.cli.arguments import (
     MaxVoxelsOption,
     allow_voxels,
@@ -55,10 +56,11 @@ def watch(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="Model package or models:/NAME@ALIAS, for rules that name none; repeat it for an "
-            "ensemble."
+            help="Model package or models:/NAME@ALIAS, for rules that name none; repeatable, see "
+            "--several."
         ),
     ] = None,
+    several: SeveralOption = "ensemble",
     rules: Annotated[
         Path | None,
         typer.Option(help="YAML rules: which studies, which model, which output, how urgent."),
@@ -155,6 +157,7 @@ def watch(
         models=tuple(model or ()),
         format=output_format,
         send=send,
+        several=several,  # type: ignore[arg-type]  # checked by the job
         rules=rules,
         quiet_s=quiet,
         tta=tta,

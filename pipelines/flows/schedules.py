@@ -21,6 +21,7 @@ from pipelines.flows.on_demand import on_demand
 from pipelines.flows.preprocess import preprocess
 from pipelines.flows.stale_runs import forget_stale_runs, settings_of
 from pipelines.flows.train import train
+from pipelines.flows.watch import watch
 from pipelines.flows.weekly import WeeklyJob, weekly
 from pipelines.registry.monthly import MonthlyJob
 from pipelines.runs.archiving import ArchiveJob
@@ -35,6 +36,7 @@ BY_HAND: dict[str, Flow[..., Any]] = {
     "train": train,
     "evaluate": evaluate_model,
     "compare": compare,
+    "watch": watch,
 }
 """Flows without a schedule, by name of their deployment; each run is given all its parameters."""
 

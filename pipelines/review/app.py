@@ -18,6 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
+from pipelines.review import queue
 from pipelines.review.records import (
     RESULT,
     hold_record,
@@ -78,6 +79,7 @@ def review_app(archive: ReviewArchive, author: str = "") -> FastAPI:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.state.archive, app.state.author = archive, author
     app.include_router(router)
+    app.include_router(queue.router)
     app.add_exception_handler(SegmedError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     return app

@@ -14,6 +14,7 @@ from pipelines.logs import log_outcome
 from pipelines.registry.cache import converted_folder
 from pipelines.registry.loading import resolve_model
 from pipelines.registry.reference import Resolved
+from pipelines.runs.several import Several, check_several, folder_names
 from segmed.archive import (
     FolderSource,
     RunOptions,
@@ -35,6 +36,7 @@ from segmed.archive.pacs.reporting import ReportedDelivery
 from segmed.archive.query import SeriesQuery
 from segmed.archive.study import ForeseenOutcome, NotImage
 from segmed.archive.totals import OnTotal
+from segmed.errors import UsageError
 from segmed.findings.sending import report_sender_at
 from segmed.formats import SegForm, require_seg_form
 from segmed.inference import Predictor
@@ -53,7 +55,7 @@ class ArchiveJob:
 
     Attributes:
         source: A folder, or the address of an archive.
-        models: Model references; several are an ensemble.
+        models: Model references.
         out_dir: Outputs, ledger and outcomes.
         format: `nifti`, `seg-nrrd`, `dicom-seg` or `rtstruct`.
         workers: Worker processes; 0 segments in this process.
@@ -80,6 +82,8 @@ class ArchiveJob:
         devices: Devices that worker processes take in turn, such as `cuda:0` and `cuda:1`; without
             any, `workers` share the one that is there.
         cluster: Address of a Dask scheduler whose workers segment; paths are shared with them.
+        several: Use of several models: `ensemble` averages their outputs; `each` gives an output of
+            each, in a folder of its own below `out_dir`.
     """
 
     source: str
@@ -109,16 +113,21 @@ class ArchiveJob:
     folder: Path = Path()
     devices: tuple[str, ...] = ()
     cluster: str | None = None
+    several: Several = "ensemble"
 
     def __post_init__(self) -> None:
         """Refuse what would only be found out during the run.
 
         Raises:
-            UsageError: The engine, the form or the kind of names is unknown.
+            UsageError: The engine, the form, the kind of names or the use of several models is unknown, or
+                a cluster shall use several models one after the other.
         """
         engine_named(self.engine)
         check_names(self.names)
         require_seg_form(self.seg_form, self.format)
+        check_several(self.several)
+        if self.cluster is not None and len(self.parts) > 1:
+            raise UsageError("a cluster uses one model a run: start a run for each --model")
 
     @property
     def seg_form(self) -> SegForm:
@@ -126,6 +135,16 @@ class ArchiveJob:
         sent = (report_sender_at(address).kind for address in self.send_reports)
         reports = tuple(dict.fromkeys((*self.reports, *sent)))
         return SegForm(self.seg, self.all_frames, reports)  # type: ignore[arg-type]  # checked first
+
+    @property
+    def parts(self) -> tuple[ArchiveJob, ...]:
+        """Jobs with one output a study: this one, or one for each of several models."""
+        if self.several == "ensemble" or len(self.models) < 2:
+            return (self,)
+        return tuple(
+            replace(self, models=(model,), out_dir=self.out_dir / name, several="ensemble")
+            for model, name in folder_names(self.models).items()
+        )
 
     @property
     def is_selective(self) -> bool:
@@ -175,7 +194,29 @@ def run_archive(
     *,
     on_total: OnTotal | None = None,
 ) -> dict[str, Any]:
-    """Segment the archive; writes `model.json` beside `outcomes.json`.
+    """Segment the archive, by each model in turn where each gives an output.
+
+    Args:
+        job: What to do.
+        on_outcome: Called with each outcome as it comes.
+        on_total: Called with the number of studies, or an estimate of it, where one model is used.
+
+    Returns:
+        The models, with version and hash, every outcome, and the drift watch's rows.
+    """
+    if job.parts == (job,):
+        return _run_one(job, on_outcome, on_total=on_total)
+    records = [_run_one(part, on_outcome) for part in job.parts]
+    return {key: [one for record in records for one in record[key]] for key in records[0]}
+
+
+def _run_one(
+    job: ArchiveJob,
+    on_outcome: Callable[[StudyOutcome], None] | None = None,
+    *,
+    on_total: OnTotal | None = None,
+) -> dict[str, Any]:
+    """Segment the archive by one model or ensemble; writes `model.json` beside `outcomes.json`.
 
     Args:
         job: What to do.
@@ -267,6 +308,14 @@ def preview(
         job: What to segment.
         on_passed_over: Called with each file that would be passed over, and why.
     """
+    for part in job.parts:
+        yield from _preview_one(part, on_passed_over if part is job.parts[0] else None)
+
+
+def _preview_one(
+    job: ArchiveJob, on_passed_over: Callable[[NotImage], None] | None
+) -> Iterator[ForeseenOutcome]:
+    """Yield the outcomes of a job with one output a study."""
     resolved = [resolve_model(reference, folder=job.folder) for reference in job.models]
     packages = read_packages(tuple(entry.path for entry in resolved))
     source = source_of(job, packages[0])()

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from pipelines.runs.watch_metrics import watch_figures
 from segmed.archive.ledger.file import LEDGER_FILE
 from segmed.archive.ledger.migrations import read_in_todays_words
 from segmed.archive.ledger.tables import STATES
@@ -43,6 +44,7 @@ class ArchiveFigures(Collector):
         """Return the current figures."""
         folder = next(p for p in (self._out_dir, *self._out_dir.absolute().parents) if p.exists())
         yield gauge("output_free_bytes", "Space left for outputs.", shutil.disk_usage(folder).free)
+        yield from watch_figures(self._out_dir)
         path = self._out_dir / LEDGER_FILE
         yield gauge("ledger_exists", "Whether there has been a run.", float(path.exists()))
         if path.exists():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from pipelines.registry.cache import converted_folder
 from pipelines.registry.loading import resolve_model
 from pipelines.runs.archiving import write_models
+from pipelines.runs.several import Several, check_several, folder_names
 from segmed.archive import FolderSource, RunOptions, StudySource, Workers, read_packages, read_rules
 from segmed.archive.pacs.address import delivery_at
 from segmed.archive.pacs.dicomweb import DicomWebSource
@@ -49,6 +49,7 @@ class WatchJob:
         address: Where our DICOM node listens, or the server that is watched.
         out_dir: Received images, queue and outputs; with rules a folder for each below.
         models: Model references, for rules that name none.
+        several: Use of several of these models: `ensemble` or `each`.
         format: Format of the outputs, for rules that name none.
         send: Address that outputs are sent to, for rules that name none.
         rules: File of the rules; None for one rule that takes every image.
@@ -70,6 +71,7 @@ class WatchJob:
     address: str
     out_dir: Path
     models: tuple[str, ...] = ()
+    several: Several = "ensemble"
     format: str = "nifti"
     send: str | None = None
     rules: Path | None = None
@@ -93,6 +95,7 @@ def rules_of_job(job: WatchJob) -> WatchRules:
     Raises:
         UsageError: A rule has no model, or the file of rules is invalid.
     """
+    check_several(job.several)
     if job.rules is None:
         complete = Completeness() if job.quiet_s is None else Completeness(quiet_s=job.quiet_s)
         found = WatchRules(rules=(WatchRule(name=ONLY_RULE, complete=complete),))
@@ -111,7 +114,9 @@ def rules_of_job(job: WatchJob) -> WatchRules:
             )
         format_name = rule.format or job.format
         suffix_of(format_name)
-        given = {"models": models, "format": format_name, "send": rule.send or job.send}
+        several = rule.several if rule.models else job.several
+        send = rule.send or job.send
+        given = {"models": models, "format": format_name, "several": several, "send": send}
         rules.append(rule.model_copy(update=given))
     return found.model_copy(update={"rules": tuple(rules)})
 
@@ -155,23 +160,6 @@ def planned_routes(job: WatchJob) -> list[PlannedRoute]:
             route = PlannedRoute(rule, f"{name}/{own}", (model,), folder / own, found.hours)
             planned.append(route)
     return planned
-
-
-def folder_names(models: Sequence[str]) -> dict[str, str]:
-    """A folder for each of several models that give an output each.
-
-    Raises:
-        UsageError: A model is named twice.
-    """
-    names: dict[str, str] = {}
-    for model in models:
-        if model in names:
-            raise UsageError(f"model {model} is named twice")
-        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", model.removeprefix("models:/")).strip("-.")
-        name = Path(plain).name or "model"
-        number = sum(other == name or other.startswith(f"{name}-") for other in names.values())
-        names[model] = f"{name}-{number + 1}" if name in names.values() else name
-    return names
 
 
 @contextmanager

@@ -7,8 +7,10 @@ memory is found again after a kill, by the feed and the ledger.
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -23,6 +25,9 @@ from segmed.errors import AccessDeniedError, ServiceError
 from segmed.inference.fault import InputFault
 
 log = logging.getLogger(__name__)
+
+LATENCIES = 200
+"""Studies whose time from the last change to the end is kept."""
 
 INCOMPLETE = "incomplete"
 NO_ROUTE = "no rule takes any of its series"
@@ -75,6 +80,7 @@ class Watch:
     _unwritten: set[str] = field(default_factory=set)
     _place: ExitStack = field(default_factory=ExitStack)
     _has_place: bool = False
+    _latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES))
     _quiet_server: str = ""
     _tidied: float = 0.0
 
@@ -123,6 +129,11 @@ class Watch:
             is_running=is_running,
             server=self._quiet_server,
             studies=(*queued, *self._waiting),
+            routes={
+                route.name: str(route.run.out_dir.relative_to(self.out_dir))
+                for route in self.routes
+            },
+            latencies_s=percentiles(self._latencies),
         )
 
     def _look(self) -> None:
@@ -159,7 +170,7 @@ class Watch:
         if self._done.get(key) == self.feed.state_of(arrival.ref):
             return True
         fault = why if verdict == "overdue" else ""
-        self._queue.append(Ticket(arrival.ref, arrival.name, route, now, fault))
+        self._queue.append(Ticket(arrival.ref, arrival.name, route, now, arrival.last, fault))
         return False
 
     def _is_quiet(self, arrival: Arrival) -> bool:
@@ -236,6 +247,8 @@ class Watch:
         else:
             self._again.pop(key, None)
             self._done[key] = ticket.state
+            if ticket.has_worked:
+                self._latencies.append(self.clock() - ticket.last)
         ticket.route.run.ledger.commit()
         return True
 
@@ -244,6 +257,7 @@ class Watch:
         for ticket in self._queue:
             if ticket.route is route and outcome.key in ticket.keys:
                 ticket.keys.discard(outcome.key)
+                ticket.has_worked |= outcome.fresh
                 ticket.has_failed |= outcome.status not in {"done", "refused"}
 
     def _keep_records(self) -> None:
@@ -268,3 +282,11 @@ class Watch:
             write_records(run)
             run.ledger.end_run(run.number)
             run.begin_round(is_first=True)
+
+
+def percentiles(values: Iterable[float]) -> tuple[float, ...]:
+    """Median and 95th percentile, each one of the values; empty without any."""
+    ordered = sorted(values)
+    if not ordered:
+        return ()
+    return tuple(ordered[math.ceil(share * len(ordered)) - 1] for share in (0.5, 0.95))

@@ -82,11 +82,13 @@ class Ticket:
         name: Short hash of the study.
         route: The route.
         since: Time when it entered the queue, in s since 1970.
+        last: Time of the last change of the study, in s since 1970.
         fault: Why it is refused although it could be read; empty if not.
         state: State of the study when work began; empty before.
         units: Units of work that were not taken yet.
         keys: Keys of the units in hand.
         is_listed: All units were taken.
+        has_worked: A unit was worked on, rather than found settled.
         has_failed: A unit has failed, and is worth another try.
     """
 
@@ -94,11 +96,13 @@ class Ticket:
     name: str
     route: Route
     since: float
+    last: float
     fault: str = ""
     state: str = ""
     units: Iterator[object] | None = None
     keys: set[str] = field(default_factory=set)
     is_listed: bool = False
+    has_worked: bool = False
     has_failed: bool = False
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,8 @@ from segmed.archive.watch.arrival import Arrival, SeriesSeen
 from segmed.errors import RefusedRequestError
 from segmed.io.atomic import write_whole
 from segmed.io.digest import sha256_of_text
+
+log = logging.getLogger(__name__)
 
 POLL_S = 10.0
 CHANGES = 1000
@@ -208,6 +211,7 @@ class ServerFeed:
         self._settled.mkdir(parents=True, exist_ok=True)
         self._poll_s, self._asked = poll_s, float("-inf")
         self._open: dict[str, _Listed] = {}
+        self._refused: set[str] = set()
 
     def arrivals(self) -> list[Arrival]:
         """Studies that were not settled in their present state; the server is asked in turns."""
@@ -259,7 +263,14 @@ class ServerFeed:
         known = listed.candidate.mark if listed is not None else mark
         if candidate.mark and candidate.mark == known:
             return
-        series = self._source.listed_series(candidate.study_uid, candidate.patient_id)
+        try:
+            series = self._source.listed_series(candidate.study_uid, candidate.patient_id)
+        except RefusedRequestError as error:  # one study must not keep all others waiting
+            if candidate.ref not in self._refused:
+                log.warning("study %s is left alone until it changes: %s", candidate.name, error)
+            self._refused.add(candidate.ref)
+            self._keep(candidate, "")
+            return
         found = _state_of(series)
         if listed is None and found == state:
             self._keep(candidate, found)  # a result came back, or nothing changed

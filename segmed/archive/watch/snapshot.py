@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from segmed.io.atomic import write_whole
@@ -12,6 +12,9 @@ from segmed.io.atomic import write_whole
 SNAPSHOT_FILE = "watch.json"
 STALE_S = 30.0
 """Age at which a snapshot is of a watch that died, in s."""
+
+STATES_OF_QUEUE = ("arriving", "queued", "in work", "failed")
+"""States of a study without a result; a failed one is tried again."""
 
 REFRESH_S = 5.0
 """Time after which an unchanged snapshot is written again, in s."""
@@ -44,12 +47,17 @@ class Snapshot:
         is_running: The watch goes on.
         server: Fault of the server that is watched; empty if it answers.
         studies: Studies in the queue, then those that are arriving.
+        routes: Folder of each route, relative to that of the watch, by its name.
+        latencies_s: Median and 95th percentile of the time from the last change of a study to its
+            end, over the last studies, in s; empty before the first.
         written: Time of the snapshot, in s since 1970.
     """
 
     is_running: bool
     server: str = ""
     studies: tuple[WaitingStudy, ...] = ()
+    routes: dict[str, str] = field(default_factory=dict)
+    latencies_s: tuple[float, ...] = ()
     written: float = 0.0
 
     @property
@@ -88,6 +96,19 @@ def read_snapshot(out_dir: Path) -> Snapshot | None:
     try:
         record = json.loads((out_dir / SNAPSHOT_FILE).read_bytes())
         studies = tuple(WaitingStudy(**entry) for entry in record.pop("studies"))
-        return Snapshot(**record, studies=studies)
+        latencies = tuple(record.pop("latencies_s", ()))
+        return Snapshot(**record, studies=studies, latencies_s=latencies)
     except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def watch_folder(out_dir: Path) -> Path | None:
+    """Folder of the watch that an output folder belongs to: itself or one above; None if none.
+
+    Args:
+        out_dir: Output folder of a watch, of one of its rules, or of a model of a rule.
+    """
+    for folder in (out_dir.resolve(), *list(out_dir.resolve().parents)[:2]):
+        if (folder / SNAPSHOT_FILE).is_file():
+            return folder
+    return None
