@@ -20,7 +20,7 @@ from pipelines.cli.arguments import (
     require_out,
 )
 from pipelines.terminal.console import DONE_WITH_FAILURES, continued_by, emit, note, plain, say
-from segmed.formats import OUTPUT_HELP
+from segmed.formats import ALL_FRAMES_HELP, OUTPUT_HELP, SEG_HELP
 from segmed.inference.vocabulary import ENGINE_HELP
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ def watch(
         typer.Option(help="YAML rules: which studies, which model, which output, how urgent."),
     ] = None,
     output_format: Annotated[str, typer.Option("--format", help=f"{OUTPUT_HELP}.")] = "nifti",
+    seg: Annotated[str, typer.Option(help=SEG_HELP)] = "binary",
+    all_frames: Annotated[bool, typer.Option("--all-frames", help=ALL_FRAMES_HELP)] = False,
     send: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Also send outputs to this PACS.")
     ] = None,
@@ -156,6 +158,8 @@ def watch(
         out_dir=out,
         models=tuple(model or ()),
         format=output_format,
+        seg=seg,
+        all_frames=all_frames,
         send=send,
         several=several,  # type: ignore[arg-type]  # checked by the job
         rules=rules,

@@ -119,8 +119,8 @@ class ArchiveJob:
         """Refuse what would only be found out during the run.
 
         Raises:
-            UsageError: The engine, the form, the kind of names or the use of several models is unknown, or
-                a cluster shall use several models one after the other.
+            UsageError: The engine, the form, the kind of names or the use of several models is
+                unknown, or a cluster shall use several models one after the other.
         """
         engine_named(self.engine)
         check_names(self.names)

@@ -8,7 +8,15 @@ from pathlib import Path
 
 from pipelines.registry.loading import resolve_model
 from pipelines.runs.watching import PlannedRoute, WatchJob, planned_routes
-from segmed.archive import FolderSource, Model, model_of, preview_archive, read_packages, read_rules
+from segmed.archive import (
+    FolderSource,
+    Model,
+    RunOptions,
+    model_of,
+    preview_archive,
+    read_packages,
+    read_rules,
+)
 from segmed.archive.naming import hash_name
 from segmed.archive.study import NotImage, Study
 from segmed.archive.writing import suffix_of
@@ -176,6 +184,7 @@ def _work(
         out_dir=plan.out_dir,
         format=str(plan.rule.format),
         tta=job.tta,
+        options=RunOptions(seg=plan.rule.seg_form),
     )
     for outcome in found:
         output = ""

@@ -28,6 +28,7 @@ from segmed.archive.watch.rules import WatchRule, WatchRules, read_watch_rules
 from segmed.archive.watch.server import DatedListing, OrthancListing, ServerFeed
 from segmed.archive.writing import suffix_of
 from segmed.errors import UsageError
+from segmed.formats import require_seg_form
 from segmed.inference import Predictor
 from segmed.inference.vocabulary import engine_named
 from segmed.package import ModelPackage
@@ -51,6 +52,8 @@ class WatchJob:
         models: Model references, for rules that name none.
         several: Use of several of these models: `ensemble` or `each`.
         format: Format of the outputs, for rules that name none.
+        seg: Form of DICOM segmentations, for rules that name none.
+        all_frames: Also write their empty frames, for rules that do not say.
         send: Address that outputs are sent to, for rules that name none.
         rules: File of the rules; None for one rule that takes every image.
         quiet_s: Without rules: a study is complete when nothing has arrived for so long, in s.
@@ -73,6 +76,8 @@ class WatchJob:
     models: tuple[str, ...] = ()
     several: Several = "ensemble"
     format: str = "nifti"
+    seg: str = "binary"
+    all_frames: bool = False
     send: str | None = None
     rules: Path | None = None
     quiet_s: float | None = None
@@ -115,10 +120,22 @@ def rules_of_job(job: WatchJob) -> WatchRules:
         format_name = rule.format or job.format
         suffix_of(format_name)
         several = rule.several if rule.models else job.several
-        send = rule.send or job.send
-        given = {"models": models, "format": format_name, "several": several, "send": send}
-        rules.append(rule.model_copy(update=given))
+        given: dict[str, object] = {"models": models, "format": format_name, "several": several}
+        given["send"] = rule.send or job.send
+        own = rule.model_copy(update={**given, **_seg_of(job, rule, format_name)})
+        require_seg_form(own.seg_form, format_name)
+        rules.append(own)
     return found.model_copy(update={"rules": tuple(rules)})
+
+
+def _seg_of(job: WatchJob, rule: WatchRule, format_name: str) -> dict[str, object]:
+    """Form of the segmentations of a rule; that of the command line is for DICOM outputs alone."""
+    is_dicom = format_name == "dicom-seg" or job.rules is None
+    frames = job.all_frames if is_dicom else False
+    return {
+        "seg": rule.seg or (job.seg if is_dicom else "binary"),
+        "all_frames": frames if rule.all_frames is None else rule.all_frames,
+    }
 
 
 @dataclass(frozen=True)
@@ -234,6 +251,7 @@ def _route(
             options=RunOptions(
                 names=job.names,  # type: ignore[arg-type]  # checked when the run is opened
                 most_unanswered=float("inf"),
+                seg=plan.rule.seg_form,
             ),
         )
     )

@@ -10,6 +10,7 @@ rules:
     models: [models:/hippocampus@champion]
     several: each                 # of several models: ensemble or each
     format: dicom-seg
+    seg: binary                   # its form: binary, labelmap or fractional
     send: dimse://PACS@pacs:104
     channels: channels.yaml       # rules that assign series to channels
     priority: urgent              # urgent, normal or off-peak
@@ -35,7 +36,7 @@ from segmed.archive.query import SeriesQuery
 from segmed.archive.watch.arrival import Completeness, is_expression
 from segmed.archive.watch.route import NIGHT, Hours, Priority
 from segmed.errors import UsageError
-from segmed.formats import ARCHIVE_OUTPUTS
+from segmed.formats import ARCHIVE_OUTPUTS, SegForm, SegKind
 from segmed.structures import Frozen
 from segmed.validation import first_fault
 
@@ -62,6 +63,8 @@ class WatchRule(Frozen):
         models: Model references; empty for those of the command line.
         several: Use of several models.
         format: Format of the outputs; None for that of the command line.
+        seg: Form of DICOM segmentations; None for that of the command line.
+        all_frames: Also write their empty frames; None as the command line says.
         send: Address that outputs are sent to; None for that of the command line.
         channels: YAML file with rules that assign series to channels, relative to this file.
         priority: `urgent`, `normal` or `off-peak`.
@@ -75,6 +78,8 @@ class WatchRule(Frozen):
     models: tuple[str, ...] = ()
     several: Several = "ensemble"
     format: str | None = None
+    seg: SegKind | None = None
+    all_frames: bool | None = None
     send: str | None = None
     channels: Path | None = None
     priority: Priority = "normal"
@@ -93,6 +98,11 @@ class WatchRule(Frozen):
         if value is not None and value not in ARCHIVE_OUTPUTS:
             raise ValueError(f"unknown output format {value!r}: known are {known(ARCHIVE_OUTPUTS)}")
         return value
+
+    @property
+    def seg_form(self) -> SegForm:
+        """Form of DICOM segmentations."""
+        return SegForm(self.seg or "binary", bool(self.all_frames))
 
     @property
     def query(self) -> SeriesQuery:
