@@ -15,10 +15,11 @@ from pipelines.runs.archiving import write_models
 from pipelines.runs.several import Several, check_several, folder_names
 from segmed.archive import FolderSource, RunOptions, StudySource, Workers, read_packages, read_rules
 from segmed.archive.pacs.address import delivery_at
-from segmed.archive.pacs.dicomweb import DicomWebSource
+from segmed.archive.pacs.dicomweb import DicomWeb, DicomWebSource
+from segmed.archive.pacs.orthanc import OrthancServer
 from segmed.archive.pacs.remote import Query
 from segmed.archive.segment import open_run
-from segmed.archive.watch.address import NodeAddress, ServerAddress, watched_address
+from segmed.archive.watch.address import NodeAddress, watched_address
 from segmed.archive.watch.arrival import Completeness, Feed
 from segmed.archive.watch.inbox import Inbox
 from segmed.archive.watch.loop import Watch, WatchOptions
@@ -33,6 +34,9 @@ from segmed.inference import Predictor
 from segmed.inference.vocabulary import engine_named
 from segmed.package import ModelPackage
 from segmed.package.series_rules import rules_in
+
+Address = NodeAddress | OrthancServer | DicomWeb
+"""Place that studies come from."""
 
 DAY_S = 86400.0
 FEED_FOLDER = "server"
@@ -209,7 +213,7 @@ def open_watch(
         yield Watch(feed, routes, job.out_dir, options), where
 
 
-def _feed(job: WatchJob, place: NodeAddress | ServerAddress, stack: ExitStack) -> tuple[Feed, str]:
+def _feed(job: WatchJob, place: Address, stack: ExitStack) -> tuple[Feed, str]:
     """The feed of an address, and the address in words."""
     if isinstance(place, NodeAddress):
         inbox = Inbox(inbox_of(job.out_dir))
@@ -219,12 +223,13 @@ def _feed(job: WatchJob, place: NodeAddress | ServerAddress, stack: ExitStack) -
             )
         )
         return inbox, f"{place.title}@{place.host}:{port}"
-    source, folder = DicomWebSource(place.service), job.out_dir / FEED_FOLDER
-    if not place.orthanc:
-        listing = DatedListing(source, job.days)
-        return ServerFeed(source, listing, folder, poll_s=job.poll_s), place.service.url
-    changes = OrthancListing(place.service, place.orthanc, folder, job.days)
-    return ServerFeed(source, changes, folder, poll_s=job.poll_s), place.orthanc
+    folder = job.out_dir / FEED_FOLDER
+    if isinstance(place, OrthancServer):
+        source, where = DicomWebSource(place.service), place.root
+        changes = OrthancListing(place, folder, job.days)
+        return ServerFeed(source, changes, folder, poll_s=job.poll_s), where
+    source = DicomWebSource(place)
+    return ServerFeed(source, DatedListing(source, job.days), folder, poll_s=job.poll_s), place.url
 
 
 def _route(
@@ -261,7 +266,7 @@ def _route(
 
 def _source(
     job: WatchJob,
-    place: NodeAddress | ServerAddress,
+    place: Address,
     plan: PlannedRoute,
     packages: Sequence[ModelPackage],
 ) -> StudySource:
@@ -272,7 +277,8 @@ def _source(
     if isinstance(place, NodeAddress):
         return FolderSource(inbox_of(job.out_dir), num_channels, rules, query=query)
     conditions = Query(query.modalities, query.description, query.body_part)
-    return DicomWebSource(place.service, conditions, num_channels, rules)
+    service = place.service if isinstance(place, OrthancServer) else place
+    return DicomWebSource(service, conditions, num_channels, rules)
 
 
 def _predictor(

@@ -16,7 +16,7 @@ from segmed.archive.ledger.reconcile import is_intact, withdraw_output
 from segmed.archive.model import Model
 from segmed.archive.naming import OutputNames
 from segmed.archive.outcomes import outcome_in
-from segmed.archive.pacs.delivery import Delivery, RetryPolicy
+from segmed.archive.pacs.delivery import Delivery, RetryPolicy, RevocableDelivery
 from segmed.archive.pacs.fetching import fetched
 from segmed.archive.scratch import scratch_folder
 from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource, key_of
@@ -321,9 +321,25 @@ class Run:
 
     def _replace_earlier(self, key: str) -> None:
         """Withdraw the results that the present state of an input replaces."""
-        for entry in self.ledger.replace_earlier(key):
+        replaced = self.ledger.replace_earlier(key)
+        for entry in replaced:
             logger.info("study %s is replaced: its input has changed since", entry.study)
             withdraw_output(self.ledger, self.out_dir, entry)
+        addresses = [entry.delivered for entry in replaced if entry.delivered]
+        if addresses and self._withdraws(addresses):
+            self.ledger.note_withdrawn(key)
+
+    def _withdraws(self, addresses: Sequence[str]) -> bool:
+        """Remove delivered results where they were sent; returns whether they are gone."""
+        if not isinstance(self.delivery, RevocableDelivery):
+            return False
+        try:
+            for address in addresses:
+                self.delivery.withdraw(address)
+        except ServiceError as error:
+            logger.warning("a result that is replaced stays where it was sent: %s", error)
+            return False
+        return True
 
     def _book_output(self, result: Result) -> None:
         self.ledger.note_output(

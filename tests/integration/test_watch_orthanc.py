@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pydicom
 import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "archive"))  # for tiny_model.py
@@ -19,6 +20,7 @@ from orthanc_server import PASSWORD, USER, Orthanc
 from tiny_model import tiny_package
 
 from segmed.archive import Ledger
+from segmed.archive.ledger.versions import REPLACES_WITHDRAWN
 from segmed.archive.watch.snapshot import read_snapshot
 
 pytestmark = pytest.mark.integration
@@ -48,7 +50,7 @@ def address_of(orthanc: Orthanc, kind: str) -> str:
 @contextmanager
 def watching(orthanc: Orthanc, kind: str, package: Path, out: Path) -> Iterator[None]:
     """`segmed watch` in a process that is killed at the end."""
-    service = f"dicomweb://{USER}@127.0.0.1:{orthanc.http_port}/dicom-web"
+    service = address_of(orthanc, kind)
     rules = out.with_name("rules.yaml")
     rules.write_text(
         f"rules:\n- {{name: mr, modalities: [MR], description: '^(?!.*mask)', models: [{package}], "
@@ -74,9 +76,14 @@ def wait_for(is_so: Callable[[], bool]) -> None:
         time.sleep(0.2)
 
 
-def segs(orthanc: Orthanc) -> int:
+def found_segs(orthanc: Orthanc) -> list[str]:
     query = {"Level": "Instance", "Query": {"Modality": "SEG"}}
-    return len(orthanc.rest("POST", "/tools/find", json=query).json())
+    found: list[str] = orthanc.rest("POST", "/tools/find", json=query).json()
+    return found
+
+
+def segs(orthanc: Orthanc) -> int:
+    return len(found_segs(orthanc))
 
 
 def ends(out: Path) -> list[tuple[str, int]]:
@@ -108,3 +115,22 @@ def test_stable_studies_are_segmented_once_and_results_go_back(
         time.sleep(6.0)  # the results that went back are stable by now
     assert ends(out) == [("done", 1)] * 3
     assert segs(orthanc) == 3
+
+
+def test_result_of_a_grown_study_replaces_the_earlier_one_in_orthanc(
+    tmp_path: Path, orthanc: Orthanc, package: Path, shared_data: Callable[[str], Path]
+) -> None:
+    out = tmp_path / "out"
+    files = sorted((shared_data("hippocampus_dicom") / "study1").rglob("*.dcm"))
+    files.sort(key=lambda path: int(pydicom.dcmread(path, stop_before_pixels=True).InstanceNumber))
+    with watching(orthanc, "orthanc", package, out):
+        for path in files[:-1]:
+            orthanc.rest("POST", "/instances", data=path.read_bytes())
+        wait_for(lambda: segs(orthanc) == 1)
+        early = found_segs(orthanc)
+        orthanc.rest("POST", "/instances", data=files[-1].read_bytes())
+        wait_for(lambda: segs(orthanc) == 1 and found_segs(orthanc) != early)
+        wait_for(lambda: ends(out) == [("done", 1)])
+    with Ledger(out / "mr/ledger.sqlite", writer=False) as ledger:
+        [entry] = ledger.entries(state="done")
+    assert REPLACES_WITHDRAWN in entry.measures["notes"]

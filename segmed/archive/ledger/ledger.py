@@ -19,7 +19,7 @@ from segmed.archive.ledger.inputs import (
 )
 from segmed.archive.ledger.runs import RunLedger
 from segmed.archive.ledger.tables import FIELDS, STATES, Entry, State, entry_of
-from segmed.archive.ledger.versions import note_version, outdated, replace_earlier
+from segmed.archive.ledger.versions import note_version, note_withdrawn, outdated, replace_earlier
 from segmed.archive.study import NotImage, Study
 
 __all__ = ["Entry", "Ledger", "State"]
@@ -89,6 +89,11 @@ class Ledger(RunLedger):
         """
         with self._transaction(can_wait=True) as connection:
             return replace_earlier(connection, key)
+
+    def note_withdrawn(self, key: str) -> None:
+        """Note that the delivered results that a key replaces are removed where they were sent."""
+        with self._transaction(can_wait=True) as connection:
+            note_withdrawn(connection, key)
 
     def forget_output(self, key: str) -> None:
         """Note that the output of a replaced entry is gone."""

@@ -18,6 +18,7 @@ REPLACES = "replaces the result of an earlier state of this input"
 REPLACES_DELIVERED = (
     f"{REPLACES}, which was also delivered: remove it there, no standard lets us do that"
 )
+REPLACES_WITHDRAWN = f"{REPLACES}, which was also delivered and is removed there"
 
 _EARLIER = """
 SELECT DISTINCT earlier.key FROM versions AS newer
@@ -120,6 +121,18 @@ def add_note(connection: sqlite3.Connection, key: str, note: str) -> None:
             "UPDATE studies SET measures = ? WHERE key = ?",
             (json.dumps(measures, sort_keys=True), key),
         )
+
+
+def note_withdrawn(connection: sqlite3.Connection, key: str) -> None:
+    """Change the remark on a delivered result that a key replaces: it is removed there."""
+    row = connection.execute("SELECT measures FROM studies WHERE key = ?", (key,)).fetchone()
+    measures = json.loads(row[0])
+    notes = measures.get("notes", [])
+    measures["notes"] = [REPLACES_WITHDRAWN if n == REPLACES_DELIVERED else n for n in notes]
+    connection.execute(
+        "UPDATE studies SET measures = ? WHERE key = ?",
+        (json.dumps(measures, sort_keys=True), key),
+    )
 
 
 def _name(connection: sqlite3.Connection, key: str) -> str:

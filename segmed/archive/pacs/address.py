@@ -1,8 +1,9 @@
-"""Archives by address: `dicomweb://`, `dicomwebs://` (over TLS) and `dimse://`.
+"""Archives by address: `dicomweb://`, `orthanc://` (with an s: over TLS) and `dimse://`.
 
 ```
 dicomweb://user@host:8042/dicom-web     http://host:8042/dicom-web
 dicomwebs://host/dicom-web              https://host/dicom-web
+orthanc://user@host:8042                an Orthanc, whose DICOMweb is at /dicom-web; orthancs: TLS
 dimse://PACS@host:104                   the node PACS; `?calling=SEGMED` says who we are
 dimse://PACS@host:104?move=11112        C-MOVE to port 11112 here, where C-GET is not offered
 ```
@@ -18,6 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 from segmed.archive.pacs.delivery import Delivery
 from segmed.archive.pacs.dicomweb import DicomWeb, DicomWebSource, StowDelivery
 from segmed.archive.pacs.dimse import Dimse, DimseSource, StoreDelivery
+from segmed.archive.pacs.orthanc import OrthancDelivery, OrthancServer
 from segmed.archive.pacs.remote import Query
 from segmed.archive.pacs.tls import Tls
 from segmed.archive.study import StudySource
@@ -29,6 +31,10 @@ TITLE_LENGTH = 16
 
 SCHEMES = {"dicomweb": "http", "dicomwebs": "https"}
 PASSWORD_VARIABLE = "SEGMED_DICOMWEB_PASSWORD"  # noqa: S105 - the variable's name
+ORTHANCS = {"orthanc": "dicomweb", "orthancs": "dicomwebs"}
+ORTHANC_DICOMWEB = "/dicom-web"
+"""Path of Orthanc's DICOMweb plugin, unless the address has another."""
+
 DICOM_PORT = 104
 CALLING = "SEGMED"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - a PACS sends from another machine
@@ -47,8 +53,11 @@ def open_address(address: str) -> DicomWeb | Dimse:
         raise UsageError(
             f"the address carries a password, which others could see; set {PASSWORD_VARIABLE}"
         )
+    if parts.scheme in ORTHANCS:
+        path = parts.path.rstrip("/") or ORTHANC_DICOMWEB
+        return open_address(parts._replace(scheme=ORTHANCS[parts.scheme], path=path).geturl())
     if parts.scheme not in {*SCHEMES, "dimse"}:
-        raise unknown_name("kind of archive", parts.scheme, [*SCHEMES, "dimse"])
+        raise unknown_name("kind of archive", parts.scheme, [*SCHEMES, *ORTHANCS, "dimse"])
     if not parts.hostname:
         raise UsageError(f"{address!r} names no host; write {parts.scheme}://HOST:PORT/...")
     if parts.scheme == "dimse":
@@ -61,6 +70,20 @@ def open_address(address: str) -> DicomWeb | Dimse:
         user=parts.username or "",
         password=os.environ.get(PASSWORD_VARIABLE, ""),
         tls=Tls.from_environment(),
+    )
+
+
+def orthanc_at(address: str) -> OrthancServer | None:
+    """The Orthanc that an address names; None if it is an address of another kind.
+
+    Raises:
+        UsageError: The address cannot be used.
+    """
+    service, parts = open_address(address), urlsplit(address)
+    if parts.scheme not in ORTHANCS or not isinstance(service, DicomWeb):
+        return None
+    return OrthancServer(
+        service, service.url.removesuffix(parts.path.rstrip("/") or ORTHANC_DICOMWEB)
     )
 
 
@@ -106,6 +129,9 @@ def delivery_at(address: str) -> Delivery:
     Raises:
         UsageError: The address cannot be used.
     """
+    orthanc = orthanc_at(address)
+    if orthanc is not None:
+        return OrthancDelivery(orthanc.service, orthanc)
     service = open_address(address)
     return StoreDelivery(service) if isinstance(service, Dimse) else StowDelivery(service)
 

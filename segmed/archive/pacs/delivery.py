@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from segmed.errors import AccessDeniedError, RefusedRequestError, ServiceError
 
@@ -32,6 +32,19 @@ class Delivery(Protocol):
 
         Raises:
             ServiceError: The place does not answer.
+        """
+        ...
+
+
+@runtime_checkable
+class RevocableDelivery(Delivery, Protocol):
+    """A place that takes back what was delivered to it."""
+
+    def withdraw(self, address: str) -> None:
+        """Remove what was delivered under an address; nothing if it is gone.
+
+        Raises:
+            ServiceError: The place does not answer, or refuses.
         """
         ...
 

@@ -15,15 +15,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
-from segmed.archive.pacs.address import EVERYWHERE, SCHEMES, open_address, require_sound
+from segmed.archive.pacs.address import (
+    EVERYWHERE,
+    ORTHANCS,
+    SCHEMES,
+    open_address,
+    orthanc_at,
+    require_sound,
+)
 from segmed.archive.pacs.dicomweb import DicomWeb
+from segmed.archive.pacs.orthanc import OrthancServer
 from segmed.errors import UsageError, unknown_name
 
-ORTHANCS = {"orthanc": "dicomweb", "orthancs": "dicomwebs"}
 KINDS = ("dimse", *ORTHANCS, *SCHEMES)
-ORTHANC_DICOMWEB = "/dicom-web"
-"""Path of Orthanc's DICOMweb plugin, unless the address has another."""
-
 PORT = 11112
 """Port that DICOM registered for nodes without special rights."""
 
@@ -45,20 +49,7 @@ class NodeAddress:
     callers: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class ServerAddress:
-    """A server that is watched.
-
-    Attributes:
-        service: Its DICOMweb service.
-        orthanc: Root of Orthanc's own interface; empty for another server.
-    """
-
-    service: DicomWeb
-    orthanc: str = ""
-
-
-def watched_address(address: str) -> NodeAddress | ServerAddress:
+def watched_address(address: str) -> NodeAddress | OrthancServer | DicomWeb:
     """The node or server that an address of a watch describes.
 
     Raises:
@@ -70,18 +61,9 @@ def watched_address(address: str) -> NodeAddress | ServerAddress:
         raise unknown_name("kind of address", parts.scheme or address, KINDS)
     if parts.scheme == "dimse":
         return _node_address(address)
-    if parts.scheme not in ORTHANCS:
-        return ServerAddress(_service(address))
-    path = parts.path.rstrip("/") or ORTHANC_DICOMWEB
-    scheme = ORTHANCS[parts.scheme]
-    service = _service(parts._replace(scheme=scheme, path=path).geturl())
-    return ServerAddress(service, service.url.removesuffix(path))
-
-
-def _service(address: str) -> DicomWeb:
     service = open_address(address)
-    assert isinstance(service, DicomWeb)  # its scheme is one of SCHEMES
-    return service
+    assert isinstance(service, DicomWeb)  # the address is none of a node
+    return orthanc_at(address) or service
 
 
 def _node_address(address: str) -> NodeAddress:

@@ -11,11 +11,12 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-from segmed.archive.pacs.dicomweb import NOT_FOUND, TIMEOUT_S, DicomWeb, DicomWebSource
+from segmed.archive.pacs.dicomweb import DicomWebSource
+from segmed.archive.pacs.orthanc import OrthancServer
 from segmed.archive.pacs.remote import Query, RemoteSeries, RemoteSource
 from segmed.archive.study import NotImage, Study, StudySource
 from segmed.archive.watch.arrival import Arrival, SeriesSeen
-from segmed.errors import RefusedRequestError
+from segmed.errors import RefusedRequestError, ServiceError
 from segmed.io.atomic import write_whole
 from segmed.io.digest import sha256_of_text
 
@@ -102,14 +103,13 @@ class OrthancListing:
     is not settled, so that a process which is killed loses none.
 
     Args:
-        service: Orthanc's DICOMweb service.
-        root: Root of Orthanc's own interface.
+        server: The Orthanc.
         folder: Folder of the file.
         days: Without the file, changes of the last days are taken up.
     """
 
-    def __init__(self, service: DicomWeb, root: str, folder: Path, days: int) -> None:
-        self._service, self._root, self._path = service, root, folder / CURSOR
+    def __init__(self, server: OrthancServer, folder: Path, days: int) -> None:
+        self._server, self._path = server, folder / CURSOR
         self._oldest = datetime.now(UTC) - timedelta(days=days)
         self._is_new = not self._path.is_file()
         self._next = 0 if self._is_new else int(json.loads(self._path.read_bytes())["since"])
@@ -118,7 +118,10 @@ class OrthancListing:
     def candidates(self) -> Iterator[Candidate]:
         """Studies that became stable since, and earlier ones that are not settled."""
         while True:
-            answer = self._get("/changes", since=self._next, limit=CHANGES)
+            place = {"since": self._next, "limit": CHANGES}
+            answer = self._server.ask("GET", "/changes", params=place)
+            if answer is None:
+                raise ServiceError(f"{self._server.root} has no /changes: it is no Orthanc")
             for change in answer["Changes"]:
                 if change["ChangeType"] == "StableStudy" and self._is_recent(change):
                     self._add(int(change["Seq"]), str(change["ID"]))
@@ -134,13 +137,9 @@ class OrthancListing:
         self._keep()
 
     def _add(self, number: int, name: str) -> None:
-        try:
-            found = self._get(f"/studies/{name}")
-        except RefusedRequestError as error:
-            response = getattr(error.__cause__, "response", None)
-            if response is not None and response.status_code == NOT_FOUND:
-                return  # removed since
-            raise
+        found = self._server.ask("GET", f"/studies/{name}")
+        if found is None:
+            return  # removed since
         candidate = Candidate(
             str(found["MainDicomTags"].get("StudyInstanceUID", "")),
             str(found["PatientMainDicomTags"].get("PatientID", "")),
@@ -162,17 +161,6 @@ class OrthancListing:
         content = json.dumps({"since": since})
         if not self._path.is_file() or self._path.read_text() != content:
             write_whole(self._path, content)
-
-    def _get(self, path: str, **parameters: int) -> Any:
-        def ask() -> Any:
-            with self._service.talking("list its changes (is it an Orthanc?)"):
-                reply = self._service.session.get(
-                    self._root + path, params=parameters, timeout=TIMEOUT_S
-                )
-                reply.raise_for_status()
-                return reply.json()
-
-        return self._service.retry.call(ask)
 
 
 @dataclass

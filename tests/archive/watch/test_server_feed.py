@@ -16,6 +16,7 @@ import pytest
 
 from segmed.archive.pacs.delivery import RetryPolicy
 from segmed.archive.pacs.dicomweb import DicomWeb, DicomWebSource
+from segmed.archive.pacs.orthanc import OrthancServer
 from segmed.archive.watch.arrival import Completeness
 from segmed.archive.watch.server import DatedListing, OrthancListing, ServerFeed
 from segmed.errors import ServiceError
@@ -102,7 +103,8 @@ def root(site: Site) -> Iterator[str]:
 def feed_of(root: str, folder: Path, *, is_orthanc: bool) -> ServerFeed:
     service = DicomWeb(f"{root}/dicom-web", retry=ONCE)
     source = DicomWebSource(service)
-    listing = OrthancListing(service, root, folder, 2) if is_orthanc else DatedListing(source)
+    orthanc = OrthancServer(service, root)
+    listing = OrthancListing(orthanc, folder, 2) if is_orthanc else DatedListing(source)
     return ServerFeed(source, listing, folder, poll_s=0.0)
 
 
@@ -173,5 +175,5 @@ def test_study_that_the_server_refuses_to_list_does_not_stop_the_others(
 
 def test_server_without_changes_is_no_orthanc(root: str, site: Site, tmp_path: Path) -> None:
     site.broken.add("changes")
-    with pytest.raises(ServiceError, match="is it an Orthanc"):
+    with pytest.raises(ServiceError, match="it is no Orthanc"):
         feed_of(root, tmp_path, is_orthanc=True).arrivals()
