@@ -86,6 +86,7 @@ WRONG = {
     "archive corrections": "archive corrections dicomweb://localhost:1/x -o absent",
     "archive find": "archive find absent -o absent",
     "archive list": "archive list absent",
+    "watch": "watch dimse://T@127.0.0.1 --model absent -o out",
     "review": "review absent",
     "accept": "accept absent --cases absent.json",
     "deidentify": "deidentify absent -o out",
