@@ -40,6 +40,7 @@ from segmed.acceptance.scoring import LocalResults
 from segmed.errors import UsageError
 from segmed.io.atomic import write_whole
 from segmed.io.salt import pseudonym
+from segmed.metrics.score import METRICS
 from segmed.metrics.summary import RECORDED_METRICS
 from segmed.structures import Frozen
 from segmed.validation import first_fault
@@ -72,6 +73,10 @@ class RowScores(Frozen):
         wanted = set() if self.both_empty else set(RECORDED_METRICS)
         if set(self.values) != wanted:
             raise ValueError(f"scores of {sorted(self.values)}, needed {sorted(wanted)}")
+        for metric in METRICS:
+            value = self.values.get(metric.name, 0.0)
+            if value < 0.0 or (metric.is_fraction and value > 1.0):
+                raise ValueError(f"{metric.name} is {value}, which no score can be")
         return self
 
 

@@ -125,6 +125,11 @@ def _require_one_study(records: Mapping[Path, SignedEvidence], model: str | None
                 f"{path} and {first_path} compare the model with different models "
                 f"({_short(found.against)} and {_short(first.evidence.against)})"
             )
+        if odd := _labels(one) ^ _labels(first):
+            raise UsageError(
+                f"{path} and {first_path} score different structures: {', '.join(sorted(odd))} "
+                "are in one only"
+            )
         if found.study_key != first.evidence.study_key:
             raise UsageError(
                 f"{path} and {first_path} were hashed with different study keys "
@@ -158,6 +163,10 @@ def _require_different(records: Mapping[Path, SignedEvidence]) -> None:
                 "case counts once"
             )
         owner |= dict.fromkeys(one.evidence.cases, path)
+
+
+def _labels(one: SignedEvidence) -> set[str]:
+    return {row.label for row in one.evidence.rows}
 
 
 def _short(digest: str | None) -> str:

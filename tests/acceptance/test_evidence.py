@@ -227,6 +227,30 @@ def test_record_of_another_model_study_or_rival_is_refused(
         pool_records(five, model="4" * 64)
 
 
+def test_record_of_other_structures_is_refused(
+    five: list[Path], keys: list[Ed25519PrivateKey], tmp_path: Path
+) -> None:
+    own = read_evidence(five[4]).evidence
+    rows = tuple(row for row in own.rows if row.label == "anterior")
+    path = saved(tmp_path, "half.json", own.model_copy(update={"rows": rows}), keys[4])
+    with pytest.raises(UsageError, match=r"half\.json.*different structures: posterior"):
+        judge_pool([*five[:4], path])
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [({"dice": 1.2}, "dice is 1.2"), ({"hd95_mm": -1.0}, "hd95_mm is -1"), ({"dise": 1}, "needed")],
+)
+def test_score_that_none_can_be_is_refused(
+    five: list[Path], values: dict[str, float], named: str
+) -> None:
+    content = json.loads(five[0].read_text())
+    content["evidence"]["rows"][0]["model"]["values"].update(values)
+    five[0].write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=rf"site0\.json is no evidence record.*{named}"):
+        read_evidence(five[0])
+
+
 def test_record_of_an_unknown_site_is_refused_where_sites_are_listed(
     five: list[Path], tmp_path: Path
 ) -> None:
