@@ -20,6 +20,9 @@ from segmed.acceptance.monthly import NothingJudgedError, period_of
 from segmed.archive.review.archive import ReviewArchive
 from segmed.errors import UsageError
 
+REVIEWER = "Ada Augusta-Lovelace"
+"""Too long to occur in an encoded picture by chance."""
+
 
 @pytest.fixture(scope="module")
 def segmented(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -39,12 +42,12 @@ def archive(segmented: Path, tmp_path: Path) -> ReviewArchive:
 def judge(archive: ReviewArchive) -> None:
     """Of three results one is accepted, one corrected and one rejected."""
     accepted, corrected, rejected = archive.studies()
-    archive.store.add_opinion(accepted.entry.key, "Ada", "accepted")
+    archive.store.add_opinion(accepted.entry.key, REVIEWER, "accepted")
     values = archive.result(corrected).copy()
     values[2:9, 2:9, 2:9] = 1
-    saved = archive.save(corrected, values, "Ada", origin="page")
-    archive.store.add_opinion(corrected.entry.key, "Ada", "accepted", correction=saved.id)
-    archive.store.add_opinion(rejected.entry.key, "Ada", "rejected")
+    saved = archive.save(corrected, values, REVIEWER, origin="page")
+    archive.store.add_opinion(corrected.entry.key, REVIEWER, "accepted", correction=saved.id)
+    archive.store.add_opinion(rejected.entry.key, REVIEWER, "rejected")
 
 
 def job_of(archive: ReviewArchive, package: Path, tmp_path: Path) -> MonthlyJob:
@@ -70,7 +73,7 @@ def test_judged_results_are_scored_and_counted(
     assert record["archive"]["counts"] == {"done": 3}
     studies = {study.entry.study for study in archive.studies()}
     assert not [name for name in studies if name in found.record.read_text()]
-    assert "Ada" not in found.record.read_text() + found.page.read_text()
+    assert REVIEWER not in found.record.read_text() + found.page.read_text()
 
 
 def test_another_month_and_another_model_have_nothing_judged(
@@ -94,7 +97,7 @@ def test_later_verdict_of_a_reviewer_replaces_the_earlier(
 ) -> None:
     judge(archive)
     rejected = archive.studies()[2]
-    archive.store.add_opinion(rejected.entry.key, "Ada", "accepted")
+    archive.store.add_opinion(rejected.entry.key, REVIEWER, "accepted")
     found = accept_month(job_of(archive, package, tmp_path))
     assert found.dossier.judged == {"accepted": 2, "corrected": 1, "rejected": 0}
 
