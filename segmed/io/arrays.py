@@ -13,6 +13,7 @@ from segmed.geometry import Grid
 from segmed.io.bytestream import truncated
 from segmed.io.dicom.audit import SeriesAudit
 from segmed.io.dicom.read import load_series, only_series
+from segmed.io.dicom.rtstruct_read import load_rtstruct
 from segmed.io.dicom.seg_read import load_seg
 from segmed.io.foreign import foreign_format
 from segmed.io.head import FileHead, sniff
@@ -45,8 +46,9 @@ def load(
         limits: Bounds on its size and spacing.
         trusted: False runs compiled decoders in a process of their own; see `segmed.io.isolated`.
         exact: Keep stored integers (or float64) instead of float32, as labels need it.
-        grid: Where to put a DICOM segmentation.
-        labels: Structures to match the segments of a DICOM segmentation to; see `load_seg`.
+        grid: Where to put a DICOM segmentation, or the contours of a structure set.
+        labels: Structures to match the segments of a DICOM segmentation to, see `load_seg`, or the
+            regions of a structure set, which is read with both alone.
         num_channels: Volumes of a 4D NIfTI file that are taken for channels.
 
     Returns:
@@ -64,8 +66,10 @@ def load(
         return load_isolated(place, exact=exact, grid=grid, labels=labels, limits=limits)
     with _system_errors(place):
         if content.series is not None:
-            if exact and (seg := _segmentation(content.series)):
+            if exact and (seg := _object_of(content.series, "SEG")):
                 return load_seg(seg, grid=grid, limits=limits, labels=labels)
+            if exact and grid and labels and (drawn := _object_of(content.series, "RTSTRUCT")):
+                return load_rtstruct(drawn, grid, labels)
             return load_series(content.series, limits, exact=exact)
         if content.is_stack:
             return read_stack(place, limits, exact=exact)
@@ -147,10 +151,10 @@ def _load_file(
     raise unknown_format(path, head.start)
 
 
-def _segmentation(audit: SeriesAudit) -> Path | None:
-    """The file of a DICOM segmentation object."""
-    is_seg = audit.reason == "not_image" and audit.modality == "SEG" and len(audit.files) == 1
-    return audit.files[0] if is_seg else None
+def _object_of(audit: SeriesAudit, modality: str) -> Path | None:
+    """The file of a DICOM object of a modality that has no images; None for anything else."""
+    is_one = audit.reason == "not_image" and audit.modality == modality and len(audit.files) == 1
+    return audit.files[0] if is_one else None
 
 
 def is_half_pair(path: Path) -> bool:

@@ -159,15 +159,16 @@ def read_label(
     """Read a label map.
 
     Args:
-        path: As for `read_image`, or a DICOM segmentation. A palette image gives its indices, not
-            its colours.
+        path: As for `read_image`, or a DICOM segmentation, or with `like` and `labels` a structure
+            set. A palette image gives its indices, not its colours.
         trusted: As for `read_image`.
         limits: Bounds on its size and spacing.
         like: The image it belongs to. A DICOM segmentation, which may leave out empty slices, is
-            put on its grid; for other formats it plays no part.
+            put on its grid, and a structure set is drawn on it; for other formats it plays no part.
         labels: Structures that the segments of a DICOM segmentation are matched to, by name and
             code; without any, its values are those that `write_dicom_seg` noted, else segment
-            numbers. For other formats they play no part.
+            numbers. Regions of a structure set are matched by name. For other formats they play no
+            part.
 
     Returns:
         `[1, *spatial]` int32. Values within 1e-3 of an integer are rounded to it.

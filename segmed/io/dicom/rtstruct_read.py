@@ -4,7 +4,8 @@ A voxel belongs to a region if its centre is inside an odd number of the region'
 slice, so that holes may be contours of their own, or be joined to the outer one by a keyhole.
 Reasons: `not_rtstruct`, `no_contours` (a requested region is absent or empty), `other_grid` (a
 contour on no slice of the grid, or outside of it), `other_frame` (drawn in another frame of
-reference), `overlapping_segments`.
+reference), `overlapping_segments`, and `unknown_segment` and `same_segments` where regions do not
+fit the requested labels.
 
 Source:
     DICOM PS3.3 C.8.8.5 (structure set), C.8.8.6 (contours CLOSED_PLANAR and CLOSEDPLANAR_XOR).
@@ -13,19 +14,23 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pydicom
 
-from segmed.errors import GeometryError
+from segmed.errors import GeometryError, ImageError
 from segmed.geometry import Grid
 from segmed.io.bytestream import refusal
 from segmed.io.dicom.header import tolerant_pydicom
+from segmed.io.dicom.patient import patient_key
 from segmed.io.dicom.read import decoding
+from segmed.io.dicom.segments import Segment, values_of
 from segmed.io.dicom.stack import LPS_TO_RAS
+from segmed.io.source import Loaded, Source
+from segmed.structures import LabelClass
 
 RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 DRAWN = {"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"}
@@ -107,6 +112,61 @@ def label_of_regions(
             )
         label[inside] = value
     return label
+
+
+def load_rtstruct(path: Path, grid: Grid, labels: Sequence[LabelClass]) -> Loaded:
+    """Read a structure set as a label map.
+
+    Args:
+        path: The file.
+        grid: Grid `[columns, rows, slices]` of the image that it is drawn on.
+        labels: Structures that its regions are matched to by name; a structure without contours is
+            absent. What lies in a region of labels is painted over it, as in a manifest.
+
+    Returns:
+        `[1, columns, rows, slices]` int32.
+
+    Raises:
+        ImageError: See the module.
+        GeometryError: `other_grid`.
+    """
+    regions = read_regions(path)
+    found = [Segment(number, region.name) for number, region in enumerate(regions)]
+    value_of = values_of(found, labels, path)
+    by_value = {value_of[number]: region for number, region in enumerate(regions)}
+    label = np.zeros(grid.shape, dtype=np.int32)
+    for structure in labels:
+        if structure.value not in by_value:
+            continue
+        region = by_value[structure.value]
+        inside = _filled(region, grid, path)
+        around = [other.value for other in labels if structure.value in other.region]
+        if (~np.isin(label[inside], [0, *around])).any():
+            raise ImageError(
+                f"{path.name}: region {region.name!r} shares voxels with another one, a label map "
+                "has one value a voxel",
+                reason="overlapping_segments",
+                paths=[path],
+            )
+        label[inside] = structure.value
+    return Loaded(label[None], grid.affine_ras, _source(path, regions))
+
+
+def _source(path: Path, regions: Sequence[Region]) -> Source:
+    with tolerant_pydicom(), decoding(path):
+        dataset = pydicom.dcmread(path, force=True)
+        source = Source(
+            format="rtstruct",
+            paths=(path,),
+            series_uid=str(dataset.get("SeriesInstanceUID", "")),
+            study_uid=str(dataset.get("StudyInstanceUID", "")),
+            modality="RTSTRUCT",
+            patient_key=patient_key(dataset),
+        )
+    frames = {region.frame_of_reference for region in regions} - {""}
+    if len(frames) > 1:
+        raise refusal(path, "other_frame", f"its regions are drawn in {len(frames)} spaces")
+    return replace(source, frame_of_reference=next(iter(frames), ""))
 
 
 def _filled(region: Region, grid: Grid, path: Path) -> npt.NDArray[np.bool_]:

@@ -122,7 +122,7 @@ def test_image_that_changed_or_vanished_since_is_not_shown(
         fresh.image(fresh.study(study.entry.key))
 
 
-@pytest.mark.parametrize("form", ["nifti", "seg-nrrd", "dicom-seg"])
+@pytest.mark.parametrize("form", ["nifti", "seg-nrrd", "dicom-seg", "rtstruct"])
 def test_dicom_series_is_read_again_and_its_result_in_any_format(
     tmp_path: Path, write_dicom: Callable[..., list[Path]], predictor: Predictor, form: str
 ) -> None:
@@ -137,6 +137,7 @@ def test_dicom_series_is_read_again_and_its_result_in_any_format(
     for study in archive.studies():
         image, label = archive.image(study), archive.result(study)
         assert label.shape == tuple(image.shape[1:]) == (12, 10, 8)
+        np.testing.assert_array_equal(label, np.asarray(predictor.predict(image).label)[0])
         corrected = np.where(label == 1, 2, label)
         saved = archive.save(study, corrected, "Ada", origin="page")
         np.testing.assert_array_equal(archive.corrected(study, saved), corrected)
