@@ -42,6 +42,7 @@ def add_corrections(
     require_manifest(manifest_path)
     if out is not None:
         require_out_file(out, "manifest.json")
+    from pipelines.registry.field import field_lines
     from segmed.archive.review.archive import ReviewArchive
     from segmed.archive.review.cases import add_corrections as add
     from segmed.archive.review.field import field_scores, write_field_scores
@@ -58,7 +59,7 @@ def add_corrections(
     lines = [f"added: {name}, {place}" for name, place in found.added.items()]
     lines += [f"updated: {name}" for name in found.updated]
     lines += [f"left out: study {study}: {why}" for study, why in found.left_out.items()]
-    lines += [_score_line(score, versions.get(score.package, [])) for score in scores]
+    lines += field_lines(scores, versions)
     counts = f"{len(found.added)} added, {len(found.updated)} updated, {len(found.kept)} unchanged"
     lines.append(f"{target}: {counts}, {len(found.left_out)} left out")
     payload = {
@@ -72,11 +73,6 @@ def add_corrections(
     emit(payload, lines, as_json=as_json)
     if found.left_out:
         raise typer.Exit(DONE_WITH_FAILURES)
-
-
-def _score_line(score: FieldScore, versions: list[str]) -> str:
-    name = ", ".join(versions) or f"model {score.package[:12]}"
-    return f"in the field: {name}: {score.sentence}"
 
 
 def _recorded(scores: list[FieldScore]) -> dict[str, list[str]]:

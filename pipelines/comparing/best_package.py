@@ -19,6 +19,7 @@ from segmed.manifest import Manifest
 from segmed.metrics.training_norms import DISTRIBUTIONS, RANGES
 from segmed.package import ModelPackage
 from segmed.package.ensemble import mix_packages
+from segmed.package.training_cases import CORRECTIONS, SEEN
 from segmed.plan import Plan
 from segmed.report.content import ReportTable
 from segmed.report.model_comparison import ModelComparison
@@ -29,7 +30,7 @@ BEST = "best"
 POSTPROCESSING = "postprocessing"
 """Key in a package's provenance of the post-processing that was tried and chosen."""
 
-WHOLE = ("data_hash", "folds", RANGES, DISTRIBUTIONS)
+WHOLE = ("data_hash", "folds", SEEN, CORRECTIONS, RANGES, DISTRIBUTIONS)
 """Provenance of the first architecture that holds for a mixed package, too."""
 
 COLUMNS = ("Step", "Dice before", "after", "better", "worse", "p", "Result")

@@ -13,6 +13,7 @@ from segmed.manifest import data_hash, read_manifest
 from segmed.metrics import summarise, write_table
 from segmed.package import ModelPackage
 from segmed.package.ensemble import join_packages
+from segmed.package.training_cases import seen_record
 from segmed.report.model_comparison import FoldResult, ModelComparison
 from segmed.training.data import norms_of
 
@@ -61,10 +62,13 @@ def _ensemble(folds: Sequence[FoldResult], request: Request) -> ModelPackage:
     manifest = read_manifest(request.manifest_path)
     cache_dir = cache_of(request.settings, request.out_dir)
     seen = manifest.training  # each case was trained on by all folds but its own
-    facts = {"data_hash": data_hash(manifest, seen), "folds": [c.fold for c in folds]}
-    return join_packages(
-        packages, {**facts, **norms_of(manifest, seen, packages[0].plan, cache_dir)}
-    )
+    facts = {
+        "data_hash": data_hash(manifest, seen),
+        "folds": [c.fold for c in folds],
+        **seen_record(manifest),
+        **norms_of(manifest, seen, packages[0].plan, cache_dir),
+    }
+    return join_packages(packages, facts)
 
 
 def _gather(folds: Sequence[FoldResult], folder: Path) -> int:

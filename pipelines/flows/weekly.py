@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from pipelines.comparing.jobs import Request
 from pipelines.comparing.steps import refusal
 from pipelines.flows.compare import compare
 from pipelines.flows.gpu_slot import held_devices
+from pipelines.registry.field import field_lines, record_field_scores
 from pipelines.registry.promotion import Decision, promote
 from pipelines.registry.reference import CHAMPION, parse_reference, short_name
 from pipelines.registry.versions import Registry
@@ -23,11 +24,12 @@ from pipelines.runs.notices import check_notices, notice_of_failure, send_notice
 from pipelines.runs.page import shown_parameter
 from segmed.archive.review.archive import ReviewArchive
 from segmed.archive.review.cases import add_corrections
+from segmed.archive.review.field import field_scores, write_field_scores
 from segmed.archive.review.store import REVIEW_FILE
+from segmed.io.atomic import write_whole
 from segmed.manifest import read_manifest, write_manifest
 from segmed.training import Budget, Settings
 
-logger = logging.getLogger(__name__)
 GATE_KEY = "gate-verdict"
 
 
@@ -92,6 +94,7 @@ def weekly(job: WeeklyJob, notify: tuple[str, ...] = ()) -> str:
         check_notices(notify)
         folder = job.out_dir / week_of(_scheduled())
         manifest, corrections = manifest_of_week(job, folder)
+        corrections += scores_in_the_field(job)
         request = Request.parse(
             manifest,
             models=job.models,
@@ -129,12 +132,12 @@ def manifest_of_week(job: WeeklyJob, folder: Path) -> tuple[Path, list[str]]:
     """
     if job.archive is None or not (job.archive / REVIEW_FILE).exists():
         return job.manifest, []
-    path = folder / "manifest.json"
+    path, left_out_path = folder / "manifest.json", folder / "corrections_left_out.json"
     manifest = read_manifest(job.manifest)
     if not path.exists():
         found = add_corrections(manifest, ReviewArchive(job.archive))
+        write_whole(left_out_path, json.dumps(found.left_out, indent=1))
         write_manifest(found.manifest, path)
-        logger.info("%d corrections left out: %s", len(found.left_out), found.left_out)
     known = {case.id for case in (*manifest.training, *manifest.test)}
     with_corrections = read_manifest(path)
     added = {
@@ -149,7 +152,25 @@ def manifest_of_week(job: WeeklyJob, folder: Path) -> tuple[Path, list[str]]:
         for place, ids in added.items()
         if ids
     ]
-    return (path, lines) if lines else (job.manifest, [])
+    left_out = json.loads(left_out_path.read_bytes()) if left_out_path.exists() else {}
+    unused = [f"correction of study {study} left out: {why}" for study, why in left_out.items()]
+    return path if lines else job.manifest, [*lines, *unused]
+
+
+def scores_in_the_field(job: WeeklyJob) -> list[str]:
+    """Score the models of an archive by its accepted corrections, in MLflow and beside its ledger.
+
+    Args:
+        job: The request.
+
+    Returns:
+        The scores in sentences.
+    """
+    if job.archive is None or not (job.archive / REVIEW_FILE).exists():
+        return []
+    scores = field_scores(ReviewArchive(job.archive))
+    write_field_scores(job.archive, scores)
+    return field_lines(scores, record_field_scores(Registry(job.folder), scores))
 
 
 @task(cache_policy=NO_CACHE)

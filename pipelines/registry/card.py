@@ -9,6 +9,7 @@ from pipelines.registry.faster_words import in_words
 from pipelines.tracking.held_out import doubt_of
 from pipelines.tracking.tags import HELD_OUT
 from segmed.package import ModelPackage
+from segmed.package.training_cases import CORRECTIONS
 from segmed.plan.cleaning_words import rules_in_words
 from segmed.structures import LabelClass
 
@@ -112,6 +113,8 @@ def _facts(made: Mapping[str, Any]) -> list[str]:
     facts = [
         f"- {title}: {made[key]}" for key, title in names.items() if made.get(key) not in {None, ""}
     ]
+    if corrections := made.get(CORRECTIONS):
+        facts.append(f"- accepted corrections among the training cases: {len(corrections)}")
     if scores := made.get("fold_scores"):
         text = ", ".join(f"fold {fold} {dice:.3f}" for fold, dice in scores.items())
         facts.append(f"- mean foreground Dice of its own validation (nnU-Net): {text}")

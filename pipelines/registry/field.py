@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pipelines.registry.reference import Version
 from pipelines.registry.versions import Registry
@@ -32,6 +32,20 @@ def record_field_scores(registry: Registry, scores: Sequence[FieldScore]) -> dic
                 _record(registry, version, by_hash[version.hash])
                 found[version.hash].append(version.reference)
     return found
+
+
+def field_lines(scores: Sequence[FieldScore], versions: Mapping[str, Sequence[str]]) -> list[str]:
+    """The scores in sentences, each with the versions that it is of.
+
+    Args:
+        scores: Scores by the hash of the package.
+        versions: References of the versions by the hash, as `record_field_scores` returns them.
+    """
+    names = {
+        score.package: ", ".join(versions.get(score.package, ())) or f"model {score.package[:12]}"
+        for score in scores
+    }
+    return [f"in the field: {names[score.package]}: {score.sentence}" for score in scores]
 
 
 def _record(registry: Registry, version: Version, score: FieldScore) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import getpass
 import json
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pandas as pd
 
 from pipelines.registry.cache import converted_folder
 from pipelines.registry.gate import DEFAULT_RULES, GateVerdict, judge, read_rules
+from pipelines.registry.gate_cases import GateCases, gate_cases
 from pipelines.registry.reference import (
     CHALLENGER,
     CHAMPION,
@@ -29,8 +30,9 @@ from pipelines.tracking.tags import DOUBT_TAG
 from segmed.errors import UsageError
 from segmed.evaluation import Evaluated, score_cases
 from segmed.inference import Predictor
-from segmed.manifest import Manifest, data_hash, read_manifest
+from segmed.manifest import Case, Manifest, data_hash, read_manifest
 from segmed.metrics import write_table
+from segmed.package import ModelPackage
 from segmed.report import ReportContent, write_report
 
 
@@ -46,7 +48,8 @@ class Decision:
         verdict: What the gate said; None where nothing could be compared.
         doubt: Reason why the version's scores are no sign of learning; None where they are.
         forced: The reason for promoting against the gate.
-        evaluation: Hash of the evaluation set.
+        evaluation: Hash of the cases that decided.
+        cases: Those cases, and what either model has seen; None where nothing could be compared.
         decided_by: Who.
         decided_at: When, UTC.
     """
@@ -59,6 +62,7 @@ class Decision:
     doubt: str | None
     forced: str | None
     evaluation: str | None
+    cases: GateCases | None
     decided_by: str
     decided_at: str
 
@@ -75,12 +79,13 @@ class Decision:
             "nothing_learned": self.doubt,
             "forced": self.forced,
             "evaluation": self.evaluation,
+            **(self.cases.record() if self.cases else {}),
             "decided_by": self.decided_by,
             "decided_at": self.decided_at,
         }
 
     def lines(self) -> list[str]:
-        """The evidence as an aligned table, the decision last."""
+        """The evidence as an aligned table, the cases in sentences, the decision last."""
         rows = self.verdict.lines if self.verdict else ()
         cells = [("", "rule", "champion", "challenger", "improvement", "needed")] if rows else []
         cells += [
@@ -107,6 +112,7 @@ class Decision:
         doubt = f"; nothing was learned: {self.doubt}" if self.doubt else ""
         return [
             *shown,
+            *(self.cases.lines() if self.cases else ()),
             f"{self.name} version {self.version} {state} (against {against}{why}){doubt}",
         ]
 
@@ -142,7 +148,8 @@ def promote(
     champion = next((v for v in registry.versions(name) if CHAMPION in v.aliases), None)
     if champion is not None and champion.version == challenger.version:
         raise UsageError(f"version {challenger.version} of {name!r} is champion already")
-    verdict, evaluation, reports = _compare(registry, champion, challenger, manifest, rules, force)
+    compared = _compare(registry, champion, challenger, manifest, rules, force)
+    verdict = compared.verdict
     doubt = challenger.tags.get(DOUBT_TAG) if verdict is None else None
     passed = doubt is None and (champion is None or (verdict is not None and verdict.passed))
     decision = Decision(
@@ -153,14 +160,32 @@ def promote(
         verdict=verdict,
         doubt=doubt,
         forced=None if passed else force,
-        evaluation=evaluation,
+        evaluation=compared.evaluation,
+        cases=compared.cases,
         decided_by=getpass.getuser(),
         decided_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     if decision.promoted:
         registry.promote(name, challenger.version, expected_champion=decision.champion)
-    _attach(registry, challenger, decision, reports)
+    _attach(registry, challenger, decision, compared.tables)
     return decision
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """Comparison of challenger and champion; empty where there is nothing to compare.
+
+    Attributes:
+        verdict: Verdict of the gate.
+        evaluation: Hash of the cases.
+        cases: The cases.
+        tables: Scores by alias.
+    """
+
+    verdict: GateVerdict | None = None
+    evaluation: str | None = None
+    cases: GateCases | None = None
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
 
 
 def _compare(
@@ -170,35 +195,34 @@ def _compare(
     manifest_path: Path | None,
     rules: Path | None,
     force: str | None,
-) -> tuple[GateVerdict | None, str | None, dict[str, pd.DataFrame]]:
+) -> _Comparison:
     if champion is None:
-        return None, None, {}
-    _require_same_contract(registry, champion, challenger)
+        return _Comparison()
+    versions = {CHAMPION: champion, CHALLENGER: challenger}
+    packages = {who: registry.resolve(one.reference).load() for who, one in versions.items()}
+    _require_same_contract(packages, champion, challenger)
     gate = read_rules(rules or DEFAULT_RULES)
     manifest_path = manifest_path or gate.evaluation
     if manifest_path is None:
         if force is not None:
-            return None, None, {}
+            return _Comparison()
         raise UsageError(
             "the gate needs cases to compare on: give --manifest with labelled test cases, or "
             "write `evaluation: M.json` into the rules"
         )
     manifest = read_manifest(manifest_path)
-    if not manifest.test or any(case.label is None for case in manifest.test):
-        raise UsageError(f"{manifest_path} has no labelled test cases; the gate compares on those")
-    found = {
-        CHAMPION: _scores(registry, champion, manifest),
-        CHALLENGER: _scores(registry, challenger, manifest),
-    }
+    cases = gate_cases(manifest, packages)
+    found = {who: _scores(packages[who], manifest, cases.cases) for who in packages}
     seconds = {who: evaluated.seconds_per_case for who, evaluated in found.items()}
     tables = {who: evaluated.table for who, evaluated in found.items()}
     verdict = judge(tables[CHAMPION], tables[CHALLENGER], gate, seconds_per_case=seconds)
-    return verdict, data_hash(manifest, manifest.test), tables
+    return _Comparison(verdict, data_hash(manifest, cases.cases), cases, tables)
 
 
-def _require_same_contract(registry: Registry, champion: Version, challenger: Version) -> None:
-    plans = [registry.resolve(entry.reference).load().plan for entry in (champion, challenger)]
-    before, now = (contract(plan) for plan in plans)
+def _require_same_contract(
+    packages: Mapping[str, ModelPackage], champion: Version, challenger: Version
+) -> None:
+    before, now = (contract(packages[who].plan) for who in (CHAMPION, CHALLENGER))
     if changed := changes_of(before, now):
         raise UsageError(
             f"version {challenger.version} is another model than champion {champion.version}: its "
@@ -206,11 +230,10 @@ def _require_same_contract(registry: Registry, champion: Version, challenger: Ve
         )
 
 
-def _scores(registry: Registry, version: Version, manifest: Manifest) -> Evaluated:
-    package = registry.resolve(version.reference).load()
+def _scores(package: ModelPackage, manifest: Manifest, cases: Sequence[Case]) -> Evaluated:
     with tempfile.TemporaryDirectory(prefix="segmed-gate-") as scratch:
         predictor = Predictor(package, cache_dir=converted_folder())
-        return score_cases(predictor, manifest, manifest.test, out_dir=Path(scratch))
+        return score_cases(predictor, manifest, cases, out_dir=Path(scratch))
 
 
 def _attach(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from pipelines.review import queue
+from pipelines.review.pages import ServedPage
 from pipelines.review.records import (
     RESULT,
     hold_record,
@@ -69,17 +70,21 @@ class NewOpinion(Holding):
     correction: int | None = None
 
 
-def review_app(archive: ReviewArchive, author: str = "") -> FastAPI:
+def review_app(
+    archive: ReviewArchive, author: str = "", pages: Sequence[ServedPage] = ()
+) -> FastAPI:
     """The application of an archive, without the check of the token.
 
     Args:
         archive: The archive.
         author: Name that the page suggests for its reviewer.
+        pages: Further pages, which the page has links to.
     """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-    app.state.archive, app.state.author = archive, author
+    app.state.archive, app.state.author, app.state.pages = archive, author, tuple(pages)
     app.include_router(router)
-    app.include_router(queue.router)
+    for page in pages:
+        app.include_router(page.router)
     app.add_exception_handler(SegmedError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     return app
@@ -115,12 +120,17 @@ def _asset(name: str) -> Response:
 
 @router.get("/api/archive")
 def describe(request: Request) -> dict[str, Any]:
-    """Name of the archive, meanings of the flags and the suggested reviewer."""
+    """Name of the archive, meanings of the flags, the suggested reviewer and further pages."""
     archive = _archive(request)
     return {
         "name": archive.out_dir.resolve().name,
         "author": request.app.state.author,
         "meanings": MEANINGS,
+        "pages": [
+            {"title": page.title, "path": page.path}
+            for page in request.app.state.pages
+            if page.is_shown(archive)
+        ],
     }
 
 
@@ -240,6 +250,9 @@ def _save(
 
 async def _body(request: Request, expected: int) -> bytes:
     """The body of a request, which has exactly the expected length."""
+    stated = request.headers.get("content-length", "0")
+    if stated.isdigit() and int(stated) > expected:
+        raise HTTPException(413, f"the label map of this image has {expected} bytes, got {stated}")
     parts, length = [], 0
     async for part in request.stream():
         length += len(part)

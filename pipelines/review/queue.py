@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse
 
+from segmed.archive.review.archive import ReviewArchive
 from segmed.archive.watch.snapshot import STATES_OF_QUEUE, Snapshot, read_snapshot, watch_folder
 
 REFRESH_S = 5
@@ -97,6 +98,11 @@ def state_of(found: Snapshot) -> str:
 def _ago(moment: float) -> str:
     seconds = max(0.0, time.time() - moment)
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def has_queue(archive: ReviewArchive) -> bool:
+    """Return whether an archive is filled by a watch."""
+    return watch_folder(archive.out_dir) is not None
 
 
 def _snapshot(request: Request) -> Snapshot:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
 
+from pipelines.review import queue
 from pipelines.review.access import SmallBodies, TokenPaths, new_token
 from pipelines.review.app import MAX_JSON_BYTES, review_app
+from pipelines.review.pages import ServedPage
 from segmed.archive.review.archive import ReviewArchive
 from segmed.errors import UsageError
 
 LOOPBACK = "127.0.0.1"
+
+PAGES = (ServedPage("queue", "Queue of the watch", queue.router, queue.has_queue),)
+"""Pages beside the review; a page is added by adding its row."""
 
 
 def listening(port: int) -> socket.socket:
@@ -59,21 +64,26 @@ def serve_review(
     """
     archive, token = ReviewArchive(out_dir), new_token()
     with listening(port) as bound:
-        server = _server(archive, author, token)
+        server = _server(archive, author, token, PAGES)
         on_start(address_of(bound, token))
         server.run(sockets=[bound])
 
 
 @contextmanager
-def served(out_dir: Path, author: str = "") -> Iterator[str]:
+def served(out_dir: Path, author: str = "", pages: Sequence[ServedPage] = PAGES) -> Iterator[str]:
     """Serve an archive in a thread for as long as the context lasts.
+
+    Args:
+        out_dir: Output folder of an archive run.
+        author: Name that the page suggests for its reviewer.
+        pages: Pages beside the review.
 
     Yields:
         The address of the page.
     """
     archive, token = ReviewArchive(out_dir), new_token()
     with listening(0) as bound:
-        server = _server(archive, author, token)
+        server = _server(archive, author, token, pages)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
         thread.start()
         try:
@@ -83,8 +93,10 @@ def served(out_dir: Path, author: str = "") -> Iterator[str]:
             thread.join()
 
 
-def _server(archive: ReviewArchive, author: str, token: str) -> uvicorn.Server:
-    inner = SmallBodies(review_app(archive, author), MAX_JSON_BYTES, "/corrections")
+def _server(
+    archive: ReviewArchive, author: str, token: str, pages: Sequence[ServedPage]
+) -> uvicorn.Server:
+    inner = SmallBodies(review_app(archive, author, pages), MAX_JSON_BYTES, "/corrections")
     app = TokenPaths(inner, token)
     return uvicorn.Server(
         uvicorn.Config(

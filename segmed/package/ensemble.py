@@ -11,12 +11,13 @@ from segmed.errors import UsageError
 from segmed.metrics.training_norms import DISTRIBUTIONS, RANGES
 from segmed.package import ModelPackage
 from segmed.package.card import PackagePart
+from segmed.package.training_cases import CORRECTIONS, SEEN
 from segmed.plan import plan_hash
 
 SHARED = ("data", "data_licence", "data_source", "plan_hash", "versions", "commit")
 """Provenance that is kept where the members agree on it."""
 
-BULKY = (RANGES, DISTRIBUTIONS, "curves")
+BULKY = (RANGES, DISTRIBUTIONS, "curves", SEEN, CORRECTIONS)
 """Provenance of a member that is not repeated in an ensemble's: of its images and its epochs."""
 
 

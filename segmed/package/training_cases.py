@@ -6,9 +6,47 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from segmed.errors import UsageError
+from segmed.io.digest import sha256_of_json
 from segmed.manifest import data_hash
+from segmed.manifest.content import image_digest
 from segmed.manifest.schema import Case, Manifest
 from segmed.package.model_package import ModelPackage
+
+SEEN = "seen_images"
+"""Key of a package's provenance: marks of the images that trained or chose it, in order."""
+
+CORRECTIONS = "corrections"
+"""Key of a package's provenance: ids of the accepted corrections among them."""
+
+MARK_DIGITS = 16
+"""Hex digits of a mark: 64 bits, with which a million images have no two alike by chance."""
+
+
+def image_mark(manifest: Manifest, case: Case) -> str:
+    """Begin of the SHA-256 of the images of a case, without its label, name and place."""
+    digests = [case.sha256.get(name) or image_digest(manifest.root / name) for name in case.image]
+    return sha256_of_json(digests)[:MARK_DIGITS]
+
+
+def seen_record(manifest: Manifest) -> dict[str, list[str]]:
+    """Provenance of a training: the images of all folds, and the corrections among them.
+
+    A held-out fold counts as seen: its scores choose epoch, architecture and post-processing.
+
+    Args:
+        manifest: The image set that was trained on.
+    """
+    corrections = sorted(case.id for case in manifest.training if case.correction is not None)
+    return {
+        SEEN: sorted(image_mark(manifest, case) for case in manifest.training),
+        **({CORRECTIONS: corrections} if corrections else {}),
+    }
+
+
+def seen_by(package: ModelPackage) -> frozenset[str] | None:
+    """Marks of the images that a package has seen; None if it does not record them."""
+    marks = package.provenance.get(SEEN)
+    return None if marks is None else frozenset(map(str, marks))
 
 
 def trained_folds(package: ModelPackage, manifest: Manifest) -> tuple[int, ...]:

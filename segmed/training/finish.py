@@ -15,6 +15,7 @@ import torch
 from segmed.manifest.schema import Manifest
 from segmed.package import ModelPackage
 from segmed.package.series_rules import stored_rules
+from segmed.package.training_cases import seen_record
 from segmed.training.phases import totals
 from segmed.training.settings import EpochResult
 from segmed.training.trainer import Trainer
@@ -55,6 +56,7 @@ def save_package(
         provenance={
             **stored_rules(trainer.plan.channels),
             **identity,
+            **seen_record(manifest),
             "data": manifest.name,
             "data_licence": manifest.licence,
             "data_source": manifest.source,

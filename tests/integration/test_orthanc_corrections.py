@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 
 sys.path += [str(Path(__file__).parents[1] / name) for name in ("archive", "archive/review")]
 
-from corrected_segs import write_seg
+from corrected_segs import write_dcmqi_seg, write_seg
 from orthanc_server import PASSWORD, USER, Orthanc
 from tiny_model import tiny_package
 
@@ -26,10 +26,12 @@ from segmed.inference import Predictor
 from segmed.io import read_image
 from segmed.io.dicom.write import Identity, write_series
 from segmed.manifest import read_manifest
+from segmed.structures import LabelClass
 
 pytestmark = pytest.mark.integration
 
-KINDS = ("BINARY", "FRACTIONAL", "LABELMAP")
+KINDS = ("BINARY", "FRACTIONAL", "LABELMAP", "binary", "labelmap")
+"""Forms by highdicom, in capitals, and by dcmqi."""
 
 
 @pytest.fixture
@@ -43,17 +45,27 @@ def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
 
 @pytest.fixture
 def series(tmp_path: Path, sample_manifest_path: Path) -> Path:
-    """Three real images as the series of three patients."""
+    """Five real images as the series of five patients."""
     manifest = read_manifest(sample_manifest_path)
     folder = tmp_path / "series"
-    for number, case in enumerate(manifest.test[:3]):
+    for number, case in enumerate(manifest.test[: len(KINDS)]):
         image = read_image(manifest.image_paths(case)[0])
         identity = Identity(patient_id=f"P{number}", description="T1")
         write_series(folder / str(number), image, identity=identity)
     return folder
 
 
-@pytest.mark.parametrize("protocol", ["dicomweb", "dimse"])
+def write_corrected(
+    path: Path, folder: Path, values: np.ndarray, labels: Sequence[LabelClass], kind: str
+) -> None:
+    """Write a corrected segmentation of a series in one form."""
+    if kind.isupper():
+        write_seg(path, sorted(folder.rglob("*.dcm")), values, labels, kind)
+    else:
+        write_dcmqi_seg(path, folder, values, labels, kind)
+
+
+@pytest.mark.parametrize("protocol", ["dicomweb", "C-MOVE", "C-GET"])
 def test_corrected_objects_of_a_pacs_are_all_linked_and_become_cases(
     orthanc: Orthanc,
     series: Path,
@@ -65,14 +77,15 @@ def test_corrected_objects_of_a_pacs_are_all_linked_and_become_cases(
     monkeypatch.setenv(PASSWORD_VARIABLE, PASSWORD)
     addresses = {
         "dicomweb": f"dicomweb://{USER}@127.0.0.1:{orthanc.http_port}/dicom-web",
-        "dimse": f"dimse://SEGMEDPACS@127.0.0.1:{orthanc.dicom_port}",
+        "C-GET": f"dimse://SEGMEDPACS@127.0.0.1:{orthanc.dicom_port}",
+        "C-MOVE": f"dimse://SEGMEDPACS@127.0.0.1:{orthanc.dicom_port}?move={orthanc.scp_port}",
     }
     orthanc.upload(series)
     source = source_at(addresses[protocol], query=Query(modalities=("MR",)))
     predictor = Predictor(tiny_package(patch=32, edge_mm=4.0), device="cpu", engine="torch")
     out = tmp_path / "out"
     run = segment_archive(source, predictor=predictor, out_dir=out, format="dicom-seg")
-    assert [outcome.status for outcome in run] == ["done"] * 3
+    assert [outcome.status for outcome in run] == ["done"] * len(KINDS)
     orthanc.upload(out / "segmentations")
     archive, stored = ReviewArchive(out), tmp_path / "stored"
     stored.mkdir()
@@ -83,26 +96,26 @@ def test_corrected_objects_of_a_pacs_are_all_linked_and_become_cases(
         (outcome,) = segment_archive(FolderSource(folder), predictor=predictor, out_dir=local)
         shape = ReviewArchive(local).result(ReviewArchive(local).study(outcome.key)).shape
         values = np.random.default_rng(number).integers(0, 3, size=shape).astype(np.int32)
-        files = sorted(folder.rglob("*.dcm"))
-        write_seg(stored / f"{number}.dcm", files, values, labels, KINDS[number])
+        kind = KINDS[number]
+        write_corrected(stored / f"{number}.dcm", folder, values, labels, kind)
         uid = read_image(folder).meta["source"].series_uid
         expected[uid] = values
     orthanc.upload(stored)
     shutil.rmtree(series)
     found = take_corrections(archive, source)
-    # Orthanc sends no label maps (PS3.3, A.51.2) by C-GET where it does not know their class.
-    unsent = list(found.refused.values()) if protocol == "dimse" else []
-    assert len(unsent) <= 1
-    assert all("cannot be fetched" in why for why in unsent)
-    assert list(found.refused.values()) == unsent
-    assert sum(map(len, found.linked.values())) == 3 - len(unsent)
-    assert found.own == 3
+    # Orthanc sends no label maps (PS3.3, A.51.2) by C-GET: it does not know their class.
+    unsent = list(found.refused.values())
+    assert len(unsent) == (2 if protocol == "C-GET" else 0)
+    assert all("?move=PORT" in why for why in unsent)
+    assert sum(map(len, found.linked.values())) == len(KINDS) - len(unsent)
+    assert found.own == len(KINDS)
     taken = [study for study in archive.studies() if study.entry.study in found.linked]
     for study in taken:
         (correction,) = archive.store.corrections(study.entry.key)
         saved = archive.corrected(study, correction)
         np.testing.assert_array_equal(saved, expected[study.inputs[0].uids[1]])
-    manifest = read_manifest(sample_manifest_path).model_copy(update={"labels": labels})
+    # The series were made from test cases, which would be recognised.
+    manifest = read_manifest(sample_manifest_path).model_copy(update={"labels": labels, "test": ()})
     added = add_corrections(manifest, archive)
     assert len(added.added) == len(taken)
     assert added.left_out == {}

@@ -14,7 +14,7 @@ const other = new SliceView(document.querySelector("[data-plane=other] canvas"),
 const HOLD_MS = 20000;
 const page = {
   study: null, scene: null, drawing: null, map: "result", tool: "look", structure: 0, hidden: new Set(),
-  focus: "axial", isMine: false, opening: 0, solid: false,
+  focus: "axial", isMine: false, opening: 0, solid: false, isAlone: false,
 };
 window.review = { page, views, list }; // for tests and the console
 
@@ -35,6 +35,7 @@ const redraw = () => {
   waiting = true;
   requestAnimationFrame(() => {
     waiting = false;
+    if (!page.scene) return settle(); // another study is being opened
     for (const name of page.scene.geometry.used) if (views[name].canvas.offsetParent) views[name].draw(page.scene);
     if (other.canvas.offsetParent) {
       other.name = page.focus;
@@ -58,6 +59,7 @@ const settle = () => {
   byId("save").disabled = !isDrawable || !drawing.isChanged;
   const isEarlier = /^[0-9a-f]{64}$/.test(page.map) && !drawing?.isChanged;
   for (const id of ["accept", "reject"]) byId(id).disabled = !isDrawable || isEarlier;
+  byId("say").disabled = !isDrawable;
   byId("interpolate").disabled = !isDrawable;
   for (const button of document.querySelectorAll(".tool")) {
     button.classList.toggle("chosen", button.dataset.tool === page.tool);
@@ -99,7 +101,7 @@ const open = tried(async (key) => {
   for (const view of Object.values(views)) Object.assign(view, { zoom: 1, shift: [0, 0] });
   focus(page.focus);
   panel.fill(study, page.structure, page.hidden);
-  panel.maps(study, page.map);
+  panel.maps(study, page.map, page.isAlone);
   byId("comment").value = "";
   say.timer && clearTimeout(say.timer);
   byId("message").className = "";
@@ -149,13 +151,14 @@ const loadMap = tried(async (id) => {
   const values = await api.labels(page.study.key, id);
   page.drawing = new Drawing(page.scene.geometry, values);
   page.scene.labels = values;
-  panel.maps(page.study, id);
+  panel.maps(page.study, id, page.isAlone);
   await compareWith();
   changed();
 });
 const compareWith = async () => {
   const id = byId("other-map").value;
-  other.values = byId("views").classList.contains("compare") && id ? await api.labels(page.study.key, id) : null;
+  const isShown = byId("views").classList.contains("compare");
+  other.values = !isShown ? null : id ? await api.labels(page.study.key, id) : new Uint16Array(page.scene.geometry.size);
   redraw();
 };
 
@@ -166,7 +169,7 @@ const reload = async (map) => {
   page.study = await api.study(key);
   page.map = map ?? page.map;
   panel.fill(page.study, page.structure, page.hidden);
-  panel.maps(page.study, page.map);
+  panel.maps(page.study, page.map, page.isAlone);
   await refresh();
   showAgreement(key);
   settle();
@@ -336,7 +339,7 @@ byId("size").addEventListener("input", () => setSize(byId("size").value));
 byId("overlay").addEventListener("input", () => { if (page.scene) { page.scene.overlay = byId("overlay").checked; redraw(); } });
 byId("opacity").addEventListener("input", () => { if (page.scene) { page.scene.opacity = byId("opacity").value / 100; redraw(); } });
 byId("map").addEventListener("input", () => loadMap(byId("map").value));
-byId("other-map").addEventListener("input", tried(compareWith));
+byId("other-map").addEventListener("input", tried(() => { page.isAlone = !byId("other-map").value; return compareWith(); }));
 byId("structures").addEventListener("click", (event) => {
   const value = Number(event.target.dataset.see ?? event.target.closest("li")?.dataset.value ?? 0);
   if (!value) return;
@@ -355,6 +358,8 @@ setInterval(() => { if (page.study) keepHold(); }, HOLD_MS);
 tried(async () => {
   const archive = await api.archive();
   byId("archive").textContent = archive.name;
+  byId("pages").hidden = !archive.pages.length;
+  byId("pages").replaceChildren(...archive.pages.map(({ title, path }) => Object.assign(document.createElement("a"), { textContent: title, href: path })));
   byId("author").value = localStorage.getItem("author") || archive.author;
   list.start(open);
   await refresh();

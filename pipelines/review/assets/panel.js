@@ -10,9 +10,11 @@ export const fill = (study, structure, hidden) => {
   byId("state").textContent = study.judgement.state;
   byId("state").className = `badge ${study.judgement.state}`;
   byId("state").title = study.judgement.why;
-  const flags = study.flags.map((flag) => {
-    const li = make("li", flag.label ? `${flag.label}: ${flag.words}` : flag.words);
-    li.append(make("small", flag.meaning));
+  const byCode = new Map();
+  for (const flag of study.flags) byCode.set(flag.code, { ...flag, labels: [...(byCode.get(flag.code)?.labels ?? []), ...(flag.label ? [flag.label] : [])] });
+  const flags = [...byCode.values()].map(({ words, meaning, labels }) => {
+    const li = make("li", labels.length ? `${labels.join(", ")}: ${words}` : words);
+    li.append(make("small", meaning));
     return li;
   });
   const notes = study.notes.map((note) => make("li", note));
@@ -37,12 +39,12 @@ export const structures = (study, structure, hidden, volumes = study.volumes_ml)
   }));
 };
 
-export const maps = (study, chosen) => {
+export const maps = (study, chosen, isAlone) => {
   byId("map").replaceChildren(...study.maps.map((one) => new Option(one.name, one.id)));
   byId("map").value = chosen;
-  const others = study.maps.filter((one) => one.id !== chosen), before = byId("other-map").value;
-  byId("other-map").replaceChildren(...(others.length ? others : [{ id: "", name: "no other label map" }]).map((one) => new Option(one.name, one.id)));
-  if (others.some((one) => one.id === before)) byId("other-map").value = before;
+  const others = [...study.maps.filter((one) => one.id !== chosen), { id: "", name: "the image alone" }], before = byId("other-map").value;
+  byId("other-map").replaceChildren(...others.map((one) => new Option(one.name, one.id)));
+  if (isAlone || (before && others.some((one) => one.id === before))) byId("other-map").value = isAlone ? "" : before;
 };
 
 const opinions = (study) => {

@@ -49,6 +49,9 @@ NOT_AUTHORISED = 0x0124
 REFUSED = frozenset({0x0112, 0x0117, 0x0122, 0xA801})
 """No such object or SOP class; unknown destination of a move."""
 
+UNSENT = frozenset({0xA702, 0xB000})
+"""Some or all objects of a retrieval could not be sent (DICOM PS3.4, C.4.3.1.4)."""
+
 IDENTIFIER_MISMATCH = 0xA9
 TRANSIENT = 2
 """Result of a rejected association that may be accepted later."""
@@ -159,10 +162,16 @@ class DimseSource(RemoteSource):
             QueryRetrieveLevel="SERIES", StudyInstanceUID=study_uid, SeriesInstanceUID=series_uid
         )
         place = empty_folder(folder)
-        if self.node.listen is None:
-            status = self._get(identifier, place)
-        else:
-            status = self._move(identifier, place, self.node.listen)
+        if self.node.listen is not None:
+            require_success(self._move(identifier, place, self.node.listen), "send a series")
+            return
+        status = self._get(identifier, place)
+        if status.get("Status") in UNSENT:
+            raise ServiceError(
+                f"the DICOM node did not send all of a series: {_described(status)}; by C-GET it "
+                "sends the classes alone that it knows, and older ones do not know label maps: "
+                "write ?move=PORT behind the address for C-MOVE, or use DICOMweb"
+            )
         require_success(status, "send a series")
 
     def _get(self, identifier: Dataset, place: Path) -> Dataset:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from segmed.archive.review.archive import ReviewArchive, ReviewedStudy
 from segmed.archive.review.judgement import judge_study
+from segmed.archive.review.same_image import ConvertedImages
 from segmed.archive.review.store import Correction
 from segmed.archive.review.structures import ModelStructures
 from segmed.errors import ImageError, ManifestError, UsageError
@@ -56,9 +57,9 @@ def add_corrections(manifest: Manifest, archive: ReviewArchive) -> AddedCorrecti
         archive: The archive.
 
     Raises:
-        UsageError: The label files of the manifest have other values than its labels.
+        UsageError: The manifest reads a value of its labels as another structure.
     """
-    _require_plain_values(manifest)
+    _require_same_values(manifest)
     adding = _Adding(manifest)
     for study in archive.studies():
         judgement = judge_study(archive.store.opinions(study.entry.key))
@@ -87,6 +88,7 @@ class _Adding:
             for name, digest in case.sha256.items()
             if name in case.image
         }
+        self._converted = ConvertedImages(manifest)
         self._by_name = {
             stem_of(Path(case.image[0])) if case.id.startswith(PREFIX) else case.id: case.group
             for case in self._cases.values()
@@ -106,6 +108,8 @@ class _Adding:
         label = archive.out_dir / correction.file
         name = f"{PREFIX}{study.entry.study}"
         other = next((self._group_of[d] for d in digests if d in self._group_of), None)
+        if other is None and name not in self._cases:
+            other = self._converted.case_of(archive.image(study))
         if other is not None and other.id != name:
             self.left_out[study.entry.study] = (
                 f"its image is case {other.id} of the manifest already, whose label stays"
@@ -201,11 +205,29 @@ def _manifest_image(found: CaseFiles, number: int) -> Path:
     return folder
 
 
-def _require_plain_values(manifest: Manifest) -> None:
-    if manifest.stored_labels:
+def _require_same_values(manifest: Manifest) -> None:
+    """Require that the manifest reads each value of its labels as itself.
+
+    A correction has the values of the labels, and is read as the label files are: a manifest that
+    merges or drops other values of its files takes it, one that renumbers its own does not.
+
+    Raises:
+        UsageError: A value is read as another one, or is not one of the files' values.
+    """
+    if not manifest.stored_labels:
+        return
+    read_as = {one.value: one for one in manifest.stored_labels}
+    names = {label.value: label.name for label in manifest.labels}
+    for value in sorted({value for label in manifest.labels for value in label.values}):
+        stored = read_as.get(value)
+        if stored is not None and stored.becomes == value:
+            continue
+        becomes = "no structure" if stored is None else names.get(stored.becomes, "background")
+        found = "" if stored is None else f" ({stored.name!r} in its files)"
         raise UsageError(
-            f"the label files of {manifest.name} have other values than its labels (it merges or "
-            "drops some): corrections do not fit; build a manifest of files with its own values"
+            f"value {value} of a correction is {names.get(value, 'a region')!r}, but "
+            f"{manifest.name} reads {value}{found} as {becomes}, since it renumbers the values of "
+            "its label files; build a manifest of label files with the labels' own values"
         )
 
 

@@ -1,18 +1,25 @@
-"""Segmentation objects as readers store them, by highdicom, and a PACS made of files."""
+"""Segmentation objects as readers store them, by highdicom and dcmqi; a PACS made of files."""
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import highdicom as hd
 import numpy as np
 import pydicom
+import pytest
+import torch
 from highdicom.sr.coding import CodedConcept
 
 from segmed.archive.pacs.remote import Query, RemoteSeries, RemoteSource
 from segmed.archive.study import Study
+from segmed.io import read_image, write_label
 from segmed.structures import LabelClass
 
 
@@ -80,6 +87,68 @@ def write_seg(
     )
     segmentation.save_as(path)
     return path
+
+
+def write_dcmqi_seg(
+    path: Path,
+    series: Path,
+    values: np.ndarray,
+    labels: Sequence[LabelClass],
+    kind: str,
+    *,
+    reader: str = "Lovelace^Ada",
+) -> Path:
+    """Write a label map of a series by dcmqi; skips where that is not installed.
+
+    Args:
+        path: The file.
+        series: Folder of the series alone.
+        values: Label values `[columns, rows, slices]` on the grid of the series as it is read.
+        labels: Structures; segment numbers are given from the last one on.
+        kind: `binary` or `labelmap`.
+        reader: Content creator.
+    """
+    program = Path(sys.executable).with_name("itkimage2segimage")
+    if not program.exists():
+        pytest.skip("dcmqi (of the developers' tools) is not installed")
+    scratch = path.parent / f"{path.stem}-dcmqi"
+    scratch.mkdir()
+    image = read_image(series)
+    write_label(scratch / "label.nii.gz", torch.from_numpy(values), like=image, labels=labels)
+    about = {
+        "ContentCreatorName": reader,
+        "SeriesDescription": "Corrected",
+        "SeriesNumber": "77",
+        "InstanceNumber": "1",
+        "ClinicalTrialSeriesID": "1",
+        "ClinicalTrialTimePointID": "1",
+        "segmentAttributes": [[_dcmqi_segment(one) for one in reversed(labels)]],
+    }
+    (scratch / "about.json").write_text(json.dumps(about))
+    words = ["--inputImageList", scratch / "label.nii.gz", "--inputDICOMDirectory", series]
+    words += ["--inputMetadata", scratch / "about.json", "--outputDICOM", path]
+    words += ["--segmentationType", kind]
+    done = subprocess.run([program, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
+    shutil.rmtree(scratch)
+    return path
+
+
+def _dcmqi_segment(label: LabelClass) -> dict[str, Any]:
+    code = label.code
+    tissue = ("85756007", "SCT", "Tissue")
+    found = tissue if code is None else (code.value, code.scheme, code.meaning)
+    names = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
+    category = ("123037004", "SCT", "Anatomical Structure")
+    return {
+        "labelID": label.value,
+        "SegmentLabel": label.name,
+        "SegmentDescription": label.name,
+        "SegmentAlgorithmType": "MANUAL",
+        "SegmentedPropertyCategoryCodeSequence": dict(zip(names, category, strict=True)),
+        "SegmentedPropertyTypeCodeSequence": dict(zip(names, found, strict=True)),
+        "recommendedDisplayRGBValue": [10, 200, 30],
+    }
 
 
 class FilePacs(RemoteSource):

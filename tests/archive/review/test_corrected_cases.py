@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from tiny_data import hippocampus_package
@@ -176,8 +177,82 @@ def test_what_does_not_fit_is_left_out_by_name(archive: ReviewArchive, tmp_path:
     assert all(
         "the manifest has head" in why or "disputed" in why for why in other.left_out.values()
     )
-    stored = (StoredLabel(name="x", value=3, becomes=1),)
-    with pytest.raises(UsageError, match="have other values than its labels"):
+
+
+@pytest.mark.parametrize("place", ["training", "test"])
+@pytest.mark.parametrize("change", ["as it is", "turned", "scaled", "zipped otherwise"])
+def test_series_that_was_converted_into_a_case_is_that_case(
+    tmp_path: Path, write_dicom: Callable[..., list[Path]], predictor: Predictor,
+    change: str, place: str
+) -> None:  # fmt: skip
+    write_dicom(tmp_path / "in" / "a", 1, patient="ANNA")
+    write_dicom(tmp_path / "in" / "b", 2, patient="BERTA")
+    out = tmp_path / "out"
+    list(segment_archive(FolderSource(tmp_path / "in"), predictor=predictor, out_dir=out))
+    archive = ReviewArchive(out)
+    for study in archive.studies():
+        correct(archive, study.entry.key, 1)
+    study = archive.studies()[0]
+    image = archive.image(study)
+    voxels, affine = np.asarray(image)[0], np.asarray(image.affine)
+    if change == "turned":
+        voxels = np.flip(voxels.transpose(2, 0, 1), 1)
+    elif change == "scaled":
+        voxels = voxels.astype(np.float64) + 1e-4
+    name = "z.nii" if change == "zipped otherwise" else "z.nii.gz"
+    manifest = manifest_of(tmp_path / "set", {"a": ("a", 0), "b": ("b", 1), "c": ("c", None)})
+    nib.save(nib.Nifti1Image(np.ascontiguousarray(voxels), affine), tmp_path / "set" / name)
+    case = getattr(manifest, place)[0].model_copy(update={"image": (name,), "sha256": {}})
+    manifest = manifest.model_copy(
+        update={place: (case, *getattr(manifest, place)[1:]), "labels": predictor.plan.labels}
+    )
+    found = add_corrections(with_digests(manifest), archive)
+    assert found.left_out == {
+        study.entry.study: f"its image is case {case.id} of the manifest already, whose label stays"
+    }
+    assert len(found.added) == 1
+
+
+FIRST, SECOND = (StoredLabel(name=one.name, value=one.value, becomes=one.value) for one in LABELS)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        (StoredLabel(name="cyst", value=3, becomes=1),),
+        (StoredLabel(name="bone", value=7, becomes=0),),
+        (StoredLabel(name="cyst", value=3, becomes=2), StoredLabel(name="x", value=4, becomes=0)),
+    ],
+    ids=["merges", "drops", "merges and drops"],
+)
+def test_manifest_that_merges_or_drops_other_values_takes_corrections(
+    archive: ReviewArchive, tmp_path: Path, others: tuple[StoredLabel, ...]
+) -> None:
+    manifest = manifest_of(tmp_path / "set", {"a": ("a", 0), "b": ("b", 1)})
+    manifest = manifest.model_copy(update={"stored_labels": (FIRST, SECOND, *others)})
+    found = add_corrections(with_digests(manifest), archive)
+    assert len(found.added) == 3
+    for study in archive.studies():
+        case = found.manifest.case(f"{PREFIX}{study.entry.study}")
+        (correction,) = archive.store.corrections(study.entry.key)
+        label = found.manifest.read(case).label
+        np.testing.assert_array_equal(np.asarray(label)[0], archive.corrected(study, correction))
+
+
+@pytest.mark.parametrize(
+    ("stored", "said"),
+    [
+        ((FIRST, StoredLabel(name="cyst", value=2, becomes=1)), "reads 2 .'cyst' in its files. as"),
+        ((StoredLabel(name="bone", value=1, becomes=0), SECOND), "reads 1 .* as background"),
+        ((StoredLabel(name="a", value=5, becomes=1), SECOND), "reads 1 as no structure"),
+    ],
+    ids=["merged", "dropped", "renumbered"],
+)
+def test_manifest_that_would_misread_a_correction_is_refused_with_the_value(
+    archive: ReviewArchive, tmp_path: Path, stored: tuple[StoredLabel, ...], said: str
+) -> None:
+    manifest = manifest_of(tmp_path / "set", {"a": ("a", 0), "b": ("b", 1)})
+    with pytest.raises(UsageError, match=said):
         add_corrections(manifest.model_copy(update={"stored_labels": stored}), archive)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from corrected_segs import FilePacs, write_seg
+from corrected_segs import FilePacs, write_dcmqi_seg, write_seg
 
 from segmed.archive import FolderSource, segment_archive
 from segmed.archive.pacs.remote import content_of_series
@@ -82,6 +82,33 @@ def test_every_form_is_linked_to_its_study_and_accepted_in_the_name_of_its_reade
     again = take_corrections(archive, pacs)
     assert (again.linked, again.known) == ({}, 3)
     assert len(archive.store.corrections()) == 3
+
+
+@pytest.mark.parametrize("kinds", [("binary", "labelmap", "binary")])
+def test_objects_that_dcmqi_wrote_are_linked_voxel_for_voxel(
+    archive: ReviewArchive, pacs: FilePacs, tmp_path: Path, kinds: tuple[str, ...]
+) -> None:
+    labels = archive.structures(archive.studies()[0].entry).labels
+    expected = {}
+    for seed, (study, kind) in enumerate(zip(archive.studies(), kinds, strict=True)):
+        values = corrected(archive, seed)
+        if seed == 2:
+            values[values == 2] = 0  # a reader who deleted a structure
+            values[:, :, 3:] = 0
+        series = tmp_path / f"series{seed}"
+        series.mkdir()
+        for path in series_of(pacs, study.inputs[0].uids[1]):
+            shutil.copy(path, series / path.name)
+        write_dcmqi_seg(pacs.folder / f"dcmqi{seed}.dcm", series, values, labels, kind)
+        expected[study.entry.study] = values
+    found = take_corrections(archive, pacs)
+    assert (found.refused, found.others) == ({}, 0)
+    assert {study: len(ids) for study, ids in found.linked.items()} == dict.fromkeys(expected, 1)
+    for study in archive.studies():
+        (correction,) = archive.store.corrections(study.entry.key)
+        assert correction.author == "Lovelace Ada"
+        saved = archive.corrected(study, correction)
+        np.testing.assert_array_equal(saved, expected[study.entry.study])
 
 
 def as_from_pacs(archive: ReviewArchive, pacs: FilePacs) -> None:

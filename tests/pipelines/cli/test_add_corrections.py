@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -13,7 +14,7 @@ from tiny_data import hippocampus_package
 from typer.testing import CliRunner
 
 from pipelines.cli.app import app
-from pipelines.flows.weekly import WeeklyJob, manifest_of_week
+from pipelines.flows.weekly import WeeklyJob, manifest_of_week, scores_in_the_field
 from pipelines.registry.versions import Registry
 from pipelines.tracking.address import tracking_uri
 from segmed.archive.review.archive import ReviewArchive
@@ -116,7 +117,7 @@ def test_mistake_is_one_line(
 
 
 def test_week_trains_with_the_corrections_and_its_notice_names_them(
-    out: Path, set_path: Path, tmp_path: Path
+    out: Path, set_path: Path, tmp_path: Path, working_folder: Path
 ) -> None:
     job = WeeklyJob(set_path, "hippocampus", tmp_path / "weekly", archive=out)
     path, lines = manifest_of_week(job, tmp_path / "weekly" / "2026-W48")
@@ -126,5 +127,29 @@ def test_week_trains_with_the_corrections_and_its_notice_names_them(
     assert len(read_manifest(set_path).training) == len(read_manifest(path).training) - 1
     text = path.read_bytes()
     assert manifest_of_week(job, tmp_path / "weekly" / "2026-W48")[0].read_bytes() == text
+    package = hippocampus_package(0).save(tmp_path / "package")
+    Registry(working_folder).register(package, "hippocampus")
+    (line,) = scores_in_the_field(replace(job, folder=working_folder))
+    assert line.startswith("in the field: models:/hippocampus/1: Dice 0.")
+    client = mlflow.MlflowClient(tracking_uri(working_folder))
+    known = client.get_model_version("hippocampus", "1")
+    assert client.get_run(known.run_id).data.metrics["field_corrected"] == 1.0
+    assert (out / "field_scores.json").is_file()
     (out / "review.sqlite").unlink()
+    assert scores_in_the_field(job) == []
     assert manifest_of_week(job, tmp_path / "other") == (set_path, [])
+
+
+def test_corrections_that_do_not_fit_are_in_the_notice_of_the_week(
+    out: Path, set_path: Path, tmp_path: Path
+) -> None:
+    archive = ReviewArchive(out)
+    second = archive.studies()[1]
+    for author, value in (("Ada", 1), ("Bob", 2)):
+        saved = archive.save(second, archive.result(second) * 0 + value, author, origin="page")
+        archive.store.add_opinion(second.entry.key, author, "accepted", correction=saved.id)
+    job = WeeklyJob(set_path, "hippocampus", tmp_path / "weekly", archive=out)
+    for _ in range(2):  # a continued run says the same
+        _, lines = manifest_of_week(job, tmp_path / "weekly" / "2026-W48")
+        assert len(lines) == 2
+        assert lines[1].startswith(f"correction of study {second.entry.study} left out: disputed: ")

@@ -20,9 +20,11 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist", "--remote-debugging-port=0",
     "--remote-allow-origins=*", "--disable-background-timer-throttling",
-    "--disable-renderer-backgrounding",
+    "--disable-renderer-backgrounding", "--disable-backgrounding-occluded-windows",
 )  # fmt: skip
 PATIENCE_S = 60.0
+KEY_CODES = {"ArrowUp": 38, "ArrowDown": 40, "Enter": 13, "Escape": 27}
+"""Codes of the keys that have an effect of their own in lists and fields."""
 
 
 class Page:
@@ -71,12 +73,24 @@ class Page:
         """Open an address, and wait until its first study is shown."""
         self.call("Page.navigate", url=address)
         self.wait_for("document.body && document.body.dataset.open")
+        self.settle()
 
-    def press(self, key: str) -> None:
+    def settle(self) -> None:
+        """Wait until what has changed is drawn: sizes, buttons and canvases."""
+        self.run(
+            "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame("
+            "() => setTimeout(done, 0))))"
+        )
+
+    def press(self, key: str, modifiers: int = 0) -> None:
         """Press a key."""
+        code = KEY_CODES.get(key, 0)
         for kind in ("keyDown", "keyUp"):
             text = {"text": key} if kind == "keyDown" and len(key) == 1 else {}
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, **text)
+            self.call(
+                "Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code,
+                modifiers=modifiers, **text,
+            )  # fmt: skip
 
     def drag(self, places: list[tuple[float, float]], modifiers: int = 0) -> None:
         """Drag the mouse with its left button over places of the page."""
@@ -86,6 +100,37 @@ class Page:
                 "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left",
                 buttons=0 if kind == "mouseReleased" else 1, clickCount=1, modifiers=modifiers,
             )  # fmt: skip
+
+    def click(self, selector: str) -> None:
+        """Click the middle of the first element of a selector, once it is there and enabled."""
+        found = f"document.querySelector({json.dumps(selector)})"
+        self.settle()
+        self.wait_for(f"{found} && !{found}.disabled")
+        box = self.run(
+            f"(() => {{ const one = document.querySelector({json.dumps(selector)}); "
+            "one.scrollIntoView({ block: 'nearest' }); const b = one.getBoundingClientRect(); "
+            "return [b.left + b.width / 2, b.top + b.height / 2]; })()"
+        )
+        self.drag([(float(box[0]), float(box[1]))])
+
+    def type(self, text: str) -> None:
+        """Type into the element that has the focus."""
+        self.call("Input.insertText", text=text)
+
+    def choose(self, selector: str, name: str) -> None:
+        """Choose an option of a list by its text, with the keyboard, as a closed list allows."""
+        self.run(f"(document.querySelector({json.dumps(selector)}).focus(), 1)")
+        at = (
+            f"(() => {{ const s = document.querySelector({json.dumps(selector)}); return ["
+            f"s.selectedIndex, [...s.options].findIndex((o) => o.text.startsWith({json.dumps(name)}"
+            "))]; })()"
+        )
+        now, aim = self.run(at)
+        assert aim >= 0, f"{selector} has no option {name!r}"
+        for _ in range(abs(aim - now)):
+            self.press("ArrowDown" if aim > now else "ArrowUp")
+        self.wait_for(f"document.querySelector({json.dumps(selector)}).selectedIndex === {aim}")
+        self.run("(document.activeElement.blur(), 1)")
 
     def resize(self, width: int, height: int) -> None:
         """Set the size of the window in CSS pixels."""

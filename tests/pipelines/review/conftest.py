@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from chromium import Chromium, chromium
 from review_archive import make_archive
 
 from pipelines.review.server import served
@@ -29,3 +30,10 @@ def address(out: Path) -> Iterator[str]:
     """Address of the served page of `out`."""
     with served(out, "Ada") as place:
         yield place
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """A headless Chromium."""
+    with chromium(tmp_path_factory.mktemp("chromium")) as found:
+        yield found

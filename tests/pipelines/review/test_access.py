@@ -2,49 +2,21 @@
 
 from __future__ import annotations
 
-import http.client
 import json
+import socket
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+import pytest
+from sending import at, send
 
 from pipelines.review.app import TYPES, router
+from pipelines.review.server import PAGES
 from segmed.archive.review.archive import ReviewArchive
 
 SESSION = "session-1"
-
-
-def send(
-    address: str,
-    path: str,
-    *,
-    method: str = "GET",
-    body: Any = None,
-    headers: dict[str, str] | None = None,
-) -> tuple[int, bytes]:
-    """Status and body of a request whose path is sent as it is spelled."""
-    parts = urlsplit(address)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
-    content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-    try:
-        connection.putrequest(method, path, skip_host="Host" in (headers or {}))
-        for name, value in (headers or {}).items():
-            connection.putheader(name, value)
-        if content is not None:
-            connection.putheader("Content-Length", str(len(content)))
-            connection.putheader("Content-Type", "application/json")
-        connection.endheaders(content)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
-
-
-def at(address: str, path: str) -> str:
-    """A path behind the token."""
-    return urlsplit(address).path + path
 
 
 def tree(out: Path) -> dict[str, bytes]:
@@ -65,7 +37,7 @@ def paths_of_all_routes(key: str) -> list[tuple[str, str]]:
     """Method and path of every route."""
     fields = {"{key}": key, "{name}": "result"}
     found = []
-    for route in router.routes:
+    for route in [*router.routes, *(one for page in PAGES for one in page.router.routes)]:
         path = route.path  # type: ignore[attr-defined]  # untyped
         for field, value in fields.items():
             path = path.replace(field, value)
@@ -124,6 +96,50 @@ def test_hostile_paths_get_4xx_and_touch_nothing(out: Path, address: str) -> Non
     for method in ("PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"):
         assert 400 <= send(address, at(address, f"api/studies/{key}"), method=method)[0] < 500
     assert tree(out) == before
+
+
+def raw(address: str, head: list[str], body: bytes = b"") -> int:
+    """Status of a request that is sent byte for byte."""
+    parts = urlsplit(address)
+    lines = [*head, f"Host: {parts.netloc}", "Connection: close", "", ""]
+    with socket.create_connection((parts.hostname, parts.port), timeout=60) as line:
+        line.sendall("\r\n".join(lines).encode() + body)
+        answer = line.makefile("rb").readline()
+    return int(answer.split()[1])
+
+
+@pytest.mark.parametrize(
+    ("lines", "body"),
+    [
+        (["Transfer-Encoding: chunked"], b"2\r\n{}\r\n0\r\n\r\n"),
+        (["Content-Length: 99999999999999"], b"{}"),
+        (["Content-Length: -1"], b"{}"),
+        (["Content-Length: many"], b"{}"),
+        (["Content-Length: 2", "Content-Length: 3"], b"{}"),
+    ],
+)
+@pytest.mark.parametrize("route", ["hold", "opinions", "corrections?author=Ada&session=session-1"])
+def test_bodies_of_no_stated_or_no_possible_length_get_4xx(
+    out: Path, address: str, route: str, lines: list[str], body: bytes
+) -> None:
+    key = keys_of(out)[0]
+    path = at(address, f"api/studies/{key}/{route}")
+    assert 400 <= raw(address, [f"POST {path} HTTP/1.1", *lines], body) < 500
+    assert ReviewArchive(out).store.holds() == {}
+    assert ReviewArchive(out).store.opinions() == ReviewArchive(out).store.corrections() == []
+
+
+def test_endless_label_map_is_refused_when_it_is_longer_than_the_image(
+    out: Path, address: str
+) -> None:
+    archive = ReviewArchive(out)
+    study = archive.studies()[0]
+    size = 2 * int(np.prod(archive.result(study).shape))
+    path = at(address, f"api/studies/{study.entry.key}/corrections?author=Ada&session=session-1")
+    chunk = b"%x\r\n" % (size + 2) + b"\0" * (size + 2) + b"\r\n"
+    status = raw(address, [f"POST {path} HTTP/1.1", "Transfer-Encoding: chunked"], chunk)
+    assert status == 413
+    assert archive.store.corrections() == []
 
 
 GOOD = {"session": SESSION, "author": "Ada"}

@@ -7,21 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import Chromium, Page, chromium
+from chromium import Chromium, Page
+from on_page import STATE, drawn, stroke
 
 from segmed.archive.review.archive import ReviewArchive
 from segmed.archive.review.judgement import judge_study
 
 pytestmark = pytest.mark.integration
-
-STATE = "review.page"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    """A headless Chromium."""
-    with chromium(tmp_path_factory.mktemp("chromium")) as found:
-        yield found
 
 
 @pytest.fixture
@@ -33,30 +25,9 @@ def page(browser: Chromium, address: str) -> Iterator[Page]:
         yield found
 
 
-def place_of(page: Page, plane: str, voxel: list[int]) -> tuple[float, float]:
-    """The middle of a voxel on the page."""
-    place = page.run(f"review.views.{plane}.placeOf({voxel}, {STATE}.scene.geometry)")
-    return float(place[0]), float(place[1])
-
-
 def clear(page: Page, cursor: list[int]) -> None:
     """Empty the label map that is drawn, and go to a voxel."""
     page.run(f"({STATE}.drawing.values.fill(0), {STATE}.scene.cursor = {cursor}, 1)")
-
-
-def stroke(page: Page, plane: str, voxels: list[list[int]], modifiers: int = 0) -> None:
-    """Draw with the mouse over the middles of voxels."""
-    page.drag([place_of(page, plane, voxel) for voxel in voxels], modifiers)
-
-
-def drawn(page: Page) -> set[tuple[int, int, int, int]]:
-    """Index and value of each voxel that is drawn in the page."""
-    found = page.run(
-        f"(() => {{ const {{ values, geometry }} = {STATE}.drawing, [x, y] = geometry.shape; "
-        "return [...values.entries()].filter(([, v]) => v).map(([i, v]) => "
-        "[i % x, Math.floor(i / x) % y, Math.floor(i / x / y), v]); })()"
-    )
-    return {tuple(one) for one in found}
 
 
 def set_size(page: Page, size: int) -> None:
@@ -217,8 +188,8 @@ def test_overlay_compare_and_3d_work_without_a_network(page: Page, address: str)
     assert hosts == {address.split("/")[2]}
 
 
-@pytest.mark.parametrize("width", [1400, 800])
-def test_nothing_runs_off_the_page(page: Page, width: int) -> None:
+@pytest.mark.parametrize(("width", "lines"), [(1400, 1), (1920, 1), (800, 2)])
+def test_nothing_runs_off_the_page(page: Page, width: int, lines: int) -> None:
     page.resize(width, 850)
     page.wait_for(f"innerWidth === {width}")
     wide = page.run(
@@ -229,3 +200,9 @@ def test_nothing_runs_off_the_page(page: Page, width: int) -> None:
     )
     assert wide == []
     assert page.run("document.documentElement.scrollWidth") == width
+    tops = page.run(
+        "new Set([...document.getElementById('bar').children].filter((one) => one.offsetParent)"
+        ".map((one) => Math.round((b => b.top + b.height / 2)(one.getBoundingClientRect()))))"
+        ".size"
+    )
+    assert tops == lines
