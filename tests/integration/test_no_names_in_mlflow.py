@@ -61,6 +61,8 @@ def test_no_patient_name_or_id_reaches_mlflow(
         label = np.zeros(image.shape, np.uint8)
         label[tuple(slice(n // 3, 2 * n // 3 + 1) for n in label.shape)] = 1
         nib.save(nib.Nifti1Image(label, image.affine), folder / "label.nii")
+        other = np.asarray(image.dataobj) + 1  # the gate leaves out what was trained on
+        nib.save(nib.Nifti1Image(other, image.affine), folder / "test.nii")
         cases.append(
             Case(
                 id=f"{named}_{index}",
@@ -77,7 +79,12 @@ def test_no_patient_name_or_id_reaches_mlflow(
         training=tuple(cases),
         test=tuple(
             case.model_copy(
-                update={"id": f"{case.id}_test", "group": f"{case.group}_test", "fold": None}
+                update={
+                    "id": f"{case.id}_test",
+                    "group": f"{case.group}_test",
+                    "fold": None,
+                    "image": (case.image[0].replace("image.nii", "test.nii"),),
+                }
             )
             for case in cases
         ),

@@ -130,7 +130,7 @@ def test_week_trains_with_the_corrections_and_its_notice_names_them(
     package = hippocampus_package(0).save(tmp_path / "package")
     Registry(working_folder).register(package, "hippocampus")
     (line,) = scores_in_the_field(replace(job, folder=working_folder))
-    assert line.startswith("in the field: models:/hippocampus/1: Dice 0.")
+    assert line.startswith("in the field: models:/hippocampus/1: Dice ")
     client = mlflow.MlflowClient(tracking_uri(working_folder))
     known = client.get_model_version("hippocampus", "1")
     assert client.get_run(known.run_id).data.metrics["field_corrected"] == 1.0
