@@ -38,6 +38,14 @@ if TYPE_CHECKING:
     from segmed.archive import StudyOutcome
     from segmed.archive.study import NotImage
 
+SendReportOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Also send HL7 reports to mllp://HOST:PORT, FHIR reports to fhir:// or fhirs://; "
+        "repeatable.",
+    ),
+]
 SeveralOption = Annotated[
     str,
     typer.Option(
@@ -99,14 +107,7 @@ def segment(
     send: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Also send outputs to this PACS.")
     ] = None,
-    send_report: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Also send HL7 reports to mllp://HOST:PORT, FHIR reports to fhir:// or fhirs://; "
-            "repeatable.",
-        ),
-    ] = None,
+    send_report: SendReportOption = None,
     engine: Annotated[str, typer.Option(help=ENGINE_HELP)] = "auto",
     tta: Annotated[
         bool | None,

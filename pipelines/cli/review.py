@@ -96,9 +96,14 @@ def review(
 
 def _serve(out: Path, author: str, port: int, *, browser: bool, as_json: bool) -> None:
     from pipelines.review.server import serve_review
+    from segmed.archive.watch.snapshot import watch_folder
 
     def started(address: str) -> None:
-        emit({"address": address}, [f"review: {address}"], as_json=as_json)
+        record, lines = {"address": address}, [f"review: {address}"]
+        if watch_folder(out) is not None:
+            record["queue"] = f"{address}queue"
+            lines.append(f"queue of the watch: {address}queue")
+        emit(record, lines, as_json=as_json)
         note("serving this machine alone; stop with Ctrl-C")
         if browser and not as_json:
             webbrowser.open(address)

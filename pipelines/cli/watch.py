@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.archive import SeveralOption
+from pipelines.cli.archive import SendReportOption, SeveralOption
 from pipelines.cli.arguments import (
     MaxVoxelsOption,
     allow_voxels,
@@ -20,7 +20,7 @@ from pipelines.cli.arguments import (
     require_out,
 )
 from pipelines.terminal.console import DONE_WITH_FAILURES, continued_by, emit, note, plain, say
-from segmed.formats import ALL_FRAMES_HELP, OUTPUT_HELP, SEG_HELP
+from segmed.formats import ALL_FRAMES_HELP, OUTPUT_HELP, REPORT_HELP, SEG_HELP
 from segmed.inference.vocabulary import ENGINE_HELP
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ def watch(
     output_format: Annotated[str, typer.Option("--format", help=f"{OUTPUT_HELP}.")] = "nifti",
     seg: Annotated[str, typer.Option(help=SEG_HELP)] = "binary",
     all_frames: Annotated[bool, typer.Option("--all-frames", help=ALL_FRAMES_HELP)] = False,
+    report: Annotated[list[str] | None, typer.Option(help=REPORT_HELP)] = None,
+    send_report: SendReportOption = None,
     send: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Also send outputs to this PACS.")
     ] = None,
@@ -160,6 +162,8 @@ def watch(
         format=output_format,
         seg=seg,
         all_frames=all_frames,
+        reports=tuple(report or ()),
+        send_reports=tuple(send_report or ()),
         send=send,
         several=several,  # type: ignore[arg-type]  # checked by the job
         rules=rules,

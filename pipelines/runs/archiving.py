@@ -132,9 +132,7 @@ class ArchiveJob:
     @property
     def seg_form(self) -> SegForm:
         """Form of DICOM segmentations, and the reports beside them; those sent are written."""
-        sent = (report_sender_at(address).kind for address in self.send_reports)
-        reports = tuple(dict.fromkeys((*self.reports, *sent)))
-        return SegForm(self.seg, self.all_frames, reports)  # type: ignore[arg-type]  # checked first
+        return seg_form_of(self.seg, self.all_frames, self.reports, self.send_reports)
 
     @property
     def parts(self) -> tuple[ArchiveJob, ...]:
@@ -242,7 +240,7 @@ def _run_one(
         predictor=pool,
         out_dir=job.out_dir,
         format=job.format,
-        delivery=_delivery_of(job),
+        delivery=delivery_of(job.send, job.send_reports),
         options=RunOptions(
             limit=job.limit,
             resegment=job.resegment,
@@ -263,12 +261,25 @@ def _run_one(
     }
 
 
-def _delivery_of(job: ArchiveJob) -> Delivery | None:
-    """Delivery of outputs and reports; None without an address."""
-    pacs = delivery_at(job.send) if job.send else None
-    if not job.send_reports:
+def seg_form_of(
+    seg: str, all_frames: bool, reports: Sequence[str], send_reports: Sequence[str]
+) -> SegForm:
+    """Form of DICOM segmentations, unchecked; reports that are sent are written, too."""
+    sent = (report_sender_at(address).kind for address in send_reports)
+    kinds = tuple(dict.fromkeys((*reports, *sent)))
+    return SegForm(seg, all_frames, kinds)  # type: ignore[arg-type]  # see `require_seg_form`
+
+
+def delivery_of(send: str | None, send_reports: Sequence[str]) -> Delivery | None:
+    """Delivery of outputs and reports; None without an address.
+
+    Raises:
+        UsageError: An address cannot be used.
+    """
+    pacs = delivery_at(send) if send else None
+    if not send_reports:
         return pacs
-    return ReportedDelivery(pacs, senders=tuple(map(report_sender_at, job.send_reports)))
+    return ReportedDelivery(pacs, senders=tuple(map(report_sender_at, send_reports)))
 
 
 def _worker_pool(

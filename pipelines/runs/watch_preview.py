@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.registry.loading import resolve_model
-from pipelines.runs.watching import PlannedRoute, WatchJob, planned_routes
+from pipelines.runs.watching import PlannedRoute, WatchJob, planned_routes, seg_form
 from segmed.archive import (
     FolderSource,
     Model,
@@ -184,7 +184,7 @@ def _work(
         out_dir=plan.out_dir,
         format=str(plan.rule.format),
         tta=job.tta,
-        options=RunOptions(seg=plan.rule.seg_form),
+        options=RunOptions(seg=seg_form(plan.rule)),
     )
     for outcome in found:
         output = ""

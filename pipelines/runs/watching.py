@@ -11,10 +11,9 @@ from typing import Any
 
 from pipelines.registry.cache import converted_folder
 from pipelines.registry.loading import resolve_model
-from pipelines.runs.archiving import write_models
+from pipelines.runs.archiving import delivery_of, seg_form_of, write_models
 from pipelines.runs.several import Several, check_several, folder_names
 from segmed.archive import FolderSource, RunOptions, StudySource, Workers, read_packages, read_rules
-from segmed.archive.pacs.address import delivery_at
 from segmed.archive.pacs.dicomweb import DicomWeb, DicomWebSource
 from segmed.archive.pacs.orthanc import OrthancServer
 from segmed.archive.pacs.remote import Query
@@ -29,7 +28,7 @@ from segmed.archive.watch.rules import WatchRule, WatchRules, read_watch_rules
 from segmed.archive.watch.server import DatedListing, OrthancListing, ServerFeed
 from segmed.archive.writing import suffix_of
 from segmed.errors import UsageError
-from segmed.formats import require_seg_form
+from segmed.formats import SegForm, require_seg_form
 from segmed.inference import Predictor
 from segmed.inference.vocabulary import engine_named
 from segmed.package import ModelPackage
@@ -58,6 +57,8 @@ class WatchJob:
         format: Format of the outputs, for rules that name none.
         seg: Form of DICOM segmentations, for rules that name none.
         all_frames: Also write their empty frames, for rules that do not say.
+        reports: Reports beside each DICOM segmentation, for rules that name none.
+        send_reports: Addresses that reports are sent to, for rules that name none.
         send: Address that outputs are sent to, for rules that name none.
         rules: File of the rules; None for one rule that takes every image.
         quiet_s: Without rules: a study is complete when nothing has arrived for so long, in s.
@@ -82,6 +83,8 @@ class WatchJob:
     format: str = "nifti"
     seg: str = "binary"
     all_frames: bool = False
+    reports: tuple[str, ...] = ()
+    send_reports: tuple[str, ...] = ()
     send: str | None = None
     rules: Path | None = None
     quiet_s: float | None = None
@@ -126,20 +129,34 @@ def rules_of_job(job: WatchJob) -> WatchRules:
         several = rule.several if rule.models else job.several
         given: dict[str, object] = {"models": models, "format": format_name, "several": several}
         given["send"] = rule.send or job.send
-        own = rule.model_copy(update={**given, **_seg_of(job, rule, format_name)})
-        require_seg_form(own.seg_form, format_name)
+        own = rule.model_copy(update={**given, **_dicom_options(job, rule, format_name)})
+        require_seg_form(seg_form(own), format_name)
         rules.append(own)
     return found.model_copy(update={"rules": tuple(rules)})
 
 
-def _seg_of(job: WatchJob, rule: WatchRule, format_name: str) -> dict[str, object]:
-    """Form of the segmentations of a rule; that of the command line is for DICOM outputs alone."""
-    is_dicom = format_name == "dicom-seg" or job.rules is None
-    frames = job.all_frames if is_dicom else False
-    return {
-        "seg": rule.seg or (job.seg if is_dicom else "binary"),
-        "all_frames": frames if rule.all_frames is None else rule.all_frames,
-    }
+def _dicom_options(job: WatchJob, rule: WatchRule, format_name: str) -> dict[str, object]:
+    """Options of DICOM outputs: those of the rule, else those of the command line.
+
+    Of the command line they do not apply to rules with another format.
+    """
+    names = ("seg", "all_frames", "reports", "send_reports")
+    applies = format_name == "dicom-seg" or job.rules is None
+    given = {name: getattr(job, name) for name in names} if applies else _NO_DICOM
+    own = {name: value for name in names if (value := getattr(rule, name)) is not None}
+    return {**given, **own}
+
+
+_NO_DICOM: dict[str, object] = {
+    "seg": "binary", "all_frames": False, "reports": (), "send_reports": (),
+}  # fmt: skip
+
+
+def seg_form(rule: WatchRule) -> SegForm:
+    """Form of the segmentations of a rule from `rules_of_job`."""
+    return seg_form_of(
+        str(rule.seg), bool(rule.all_frames), rule.reports or (), rule.send_reports or ()
+    )
 
 
 @dataclass(frozen=True)
@@ -172,8 +189,7 @@ def planned_routes(job: WatchJob) -> list[PlannedRoute]:
     for rule in found.rules:
         folder = job.out_dir if job.rules is None else job.out_dir / rule.name
         name = rule.name
-        if rule.send is not None:
-            delivery_at(rule.send)
+        delivery_of(rule.send, rule.send_reports or ())
         if rule.several == "ensemble" or len(rule.models) == 1:
             planned.append(PlannedRoute(rule, name, rule.models, folder, found.hours))
             continue
@@ -252,11 +268,11 @@ def _route(
             predictor=predictors[plan.models],
             out_dir=plan.out_dir,
             format=str(plan.rule.format),
-            delivery=delivery_at(plan.rule.send) if plan.rule.send else None,
+            delivery=delivery_of(plan.rule.send, plan.rule.send_reports or ()),
             options=RunOptions(
                 names=job.names,  # type: ignore[arg-type]  # checked when the run is opened
                 most_unanswered=float("inf"),
-                seg=plan.rule.seg_form,
+                seg=seg_form(plan.rule),
             ),
         )
     )

@@ -11,7 +11,9 @@ rules:
     several: each                 # of several models: ensemble or each
     format: dicom-seg
     seg: binary                   # its form: binary, labelmap or fractional
+    reports: [sr]                 # beside each segmentation: sr, hl7, fhir
     send: dimse://PACS@pacs:104
+    send_reports: []              # addresses that HL7 and FHIR reports are sent to
     channels: channels.yaml       # rules that assign series to channels
     priority: urgent              # urgent, normal or off-peak
     complete:
@@ -36,7 +38,7 @@ from segmed.archive.query import SeriesQuery
 from segmed.archive.watch.arrival import Completeness, is_expression
 from segmed.archive.watch.route import NIGHT, Hours, Priority
 from segmed.errors import UsageError
-from segmed.formats import ARCHIVE_OUTPUTS, SegForm, SegKind
+from segmed.formats import ARCHIVE_OUTPUTS, ReportKind, SegKind
 from segmed.structures import Frozen
 from segmed.validation import first_fault
 
@@ -65,6 +67,8 @@ class WatchRule(Frozen):
         format: Format of the outputs; None for that of the command line.
         seg: Form of DICOM segmentations; None for that of the command line.
         all_frames: Also write their empty frames; None as the command line says.
+        reports: Reports beside each DICOM segmentation; None for those of the command line.
+        send_reports: Addresses that reports are sent to; None for those of the command line.
         send: Address that outputs are sent to; None for that of the command line.
         channels: YAML file with rules that assign series to channels, relative to this file.
         priority: `urgent`, `normal` or `off-peak`.
@@ -80,6 +84,8 @@ class WatchRule(Frozen):
     format: str | None = None
     seg: SegKind | None = None
     all_frames: bool | None = None
+    reports: tuple[ReportKind, ...] | None = None
+    send_reports: tuple[str, ...] | None = None
     send: str | None = None
     channels: Path | None = None
     priority: Priority = "normal"
@@ -98,11 +104,6 @@ class WatchRule(Frozen):
         if value is not None and value not in ARCHIVE_OUTPUTS:
             raise ValueError(f"unknown output format {value!r}: known are {known(ARCHIVE_OUTPUTS)}")
         return value
-
-    @property
-    def seg_form(self) -> SegForm:
-        """Form of DICOM segmentations."""
-        return SegForm(self.seg or "binary", bool(self.all_frames))
 
     @property
     def query(self) -> SeriesQuery:

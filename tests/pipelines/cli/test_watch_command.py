@@ -85,6 +85,8 @@ def test_watch_without_a_model_says_what_would_do(tmp_path: Path) -> None:
         ("rules: [{name: a, description: 't1('}]", "not a regular expression"),
         ("rules: [{name: a, format: gif}]", "unknown output format 'gif'"),
         ("rules: [{name: a, channels: c.yaml}]", "there is no file c.yaml"),
+        ("rules: [{name: a, reports: [sr]}]", "--report sr refers to a DICOM segmentation"),
+        ("rules: [{name: a, format: dicom-seg, seg: flat}]", "field 'rules.0.seg'"),
         ("rules: [{name: a, colour: red}]", "field 'rules.0.colour'"),
         ("off_peak: 25-3\nrules: [{name: a}]", "write HH:MM-HH:MM"),
         ("rules: [{name: a, complete: {quiet_s: -1}}]", "field 'rules.0.complete.quiet_s'"),
@@ -106,7 +108,8 @@ def test_study_that_is_sent_is_segmented_by_each_rule_that_takes_it(
 ) -> None:
     rules, out, port = tmp_path / "rules.yaml", tmp_path / "out", storm.free_port()
     rules.write_text(
-        f"rules:\n- {{name: mr, modalities: [MR], models: [{package}], complete: {{quiet_s: 0.5}}}}"
+        f"rules:\n- {{name: mr, modalities: [MR], models: [{package}], complete: {{quiet_s: 0.5}}, "
+        "format: dicom-seg, seg: labelmap, reports: [sr]}"
         f"\n- {{name: ct, modalities: [CT], complete: {{quiet_s: 0.5}}}}\n"
     )
     words = ["watch", f"{NODE}:{port}", "--model", str(package), "--rules", str(rules)]
@@ -127,7 +130,9 @@ def test_study_that_is_sent_is_segmented_by_each_rule_that_takes_it(
         finally:
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 130
-    assert len(list((out / "mr/segmentations").glob("*.nii.gz"))) == 1
+    written = [path.name for path in (out / "mr/segmentations").glob("*.dcm")]
+    assert len([name for name in written if name.endswith(".seg.dcm")]) == 1
+    assert len([name for name in written if name.endswith(".sr.dcm")]) == 1
     assert (out / "mr/index.csv").is_file()
     assert not list((out / "ct/segmentations").glob("*.nii.gz"))
 
