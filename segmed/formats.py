@@ -123,7 +123,10 @@ TITLES = [row.title for row in FORMATS]
 KNOWN_FORMATS = f"{', '.join(TITLES[:-1])} and {TITLES[-1]}"
 """The formats that are read, for messages."""
 
-RASTER_FORMATS = tuple(row.name for row in FORMATS if row.kind == "raster")
+PLANE_FORMAT = "dicom-plane"
+"""Format of single-frame DICOM images that models of planes read as pictures."""
+
+RASTER_FORMATS = (*(row.name for row in FORMATS if row.kind == "raster"), PLANE_FORMAT)
 """Formats of one plane that state neither spacing nor sides."""
 
 OutputFormat = Literal["nifti", "seg-nrrd", "dicom-seg", "rtstruct", "probabilities"]

@@ -19,10 +19,12 @@ from segmed.archive.scratch import scratch_folder
 from segmed.archive.sniff import form_of_image, has_pages
 from segmed.archive.study import NotImage, Study, content_hash
 from segmed.errors import UsageError
+from segmed.formats import PLANE_FORMAT
 from segmed.inference.fault import InputFault
 from segmed.inference.selection import Choice, choose_series
 from segmed.io.channel_files import CaseFiles, group_channels
 from segmed.io.dicom.grouping import SeriesIndex, may_be_image
+from segmed.io.dicom.plane import planes_of
 from segmed.io.dicom.series import SeriesAudit
 from segmed.io.digest import sha256_of_file, sha256_of_text
 from segmed.io.head import FileHead, sniff
@@ -109,7 +111,7 @@ class FolderSource:
             for folder in self.within or (self.root,):
                 yield from self._walk(folder, index)
             for audits in index.studies():
-                yield from self._choices(audits)
+                yield from self._choices(planes_of(audits) if self.spatial_dims == 2 else audits)
             yield from self._others(index.passed_over)
         finally:
             index.close()
@@ -277,7 +279,7 @@ class FolderSource:
             return self._no_access(files[0][0], error)
         return Study(
             content=content_hash(digests),
-            form="dicom",
+            form=PLANE_FORMAT if audits[0].is_plane else "dicom",
             place=f"{self._place(files[0][0])} and {sum(map(len, files)) - 1} more",
             channels=files,
             audits=audits,
@@ -313,7 +315,8 @@ class FolderSource:
             return identity_of_place(first.files[0])
         is_chosen = self.rules is not None or self.num_channels > 1
         series = () if is_chosen else (first.series_uid,)
-        return identity_of_series(first.patient_key, first.study_uid, series)
+        planes = tuple(audit.files[0].name for audit in audits if audit.is_plane)
+        return identity_of_series(first.patient_key, first.study_uid, (*series, *planes))
 
     def _no_access(self, path: Path, error: OSError) -> Study:
         place = self._place(path)

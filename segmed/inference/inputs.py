@@ -16,6 +16,7 @@ from segmed.inference.search import FoundPaths, search
 from segmed.inference.selection import choose_series, mask_fault
 from segmed.io.channel_files import CaseFiles, group_channels
 from segmed.io.dicom.audit import SeriesAudit
+from segmed.io.dicom.plane import planes_of
 from segmed.io.dicom.scan import group_files
 from segmed.io.stack import stack_files
 from segmed.package.series_rules import Rules, rules_in
@@ -163,6 +164,8 @@ def _find(paths: Sequence[Path], expected: Expected) -> Inputs:
         cases += _taken_apart(case)
     cases += [CaseFiles(_name_of(path), (path,)) for path in found.unknown]
     audits = group_files(found.dicom)
+    if expected.spatial_dims == 2:
+        audits = planes_of(audits)
     series, not_chosen = _series_cases(audits, found, expected)
     cases += [*series, *stacks]
     used = {path for case in cases for path in _files_of(case)} | taken

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segmed.errors import UsageError
-from segmed.formats import RASTER_FORMATS, OutputFormat
+from segmed.formats import PLANE_FORMAT, RASTER_FORMATS, OutputFormat
 from segmed.inference.writing import suffix_for
 from segmed.io import source_of
 from segmed.io.channel_files import CaseFiles
@@ -159,7 +159,9 @@ def _rivalry(path: Path, others: Sequence[Path], name: str) -> str:
 def _hashed(item: CaseFiles, like: MetaTensor) -> str:
     source = source_of(like)
     if source is not None and source.series_uid:
-        stated = (source.patient_key, source.study_uid, source.series_uid)
+        stated: tuple[str, ...] = (source.patient_key, source.study_uid, source.series_uid)
+        if source.format == PLANE_FORMAT:  # one of the images of a series
+            stated = (*stated, sha256_of_file(source.paths[0]))
         digest = sha256_of_text("\n".join(stated))
         return f"series-{digest[:HASH_LENGTH]}"
     files = item.files if source is None else (*item.files, *source.paths)

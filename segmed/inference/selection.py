@@ -45,8 +45,8 @@ def choose_series(
 ) -> Iterator[Choice]:
     """Choose among the image series of one DICOM study.
 
-    Without rules every series is a study of its own for a model of one channel, and refused for
-    a model of several. With rules the study gives one choice; a series that fits in every way but
+    Planes are images of their own. Without rules every series is a study of its own for a model of
+    one channel, and refused for a model of several. With rules the study gives one choice; a series that fits in every way but
     is unsound makes the study refused with that series' own reason rather than be passed over.
 
     Args:
@@ -54,6 +54,10 @@ def choose_series(
         rules: The rules, if any.
         num_channels: Input channels of the model.
     """
+    for plane in (audit for audit in audits if audit.is_plane):  # one has all its channels
+        fault = mask_fault(plane)
+        yield Choice((plane,), fault, because=() if fault else (EVERY_SERIES,))
+    audits = [audit for audit in audits if not audit.is_plane]
     if not audits:
         return
     if rules is None and num_channels == 1:

@@ -63,6 +63,7 @@ def load_series_isolated(
         "notes": audit.notes,
         "patient_key": audit.patient_key,
         "frame_of_reference": audit.frame_of_reference,
+        "is_plane": audit.is_plane,
     }
     request = {"path": _absolute(audit.files[0]), "series": series}
     return _load(request, timeout_s, memory_gb, limits)

@@ -141,4 +141,5 @@ def _audit(series: dict[str, Any]) -> SeriesAudit:
         notes=tuple(series["notes"]),
         patient_key=series["patient_key"],
         frame_of_reference=series["frame_of_reference"],
+        is_plane=series["is_plane"],
     )

@@ -64,6 +64,7 @@ class SeriesAudit:
         notes: What is odd, though usable.
         copies: Files with the data set of one of `files`, byte for byte; they are not used.
         is_encapsulated: Whether pixels of a file are compressed, and so need a decoder.
+        is_plane: One image of one plane, for a model of planes; see `plane`.
     """
 
     series_uid: str = field(repr=False)
@@ -86,6 +87,7 @@ class SeriesAudit:
     notes: tuple[str, ...] = ()
     copies: tuple[Path, ...] = ()
     is_encapsulated: bool = False
+    is_plane: bool = False
 
     @property
     def name(self) -> str:

@@ -181,7 +181,7 @@ def _geometry(headers: Sequence[DicomHeader]) -> SeriesRefusal | None:
             "no_frame_positions", "frames of a multi-frame file have no positions", bad
         )
     bad = _where(headers, lambda h: not h.slices or any(map(_unplaced, h.slices)))
-    if bad and all(_is_projection(h) for h in headers if h.path in bad):
+    if bad and all(is_projection(h) for h in headers if h.path in bad):
         kind = next(h.modality for h in headers if h.path == bad[0]) or "X-ray"
         return SeriesRefusal(
             "projection", f"{len(bad)} images are projections ({kind}), no slices of a volume", bad
@@ -208,7 +208,7 @@ def _rotations(headers: Sequence[DicomHeader]) -> SeriesRefusal | None:
     return None
 
 
-def _is_projection(header: DicomHeader) -> bool:
+def is_projection(header: DicomHeader) -> bool:
     """Radiograph, mammogram, angiogram and the like: one image, and no plane in the patient."""
     name = UID(header.sop_class).name if header.sop_class else ""
     return header.modality in PROJECTIONS or any(word in name for word in PROJECTION_CLASSES)

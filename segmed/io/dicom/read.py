@@ -81,6 +81,10 @@ def load_series(
     """
     audit = series if isinstance(series, SeriesAudit) else only_series(Path(series))
     require_usable(audit)
+    if audit.is_plane:
+        from segmed.io.dicom.plane import load_plane  # noqa: PLC0415 - it reads by this module
+
+        return load_plane(audit, limits)
     check_size(audit.shape, limits, audit.files[0])
     volume = np.empty(audit.shape, dtype=np.float64 if exact else np.float32, order="F")
     opened: tuple[Path, Dataset] | None = None
