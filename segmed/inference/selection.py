@@ -46,8 +46,9 @@ def choose_series(
     """Choose among the image series of one DICOM study.
 
     Planes are images of their own. Without rules every series is a study of its own for a model of
-    one channel, and refused for a model of several. With rules the study gives one choice; a series that fits in every way but
-    is unsound makes the study refused with that series' own reason rather than be passed over.
+    one channel, and refused for a model of several. With rules the study gives one choice; a series
+    that fits in every way but is unsound makes the study refused with that series' own reason
+    rather than be passed over.
 
     Args:
         audits: The study's image series.
