@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segmed.findings.record import findings_of
-from segmed.findings.reports import modality_of, write_reports
 from segmed.formats import BINARY_SEG, OutputFormat, SegForm, require_seg_form
 from segmed.inference.inputs import Input, checked_inputs, expected_by
 from segmed.inference.pipeline import Pipeline, PipelineEnd, PipelineItem, in_order
@@ -20,8 +18,6 @@ from segmed.io.channel_files import CaseFiles
 from segmed.io.output_names import NameKind, check_names, shown
 from segmed.io.read import Read, notes_of
 from segmed.metatensor import MetaTensor
-from segmed.metrics.measures import measure_label
-from segmed.metrics.training_norms import ranges_of
 from segmed.outcomes import OUT_OF_MEMORY, Status, classify
 
 logger = logging.getLogger(__name__)
@@ -126,7 +122,7 @@ class _FolderSink:
         self.format = names.format
         self._names, self._seg = names, seg
         self._labels = predictor.plan.labels
-        self._ranges = ranges_of(predictor.packages[0].provenance)
+        self._packages = predictor.packages
         self._model_name, self._model_version = identity_of(predictor.packages)
 
     def output_for(self, origin: CaseFiles, image: MetaTensor) -> Path:
@@ -148,15 +144,9 @@ class _FolderSink:
             seg=self._seg,
         )
         if self._seg.reports:
-            measured = measure_label(found.label, self._labels, ranges=self._ranges)
-            findings = findings_of(
-                self._labels,
-                measured["volumes_ml"],
-                measured["flags"],
-                model_name=self._model_name,
-                model_version=self._model_version,
-            )
-            write_reports(output, findings, self._seg.reports, modality=modality_of(image))
+            from segmed.inference.reporting import report_beside  # noqa: PLC0415 - loads SciPy
+
+            report_beside(output, found, self._seg.reports, image=image, packages=self._packages)
         return Outcome(origin.files[0], "done", output, None, found.seconds, notes_of(image))
 
 
