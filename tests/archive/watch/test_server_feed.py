@@ -137,14 +137,14 @@ def test_study_is_found_once_for_each_content(
 def test_next_process_takes_up_what_was_not_settled_and_came_meanwhile(
     root: str, site: Site, tmp_path: Path, is_orthanc: bool
 ) -> None:
-    site.add("1.2", 5)
-    site.add("1.3", 3)
+    for study, number in (("1.2", 5), ("1.3", 4), ("1.5", 3)):
+        site.add(study, number)
     feed = feed_of(root, tmp_path, is_orthanc=is_orthanc)
-    first, _ = feed.arrivals()
-    feed.settle(first.ref, feed.state_of(first.ref))
+    _, middle, _ = feed.arrivals()
+    feed.settle(middle.ref, feed.state_of(middle.ref))
     site.add("1.4", 7)  # while nobody watches
     later = feed_of(root, tmp_path, is_orthanc=is_orthanc)
-    assert sorted(settle(later)) == [3, 7]
+    assert sorted(settle(later)) == [3, 5, 7]
     assert feed_of(root, tmp_path, is_orthanc=is_orthanc).arrivals() == []
 
 
