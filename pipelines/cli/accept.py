@@ -216,6 +216,7 @@ def report(found: Accepted, *, as_json: bool) -> None:
         for line in dossier.accept
     ]
     lines = [*table(rows, list(rows[0])), *dossier.findings, dossier.bound.sentence]
+    lines += [f"nothing was learned: {dossier.doubt}"] if dossier.doubt else []
     lines += [f"stop rule crossed: {line.sentence}" for line in dossier.stopped_by]
     lines += [f"dossier: {found.page}", f"record: {found.record}"]
     if found.kept is not None:

@@ -26,6 +26,7 @@ from segmed.acceptance.order import in_score_order
 from segmed.acceptance.scoring import LocalResults
 from segmed.acceptance.shift import ScoreRow, scores_beside_card
 from segmed.archive.drift import DriftRow, watch
+from segmed.metrics.learned import doubt_of_learning
 from segmed.metrics.measures import FLAGGED, Distributions, add_features
 from segmed.metrics.score import MEAN_LABEL
 from segmed.version import __version__
@@ -88,6 +89,7 @@ class Dossier:
         copies: Cases whose image is that of another case.
         judged: Counts of a monthly dossier: results accepted, corrected and rejected.
         calibration: Predicted quality beside the local scores; None where none is predicted.
+        doubt: Reason why the local scores are no sign of learning; None where they are.
     """
 
     model: AssessedModel
@@ -109,6 +111,7 @@ class Dossier:
     copies: int = 0
     judged: dict[str, int] = field(default_factory=dict)
     calibration: Calibration | None = None
+    doubt: str | None = None
 
     @property
     def cases(self) -> int:
@@ -122,8 +125,8 @@ class Dossier:
 
     @property
     def is_accepted(self) -> bool:
-        """True if all criteria are fulfilled and no stop rule is crossed."""
-        return all(line.is_fulfilled for line in self.accept) and not self.stopped_by
+        """True if it has learned, all criteria are fulfilled and no stop rule is crossed."""
+        return not self.reasons
 
     @property
     def findings(self) -> list[str]:
@@ -133,8 +136,9 @@ class Dossier:
     @property
     def reasons(self) -> list[str]:
         """Reasons why the model is not accepted; empty where it is."""
+        doubt = [] if self.doubt is None else [f"nothing was learned: {self.doubt}"]
         unmet = [line.sentence for line in self.accept if not line.is_fulfilled]
-        return [*unmet, *(f"stop rule: {line.sentence}" for line in self.stopped_by)]
+        return [*doubt, *unmet, *(f"stop rule: {line.sentence}" for line in self.stopped_by)]
 
     def record(self) -> dict[str, Any]:
         """The dossier as JSON values."""
@@ -242,6 +246,7 @@ def make_dossier(
         copies=len(results.contents) - len(set(results.contents.values())),
         judged=dict(judged or {}),
         calibration=calibration,
+        doubt=doubt_of_learning(results.table),
     )
 
 

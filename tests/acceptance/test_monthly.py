@@ -138,6 +138,19 @@ def test_command_ends_with_status_1_and_needs_an_archive(
         assert (status, named in text) == (2, True), text
 
 
+def test_command_ends_with_status_0_where_all_is_fulfilled(
+    archive: ReviewArchive, package: Path, tmp_path: Path
+) -> None:
+    for study in archive.studies():
+        archive.store.add_opinion(study.entry.key, REVIEWER, "accepted")
+    criteria = tmp_path / "criteria.yaml"
+    criteria.write_text("accept: [{measure: cases, at_least: 3}, {measure: rejected, at_most: 0}]")
+    words = ["accept", package, "--monthly", "--archive", archive.out_dir, "-o", tmp_path / "out"]
+    result = CliRunner().invoke(app, [str(word) for word in (*words, "--criteria", criteria)])
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines()[-1] == "accepted"
+
+
 def test_flow_tells_the_verdict_or_that_nothing_was_judged(
     archive: ReviewArchive, package: Path, tmp_path: Path
 ) -> None:
