@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -32,6 +32,8 @@ from segmed.package.training_cases import unseen_cases
 from segmed.pictures.scores import scores_picture
 from segmed.pictures.shown import as_png
 from segmed.plan.agreement import channel_order, ordered_images, require_known_labels
+from segmed.quality.cases import quality_case
+from segmed.quality.fitting import QualityCase
 from segmed.structures import LabelClass
 
 Progress = Callable[[int, int], None]
@@ -46,12 +48,15 @@ class Evaluated:
         predictions: The written segmentation of each case, by case id.
         seconds_per_case: Mean wall time of a segmentation, reading and writing excluded, in s.
         model: Name of the model.
+        quality_cases: Features of each case beside its scores, by case id, for `fit_quality`;
+            empty unless they were requested.
     """
 
     table: pd.DataFrame
     predictions: dict[str, Path]
     seconds_per_case: float
     model: str = "model"
+    quality_cases: dict[str, QualityCase] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Number of cases and mean Dice of each structure in one line."""
@@ -129,6 +134,7 @@ def score_cases(
     *,
     out_dir: Path,
     progress: Progress | None = None,
+    with_features: bool = False,
 ) -> Evaluated:
     """Segment labelled cases on their own grids, write the results and score them.
 
@@ -138,6 +144,7 @@ def score_cases(
         cases: Cases with labels, none of which the model was trained on.
         out_dir: Folder for one segmentation a case.
         progress: Called with cases done and cases in all.
+        with_features: Gather features of each segmentation, to predict the quality of others.
 
     Returns:
         Scores, files and time.
@@ -155,7 +162,9 @@ def score_cases(
     require_known_labels(plan, manifest)
     order = channel_order([channel.name for channel in plan.channels], manifest)
     scores = CaseScores(manifest.encoding)
-    pipeline = Pipeline(predictor, ScoringSink(manifest, out_dir, scores))
+    predictor.observer.is_on |= with_features
+    sink = ScoringSink(manifest, out_dir, scores)
+    pipeline = Pipeline(predictor, sink)
     predictions: dict[str, Path] = {}
     seconds = 0.0
     for case in cases:
@@ -173,7 +182,7 @@ def score_cases(
         if progress is not None:
             progress(len(predictions), len(cases))
     name = " + ".join(package.architecture for package in predictor.packages)
-    return Evaluated(scores.table(), predictions, seconds / len(cases), name)
+    return Evaluated(scores.table(), predictions, seconds / len(cases), name, sink.quality_cases)
 
 
 class ScoringSink:
@@ -183,6 +192,9 @@ class ScoringSink:
         manifest: The image set of the cases.
         out_dir: Folder for one segmentation a case.
         scores: What a result is scored by.
+
+    Attributes:
+        quality_cases: Results with features, by case id.
     """
 
     format: OutputFormat = "nifti"
@@ -193,6 +205,7 @@ class ScoringSink:
         self._out_dir = out_dir
         self._scores = scores
         self._references: dict[str, MetaTensor] = {}
+        self.quality_cases: dict[str, QualityCase] = {}
 
     def output_for(self, origin: Case, image: MetaTensor) -> Path:
         """File of the result, named after the case; its label is read before the network runs."""
@@ -214,6 +227,10 @@ class ScoringSink:
         rows = self._scores.measure(
             found.label[0], reference[0], spacing_mm=spacing_mm, case_id=origin.id
         )
+        if found.features is not None:
+            case = quality_case(origin.group, found.features, rows)
+            if case is not None:
+                self.quality_cases[origin.id] = case
         return output, rows
 
 

@@ -7,9 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from pipelines.comparing.cross_validation import ENSEMBLES
 from pipelines.comparing.ensembling import Chosen, choose_models, ensembles_table
 from pipelines.comparing.jobs import Request
+from pipelines.comparing.predicted_quality import out_of_fold_cases, with_quality
 from pipelines.tracking.held_out import held_out_scores
 from pipelines.tracking.tags import HELD_OUT
 from segmed.inference.cleaning_effects import CleaningEffect
@@ -21,6 +24,7 @@ from segmed.package import ModelPackage
 from segmed.package.ensemble import mix_packages
 from segmed.package.training_cases import CORRECTIONS, SEEN
 from segmed.plan import Plan
+from segmed.quality.model import Basis
 from segmed.report.content import ReportTable
 from segmed.report.model_comparison import ModelComparison
 
@@ -76,6 +80,7 @@ def choose_best(
     if len(chosen.models) > 1:
         scores = held_out_scores(chosen.table, folds, unit=compared.unit)
         package = replace(package, provenance={**package.provenance, HELD_OUT: scores})
+    cleaned_table: pd.DataFrame | None = None
     if request.postprocess:
         predictions = {
             k: path for one in chosen.fold_results for k, path in one.predictions.items()
@@ -84,11 +89,22 @@ def choose_best(
         search = search_cleaning(predictions, manifest, chosen.table, rules=rules)
         scores = held_out_scores(search.table, folds, unit=compared.unit)
         package = cleaning_package(package, search, scores)
+        cleaned_table = search.table if search.steps else None
         record[POSTPROCESSING] = search_record(search)
         record["sentences"] += sentences_of(search, folds)
         tables.append(table_of(search))
+    package = _with_quality(package, chosen, cleaned_table)
     package.save(request.out_dir / BEST)
     return {**record, "hash": package.hash}, tables
+
+
+def _with_quality(
+    package: ModelPackage, chosen: Chosen, cleaned_table: pd.DataFrame | None
+) -> ModelPackage:
+    """A package with predicted quality, by the scores of results that were cleaned as its own."""
+    cases = out_of_fold_cases(chosen.fold_results, cleaned_table)
+    basis: Basis = "held_out" if package.members == 1 else "out_of_fold"
+    return with_quality(package, cases, basis=basis, networks=len(chosen.models))
 
 
 def _package_of(chosen: Chosen, compared: ModelComparison, request: Request) -> ModelPackage:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.comparing.jobs import Request, cache_of
+from pipelines.comparing.predicted_quality import out_of_fold_cases, with_quality
 from segmed.manifest import data_hash, read_manifest
 from segmed.metrics import summarise, write_table
 from segmed.package import ModelPackage
@@ -68,7 +69,8 @@ def _ensemble(folds: Sequence[FoldResult], request: Request) -> ModelPackage:
         **seen_record(manifest),
         **norms_of(manifest, seen, packages[0].plan, cache_dir),
     }
-    return join_packages(packages, facts)
+    joined = join_packages(packages, facts)
+    return with_quality(joined, out_of_fold_cases(folds), basis="out_of_fold")
 
 
 def _gather(folds: Sequence[FoldResult], folder: Path) -> int:

@@ -31,6 +31,7 @@ from segmed.metrics.score import MEAN_LABEL, METRICS
 from segmed.metrics.significance import SIGNIFICANCE, signed_rank_p
 from segmed.package import PLAN_FILE, ModelPackage
 from segmed.plan import plan_hash, read_plan
+from segmed.quality.cases import QUALITY_CASES_FILE, write_quality_cases
 from segmed.report.content import ReportTable
 from segmed.report.model_comparison import FoldResult, ModelComparison
 
@@ -200,8 +201,10 @@ def _averaged(members: Sequence[FoldResult], manifest: Manifest, request: Reques
             manifest,
             cases,
             out_dir=folder / "predictions",
+            with_features=True,
         )
         write_table(evaluated.table, folder / "scores.parquet")
+        write_quality_cases(folder / QUALITY_CASES_FILE, evaluated.quality_cases)
         record = {
             "identity": identity,
             "seconds_per_case": evaluated.seconds_per_case,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.comparing.jobs import TrainJob
+from pipelines.comparing.predicted_quality import with_quality
 from pipelines.comparing.progress import TrainingProgress
 from pipelines.tracking.held_out import held_out_scores, keep_scores
 from segmed.evaluation import Evaluated, score_cases
@@ -25,6 +26,7 @@ from segmed.manifest import data_hash, read_manifest
 from segmed.metrics import read_table, write_table
 from segmed.package import ModelPackage
 from segmed.plan import plan_hash, read_plan
+from segmed.quality.cases import QUALITY_CASES_FILE, write_quality_cases
 from segmed.report.legends import legend_of_set
 from segmed.report.model_comparison import FoldResult
 from segmed.training import EpochResult, fit
@@ -152,10 +154,15 @@ def _score(job: TrainJob, shown: TrainingProgress) -> Evaluated:
         cases,
         out_dir=job.run_dir / "predictions",
         progress=shown.scoring(len(cases)),
+        with_features=True,
     )
     write_table(evaluated.table, job.run_dir / "scores.parquet")
+    write_quality_cases(job.run_dir / QUALITY_CASES_FILE, evaluated.quality_cases)
     unit = legend_of_set(manifest).unit
-    keep_scores(job.run_dir / "package", held_out_scores(evaluated.table, [job.fold], unit=unit))
+    scored = keep_scores(
+        job.run_dir / "package", held_out_scores(evaluated.table, [job.fold], unit=unit)
+    )
+    with_quality(scored, evaluated.quality_cases, basis="held_out").save(job.run_dir / "package")
     history = read_history(job.run_dir)
     record = {
         "architecture": job.model,

@@ -11,6 +11,7 @@ from torch import Tensor
 from segmed.errors import UsageError
 from segmed.inference.sliding import NetworkFn
 from segmed.plan import Plan
+from segmed.quality.agreement import Agreement
 
 CONTRACT = ("spatial_dims", "channels", "labels", "preprocessing", "patch_size", "slice_axis")
 """Fields of a plan that the members of an ensemble must share."""
@@ -46,15 +47,26 @@ def require_one_contract(plans: Sequence[Plan]) -> Plan:
     return first
 
 
-def averaged(members: Sequence[NetworkFn]) -> NetworkFn:
-    """The mean of several networks' maps."""
+def averaged(members: Sequence[NetworkFn], agreement: Agreement | None = None) -> NetworkFn:
+    """The mean of several networks' maps.
+
+    Args:
+        members: The networks.
+        agreement: Counts where they agree, if given.
+    """
     if len(members) == 1:
         return members[0]
 
     def mean(windows: Tensor) -> Tensor:
         total = members[0](windows).clone()
+        shown = [] if agreement is None else [agreement.labels_of(total)]
         for member in members[1:]:
-            total += member(windows)
+            maps = member(windows)
+            total += maps
+            if agreement is not None:
+                shown.append(agreement.labels_of(maps))
+        if agreement is not None:
+            agreement.count(shown)
         return total.div_(len(members))
 
     return mean

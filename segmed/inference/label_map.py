@@ -30,6 +30,16 @@ def value_table(encoding: LabelEncoding) -> npt.NDArray[Any]:
     return np.array(values, dtype=np.uint8 if max(values) <= 255 else np.uint16)
 
 
+def all_background(shape: Sequence[int], device: torch.device, encoding: LabelEncoding) -> Tensor:
+    """A label map of zeros, of the type that `narrow` gives."""
+    return zeros(shape, device, dtype=narrow(value_table(encoding)))
+
+
+def stored(label: Tensor, encoding: LabelEncoding) -> npt.NDArray[Any]:
+    """A gathered label map in the type of its values."""
+    return np.asarray(label.cpu().numpy()).astype(value_table(encoding).dtype, copy=False)
+
+
 def label_values(probs: Tensor, encoding: LabelEncoding) -> Tensor:
     """Label value of each voxel by its probabilities.
 

@@ -11,7 +11,6 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -26,7 +25,13 @@ from segmed.inference.engine import Engine, resolve_device
 from segmed.inference.ensemble import averaged, mirrored, require_one_contract, slice_by_slice
 from segmed.inference.fitting import require_fitting
 from segmed.inference.given_image import GivenImage, image_from
-from segmed.inference.label_map import Keeps, KeptProbabilities, label_values, narrow, value_table
+from segmed.inference.label_map import (
+    Keeps,
+    KeptProbabilities,
+    all_background,
+    label_values,
+    stored,
+)
 from segmed.inference.memory import (
     MemoryEstimate,
     Surroundings,
@@ -35,9 +40,10 @@ from segmed.inference.memory import (
     require_free_memory,
     resident_bytes,
 )
+from segmed.inference.observing import QualityObserver
 from segmed.inference.postprocessing import cleaned
 from segmed.inference.segmentation import Segmentation
-from segmed.inference.sliding import NetworkFn, WindowRecipe, sliding_slabs, zeros
+from segmed.inference.sliding import NetworkFn, WindowRecipe, shallowest_dim, sliding_slabs
 from segmed.inference.vocabulary import EngineName
 from segmed.io import grid_of
 from segmed.metatensor import MetaTensor
@@ -74,6 +80,7 @@ class Predictor:
         preparation: The plan's chain of transforms, whose inverse brings the output back.
         packages: The packages.
         engines: What runs each of them.
+        observer: Gathers features of each segmentation, and predicts its quality.
     """
 
     def __init__(
@@ -92,6 +99,7 @@ class Predictor:
         self.plan: Plan = require_one_contract([member.plan for member in members])
         self.preparation = preparation(self.plan)
         self.packages = tuple(members)
+        self.observer = QualityObserver(self.packages, self.plan)
         self.device = resolve_device(device)
         self.tta = self.plan.inference.tta if tta is None else tta
         self.memory_gb = memory_gb
@@ -202,14 +210,16 @@ class Predictor:
             label, kept, network_s = self._in_memory(prepared, probabilities=probabilities)
             while self._path is not None and self._path.fell_back():
                 label, kept, network_s = self._in_memory(prepared, probabilities=probabilities)
+            features = self.observer.features()
         rules, spacing_mm = self.plan.inference, prepared.grid_in.spacing_mm
         label = cleaned(label, rules, self.plan.labels, spacing_mm=spacing_mm)
         affine = torch.from_numpy(prepared.grid_in.affine_ras)
         whole = MetaTensor(torch.from_numpy(label)[None], affine=affine)
         seconds = time.perf_counter() - start
         phases = {"network": network_s, "inverse": seconds - network_s}
-        structures = self.plan.labels
-        return Segmentation(whole, kept.whole, seconds, phases, structures, None, kept.fractions)
+        structures, fractions = self.plan.labels, kept.fractions
+        found = Segmentation(whole, kept.whole, seconds, phases, structures, None, fractions)
+        return self.observer.described(found, features)
 
     def _in_memory(
         self, prepared: Prepared, *, probabilities: Keeps
@@ -229,18 +239,17 @@ class Predictor:
     ) -> tuple[npt.NDArray[Any], KeptProbabilities, float]:
         """Label values and probabilities on the input's grid, and the network's seconds."""
         self._seconds = 0.0
+        self.observer.begin(prepared, len(self.engines))
         grid, encoding = prepared.grid_in, self.plan.encoding
-        table = value_table(encoding)
         label: Tensor | None = None
         kept = KeptProbabilities(probabilities, encoding, grid.shape)
         for piece in self.pieces(prepared):
             if label is None:  # where the pieces are: one copy leaves a GPU, a byte a voxel
-                label = zeros(grid.shape, piece.probs.device, dtype=narrow(table))
+                label = all_background(grid.shape, piece.probs.device, encoding)
             label[piece.region] = label_values(piece.probs, encoding)
             kept.put(piece)
         assert label is not None  # a prepared image has at least one voxel
-        values_of = np.asarray(label.cpu().numpy()).astype(table.dtype, copy=False)
-        return values_of, kept, self._seconds
+        return stored(label, encoding), kept, self._seconds
 
     def pieces(self, prepared: Prepared) -> Iterator[ProbsBox]:
         """Probabilities on the input's grid, piece by piece as the windows advance.
@@ -258,6 +267,7 @@ class Predictor:
                 network = lambda windows: on_gpu(windows).cpu()  # noqa: E731 - one line says it
         recipe = self.recipe(shape)
         slabs = sliding_slabs(network, tensor, recipe)
+        slabs = self.observer.watch(slabs, tensor, recipe.buffer_dim)
         boxes = self.preparation.inverse_slabs(slabs, prepared.transform, recipe.buffer_dim)
         return map(self._of_logits, boxes) if self.plan.inference.average == "logits" else boxes
 
@@ -368,7 +378,7 @@ class Predictor:
             )
 
     def _network(self) -> NetworkFn:
-        network = averaged(self.engines)
+        network = averaged(self.engines, self.observer.agreement)
         if self.tta and self._path is None:  # a GPU's graphs contain the mirror images
             network = mirrored(network, self.plan.inference.mirror_axes)
         return network
@@ -387,12 +397,3 @@ class Predictor:
             return maps
 
         return apply
-
-
-def shallowest_dim(shape: Sequence[int], window: Sequence[int]) -> int:
-    """The axis along which a buffer of one window's depth has the fewest voxels."""
-    sizes = [
-        window[axis] * prod(size for other, size in enumerate(shape) if other != axis)
-        for axis in range(len(shape))
-    ]
-    return sizes.index(min(sizes))

@@ -13,6 +13,8 @@ from segmed.errors import UsageError
 from segmed.io import grid_of
 from segmed.io.fractions import Fractions
 from segmed.metatensor import MetaTensor
+from segmed.quality.features import CaseFeatures
+from segmed.quality.model import CaseQuality
 from segmed.structures import LabelClass
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ class Segmentation:
         labels: Structures of the label map.
         image: The image, where `predict` read or was given it.
         fractions: Probabilities of the structures as bytes on disk, where requested.
+        quality: Predicted quality, where the model has it.
+        features: The features that it was predicted from, where they were gathered.
     """
 
     label: MetaTensor
@@ -44,6 +48,8 @@ class Segmentation:
     labels: tuple[LabelClass, ...] = ()
     image: MetaTensor | None = None
     fractions: Fractions | None = None
+    quality: CaseQuality | None = None
+    features: CaseFeatures | None = None
 
     def __repr__(self) -> str:
         """Size, volume of each structure and time in one line."""

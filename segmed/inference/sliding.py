@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import prod
 
 import numpy as np
 import torch
@@ -206,6 +207,15 @@ def zeros(shape: Sequence[int], device: torch.device, dtype: torch.dtype = torch
         return torch.zeros(tuple(shape), device=device, dtype=dtype)
     like = torch.empty(0, dtype=dtype).numpy()
     return torch.from_numpy(np.zeros(tuple(shape), dtype=like.dtype))
+
+
+def shallowest_dim(shape: Sequence[int], window: Sequence[int]) -> int:
+    """The axis along which a buffer of one window's depth has the fewest voxels."""
+    sizes = [
+        window[axis] * prod(size for other, size in enumerate(shape) if other != axis)
+        for axis in range(len(shape))
+    ]
+    return sizes.index(min(sizes))
 
 
 def _add(total: Tensor, values: Tensor, weight: Tensor, corner: tuple[int, ...]) -> None:

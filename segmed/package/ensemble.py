@@ -13,12 +13,13 @@ from segmed.package import ModelPackage
 from segmed.package.card import PackagePart
 from segmed.package.training_cases import CORRECTIONS, SEEN
 from segmed.plan import plan_hash
+from segmed.quality.package_form import PREDICTED_QUALITY
 
 SHARED = ("data", "data_licence", "data_source", "plan_hash", "versions", "commit")
 """Provenance that is kept where the members agree on it."""
 
-BULKY = (RANGES, DISTRIBUTIONS, "curves", SEEN, CORRECTIONS)
-"""Provenance of a member that is not repeated in an ensemble's: of its images and its epochs."""
+BULKY = (RANGES, DISTRIBUTIONS, PREDICTED_QUALITY, "curves", SEEN, CORRECTIONS)
+"""Provenance of a member that is not repeated in an ensemble's: its images, errors and epochs."""
 
 
 def join_packages(

@@ -17,7 +17,7 @@ from segmed.geometry import Grid
 from segmed.inference import Predictor, predict_files
 from segmed.inference.memory import CLEANING_BYTES, peak_memory, resident_bytes
 from segmed.inference.postprocessing import Cleaning, clean
-from segmed.inference.predictor import shallowest_dim
+from segmed.inference.sliding import shallowest_dim
 from segmed.plan import Inference
 
 
