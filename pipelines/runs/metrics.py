@@ -19,6 +19,7 @@ from pipelines.runs.watch_metrics import watch_figures
 from segmed.archive.ledger.file import LEDGER_FILE
 from segmed.archive.ledger.migrations import read_in_todays_words
 from segmed.archive.ledger.tables import STATES
+from segmed.archive.quality_bound import read_bound
 from segmed.errors import UsageError
 
 LOOPBACK = "127.0.0.1"
@@ -52,6 +53,32 @@ class ArchiveFigures(Collector):
                 read_in_todays_words(ledger)
                 yield from _studies(ledger)
                 yield from _runs(ledger)
+        yield from _quality(self._out_dir)
+
+
+def _quality(out_dir: Path) -> Iterator[Metric]:
+    """Figures of the promise that the last run settled; none of a model without one."""
+    bound = read_bound(out_dir)
+    if not bound.model:
+        return
+    yield gauge(
+        "quality_promised",
+        "Whether the promise about unreviewed results is in force.",
+        float(bound.is_promised),
+    )
+    yield gauge("quality_to_review", "Results of the last run to review.", bound.to_review)
+    for name, about, value in (
+        ("quality_threshold", "Predicted quality below which to review.", bound.threshold),
+        ("quality_risk_upper", "Upper bound of the failures among the unreviewed.", bound.upper),
+    ):
+        if value is not None and not bound.withdrawn:
+            yield gauge(name, about, value)
+    withdrawn = GaugeMetricFamily(
+        "segmed_quality_withdrawn", "Drift that withdraws the promise.", labels=["feature"]
+    )
+    for feature in bound.withdrawn:
+        withdrawn.add_metric([feature], 1.0)
+    yield withdrawn
 
 
 def gauge(name: str, about: str, value: float) -> GaugeMetricFamily:

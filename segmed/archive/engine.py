@@ -87,9 +87,11 @@ class ArchiveSink:
         writing = self._writing
         measures = measure(image, found.label, writing.labels, ranges=writing.ranges)
         notes = measures["notes"] = list(notes_of(image))
+        if found.quality is not None:
+            measures["quality"] = found.quality.record()
         digest = writing.write(output, found, like=image, measures=measures)
         if self._gallery is not None and not any(BURNED_IN in note for note in notes):
-            self._gallery.offer(origin.key, measures["flags"], image, found.label)
+            self._gallery.offer(origin.key, measures, image, found.label)
         return Result(origin.key, output_sha256=digest, measures=measures)
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from segmed.archive.triage import review_priority
+from segmed.archive.triage import priority_of
 from segmed.errors import GeometryError
 from segmed.geometry import Grid
 from segmed.io.atomic import whole_file
@@ -47,18 +48,20 @@ class Gallery:
         self._held: list[tuple[float, int, Path]] = []
         self._seen = 0
 
-    def offer(self, key: str, flags: Sequence[str], image: MetaTensor, label: MetaTensor) -> None:
+    def offer(
+        self, key: str, measures: Mapping[str, Any], image: MetaTensor, label: MetaTensor
+    ) -> None:
         """Keep a picture if it shows something worse than the least of those that are kept.
 
         A picture that cannot be drawn or written is left out: the segmentation is kept without it.
 
         Args:
             key: Key of the study in the ledger.
-            flags: Its quality flags.
+            measures: Its measures, with flags and predicted quality.
             image: `[C, *spatial]`.
             label: `[1, *spatial]` on the same grid.
         """
-        worth = review_priority(flags)
+        worth = priority_of(measures)
         self._seen += 1
         if len(self._held) >= KEPT and worth <= self._held[0][0]:
             return

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from segmed.io.digest import sha256_of_text
-from segmed.metrics.measures import Distributions
+from segmed.metrics.measures import PREDICTED_QUALITY, Distributions
 from segmed.metrics.quality import ShapeRange
 from segmed.metrics.training_norms import DISTRIBUTIONS, ranges_of
 from segmed.package import ModelPackage
+from segmed.quality.model import QualityModel
+from segmed.quality.package_form import quality_model_in
 from segmed.structures import LabelClass
 
 
@@ -27,6 +29,7 @@ class Model:
         norms: What the training cases looked like, for the drift watch; empty when not kept.
         spatial_dims: 2 for planes, 3 for volumes.
         tta: Mirror images are averaged unless the user decides otherwise.
+        quality: The quality model of a single package, if it has one.
     """
 
     hash: str
@@ -37,6 +40,7 @@ class Model:
     norms: Distributions = field(default_factory=dict)
     spatial_dims: int = 3
     tta: bool = False
+    quality: QualityModel | None = None
 
 
 def model_of(packages: Sequence[ModelPackage]) -> Model:
@@ -44,6 +48,10 @@ def model_of(packages: Sequence[ModelPackage]) -> Model:
     hashes = sorted(package.hash for package in packages)
     whole = hashes[0] if len(hashes) == 1 else sha256_of_text("\n".join(hashes))
     plan = packages[0].plan
+    quality = quality_model_in(packages[0].provenance) if len(packages) == 1 else None
+    norms = dict(packages[0].provenance.get(DISTRIBUTIONS, {}))
+    if norms and quality is not None and quality.basis == "held_out":
+        norms[PREDICTED_QUALITY] = list(quality.scores)  # of an ensemble they are its members'
     names = sorted({package.architecture for package in packages})
     return Model(
         whole,
@@ -51,9 +59,10 @@ def model_of(packages: Sequence[ModelPackage]) -> Model:
         plan.labels,
         plan.in_channels,
         ranges_of(packages[0].provenance),
-        packages[0].provenance.get(DISTRIBUTIONS, {}),
+        norms,
         plan.spatial_dims,
         plan.inference.tta,
+        quality,
     )
 
 

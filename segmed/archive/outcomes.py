@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,12 @@ def outcome_of(entry: Entry, *, fresh: bool, more: Sequence[str] = ()) -> StudyO
     )
 
 
-def write_outcomes(ledger: Ledger, run: int, path: Path) -> Path:
+def write_outcomes(
+    ledger: Ledger,
+    run: int,
+    path: Path,
+    quality_of: Callable[[Entry], dict[str, Any] | None] = lambda _: None,
+) -> Path:
     """Write what became of the studies that a run met, one at a time.
 
     Outputs may be named like their inputs, so the file is readable to its owner alone; the places
@@ -80,6 +85,7 @@ def write_outcomes(ledger: Ledger, run: int, path: Path) -> Path:
         ledger: The ledger.
         run: Number of the run.
         path: The JSON file.
+        quality_of: Predicted quality of a result, if any.
 
     Returns:
         The file.
@@ -88,7 +94,9 @@ def write_outcomes(ledger: Ledger, run: int, path: Path) -> Path:
         separator = "[\n"
         for _, entry in ledger.met(run):
             outcome = outcome_in(ledger, entry.key, run, fresh=True)
-            stream.write(separator + json.dumps(record(outcome)))
+            quality = quality_of(entry) if outcome.status == "done" else None
+            stated = {} if quality is None else {"quality": quality}
+            stream.write(separator + json.dumps(record(outcome) | stated))
             separator = ",\n"
         stream.write("[]\n" if separator == "[\n" else "\n]\n")
     return path

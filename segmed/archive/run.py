@@ -25,6 +25,7 @@ from segmed.errors import AccessDeniedError, ServiceError
 from segmed.formats import BINARY_SEG, SegForm
 from segmed.io.output_names import NameKind, absolute, shown
 from segmed.outcomes import ACCESS_DENIED, SERVICE
+from segmed.quality.risk import DEFAULT_TARGET, RiskTarget
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class RunOptions:
         names: Kind of output names, `source` or `hash`; None: of image files `source`, of DICOM
             series `hash`.
         seg: Form of DICOM segmentations.
+        target: Promise about unreviewed results, of a model that predicts quality.
     """
 
     limit: int | None = None
@@ -62,6 +64,7 @@ class RunOptions:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     table: str = "csv"
     names: NameKind | None = None
+    target: RiskTarget = DEFAULT_TARGET
     seg: SegForm = BINARY_SEG
 
 

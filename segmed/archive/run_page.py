@@ -11,14 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from segmed.archive.drift import DriftRow, judge_run
+from segmed.archive.drift import DriftRow, read_drift
 from segmed.archive.gallery import picture_of
 from segmed.archive.ledger import Entry, Ledger
 from segmed.archive.model import Model
 from segmed.archive.naming import is_hash_name
 from segmed.archive.outcomes import STATUS
+from segmed.archive.quality_bound import ArchiveBound, settle_bound
 from segmed.archive.review.field import read_field_score
-from segmed.archive.triage import by_review_priority, in_words
+from segmed.archive.triage import by_review_priority, in_words, quality_in_words
 from segmed.archive.volumes import write_volumes
 from segmed.report.archive_page import (
     ArchivePage,
@@ -82,7 +83,13 @@ class _RunTally:
 
 
 def write_run_page(
-    ledger: Ledger, out_dir: Path, model: Model, *, table: str = "csv", goes_on: bool = False
+    ledger: Ledger,
+    out_dir: Path,
+    model: Model,
+    *,
+    table: str = "csv",
+    goes_on: bool = False,
+    bound: ArchiveBound | None = None,
 ) -> Path:
     """Write the last run's page, volumes table and `drift.csv`, in memory of constant size.
 
@@ -96,11 +103,13 @@ def write_run_page(
         model: The model of the run.
         table: Kind of the volumes table, `csv` or `parquet`.
         goes_on: The run has not ended: its pictures stay for the next page.
+        bound: The settled promise of the run; it is settled here if not given.
 
     Returns:
         `report.html`.
     """
     run = ledger.last_run() or 0
+    bound = settle_bound(ledger, run, model, out_dir) if bound is None else bound
     tally = _RunTally(ledger.first_run_of(run), run)
     studies = by_review_priority(tally.segmented(ledger), SHOWN_STUDIES)
     judged = read_field_score(out_dir, model.hash)
@@ -113,17 +122,23 @@ def write_run_page(
         reasons=dict(tally.reasons.most_common()),
         failures=sorted(tally.failures, key=lambda item: (item.status, item.reason, item.study)),
         remarks=tally.remarks,
-        studies=list(_shown(studies, out_dir / PICTURES)),
+        studies=list(_shown(studies, out_dir / PICTURES, bound)),
         structures=[label.name for label in model.labels],
         has_volumes=model.spatial_dims == 3,
-        warnings=_drift_alarms(judge_run(ledger, run, model.norms, out_dir=out_dir)),
+        warnings=[
+            *([f"Predicted quality {bound.sentence}."] if bound.withdrawn else []),
+            *_drift_alarms(read_drift(out_dir)),
+        ],
+        promise="" if bound.withdrawn else bound.sentence,
+        to_review=bound.to_review if bound.model else None,
         provenance={
             "model hash": model.hash,
             "outputs": str(tally.counts["done"]),
             **({} if judged is None else {"in the field": judged.sentence}),
         },
     )
-    write_volumes(ledger, out_dir / f"{VOLUMES_NAME}.{table}", model.labels)
+    quality_of = bound.quality_of if bound.model else None
+    write_volumes(ledger, out_dir / f"{VOLUMES_NAME}.{table}", model.labels, quality_of)
     number = ledger.first_round_of(run)
     write_archive_page(out_dir / PAGES / f"run-{number:04d}.html", content, root="../")
     path = write_archive_page(out_dir / PAGE_FILE, content)
@@ -132,7 +147,7 @@ def write_run_page(
     return path
 
 
-def _shown(entries: Sequence[Entry], pictures: Path) -> Iterator[ShownStudy]:
+def _shown(entries: Sequence[Entry], pictures: Path, bound: ArchiveBound) -> Iterator[ShownStudy]:
     left = SHOWN_PICTURES
     for entry in entries:
         picture = picture_of(pictures, entry.key)
@@ -147,6 +162,7 @@ def _shown(entries: Sequence[Entry], pictures: Path) -> Iterator[ShownStudy]:
             volumes_ml=entry.measures.get("volumes_ml", {}),
             seconds=entry.seconds,
             picture=_embedded(picture) if has_picture else "",
+            quality=quality_in_words(bound.quality_of(entry)),
         )
 
 

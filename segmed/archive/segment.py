@@ -20,6 +20,7 @@ from segmed.archive.naming import OUTPUTS, OutputNames
 from segmed.archive.outcomes import OUTCOMES_FILE, outcome_of, write_outcomes
 from segmed.archive.pacs.delivery import Delivery
 from segmed.archive.pacs.reporting import with_sr
+from segmed.archive.quality_bound import settle_bound
 from segmed.archive.review.structures import note_structures
 from segmed.archive.run import Run, RunOptions, key_in
 from segmed.archive.run_page import PICTURES, write_run_page
@@ -211,9 +212,12 @@ def write_records(run: Run, *, goes_on: bool = False) -> None:
         goes_on: It has not ended, and the records are written again.
     """
     ledger, out_dir = run.ledger, run.out_dir
-    write_outcomes(ledger, run.number, out_dir / OUTCOMES_FILE)
+    bound = settle_bound(ledger, run.number, run.model, out_dir, target=run.options.target)
+    write_outcomes(ledger, run.number, out_dir / OUTCOMES_FILE, bound.quality_of)
     write_index(ledger, out_dir)
-    write_run_page(ledger, out_dir, run.model, table=run.options.table, goes_on=goes_on)
+    write_run_page(
+        ledger, out_dir, run.model, table=run.options.table, goes_on=goes_on, bound=bound
+    )
 
 
 def preview_archive(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from segmed.archive.ledger.tables import Entry
 
@@ -22,6 +23,9 @@ WEIGHTS = {
 """What a flag weighs: nothing where something was due is worst, a cut edge is often the scan's."""
 
 OTHER = 1.0
+
+PREDICTED = 10.0
+"""Priority of a result whose predicted quality is 0, on the scale of the weights."""
 
 WORDS = {
     "missing": "absent, though usual in training",
@@ -62,6 +66,18 @@ def review_priority(flags: Sequence[str]) -> float:
     return sum(WEIGHTS.get(flag.split(":", 1)[0], OTHER) for flag in flags)
 
 
+def priority_of(measures: Mapping[str, Any]) -> float:
+    """Return the review priority of a result: by its predicted quality, else by its flags.
+
+    Args:
+        measures: What was measured, with `quality` where the model predicts it.
+    """
+    quality = measures.get("quality")
+    if quality is not None:
+        return PREDICTED * (1.0 - float(quality["score"]))
+    return review_priority(measures.get("flags", ()))
+
+
 def in_words(flags: Sequence[str]) -> str:
     """Flags by structure, for people: `anterior: nothing found; posterior: in pieces`."""
     by_label: dict[str, list[str]] = {}
@@ -73,10 +89,19 @@ def in_words(flags: Sequence[str]) -> str:
     return "; ".join(f"{label}: {', '.join(words)}" for label, words in by_label.items())
 
 
+def quality_in_words(quality: Mapping[str, Any] | None) -> str:
+    """Predicted Dice of the structure of the lowest, with its interval: `0.81 (0.74 to 0.88)`."""
+    if quality is None:
+        return ""
+    name, item = min(quality["structures"].items(), key=lambda pair: float(pair[1]["dice"]))
+    stated = "" if item["low"] is None else f" ({item['low']:.2f} to {item['high']:.2f})"
+    return f"{name} {item['dice']:.2f}{stated}"
+
+
 def by_review_priority(entries: Iterable[Entry], number: int) -> list[Entry]:
     """The worst of the segmented studies, at most `number` of them in memory."""
     return heapq.nsmallest(
         number,
         entries,
-        key=lambda entry: (-review_priority(entry.measures.get("flags", ())), entry.key),
+        key=lambda entry: (-priority_of(entry.measures), entry.key),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,20 +22,39 @@ OUTDATED = "outdated:input"
 ROWS_AT_ONCE = 1000
 KINDS = ("csv", "parquet")
 
+COLUMN_ENDS = {
+    "_ml_low": "volume_low_ml",
+    "_ml_high": "volume_high_ml",
+    "_dice": "dice",
+    "_dice_low": "low",
+    "_dice_high": "high",
+}
+"""Fields of a structure's predicted quality, by the end of their column's name."""
 
-def write_volumes(ledger: Ledger, path: Path, labels: Sequence[LabelClass]) -> Path:
+QualityOf = Callable[[Entry], dict[str, Any] | None]
+"""Predicted quality of a result as JSON values."""
+
+
+def write_volumes(
+    ledger: Ledger,
+    path: Path,
+    labels: Sequence[LabelClass],
+    quality_of: QualityOf | None = None,
+) -> Path:
     """Write the volumes table, a thousand rows in memory at a time.
 
     Columns: study, key, package, form, output, `NAME_ml` for each structure, flags (separated by
-    blanks), num_flags, `spacing_mm_0` and so on, seconds, notes (separated by semicolons). Rows
-    with flags come first, then all in the order of their keys. Studies that were refused, failed
-    or replaced have no row. Outputs may be named like their inputs, so the file is readable to its
-    owner alone.
+    blanks), num_flags, `spacing_mm_0` and so on, seconds, notes (separated by semicolons). Of a
+    model that predicts quality also `predicted_quality` and for each structure `NAME_ml_low`,
+    `NAME_ml_high`, `NAME_dice`, `NAME_dice_low` and `NAME_dice_high`. Rows with flags come first,
+    then all in the order of their keys. Studies that were refused, failed or replaced have no row.
+    Outputs may be named like their inputs, so the file is readable to its owner alone.
 
     Args:
         ledger: The ledger.
         path: `.csv` or `.parquet`.
         labels: The structures.
+        quality_of: Predicted quality of a result; None of a model that predicts none.
 
     Returns:
         The file.
@@ -44,14 +63,14 @@ def write_volumes(ledger: Ledger, path: Path, labels: Sequence[LabelClass]) -> P
         UsageError: The suffix is another one.
     """
     check_kind(path.suffix.removeprefix("."))
-    schema = _schema(labels)
+    schema = _schema(labels, has_quality=quality_of is not None)
     with whole_file(path, private=True) as draft:
         if path.suffix == ".csv":
             writer: Any = pa_csv.CSVWriter(draft, schema)
         else:
             writer = pa_parquet.ParquetWriter(draft, schema)
         with writer:
-            rows = _rows(ledger, labels)
+            rows = _rows(ledger, labels, quality_of)
             while batch := list(islice(rows, ROWS_AT_ONCE)):
                 writer.write_table(pa.Table.from_pylist(batch, schema=schema))
     return path
@@ -67,23 +86,27 @@ def check_kind(kind: str) -> None:
         raise unknown_name("kind of table", kind, KINDS)
 
 
-def _schema(labels: Sequence[LabelClass]) -> pa.Schema:
+def _schema(labels: Sequence[LabelClass], *, has_quality: bool) -> pa.Schema:
     texts = [(name, pa.string()) for name in ("study", "key", "package", "form", "output")]
     volumes = [(f"{item.name}_ml", pa.float64()) for item in labels]
     spacing = [(f"spacing_mm_{axis}", pa.float64()) for axis in range(3)]
     flags = [("flags", pa.string()), ("num_flags", pa.int64())]
-    return pa.schema(
-        [*texts, *volumes, *flags, *spacing, ("seconds", pa.float64()), ("notes", pa.string())]
-    )
+    rest = [*spacing, ("seconds", pa.float64()), ("notes", pa.string())]
+    ends = [f"{item.name}{end}" for item in labels for end in COLUMN_ENDS]
+    quality = [(name, pa.float64()) for name in ("predicted_quality", *ends) if has_quality]
+    return pa.schema([*texts, *volumes, *quality, *flags, *rest])
 
 
-def _rows(ledger: Ledger, labels: Sequence[LabelClass]) -> Iterator[dict[str, Any]]:
+def _rows(
+    ledger: Ledger, labels: Sequence[LabelClass], quality_of: QualityOf | None
+) -> Iterator[dict[str, Any]]:
     outdated = ledger.outdated()
     for is_flagged in (True, False):
         for entry in ledger.entries(state="done"):
             flags = [*entry.measures.get("flags", []), *[OUTDATED] * (entry.key in outdated)]
             if bool(flags) is is_flagged:
-                yield _row(entry, labels, flags)
+                stated = None if quality_of is None else quality_of(entry)
+                yield _row(entry, labels, flags) | _quality(stated)
 
 
 def _row(entry: Entry, labels: Sequence[LabelClass], flags: Sequence[str]) -> dict[str, Any]:
@@ -102,3 +125,15 @@ def _row(entry: Entry, labels: Sequence[LabelClass], flags: Sequence[str]) -> di
         "seconds": entry.seconds,
         "notes": "; ".join(measures.get("notes", [])),
     }
+
+
+def _quality(quality: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Columns of a predicted quality."""
+    if quality is None:
+        return {}
+    ends = {
+        f"{name}{end}": item.get(field)
+        for name, item in quality["structures"].items()
+        for end, field in COLUMN_ENDS.items()
+    }
+    return {"predicted_quality": quality["score"], **ends}

@@ -21,6 +21,9 @@ Distributions = dict[str, list[float]]
 FLAGGED = "flagged"
 """Feature that is 1 where a case has any flag, else 0."""
 
+PREDICTED_QUALITY = "predicted_quality"
+"""Feature that is the score of a case's predicted quality, where it has one."""
+
 PERCENTILES = (1, 50, 99)
 MAX_SAMPLES = 100_000
 """Voxels that intensity statistics are taken from, evenly spread over the image."""
@@ -86,7 +89,8 @@ def add_features(found: Distributions, measures: Mapping[str, Any]) -> None:
     """Add one case's measures to the distributions.
 
     Features are `volume_ml:NAME`, `spacing_mm:N` (in order of size), `intensity:CHANNEL:median`,
-    `intensity:CHANNEL:range` (1st to 99th percentile) and `flagged`.
+    `intensity:CHANNEL:range` (1st to 99th percentile), `predicted_quality` and
+    `flagged`.
     """
     for name, value in _features(measures):
         found.setdefault(name, []).append(value)
@@ -100,6 +104,8 @@ def _features(measures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     for channel, values in enumerate(measures["intensity"]):
         yield f"intensity:{channel}:median", float(values["median"])
         yield f"intensity:{channel}:range", float(values["p99"] - values["p01"])
+    if "quality" in measures:
+        yield PREDICTED_QUALITY, float(measures["quality"]["score"])
     yield FLAGGED, float(bool(measures["flags"]))
 
 

@@ -6,7 +6,7 @@ Source:
 
 from __future__ import annotations
 
-from scipy import stats
+from scipy import special
 
 from segmed.errors import MetricError
 
@@ -28,7 +28,7 @@ def binomial_p_value(failures: int, trials: int, rate: float) -> float:
     _check(failures, trials)
     if not 0.0 <= rate <= 1.0:
         raise MetricError(f"a failure rate must be 0 to 1, got {rate}")
-    return float(stats.binom.cdf(failures, trials, rate)) if trials else 1.0
+    return float(special.bdtr(failures, trials, rate)) if trials else 1.0
 
 
 def upper_bound(failures: int, trials: int, confidence: float) -> float:
@@ -46,7 +46,7 @@ def upper_bound(failures: int, trials: int, confidence: float) -> float:
     check_confidence(confidence)
     if failures >= trials:
         return 1.0
-    return float(stats.beta.ppf(confidence, failures + 1, trials - failures))
+    return float(special.betaincinv(failures + 1, trials - failures, confidence))
 
 
 def lower_bound(failures: int, trials: int, confidence: float) -> float:

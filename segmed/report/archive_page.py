@@ -28,6 +28,7 @@ class ShownStudy:
         seconds: Time that it took, in s.
         picture: `data:` address of its picture; empty without one.
         link: The segmentation relative to the output folder; empty where its name may be personal.
+        quality: Lowest predicted Dice of its structures, with the interval, in words.
     """
 
     study: str
@@ -37,6 +38,7 @@ class ShownStudy:
     seconds: float
     picture: str = ""
     link: str = ""
+    quality: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class ArchivePage:
         has_volumes: True if the model segments volumes, whose sides are known.
         warnings: Sentences for the very top, such as drift alarms.
         provenance: Hashes and the like, by label.
+        promise: Promise about the results that nobody reviews, or why there is none.
+        to_review: Results of a predicted quality below its threshold; None if none is predicted.
     """
 
     run: int
@@ -103,6 +107,8 @@ class ArchivePage:
     has_volumes: bool = True
     warnings: Sequence[str] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
+    promise: str = ""
+    to_review: int | None = None
 
 
 def write_archive_page(path: Path, content: ArchivePage, *, root: str = "") -> Path:

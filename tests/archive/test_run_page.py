@@ -134,8 +134,8 @@ def test_gallery_keeps_the_worst_and_no_more_than_it_may(tmp_path: Path) -> None
     label[0, 3:5, 3:5, 3:5] = 1
     gallery = Gallery(tmp_path)
     for number in range(KEPT + 6):
-        gallery.offer(f"plain{number:02d}", [], image, label)
-    gallery.offer("bad", ["empty:a"], image, label)
+        gallery.offer(f"plain{number:02d}", {}, image, label)
+    gallery.offer("bad", {"flags": ["empty:a"]}, image, label)
     kept = sorted(path.name for path in tmp_path.iterdir())
     assert len(kept) == KEPT
     assert "bad.webp" in kept

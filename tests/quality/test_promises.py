@@ -151,8 +151,8 @@ def test_aurc_is_that_of_pairwise_dice_or_better(folder: Path) -> None:
     split = splits("three_networks", folder)
     difference = aurcs(split, score_of) - aurcs(split, lowest("agreement"))
     reach = aurcs(split, lambda _, case: 0.0).mean() - aurcs(split, lowest("agreement")).mean()
-    # Within a tenth of what pairwise Dice gains over no order at all; the splits overlap.
-    assert difference.mean() < 0.1 * reach
+    # Within 2 % of what pairwise Dice gains over no order: rounding may choose other penalties.
+    assert difference.mean() < 0.02 * reach
 
 
 def test_few_patients_earn_no_interval_and_no_promise(

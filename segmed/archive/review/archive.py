@@ -20,7 +20,7 @@ from segmed.archive.ledger.inputs import InputOf
 from segmed.archive.review.inputs import case_of, fetched_case
 from segmed.archive.review.store import Correction, Origin, ReviewStore
 from segmed.archive.review.structures import ModelStructures, structures_of
-from segmed.archive.triage import review_priority
+from segmed.archive.triage import priority_of
 from segmed.errors import GeometryError, UsageError
 from segmed.formats import RASTER_FORMATS, RASTER_OUTPUT_SUFFIX
 from segmed.geometry import require_same_grid
@@ -52,8 +52,8 @@ class ReviewedStudy:
 
     @property
     def priority(self) -> float:
-        """Review priority by its quality flags."""
-        return review_priority(self.entry.measures.get("flags", ()))
+        """Review priority by its predicted quality, else by its quality flags."""
+        return priority_of(self.entry.measures)
 
 
 class ReviewArchive:
