@@ -246,12 +246,13 @@ def _model_line(model: dict[str, str | None]) -> str:
 
 
 def _alarms(record: dict[str, Any]) -> list[str]:
-    """A line for each alarm of the drift watch."""
+    """A line for each alarm of the drift watch, and the promise about unreviewed results."""
     from pipelines.runs.summary import describe_drift
     from segmed.archive.drift import DriftRow
 
     rows = [DriftRow(**row) for row in record["drift"]]
-    return [f"drift alarm: {describe_drift(row)}" for row in rows if row.is_alarm]
+    found = [f"drift alarm: {describe_drift(row)}" for row in rows if row.is_alarm]
+    return [*found, *([f"predicted quality: {record['quality']}"] if record["quality"] else [])]
 
 
 def _on_cluster(job: ArchiveJob) -> dict[str, Any]:
@@ -259,12 +260,14 @@ def _on_cluster(job: ArchiveJob) -> dict[str, Any]:
     from pipelines.flows.runner import run_flow
     from pipelines.flows.segment_archive import archive_flow
     from segmed.archive.drift import read_drift
+    from segmed.archive.quality_bound import read_bound
 
     run_flow(archive_flow(job), job)
     return {
         "models": list(json.loads((job.out_dir / "model.json").read_text()).values()),
         "outcomes": json.loads((job.out_dir / "outcomes.json").read_text()),
         "drift": [asdict(row) for row in read_drift(job.out_dir)],
+        "quality": read_bound(job.out_dir).sentence,
     }
 
 

@@ -33,6 +33,7 @@ from segmed.archive.pacs.address import delivery_at, source_at
 from segmed.archive.pacs.delivery import Delivery
 from segmed.archive.pacs.remote import Query
 from segmed.archive.pacs.reporting import ReportedDelivery
+from segmed.archive.quality_bound import read_bound
 from segmed.archive.query import SeriesQuery
 from segmed.archive.study import ForeseenOutcome, NotImage
 from segmed.archive.totals import OnTotal
@@ -222,7 +223,8 @@ def _run_one(
         on_total: Called with the number of studies, or an estimate of it.
 
     Returns:
-        The models, with version and hash, every outcome, and the drift watch's rows.
+        The models, with version and hash, every outcome, the drift watch's rows, and the promise
+        about unreviewed results.
     """
     if job.cluster is not None:  # paths are the same on every machine, its working folder is not
         place = job.source if "://" in job.source else str(Path(job.source).resolve())
@@ -258,6 +260,7 @@ def _run_one(
         "models": [entry.record() for entry in resolved],
         "outcomes": outcomes,
         "drift": [asdict(row) for row in read_drift(job.out_dir)],
+        "quality": read_bound(job.out_dir).sentence,
     }
 
 

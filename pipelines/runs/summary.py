@@ -26,6 +26,7 @@ class RunSummary:
         models: What was segmented with, as `model.json` has it.
         seconds: Time the run took, in s.
         num_remarked: Studies that this run segmented and whose input was odd in some way.
+        quality: Promise about the unreviewed results, or why there is none; empty without one.
     """
 
     counts: Mapping[str, int]
@@ -36,6 +37,7 @@ class RunSummary:
     models: tuple[Mapping[str, Any], ...]
     seconds: float
     num_remarked: int = 0
+    quality: str = ""
 
     @property
     def alarms(self) -> tuple[DriftRow, ...]:
@@ -54,6 +56,8 @@ class RunSummary:
         lines = [f"{self.headline()} in {self.seconds:.0f} s; {settled} were settled before"]
         lines += [f"model: {entry['model']} ({entry['hash'][:12]})" for entry in self.models]
         lines += [f"drift alarm: {describe_drift(row)}" for row in self.alarms]
+        if self.quality:
+            lines.append(f"predicted quality: {self.quality}")
         if self.num_remarked:
             lines.append(f"{self.num_remarked} with remarks on the input, see outcomes.json")
         lines += [f"study {study}: {reason}" for study, reason in self.failures]
@@ -91,6 +95,7 @@ def summarise_run(record: Mapping[str, Any], seconds: float) -> RunSummary:
         drift=tuple(DriftRow(**row) for row in record["drift"]),
         models=tuple(record["models"]),
         seconds=seconds,
+        quality=str(record.get("quality", "")),
         num_remarked=sum(bool(entry.get("notes")) for entry in fresh),
     )
 

@@ -11,5 +11,6 @@ fitting.py       from out-of-fold cases to a quality model
 model.py         the model: plain numbers that give Dice and volume with intervals
 cases.py         cases for the fit as a file
 package_form.py  the model in the provenance of a package
+statements.py    intervals of volumes for reports
 ```
 """

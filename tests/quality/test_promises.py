@@ -21,6 +21,7 @@ from segmed.quality.fitting import QualityCase, StructureTruth, fit_quality, sco
 from segmed.quality.model import QualityModel
 from segmed.quality.risk import RiskTarget
 from segmed.quality.risk_coverage import risk_coverage
+from segmed.quality.statements import volume_intervals
 
 SPLITS = 200
 CALIBRATED = 110
@@ -223,3 +224,20 @@ def test_models_are_plain_numbers_and_the_order_of_cases_is_nothing(
     assert model.missing_features(cases[0].features) == []
     bare = {label: {"expected_dice": 0.8} for label in cases[0].features}
     assert "agreement" in model.missing_features(bare)
+
+
+def test_volumes_with_intervals_are_given_to_reports(
+    recorded: Callable[[str], tuple[QualityCase, ...]],
+) -> None:
+    cases = recorded("one_network")
+    model = fit_quality(cases, basis="held_out")
+    assert model is not None
+    quality = model.predict(cases[0].features, volumes_of(cases[0]))
+    found = volume_intervals(quality.record())
+    assert found.keys() == {"anterior", "posterior"}
+    assert found["anterior"].low_ml == pytest.approx(quality.structures[0].volume_low_ml, rel=1e-5)
+    assert found["anterior"].sentence.endswith("ml (90% interval)")
+    record = quality.record()
+    record["structures"]["anterior"] |= {"volume_low_ml": None, "volume_high_ml": None}
+    assert volume_intervals(record).keys() == {"posterior"}
+    assert volume_intervals(None) == {}

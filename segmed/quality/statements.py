@@ -1,0 +1,43 @@
+"""Intervals of volumes out of a record of predicted quality, for reports such as DICOM SR."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class VolumeInterval:
+    """Interval of the true volume of a structure.
+
+    Attributes:
+        low_ml: Lower end, in ml.
+        high_ml: Upper end, in ml.
+        coverage: Probability with which it contains the volume.
+    """
+
+    low_ml: float
+    high_ml: float
+    coverage: float
+
+    @property
+    def sentence(self) -> str:
+        """The interval in words: `1.41 to 1.8 ml (90% interval)`."""
+        return f"{self.low_ml:.3g} to {self.high_ml:.3g} ml ({self.coverage:.0%} interval)"
+
+
+def volume_intervals(quality: Mapping[str, Any] | None) -> dict[str, VolumeInterval]:
+    """Intervals by structure; structures without an earned interval are left out.
+
+    Args:
+        quality: `CaseQuality.record()`, as in the measures of an archived study under `quality`,
+            or None where the model predicts none.
+    """
+    if quality is None:
+        return {}
+    return {
+        name: VolumeInterval(item["volume_low_ml"], item["volume_high_ml"], quality["coverage"])
+        for name, item in quality["structures"].items()
+        if item["volume_low_ml"] is not None and item["volume_high_ml"] is not None
+    }
