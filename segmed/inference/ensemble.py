@@ -11,7 +11,7 @@ from torch import Tensor
 from segmed.errors import UsageError
 from segmed.inference.sliding import NetworkFn
 from segmed.plan import Plan
-from segmed.quality.agreement import Agreement
+from segmed.quality.agreement import MemberAgreement
 
 CONTRACT = ("spatial_dims", "channels", "labels", "preprocessing", "patch_size", "slice_axis")
 """Fields of a plan that the members of an ensemble must share."""
@@ -47,7 +47,7 @@ def require_one_contract(plans: Sequence[Plan]) -> Plan:
     return first
 
 
-def averaged(members: Sequence[NetworkFn], agreement: Agreement | None = None) -> NetworkFn:
+def averaged(members: Sequence[NetworkFn], agreement: MemberAgreement | None = None) -> NetworkFn:
     """The mean of several networks' maps.
 
     Args:

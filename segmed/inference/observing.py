@@ -13,7 +13,7 @@ from segmed.geometry import spacing_of
 from segmed.inference.segmentation import Segmentation
 from segmed.package import ModelPackage
 from segmed.plan import Plan
-from segmed.quality.agreement import Agreement
+from segmed.quality.agreement import MemberAgreement
 from segmed.quality.features import CaseFeatures, FeatureSums
 from segmed.quality.package_form import quality_model_in
 from segmed.transforms.grid_transform import Prepared
@@ -30,14 +30,14 @@ class QualityObserver:
     Attributes:
         is_on: Features are gathered; without need they are not.
         model: The quality model, if there is one.
-        agreement: Agreement of the members on the image in hand; None of a single network.
+        agreement: MemberAgreement of the members on the image in hand; None of a single network.
     """
 
     def __init__(self, packages: Sequence[ModelPackage], plan: Plan) -> None:
         single = packages[0] if len(packages) == 1 else None
         self.model = None if single is None else quality_model_in(single.provenance)
         self.is_on = self.model is not None
-        self.agreement: Agreement | None = None
+        self.agreement: MemberAgreement | None = None
         self._networks = sum(package.members for package in packages)
         self._plan = plan
         self._sums: FeatureSums | None = None
@@ -58,7 +58,7 @@ class QualityObserver:
         voxel_ml = prod(spacing) * growth / 1000.0
         self._sums = FeatureSums(encoding, voxel_ml, averages_logits=is_logits)
         if engines > 1:
-            self.agreement = Agreement(encoding, averages_logits=is_logits)
+            self.agreement = MemberAgreement(encoding, averages_logits=is_logits)
 
     def watch(self, slabs: Iterable[Slab], image: Tensor, dim: int) -> Iterator[Slab]:
         """Hand slabs on; their features are gathered if the observer is on."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from segmed.encoding import LabelEncoding
 
 
-class Agreement:
+class MemberAgreement:
     """Counts of pairs of labels, over all pairs of members.
 
     Args:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from segmed.encoding import LabelEncoding
-from segmed.quality.agreement import Agreement
+from segmed.quality.agreement import MemberAgreement
 from segmed.quality.features import FeatureSums
 from segmed.structures import LabelClass
 from segmed.transforms.inverse import Slab
@@ -97,7 +97,7 @@ def test_certain_background_changes_nothing() -> None:
 
 @pytest.mark.parametrize("number", [2, 3, 5])
 def test_agreement_is_the_pairwise_dice(number: int) -> None:
-    agreement = Agreement(ENCODING)
+    agreement = MemberAgreement(ENCODING)
     maps = [softmax_map(seed)[None] for seed in range(number)]
     agreement.count([agreement.labels_of(member) for member in maps])
     for index, label in enumerate(ENCODING.labels, start=1):
@@ -108,7 +108,7 @@ def test_agreement_is_the_pairwise_dice(number: int) -> None:
 
 
 def test_members_without_a_structure_agree_on_it() -> None:
-    agreement = Agreement(REGIONS)
+    agreement = MemberAgreement(REGIONS)
     probs = torch.tensor([0.9, 0.1]).view(1, 2, 1, 1)
     agreement.count([agreement.labels_of(probs)] * 2)
     assert agreement.by_structure() == {"whole": 1.0, "core": 1.0}
