@@ -29,7 +29,7 @@ import torch
 from segmed.archive import FolderSource, Ledger, RunOptions, Study, segment_archive
 from segmed.archive.study import key_of
 from segmed.inference import Predictor
-from segmed.inference.choice import EngineName
+from segmed.inference.vocabulary import EngineName
 from segmed.io import read_image
 from segmed.models import build_model
 from segmed.package import ModelPackage

@@ -32,11 +32,11 @@ from torch import Tensor
 
 from segmed.errors import ModelError
 from segmed.inference import Predictor, predict_files
-from segmed.inference.choice import EngineName
 from segmed.inference.engine import TorchEngine
 from segmed.inference.openvino_engine import Conversion, OpenVinoEngine
 from segmed.inference.segmentation import Segmentation
 from segmed.inference.sliding import window_grid
+from segmed.inference.vocabulary import EngineName
 from segmed.io import read_image
 from segmed.models import build_model, list_models
 from segmed.package import ModelPackage
