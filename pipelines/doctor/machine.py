@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from pipelines.doctor.finding import Finding
+from segmed.inference.int8_units import has_int8_units
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +37,8 @@ def look_at_machine() -> Iterator[Finding]:
     """Device, processors, memory and clock."""
     yield device()
     yield from arithmetic()
-    yield Finding("processors", str(len(os.sched_getaffinity(0))))
+    units = "with" if has_int8_units() else "without"
+    yield Finding("processors", f"{len(os.sched_getaffinity(0))}, {units} int8 units")
     yield memory()
     yield clock(dt.datetime.now(dt.UTC))
 

@@ -28,7 +28,7 @@ NEEDED = (
 )
 """Packages that nothing works without."""
 
-USEFUL = ("openvino", "onnx")
+USEFUL = ("openvino", "nncf", "onnx")
 """Packages that one may do without."""
 
 PINS = {

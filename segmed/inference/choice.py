@@ -123,9 +123,13 @@ def _openvino_or_none(package: ModelPackage, conversion: Conversion) -> Engine |
 
 
 def uses_int8(package: ModelPackage) -> bool:
-    """Return whether engine `auto` runs a package in int8 on this processor."""
+    """Return whether engine `auto` runs a package in int8 on this processor; say why not."""
     allowed = package.plan.inference.allow_int8
-    return allowed and package.accepted_int8 is not None and has_int8_units()
+    if not allowed or package.accepted_int8 is None:
+        return False
+    if not has_int8_units():
+        logger.info("engine openvino in float32: this processor has no int8 units")
+    return has_int8_units()
 
 
 def compiled(network: nn.Module) -> nn.Module:

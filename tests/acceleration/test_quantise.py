@@ -194,14 +194,21 @@ def test_other_weights_or_another_plan_have_no_int8(
 
 
 def test_auto_is_int8_where_accepted_allowed_and_fast(
-    quantised: Quantised, package: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quantised: Quantised,
+    package: ModelPackage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO", logger="segmed")
     monkeypatch.setattr(choice, "has_int8_units", lambda: True)
     whole = quantised.package
     assert make_engine(whole, request("auto", whole, tmp_path)).name == "int8"
     assert make_engine(package, request("auto", package, tmp_path)).name == "openvino"
+    assert "int8 units" not in caplog.text
     monkeypatch.setattr(choice, "has_int8_units", lambda: False)
     assert make_engine(whole, request("auto", whole, tmp_path)).name == "openvino"
+    assert "in float32: this processor has no int8 units" in caplog.text
     assert make_engine(whole, request("int8", whole, tmp_path)).name == "int8"
     assert len(list(tmp_path.rglob("*.xml"))) == 2  # float32 is shared by both packages
 
