@@ -214,14 +214,20 @@ def test_auto_is_int8_where_accepted_allowed_and_fast(
 
 
 def test_plan_that_allows_no_int8_keeps_auto_in_float32(
-    package: ModelPackage, monkeypatch: pytest.MonkeyPatch
+    quantised: Quantised, package: ModelPackage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choice, "has_int8_units", lambda: True)
     rules = package.plan.inference.model_copy(update={"allow_int8": False})
-    plan = package.plan.model_copy(update={"inference": rules})
-    strict = replace(package, plan=plan)
+    strict = replace(package, plan=package.plan.model_copy(update={"inference": rules}))
     assert strict.hash != package.hash
-    assert not choice.uses_int8(strict)
+    assert quantised.package.int8 is not None
+    record = quantised.package.int8.record
+    made = record.model_copy(update={"made_from": strict.float32_hash})
+    with_int8 = replace(strict, int8=replace(quantised.package.int8, record=made))
+    assert with_int8.accepted_int8 is not None
+    assert choice.uses_int8(quantised.package)
+    assert not choice.uses_int8(with_int8)
+    assert make_engine(with_int8, request("int8", with_int8)).name == "int8"  # when asked for
     assert "allow_int8" not in package.plan.model_dump()["inference"]
 
 
