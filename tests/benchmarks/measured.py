@@ -27,7 +27,7 @@ named peer in the same run; nothing here was run on a GPU. "N times" is N times 
 
 def page() -> str:
     """The whole page."""
-    rows = [*training(), *inference(), *preparation(), *scores(), *tracking(), *archives()]
+    rows = [*training(), *inference(), *int8(), *preparation(), *scores(), *tracking(), *archives()]
     return HEAD + "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
@@ -96,6 +96,25 @@ def inference() -> list[Row]:
     what = f"peak memory, {'x'.join(map(str, large['shape']))} voxels, {large['classes']} classes"
     figure = f"{large['peak_gb']:.2f} GiB, {large['peak_over_forecast']:.2f} of the forecast"
     rows.append((what, figure, "what `--dry-run` says beforehand"))
+    return rows
+
+
+def int8() -> list[Row]:
+    """Int8 beside float32, and the pipeline beside the network; nothing before it is measured."""
+    if not (RESULTS / "int8.json").exists():
+        return []
+    record = read("int8")
+    rows: list[Row] = []
+    if "speed" in record:
+        found = record["speed"]
+        what = f"int8, full-width U-Net, window of {found['window']}^3"
+        rows.append((what, f"{found['int8_over_openvino']:.1f} times", "OpenVINO in float32"))
+        rows.append((what, f"{found['int8_over_eager']:.1f} times", "eager PyTorch"))
+    for part, what in (("crops", "hippocampus cases"), ("volumes", "volumes of 256x256x128")):
+        if "beside_over_network" in record.get(part, {}):
+            share = f"{record[part]['beside_over_network']:.3f} of its time"
+            named = f"read, prepare, inverse and write, {record[part]['images']} {what}"
+            rows.append((named, share, f"the network ({record[part]['engine']})"))
     return rows
 
 
