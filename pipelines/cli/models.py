@@ -17,6 +17,7 @@ from pipelines.cli.arguments import (
     require_models,
 )
 from pipelines.cli.faster import lines_of, quantise, request_of, windows
+from pipelines.cli.join_models import join
 from pipelines.cli.nnunet import import_nnunet
 from pipelines.terminal.console import DONE_WITH_FAILURES, JsonOption, emit, note, say, table
 
@@ -50,6 +51,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("export")(export)
     group.command("import")(import_)
     group.command("import-nnunet")(import_nnunet)
+    group.command("join")(join)
     group.command("sync")(sync)
     group.command("describe")(describe)
     app.add_typer(group, name="model")

@@ -11,6 +11,16 @@ from pipelines.cli.arguments import require_any, require_out
 from pipelines.terminal.console import JsonOption, emit
 from segmed.errors import UsageError
 
+PackageOption = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Package folder to write; NAME if not given.")
+]
+RegisterOption = Annotated[
+    bool, typer.Option("--register", help="Register the package as a version of the model.")
+]
+AliasOption = Annotated[
+    str | None, typer.Option(help="Alias of the registered version, such as champion.")
+]
+
 
 def import_nnunet(
     source: Annotated[
@@ -26,15 +36,9 @@ def import_nnunet(
     licence: Annotated[
         str, typer.Option(metavar="TEXT", help="Licence of the weights, for the card.")
     ] = "",
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Package folder to write; NAME if not given.")
-    ] = None,
-    register: Annotated[
-        bool, typer.Option("--register", help="Register the package as a version of the model.")
-    ] = False,
-    alias: Annotated[
-        str | None, typer.Option(help="Alias of the registered version, such as champion.")
-    ] = None,
+    out: PackageOption = None,
+    register: RegisterOption = False,
+    alias: AliasOption = None,
     postprocessing: Annotated[
         bool,
         typer.Option(
@@ -49,23 +53,29 @@ def import_nnunet(
     Example: segmed model import-nnunet Dataset004_Hippocampus.zip --name hippocampus --register
     """
     require_any([source], "a folder or zip of nnU-Net results")
+    require_place(out, alias, register=register)
+    from pipelines.registry.made_packages import Keeping, import_folder
+
+    record = import_folder(
+        source,
+        Keeping(name, out, register, alias),
+        folds=chosen_folds(folds),
+        licence=licence,
+        postprocessing=postprocessing,
+    )
+    emit(record, _lines(record), as_json=as_json)
+
+
+def require_place(out: Path | None, alias: str | None, *, register: bool) -> None:
+    """Check the options of the place of a package that is to be made.
+
+    Raises:
+        UsageError: The folder cannot be made, or an alias is given for what is not registered.
+    """
     if out is not None:
         require_out(out)
     if alias is not None and not register:
         raise UsageError(f"--alias {alias} is for registered versions: give --register too")
-    from pipelines.registry.nnunet_import import import_folder
-
-    record = import_folder(
-        source,
-        name,
-        folds=chosen_folds(folds),
-        licence=licence,
-        out=out,
-        register=register,
-        alias=alias,
-        postprocessing=postprocessing,
-    )
-    emit(record, _lines(record), as_json=as_json)
 
 
 def chosen_folds(text: str) -> tuple[str, ...]:

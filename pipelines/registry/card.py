@@ -105,6 +105,7 @@ def _facts(made: Mapping[str, Any]) -> list[str]:
         "dataset_fingerprint": "sha256 of the dataset fingerprint",
         "weights_licence": "licence of the weights",
         "started_from": "started from",
+        "overlap_rule": "overlaps",
         "fold": "fold held out",
         "steps": "training steps",
         "created": "made",

@@ -129,7 +129,7 @@ def _write_zip(source: Path, package: ModelPackage, out: Path) -> None:
 
 def example_input(package: ModelPackage) -> torch.Tensor:
     """A window of zeros, `[1, C, *patch]`."""
-    return torch.zeros(1, package.plan.in_channels, *package.plan.patch_size)
+    return torch.zeros(1, package.plan.network_channels, *package.plan.patch_size)
 
 
 def _write_onnx(source: Path, package: ModelPackage, out: Path) -> None:
@@ -193,7 +193,7 @@ def _describe(source: Path, package: ModelPackage, out: Path) -> None:
     text = READ_ME.format(
         architecture=package.architecture,
         data=plan.name,
-        channels=plan.in_channels,
+        channels=plan.network_channels,
         patch=", ".join(map(str, plan.patch_size)),
         classes=plan.num_classes,
         meaning=_meaning(plan.encoding),

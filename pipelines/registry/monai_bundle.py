@@ -97,6 +97,18 @@ def _network(package: ModelPackage) -> dict[str, Any]:
     }
 
 
+def _input_names(plan: Plan) -> dict[str, str]:
+    """Names of the network's channels; those on further scales of part models are numbered."""
+    names = [channel.name for channel in plan.channels]
+    views = 1 + len(plan.preprocessing.more_intensities)
+    listed = [
+        name if view == 1 else f"{name}, scale {view}"
+        for view in range(1, views + 1)
+        for name in names
+    ]
+    return {str(number): name for number, name in enumerate(listed)}
+
+
 def _painting(plan: Plan) -> dict[str, Any]:
     """From overlapping regions to a label map: the sigmoid's threshold and the values to paint."""
     if not plan.encoding.has_regions:
@@ -121,10 +133,10 @@ def _metadata(package: ModelPackage) -> dict[str, Any]:
             "inputs": {
                 "image": {
                     "type": "image",
-                    "num_channels": plan.in_channels,
+                    "num_channels": plan.network_channels,
                     "spatial_shape": list(plan.patch_size),
                     "dtype": "float32",
-                    "channel_def": {str(i): c.name for i, c in enumerate(plan.channels)},
+                    "channel_def": _input_names(plan),
                 }
             },
             "outputs": {

@@ -53,12 +53,12 @@ class DevicePath:
             shape: Voxels of the prepared image along each axis.
             image_shape: Voxels of the image as stored.
         """
-        window = (self._plan.in_channels, *self._plan.patch_size)
+        window = (self._plan.network_channels, *self._plan.patch_size)
         return forecast_device_memory(
             shape,
             image_shape,
             recipe,
-            channels=self._plan.in_channels,
+            channels=self._plan.network_channels,
             num_classes=self._plan.num_classes,
             window_bytes=sum(engine.window_bytes(window) for engine in self._engines),
         )

@@ -148,7 +148,7 @@ def estimate_memory(
         base=around.base,
         image=FLOAT_BYTES * plan.in_channels * voxels,
         prepare=FLOAT_BYTES * temporary_voxels(transform, plan),
-        tensor=FLOAT_BYTES * plan.in_channels * target,
+        tensor=FLOAT_BYTES * plan.network_channels * target,
         buffer=buffer,
         inverse=int(alive * piece) + 3 * row * is_resampled,
         window=around.window,

@@ -107,7 +107,7 @@ class Predictor:
         window = self.plan.patch_size
         full = full_batch(window) if self.device.type == "cuda" else BATCH_VOXELS // prod(window)
         self.batch = 1 if memory_gb is not None else max(1, full)
-        shape = (self.batch, self.plan.in_channels, *window)
+        shape = (self.batch, self.plan.network_channels, *window)
         axes = tuple(self.plan.inference.mirror_axes) if self.tta else ()
         request = EngineRequest(engine, self.device, shape, cache_dir, mirror_axes=axes)
         self._gpu_share = gpu_share
@@ -335,7 +335,7 @@ class Predictor:
     @cached_property
     def _probe(self) -> tuple[int, int]:
         """Bytes kept after a first batch of windows, and those of each batch at its peak."""
-        windows = torch.zeros((self.batch, self.plan.in_channels, *self.plan.patch_size))
+        windows = torch.zeros((self.batch, self.plan.network_channels, *self.plan.patch_size))
         network = self._network()
         before = resident_bytes()
         network(windows)

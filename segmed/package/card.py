@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import (
     Field,
+    NonNegativeInt,
     PositiveInt,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -76,17 +77,31 @@ LIMITS = {
 
 
 class PackagePart(Frozen):
-    """Networks of one architecture in a package that averages several architectures.
+    """Networks of one form in a package that averages architectures, or joins part models.
 
     Attributes:
         architecture: Name that `build_model` accepts.
         options: Its keyword options.
         members: Networks of this form.
+        structures: Of a part model: how many of the package's structures it segments, in their
+            order; None where every network segments all of them.
+        view: Of a part model: which intensities of the plan its channels have, the first are 0.
     """
 
     architecture: str
     options: dict[str, Any] = Field(default_factory=dict)
     members: PositiveInt = 1
+    structures: PositiveInt | None = None
+    view: NonNegativeInt = 0
+
+    @model_serializer(mode="wrap")
+    def _without_part_models(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave fields of part models out of others, whose hashes stay as they were."""
+        fields: dict[str, Any] = serialize(self)
+        if self.structures is None:
+            fields.pop("structures", None)
+            fields.pop("view", None)
+        return fields
 
 
 class Card(Frozen):

@@ -62,7 +62,7 @@ def join_packages(
         options=first.options,
         plan=first.plan,
         state=state,
-        provenance={**_joined(packages), **(provenance or {})},
+        provenance={**joined_provenance(packages), **(provenance or {})},
         members=len(packages),
     )
 
@@ -100,14 +100,14 @@ def mix_packages(
     trainings = [
         training
         for package in packages
-        for training in package.provenance.get("members", _joined([package])["members"])
+        for training in package.provenance.get("members", joined_provenance([package])["members"])
     ]
     return ModelPackage(
         architecture="+".join(names),
         options={},
         plan=first.plan,
-        state=_renumbered(packages),
-        provenance={**_joined(packages), "members": trainings, **(provenance or {})},
+        state=renumbered(packages),
+        provenance={**joined_provenance(packages), "members": trainings, **(provenance or {})},
         members=sum(package.members for package in packages),
         parts=tuple(
             PackagePart(
@@ -120,8 +120,8 @@ def mix_packages(
     )
 
 
-def _renumbered(packages: Sequence[ModelPackage]) -> dict[str, Tensor]:
-    """Tensors of all networks, which follow each other."""
+def renumbered(packages: Sequence[ModelPackage]) -> dict[str, Tensor]:
+    """Tensors of the networks of several packages, which follow each other."""
     state: dict[str, Tensor] = {}
     offset = 0
     for package in packages:
@@ -135,7 +135,8 @@ def _renumbered(packages: Sequence[ModelPackage]) -> dict[str, Tensor]:
     return state
 
 
-def _joined(packages: Sequence[ModelPackage]) -> dict[str, Any]:
+def joined_provenance(packages: Sequence[ModelPackage]) -> dict[str, Any]:
+    """Provenance on which packages agree, and that of each as a member."""
     first = packages[0].provenance
     shared = {
         key: first[key]

@@ -79,7 +79,8 @@ class ModelPackage:
         state: The network's tensors, by name.
         provenance: Where it comes from: training data hash, commit, versions, seed, metrics.
         members: How many such networks are averaged; `segmed.package.ensemble` joins them.
-        parts: The architectures, if there are several; their networks follow each other.
+        parts: The architectures, or the part models, if there are several; their networks follow
+            each other.
         int8: The network in int8; `accepted_int8` is the one to use.
     """
 
@@ -155,31 +156,12 @@ class ModelPackage:
             WeightsError: The weights do not fit it.
         """
         # A network that was converted is not built: the architectures stay unloaded.
-        from segmed.models import build_model  # noqa: PLC0415 - see above
-        from segmed.models.averaged import AveragedNetworks  # noqa: PLC0415 - see above
+        from segmed.package.untrained import untrained_network  # noqa: PLC0415 - see above
 
         forms = self.forms
         for name in dict.fromkeys(form.architecture for form in forms):
             require_registered(name)
-        has_regions = self.plan.encoding.has_regions
-        networks = [
-            build_model(
-                form.architecture,
-                spatial_dims=self.plan.spatial_dims,
-                in_channels=self.plan.in_channels,
-                num_classes=self.plan.num_classes,
-                has_regions=has_regions,
-                **form.options,
-            )
-            for form in forms
-        ]
-        network: nn.Module = networks[0]
-        if self.members > 1:
-            network = AveragedNetworks(
-                networks,
-                has_regions=has_regions,
-                of_logits=self.plan.inference.average == "logits",
-            )
+        network = untrained_network(self.plan, forms, self.parts)
         try:
             network.load_state_dict(dict(self.state), strict=True)
         except RuntimeError as error:

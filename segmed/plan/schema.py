@@ -63,6 +63,9 @@ class Preprocessing(Frozen):
             `segmed.transforms.nnunet_rules`.
         axes: Scheme `nnunet` without an orientation: the stored axis that each axis becomes.
         kept_axis: Scheme `nnunet`: axis that keeps its voxels, the slices of a 2D network.
+        more_intensities: Scheme `nnunet`: further scalings of the same channels, each an entry a
+            channel, for part models with other intensities than the first; the network's input has
+            all of them, one after the other.
     """
 
     orientation: str = "RAS"
@@ -75,11 +78,27 @@ class Preprocessing(Frozen):
     scheme: Literal["segmed", "nnunet"] = "segmed"
     axes: tuple[NonNegativeInt, ...] = ()
     kept_axis: NonNegativeInt | None = None
+    more_intensities: tuple[tuple[Intensity, ...], ...] = ()
+
+    @property
+    def all_intensities(self) -> tuple[Intensity, ...]:
+        """One entry for each channel of the network's input."""
+        return sum(self.more_intensities, self.intensity)
+
+    @model_validator(mode="after")
+    def _require_views_of_all_channels(self) -> Preprocessing:
+        if any(len(view) != len(self.intensity) for view in self.more_intensities):
+            raise ValueError("each of more_intensities needs one entry a channel, as intensity")
+        if self.more_intensities and self.scheme != "nnunet":
+            raise ValueError("more_intensities is for scheme nnunet alone")
+        return self
 
     @model_serializer(mode="wrap")
     def _without_foreign_rules(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave nnU-Net's fields out of other plans, whose hashes stay as they were."""
         fields: dict[str, Any] = serialize(self)
+        if not self.more_intensities:
+            fields.pop("more_intensities", None)
         if self.scheme == "segmed":
             for name in ("scheme", "axes", "kept_axis"):
                 fields.pop(name, None)
@@ -332,8 +351,13 @@ class Plan(Frozen):
 
     @property
     def in_channels(self) -> int:
-        """Channels of the network's input."""
+        """Channels of an image."""
         return len(self.channels)
+
+    @property
+    def network_channels(self) -> int:
+        """Channels of the network's input: those of an image on each scale that networks need."""
+        return len(self.channels) * (1 + len(self.preprocessing.more_intensities))
 
     def __repr__(self) -> str:
         """Name, dimensions, spacing, patch, classes and networks in one line."""

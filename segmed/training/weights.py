@@ -50,16 +50,11 @@ def start_from(path: Path, network: nn.Module, plan: Plan) -> WeightsReport | UN
 
 
 def check_weights(path: Path, architecture: str) -> None:
-    """Refuse weights that do not exist, or nnU-Net's for another architecture than the U-Net.
+    """Refuse a package as weights, and nnU-Net's for another architecture than the U-Net.
 
     Raises:
-        UsageError: They do not exist, are a package, or are for another architecture.
+        UsageError: They are a package, or are for another architecture.
     """
-    if not path.exists():
-        raise UsageError(
-            f"--weights {path}: no such file; give a .pth or .safetensors file, or a folder or zip "
-            "of nnU-Net results"
-        )
     if (path / CARD_FILE).is_file():
         raise UsageError(
             f"--weights {path} is a package: give its {WEIGHTS_FILE}, which starts a network of "

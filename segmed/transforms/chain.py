@@ -160,7 +160,7 @@ def _steps(plan: Plan) -> list[Transform]:
     if rules.scheme == "nnunet":
         return [
             *steps,
-            ScaleCroppedd(IMAGE, rules.intensity),
+            ScaleCroppedd(IMAGE, rules.intensity, rules.more_intensities),
             NnUNetSpacingd(both, rules, orders=(3, 0), **missing),
             ClassIndicesd(LABEL, values, **missing),
         ]

@@ -90,10 +90,13 @@ class ScaleCropped(Transform):  # type: ignore[misc]  # MONAI is untyped
     Args:
         rules: One a channel; `nonzero` measures and scales only voxels of the body, those that are
             not 0 in some channel, and the holes among them.
+        more: Further rules of the same channels, whose results follow as channels.
     """
 
-    def __init__(self, rules: Sequence[Intensity]) -> None:
-        self.rules = tuple(rules)
+    def __init__(
+        self, rules: Sequence[Intensity], more: Sequence[Sequence[Intensity]] = ()
+    ) -> None:
+        self.rules, self.more = tuple(rules), tuple(map(tuple, more))
 
     def __call__(self, image: Tensor) -> MetaTensor:
         """Return the scaled image.
@@ -107,9 +110,11 @@ class ScaleCropped(Transform):  # type: ignore[misc]  # MONAI is untyped
         taken = image if isinstance(image, MetaTensor) else MetaTensor(torch.as_tensor(image))
         voxels = taken.as_tensor().to(torch.float32)
         require_rules(voxels, self.rules)
-        mask = foreground_mask(voxels) if any(rule.nonzero for rule in self.rules) else None
-        pairs = zip(voxels, self.rules, strict=True)
-        result = torch.empty_like(voxels)
+        views = (self.rules, *self.more)
+        is_masked = any(rule.nonzero for view in views for rule in view)
+        mask = foreground_mask(voxels) if is_masked else None
+        pairs = [pair for view in views for pair in zip(voxels, view, strict=True)]
+        result = voxels.new_empty((len(pairs), *voxels.shape[1:]))
         for number, (channel, rule) in enumerate(pairs):
             result[number] = scaled(channel, rule, mask)
         return with_voxels(taken, result)
@@ -121,13 +126,19 @@ class ScaleCroppedd(EachEntry):
     Args:
         keys: The entries.
         rules: See `ScaleCropped`.
+        more: See `ScaleCropped`.
         allow_missing_keys: Leave out entries that the dictionary lacks.
     """
 
     def __init__(
-        self, keys: Keys, rules: Sequence[Intensity], *, allow_missing_keys: bool = False
+        self,
+        keys: Keys,
+        rules: Sequence[Intensity],
+        more: Sequence[Sequence[Intensity]] = (),
+        *,
+        allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, ScaleCropped(rules), allow_missing_keys)
+        super().__init__(keys, ScaleCropped(rules, more), allow_missing_keys)
 
 
 class NnUNetSpacing(SplineSpacing):

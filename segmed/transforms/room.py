@@ -31,9 +31,10 @@ def temporary_voxels(transform: GridTransform, plan: Plan) -> int:
     """Largest number of temporary voxels while an image is clipped and resampled."""
     rules = plan.preprocessing
     copies = any(
-        rule.low is not None or rule.high is not None or rule.nonzero for rule in rules.intensity
+        rule.low is not None or rule.high is not None or rule.nonzero
+        for rule in rules.all_intensities
     )
-    held = plan.in_channels * prod(transform.cropped_shape)
+    held = plan.network_channels * prod(transform.cropped_shape)
     held = held if copies or rules.bias_correction else 0
     return held + resampling_voxels(transform)
 
@@ -55,7 +56,7 @@ def resampling_voxels(transform: GridTransform) -> int:
 def preparation_bytes(transform: GridTransform, plan: Plan) -> int:
     """Bytes that the preparation takes beside the image: the result, temporaries and matrices."""
     clipped = temporary_voxels(transform, plan) - resampling_voxels(transform)
-    return FLOAT_BYTES * clipped + resampling_bytes(transform, plan.in_channels)
+    return FLOAT_BYTES * clipped + resampling_bytes(transform, plan.network_channels)
 
 
 def resampling_bytes(transform: GridTransform, num_channels: int) -> int:

@@ -98,6 +98,7 @@ WRONG = {
     "model export": "model export absent -o x.zip",
     "model import": "model import absent.zip --name x",
     "model import-nnunet": "model import-nnunet absent --name x",
+    "model join": "model join absent other --name x",
     "model promote": "model promote x@challenger --manifest absent.json",
     "model rollback": "model rollback absent",
     "model describe": "model describe absent",
