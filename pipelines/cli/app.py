@@ -18,6 +18,7 @@ from pipelines.cli import (
     deidentify,
     demo,
     doctor,
+    evaluate,
     metrics,
     models,
     predict,
@@ -138,6 +139,7 @@ demo.add_to(app)
 data.add_to(app)
 preprocess.add_to(app)
 train.add_to(app)
+evaluate.add_to(app)
 predict.add_to(app)
 archive.add_to(app)
 watch.add_to(app)

@@ -54,6 +54,16 @@ def require_archive(out: Path) -> None:
         )
 
 
+def require_models_or_results(references: Sequence[str]) -> None:
+    """Refuse references as `require_models` does, but for folders that are no packages.
+
+    Those are taken for nnU-Net results, which are read later.
+    """
+    folders = {one for one in references if Path(one).is_dir()}
+    packages = {one for one in folders if (Path(one) / "package.json").is_file()}
+    require_models([one for one in references if one not in folders - packages])
+
+
 def require_models(references: Sequence[str]) -> None:
     """Refuse references that name no package and no registered model.
 

@@ -1,4 +1,4 @@
-"""`segmed train`, `segmed compare` and `segmed evaluate`."""
+"""`segmed train` and `segmed compare`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pipelines.cli.arguments import (
     allow_voxels,
     require_device,
     require_file,
-    require_folder,
     require_manifest,
+    require_models_or_results,
     require_out,
 )
 from pipelines.cli.data import ManifestArgument
@@ -24,7 +24,6 @@ from pipelines.terminal.console import (
     DONE_WITH_FAILURES,
     JsonOption,
     continued_by,
-    counting,
     emit,
     program,
     table,
@@ -63,7 +62,6 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     app.command()(train)
     app.command()(compare)
-    app.command()(evaluate)
 
 
 def train(
@@ -250,6 +248,16 @@ def compare(
             "them in OUT/best if that is significantly better."
         ),
     ] = True,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            metavar="MODEL",
+            help="Existing model, such as models:/NAME@champion, a package or a folder of nnU-Net "
+            "results: the winner is held against it case by case, by the rules of the gate; "
+            "repeatable.",
+        ),
+    ] = None,
     register: Annotated[
         str | None, typer.Option(metavar="NAME", help="Register OUT/best under this name.")
     ] = None,
@@ -267,6 +275,9 @@ def compare(
     with status 1, where nothing was learned.
 
     Repeated in its folder it goes on where it was stopped: what is trained and scored stays.
+
+    With --with, OUT/best stays the winner of the trainings, and the report says whether it would
+    pass the gate against the model named.
 
     Example: segmed compare hippocampus.json --models unet,unetpp --folds 0 --budget 20m
     """
@@ -291,7 +302,10 @@ def compare(
         out_dir=out,
     )
     request = replace(request.of_size(size).of_dims(dims), side_by_side=side_by_side)
-    request = replace(request, postprocess=postprocessing, ensembles=ensembles)
+    request = replace(
+        request, postprocess=postprocessing, ensembles=ensembles, against=tuple(against or ())
+    )
+    require_models_or_results(request.against)
     require_enough_time(request, parallel=side_by_side)
     with continued_by(without=("--fresh",)):
         from pipelines.flows.runner import run_flow, start_server_early
@@ -315,6 +329,7 @@ def compare(
     ]
     lines = table(rows, list(rows[0]))
     lines += [*[f"warning: {text}" for text in record["warnings"]], *record["sentences"]]
+    lines += [text for entry in record.get("with", ()) for text in entry["sentences"]]
     lines += [*record["best"]["sentences"], *[f"failed: {one}" for one in record["failures"]]]
     lines += [
         f"report: {out / 'report.html'}",
@@ -326,63 +341,6 @@ def compare(
     emit(record, lines, as_json=as_json)
     if record["failures"] or record.get("refused"):
         raise typer.Exit(DONE_WITH_FAILURES)
-
-
-def evaluate(
-    predictions: Annotated[
-        Path,
-        typer.Option(help="Folder of label maps to score, or output folder of an archive run."),
-    ],
-    references: Annotated[Path, typer.Option(help="Folder of reference label maps.")],
-    out: OutOption,
-    labels: Annotated[
-        Path | None, typer.Option(help="JSON of names and values; values found if left out.")
-    ] = None,
-    tolerance_mm: Annotated[float, typer.Option(min=0.0, help="Tolerance of NSD, in mm.")] = 1.0,
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of the images: the report shows the worst cases.")
-    ] = None,
-    max_voxels: MaxVoxelsOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Score label maps against references of the same name; distances in mm.
-
-    Runs as a Prefect flow where PREFECT_API_URL names a server.
-
-    Example: segmed evaluate --predictions out --references labelsTs -o scores
-    """
-    allow_voxels(max_voxels)
-    require_folder(predictions, "the folder of label maps to score")
-    require_folder(references, "the folder of reference label maps")
-    require_file(labels, "--labels")
-    if images is not None:
-        require_folder(images, "the folder of the images")
-    from pipelines.comparing.label_scores import LabelScoring, score_label_maps
-
-    scoring = LabelScoring(predictions, references, out, labels, tolerance_mm, images)
-    with counting("scored") as count:
-        if os.environ.get("PREFECT_API_URL"):
-            from pipelines.flows.evaluate import evaluate_labels
-            from pipelines.flows.passing import Passed
-            from pipelines.flows.runner import run_flow
-
-            record = run_flow(evaluate_labels, scoring, Passed(count))
-        else:  # a temporary server takes longer than many an evaluation
-            record = score_label_maps(scoring, count)
-    shown = {"dice", "iou", "f1", "hd_mm", "hd95_mm"}
-    rows = [row for row in record["summary"] if row["metric"] in shown]
-    columns = [
-        "label",
-        "metric",
-        "mean",
-        "std",
-        "n",
-        "n_missed",
-        "n_false_positive",
-        "n_both_empty",
-    ]
-    remarks = record.pop("remarks")
-    emit(record, [*table(rows, columns), *remarks], as_json=as_json)
 
 
 def _budget(budget: str | None, epochs: int | None) -> Budget:

@@ -89,6 +89,7 @@ class Request:
         postprocess: Try post-processing on the held-out cases of the winner.
         ensembles: Try the winner averaged with other architectures on the held-out cases.
         dims: Dimensions to compare, with a plan each; one plan, which decides, if empty.
+        against: Existing models that the winner is held against.
     """
 
     manifest_path: Path
@@ -105,6 +106,7 @@ class Request:
     postprocess: bool = True
     ensembles: bool = True
     dims: tuple[Dims, ...] = ()
+    against: tuple[str, ...] = ()
 
     @staticmethod
     def parse(
@@ -339,10 +341,16 @@ def check_job(job: TrainJob) -> None:
             another architecture.
     """
     require_architecture(job.architecture)
-    if job.settings.weights is not None:
+    weights = job.settings.weights
+    if weights is not None and not weights.exists():
+        raise UsageError(
+            f"--weights {weights}: no such file; give a .pth or .safetensors file, or a folder or "
+            "zip of nnU-Net results"
+        )
+    if weights is not None:
         from segmed.training.weights import check_weights  # noqa: PLC0415 - loads PyTorch
 
-        check_weights(job.settings.weights, job.architecture)
+        check_weights(weights, job.architecture)
     _folds_named(str(job.fold), read_manifest(job.manifest_path))
 
 

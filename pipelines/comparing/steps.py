@@ -17,6 +17,7 @@ from pipelines.comparing.cross_validation import join_folds
 from pipelines.comparing.device_pool import DevicePool
 from pipelines.comparing.jobs import Request, TrainJob
 from pipelines.comparing.progress import report_kept
+from pipelines.comparing.rivals import judge_rivals, rivals_table
 from pipelines.comparing.training_job import (
     OnEpoch,
     is_kept,
@@ -186,6 +187,7 @@ def note_of(record: Mapping[str, Any]) -> str:
         "",
         *(f"- {text}" for text in (*record["warnings"], *record["sentences"])),
         *(f"- {text}" for text in record.get("best", {}).get("sentences", ())),
+        *(f"- {text}" for entry in record.get("with", ()) for text in entry["sentences"]),
         *(f"- failed: {text}" for text in record["failures"]),
     ]
     if record.get("registered"):
@@ -215,6 +217,9 @@ def conclude(
         "ensembles": join_folds(compared, request),
     }
     record["best"], tried = choose_best(compared, manifest, request)
+    if request.against:
+        record["with"] = judge_rivals(compared, manifest, request)
+    rivals = record.get("with", [])
     write_record(record, request)
     folds = ", ".join(map(str, request.folds))
     content = report_content(
@@ -225,8 +230,12 @@ def conclude(
     )
     content = replace(
         content,
-        sentences=[*record["best"]["sentences"], *content.sentences],
-        tables=tried,
+        sentences=[
+            *record["best"]["sentences"],
+            *(text for entry in rivals for text in entry["sentences"]),
+            *content.sentences,
+        ],
+        tables=[*tried, *rivals_table(rivals)],
     )
     write_report(request.out_dir / "report.html", content)
     return compared, record

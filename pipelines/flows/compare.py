@@ -19,6 +19,7 @@ from pipelines.comparing import steps
 from pipelines.comparing.device_pool import DevicePool, make_device_pool
 from pipelines.comparing.jobs import Dims, Request, TrainJob, settle_plan
 from pipelines.comparing.resources import resources_for
+from pipelines.comparing.rivals import rivals_of
 from pipelines.comparing.training_job import is_kept
 from pipelines.flows.gpu_slot import held_devices
 from pipelines.flows.passing import Passed
@@ -46,6 +47,7 @@ def compare(request: Request) -> dict[str, Any]:
     Returns:
         Content of `comparison.json`, and the registered version.
     """
+    rivals_of(request, read_manifest(request.manifest_path))  # misfits show before any training
     plan_path = plan_for(request)
     pool = make_device_pool(request.side_by_side, request.settings.device)
     jobs = request.jobs(plan_path, parallel=len(pool.devices))
