@@ -25,6 +25,7 @@ PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta http-equiv="refresh" content="{refresh}">
 <title>Queue of the watch</title>
+<link rel="icon" href="data:,">
 <link rel="stylesheet" href="assets/review.css">
 </head>
 <body class="queue">
