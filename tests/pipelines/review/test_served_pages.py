@@ -47,6 +47,7 @@ def test_link_is_shown_where_the_page_has_something_to_show(out: Path, browser: 
         found.go(address)
         assert found.run(links) == [["Extra", f"{address}extra"]]
     with served(out, "Ada") as address, browser.page() as found:
+        found.resize(1400, 850)
         found.go(address)
         assert found.run("document.getElementById('pages').hidden")  # no watch, no queue
         SnapshotFile(out).write(Snapshot(True))
