@@ -14,7 +14,7 @@ from pipelines.registry.loading import load_models
 from pipelines.registry.reference import Resolved
 from pipelines.tracking.tags import HELD_OUT
 from segmed.acceptance.archive_facts import facts_of_archive
-from segmed.acceptance.criteria import read_criteria, require_known_structures
+from segmed.acceptance.criteria import BoundTerms, read_criteria, require_known_structures
 from segmed.acceptance.dossier import AssessedModel, Dossier, make_dossier
 from segmed.acceptance.evidence import (
     RivalResults,
@@ -27,6 +27,7 @@ from segmed.acceptance.facts import values_of
 from segmed.acceptance.files import write_cases, write_dossier
 from segmed.acceptance.keys import study_key_path
 from segmed.acceptance.page import worst_cases
+from segmed.acceptance.predicted import promise_of
 from segmed.acceptance.scoring import LocalResults, labelled, score_site
 from segmed.archive.model import model_of
 from segmed.inference import Predictor
@@ -133,7 +134,9 @@ def accept_site(job: AcceptJob, progress: Progress | None = None) -> Accepted:
     )
     salt = read_salt(salt_path())
     results.values.update({case.id: values_of(manifest, case, salt) for case in cases})
-    dossier = make_dossier(assessed(resolved, packages), results, criteria, archive=archive)
+    dossier = make_dossier(
+        assessed(resolved, packages, criteria.bound), results, criteria, archive=archive
+    )
     found = finish(job, resolved, dossier, results, manifest)
     if keys is None or job.export is None:
         return found
@@ -169,9 +172,17 @@ def cases_of(
     return unseen_cases(packages, manifest, cases=labelled((*manifest.training, *manifest.test)))
 
 
-def assessed(resolved: Resolved, packages: Sequence[ModelPackage]) -> AssessedModel:
-    """The model of a dossier, with what its package keeps."""
-    model = model_of(packages)
+def assessed(
+    resolved: Resolved, packages: Sequence[ModelPackage], terms: BoundTerms
+) -> AssessedModel:
+    """The model of a dossier, with what its package keeps.
+
+    Args:
+        resolved: The model.
+        packages: Its packages.
+        terms: Terms of the bound, at which the package's promise is tested.
+    """
+    model, promise = model_of(packages), promise_of(packages, terms)
     return AssessedModel(
         hash=model.hash,
         title=model.name,
@@ -180,6 +191,9 @@ def assessed(resolved: Resolved, packages: Sequence[ModelPackage]) -> AssessedMo
         card=packages[0].provenance.get(HELD_OUT),
         norms=model.norms,
         parameters=sum(value.numel() for package in packages for value in package.state.values()),
+        threshold=None if promise is None else promise.threshold,
+        review=0.0 if promise is None else promise.review,
+        risk=None if promise is None else promise.risk,
     )
 
 

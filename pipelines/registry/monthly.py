@@ -61,7 +61,7 @@ def accept_month(job: MonthlyJob) -> Accepted:
     archive = ReviewArchive(job.archive)
     judged = judged_results(archive, package, period, read_salt(salt_path()))
     dossier = make_dossier(
-        assessed(resolved[0], packages),
+        assessed(resolved[0], packages, criteria.bound),
         judged.results,
         criteria,
         archive=facts_of_archive(job.archive, package, start=period.start, end=period.end),

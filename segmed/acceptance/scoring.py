@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from segmed.acceptance.calibration import PredictedCase
+from segmed.acceptance.predicted import predicted_case
 from segmed.archive.model import model_of
 from segmed.errors import ManifestError, UsageError
 from segmed.evaluation import ScoringSink
@@ -121,6 +122,8 @@ class AcceptanceSink(ScoringSink):
             image, found.label, self._labels, ranges=self._ranges
         )
         self._results.contents[origin.id] = content_of(image)
+        if found.quality is not None:
+            self._results.predicted[origin.id] = predicted_case(found.quality)
         return written
 
 
