@@ -75,9 +75,9 @@ def test_dicom_outputs_are_named_by_hash_or_by_folder_if_asked(
     assert first == "ANNA/T1.nii.gz"
     assert second.startswith("flat-")
     assert third.startswith("flat-")
-    page = (tmp_path / "plain/report.html").read_text()
+    page = (tmp_path / "plain/report.html").read_text(encoding="utf-8")
     assert f'href="segmentations/{outputs_in(tmp_path / "plain")[0]}"' in page
-    assert "ANNA" not in (tmp_path / "named/report.html").read_text()
+    assert "ANNA" not in (tmp_path / "named/report.html").read_text(encoding="utf-8")
 
 
 def test_volume_files_are_named_by_hash_if_asked(
@@ -299,4 +299,4 @@ def test_files_at_fault_of_a_series_are_named_in_the_index_alone(
     assert outcome.status == "refused"
     [row] = found(out, outcome.study)
     assert row.fetch_again == (str(slices[4]),)
-    assert "MUSTER" not in (out / "report.html").read_text()
+    assert "MUSTER" not in (out / "report.html").read_text(encoding="utf-8")
