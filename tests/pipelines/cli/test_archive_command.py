@@ -114,7 +114,7 @@ def test_dry_run_of_a_query_names_what_would_be_done_and_writes_nothing(
     [
         (["--description", "("], "not a regular expression"),
         (["--table", "xlsx"], "csv, parquet"),
-        (["--engine", "steam"], "known are auto, compile, openvino, torch"),
+        (["--engine", "steam"], "known are auto, compile, int8, openvino, torch"),
         (["--rules", "absent.yaml"], "absent.yaml"),
         (["--seg", "labelmap"], "--seg labelmap is a form of --format dicom-seg"),
         (["--format", "dicom-seg", "--seg", "mesh"], "known are binary, fractional, labelmap"),
