@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from segmed.evaluation import ScoringSink
 from segmed.inference import Predictor, Segmentation
 from segmed.inference.pipeline import Pipeline, PipelineEnd, PipelineItem
 from segmed.io.channel_files import CaseFiles
+from segmed.io.digest import sha256_of_parts
 from segmed.manifest.schema import Case, Manifest
 from segmed.metatensor import MetaTensor
 from segmed.metrics import CaseScore, CaseScores
@@ -82,9 +82,7 @@ def content_of(image: MetaTensor) -> str:
     if values.ndim == VOLUME_AXES:
         order = nib.orientations.io_orientation(np.asarray(image.affine, dtype=np.float64))
         values = np.stack([nib.orientations.apply_orientation(one, order) for one in values])
-    found = hashlib.sha256(repr(values.shape).encode())
-    found.update(np.ascontiguousarray(values).data)
-    return found.hexdigest()
+    return sha256_of_parts(repr(values.shape).encode(), np.ascontiguousarray(values).data)
 
 
 class AcceptanceSink(ScoringSink):

@@ -24,6 +24,14 @@ def sha256_of_bytes(content: bytes | memoryview) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def sha256_of_parts(*parts: bytes | memoryview) -> str:
+    """Hex SHA-256 of several parts in a row."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()
+
+
 def sha256_of_text(text: str, errors: str = "strict") -> str:
     """Hex SHA-256 of a text as UTF-8.
 

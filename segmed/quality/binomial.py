@@ -6,8 +6,6 @@ Source:
 
 from __future__ import annotations
 
-from scipy import special
-
 from segmed.errors import MetricError
 
 
@@ -28,6 +26,8 @@ def binomial_p_value(failures: int, trials: int, rate: float) -> float:
     _check(failures, trials)
     if not 0.0 <= rate <= 1.0:
         raise MetricError(f"a failure rate must be 0 to 1, got {rate}")
+    from scipy import special  # noqa: PLC0415 - reading a package's model does without
+
     return float(special.bdtr(failures, trials, rate)) if trials else 1.0
 
 
@@ -46,6 +46,8 @@ def upper_bound(failures: int, trials: int, confidence: float) -> float:
     check_confidence(confidence)
     if failures >= trials:
         return 1.0
+    from scipy import special  # noqa: PLC0415 - as above
+
     return float(special.betaincinv(failures + 1, trials - failures, confidence))
 
 
