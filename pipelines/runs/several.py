@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
+from pipelines.registry.reference import short_name
 from segmed.archive.watch.rules import SEVERAL, Several
 from segmed.errors import UsageError, unknown_name
 
@@ -37,9 +37,7 @@ def folder_names(models: Sequence[str]) -> dict[str, str]:
     for model in models:
         if model in names:
             raise UsageError(f"model {model} is named twice; name each once")
-        plain = Path(model.removeprefix("models:/")).as_posix().strip("/")
-        if not model.startswith("models:/"):
-            plain = plain.rsplit("/", 1)[-1].removesuffix(".zip")
+        plain = short_name(model).removesuffix(".zip")
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-.") or "model"
         taken = {other.casefold() for other in names.values()}
         number = 2

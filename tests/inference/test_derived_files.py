@@ -106,4 +106,4 @@ def test_dicom_results_are_known_by_their_endings_whatever_is_left_of_them(
     (tmp_path / name).write_bytes(content)
     found = find_all([tmp_path], 1)
     assert [case.files[0].name for case in found.cases] == ["a.nii.gz"]
-    assert found.passed_over == {tmp_path / name: "a segmentation object of segmed"}
+    assert found.passed_over == {tmp_path / name: "a segmentation object or report of segmed"}

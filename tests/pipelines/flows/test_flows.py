@@ -169,9 +169,9 @@ def test_schedules_run_every_run_and_every_week(tmp_path: Path) -> None:
     found = deployments(schedules)
     names = [entry.name for entry in found]
     assert names[:4] == ["nightly", "on-demand", "weekly", "monthly"]
-    assert set(names[4:]) == {"preprocess", "train", "evaluate", "compare"}
+    assert set(names[4:]) == {"preprocess", "train", "evaluate", "compare", "watch"}
     crons = [[each.schedule.cron for each in entry.schedules] for entry in found]
-    assert crons == [["0 2 * * *"], [], ["0 4 * * 0"], ["0 6 1 * *"], *[[]] * 4]
+    assert crons == [["0 2 * * *"], [], ["0 4 * * 0"], ["0 6 1 * *"], *[[]] * 5]
     assert {tuple(entry.tags) for entry in found} == {("segmed",)}
     assert found[0].parameters["job"]["models"] == ["models:/a@champion"]
     assert found[0].parameters["days"] == 3
