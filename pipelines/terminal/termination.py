@@ -20,16 +20,22 @@ LOOK_AGAIN_S = 0.05
 LONGEST_WAIT_S = 2.0
 """Time after which a stop interrupts an import, again and again where the import swallows it."""
 
-IMPORT_SYSTEM = "<frozen importlib._bootstrap>"
-"""File name in the frames of a running import."""
+SWALLOWING = (
+    "<frozen importlib._bootstrap>",
+    f"openvino{os.sep}tools{os.sep}ovc{os.sep}",
+    f"openvino{os.sep}frontend{os.sep}",
+)
+"""Parts of file names in the frames of imports and of OpenVINO's conversions, which may swallow an
+exception: the latter call Python from C++, where it loses its type."""
 
 
 def stop_on_signals() -> None:
     """From now on SIGINT and SIGTERM end a command: results so far are written, status 130.
 
-    A signal that arrives while a library is imported takes effect after the import, because
-    libraries and the import system itself swallow some exceptions that are raised there; a long
-    import is interrupted after two seconds. A second signal takes effect at once. A signal that the
+    A signal that arrives while a library is imported, or OpenVINO converts a network, takes effect
+    afterwards, because libraries and the import system itself swallow some exceptions that are
+    raised there; a long import is interrupted after two seconds. A second signal takes effect at
+    once. A signal that the
     caller ignores or handles stays as it is; a command with handlers of its own (training, `segmed
     serve`) replaces these.
     """
@@ -72,7 +78,7 @@ class _Stop:
             if os.getpid() != self.process:  # forked processes die of it as if nothing were set
                 os.kill(os.getpid(), number)
         is_second = self.is_waiting and number != signal.SIGALRM
-        if _is_importing(frame) and not is_second:
+        if _is_swallowing(frame) and not is_second:
             self._wait()
             if time.monotonic() < self.raises_at or _is_unwinding():
                 return
@@ -96,11 +102,13 @@ class _Stop:
             signal.setitimer(signal.ITIMER_REAL, LOOK_AGAIN_S, LOOK_AGAIN_S)
 
 
-def _is_importing(frame: FrameType | None) -> bool:
-    """Return whether a frame runs within an import."""
-    while frame is not None and frame.f_code.co_filename != IMPORT_SYSTEM:
+def _is_swallowing(frame: FrameType | None) -> bool:
+    """Return whether a frame runs within an import or a conversion."""
+    while frame is not None:
+        if any(part in frame.f_code.co_filename for part in SWALLOWING):
+            return True
         frame = frame.f_back
-    return frame is not None
+    return False
 
 
 def _is_unwinding() -> bool:

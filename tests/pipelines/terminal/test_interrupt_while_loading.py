@@ -111,3 +111,40 @@ def test_second_interrupt_does_not_wait_for_an_import(folder: Path) -> None:
 def test_long_import_is_interrupted_until_it_ends(folder: Path) -> None:
     words = "predict scans --model package -o out"
     assert "interrupted; " in interrupted(words, folder, "torch", signal.SIGINT, times=-1)
+
+
+INTERRUPTED_CONVERSIONS = """
+import os, signal, threading, time
+import torch
+from pipelines.terminal.termination import stop_on_signals
+from segmed.inference.openvino_engine import converted
+from segmed.models import build_model
+
+network = build_model("unet", spatial_dims=3, in_channels=1, num_classes=3, widths=[4, 8, 16])
+shape = (1, 1, 16, 16, 16)
+converted(network, shape)
+begin = time.monotonic()
+converted(network, shape)
+whole = time.monotonic() - begin
+stop_on_signals()
+for number in range(20):
+    after = whole * (number + 0.5) / 20
+    interrupt = threading.Timer(after, os.kill, (os.getpid(), signal.SIGINT))
+    interrupt.start()
+    try:
+        converted(network, shape)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        interrupt.join()
+        continue
+    raise SystemExit("the interrupt was lost")
+"""
+
+
+def test_interrupts_of_a_conversion_are_not_lost() -> None:
+    """OpenVINO calls Python from C++, where an exception loses its type."""
+    pytest.importorskip("openvino", reason="the conversion is OpenVINO's")
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_CONVERSIONS], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
