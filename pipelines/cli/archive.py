@@ -264,8 +264,10 @@ def _on_cluster(job: ArchiveJob) -> dict[str, Any]:
 
     run_flow(archive_flow(job), job)
     return {
-        "models": list(json.loads((job.out_dir / "model.json").read_text()).values()),
-        "outcomes": json.loads((job.out_dir / "outcomes.json").read_text()),
+        "models": list(
+            json.loads((job.out_dir / "model.json").read_text(encoding="utf-8")).values()
+        ),
+        "outcomes": json.loads((job.out_dir / "outcomes.json").read_text(encoding="utf-8")),
         "drift": [asdict(row) for row in read_drift(job.out_dir)],
         "quality": read_bound(job.out_dir).sentence,
     }

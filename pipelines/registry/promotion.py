@@ -246,7 +246,9 @@ def _attach(
     stamp = decision.decided_at.replace(":", "").replace("+0000", "Z")
     with tempfile.TemporaryDirectory(prefix="segmed-evidence-") as scratch:
         folder = Path(scratch)
-        (folder / "decision.json").write_text(json.dumps(decision.record(), indent=2))
+        (folder / "decision.json").write_text(
+            json.dumps(decision.record(), indent=2), encoding="utf-8"
+        )
         if decision.verdict is not None:
             hidden = {who: _without_names(table) for who, table in tables.items()}
             for who, table in hidden.items():

@@ -159,7 +159,7 @@ class Registry:
                 got = translated(
                     self.uri, lambda: self.client.download_artifacts(run_id, card, scratch)
                 )
-                if json.loads(Path(got).read_text())["hash"] == wanted:
+                if json.loads(Path(got).read_text(encoding="utf-8"))["hash"] == wanted:
                     return
             target = save_pyfunc(package_dir, Path(scratch) / "pyfunc")
             translated(

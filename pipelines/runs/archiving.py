@@ -347,6 +347,6 @@ def _preview_one(
 def write_models(resolved: list[Resolved], out_dir: Path) -> None:
     """Keep a record of every model that outputs here may come from, by hash."""
     path = out_dir / "model.json"
-    known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     known |= {entry.hash: entry.record() for entry in resolved}
     write_whole(path, json.dumps(known, indent=2))

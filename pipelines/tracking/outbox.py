@@ -120,7 +120,7 @@ class Outbox:
         """Bytes of the file that the server has taken."""
         if not self._offset_path.exists():
             return 0
-        return int(self._offset_path.read_text())
+        return int(self._offset_path.read_text(encoding="utf-8"))
 
     def mark(self, offset: int) -> None:
         """Remember that everything before `offset` is delivered."""

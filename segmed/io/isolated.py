@@ -132,7 +132,7 @@ def count_isolated(
         answer = folder / "answer.json"
         if run_isolated(folder, timeout_s) != 0 or not answer.is_file():
             return [None] * len(paths)
-        counts = json.loads(answer.read_text())["counts"]
+        counts = json.loads(answer.read_text(encoding="utf-8"))["counts"]
         return [None if one is None else LabelFacts.from_record(one) for one in counts]
 
 
@@ -163,7 +163,7 @@ def _request(
             "limits": asdict(replace(limits, max_voxels=most_voxels(limits))),
         }
         # A file, since the names of a long series are more than a pipe's buffer.
-        (folder / "request.json").write_text(json.dumps(request))
+        (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
         yield folder
 
 
@@ -176,7 +176,7 @@ def _result(path: Path, folder: Path, status: int) -> Loaded:
             reason="decoder_crashed",
             paths=[path],
         )
-    answer = json.loads(answer_path.read_text())
+    answer = json.loads(answer_path.read_text(encoding="utf-8"))
     if "reason" in answer:
         kind = GeometryError if answer["geometry"] else ImageError
         raise kind(answer["message"], reason=answer["reason"], paths=answer["paths"])

@@ -72,7 +72,7 @@ def main(folder_name: str) -> None:
             one of `exact`, `series` and `counted`), and where the answer goes.
     """
     folder = Path(folder_name)
-    request = json.loads((folder / "request.json").read_text())
+    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     bound = request["memory_bytes"]
     resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
     # If the parent is killed, nothing else stops a decoder that hangs.
@@ -83,7 +83,7 @@ def main(folder_name: str) -> None:
         answer = _refusal(error)
     except MemoryError:
         answer = _refusal(out_of_memory(Path(request["path"])))
-    (folder / "answer.json").write_text(json.dumps(answer))
+    (folder / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
 
 
 def _refusal(error: ImageError) -> dict[str, Any]:

@@ -80,11 +80,13 @@ def free_bytes() -> int:
 def _container_bytes(limit: str, used: str, parts: str) -> int | None:
     """Memory that a container has left; None where it has no limit, or nothing says so."""
     try:
-        text = (CGROUP / limit).read_text().strip()
+        text = (CGROUP / limit).read_text(encoding="utf-8").strip()
         if text == "max":
             return None
-        left = int(text) - int((CGROUP / used).read_text())
-        stated = [line.split() for line in (CGROUP / parts).read_text().splitlines()]
+        left = int(text) - int((CGROUP / used).read_text(encoding="utf-8"))
+        stated = [
+            line.split() for line in (CGROUP / parts).read_text(encoding="utf-8").splitlines()
+        ]
         return left + sum(int(value) for name, value in stated if name in FILE_CACHE)
     except (OSError, ValueError):
         return None

@@ -231,7 +231,7 @@ def _state(folder: Path) -> str:
 def _is_settled(folder: Path) -> bool:
     """Return whether all is done about the present state of a study."""
     mark = folder.parent / SETTLED / folder.name
-    return mark.is_file() and mark.read_text() == _state(folder)
+    return mark.is_file() and mark.read_text(encoding="utf-8") == _state(folder)
 
 
 @tolerant_pydicom()

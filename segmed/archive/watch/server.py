@@ -159,7 +159,7 @@ class OrthancListing:
         """Write the place from which a next process has to read."""
         since = min((number - 1 for number, _ in self._open.values()), default=self._next)
         content = json.dumps({"since": since})
-        if not self._path.is_file() or self._path.read_text() != content:
+        if not self._path.is_file() or self._path.read_text(encoding="utf-8") != content:
             write_whole(self._path, content)
 
 
@@ -276,7 +276,9 @@ class ServerFeed:
     def _known(self, candidate: Candidate) -> tuple[str, str]:
         """Mark and state of a study when it was settled last."""
         try:
-            mark, _, state = (self._settled / candidate.name).read_text().partition("\n")
+            mark, _, state = (
+                (self._settled / candidate.name).read_text(encoding="utf-8").partition("\n")
+            )
         except FileNotFoundError:
             return "", ""
         return mark, state

@@ -109,17 +109,17 @@ def test_dossier_of_dicom_series_groups_by_header_and_names_nobody(
 ) -> None:
     out = tmp_path / "dossier"
     told = run("accept", package, "--cases", planted, "-o", out, "--device", "cpu", status=1)
-    record = json.loads((out / "dossier.json").read_text())
+    record = json.loads((out / "dossier.json").read_text(encoding="utf-8"))
     assert record["verdict"]["accepted"] is False
     assert record["cases"] == CASES
     values = {(row["kind"], row["value"]) for row in record["groups"]}
     assert {("scanner", "ACME One"), ("scanner", "ACME Two"), ("sex", "female")} <= values
     assert ("age decade", "60 to 69") in values
     for name in (IN_HEADERS, IN_FILES, IN_PATHS):
-        assert name not in (out / "dossier.json").read_text()
-        assert name not in (out / "dossier.html").read_text()
+        assert name not in (out / "dossier.json").read_text(encoding="utf-8")
+        assert name not in (out / "dossier.html").read_text(encoding="utf-8")
         assert name not in told.replace(str(out), "")
-    assert IN_FILES in (out / "cases.csv").read_text()
+    assert IN_FILES in (out / "cases.csv").read_text(encoding="utf-8")
     assert (out / "cases.csv").stat().st_mode & 0o777 == PRIVATE
 
 
@@ -137,7 +137,7 @@ def test_evidence_of_dicom_series_names_nobody_and_pools(
         assert "evidence of site" in told
         assert ("a new study key was drawn" in told) == (fold == 0)
     for path in records:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         assert not [name for name in (IN_HEADERS, IN_FILES, IN_PATHS, "ACME") if name in text]
     result = json.loads(run("accept", "--pool", *records, "--json", status=1))
     assert result["cases"] == CASES
@@ -200,7 +200,7 @@ def test_copies_of_a_case_are_named(package: Path, tmp_path: Path, run: Callable
         run("accept", package, "--cases", path, "-o", tmp_path / "out", "--json", status=1)
     )
     assert record["copies"] == 1
-    assert "copies of others" in (tmp_path / "out" / "dossier.html").read_text()
+    assert "copies of others" in (tmp_path / "out" / "dossier.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

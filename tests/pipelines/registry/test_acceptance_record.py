@@ -42,10 +42,10 @@ def test_dossier_is_kept_with_the_version(
     assert f"on {CASES} cases" in tags[ACCEPTANCE_TAG]
     assert tags[PLACE_TAG] == found.kept
     place = registry.client.download_artifacts(version.run_id, str(found.kept), str(tmp_path))
-    kept = {path.name: path.read_text() for path in Path(place).iterdir()}
+    kept = {path.name: path.read_text(encoding="utf-8") for path in Path(place).iterdir()}
     assert set(kept) == {"dossier.html", "dossier.json"}
     assert json.loads(kept["dossier.json"])["model"]["version"] == "1"
-    assert "data:image" in found.page.read_text()
+    assert "data:image" in found.page.read_text(encoding="utf-8")
     assert "data:image/jpeg" not in kept["dossier.html"]
     names = [case.id for case in read_manifest(local).training]
     assert not [name for name in names for text in kept.values() if name in text]

@@ -66,6 +66,6 @@ def test_dossier_has_calibration_and_a_bound_of_the_unreviewed(
     assert {row["label"] for row in calibration["intervals"]} == {"anterior", "posterior"}
     assert found.dossier.bound.reviewed is not None
     assert found.dossier.bound.reviewed + found.dossier.bound.patients == LOCAL
-    text = found.page.read_text()
+    text = found.page.read_text(encoding="utf-8")
     assert "Predicted quality" in text
     assert "Risk by coverage" in text
