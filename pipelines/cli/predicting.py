@@ -122,7 +122,7 @@ def foresee(job: PredictJob, shown: Shown[Forecast]) -> dict[str, Any]:
     forecasts = foresee_files(
         predictor,
         images,
-        job.format,  # type: ignore[arg-type]  # checked by foresee_files
+        job.format,  # type: ignore[arg-type]  # checked by the pipeline  # checked by foresee_files
         trusted=job.trust,
     )
     found = [_plain(asdict(forecast)) for forecast in shown(forecasts, len(images))]
@@ -148,7 +148,7 @@ def predict(job: PredictJob, shown: Shown[Outcome]) -> dict[str, Any]:
         predictor,
         images,
         job.out_dir,
-        format=job.seg if job.format == "dicom-seg" else job.format,  # type: ignore[arg-type]
+        format=job.seg if job.format == "dicom-seg" else job.format,  # type: ignore[arg-type]  # checked by the pipeline
         trusted=job.trust,
         roots=job.roots,
         names=job.names,  # type: ignore[arg-type]  # checked by check_job

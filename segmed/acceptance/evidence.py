@@ -159,7 +159,7 @@ class SignedEvidence(Frozen):
         signature: Ed25519 signature of the evidence as JSON with sorted keys, base64.
     """
 
-    kind: Literal["segmed evidence"] = KIND  # type: ignore[assignment]
+    kind: Literal["segmed evidence"] = KIND  # type: ignore[assignment]  # KIND is that literal
     schema_version: Literal[1] = 1
     evidence: Evidence
     public_key: str

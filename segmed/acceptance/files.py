@@ -18,7 +18,7 @@ from segmed.report import OverlayItem, write_report
 PAGE_FILE = "dossier.html"
 RECORD_FILE = "dossier.json"
 CASES_FILE = "cases.csv"
-"""Which number is which case; readable to its owner alone."""
+"""Number of each case; readable to its owner alone."""
 
 
 def write_dossier(

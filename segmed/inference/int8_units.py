@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 CPU_INFO = Path("/proc/cpuinfo")
-"""Where Linux lists the features of the processor."""
+"""File in which Linux lists the features of the processor."""
 
 INT8_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "i8mm", "asimddp"})
 """Features that multiply and add bytes in one instruction: Intel and AMD, then ARM.

@@ -71,6 +71,7 @@ class Fractions:
         return np.frombuffer(self._file.read(size), dtype=np.uint8).reshape(rows, columns)
 
     def _mapped(self, mode: str) -> np.memmap[tuple[int, ...], np.dtype[np.uint8]]:
+        # The mode is one of NumPy's; its stub has no overload for a variable.
         return np.memmap(self._file, dtype=np.uint8, mode=mode, shape=self._shape)  # type: ignore[call-overload, no-any-return]
 
 

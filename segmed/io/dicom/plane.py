@@ -34,9 +34,9 @@ from segmed.io.dicom.audit import BURNED_IN, SeriesAudit
 from segmed.io.dicom.checks import COLOURED, MONOCHROME, is_capture, is_decodable, is_projection
 from segmed.io.dicom.elements import number, numbers
 from segmed.io.dicom.header import DicomHeader, read_header, tolerant_pydicom
-from segmed.io.dicom.read import decoding, meaningful_bits
+from segmed.io.dicom.read import decoding, meaningful_bits, source_of
 from segmed.io.limits import ReadLimits, check_finite, check_size
-from segmed.io.source import Loaded, Source
+from segmed.io.source import Loaded
 
 PLANE_REASONS = frozenset({
     "projection", "secondary_capture", "colour", "missing_geometry", "mixed_size",
@@ -216,18 +216,7 @@ def load_plane(audit: SeriesAudit, limits: ReadLimits) -> Loaded:
         values = values * part.slope + part.intercept
     image = np.ascontiguousarray(values, dtype=np.float32)
     check_finite(image, path)
-    source = Source(
-        format=PLANE_FORMAT,
-        paths=audit.files,
-        series_uid=audit.series_uid,
-        study_uid=audit.study_uid,
-        modality=audit.modality,
-        body_part=audit.body_part,
-        notes=audit.notes,
-        patient_key=audit.patient_key,
-        frame_of_reference=audit.frame_of_reference,
-    )
-    return Loaded(image, np.eye(4), source)
+    return Loaded(image, np.eye(4), source_of(audit, PLANE_FORMAT))
 
 
 def _values(dataset: Dataset, path: Path) -> npt.NDArray[Any]:

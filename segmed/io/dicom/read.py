@@ -97,8 +97,16 @@ def load_series(
     check_finite(volume, audit.files[0])
     if exact and all((part.slope, part.intercept) == (1, 0) for _, part in audit.slices):
         volume = _as_whole(volume)
-    source = Source(
-        format="dicom",
+    source = source_of(audit, "dicom")
+    if audit.affine_ras is None:  # a usable audit has one
+        raise GeometryError("the audit has no affine; scan the series again", reason="stale_audit")
+    return Loaded(np.ascontiguousarray(volume)[None], audit.affine_ras, source)
+
+
+def source_of(audit: SeriesAudit, format_name: str) -> Source:
+    """Source of an image that was read from the files of an audit."""
+    return Source(
+        format=format_name,
         paths=audit.files,
         series_uid=audit.series_uid,
         study_uid=audit.study_uid,
@@ -108,9 +116,6 @@ def load_series(
         patient_key=audit.patient_key,
         frame_of_reference=audit.frame_of_reference,
     )
-    if audit.affine_ras is None:  # a usable audit has one
-        raise GeometryError("the audit has no affine; scan the series again", reason="stale_audit")
-    return Loaded(np.ascontiguousarray(volume)[None], audit.affine_ras, source)
 
 
 def _dataset(path: Path) -> Dataset:

@@ -38,7 +38,7 @@ FORMS = [
     SegForm("fractional", all_frames=True),
 ]  # fmt: skip
 KNOWN_FALSE = ("SegmentNumber not monotonically", "Information Object Not found")
-"""What dciodvfy of 2022 says of every LABELMAP object, which is younger than it."""
+"""Errors of dciodvfy of 2022 on every LABELMAP object, which is younger than it."""
 
 
 def seed_probs(label: torch.Tensor, values: tuple[int, ...] = (0, 1, 5)) -> np.ndarray:
