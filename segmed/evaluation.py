@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from segmed.inference.pipeline import Pipeline, PipelineItem
 from segmed.inference.writing import suffix_for, write_result
 from segmed.io import grid_of
 from segmed.io.channel_files import CaseFiles
+from segmed.io.scratch import scratch_space
 from segmed.manifest.reference import read_reference
 from segmed.manifest.schema import MOST_SHOWN, Case, Manifest
 from segmed.metatensor import MetaTensor
@@ -122,8 +122,8 @@ def evaluate(
     chosen = unseen_cases(predictor.packages, manifest, fold=fold, cases=cases)
     if out is not None:
         return score_cases(predictor, manifest, chosen, out_dir=Path(out), progress=progress)
-    with tempfile.TemporaryDirectory(prefix="segmed-evaluate-") as scratch:
-        found = score_cases(predictor, manifest, chosen, out_dir=Path(scratch), progress=progress)
+    with scratch_space() as scratch:
+        found = score_cases(predictor, manifest, chosen, out_dir=scratch, progress=progress)
     return replace(found, predictions={})
 
 

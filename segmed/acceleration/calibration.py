@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from math import ceil
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +11,7 @@ from torch import Tensor
 
 from segmed.inference import Predictor
 from segmed.inference.sliding import pad_to_window, window_grid
+from segmed.io.scratch import scratch_space
 from segmed.manifest import Case, Manifest
 from segmed.preprocessing.prepared_dataset import PreparedDataset
 
@@ -47,8 +46,8 @@ def calibration_windows(
     chosen = [cases[number] for number in order]
     each = ceil(count / len(chosen))
     windows: list[Windows] = []
-    with tempfile.TemporaryDirectory(prefix="segmed-calibration-") as cache:
-        dataset = PreparedDataset(manifest, predictor.plan, Path(cache), cases=chosen)
+    with scratch_space() as cache:
+        dataset = PreparedDataset(manifest, predictor.plan, cache, cases=chosen)
         for number in range(len(chosen)):
             item = dataset[number]
             image = item["image"].as_tensor()

@@ -7,7 +7,6 @@ of them. A package of which all three are refused has no int8 network.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
@@ -24,6 +23,7 @@ from segmed.inference import Predictor
 from segmed.inference.engine import activation_of
 from segmed.inference.openvino_engine import complete_network
 from segmed.io.digest import sha256_of_bytes
+from segmed.io.scratch import scratch_space
 from segmed.manifest import Case, Manifest
 from segmed.package import ModelPackage
 from segmed.package.int8 import ChangeLimits, Int8Network, Int8Record, StructureEffect
@@ -146,8 +146,7 @@ def quantise(
         predictor, manifest, training, count=request.windows, seed=request.seed
     )
     say(f"calibrating on {len(windows)} windows of {sources} training cases")
-    with tempfile.TemporaryDirectory(prefix="segmed-quantise-") as name:
-        scratch = Path(name)
+    with scratch_space() as scratch:
         (scratch / "network").mkdir()
         network = complete_network(plain.build(), activation_of(plain.plan))
         quantiser = Quantiser(network, windows, scratch / "network")

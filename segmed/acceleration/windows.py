@@ -7,7 +7,6 @@ measured as its reason, if it spares windows and keeps the limits.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from segmed.acceleration.held_out import chosen_cases
 from segmed.evaluation import Evaluated, score_cases
 from segmed.inference import Predictor
 from segmed.inference.engine import Engine
+from segmed.io.scratch import scratch_space
 from segmed.manifest import Case, Manifest
 from segmed.package import ModelPackage
 from segmed.package.int8 import ChangeLimits, StructureEffect
@@ -135,13 +135,13 @@ def fewer_windows(
     say, allowed = report or (lambda _: None), limits or ChangeLimits()
     held_out = chosen_cases(package, manifest, fold=fold, cases=cases)
     plain = replace(package, int8=None)
-    with tempfile.TemporaryDirectory(prefix="segmed-windows-") as name:
+    with scratch_space() as scratch:
 
         def score(tried: ModelPackage, out: str) -> _Scored:
             predictor = Predictor(tried, cache_dir=cache_dir)
             counts = [_Counting(engine) for engine in predictor.engines]
             predictor.engines = [*counts]
-            found = score_cases(predictor, manifest, held_out, out_dir=Path(name) / out)
+            found = score_cases(predictor, manifest, held_out, out_dir=scratch / out)
             return _Scored(found, counts[0].windows)
 
         settings = settings_to_try(plain.plan.inference)

@@ -15,7 +15,6 @@ from typing import Literal
 
 from segmed.archive.identity import identity_of_place, identity_of_series
 from segmed.archive.query import SeriesQuery
-from segmed.archive.scratch import scratch_folder
 from segmed.archive.sniff import form_of_image, has_pages
 from segmed.archive.study import NotImage, Study, content_hash
 from segmed.errors import UsageError
@@ -31,6 +30,7 @@ from segmed.io.head import FileHead, sniff
 from segmed.io.output_names import absolute, mirrored, shown
 from segmed.io.parts import files_of
 from segmed.io.results import is_archive_outputs, masks_by_name, results_among
+from segmed.io.scratch import scratch_folder
 from segmed.package.series_rules import Rules
 
 NOT_ASKED_FOR = "series not requested: other modality, description or body part, or segmented"

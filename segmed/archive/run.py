@@ -18,12 +18,12 @@ from segmed.archive.naming import OutputNames
 from segmed.archive.outcomes import outcome_in
 from segmed.archive.pacs.delivery import Delivery, RetryPolicy, RevocableDelivery
 from segmed.archive.pacs.fetching import fetched
-from segmed.archive.scratch import scratch_folder
 from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource, key_of
 from segmed.archive.writing import free_bytes
 from segmed.errors import AccessDeniedError, ServiceError
 from segmed.formats import BINARY_SEG, SegForm
 from segmed.io.output_names import NameKind, absolute, shown
+from segmed.io.scratch import scratch_folder
 from segmed.outcomes import ACCESS_DENIED, SERVICE
 from segmed.quality.risk import DEFAULT_TARGET, RiskTarget
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from segmed.archive.engine import Results, StudyEngine
 from segmed.archive.job import Job
-from segmed.archive.scratch import scratch_folder
 from segmed.archive.workers.engine import WorkerEngine
 from segmed.archive.workers.setup import Setup
 from segmed.archive.writing import Writing
 from segmed.inference import Predictor
+from segmed.io.scratch import scratch_folder
 
 SAME_ENGINE = {"cuda": "auto"}
 """Engine of a worker by the engine of this process, where the two differ."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -10,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segmed.archive.scratch import is_alive
 from segmed.errors import unknown_name
 from segmed.findings.record import findings_of
 from segmed.findings.reports import modality_of, write_reports
@@ -19,6 +17,8 @@ from segmed.inference import Segmentation
 from segmed.inference.writing import write_result
 from segmed.io.atomic import flush
 from segmed.io.digest import sha256_of_file
+from segmed.io.process_mark import is_running, process_mark
+from segmed.io.scratch import owner_of
 from segmed.metatensor import MetaTensor
 from segmed.metrics.quality import ShapeRange
 from segmed.structures import LabelClass
@@ -76,7 +76,7 @@ class Writing:
         drafts = self.drafts or path.parent / STAGING
         drafts.mkdir(parents=True, exist_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f"{os.getpid()}-", dir=drafts) as folder:
+        with tempfile.TemporaryDirectory(prefix=f"{process_mark()}-", dir=drafts) as folder:
             draft = write_result(
                 Path(folder) / path.name,
                 found,
@@ -124,23 +124,27 @@ def suffix_of(format_name: str) -> str:
 
 
 def remove_leftovers(outputs: Path) -> int:
-    """Remove the drafts that killed processes left; those of living processes stay.
+    """Remove the drafts of ended processes, and of other machines; called before a run writes any.
+
+    Only the run that has the ledger's lock writes here. A draft of a process that still runs on
+    this machine may be of a worker that outlived its run: it stays.
 
     Args:
         outputs: The folder of the segmentations.
 
     Returns:
-        How many were removed.
+        The number of drafts removed.
     """
-    left = [path for path in (outputs / STAGING).glob("*") if not _is_alive(path.name)]
+    left = [path for path in (outputs / STAGING).glob("*") if not _is_others(path.name)]
     for path in left:
         shutil.rmtree(path, ignore_errors=True)
     return len(left)
 
 
-def _is_alive(draft: str) -> bool:
-    number = draft.split("-", maxsplit=1)[0]
-    return is_alive(number) and int(number) != os.getpid()
+def _is_others(draft: str) -> bool:
+    """Return whether a draft is of another process that runs on this machine."""
+    mark, ours = owner_of(draft), process_mark()
+    return mark not in (ours, ours.split(".")[0]) and is_running(mark)
 
 
 def free_bytes(folder: Path) -> int:

@@ -17,6 +17,7 @@ from segmed.inference.writing import identity_of, write_result
 from segmed.io.channel_files import CaseFiles
 from segmed.io.output_names import NameKind, check_names, shown
 from segmed.io.read import Read, notes_of
+from segmed.io.scratch import remove_scratch_leftovers
 from segmed.metatensor import MetaTensor
 from segmed.outcomes import OUT_OF_MEMORY, Status, classify
 
@@ -79,6 +80,7 @@ def predict_files(
             is no input.
     """
     check_names(names)
+    remove_scratch_leftovers()
     seg = format if isinstance(format, SegForm) else BINARY_SEG
     name: OutputFormat = "dicom-seg" if isinstance(format, SegForm) else format
     require_seg_form(seg, name, predictor.plan.labels)

@@ -16,6 +16,8 @@ import sys
 import threading
 from pathlib import Path
 
+from segmed.io.process_mark import process_mark
+
 MAX_IDLE = 4
 """Servers kept for later; more, of a burst of threads, end after their file."""
 
@@ -104,13 +106,13 @@ class ForkServer:
 
 
 _lock = threading.Lock()
-_idle: dict[tuple[int, str], list[ForkServer]] = {}
+_idle: dict[tuple[str, str], list[ForkServer]] = {}
 """Servers to be used again, by the process that started them and the interpreter they run."""
 
 
 def run_isolated(folder: Path, timeout_s: float) -> int | None:
     """Serve one request in a fresh child; see `ForkServer.serve`. Threads may call it at once."""
-    key = (os.getpid(), sys.executable)  # a forked process must not talk over its parent's pipes
+    key = (process_mark(), sys.executable)  # a forked process must not talk over its parent's pipes
     with _lock:
         waiting = _idle.setdefault(key, [])
         server = waiting.pop() if waiting else None
@@ -130,7 +132,7 @@ def run_isolated(folder: Path, timeout_s: float) -> int | None:
 def end_servers() -> None:
     """End all servers of this process."""
     with _lock:
-        mine = [key for key in _idle if key[0] == os.getpid()]
+        mine = [key for key in _idle if key[0] == process_mark()]
         servers = [server for key in mine for server in _idle.pop(key)]
     for server in servers:
         server.end()

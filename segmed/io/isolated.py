@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -24,6 +23,7 @@ from segmed.io.dicom.read import require_usable
 from segmed.io.fork_server import run_isolated
 from segmed.io.label_counts import LabelFacts
 from segmed.io.limits import DEFAULT_LIMITS, ReadLimits, most_voxels
+from segmed.io.scratch import scratch_space
 from segmed.io.source import Loaded, Source
 from segmed.structures import LabelClass
 
@@ -154,8 +154,7 @@ def _request(
     wish: dict[str, Any], timeout_s: float, memory_gb: float, limits: ReadLimits
 ) -> Iterator[Path]:
     """A folder with a request for the child, and for its answer."""
-    with tempfile.TemporaryDirectory(prefix="segmed-read-") as name:
-        folder = Path(name)
+    with scratch_space() as folder:
         request = {
             **wish,
             "memory_bytes": int(memory_gb * 2**30),

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from segmed.archive.ledger import Entry, Ledger
 from segmed.archive.pacs.delivery import Delivery
-from segmed.archive.scratch import remove_scratch_leftovers
 from segmed.archive.writing import remove_leftovers
 from segmed.findings.reports import reports_beside
 from segmed.io.digest import sha256_of_file
+from segmed.io.scratch import remove_scratch_leftovers
 
 logger = logging.getLogger(__name__)
 

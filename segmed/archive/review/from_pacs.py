@@ -15,13 +15,13 @@ from pydicom.errors import InvalidDicomError
 from segmed.archive.pacs.remote import RemoteSource
 from segmed.archive.review.archive import ReviewArchive, ReviewedStudy
 from segmed.archive.review.store import MAX_AUTHOR
-from segmed.archive.scratch import scratch_folder
 from segmed.errors import AccessDeniedError, SegmedError, ServiceError
 from segmed.io import grid_of
 from segmed.io.atomic import whole_folder
 from segmed.io.dicom.seg_read import SEG_CLASSES, load_seg
 from segmed.io.joining import require_joinable
 from segmed.io.read import source_of
+from segmed.io.scratch import scratch_folder
 
 OWN_MANUFACTURER = "segmed"
 """Manufacturer of the objects that segmed writes."""

@@ -8,7 +8,6 @@ machine: a deadly study is tried alone and refused there, and the cluster's proc
 from __future__ import annotations
 
 import queue
-import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from segmed.archive.pacs.fetching import fetched
 from segmed.archive.study import StudySource
 from segmed.archive.workers.engine import WorkerEngine
 from segmed.archive.workers.setup import Setup
+from segmed.io.scratch import scratch_space
 
 IDLE_S = 300.0
 """Time for which a pool without work keeps the model in memory, in s."""
@@ -57,8 +57,8 @@ def segment_batch(batch: StudyBatch) -> list[Result]:
     """
     pool = _pool_for(batch)
     try:
-        with tempfile.TemporaryDirectory(prefix="segmed-fetch-") as spool:
-            return _run(batch, pool, Path(spool))
+        with scratch_space() as spool:
+            return _run(batch, pool, spool)
     finally:
         pool.leave()
 
