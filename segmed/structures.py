@@ -38,6 +38,18 @@ LabelValue = Annotated[int, Field(ge=1, le=65535)]
 """Voxel value of a structure in label maps."""
 
 
+class Maker(Frozen):
+    """Model that draws a structure of a label map that several models draw.
+
+    Attributes:
+        name: Name of the model.
+        version: Hash of its package.
+    """
+
+    name: str
+    version: str
+
+
 class LabelClass(Frozen):
     """One structure of the label maps: the voxels of one value, or a region of several values.
 
@@ -48,12 +60,14 @@ class LabelClass(Frozen):
         code: Coded concept, needed for DICOM outputs only.
         region: Values of all voxels that belong to a region, its own among them; empty for a
             structure of one value.
+        made_by: Model that draws it, where several models draw one label map.
     """
 
     name: Annotated[str, Field(min_length=1)]
     value: LabelValue
     code: Code | None = None
     region: tuple[LabelValue, ...] = ()
+    made_by: Maker | None = None
 
     @model_validator(mode="after")
     def _require_own_value(self) -> LabelClass:
@@ -79,11 +93,13 @@ class LabelClass(Frozen):
         return found
 
     @model_serializer(mode="wrap")
-    def _without_empty_region(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave an empty region out: hashes of plans that have none stay as they were."""
+    def _without_unused(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out region and maker where there are none: hashes of plans stay as they were."""
         fields: dict[str, Any] = serialize(self)
         if not self.region:
             fields.pop("region", None)
+        if self.made_by is None:
+            fields.pop("made_by", None)
         return fields
 
 

@@ -49,9 +49,17 @@ SendReportOption = Annotated[
 SeveralOption = Annotated[
     str,
     typer.Option(
-        metavar="ensemble|each",
-        help="Several models: average their outputs, or give an output of each in a folder of its "
-        "own.",
+        metavar="ensemble|each|joined",
+        help="Several models: average their outputs, give an output of each in a folder of its "
+        "own, or one joined label map, in which the model named first wins.",
+    ),
+]
+SameNamesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="refuse|prefix",
+        help="With --several joined, structures that have one name in two models: refuse them, or "
+        "put the name of the model in front.",
     ),
 ]
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of the run.")]
@@ -127,6 +135,7 @@ def segment(
         typer.Option(metavar="tcp://HOST:8786", help="Dask scheduler whose workers segment."),
     ] = None,
     several: SeveralOption = "ensemble",
+    same_names: SameNamesOption = None,
     any_modality: Annotated[
         bool,
         typer.Option(
@@ -189,6 +198,7 @@ def segment(
         reports=tuple(report or ()),
         send_reports=tuple(send_report or ()),
         several=several,  # type: ignore[arg-type]  # checked by the job
+        same_names=same_names,
     )
     if dry_run:
         passed_over: list[NotImage] = []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.archive import SendReportOption, SeveralOption
+from pipelines.cli.archive import SameNamesOption, SendReportOption, SeveralOption
 from pipelines.cli.arguments import (
     MaxVoxelsOption,
     allow_voxels,
@@ -61,6 +61,7 @@ def watch(
         ),
     ] = None,
     several: SeveralOption = "ensemble",
+    same_names: SameNamesOption = None,
     rules: Annotated[
         Path | None,
         typer.Option(help="YAML rules: which studies, which model, which output, how urgent."),
@@ -166,6 +167,7 @@ def watch(
         send_reports=tuple(send_report or ()),
         send=send,
         several=several,  # type: ignore[arg-type]  # checked by the job
+        same_names=same_names,
         rules=rules,
         quiet_s=quiet,
         tta=tta,

@@ -14,7 +14,7 @@ from pipelines.logs import log_outcome
 from pipelines.registry.cache import converted_folder
 from pipelines.registry.loading import resolve_model
 from pipelines.registry.reference import Resolved
-from pipelines.runs.several import Several, check_several, folder_names
+from pipelines.runs.several import Several, check_several, folder_names, joining_of
 from segmed.archive import (
     FolderSource,
     RunOptions,
@@ -40,7 +40,7 @@ from segmed.archive.totals import OnTotal
 from segmed.errors import UsageError
 from segmed.findings.sending import report_sender_at
 from segmed.formats import SegForm, require_seg_form
-from segmed.inference import Predictor
+from segmed.inference.joined import AnyPredictor, Joining, joined_tta, predictor_of
 from segmed.inference.vocabulary import engine_named
 from segmed.io.atomic import write_whole
 from segmed.io.output_names import check_names
@@ -84,7 +84,10 @@ class ArchiveJob:
             any, `workers` share the one that is there.
         cluster: Address of a Dask scheduler whose workers segment; paths are shared with them.
         several: Use of several models: `ensemble` averages their outputs; `each` gives an output of
-            each, in a folder of its own below `out_dir`.
+            each, in a folder of its own below `out_dir`; `joined` gives one label map, in which the
+            model named first wins.
+        same_names: Rule of structures that have one name in two joined models: `refuse` (None) or
+            `prefix`.
     """
 
     source: str
@@ -115,6 +118,7 @@ class ArchiveJob:
     devices: tuple[str, ...] = ()
     cluster: str | None = None
     several: Several = "ensemble"
+    same_names: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what would only be found out during the run.
@@ -126,7 +130,7 @@ class ArchiveJob:
         engine_named(self.engine)
         check_names(self.names)
         require_seg_form(self.seg_form, self.format)
-        check_several(self.several)
+        check_several(self.several, self.models, self.seg_form, self.same_names)
         if self.cluster is not None and len(self.parts) > 1:
             raise UsageError("a cluster uses one model a run: start a run for each --model")
 
@@ -136,9 +140,14 @@ class ArchiveJob:
         return seg_form_of(self.seg, self.all_frames, self.reports, self.send_reports)
 
     @property
+    def joining(self) -> Joining | None:
+        """The rule of a joined label map, if one is requested."""
+        return joining_of(self.several, self.models, self.same_names)
+
+    @property
     def parts(self) -> tuple[ArchiveJob, ...]:
         """Jobs with one output a study: this one, or one for each of several models."""
-        if self.several == "ensemble" or len(self.models) < 2:
+        if self.several != "each" or len(self.models) < 2:
             return (self,)
         return tuple(
             replace(self, models=(model,), out_dir=self.out_dir / name, several="ensemble")
@@ -236,7 +245,7 @@ def _run_one(
     source = opens()
     pool = _worker_pool(job, paths, packages, opens)
     outcomes = []
-    write_models(resolved, job.out_dir)
+    write_models(resolved, job.out_dir, packages, job.joining)
     for outcome in segment_archive(
         source,
         predictor=pool,
@@ -290,10 +299,12 @@ def _worker_pool(
     paths: tuple[Path, ...],
     packages: Sequence[ModelPackage],
     opens: Callable[[], StudySource],
-) -> WorkerPool | Predictor:
+) -> WorkerPool | AnyPredictor:
     options: dict[str, Any] = {"tta": job.tta, "engine": engine_named(job.engine)}
     if job.any_modality:
         options["any_modality"] = True
+    if job.joining is not None:
+        options["joining"] = job.joining
     if job.cluster is not None:
         from pipelines.runs.cluster import Cluster, shared_packages  # noqa: PLC0415 - needs Dask
 
@@ -305,7 +316,7 @@ def _worker_pool(
     if job.workers or job.devices:
         number = job.workers or len(job.devices)
         return Workers(paths, number, options, devices=job.devices)
-    return Predictor(packages, **options)
+    return predictor_of(packages, **options)
 
 
 def shared_folder(job: ArchiveJob) -> Path:
@@ -335,18 +346,40 @@ def _preview_one(
     source = source_of(job, packages[0])()
     yield from preview_archive(
         source,
-        model=model_of(packages),
+        model=model_of(packages, job.joining),
         out_dir=job.out_dir,
         format=job.format,
-        tta=job.tta,
+        tta=job.tta if job.joining is None else joined_tta(packages, job.tta),
         options=RunOptions(limit=job.limit, resegment=job.resegment, seg=job.seg_form),
         on_passed_over=on_passed_over,
     )
 
 
-def write_models(resolved: list[Resolved], out_dir: Path) -> None:
-    """Keep a record of every model that outputs here may come from, by hash."""
+def write_models(
+    resolved: Sequence[Resolved],
+    out_dir: Path,
+    packages: Sequence[ModelPackage],
+    joining: Joining | None,
+) -> None:
+    """Keep a record of every model that outputs here may come from, by hash.
+
+    Args:
+        resolved: The models of a run.
+        out_dir: Its output folder.
+        packages: Their packages.
+        joining: The rule of a joined label map, whose models are listed in their priority.
+    """
     path = out_dir / "model.json"
     known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     known |= {entry.hash: entry.record() for entry in resolved}
+    if joining is not None:
+        whole = model_of(packages, joining).hash
+        name = " > ".join(entry.reference for entry in resolved)
+        known[whole] = {
+            "model": name,
+            "name": None,
+            "version": None,
+            "hash": whole,
+            "priority": [entry.hash for entry in resolved],
+        }
     write_whole(path, json.dumps(known, indent=2))

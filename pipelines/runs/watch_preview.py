@@ -128,7 +128,7 @@ def foresee(job: WatchJob, path: Path) -> list[StudyForecast]:
 def _model(job: WatchJob, plan: PlannedRoute) -> tuple[Model, ModelPackage]:
     paths = tuple(resolve_model(name, folder=job.folder).path for name in plan.models)
     packages = read_packages(paths)
-    return model_of(packages), packages[0]
+    return model_of(packages, plan.joining), packages[0]
 
 
 def _verdict(

@@ -12,7 +12,7 @@ from typing import Any
 from pipelines.registry.cache import converted_folder
 from pipelines.registry.loading import resolve_model
 from pipelines.runs.archiving import delivery_of, seg_form_of, write_models
-from pipelines.runs.several import Several, check_several, folder_names
+from pipelines.runs.several import Several, check_several, folder_names, joining_of
 from segmed.archive import FolderSource, RunOptions, StudySource, Workers, read_packages, read_rules
 from segmed.archive.pacs.dicomweb import DicomWeb, DicomWebSource
 from segmed.archive.pacs.orthanc import OrthancServer
@@ -29,13 +29,16 @@ from segmed.archive.watch.server import DatedListing, OrthancListing, ServerFeed
 from segmed.archive.writing import suffix_of
 from segmed.errors import UsageError
 from segmed.formats import SegForm, require_seg_form
-from segmed.inference import Predictor
+from segmed.inference.joined import AnyPredictor, Joining, predictor_of
 from segmed.inference.vocabulary import engine_named
 from segmed.package import ModelPackage
 from segmed.package.series_rules import rules_in
 
 Address = NodeAddress | OrthancServer | DicomWeb
 """Place that studies come from."""
+
+LoadedModels = tuple[tuple[str, ...], Joining | None]
+"""Model references of a route and their rule of a joined label map: routes may share a model."""
 
 DAY_S = 86400.0
 FEED_FOLDER = "server"
@@ -53,7 +56,8 @@ class WatchJob:
         address: Where our DICOM node listens, or the server that is watched.
         out_dir: Received images, queue and outputs; with rules a folder for each below.
         models: Model references, for rules that name none.
-        several: Use of several of these models: `ensemble` or `each`.
+        several: Use of several of these models: `ensemble`, `each` or `joined`.
+        same_names: Rule of structures that have one name in two joined models.
         format: Format of the outputs, for rules that name none.
         seg: Form of DICOM segmentations, for rules that name none.
         all_frames: Also write their empty frames, for rules that do not say.
@@ -80,6 +84,7 @@ class WatchJob:
     out_dir: Path
     models: tuple[str, ...] = ()
     several: Several = "ensemble"
+    same_names: str | None = None
     format: str = "nifti"
     seg: str = "binary"
     all_frames: bool = False
@@ -107,7 +112,6 @@ def rules_of_job(job: WatchJob) -> WatchRules:
     Raises:
         UsageError: A rule has no model, or the file of rules is invalid.
     """
-    check_several(job.several)
     if job.rules is None:
         complete = Completeness() if job.quiet_s is None else Completeness(quiet_s=job.quiet_s)
         found = WatchRules(rules=(WatchRule(name=ONLY_RULE, complete=complete),))
@@ -126,11 +130,16 @@ def rules_of_job(job: WatchJob) -> WatchRules:
             )
         format_name = rule.format or job.format
         suffix_of(format_name)
-        several = rule.several if rule.models else job.several
-        given: dict[str, object] = {"models": models, "format": format_name, "several": several}
+        several, same = (
+            (rule.several, rule.same_names) if rule.models else (job.several, job.same_names)
+        )
+        given: dict[str, object] = {
+            "models": models, "format": format_name, "several": several, "same_names": same,
+        }  # fmt: skip
         given["send"] = rule.send or job.send
         own = rule.model_copy(update={**given, **_dicom_options(job, rule, format_name)})
         require_seg_form(seg_form(own), format_name)
+        check_several(several, models, seg_form(own), same)
         rules.append(own)
     return found.model_copy(update={"rules": tuple(rules)})
 
@@ -177,6 +186,11 @@ class PlannedRoute:
     out_dir: Path
     hours: Hours = NIGHT
 
+    @property
+    def joining(self) -> Joining | None:
+        """The rule of a joined label map, if the rule requests one."""
+        return joining_of(self.rule.several, self.models, self.rule.same_names)
+
 
 def planned_routes(job: WatchJob) -> list[PlannedRoute]:
     """The routes of a job: one for each rule, and for each model where each gives an output.
@@ -190,7 +204,7 @@ def planned_routes(job: WatchJob) -> list[PlannedRoute]:
         folder = job.out_dir if job.rules is None else job.out_dir / rule.name
         name = rule.name
         delivery_of(rule.send, rule.send_reports or ())
-        if rule.several == "ensemble" or len(rule.models) == 1:
+        if rule.several != "each" or len(rule.models) == 1:
             planned.append(PlannedRoute(rule, name, rule.models, folder, found.hours))
             continue
         for model, own in folder_names(rule.models).items():
@@ -221,7 +235,7 @@ def open_watch(
     planned = planned_routes(job)
     with ExitStack() as stack:
         opened = partial(_source, job, place_of_studies)
-        predictors: dict[tuple[str, ...], Predictor | Workers] = {}
+        predictors: dict[LoadedModels, AnyPredictor | Workers] = {}
         routes = [_route(job, plan, opened, predictors, stack) for plan in planned]
         feed, where = _feed(job, place_of_studies, stack)  # no other watch: the ledgers are ours
         keep_s = None if job.keep_days is None else job.keep_days * DAY_S
@@ -252,20 +266,21 @@ def _route(
     job: WatchJob,
     plan: PlannedRoute,
     opened: Callable[[PlannedRoute, Sequence[ModelPackage]], StudySource],
-    predictors: dict[tuple[str, ...], Predictor | Workers],
+    predictors: dict[LoadedModels, AnyPredictor | Workers],
     stack: ExitStack,
 ) -> Route:
     """A route with its run open; models that several routes use are loaded once."""
     resolved = [resolve_model(reference, folder=job.folder) for reference in plan.models]
     paths = tuple(entry.path for entry in resolved)
     packages = read_packages(paths)
-    if plan.models not in predictors:
-        predictors[plan.models] = _predictor(job, paths, packages)
-    write_models(resolved, plan.out_dir)
+    used = plan.models, plan.joining
+    if used not in predictors:
+        predictors[used] = _predictor(job, paths, packages, plan.joining)
+    write_models(resolved, plan.out_dir, packages, plan.joining)
     run = stack.enter_context(
         open_run(
             opened(plan, packages),
-            predictor=predictors[plan.models],
+            predictor=predictors[used],
             out_dir=plan.out_dir,
             format=str(plan.rule.format),
             delivery=delivery_of(plan.rule.send, plan.rule.send_reports or ()),
@@ -298,12 +313,17 @@ def _source(
 
 
 def _predictor(
-    job: WatchJob, paths: tuple[Path, ...], packages: Sequence[ModelPackage]
-) -> Predictor | Workers:
+    job: WatchJob,
+    paths: tuple[Path, ...],
+    packages: Sequence[ModelPackage],
+    joining: Joining | None,
+) -> AnyPredictor | Workers:
     options: dict[str, Any] = {"tta": job.tta, "engine": engine_named(job.engine)}
     if job.any_modality:
         options["any_modality"] = True
+    if joining is not None:
+        options["joining"] = joining
     options["cache_dir"] = converted_folder()
     if job.workers or job.devices:
         return Workers(paths, job.workers or len(job.devices), options, devices=job.devices)
-    return Predictor(packages, **options)
+    return predictor_of(packages, **options)

@@ -15,12 +15,13 @@ from segmed.archive.gallery import Gallery
 from segmed.archive.job import Job, Result, failure_result
 from segmed.archive.writing import Writing
 from segmed.errors import ServiceError
-from segmed.inference import Predictor, Segmentation
+from segmed.inference import Segmentation
+from segmed.inference.joined import AnyPredictor
 from segmed.inference.pipeline import READ_AHEAD, WRITE_BEHIND, Pipeline, PipelineEnd, PipelineItem
 from segmed.io.dicom.audit import BURNED_IN
 from segmed.io.read import notes_of
 from segmed.metatensor import MetaTensor
-from segmed.metrics.measures import measure
+from segmed.metrics.measures import measure, overpainted_flags
 from segmed.outcomes import GPU_FAULT
 
 IN_STAGES = 3
@@ -87,6 +88,9 @@ class ArchiveSink:
         writing = self._writing
         measures = measure(image, found.label, writing.labels, ranges=writing.ranges)
         notes = measures["notes"] = list(notes_of(image))
+        if found.overpainted:
+            measures["overpainted"] = dict(found.overpainted)
+            measures["flags"] += overpainted_flags(found.overpainted)
         if found.quality is not None:
             measures["quality"] = found.quality.record()
         digest = writing.write(output, found, like=image, measures=measures)
@@ -109,7 +113,7 @@ class ThreadEngine:
     fetches = False
 
     def __init__(
-        self, predictor: Predictor, writing: Writing, results: Results, *, trusted: bool = False
+        self, predictor: AnyPredictor, writing: Writing, results: Results, *, trusted: bool = False
     ) -> None:
         sink = ArchiveSink(writing)
         self._pipeline = Pipeline(predictor, sink, trusted=trusted, seg=writing.seg)

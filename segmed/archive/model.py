@@ -6,8 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from segmed.inference.joined import (
+    Joining,
+    joined_hash,
+    joined_name,
+    joined_parts,
+)
 from segmed.io.digest import sha256_of_text
-from segmed.metrics.measures import PREDICTED_QUALITY, Distributions
+from segmed.metrics.measures import PREDICTED_QUALITY, VOLUME, Distributions
 from segmed.metrics.quality import ShapeRange
 from segmed.metrics.training_norms import DISTRIBUTIONS, ranges_of
 from segmed.package import ModelPackage
@@ -43,8 +49,18 @@ class Model:
     quality: QualityModel | None = None
 
 
-def model_of(packages: Sequence[ModelPackage]) -> Model:
-    """The identity of one package or of an ensemble, in any order."""
+def model_of(packages: Sequence[ModelPackage], joining: Joining | None = None) -> Model:
+    """The identity of one package, of an ensemble in any order, or of joined models in theirs.
+
+    Args:
+        packages: The packages.
+        joining: The rule of a joined label map; None for one package or an ensemble.
+
+    Raises:
+        UsageError: The models cannot be joined.
+    """
+    if joining is not None:
+        return _joined(packages, joining)
     hashes = sorted(package.hash for package in packages)
     whole = hashes[0] if len(hashes) == 1 else sha256_of_text("\n".join(hashes))
     plan = packages[0].plan
@@ -63,6 +79,44 @@ def model_of(packages: Sequence[ModelPackage]) -> Model:
         plan.spatial_dims,
         plan.inference.tta,
         quality,
+    )
+
+
+def _joined(packages: Sequence[ModelPackage], joining: Joining) -> Model:
+    """The identity of joined models.
+
+    Each structure keeps the ranges and volumes of its own model's training. Spacing, intensities
+    and the share of flags have a reference for each model, none for the whole: the drift watch
+    compares volumes alone.
+    """
+    parts = joined_parts(packages, joining)
+    ranges: list[ShapeRange] = []
+    norms: Distributions = {}
+    for package, part in zip(packages, parts, strict=True):
+        names = {
+            own.name: joined.name
+            for own, joined in zip(package.plan.labels, part.labels, strict=True)
+        }
+        ranges += [
+            known.model_copy(update={"label": names[known.label]})
+            for known in ranges_of(package.provenance)
+            if known.label in names
+        ]
+        trained = package.provenance.get(DISTRIBUTIONS, {})
+        norms |= {
+            f"{VOLUME}{names[own]}": list(trained[f"{VOLUME}{own}"])
+            for own in names
+            if f"{VOLUME}{own}" in trained
+        }
+    return Model(
+        joined_hash(packages, parts),
+        joined_name(packages),
+        tuple(label for part in parts for label in part.labels),
+        packages[0].plan.in_channels,
+        tuple(ranges),
+        norms,
+        max(package.plan.spatial_dims for package in packages),
+        all(package.plan.inference.tta for package in packages),
     )
 
 

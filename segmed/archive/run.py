@@ -16,8 +16,9 @@ from segmed.archive.ledger.reconcile import is_intact, withdraw_output
 from segmed.archive.model import Model
 from segmed.archive.naming import OutputNames
 from segmed.archive.outcomes import outcome_in
-from segmed.archive.pacs.delivery import Delivery, RetryPolicy, RevocableDelivery
+from segmed.archive.pacs.delivery import Delivery, RetryPolicy
 from segmed.archive.pacs.fetching import fetched
+from segmed.archive.pacs.reporting import withdraw
 from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource, key_of
 from segmed.archive.writing import free_bytes
 from segmed.errors import AccessDeniedError, ServiceError
@@ -334,15 +335,12 @@ class Run:
 
     def _withdraws(self, addresses: Sequence[str]) -> bool:
         """Remove delivered results where they were sent; returns whether they are gone."""
-        if not isinstance(self.delivery, RevocableDelivery):
-            return False
         try:
-            for address in addresses:
-                self.delivery.withdraw(address)
+            are_gone = [withdraw(self.delivery, address) for address in addresses]
         except ServiceError as error:
             logger.warning("a result that is replaced stays where it was sent: %s", error)
             return False
-        return True
+        return all(are_gone)
 
     def _book_output(self, result: Result) -> None:
         self.ledger.note_output(

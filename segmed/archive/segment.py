@@ -33,6 +33,7 @@ from segmed.archive.workers.setup import Setup
 from segmed.archive.writing import STAGING, Writing, suffix_of
 from segmed.formats import SegForm, require_seg_form
 from segmed.inference import Predictor
+from segmed.inference.joined import AnyPredictor, JoinedPredictor, joined_tta
 from segmed.io.output_names import check_names
 
 DEFAULT_OPTIONS = RunOptions()
@@ -90,7 +91,7 @@ class Workers:
 def segment_archive(
     source: StudySource,
     *,
-    predictor: Predictor | WorkerPool | Path | Sequence[Path],
+    predictor: AnyPredictor | WorkerPool | Path | Sequence[Path],
     out_dir: Path,
     ledger_path: Path | None = None,
     format: str = "nifti",
@@ -141,7 +142,7 @@ def segment_archive(
 def open_run(
     source: StudySource,
     *,
-    predictor: Predictor | WorkerPool | Path | Sequence[Path],
+    predictor: AnyPredictor | WorkerPool | Path | Sequence[Path],
     out_dir: Path,
     ledger_path: Path | None = None,
     format: str = "nifti",
@@ -159,7 +160,7 @@ def open_run(
     suffix_of(format)
     check_kind(options.table)
     check_names(options.names)
-    pool = predictor if isinstance(predictor, Predictor) else _worker_pool(predictor)
+    pool = predictor if isinstance(predictor, AnyPredictor) else _worker_pool(predictor)
     model, tta = _identify(pool)
     require_seg_form(options.seg, format, model.labels)
     writing = Writing(
@@ -303,19 +304,24 @@ def _fitted(source: StudySource, out_dir: Path, model: Model) -> StudySource:
     return replace(source, skip=(*source.skip, *outputs), spatial_dims=model.spatial_dims)
 
 
-def _identify(pool: Predictor | WorkerPool) -> tuple[Model, bool]:
+def _identify(pool: AnyPredictor | WorkerPool) -> tuple[Model, bool]:
     """The model, and whether it is used with test-time augmentation."""
+    if isinstance(pool, JoinedPredictor):
+        return model_of(pool.packages, pool.joining), pool.tta
     if isinstance(pool, Predictor):
         return model_of(pool.packages), pool.tta
-    model, tta = model_of(read_packages(pool.packages)), pool.options.get("tta")
+    packages, joining = read_packages(pool.packages), pool.options.get("joining")
+    model, tta = model_of(packages, joining), pool.options.get("tta")
+    if joining is not None:
+        tta = joined_tta(packages, tta)
     return model, model.tta if tta is None else bool(tta)
 
 
 def _engine(
-    pool: Predictor | WorkerPool, writing: Writing, results: Results, suspects: frozenset[str]
+    pool: AnyPredictor | WorkerPool, writing: Writing, results: Results, suspects: frozenset[str]
 ) -> StudyEngine:
     """Return the engine; studies that a killed run had begun go to a process of their own."""
-    if isinstance(pool, Predictor):
+    if isinstance(pool, AnyPredictor):
         here = ThreadEngine(pool, writing, results)
         if not suspects:
             return here

@@ -6,13 +6,14 @@ import shutil
 import threading
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from segmed.archive.engine import Results, StudyEngine
 from segmed.archive.job import Job
 from segmed.archive.workers.engine import WorkerEngine
 from segmed.archive.workers.setup import Setup
 from segmed.archive.writing import Writing
-from segmed.inference import Predictor
+from segmed.inference.joined import AnyPredictor, JoinedPredictor
 from segmed.io.scratch import scratch_folder
 
 SAME_ENGINE = {"cuda": "auto"}
@@ -41,7 +42,7 @@ class SuspectEngine:
         engine: StudyEngine,
         suspects: Collection[str],
         *,
-        predictor: Predictor,
+        predictor: AnyPredictor,
         writing: Writing,
         results: Results,
     ) -> None:
@@ -80,11 +81,16 @@ class SuspectEngine:
             package.save(self._folder / str(number))
             for number, package in enumerate(self._predictor.packages)
         )
-        name = self._predictor.engines[0].name
-        options = {
+        whole = self._predictor
+        first = whole.predictors[0] if isinstance(whole, JoinedPredictor) else whole
+        name = first.engines[0].name
+        options: dict[str, Any] = {
             "engine": SAME_ENGINE.get(name, name),
-            "device": str(self._predictor.device),
-            "tta": self._predictor.tta,
-            "memory_gb": self._predictor.memory_gb,
+            "device": str(first.device),
+            "tta": whole.tta,
+            "memory_gb": whole.memory_gb,
+            "any_modality": first.any_modality,
         }
+        if isinstance(whole, JoinedPredictor):
+            options["joining"] = whole.joining
         return WorkerEngine(Setup(packages, self._writing, options), self._results)

@@ -74,6 +74,7 @@ def _observation(
     finding: StructureFinding, findings: Findings, seg: ReferencedSegmentation
 ) -> Resource:
     """The volume of one structure; its flags are components."""
+    maker = findings.maker_of(finding)
     dataset, segment = seg.dataset, seg.segments[finding.number]
     identity = f"{dataset.SOPInstanceUID}.{finding.number}"
     resource: Resource = {
@@ -92,7 +93,7 @@ def _observation(
             str(segment.kind.CodeMeaning),
             text=finding.name,
         ),
-        "device": {"display": f"segmed {findings.model_name} {findings.model_version}"},
+        "device": {"display": f"segmed {maker.name} {maker.version}"},
         "valueQuantity": {
             "value": float(f"{finding.volume_ml:.6g}"),
             "unit": "mL",

@@ -93,6 +93,11 @@ def _observations(finding: StructureFinding, seg: ReferencedSegmentation) -> lis
         f"{_text(flag.upper())}^{_text(meaning_of(flag))}^99SEGMED||||||P"
         for flag in finding.flags
     ]
+    if (maker := finding.made_by) is not None:
+        found.append(
+            f"ST|ALGORITHM^Algorithm^99SEGMED^{site}|{finding.number}|{_text(maker.name)} "
+            f"{_text(maker.version)}||||||P"
+        )
     return found
 
 

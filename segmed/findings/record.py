@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from segmed.structures import Code, LabelClass
+from segmed.structures import Code, LabelClass, Maker
 
 FLAG_MEANINGS = {
     "empty": "Structure not found",
@@ -17,6 +17,7 @@ FLAG_MEANINGS = {
     "components": "More pieces than in the training cases",
     "cut": "Cut off by the edge of the image, unlike the training cases",
     "entropy": "Network unsure of the structure",
+    "overpainted": "Partly painted over by a model of higher priority",
     "disagreement": "Networks disagree about the structure",
 }
 """Quality flags in words; a flag that is not here is given by its code."""
@@ -32,6 +33,7 @@ class StructureFinding:
         code: Its coded concept; None without one.
         volume_ml: Volume in ml; 0 where nothing was found.
         flags: Codes of its quality flags, such as `border`.
+        made_by: Model that drew it, where several models drew one label map.
     """
 
     number: int
@@ -39,6 +41,7 @@ class StructureFinding:
     code: Code | None
     volume_ml: float
     flags: tuple[str, ...] = ()
+    made_by: Maker | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,10 @@ class Findings:
     structures: tuple[StructureFinding, ...]
     model_name: str
     model_version: str
+
+    def maker_of(self, finding: StructureFinding) -> Maker:
+        """The model that drew a structure."""
+        return finding.made_by or Maker(name=self.model_name, version=self.model_version)
 
 
 def findings_of(
@@ -81,6 +88,7 @@ def findings_of(
             entry.code,
             float(volumes_ml[entry.name]),
             tuple(dict.fromkeys(code for code, _, name in parted if name == entry.name)),
+            entry.made_by,
         )
         for number, entry in enumerate(labels, start=1)
     )

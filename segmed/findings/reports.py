@@ -8,6 +8,7 @@ from pathlib import Path
 from segmed.findings.record import Findings
 from segmed.findings.segmentation import referenced_segmentation
 from segmed.formats import OUTPUT_SUFFIXES, REPORT_SUFFIXES, ReportKind
+from segmed.io.dicom.uid import uid_from
 from segmed.io.read import source_of
 from segmed.metatensor import MetaTensor
 
@@ -23,6 +24,11 @@ def report_path(output: Path, kind: ReportKind) -> Path:
     return output.with_name(
         output.name.removesuffix(OUTPUT_SUFFIXES["dicom-seg"]) + REPORT_SUFFIXES[kind]
     )
+
+
+def sr_uids(seg_instance: str) -> tuple[str, str]:
+    """SeriesInstanceUID and SOPInstanceUID of the SR of a segmentation, from its SOPInstanceUID."""
+    return uid_from("sr series", seg_instance), uid_from("sr instance", seg_instance)
 
 
 def reports_beside(

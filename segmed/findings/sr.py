@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from segmed.findings.record import Findings, StructureFinding, meaning_of
+from segmed.findings.reports import sr_uids
 from segmed.findings.segmentation import ReferencedSegmentation, ReportedSegment
 from segmed.io.atomic import whole_file
 from segmed.io.dicom.header import tolerant_pydicom
@@ -59,7 +60,7 @@ def write_sr(
     """
     source = _copy(seg.dataset)
     texts = SourceTexts.of(source)
-    identity = str(seg.dataset.SOPInstanceUID)
+    series_uid, instance_uid = sr_uids(str(seg.dataset.SOPInstanceUID))
     with tolerant_pydicom():
         texts.replace_by_stand_ins(source)
         # Names of real patients break the recommended form; they are copied as they are.
@@ -76,9 +77,9 @@ def write_sr(
         report = hd.sr.ComprehensiveSR(
             evidence=[source, *_images(source, seg)],
             content=content[0],
-            series_instance_uid=uid_from("sr series", identity),
+            series_instance_uid=series_uid,
             series_number=SERIES_NUMBER,
-            sop_instance_uid=uid_from("sr instance", identity),
+            sop_instance_uid=instance_uid,
             instance_number=1,
             manufacturer="segmed",
             is_complete=True,
@@ -138,7 +139,7 @@ def _group(
     findings: Findings,
 ) -> hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations:
     """The measures of one structure."""
-    kind = segment.kind
+    kind, maker = segment.kind, findings.maker_of(finding)
     return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(
             uid=segment.tracking_uid, identifier=segment.tracking_id
@@ -152,7 +153,7 @@ def _group(
         finding_type=hd.sr.CodedConcept(
             str(kind.CodeValue), str(kind.CodingSchemeDesignator), str(kind.CodeMeaning)
         ),
-        algorithm_id=hd.sr.AlgorithmIdentification(findings.model_name, findings.model_version),
+        algorithm_id=hd.sr.AlgorithmIdentification(maker.name, maker.version),
         measurements=[hd.sr.Measurement(VOLUME, finding.volume_ml, MILLILITRE)],
         qualitative_evaluations=[
             hd.sr.QualitativeEvaluation(

@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from segmed.formats import BINARY_SEG, OutputFormat, SegForm
+from segmed.geometry import Grid
 from segmed.inference.label_map import Keeps
-from segmed.inference.predictor import Predictor
 from segmed.inference.segmentation import Segmentation
 from segmed.inference.stage_thread import StageThread
 from segmed.inference.writing import require_writable
@@ -28,7 +28,6 @@ from segmed.io import grid_of
 from segmed.io.channel_files import CaseFiles
 from segmed.io.read import Read, read_case
 from segmed.metatensor import MetaTensor
-from segmed.transforms.grid_transform import Prepared
 
 READ_AHEAD = 2
 """Images that are read and prepared before the network is free for them."""
@@ -105,6 +104,25 @@ class Sink(Protocol[Origin_contra, Written_co]):
         ...
 
 
+class ImageModel(Protocol):
+    """The methods of a `Predictor` that a pipeline uses; a joined model has them, too."""
+
+    num_channels: int
+    memory_gb: float | None
+
+    def require_fitting(self, image: MetaTensor) -> None: ...  # noqa: D102 - see `Predictor`
+
+    def require_memory(  # noqa: D102 - see `Predictor`
+        self, grid: Grid, *, keeps_image: bool = True, keeps_probs: bool = False
+    ) -> None: ...
+
+    def prepare(self, image: MetaTensor) -> Any: ...  # noqa: D102 - see `Predictor`
+
+    def segment(  # noqa: D102 - see `Predictor`
+        self, prepared: Any, *, probabilities: Keeps = False
+    ) -> Segmentation: ...
+
+
 @dataclass
 class _Passage(Generic[Origin]):
     """An image between two stages; each stage drops what the next ones do not need."""
@@ -112,7 +130,7 @@ class _Passage(Generic[Origin]):
     origin: Origin
     image: MetaTensor | None = None
     output: Path | None = None
-    prepared: Prepared | None = None
+    prepared: Any = None
     found: Segmentation | None = None
     error: Exception | None = None
     seconds: dict[str, float] = field(default_factory=dict)
@@ -141,7 +159,7 @@ class Pipeline(Generic[Origin, Written]):
 
     def __init__(
         self,
-        predictor: Predictor,
+        predictor: ImageModel,
         sink: Sink[Origin, Written],
         *,
         trusted: bool = False,
@@ -209,7 +227,7 @@ class Pipeline(Generic[Origin, Written]):
         with passage.timed("read"):
             image = read_case(
                 item.case,
-                num_channels=predictor.plan.in_channels,
+                num_channels=predictor.num_channels,
                 trusted=self._trusted,
                 read=self._reader,
             )

@@ -97,6 +97,7 @@ class Predictor:
     ) -> None:
         members = members_of(packages)
         self.plan: Plan = require_one_contract([member.plan for member in members])
+        self.num_channels = self.plan.in_channels
         self.preparation = preparation(self.plan)
         self.packages = tuple(members)
         self.observer = QualityObserver(self.packages, self.plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +40,8 @@ class Segmentation:
         fractions: Probabilities of the structures as bytes on disk, where requested.
         quality: Predicted quality, where the model has it.
         features: The features that it was predicted from, where they were gathered.
+        overpainted: Share of each structure that a model of higher priority painted over, of a
+            joined label map; without structures of which nothing was.
     """
 
     label: MetaTensor
@@ -50,6 +53,7 @@ class Segmentation:
     fractions: Fractions | None = None
     quality: CaseQuality | None = None
     features: CaseFeatures | None = None
+    overpainted: Mapping[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Size, volume of each structure and time in one line."""

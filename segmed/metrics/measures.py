@@ -24,6 +24,12 @@ FLAGGED = "flagged"
 PREDICTED_QUALITY = "predicted_quality"
 """Feature that is the score of a case's predicted quality, where it has one."""
 
+VOLUME = "volume_ml:"
+"""Start of the features that are volumes; the name of the structure follows."""
+
+OVERPAINTED_SHARE = 0.05
+"""A structure of a joined label map that lost more than this share is flagged `overpainted`."""
+
 PERCENTILES = (1, 50, 99)
 MAX_SAMPLES = 100_000
 """Voxels that intensity statistics are taken from, evenly spread over the image."""
@@ -98,7 +104,7 @@ def add_features(found: Distributions, measures: Mapping[str, Any]) -> None:
 
 def _features(measures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     for name, volume in measures["volumes_ml"].items():
-        yield f"volume_ml:{name}", float(volume)
+        yield f"{VOLUME}{name}", float(volume)
     for axis, edge in enumerate(sorted(measures["spacing_mm"])):
         yield f"spacing_mm:{axis}", float(edge)
     for channel, values in enumerate(measures["intensity"]):
@@ -107,6 +113,15 @@ def _features(measures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     if "quality" in measures:
         yield PREDICTED_QUALITY, float(measures["quality"]["score"])
     yield FLAGGED, float(bool(measures["flags"]))
+
+
+def overpainted_flags(shares: Mapping[str, float]) -> list[str]:
+    """Flags of structures that models of higher priority painted over.
+
+    Args:
+        shares: Share of each that was painted over.
+    """
+    return [f"overpainted:{name}" for name, share in shares.items() if share > OVERPAINTED_SHARE]
 
 
 def flags_of(values: npt.NDArray[Any], labels: Sequence[LabelClass]) -> Iterator[str]:

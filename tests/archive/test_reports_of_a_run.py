@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from pipelines.cli.app import app
 from segmed.archive import FolderSource, RunOptions, retry_archive, segment_archive
 from segmed.archive.pacs.delivery import RetryPolicy
-from segmed.archive.pacs.reporting import ReportedDelivery
+from segmed.archive.pacs.reporting import ReportedDelivery, address_of_sr
 from segmed.errors import ServiceError, UsageError
+from segmed.findings.reports import sr_uids
 from segmed.formats import ReportKind, SegForm
 from segmed.inference import Predictor, predict_files
 
@@ -129,6 +130,78 @@ def test_reports_leave_with_the_output_that_is_replaced(
     assert first.output != second.output
     left = {path.name.split(".")[0] for path in (out / "segmentations").iterdir() if path.is_file()}
     assert left == {Path(str(second.output)).name.split(".")[0]}
+
+
+@dataclass
+class ErasingPacs(Pacs):
+    """A place that removes what it was sent."""
+
+    erased: list[str] = field(default_factory=list)
+    kept: dict[str, str] = field(default_factory=dict)
+
+    def deliver(self, path: Path) -> str:
+        uid = super().deliver(path)
+        self.kept[uid] = self.sent[-1]
+        return uid
+
+    def has(self, address: str) -> bool:
+        return address in self.kept
+
+    def withdraw(self, address: str) -> None:
+        self.erased.append(self.kept.pop(address, "nothing"))
+
+
+@pytest.mark.parametrize("sends_messages", [False, True])
+def test_replaced_result_leaves_the_pacs_with_its_report(
+    tmp_path: Path, predictor: Predictor, write_dicom: WriteDicom, sends_messages: bool
+) -> None:
+    files = write_dicom(tmp_path / "series", 1)
+    pacs, out = ErasingPacs(), tmp_path / "out"
+    delivery = ReportedDelivery(pacs, senders=(Receiver("hl7"),)) if sends_messages else pacs
+    run(tmp_path / "series", out, predictor, delivery)
+    early = set(pacs.kept)
+    dataset = pydicom.dcmread(files[0])
+    dataset.PixelData = bytes(len(dataset.PixelData))
+    dataset.save_as(files[0])
+    (second,) = run(tmp_path / "series", out, predictor, delivery)
+    assert pacs.erased == ["SR", "SEG"]
+    assert sorted(pacs.kept.values()) == ["SEG", "SR"]
+    assert not early & set(pacs.kept)
+    assert any("is removed there" in note for note in second.notes)
+
+
+def test_place_that_erases_nothing_keeps_both_and_the_note_says_so(
+    tmp_path: Path, predictor: Predictor, write_dicom: WriteDicom
+) -> None:
+    files = write_dicom(tmp_path / "series", 1)
+    out = tmp_path / "out"
+    run(tmp_path / "series", out, predictor, Pacs())
+    dataset = pydicom.dcmread(files[0])
+    dataset.PixelData = bytes(len(dataset.PixelData))
+    dataset.save_as(files[0])
+    (second,) = run(tmp_path / "series", out, predictor, Pacs())
+    assert any("remove it there" in note for note in second.notes)
+
+
+def test_report_that_the_pacs_lost_is_sent_again(
+    tmp_path: Path, predictor: Predictor, write_dicom: WriteDicom
+) -> None:
+    write_dicom(tmp_path / "series", 1)
+    pacs, out = ErasingPacs(), tmp_path / "out"
+    run(tmp_path / "series", out, predictor, pacs)
+    (lost,) = [uid for uid, modality in pacs.kept.items() if modality == "SR"]
+    del pacs.kept[lost]
+    (again,) = run(tmp_path / "series", out, predictor, pacs)
+    assert again.status == "done"
+    assert pacs.kept[lost] == "SR"
+
+
+@pytest.mark.parametrize(("address", "is_of_three"), [("1.2.3", False), ("1.2/1.2.5/1.2.3", True)])
+def test_report_has_the_form_of_address_of_its_segmentation(
+    address: str, is_of_three: bool
+) -> None:
+    series, instance = sr_uids("1.2.3")
+    assert address_of_sr(address) == (f"1.2/{series}/{instance}" if is_of_three else instance)
 
 
 def test_prediction_of_files_writes_the_same_reports(

@@ -67,9 +67,14 @@ class OrthancDelivery(StowDelivery):
     def withdraw(self, address: str) -> None:
         """Remove what was delivered under an address; nothing if it is gone.
 
+        Args:
+            address: SOPInstanceUID; behind those of study and series where it came by C-STORE.
+
         Raises:
             ServiceError: The server does not answer, or refuses.
         """
-        for found in self.server.ask("POST", "/tools/lookup", data=address) or ():
+        for found in (
+            self.server.ask("POST", "/tools/lookup", data=address.rpartition("/")[2]) or ()
+        ):
             if found.get("Type") == "Instance":
                 self.server.ask("DELETE", f"/instances/{found['ID']}")

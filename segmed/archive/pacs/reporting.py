@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from segmed.archive.pacs.delivery import Delivery
+from segmed.archive.pacs.delivery import Delivery, RevocableDelivery
 from segmed.errors import ServiceError
-from segmed.findings.reports import report_path, reports_beside
+from segmed.findings.reports import report_path, reports_beside, sr_uids
 from segmed.findings.sending import ReportSender
 from segmed.formats import ReportKind
 
@@ -52,14 +52,16 @@ class ReportedDelivery:
         return address
 
     def has(self, address: str) -> bool:
-        """Return whether the PACS has a segmentation; of messages the acknowledgement counted.
+        """Return whether the PACS has a segmentation and its SR; messages were acknowledged.
 
         Raises:
             ServiceError: The PACS does not answer.
         """
         if self.pacs is None:
             return True
-        return address != REPORTS_ALONE and self.pacs.has(address)
+        if address == REPORTS_ALONE or not self.pacs.has(address):
+            return False
+        return not self.has_sr or self.pacs.has(address_of_sr(address))
 
 
 def with_sr(delivery: Delivery) -> ReportedDelivery:
@@ -67,6 +69,39 @@ def with_sr(delivery: Delivery) -> ReportedDelivery:
     if isinstance(delivery, ReportedDelivery):
         return replace(delivery, has_sr=True)
     return ReportedDelivery(delivery, has_sr=True)
+
+
+def address_of_sr(address: str) -> str:
+    """Address of the SR of a segmentation in the PACS that has the segmentation.
+
+    Args:
+        address: That of the segmentation: its SOPInstanceUID, alone or behind those of study and
+            series.
+    """
+    places, _, instance = address.rpartition("/")
+    series, report = sr_uids(instance)
+    return "/".join([places.split("/")[0], series, report]) if places else report
+
+
+def withdraw(delivery: Delivery | None, address: str) -> bool:
+    """Remove a delivered segmentation and its SR, the SR first: none is left without its images.
+
+    Args:
+        delivery: Where results are sent now.
+        address: Address that the segmentation was delivered under.
+
+    Returns:
+        False where nothing can be removed, or messages alone were sent.
+
+    Raises:
+        ServiceError: The place does not answer, or refuses.
+    """
+    pacs = delivery.pacs if isinstance(delivery, ReportedDelivery) else delivery
+    if address == REPORTS_ALONE or not isinstance(pacs, RevocableDelivery):
+        return False
+    pacs.withdraw(address_of_sr(address))
+    pacs.withdraw(address)
+    return True
 
 
 def _required(output: Path, kind: ReportKind) -> list[Path]:

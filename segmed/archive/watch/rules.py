@@ -8,7 +8,8 @@ rules:
     description: "t1.*"           # regular expression in SeriesDescription, whatever the case,
     body_part: BRAIN              # BodyPartExamined
     models: [models:/hippocampus@champion]
-    several: each                 # of several models: ensemble or each
+    several: joined               # of several models: ensemble, each or joined, the first wins
+    same_names: refuse            # structures of one name in two joined models: refuse or prefix
     format: dicom-seg
     seg: binary                   # its form: binary, labelmap or fractional
     reports: [sr]                 # beside each segmentation: sr, hl7, fhir
@@ -45,8 +46,8 @@ from segmed.validation import first_fault
 MAX_RULES_BYTES = 1 << 18
 """Largest file of rules that is read."""
 
-Several = Literal["ensemble", "each"]
-"""Use of several models: outputs averaged to one, or an output of each."""
+Several = Literal["ensemble", "each", "joined"]
+"""Use of several models: outputs averaged to one, an output of each, or one joined label map."""
 
 SEVERAL: tuple[Several, ...] = get_args(Several)
 RuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
@@ -64,6 +65,8 @@ class WatchRule(Frozen):
         body_part: BodyPartExamined, whatever the case.
         models: Model references; empty for those of the command line.
         several: Use of several models.
+        same_names: Rule of structures that have one name in two joined models: `refuse` or
+            `prefix`.
         format: Format of the outputs; None for that of the command line.
         seg: Form of DICOM segmentations; None for that of the command line.
         all_frames: Also write their empty frames; None as the command line says.
@@ -81,6 +84,7 @@ class WatchRule(Frozen):
     body_part: str | None = None
     models: tuple[str, ...] = ()
     several: Several = "ensemble"
+    same_names: Literal["refuse", "prefix"] | None = None
     format: str | None = None
     seg: SegKind | None = None
     all_frames: bool | None = None

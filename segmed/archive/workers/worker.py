@@ -18,7 +18,7 @@ from segmed.archive.job import Result
 from segmed.archive.model import read_packages
 from segmed.archive.workers.setup import GPU_FAULT_STATUS, Ready, Setup
 from segmed.errors import SegmedError
-from segmed.inference import Predictor
+from segmed.inference.joined import predictor_of
 from segmed.outcomes import GPU_FAULT
 
 
@@ -28,7 +28,7 @@ def serve(connection: Connection) -> None:
     results: Results = queue.Queue()
     try:
         packages = read_packages(setup.packages)
-        predictor = Predictor(packages, **setup.options)
+        predictor = predictor_of(packages, **setup.options)
     except SegmedError as error:
         connection.send(Ready(str(error)))
         return

@@ -215,6 +215,8 @@ def _segment(
     else:
         meaning = references.texts.fitted(entry.code.meaning, name)
         kind = hd.sr.CodedConcept(entry.code.value, entry.code.scheme, meaning[:64])
+    if entry.made_by is not None:
+        model_name, model_version = entry.made_by.name, entry.made_by.version
     description = hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=name[:64],
