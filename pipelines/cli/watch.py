@@ -26,7 +26,7 @@ from segmed.inference.vocabulary import ENGINE_HELP
 if TYPE_CHECKING:
     from pipelines.runs.watch_preview import StudyForecast
     from pipelines.runs.watching import WatchJob
-    from segmed.archive import StudyOutcome
+    from segmed.archive.watch.times import WatchedOutcome
 
 
 FORESEEN = {
@@ -224,12 +224,12 @@ def _forecast_lines(study: StudyForecast) -> Iterator[str]:
         yield "  no rule takes it: it would be kept and left alone"
 
 
-def _show(route: str, outcome: StudyOutcome, *, as_json: bool) -> None:
+def _show(route: str, outcome: WatchedOutcome, *, as_json: bool) -> None:
     """Print a line about a study that was worked on."""
     if as_json:
         import json
 
         say(json.dumps(plain({"route": route, **asdict(outcome)}), default=str))
     elif outcome.fresh:
-        ending = outcome.reason or f"{outcome.output} in {outcome.seconds:.1f} s"
+        ending = outcome.reason or f"{outcome.output} {outcome.times}"
         say(f"{route}: study {outcome.study}: {outcome.status}, {ending}")

@@ -32,5 +32,5 @@ def watch(job: WatchJob) -> None:
         for route, outcome in found.outcomes():
             log_outcome(outcome)
             if outcome.fresh:
-                ending = outcome.reason or f"{outcome.seconds:.1f} s"
+                ending = outcome.reason or str(outcome.times)
                 progress.info("%s: study %s: %s, %s", route, outcome.study, outcome.status, ending)

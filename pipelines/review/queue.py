@@ -74,6 +74,8 @@ def page_of(found: Snapshot) -> str:
     if found.latencies_s:
         median, late = found.latencies_s
         counts += f"; from last slice to result {median:.0f} s, 95 % within {late:.0f} s"
+        parts = ", ".join(f"{name} {s[0]:.1f} s" for name, s in found.parts_s.items() if s[0] > 0)
+        counts += f" (medians: {parts})" if parts else ""
     return PAGE.format(
         refresh=REFRESH_S,
         state=escape(state_of(found)),

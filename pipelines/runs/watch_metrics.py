@@ -38,6 +38,7 @@ def watch_figures(out_dir: Path) -> Iterator[Metric]:
         for quantile, seconds in zip(("0.5", "0.95"), found.latencies_s, strict=True):
             latency.add_metric([quantile], seconds)
         yield latency
+        yield _parts(found)
     yield _results(found, out_dir)
 
 
@@ -54,6 +55,19 @@ def _queue(found: Snapshot) -> Metric:
     for route in found.routes:
         for state in STATES_OF_QUEUE:
             metric.add_metric([route, state], numbers[route, state])
+    return metric
+
+
+def _parts(found: Snapshot) -> Metric:
+    """Parts of the latency, by quantile."""
+    metric = GaugeMetricFamily(
+        "segmed_watch_part_seconds",
+        "Parts of the time from the last change of a study to its end, over the last studies.",
+        labels=["part", "quantile"],
+    )
+    for part, seconds in found.parts_s.items():
+        for quantile, value in zip(("0.5", "0.95"), seconds, strict=True):
+            metric.add_metric([part, quantile], value)
     return metric
 
 

@@ -20,6 +20,7 @@ from segmed.archive.pacs.delivery import Delivery, RetryPolicy
 from segmed.archive.pacs.fetching import fetched
 from segmed.archive.pacs.reporting import withdraw
 from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource, key_of
+from segmed.archive.transfers import TransferTimes
 from segmed.archive.writing import free_bytes
 from segmed.errors import AccessDeniedError, ServiceError
 from segmed.formats import BINARY_SEG, SegForm
@@ -105,6 +106,7 @@ class Run:
         delivery: Where outputs are sent, if they are.
         options: Limits and manners.
         number: Number of the run in the ledger.
+        transfers: Seconds of fetching and sending of each study.
     """
 
     ledger: Ledger
@@ -118,6 +120,7 @@ class Run:
     delivery: Delivery | None
     options: RunOptions
     number: int
+    transfers: TransferTimes = field(default_factory=TransferTimes)
     _begun: int = 0
     _in_hand: dict[str, int] = field(default_factory=dict)
     _outputs: dict[str, str] = field(default_factory=dict)
@@ -252,7 +255,8 @@ class Run:
 
     def _fetch(self, job: Job, spool: Path) -> None:
         """In a thread: bring a study's files here, then hand it to the engine."""
-        got = fetched(job, self.source, spool, self.options.retry)
+        with self.transfers.measured(job.key, "fetching"):
+            got = fetched(job, self.source, spool, self.options.retry)
         if isinstance(got, Job):
             self.engine.submit(got)
         else:
@@ -263,7 +267,8 @@ class Run:
         assert self.delivery is not None
         send = self.delivery.deliver
         try:
-            address = self.options.retry.call(lambda: send(path))
+            with self.transfers.measured(key, "sending"):
+                address = self.options.retry.call(lambda: send(path))
         except Exception as error:  # noqa: BLE001 - one study ends badly, the rest go on
             end = failure_result(key, error, (path,))
             reason = end.reason if isinstance(error, ServiceError) else SERVICE

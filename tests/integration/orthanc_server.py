@@ -35,6 +35,8 @@ class Orthanc:
     dicom_port: int = field(default_factory=free_port)
     scp_port: int = field(default_factory=free_port)
     """Where we listen for what it sends by C-MOVE."""
+    stable_age_s: int = 2
+    """Time without a new instance after which it calls a study stable."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -58,7 +60,7 @@ class Orthanc:
             "AuthenticationEnabled": True,
             "RegisteredUsers": {USER: PASSWORD},
             "UnknownSopClassAccepted": True,
-            "StableAge": 2,
+            "StableAge": self.stable_age_s,
             "DicomModalities": {
                 "segmed": {
                     "AET": "SEGMED", "Host": "127.0.0.1", "Port": self.scp_port,

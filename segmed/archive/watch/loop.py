@@ -7,10 +7,8 @@ memory is found again after a kill, by the feed and the ledger.
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -21,13 +19,18 @@ from segmed.archive.study import NotImage, Study, StudyOutcome
 from segmed.archive.watch.arrival import Arrival, Feed
 from segmed.archive.watch.route import Route, Ticket
 from segmed.archive.watch.snapshot import Snapshot, SnapshotFile, WaitingStudy
+from segmed.archive.watch.times import (
+    LatencyStatistics,
+    Moments,
+    StudyTimes,
+    WatchedOutcome,
+    note_times,
+    study_times,
+)
 from segmed.errors import AccessDeniedError, ServiceError
 from segmed.inference.fault import InputFault
 
 log = logging.getLogger(__name__)
-
-LATENCIES = 200
-"""Studies whose time from the last change to the end is kept."""
 
 INCOMPLETE = "incomplete"
 NO_ROUTE = "no rule takes any of its series"
@@ -80,15 +83,16 @@ class Watch:
     _unwritten: set[str] = field(default_factory=set)
     _place: ExitStack = field(default_factory=ExitStack)
     _has_place: bool = False
-    _latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES))
+    _latencies: LatencyStatistics = field(default_factory=LatencyStatistics)
     _quiet_server: str = ""
     _tidied: float = 0.0
 
     def __post_init__(self) -> None:
         """Prepare the file of the queue."""
+        self._started = self.clock()
         self._snapshots = SnapshotFile(self.out_dir)
 
-    def outcomes(self) -> Iterator[tuple[str, StudyOutcome]]:
+    def outcomes(self) -> Iterator[tuple[str, WatchedOutcome]]:
         """Name of the route and outcome of each unit of work as it ends; without an end.
 
         Raises:
@@ -102,12 +106,11 @@ class Watch:
             self._place.close()
             self._snapshots.write(self.snapshot(is_running=False))
 
-    def step(self) -> Iterator[tuple[str, StudyOutcome]]:
+    def step(self) -> Iterator[tuple[str, WatchedOutcome]]:
         """Book what has ended, look at what has arrived, and begin what is due."""
         for route in self.routes:
             for outcome in route.run.ended():
-                self._note(route, outcome)
-                yield route.name, outcome
+                yield route.name, self._note(route, outcome)
         self._look()
         self._begin()
         self._keep_records()
@@ -133,7 +136,8 @@ class Watch:
                 route.name: str(route.run.out_dir.relative_to(self.out_dir))
                 for route in self.routes
             },
-            latencies_s=percentiles(self._latencies),
+            latencies_s=self._latencies.whole_s,
+            parts_s=self._latencies.parts_s,
         )
 
     def _look(self) -> None:
@@ -232,9 +236,10 @@ class Watch:
         assert isinstance(unit, Study | NotImage)
         if ticket.fault and isinstance(unit, Study) and unit.fault is None:
             unit = replace(unit, fault=InputFault(INCOMPLETE, ticket.fault))
+        begun = self.clock()
         key = run.take(unit)
         if key is not None:
-            ticket.keys.add(key)
+            ticket.keys[key] = begun
         return True
 
     def _is_done(self, ticket: Ticket) -> bool:
@@ -247,18 +252,30 @@ class Watch:
         else:
             self._again.pop(key, None)
             self._done[key] = ticket.state
-            if ticket.has_worked:
-                self._latencies.append(self.clock() - ticket.last)
         ticket.route.run.ledger.commit()
         return True
 
-    def _note(self, route: Route, outcome: StudyOutcome) -> None:
+    def _note(self, route: Route, outcome: StudyOutcome) -> WatchedOutcome:
+        """Book the end of a unit of work; returns it with its times."""
         self._unwritten.add(route.name)
+        times: StudyTimes | None = None
         for ticket in self._queue:
             if ticket.route is route and outcome.key in ticket.keys:
-                ticket.keys.discard(outcome.key)
-                ticket.has_worked |= outcome.fresh
+                begun = ticket.keys.pop(outcome.key)
+                if outcome.fresh and times is None:
+                    times = self._measured(ticket, outcome, begun)
                 ticket.has_failed |= outcome.status not in {"done", "refused"}
+        return WatchedOutcome(**vars(outcome), times=times)
+
+    def _measured(self, ticket: Ticket, outcome: StudyOutcome, begun: float) -> StudyTimes:
+        """Times of a unit of work, recorded; a study from before the watch waited for its start."""
+        now, run = self.clock(), ticket.route.run
+        moments = Moments(ticket.last, ticket.since, begun, now)
+        times = study_times(outcome, moments, run.transfers)
+        note_times(run.out_dir, outcome, times, now)
+        if outcome.status == "done" and ticket.last >= self._started:
+            self._latencies.add(times)
+        return times
 
     def _keep_records(self) -> None:
         """Write index, table and page of the routes that have new results and no work; tidy up."""
@@ -282,11 +299,3 @@ class Watch:
             write_records(run)
             run.ledger.end_run(run.number)
             run.begin_round(is_first=True)
-
-
-def percentiles(values: Iterable[float]) -> tuple[float, ...]:
-    """Median and 95th percentile, each one of the values; empty without any."""
-    ordered = sorted(values)
-    if not ordered:
-        return ()
-    return tuple(ordered[math.ceil(share * len(ordered)) - 1] for share in (0.5, 0.95))

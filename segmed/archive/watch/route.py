@@ -86,9 +86,8 @@ class Ticket:
         fault: Why it is refused although it could be read; empty if not.
         state: State of the study when work began; empty before.
         units: Units of work that were not taken yet.
-        keys: Keys of the units in hand.
+        keys: When work began on each unit in hand, by its key.
         is_listed: All units were taken.
-        has_worked: A unit was worked on, rather than found settled.
         has_failed: A unit has failed, and is worth another try.
     """
 
@@ -100,9 +99,8 @@ class Ticket:
     fault: str = ""
     state: str = ""
     units: Iterator[object] | None = None
-    keys: set[str] = field(default_factory=set)
+    keys: dict[str, float] = field(default_factory=dict)
     is_listed: bool = False
-    has_worked: bool = False
     has_failed: bool = False
 
     @property

@@ -38,12 +38,15 @@ class Candidate:
         patient_id: PatientID.
         mark: Text that changes with the study, such as its number of instances; empty if unknown.
         is_stable: The server says that the study is stable.
+        last: Time of its last change as the server states it, in s since 1970; None if it states
+            none: the change is then as old as the question that found it.
     """
 
     study_uid: str = field(repr=False)
     patient_id: str = field(repr=False)
     mark: str
     is_stable: bool = False
+    last: float | None = None
 
     @property
     def ref(self) -> str:
@@ -145,6 +148,7 @@ class OrthancListing:
             str(found["PatientMainDicomTags"].get("PatientID", "")),
             str(number),
             is_stable=True,
+            last=_moment(str(found.get("LastUpdate", ""))),
         )
         first = self._open.get(candidate.ref, (number, candidate))[0]
         self._open[candidate.ref] = (first, candidate)
@@ -152,8 +156,8 @@ class OrthancListing:
     def _is_recent(self, change: dict[str, Any]) -> bool:
         if not self._is_new:
             return True
-        made = datetime.strptime(str(change["Date"]), "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
-        return made >= self._oldest
+        made = _moment(str(change["Date"]))
+        return made is None or made >= self._oldest.timestamp()
 
     def _keep(self) -> None:
         """Write the place from which a next process has to read."""
@@ -265,12 +269,13 @@ class ServerFeed:
             return
         now = self._clock()
         has_changed = listed is None or listed.state != found
+        last = min(now, now if candidate.last is None else candidate.last)
         self._open[candidate.ref] = _Listed(
             candidate,
             tuple(_seen(one) for one in series),
             found,
             now if listed is None else listed.first,
-            now if has_changed or listed is None else listed.last,
+            last if has_changed or listed is None else listed.last,
         )
 
     def _known(self, candidate: Candidate) -> tuple[str, str]:
@@ -286,6 +291,14 @@ class ServerFeed:
     def _keep(self, candidate: Candidate, state: str) -> None:
         write_whole(self._settled / candidate.name, f"{candidate.mark}\n{state}")
         self._listing.note_settled(candidate.ref)
+
+
+def _moment(text: str) -> float | None:
+    """A moment as Orthanc writes it, in UTC, in s since 1970; None if it is none."""
+    try:
+        return datetime.strptime(text, "%Y%m%dT%H%M%S").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
 
 
 def _state_of(series: list[RemoteSeries]) -> str:

@@ -50,6 +50,7 @@ class Snapshot:
         routes: Folder of each route, relative to that of the watch, by its name.
         latencies_s: Median and 95th percentile of the time from the last change of a study to its
             end, over the last studies, in s; empty before the first.
+        parts_s: The same of each part of that time, by its name.
         written: Time of the snapshot, in s since 1970.
     """
 
@@ -58,6 +59,7 @@ class Snapshot:
     studies: tuple[WaitingStudy, ...] = ()
     routes: dict[str, str] = field(default_factory=dict)
     latencies_s: tuple[float, ...] = ()
+    parts_s: dict[str, tuple[float, ...]] = field(default_factory=dict)
     written: float = 0.0
 
     @property

@@ -16,9 +16,10 @@ from segmed.archive.segment import open_run
 from segmed.archive.study import StudyOutcome
 from segmed.archive.watch.arrival import Completeness
 from segmed.archive.watch.inbox import Inbox
-from segmed.archive.watch.loop import Watch, WatchOptions, percentiles
+from segmed.archive.watch.loop import Watch, WatchOptions
 from segmed.archive.watch.route import Hours, Priority, Route
 from segmed.archive.watch.snapshot import read_snapshot
+from segmed.archive.watch.times import TIMES_FILE, percentiles
 from segmed.inference import Predictor
 
 NIGHT = Hours(datetime(2026, 1, 1, 20).time(), datetime(2026, 1, 1, 6).time())
@@ -43,9 +44,14 @@ def inbox(tmp_path: Path, write_dicom: Callable[..., list[Path]]) -> Inbox:
 
 @contextmanager
 def watching(
-    inbox: Inbox, predictor: Predictor, priorities: dict[str, Priority], hour: int = 12
+    inbox: Inbox,
+    predictor: Predictor,
+    priorities: dict[str, Priority],
+    hour: int = 12,
+    started: float = 0.0,
 ) -> Iterator[Watch]:
-    """A watch with a route for each priority, whose clock stands at an hour."""
+    """A watch with a route for each priority, whose clock stands at an hour after its start."""
+    now = [started]
     out = inbox.root.parent
     with ExitStack() as stack:
         routes = [
@@ -65,7 +71,9 @@ def watching(
             )
             for name, priority in priorities.items()
         ]
-        yield Watch(inbox, routes, out, WatchOptions(in_hand=1), clock=lambda: at(hour))
+        watch = Watch(inbox, routes, out, WatchOptions(in_hand=1), clock=lambda: now[0])
+        now[0] = at(hour)
+        yield watch
 
 
 def until_settled(watch: Watch, inbox: Inbox) -> list[tuple[str, StudyOutcome]]:
@@ -120,6 +128,17 @@ def test_latency_is_counted_from_the_last_slice(inbox: Inbox, predictor: Predict
         until_settled(watch, inbox)
         median, late = watch.snapshot().latencies_s
     assert median == late > 3600.0  # by a clock of tomorrow
+
+
+def test_study_from_before_the_watch_is_recorded_and_not_counted(
+    inbox: Inbox, predictor: Predictor
+) -> None:
+    with watching(inbox, predictor, {"now": "urgent"}, started=at(1)) as watch:
+        [(_, outcome)] = until_settled(watch, inbox)
+        assert watch.snapshot().latencies_s == ()
+        [route] = watch.routes
+        [_, row] = (route.run.out_dir / TIMES_FILE).read_text(encoding="utf-8").splitlines()
+    assert row.startswith(f"{outcome.study},done,")
 
 
 def test_percentiles_are_values() -> None:

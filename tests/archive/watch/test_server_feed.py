@@ -31,6 +31,7 @@ class Site:
     studies: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     changes: list[dict[str, Any]] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
+    last_update: str = ""
 
     def add(self, study: str, number: int, modality: str = "MR") -> None:
         """Give a study so many instances, and call it stable."""
@@ -52,6 +53,7 @@ class Site:
             return {
                 "MainDicomTags": {"StudyInstanceUID": parts[1]},
                 "PatientMainDicomTags": {"PatientID": "P"},
+                "LastUpdate": self.last_update,
             }
         return [] if query.get("offset", ["0"])[0] != "0" else self.rows(parts[1:])
 
@@ -157,6 +159,21 @@ def test_stable_study_of_orthanc_is_complete_and_one_of_dicomweb_has_to_be_quiet
         [one] = feed_of(root, tmp_path / str(is_orthanc), is_orthanc=is_orthanc).arrivals()
         verdicts.append(Completeness(quiet_s=60).judge(one, one.last)[0])
     assert verdicts == ["complete", "arriving"]
+
+
+@pytest.mark.parametrize(
+    ("stated", "is_told"), [("20200102T030405", True), ("", False), ("soon", False)]
+)
+def test_last_slice_is_as_old_as_orthanc_says(
+    root: str, site: Site, tmp_path: Path, stated: str, is_told: bool
+) -> None:
+    site.last_update = stated
+    site.add("1.2", 5)
+    [arrival] = feed_of(root, tmp_path, is_orthanc=True).arrivals()
+    then = datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp()
+    assert (arrival.last == then) == is_told
+    if not is_told:
+        assert arrival.last == arrival.first
 
 
 def test_study_that_the_server_refuses_to_list_does_not_stop_the_others(
