@@ -1,4 +1,4 @@
-"""Budgets beyond the linter: file length, empty names, class names used twice, clauses for titles.
+"""Budgets beyond the linter: lengths and names of files, class names, titles, encodings of text.
 
 Run by `make check`; prints each breach and exits with 1 if there is any. `--write` brings the tree
 in `docs/architecture.md` up to date.
@@ -10,6 +10,8 @@ import ast
 import re
 import sys
 from pathlib import Path
+
+from house_text import texts_of_the_locale
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MAX_LINES = 400
@@ -43,8 +45,9 @@ def breaches() -> list[str]:
     names = [path.name for path in (REPOSITORY / "tests").rglob("test_*.py")]
     for name in sorted({name for name in names if names.count(name) > 1}):
         found.append(f"tests: {name} is the name of several files: pytest needs unique names")
-    clauses = clauses_for_titles(REPOSITORY)
-    return found + clauses + shared_class_names(REPOSITORY) + unmirrored_rooms(REPOSITORY)
+    for rule in (clauses_for_titles, shared_class_names, unmirrored_rooms, texts_of_the_locale):
+        found += rule(REPOSITORY)
+    return found
 
 
 def clauses_for_titles(root: Path) -> list[str]:

@@ -80,7 +80,9 @@ def write_bundle(
 ) -> Path:
     for name in ("configs", "models"):
         (folder / name).mkdir(parents=True)
-    (folder / "configs/inference.json").write_text(json.dumps(content))
-    (folder / "configs/metadata.json").write_text(json.dumps(metadata or METADATA))
+    (folder / "configs/inference.json").write_text(json.dumps(content), encoding="utf-8")
+    (folder / "configs/metadata.json").write_text(
+        json.dumps(metadata or METADATA), encoding="utf-8"
+    )
     torch.save(state, folder / "models/model.pt")
     return folder

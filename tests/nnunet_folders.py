@@ -126,9 +126,9 @@ def write_folder(
     if any(isinstance(value, list) for value in labels.values()):
         dataset["regions_class_order"] = [1, 2]
     folder.mkdir(parents=True)
-    (folder / "plans.json").write_text(json.dumps(plans))
-    (folder / "dataset.json").write_text(json.dumps(dataset))
-    (folder / "dataset_fingerprint.json").write_text("{}")
+    (folder / "plans.json").write_text(json.dumps(plans), encoding="utf-8")
+    (folder / "dataset.json").write_text(json.dumps(dataset), encoding="utf-8")
+    (folder / "dataset_fingerprint.json").write_text("{}", encoding="utf-8")
     for fold in folds:
         checkpoint = {
             "network_weights": drawn_weights(plans, dataset, name, seed=len(fold) + ord(fold[0])),

@@ -19,6 +19,7 @@ def run(*command: str | Path, folder: Path) -> str:
         capture_output=True,
         text=True,
         check=False,
+        encoding="utf-8",
     )
     assert done.returncode == 0, f"{command[:2]}: {done.stdout[-2000:]}{done.stderr[-3000:]}"
     return done.stdout

@@ -84,8 +84,12 @@ def announce(folder: Path, name: str, value: str) -> dict[str, str]:
     """An installed package that announces an architecture, and the environment that finds it."""
     info = folder / "my_networks-1.0.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-networks\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[{architectures.GROUP}]\n{name} = {value}\n")
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: my-networks\nVersion: 1.0\n", encoding="utf-8"
+    )
+    (info / "entry_points.txt").write_text(
+        f"[{architectures.GROUP}]\n{name} = {value}\n", encoding="utf-8"
+    )
     paths = [str(folder), str(REPOSITORY)]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
@@ -96,6 +100,7 @@ def segmed_command(
     return subprocess.run(
         [sys.executable, "-m", "pipelines.cli", *map(str, words)],
         capture_output=True, text=True, check=False, env=env, cwd=cwd, timeout=1200,
+        encoding="utf-8",
     )  # fmt: skip
 
 
@@ -113,7 +118,7 @@ def test_entry_point_that_registers_nothing_is_named(
     value: str, module: str, message: str, tmp_path: Path
 ) -> None:
     env = announce(tmp_path / "site", "net", value)
-    (tmp_path / "site" / "my_networks.py").write_text(module)
+    (tmp_path / "site" / "my_networks.py").write_text(module, encoding="utf-8")
     code = (
         "from segmed.models import build_model, list_models\n"
         "assert list_models()[-1] == 'net'\n"
@@ -121,7 +126,7 @@ def test_entry_point_that_registers_nothing_is_named(
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        capture_output=True, text=True, check=False, env=env, timeout=300,
+        capture_output=True, text=True, check=False, env=env, timeout=300, encoding="utf-8",
     )  # fmt: skip
     last = done.stderr.strip().splitlines()[-1]
     assert "ModelError: " in last
@@ -131,7 +136,9 @@ def test_entry_point_that_registers_nothing_is_named(
 
 def test_listing_names_imports_no_announced_module(tmp_path: Path) -> None:
     env = announce(tmp_path / "site", "net", "my_networks")
-    (tmp_path / "site" / "my_networks.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "site" / "my_networks.py").write_text(
+        "raise SystemExit('imported')", encoding="utf-8"
+    )
     done = segmed_command("train", "M.json", "--model", "nett", "--budget", "1m", env=env,
                           cwd=tmp_path)  # fmt: skip
     assert done.returncode == 2
@@ -152,7 +159,7 @@ def test_announced_network_is_compared_registered_and_segments(
         "--device", "cpu", "-o", "study", "--register", "hippo", env=env, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    record = json.loads((tmp_path / "study" / "comparison.json").read_text())
+    record = json.loads((tmp_path / "study" / "comparison.json").read_text(encoding="utf-8"))
     assert set(record["architectures"]) == {"unet", "segresnet"}
     package = tmp_path / "study" / "runs" / "segresnet" / "fold0" / "package"
     done = segmed_command("model", "register", package, "--name", "mine", env=env, cwd=tmp_path)

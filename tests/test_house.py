@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 from house import clauses_for_titles, shared_class_names, unmirrored_rooms
+from house_text import texts_of_the_locale
 
 
 def tree(root: Path, *files: str) -> Path:
     for name in files:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text("class Engine: ...\n")
+        (root / name).write_text("class Engine: ...\n", encoding="utf-8")
     return root
 
 
@@ -66,7 +67,34 @@ def test_docstring_that_opens_with_a_clause_is_found(
     tmp_path: Path, code: str, is_found: bool
 ) -> None:
     (tmp_path / "segmed").mkdir()
-    (tmp_path / "segmed" / "a.py").write_text(code)
+    (tmp_path / "segmed" / "a.py").write_text(code, encoding="utf-8")
     found = clauses_for_titles(tmp_path)
     assert bool(found) == is_found
     assert all(line.startswith("segmed/a.py: ") for line in found)
+
+
+@pytest.mark.parametrize(
+    ("code", "is_found"),
+    [
+        ("path.read_text()", True),
+        ("path.write_text(words)", True),
+        ("open(path)", True),
+        ('open(path, "w")', True),
+        ("path.open()", True),
+        ('path.open(mode="a")', True),
+        ("subprocess.run(words, text=True)", True),
+        ('path.read_text(encoding="ascii")', False),
+        ('path.write_text(words, "utf-8")', False),
+        ('open(path, "rb")', False),
+        ('path.open("wb")', False),
+        ("Image.open(path)", False),
+        ("subprocess.run(words)", False),
+        ("read(path, **options)", False),
+    ],
+)
+def test_text_in_the_encoding_of_the_locale_is_found(
+    tmp_path: Path, code: str, is_found: bool
+) -> None:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "reading.py").write_text(code, encoding="utf-8")
+    assert bool(texts_of_the_locale(tmp_path)) == is_found

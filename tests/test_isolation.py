@@ -25,7 +25,9 @@ def test_home_caches_and_temporary_files_lie_in_the_suites_folder(tmp_path: Path
 
 def test_started_processes_inherit_the_folders() -> None:
     code = "import os, pathlib, tempfile; print(pathlib.Path.home()); print(tempfile.gettempdir())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     assert [Path(line).parent for line in done.stdout.split()] == [SUITE_FOLDER, SUITE_FOLDER]
 
 

@@ -366,6 +366,7 @@ def version_tags() -> dict[str, str]:
                 text=True,
                 check=True,
                 timeout=5,
+                encoding="utf-8",
             )
         except (OSError, subprocess.SubprocessError):
             return tags

@@ -119,6 +119,7 @@ def commit_hash() -> str:
             text=True,
             check=False,
             timeout=10,
+            encoding="utf-8",
         )
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"

@@ -143,7 +143,9 @@ def test_package_with_int8_is_written_read_and_checked(
         assert read.hash == whole.hash
         assert read.accepted_int8 == whole.int8
     assert checked_card(folder)[0].hash == whole.hash
-    assert "int8" not in json.loads((package.save(tmp_path / "plain") / "package.json").read_text())
+    assert "int8" not in json.loads(
+        (package.save(tmp_path / "plain") / "package.json").read_text(encoding="utf-8")
+    )
     content = bytearray((folder / INT8_FILE).read_bytes())
     content[-1] ^= 1
     (folder / INT8_FILE).write_bytes(content)
@@ -161,12 +163,12 @@ def test_int8_of_another_package_is_refused(
     changed = {name: value + 0.01 for name, value in package.state.items()}
     mixed = quantised.package.save(tmp_path / "mixed")
     other = replace(package, state=changed).save(tmp_path / "other")
-    card = json.loads((other / "package.json").read_text())
-    given = json.loads((mixed / "package.json").read_text())
+    card = json.loads((other / "package.json").read_text(encoding="utf-8"))
+    given = json.loads((mixed / "package.json").read_text(encoding="utf-8"))
     card["int8"] = given["int8"]
     card["files"][INT8_FILE] = given["files"][INT8_FILE]
     (other / INT8_FILE).write_bytes((mixed / INT8_FILE).read_bytes())
-    (other / "package.json").write_text(json.dumps(card))
+    (other / "package.json").write_text(json.dumps(card), encoding="utf-8")
     for reader in (ModelPackage.load, check_package):
         with pytest.raises(PackageError, match="was made from package"):
             reader(other)

@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 def written(folder: Path, text: str) -> Path:
     path = folder / "criteria.yaml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -34,7 +34,7 @@ def test_default_criteria_are_valid() -> None:
 
 
 def test_page_lists_every_measure() -> None:
-    page = (REPOSITORY / "docs" / "accept.md").read_text()
+    page = (REPOSITORY / "docs" / "accept.md").read_text(encoding="utf-8")
     assert not [name for name in MEASURES if f"`{name.removesuffix('_loss')}" not in page]
 
 

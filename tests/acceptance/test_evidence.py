@@ -128,7 +128,7 @@ def test_pooled_scores_are_those_of_the_dossier(
 def test_record_names_no_case_and_no_group(
     whole: tuple[object, LocalResults], five: list[Path]
 ) -> None:
-    texts = [path.read_text() for path in five]
+    texts = [path.read_text(encoding="utf-8") for path in five]
     results = whole[1]
     values = {value for found in results.values.values() for value in found.values()}
     for text in texts:
@@ -160,17 +160,17 @@ TAMPERED = [
 
 @pytest.mark.parametrize(("what", "change"), TAMPERED, ids=[what for what, _ in TAMPERED])
 def test_changed_record_is_refused(five: list[Path], what: str, change: Callable) -> None:
-    content = json.loads(five[1].read_text())
+    content = json.loads(five[1].read_text(encoding="utf-8"))
     change(content["evidence"])
-    five[1].write_text(json.dumps(content))
+    five[1].write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(UsageError, match=r"site1\.json was changed after its site signed it"):
         judge_pool(five)
 
 
 def test_signature_of_another_site_is_refused(five: list[Path]) -> None:
-    one, other = (json.loads(path.read_text()) for path in five[:2])
+    one, other = (json.loads(path.read_text(encoding="utf-8")) for path in five[:2])
     one["public_key"] = other["public_key"]
-    five[0].write_text(json.dumps(one))
+    five[0].write_text(json.dumps(one), encoding="utf-8")
     with pytest.raises(UsageError, match=r"site0\.json was changed"):
         judge_pool(five)
 
@@ -179,7 +179,7 @@ def test_signature_of_another_site_is_refused(five: list[Path]) -> None:
     "text", ["", "{}", "[1]", "null", '{"kind": "segmed evidence"}', "\x00" * 9]
 )
 def test_file_that_is_no_record_is_refused_by_name(five: list[Path], text: str) -> None:
-    five[2].write_text(text)
+    five[2].write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match=r"site2\.json is no evidence record"):
         judge_pool(five)
 
@@ -244,9 +244,9 @@ def test_record_of_other_structures_is_refused(
 def test_score_that_none_can_be_is_refused(
     five: list[Path], values: dict[str, float], named: str
 ) -> None:
-    content = json.loads(five[0].read_text())
+    content = json.loads(five[0].read_text(encoding="utf-8"))
     content["evidence"]["rows"][0]["model"]["values"].update(values)
-    five[0].write_text(json.dumps(content))
+    five[0].write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(UsageError, match=rf"site0\.json is no evidence record.*{named}"):
         read_evidence(five[0])
 
@@ -257,13 +257,14 @@ def test_record_of_an_unknown_site_is_refused_where_sites_are_listed(
     names = [read_evidence(path).site for path in five]
     listed = tmp_path / "sites.txt"
     listed.write_text(
-        "# known\n" + "\n".join(f"{name}  hospital {i}" for i, name in enumerate(names))
+        "# known\n" + "\n".join(f"{name}  hospital {i}" for i, name in enumerate(names)),
+        encoding="utf-8",
     )
     assert judge_pool(five, sites=listed).pool.is_known
-    listed.write_text("\n".join(names[:4]))
+    listed.write_text("\n".join(names[:4]), encoding="utf-8")
     with pytest.raises(UsageError, match=rf"site4\.json is signed by {names[4]}"):
         judge_pool(five, sites=listed)
-    listed.write_text("hospital one")
+    listed.write_text("hospital one", encoding="utf-8")
     with pytest.raises(UsageError, match="line 1: 'hospital' is not the name of a site"):
         judge_pool(five, sites=listed)
 
@@ -290,7 +291,7 @@ def test_keys_are_drawn_once_for_their_owner_alone(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=f"others may read the {name}"):
             (read_site_key if path == site else read_study_key)(path)
     site.chmod(0o600)
-    site.write_text("no key")
+    site.write_text("no key", encoding="utf-8")
     with pytest.raises(UsageError, match="no private key"):
         read_site_key(site)
 

@@ -68,12 +68,14 @@ def test_judged_results_are_scored_and_counted(
     values = {(line.measure, line.of): line.value for line in (*dossier.accept, *dossier.stop)}
     assert values["rejected", ""] == pytest.approx(1 / 3)
     assert [line.measure for line in dossier.stopped_by] == ["rejected"]
-    record = json.loads(found.record.read_text())
+    record = json.loads(found.record.read_text(encoding="utf-8"))
     assert record["period"] == dossier.months
     assert record["archive"]["counts"] == {"done": 3}
     studies = {study.entry.study for study in archive.studies()}
-    assert not [name for name in studies if name in found.record.read_text()]
-    assert REVIEWER not in found.record.read_text() + found.page.read_text()
+    assert not [name for name in studies if name in found.record.read_text(encoding="utf-8")]
+    assert REVIEWER not in found.record.read_text(encoding="utf-8") + found.page.read_text(
+        encoding="utf-8"
+    )
 
 
 def test_another_month_and_another_model_have_nothing_judged(
@@ -144,7 +146,9 @@ def test_command_ends_with_status_0_where_all_is_fulfilled(
     for study in archive.studies():
         archive.store.add_opinion(study.entry.key, REVIEWER, "accepted")
     criteria = tmp_path / "criteria.yaml"
-    criteria.write_text("accept: [{measure: cases, at_least: 3}, {measure: rejected, at_most: 0}]")
+    criteria.write_text(
+        "accept: [{measure: cases, at_least: 3}, {measure: rejected, at_most: 0}]", encoding="utf-8"
+    )
     words = ["accept", package, "--monthly", "--archive", archive.out_dir, "-o", tmp_path / "out"]
     result = CliRunner().invoke(app, [str(word) for word in (*words, "--criteria", criteria)])
     assert result.exit_code == 0, result.output

@@ -42,7 +42,8 @@ def test_one_tree_gives_the_same_cases_everywhere(
     for case in ("ok", "mix", "gap"):
         write_nifti(tmp_path / f"set/labelsTr/{case}.nii.gz")
     (tmp_path / "set/dataset.json").write_text(
-        '{"channel_names": {"0": "T1", "1": "T2"}, "labels": {"background": 0, "a": 1}}'
+        '{"channel_names": {"0": "T1", "1": "T2"}, "labels": {"background": 0, "a": 1}}',
+        encoding="utf-8",
     )
     with pytest.raises(ManifestError, match=r"case 'gap' .*0000, 0002"):
         build_manifest(tmp_path / "set")

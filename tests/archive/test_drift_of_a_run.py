@@ -62,7 +62,7 @@ def test_run_of_the_same_kind_is_quiet(
     rows = read_drift(tmp_path / "out")
     assert {row.num_run for row in rows} == {NUM_SCANS}
     assert [row for row in rows if row.is_alarm] == []
-    assert (tmp_path / "out/drift.csv").read_text().startswith("feature,")
+    assert (tmp_path / "out/drift.csv").read_text(encoding="utf-8").startswith("feature,")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_drifted_run_raises_the_alarm_of_what_drifted(
     run(tmp_path / "scans", package, tmp_path / "out")
     rows = read_drift(tmp_path / "out")
     assert features <= {row.feature for row in rows if row.is_alarm}
-    page = (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     alarms = [row.feature for row in rows if row.is_alarm]
     assert [row.feature for row in rows][: len(alarms)] == alarms, "alarms come first"
     assert all(f"Drift alarm: {feature} is" in page for feature in alarms)

@@ -25,7 +25,7 @@ def mixed_folder(tmp_path: Path, write_dicom: Callable[..., list[Path]]) -> Path
         for number, path in enumerate(write_dicom(tmp_path / patient, seed, patient=patient)):
             folder = root / "more" if patient == "CLARA" and number % 2 else root
             shutil.move(path, folder / f"{names.getrandbits(64):016x}")
-    (root / "0000notes").write_text("Visit of ANNA")
+    (root / "0000notes").write_text("Visit of ANNA", encoding="utf-8")
     (root / "ffff.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(300))
     state = pydicom.dcmread(next(p for p in root.iterdir() if len(p.name) == 16))
     state.Modality, state.SOPClassUID = "PR", "1.2.840.10008.5.1.4.1.1.11.1"

@@ -22,7 +22,7 @@ OLDER = Path(__file__).parent / "older"
 def out(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """An output folder with a ledger of an older version."""
     with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as connection:
-        connection.executescript((OLDER / request.param / "ledger.sql").read_text())
+        connection.executescript((OLDER / request.param / "ledger.sql").read_text(encoding="utf-8"))
     return tmp_path
 
 

@@ -225,7 +225,7 @@ def test_names_that_are_no_text_and_long_ones_end_nothing(
         os.rename(path, os.fsencode(root) + b"/" + name)  # noqa: PTH104 - bytes
     write_dicom(root / "new", 7)
     os.rename(root / "new", os.fsencode(root) + b"/\xe4lter")  # noqa: PTH104 - bytes
-    (Path(os.fsdecode(os.fsencode(root) + b"/\xe9.txt"))).write_text("x")
+    (Path(os.fsdecode(os.fsencode(root) + b"/\xe9.txt"))).write_text("x", encoding="utf-8")
     outcomes = run(root, predictor, out)
     assert [outcome.status for outcome in outcomes] == ["done"] * 4
     assert "M%FCller.nii.gz" in outputs_in(out)

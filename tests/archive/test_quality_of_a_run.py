@@ -82,11 +82,11 @@ def write_scans(paths: list[Path], root: Path, *, factor: float = 1.0) -> None:
 
 
 def outcomes_of(out: Path) -> list[dict[str, Any]]:
-    return json.loads((out / "outcomes.json").read_text())
+    return json.loads((out / "outcomes.json").read_text(encoding="utf-8"))
 
 
 def rows_of(out: Path) -> list[dict[str, str]]:
-    with (out / "volumes.csv").open() as stream:
+    with (out / "volumes.csv").open(encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
 
 
@@ -118,7 +118,7 @@ def test_quality_is_in_every_output(
         assert low < float(row["anterior_ml"]) * 1.05 < high
         assert float(row["predicted_quality"]) <= float(row["anterior_dice"])
         assert 0.0 <= float(row["posterior_dice_low"]) <= float(row["posterior_dice_high"]) <= 1.0
-    page = (out / "report.html").read_text()
+    page = (out / "report.html").read_text(encoding="utf-8")
     assert "of the unreviewed are under Dice 0.7, with 90% confidence" in page
     assert "Lowest predicted Dice" in page
     assert figure(out, "quality_promised") == 1.0
@@ -143,7 +143,7 @@ def test_drift_withdraws_promise_and_intervals_by_name(
             assert item["low"] is item["high"] is item["volume_high_ml"] is None
             assert "intensity:0:median drifted" in item["reason"].replace(", intensity:0:range", "")
     assert {row["anterior_ml_low"] for row in rows_of(out)} == {""}
-    page = (out / "report.html").read_text()
+    page = (out / "report.html").read_text(encoding="utf-8")
     assert "Predicted quality withdrawn: " in page
     assert "of the unreviewed are under" not in page
     assert figure(out, "quality_promised") == 0.0
@@ -186,12 +186,14 @@ def test_a_model_without_predicted_quality_states_none(
     assert not (tmp_path / "plain" / QUALITY_FILE).exists()
     assert all("quality" not in outcome for outcome in outcomes_of(tmp_path / "plain"))
     assert "predicted_quality" not in rows_of(tmp_path / "plain")[0]
-    assert "Lowest predicted Dice" not in (tmp_path / "plain" / "report.html").read_text()
+    assert "Lowest predicted Dice" not in (tmp_path / "plain" / "report.html").read_text(
+        encoding="utf-8"
+    )
     assert figure(tmp_path / "plain", "quality_promised") is None
 
 
 def test_a_damaged_file_is_no_bound(tmp_path: Path) -> None:
     assert read_bound(tmp_path) is NO_BOUND
     for text in ("{", "[]", '{"withdrawn_runs": {}, "withdrawn": [], "strange": 1}'):
-        (tmp_path / QUALITY_FILE).write_text(text)
+        (tmp_path / QUALITY_FILE).write_text(text, encoding="utf-8")
         assert read_bound(tmp_path) is NO_BOUND

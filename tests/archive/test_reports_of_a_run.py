@@ -77,7 +77,7 @@ def test_reports_have_the_volumes_of_the_run(
     assert beside == {seg.name, f"{stem}.sr.dcm", f"{stem}.oru.hl7", f"{stem}.fhir.json"}
     message = (seg.parent / f"{stem}.oru.hl7").read_bytes().decode("utf-8")
     told = [line.split("|")[5] for line in message.split("\r") if line.startswith("OBX|")]
-    table = (tmp_path / "out" / "volumes.csv").read_text()
+    table = (tmp_path / "out" / "volumes.csv").read_text(encoding="utf-8")
     assert float(told[0]) == pytest.approx(
         float(outcome_volume(table, predictor.plan.labels[0].name)), rel=1e-3
     )

@@ -33,7 +33,7 @@ def mixed_archive(
         write_nifti(root / f"volumes/MUSTER^ANNA_{seed}.nii.gz", seed)
         write_dicom(root / f"series{seed}", seed + 10)
     write_dicom(root / "gap", 20, omit=(3,))
-    (root / "readme.txt").write_text("no image")
+    (root / "readme.txt").write_text("no image", encoding="utf-8")
     return root
 
 
@@ -46,7 +46,7 @@ def test_archive_ends_every_study_and_names_the_gap(
     assert statuses == ["done"] * 6 + ["refused"]
     refused = next(outcome for outcome in outcomes if outcome.status == "refused")
     assert refused.reason.startswith("missing_slice: ")
-    written = json.loads((out / "outcomes.json").read_text())
+    written = json.loads((out / "outcomes.json").read_text(encoding="utf-8"))
     assert {row["key"] for row in written} == {outcome.key for outcome in outcomes}
     assert sorted(str(path.relative_to(out)) for path in out.rglob("*.nii.gz")) == sorted(
         row["output"] for row in written if row["output"]
@@ -91,7 +91,9 @@ def test_no_patient_name_leaves_the_private_files(
             assert path.stat().st_mode & 0o777 == 0o600
         elif path.is_file() and path.name not in private:
             assert b"MUSTER" not in path.read_bytes()
-    written = (out / "outcomes.json").read_text() + " ".join(map(str, out.rglob("*")))
+    written = (out / "outcomes.json").read_text(encoding="utf-8") + " ".join(
+        map(str, out.rglob("*"))
+    )
     assert ("MUSTER" in written) is (names is None)
     assert "SEGMED-0" not in written
     refused = next(o for o in outcomes if o.status == "refused" and o.form == "nifti")
@@ -153,7 +155,7 @@ def test_same_content_twice_is_segmented_once_and_reported_twice(
     outcomes = list(segment_archive(source, predictor=predictor, out_dir=tmp_path / "out"))
     assert [outcome.status for outcome in outcomes] == ["done", "done"]
     assert len(list((tmp_path / "out/segmentations").rglob("*.gz"))) == 1
-    assert len(json.loads((tmp_path / "out/outcomes.json").read_text())) == 2
+    assert len(json.loads((tmp_path / "out/outcomes.json").read_text(encoding="utf-8"))) == 2
 
 
 def test_limit_stops_early_and_the_next_run_goes_on(
@@ -234,11 +236,13 @@ def write_pair(folder: Path, kind: str, seed: int) -> None:
         (folder / "image.nhdr").write_text(
             "NRRD0004\ntype: short\ndimension: 3\nspace: left-posterior-superior\nsizes: 12 10 8\n"
             "space directions: (1,0,0) (0,1,0) (0,0,1)\nendian: little\nencoding: raw\n"
-            "space origin: (0,0,0)\ndata file: image.raw\n"
+            "space origin: (0,0,0)\ndata file: image.raw\n",
+            encoding="utf-8",
         )
     else:
         (folder / "image.mhd").write_text(
             "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n"
             "TransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 0 0 0\nElementSpacing = 1 1 1\n"
-            "DimSize = 12 10 8\nElementType = MET_SHORT\nElementDataFile = image.raw\n"
+            "DimSize = 12 10 8\nElementType = MET_SHORT\nElementDataFile = image.raw\n",
+            encoding="utf-8",
         )

@@ -40,7 +40,7 @@ def run(root: Path, predictor: Predictor, out: Path, options: RunOptions | None 
             options=options or RunOptions(min_free_bytes=0),
         )
     )
-    return (out / "report.html").read_text()
+    return (out / "report.html").read_text(encoding="utf-8")
 
 
 def test_page_shows_refusals_with_reasons_and_pictures_of_the_segmented(
@@ -70,7 +70,9 @@ def test_worst_stands_first(tmp_path: Path, predictor: Predictor) -> None:
             ledger.note_output(
                 str(index), f"s/{index}.gz", "0", seconds=1.0, measures=measures, is_final=True
             )
-        page = write_run_page(ledger, tmp_path, model_of(predictor.packages)).read_text()
+        page = write_run_page(ledger, tmp_path, model_of(predictor.packages)).read_text(
+            encoding="utf-8"
+        )
     assert re.findall(r"<tr><td>(\d)0{15}</td>", page) == ["2", "3", "0", "1"]
     assert ".gz" not in page  # names that are no hashes may name patients
 
@@ -86,7 +88,7 @@ def test_page_tells_of_this_run_and_keeps_those_before(
     assert "Archive run 2" in second
     assert "1 were settled before" in second
     assert second.count("data:image/webp") == 1
-    assert (out / "reports" / "run-0001.html").read_text() == first
+    assert (out / "reports" / "run-0001.html").read_text(encoding="utf-8") == first
 
 
 def test_run_that_continues_a_cut_off_one_tells_of_both(
@@ -147,7 +149,7 @@ def test_picture_that_cannot_be_written_does_not_fail_the_study(
 ) -> None:
     write_nifti(tmp_path / "archive/0.nii.gz", 0)
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "pictures").write_text("in the way")
+    (tmp_path / "out" / "pictures").write_text("in the way", encoding="utf-8")
     page = run(tmp_path / "archive", predictor, tmp_path / "out")
     assert "1 studies segmented" in page
     assert "data:image/webp" not in page

@@ -46,7 +46,7 @@ def test_decoder_that_crashes_ends_its_study_and_no_other(
     archive: Path, tmp_path: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deadly = tmp_path / "python"
-    deadly.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    deadly.write_text("#!/bin/sh\nkill -SEGV $$\n", encoding="utf-8")
     deadly.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(deadly))
     outcomes = list(

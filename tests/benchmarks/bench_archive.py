@@ -154,7 +154,7 @@ def bench_memory(studies: int, engine: EngineName = "torch") -> Record:
                 print(number, f"{resident[number]:.1f} MiB", flush=True)
         first_s = time.perf_counter() - begun
         second_s = timed(lambda: [None for _ in run(root, predictor, Path(folder) / "out")])
-        rows = len(json.loads((Path(folder) / "out" / "outcomes.json").read_text()))
+        rows = len(json.loads((Path(folder) / "out" / "outcomes.json").read_text(encoding="utf-8")))
     first_mark = min(resident)
     return {
         "studies": studies,
@@ -205,14 +205,14 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=20_000)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    results: Record = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results: Record = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for part in given.parts:
         results[part] = PARTS[part](given.studies)
         results[part]["machine"] = f"{platform.machine()}, {psutil.cpu_count()} cores"
         results[part]["load_average"] = psutil.getloadavg()[0]
         print(part, json.dumps(results[part], indent=1))
         RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

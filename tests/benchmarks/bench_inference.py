@@ -279,7 +279,9 @@ def big(shape: tuple[int, int, int] = (512, 512, 800), num_classes: int = 20) ->
         command = [str(Path(sys.executable).with_name("segmed")), "predict", folder / "big.nii"]
         command += ["--model", folder / "package", "-o", folder / "out"]
         command += ["--engine", "torch", "--memory-gb", "4", "--json"]
-        said = subprocess.run([*command, "--dry-run"], check=True, capture_output=True, text=True)
+        said = subprocess.run(
+            [*command, "--dry-run"], check=True, capture_output=True, text=True, encoding="utf-8"
+        )
         forecast = json.loads(said.stdout)["forecasts"][0]
         start = time.perf_counter()
         seen = peak_of(command)
@@ -331,7 +333,7 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     chosen = list(arguments.parts or SHORT) + (["big"] if arguments.big else [])
-    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for part in chosen:
         is_counted = part in COUNTED and arguments.count
         result = COUNTED[part](arguments.count) if is_counted else PARTS[part]()
@@ -343,7 +345,7 @@ def main() -> None:
         }
         found[part] = {**result, "environment": where}
         print(part, json.dumps(found[part], indent=2), flush=True)
-        RESULTS.write_text(json.dumps(found, indent=2) + "\n")
+        RESULTS.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

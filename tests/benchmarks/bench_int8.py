@@ -179,7 +179,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, help="cases or volumes, fewer than all")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
-    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for part in given.parts or PARTS:
         if part == "speed":
             result = speed(given.edge)
@@ -194,7 +194,7 @@ def main() -> None:
         }
         found[part] = result
         print(part, json.dumps(result, indent=2), flush=True)
-        RESULTS.write_text(json.dumps(found, indent=2) + "\n")
+        RESULTS.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -141,7 +141,8 @@ def measure(tool: str, case: str, folder: Path, repeat: int) -> dict[str, object
     RUNNERS[tool](tiny, tiny, SPACING_MM[case])
     reference = np.load(folder / "reference.npy")
     prediction = np.load(folder / "prediction.npy")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is held now
+    # The peak starts again from what is held now.
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     before = _peak_mb()
     seconds = []
     for _ in range(repeat):
@@ -153,7 +154,7 @@ def measure(tool: str, case: str, folder: Path, repeat: int) -> dict[str, object
 
 def _peak_mb() -> float:
     """Largest resident memory of this process, in MB (Linux)."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) / 1024
 
@@ -176,6 +177,7 @@ def run_case(case: str, repeat: int) -> dict[str, object]:
                 text=True,
                 env={**os.environ, **threads},
                 cwd=HERE.parents[1],
+                encoding="utf-8",
             ).stdout
             rows[tool] = json.loads(output.splitlines()[-1])
             print(
@@ -217,7 +219,9 @@ def main() -> None:
     path = HERE / "results" / "metrics.json"
     path.parent.mkdir(exist_ok=True)
     machine = {"python": platform.python_version(), "cpu": platform.processor() or "x86_64"}
-    path.write_text(json.dumps({"machine": machine, "cases": results}, indent=1) + "\n")
+    path.write_text(
+        json.dumps({"machine": machine, "cases": results}, indent=1) + "\n", encoding="utf-8"
+    )
     print(f"written to {path.relative_to(HERE.parents[1])}")
 
 

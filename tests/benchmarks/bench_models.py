@@ -135,7 +135,7 @@ def main() -> None:
         "machine": platform.machine(),
         "ways": table,
     }
-    RESULT.write_text(json.dumps(record, indent=2) + "\n")
+    RESULT.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,12 @@ def seconds(words: Sequence[str | Path]) -> float:
     environment = {**os.environ, **places, "nnUNet_results": str(REPOSITORY)}
     begun = time.perf_counter()
     done = subprocess.run(
-        [*map(str, words)], capture_output=True, text=True, check=False, env=environment
+        [*map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        encoding="utf-8",
     )
     if done.returncode:
         raise SystemExit("\n".join([f"failed: {words[0]}", *done.stderr.splitlines()[-12:]]))

@@ -236,7 +236,9 @@ def in_own_process(name: str, paths: tuple[Path, Path], out: Path) -> dict[str, 
     environment = {**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")}
     command = [sys.executable, "-m", "tests.benchmarks.bench_preprocessing", "--only", name]
     command += [str(path) for path in (*paths, out)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, encoding="utf-8"
+    )
     if done.returncode != 0:
         return {"failed": done.stderr.strip().splitlines()[-1]}
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))

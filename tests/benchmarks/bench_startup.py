@@ -93,7 +93,7 @@ def main() -> None:
     print(f"{'prediction by bare imports':<34} {ratio:6.2f} times")
     machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     record = {"machine": machine, "cpu_seconds": rows, "prediction_by_bare_imports": ratio}
-    RESULTS.write_text(json.dumps(record, indent=2) + "\n")
+    RESULTS.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ def peaks(server: Server) -> int:
     root = psutil.Process(server.process.pid)
     total = 0
     for process in [root, *root.children(recursive=True)]:
-        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8").splitlines()
         total += int(next((x for x in lines if x.startswith("VmHWM")), "x 0").split()[1])
     return total
 
@@ -141,7 +141,11 @@ def large_package(server: Server, folder: Path, megabytes: int) -> dict[str, Any
     before = peaks(server)
     begun = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(path)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", CHILD, str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        encoding="utf-8",
     )
     return {
         "file_mb": round((path / "model.safetensors").stat().st_size / 2**20),
@@ -188,7 +192,7 @@ def main() -> None:
         "large_package": package,
     }
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(record, indent=2) + "\n")
+    RESULTS.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

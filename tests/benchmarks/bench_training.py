@@ -235,7 +235,7 @@ def main() -> None:
     models = tuple(arguments.models or list_models())
     torch.set_num_threads(1)
     work = {f.__name__: f for f in (race, seven, two_d, atrium, sets, step, phases, table)}
-    record: Record = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    record: Record = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     with tempfile.TemporaryDirectory(prefix="segmed-bench-") as folder:
         bench = Bench(Path(folder), arguments.cpu_seconds, arguments.seed, models, arguments.data)
         for part in arguments.parts or PARTS:

@@ -55,6 +55,7 @@ class Site:
             capture_output=True,
             text=True,
             check=True,
+            encoding="utf-8",
         )
         return done.stdout.strip()
 
@@ -65,6 +66,7 @@ class Site:
             capture_output=True,
             text=True,
             check=False,
+            encoding="utf-8",
         )
 
 
@@ -97,7 +99,7 @@ def start_site(folder: Path) -> Site:
         "start",
     )
     stand_in.parent.mkdir()
-    stand_in.write_text(STAND_IN)
+    stand_in.write_text(STAND_IN, encoding="utf-8")
     stand_in.chmod(0o755)
     for service in ("mlflow", "segmed"):
         (folder / "data" / service).mkdir(parents=True)

@@ -41,6 +41,7 @@ def run_entrypoint(script: str, **environment: str) -> subprocess.CompletedProce
         capture_output=True,
         text=True,
         check=False,
+        encoding="utf-8",
     )
 
 
@@ -76,9 +77,9 @@ def test_every_secret_of_the_compose_files_is_made_by_the_script(tmp_path: Path)
 
 
 def test_secrets_that_exist_are_kept(tmp_path: Path) -> None:
-    (tmp_path / "db_password").write_text("mine")
+    (tmp_path / "db_password").write_text("mine", encoding="utf-8")
     subprocess.run(["sh", str(DOCKER / "make-secrets.sh"), str(tmp_path)], check=True)
-    assert (tmp_path / "db_password").read_text() == "mine"
+    assert (tmp_path / "db_password").read_text(encoding="utf-8") == "mine"
 
 
 def test_entrypoint_reads_every_secret_file_that_the_compose_files_name() -> None:
@@ -92,7 +93,7 @@ def test_entrypoint_reads_every_secret_file_that_the_compose_files_name() -> Non
 
 def test_entrypoint_gives_the_content_of_a_secret_file(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
-    secret.write_text("s3cret $HOME `id`\n")
+    secret.write_text("s3cret $HOME `id`\n", encoding="utf-8")
     done = run_entrypoint(
         'printf %s "$PREFECT_API_AUTH_STRING"', PREFECT_API_AUTH_STRING_FILE=str(secret)
     )
@@ -134,9 +135,15 @@ def test_logins_of_mlflow_lie_in_the_database_where_there_is_one(tmp_path: Path)
 
 
 def test_every_database_is_backed_up_and_restored() -> None:
-    made = set(re.findall(r"CREATE DATABASE (\w+)", (DOCKER / "create-databases.sql").read_text()))
+    made = set(
+        re.findall(
+            r"CREATE DATABASE (\w+)", (DOCKER / "create-databases.sql").read_text(encoding="utf-8")
+        )
+    )
     for script in ("backup.sh", "restore.sh"):
-        named = re.search(r"for database in ([\w ]+);", (DOCKER / script).read_text())
+        named = re.search(
+            r"for database in ([\w ]+);", (DOCKER / script).read_text(encoding="utf-8")
+        )
         assert named is not None
         assert set(named.group(1).split()) == made | {"mlflow"}
 
@@ -225,6 +232,7 @@ def test_compose_accepts_its_files() -> None:
             capture_output=True,
             text=True,
             check=False,
+            encoding="utf-8",
         )
         assert done.returncode == 0, done.stderr
 
@@ -236,6 +244,10 @@ def test_dockerfiles_pass_hadolint() -> None:
         pytest.skip("no hadolint on this machine")
     for dockerfile in DOCKER.rglob("Dockerfile"):
         done = subprocess.run(
-            [hadolint, str(dockerfile)], capture_output=True, text=True, check=False
+            [hadolint, str(dockerfile)],
+            capture_output=True,
+            text=True,
+            check=False,
+            encoding="utf-8",
         )
         assert done.returncode == 0, done.stdout

@@ -18,7 +18,7 @@ def made() -> bytes:
 def test_bill_names_each_locked_version_once_and_is_the_same_each_time() -> None:
     content = made()
     bill = json.loads(content)
-    lines = (REPOSITORY / "requirements.lock").read_text().splitlines()
+    lines = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8").splitlines()
     pinned = [line for line in lines if "==" in line]
     assert len(bill["components"]) == len(pinned)
     named = {entry["name"]: entry for entry in bill["components"]}

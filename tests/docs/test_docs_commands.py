@@ -181,7 +181,7 @@ def test_python_blocks_that_run_alone_define_their_names(page: Path) -> None:
     for block in alone:
         command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821", "-"]
         done = subprocess.run(
-            command, input=block.text, capture_output=True, text=True, check=False
+            command, input=block.text, capture_output=True, text=True, check=False, encoding="utf-8"
         )
         assert done.returncode == 0, f"{block}\n{done.stdout}"
 

@@ -30,7 +30,9 @@ def test_examples_announce_the_networks_that_they_register(monai_networks: None)
 
     from segmed.architectures import GROUP, registered_names  # noqa: PLC0415 - likewise
 
-    project = tomllib.loads((REPOSITORY / "docs" / "examples" / "pyproject.toml").read_text())
+    project = tomllib.loads(
+        (REPOSITORY / "docs" / "examples" / "pyproject.toml").read_text(encoding="utf-8")
+    )
     points = project["project"]["entry-points"][GROUP]
     assert set(points) == set(registered_names())
     assert set(points.values()) == {"monai_networks"}

@@ -63,6 +63,7 @@ def test_notebook_runs_from_top_to_bottom(path: Path, monkeypatch: pytest.Monkey
     done = subprocess.run(
         [sys.executable, "-c", RUNNER, str(path)],
         cwd=EXAMPLES, env=env, capture_output=True, text=True, check=False, timeout=1500,
+        encoding="utf-8",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
 

@@ -33,7 +33,9 @@ def test_image_passes_the_files_of_the_page_in_their_order(tmp_path: Path) -> No
     package = hippocampus_package().save(tmp_path / "package")
     paths = [tmp_path / "scan.nii.gz", package, tmp_path / "out"]
     words = [sys.executable, "-m", "tests.docs.path_trace", *paths]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    done = subprocess.run(
+        words, capture_output=True, text=True, check=False, cwd=REPOSITORY, encoding="utf-8"
+    )
     assert done.returncode == 0, done.stderr
     trace = json.loads(done.stdout.splitlines()[-1])
     assert trace["exit_code"] == 0, trace["output"]

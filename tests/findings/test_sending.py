@@ -109,7 +109,7 @@ def test_bundle_is_posted_to_the_base_with_the_token(
 ) -> None:
     monkeypatch.setenv("SEGMED_FHIR_TOKEN", "secret")
     path = tmp_path / "x.fhir.json"
-    path.write_text(json.dumps({"resourceType": "Bundle"}))
+    path.write_text(json.dumps({"resourceType": "Bundle"}), encoding="utf-8")
     with fhir_server(200) as (place, got):
         sender = report_sender_at(f"fhir://{place}/base")
         assert sender.kind == "fhir"
@@ -132,7 +132,7 @@ def test_states_decide_between_refused_and_later(
     tmp_path: Path, state: int, error: type[ServiceError]
 ) -> None:
     path = tmp_path / "x.fhir.json"
-    path.write_text("{}")
+    path.write_text("{}", encoding="utf-8")
     with fhir_server(state) as (place, _), pytest.raises(ServiceError) as caught:
         FhirSender(f"http://{place}").send(path)
     assert type(caught.value) is error

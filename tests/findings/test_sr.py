@@ -28,7 +28,9 @@ def test_report_is_conformant(tmp_path: Path) -> None:
     if program is None:
         pytest.skip("dciodvfy (Debian package dicom3tools) is not installed")
     _, sr = written_sr(tmp_path)
-    said = subprocess.run([program, str(sr)], capture_output=True, text=True, check=False).stderr
+    said = subprocess.run(
+        [program, str(sr)], capture_output=True, text=True, check=False, encoding="utf-8"
+    ).stderr
     assert [line for line in said.splitlines() if line.startswith("Error")] == []
 
 
@@ -41,7 +43,7 @@ def test_dcmqi_reads_the_same_numbers(tmp_path: Path) -> None:
     out = tmp_path / "sr.json"
     command = [program, "--inputDICOM", str(sr), "--outputMetadata", str(out)]
     subprocess.run(command, check=True, capture_output=True)
-    groups = json.loads(out.read_text())["Measurements"]
+    groups = json.loads(out.read_text(encoding="utf-8"))["Measurements"]
     segmentation = pydicom.dcmread(seg, stop_before_pixels=True)
     assert len(groups) == len(LABELS)
     for number, (group, finding) in enumerate(zip(groups, findings().structures, strict=True), 1):

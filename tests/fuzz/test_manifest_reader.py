@@ -15,7 +15,9 @@ from segmed.errors import ManifestError
 from segmed.manifest import read_manifest, write_manifest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SOUND = json.loads((REPOSITORY / "data_manifests" / "hippocampus_sample.json").read_text())
+SOUND = json.loads(
+    (REPOSITORY / "data_manifests" / "hippocampus_sample.json").read_text(encoding="utf-8")
+)
 SOUND["training"], SOUND["test"] = SOUND["training"][:2], SOUND["test"][:1]
 SOUND_BYTES = json.dumps(SOUND, indent=1).encode()
 

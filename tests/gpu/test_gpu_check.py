@@ -17,7 +17,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.gpu", *options]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, check=False, encoding="utf-8"
+    )
 
 
 def test_parts_and_devices_that_are_not_there_are_named() -> None:
@@ -56,10 +58,14 @@ OF_PYTORCH = (
 def test_the_wheels_that_are_named_suffice_to_import_the_check() -> None:
     carried = ",".join([*OF_PYTORCH, *[name.lower().replace("_", "-") for name in PACKAGES]])
     command = [sys.executable, "-c", BARE, carried]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, check=False, encoding="utf-8"
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     lacking = [sys.executable, "-c", BARE, carried.replace("numcodecs", "nothing")]
-    done = subprocess.run(lacking, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        lacking, cwd=REPOSITORY, capture_output=True, text=True, check=False, encoding="utf-8"
+    )
     assert "numcodecs was not carried along" in done.stderr
 
 

@@ -159,7 +159,7 @@ PACKAGES = [
 
 @cache
 def sample() -> dict[str, Any]:
-    text = (REPOSITORY / "data_manifests" / "hippocampus_sample.json").read_text()
+    text = (REPOSITORY / "data_manifests" / "hippocampus_sample.json").read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
     found["training"], found["test"] = found["training"][:2], []
     return found

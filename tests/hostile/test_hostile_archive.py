@@ -55,7 +55,7 @@ def test_archive_of_hostile_files_is_gone_through_and_nothing_is_written_elsewhe
         )
     assert isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code == 1, result.output
-    outcomes = json.loads((out / "outcomes.json").read_text())
+    outcomes = json.loads((out / "outcomes.json").read_text(encoding="utf-8"))
     done = [entry for entry in outcomes if entry["status"] == "done"]
     assert len(done) == 1, outcomes
     assert {entry["status"] for entry in outcomes if entry not in done} <= {"refused", "failed"}

@@ -96,12 +96,12 @@ def watching() -> Iterator[Watched]:
 
 def forget_peak() -> None:
     """Let the highest memory of this process begin anew."""
-    Path("/proc/self/clear_refs").write_text("5")
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def peak_bytes() -> int:
     """The highest resident memory of this process since then, in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("VmHWM"):
             return int(line.split()[1]) * 1024
     raise RuntimeError("the system does not tell VmHWM")

@@ -61,7 +61,12 @@ def test_names_are_pinned_listed_and_found() -> None:
 def test_names_stay_functions_whatever_is_imported_first() -> None:
     code = "import segmed.training.calls, segmed.evaluation, segmed; print(segmed.train.__name__)"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+        encoding="utf-8",
     )
     assert done.stdout.strip() == "train"
 
@@ -70,14 +75,14 @@ def test_names_stay_functions_whatever_is_imported_first() -> None:
 def test_script_passes_mypy_strict_and_its_errors_do_not(tmp_path: Path) -> None:
     def errors(text: str) -> str:
         script = tmp_path / "script.py"
-        script.write_text(text)
+        script.write_text(text, encoding="utf-8")
         done = subprocess.run(
             [
                 sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir",
                 str(tmp_path / "cache"), "--follow-imports=silent", "--ignore-missing-imports",
                 str(script),
             ],
-            capture_output=True, text=True, check=False, timeout=900,
+            capture_output=True, text=True, check=False, timeout=900, encoding="utf-8",
         )  # fmt: skip
         return done.stdout
 

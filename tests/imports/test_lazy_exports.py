@@ -71,7 +71,12 @@ def test_unknown_name_is_an_attribute_error() -> None:
 
 def _run(code: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=REPOSITORY
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

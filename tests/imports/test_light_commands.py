@@ -154,6 +154,7 @@ def _guarded(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
         check=False,
         cwd=folder,
         timeout=120,
+        encoding="utf-8",
     )
 
 
@@ -164,7 +165,7 @@ def place(tmp_path: Path) -> dict[str, str]:
     content = {"schema_version": 1, "name": "x", "training": rows, "test": []}
     content |= {"channels": [{"name": "T1"}], "labels": [{"name": "a", "value": 1}]}
     manifest = tmp_path / "M.json"
-    manifest.write_text(json.dumps(content))
+    manifest.write_text(json.dumps(content), encoding="utf-8")
     package = tmp_path / "package.zip"
     package.write_bytes(b"PK")
     return {"manifest": str(manifest), "package": str(package)}

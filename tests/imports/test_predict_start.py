@@ -43,6 +43,7 @@ def run(code: str, folder: Path, *words: str) -> str:
         capture_output=True,
         text=True,
         check=False,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -56,7 +57,7 @@ def test_prediction_with_a_cached_conversion_imports_what_it_uses(tmp_path: Path
     run(PREDICT, tmp_path, *words, "first")
     said = run(PREDICT, tmp_path, *words, "again", "--json")
     assert json.loads(said)["engines"] == ["openvino on cpu"]
-    loaded = set(json.loads((tmp_path / "modules.json").read_text()))
+    loaded = set(json.loads((tmp_path / "modules.json").read_text(encoding="utf-8")))
     bare = set(json.loads(run(BARE, tmp_path)))
     assert not UNUSED & (loaded - bare)
     # The cached conversion is the network: none is built.

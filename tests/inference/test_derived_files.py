@@ -66,10 +66,10 @@ def test_a_mask_that_is_named_itself_is_an_input(tmp_path: Path) -> None:
 
 def test_predictions_of_nnunet_are_no_inputs(tmp_path: Path) -> None:
     write(tmp_path, ["a_0000.nii.gz", "pred/a.nii.gz"])
-    (tmp_path / "predict_from_raw_data_args.json").write_text("{}")
+    (tmp_path / "predict_from_raw_data_args.json").write_text("{}", encoding="utf-8")
     write(tmp_path, ["a.nii.gz"])
     for record in ("predict_from_raw_data_args.json", "plans.json"):
-        (tmp_path / "pred" / record).write_text("{}")
+        (tmp_path / "pred" / record).write_text("{}", encoding="utf-8")
     inputs = find_all([tmp_path], 1)
     assert [case.files[0].name for case in inputs.cases] == ["a_0000.nii.gz"]
     assert "nnU-Net" in inputs.passed_over[tmp_path / "pred" / "a.nii.gz"]

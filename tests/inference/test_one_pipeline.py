@@ -226,7 +226,7 @@ def test_crash_of_a_decoder_ends_the_same_in_every_command(
         dataset.compress(JPEGLSLossless, generate_instance_uid=False)
         dataset.save_as(file)
     deadly = tmp_path / "python"
-    deadly.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    deadly.write_text("#!/bin/sh\nkill -SEGV $$\n", encoding="utf-8")
     deadly.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(deadly))
     found = ends(path, predictor, package_folder, tmp_path / "out")

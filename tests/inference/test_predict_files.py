@@ -184,7 +184,7 @@ def test_text_beside_series_folders_is_no_series(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "IM1").write_bytes(b"\0" * 128 + b"DICM")
-    (tmp_path / "README.md").write_text("where these are from")
+    (tmp_path / "README.md").write_text("where these are from", encoding="utf-8")
     assert [case.files[0].name for case in find_cases([tmp_path], 1)] == ["one", "two"]
     (tmp_path / "IM2").write_bytes(b"\0" * 128 + b"DICM")
     assert find_cases([tmp_path], 1)[0].files == (tmp_path / "IM2",)

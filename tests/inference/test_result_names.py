@@ -148,7 +148,7 @@ def test_results_of_a_version_without_records_are_known_by_predictions_json(
     nib.save(nib.Nifti1Image(np.ones((3, 3, 3), np.uint8), np.eye(4)), str(done.output))
     (out / ORIGINS_FILE).unlink()
     entry = {"input": str(image), "output": str(done.output)}
-    (out / "predictions.json").write_text(json.dumps({"outcomes": [entry]}))
+    (out / "predictions.json").write_text(json.dumps({"outcomes": [entry]}), encoding="utf-8")
     assert [case.files for case in find_all([tmp_path / "scans"], 1).cases] == [(image,)]
     assert [o.status for o in run(predictor, [tmp_path / "scans"], out)] == ["done"]
 
@@ -161,7 +161,7 @@ def test_results_are_not_taken_for_images(
     options = {"format": output_format}
     [first] = run(predictor, [tmp_path / "scans"], tmp_path / "scans/out", **options)
     result = Path(str(first.output))
-    (tmp_path / "scans/notes.txt").write_text("seen")
+    (tmp_path / "scans/notes.txt").write_text("seen", encoding="utf-8")
     again = run(predictor, [tmp_path / "scans"], tmp_path / "scans/out", **options)
     assert [outcome.input for outcome in again] == [image]
     passed = find_all([tmp_path / "scans"], 1).passed_over

@@ -96,9 +96,9 @@ def test_unsound_series_that_alone_fits_gives_its_own_reason() -> None:
 
 def test_rules_file_with_an_unknown_key_names_it(tmp_path: Path) -> None:
     path = tmp_path / "rules.yaml"
-    path.write_text("channels:\n  - name: T1\n    modalty: MR\n")
+    path.write_text("channels:\n  - name: T1\n    modalty: MR\n", encoding="utf-8")
     with pytest.raises(UsageError, match=r"channels\.0\.modalty"):
         read_rules(path)
-    path.write_text("channels:\n  - name: T1\n    description: '('\n")
+    path.write_text("channels:\n  - name: T1\n    description: '('\n", encoding="utf-8")
     with pytest.raises(UsageError, match="not a regular expression"):
         read_rules(path)

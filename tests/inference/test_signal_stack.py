@@ -29,7 +29,12 @@ signal.signal(signal.SIGTERM, lambda *_: print("handled", flush=True))
 os.kill(os.getpid(), signal.SIGTERM)
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr[-500:]
     assert done.stdout.strip() == "handled"

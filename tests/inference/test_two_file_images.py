@@ -35,7 +35,7 @@ def write_pairs(folder: Path) -> None:
         voxels = np.random.default_rng(seed).integers(1, 900, (12, 10, 14)).astype(np.int16)
         nib.save(nib.Nifti1Pair(voxels, np.eye(4)), folder / f"{name}.img")
         (folder / f"{name}-nrrd.raw").write_bytes(voxels.tobytes(order="F"))
-        (folder / f"{name}-nrrd.nhdr").write_text(NRRD.format(f"{name}-nrrd"))
+        (folder / f"{name}-nrrd.nhdr").write_text(NRRD.format(f"{name}-nrrd"), encoding="utf-8")
 
 
 def test_folder_of_pairs_gives_one_result_a_pair(tmp_path: Path, predictor: Predictor) -> None:

@@ -73,7 +73,9 @@ class DaskCluster:
                 process.wait()
 
     def logs(self) -> str:
-        return "\n".join(path.read_text()[-1500:] for path in self.folder.glob("*.log"))
+        return "\n".join(
+            path.read_text(encoding="utf-8")[-1500:] for path in self.folder.glob("*.log")
+        )
 
     def _begin(self, words: list[str], log: str) -> subprocess.Popen[bytes]:
         self.folder.mkdir(parents=True, exist_ok=True)

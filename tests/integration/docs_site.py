@@ -77,7 +77,7 @@ def msd(folder: Path) -> None:
         "training": rows(TRAINING, "Tr"),
         "test": rows(KEPT_OUT, "Ts"),
     }
-    (folder / "dataset.json").write_text(json.dumps(description))
+    (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
 
 
 def nnunet(folder: Path) -> None:
@@ -90,7 +90,7 @@ def nnunet(folder: Path) -> None:
         "numTraining": len(TRAINING),
         "file_ending": ".nii.gz",
     }
-    (folder / "dataset.json").write_text(json.dumps(description))
+    (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
 
 
 def pairs(folder: Path) -> None:
@@ -162,7 +162,7 @@ def gate_of_the_registry_page(folder: Path) -> None:
         for shown in shown_on(REPOSITORY / "docs" / "registry.md")
         if shown.language == "yaml"
     ]
-    (folder / "gate.yaml").write_text(rules)
+    (folder / "gate.yaml").write_text(rules, encoding="utf-8")
 
 
 def folders_to_score(folder: Path) -> None:
@@ -170,7 +170,7 @@ def folders_to_score(folder: Path) -> None:
     copy_cases(KEPT_OUT, folder / "imagesTs", folder / "labelsTs")
     for name in ("nnunet_output", "totalseg", "labels"):
         copy_labels(KEPT_OUT, folder / name)
-    (folder / "labels.json").write_text(json.dumps(NAMES))
+    (folder / "labels.json").write_text(json.dumps(NAMES), encoding="utf-8")
 
 
 def mixed_studies(folder: Path) -> None:
@@ -202,10 +202,10 @@ def single_files(folder: Path) -> None:
     images("scan", "a", "b", "new_scan", "scan1", "scan2")(folder)
     gate_of_the_registry_page(folder)
     folders_to_score(folder)
-    (folder / "lenient.yaml").write_text(LENIENT_GATE)
+    (folder / "lenient.yaml").write_text(LENIENT_GATE, encoding="utf-8")
     (scan, *_) = sorted((folder / "scans").iterdir())
     table = {"dataframe_split": {"columns": ["image"], "data": [[f"scans/{scan.name}"]]}}
-    (folder / "input.json").write_text(json.dumps(table))
+    (folder / "input.json").write_text(json.dumps(table), encoding="utf-8")
 
 
 LAYOUTS: dict[str, Callable[[Path], None]] = {

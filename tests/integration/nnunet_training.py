@@ -88,7 +88,7 @@ def write_raw(shared: Path, out: Path, name: str) -> Path:
             nib.save(channel, folder / "imagesTr" / f"{case}_{index:04d}.nii.gz")
         nib.save(label, folder / "labelsTr" / f"{case}.nii.gz")
     facts = {**content, "numTraining": CASES, "file_ending": ".nii.gz"}
-    (folder / "dataset.json").write_text(json.dumps(facts))
+    (folder / "dataset.json").write_text(json.dumps(facts), encoding="utf-8")
     return folder
 
 
@@ -109,14 +109,14 @@ def train(out: Path, raw: Path) -> None:
         plan_experiments([number], planner)
         os.environ.update(nnUNet_n_proc_DA="0")
         file = out / "pre" / raw.name / f"{plans_name}.json"
-        plans = json.loads(file.read_text())
+        plans = json.loads(file.read_text(encoding="utf-8"))
         for rules in plans["configurations"].values():
             rules["batch_size"] = 2
             options = rules.get("architecture", {}).get("arch_kwargs", {})
             if options:
                 stages = len(options["features_per_stage"])
                 options["features_per_stage"] = [min(8 * 2**n, 64) for n in range(stages)]
-        file.write_text(json.dumps(plans))
+        file.write_text(json.dumps(plans), encoding="utf-8")
         for configuration in ("2d", "3d_fullres"):
             preprocess([number], plans_name, [configuration], num_processes=(1,))
             averaged = plans_name == "nnUNetPlans" and configuration == "3d_fullres"
@@ -125,7 +125,7 @@ def train(out: Path, raw: Path) -> None:
                     plans={**plans, "continue_training": False},
                     configuration=configuration,
                     fold=fold,
-                    dataset_json=json.loads((raw / "dataset.json").read_text()),
+                    dataset_json=json.loads((raw / "dataset.json").read_text(encoding="utf-8")),
                     device=torch.device("cpu"),
                 )
                 trainer.num_epochs = trainer.num_val_iterations_per_epoch = 1

@@ -71,7 +71,7 @@ class Orthanc:
             "DicomWeb": {"Enable": True},
         }  # fmt: skip
         path = self.folder / "orthanc.json"
-        path.write_text(json.dumps(configuration))
+        path.write_text(json.dumps(configuration), encoding="utf-8")
         with (self.folder / "orthanc.log").open("ab") as log:
             self.process = subprocess.Popen([binary, str(path)], stdout=log, stderr=log)
         self._wait_until_ready()
@@ -85,7 +85,7 @@ class Orthanc:
                 time.sleep(0.05)
             else:
                 return
-        raise TimeoutError((self.folder / "orthanc.log").read_text()[-2000:])
+        raise TimeoutError((self.folder / "orthanc.log").read_text(encoding="utf-8")[-2000:])
 
     def rest(self, method: str, path: str, **options: object) -> requests.Response:
         """Ask Orthanc's own interface."""

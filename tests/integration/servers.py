@@ -45,7 +45,9 @@ class Server:
         deadline = time.monotonic() + START_SECONDS
         while not self.answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"server did not start: {self.log.read_text()[-2000:]}")
+                raise AssertionError(
+                    f"server did not start: {self.log.read_text(encoding='utf-8')[-2000:]}"
+                )
             time.sleep(0.3)
 
     def answers(self) -> bool:
@@ -82,7 +84,8 @@ def mlflow_server(folder: Path, *, backend: str | None = None, auth: bool = Fals
             f"database_uri = sqlite:///{folder / 'auth.db'}\n"
             "admin_username = admin\nadmin_password = long-test-password-1\n"
             "authorization_function = "
-            "mlflow.server.auth:authenticate_request_basic_auth\n"
+            "mlflow.server.auth:authenticate_request_basic_auth\n",
+            encoding="utf-8",
         )
         command += ["--app-name", "basic-auth"]
         env |= {"MLFLOW_AUTH_CONFIG_PATH": str(ini), "MLFLOW_FLASK_SERVER_SECRET_KEY": "test"}

@@ -107,6 +107,7 @@ class Site:
             capture_output=True,
             text=True,
             check=False,
+            encoding="utf-8",
         )
         assert done.returncode == 0, done.stderr
 
@@ -119,6 +120,7 @@ class Site:
             capture_output=True,
             text=True,
             check=False,
+            encoding="utf-8",
         )
         assert done.returncode == status, f"{words}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
         assert "Traceback" not in done.stderr
@@ -163,4 +165,4 @@ class Site:
     def log(self) -> str:
         """The end of what `segmed serve` said."""
         path = self.folder / "serve.log"
-        return path.read_text()[-3000:] if path.exists() else ""
+        return path.read_text(encoding="utf-8")[-3000:] if path.exists() else ""

@@ -72,11 +72,13 @@ def segment(
     command = [sys.executable, "-c", code, "archive", "segment", source, "--json"]
     command += ["--model", str(package), "-o", str(out), *words]
     with out.with_suffix(".log").open("ab") as log:
-        return subprocess.Popen(command, env=env, cwd=out.parent, stdout=log, stderr=log, text=True)
+        return subprocess.Popen(
+            command, env=env, cwd=out.parent, stdout=log, stderr=log, text=True, encoding="utf-8"
+        )
 
 
 def done(process: subprocess.Popen[str], out: Path) -> None:
-    assert process.wait(300) == 0, out.with_suffix(".log").read_text()[-3000:]
+    assert process.wait(300) == 0, out.with_suffix(".log").read_text(encoding="utf-8")[-3000:]
 
 
 def ends(out: Path) -> dict[str, tuple[str, str | None, int]]:
@@ -147,7 +149,9 @@ def test_worker_killed_in_mid_run_loses_nothing(
         running = segment(pacs, package, out, env, "--cluster", cluster.address)
         deadline = time.monotonic() + 200
         while len(files(out)) < 3:
-            assert running.poll() is None, out.with_suffix(".log").read_text()[-3000:]
+            assert running.poll() is None, out.with_suffix(".log").read_text(encoding="utf-8")[
+                -3000:
+            ]
             assert time.monotonic() < deadline, cluster.logs()
             time.sleep(0.05)
         cluster.kill_worker(0)

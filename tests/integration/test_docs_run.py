@@ -66,7 +66,7 @@ class Shell:
         if shown.language == "yaml":
             self.keep(text)
         elif shown.language == "python":
-            (self.folder / "shown.py").write_text(text)
+            (self.folder / "shown.py").write_text(text, encoding="utf-8")
             self.end("python shown.py", {0}, shown)
         elif text.startswith("export "):
             self.env.update(word.split("=", 1) for word in shlex.split(text)[1:])
@@ -84,13 +84,13 @@ class Shell:
         for place in places:
             assert (self.folder / place).exists(), f"{shown}\nrun as: {text}\nno {place}"
         if found and SEGMENTS.search(text):
-            outcomes = (self.folder / found[1] / "outcomes.json").read_text()
+            outcomes = (self.folder / found[1] / "outcomes.json").read_text(encoding="utf-8")
             assert '"status": "done"' in outcomes, f"{shown}\n{outcomes[:3000]}"
 
     def keep(self, text: str) -> None:
         """Write a block of YAML under the name that it begins with, if it has one."""
         if named := re.match(r"# (\S+\.yaml)\n", text):
-            (self.folder / named[1]).write_text(text)
+            (self.folder / named[1]).write_text(text, encoding="utf-8")
 
     def filled(self, text: str) -> str:
         """The text with the values of this test in the place of words in braces."""
@@ -109,6 +109,7 @@ class Shell:
             text=True,
             timeout=COMMAND_SECONDS,
             check=False,
+            encoding="utf-8",
         )
         said = f"{done.stdout[-3000:]}{done.stderr[-3000:]}"
         print(f"{time.monotonic() - begun:6.1f} s  {done.returncode}  {text}", flush=True)
@@ -132,7 +133,9 @@ class Shell:
         alive = self.filled(sign)
         deadline = time.monotonic() + START_SECONDS
         while not is_alive(alive, log):
-            told = f"{shown}\nrun as: {text}\nis not alive:\n{log.read_text()[-3000:]}"
+            told = (
+                f"{shown}\nrun as: {text}\nis not alive:\n{log.read_text(encoding='utf-8')[-3000:]}"
+            )
             assert process.poll() is None, told
             assert time.monotonic() < deadline, told
             time.sleep(0.3)
@@ -150,7 +153,9 @@ class Shell:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             status = process.wait()
-        assert status in STOPPED, f"{text}\nstopped with {status}:\n{log.read_text()[-3000:]}"
+        assert status in STOPPED, (
+            f"{text}\nstopped with {status}:\n{log.read_text(encoding='utf-8')[-3000:]}"
+        )
 
     def stop_all(self) -> None:
         """Stop what still runs, the last one first."""
@@ -161,7 +166,7 @@ class Shell:
 def is_alive(sign: str, log: Path) -> bool:
     """Return whether a log holds the sign, or the address answers."""
     if not sign.startswith("http://"):
-        return bool(re.search(sign, log.read_text()))
+        return bool(re.search(sign, log.read_text(encoding="utf-8")))
     try:
         with urllib.request.urlopen(sign, timeout=2):
             return True

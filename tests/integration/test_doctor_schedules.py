@@ -85,6 +85,7 @@ def python(server: Server, folder: Path, *words: str, login: str = LOGIN) -> str
         capture_output=True,
         text=True,
         check=False,
+        encoding="utf-8",
     )
     assert done.returncode in {0, 1}, done.stderr
     assert "Traceback" not in done.stderr, done.stderr

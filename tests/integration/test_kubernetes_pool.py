@@ -43,19 +43,25 @@ def test_server_takes_the_template_and_a_deployment(server: Server, tmp_path: Pa
     serve += ["--archive", "/archive", "--model", "models:/hippocampus@champion"]
     for command in (create, serve):
         done = subprocess.run(
-            command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False
+            command,
+            env=env,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            encoding="utf-8",
         )
         assert done.returncode == 0, done.stdout + done.stderr
     pool = api.get("/work_pools/segmed-k8s")
     assert pool["type"] == "kubernetes"
-    assert pool["base_job_template"] == json.loads(TEMPLATE.read_text())
+    assert pool["base_job_template"] == json.loads(TEMPLATE.read_text(encoding="utf-8"))
     found = {entry["name"]: entry for entry in api.post("/deployments/filter")}
     assert found["nightly"]["work_pool_name"] == "segmed-k8s"
     assert found["nightly"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
 
 
 def test_every_blank_of_the_manifest_is_a_variable_with_a_meaning() -> None:
-    template = json.loads(TEMPLATE.read_text())
+    template = json.loads(TEMPLATE.read_text(encoding="utf-8"))
     blanks = set(re.findall(r"{{ (\w+) }}", json.dumps(template["job_configuration"])))
     variables = template["variables"]["properties"]
     assert blanks <= variables.keys()

@@ -112,7 +112,9 @@ def test_corrections_of_a_pacs_train_the_next_model_and_the_evidence_names_them(
     said = hook.got[1]["body"]
     assert f"the challenger was trained on 2 accepted corrections: {', '.join(ids)}" in said
     assert "neither model has seen any of the 6 cases" in said
-    records = [json.loads(path.read_text()) for path in tmp_path.rglob("decision.json")]
+    records = [
+        json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.rglob("decision.json")
+    ]
     (record,) = (one for one in records if one["version"] == second.rpartition("/")[2])
     assert record["corrections_trained_on"] == ids
     assert record["deciding_cases"] == record["cases"] == 6

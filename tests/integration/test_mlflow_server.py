@@ -150,13 +150,17 @@ def test_mlflow_predicts_what_segmed_predicts(place: Path) -> None:
         ],
     }
     table = place / "input.json"
-    table.write_text(json.dumps({"dataframe_split": rows}))
+    table.write_text(json.dumps({"dataframe_split": rows}), encoding="utf-8")
     command = [sys.executable, "-m", "mlflow", "models", "predict", "-m", model, "-i", str(table)]
     command += ["-o", str(place / "answer.json"), "--env-manager", "local"]
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=place, env=env, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=place, env=env, check=False, encoding="utf-8"
+    )
     assert done.returncode == 0, done.stderr[-2000:]
-    answer = pd.DataFrame(json.loads((place / "answer.json").read_text())["predictions"])
+    answer = pd.DataFrame(
+        json.loads((place / "answer.json").read_text(encoding="utf-8"))["predictions"]
+    )
     assert list(answer["status"]) == ["done", "refused", "done"], list(answer["reason"])
     assert answer["model_hash"][0] == version.hash
     expected = read_label(ours)
@@ -210,7 +214,11 @@ def test_large_package_registers_in_bounded_memory(place: Path) -> None:
         "print(peak() - before)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(package_dir)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, str(package_dir)],
+        capture_output=True,
+        text=True,
+        check=True,
+        encoding="utf-8",
     )
     grown_kb = int(done.stdout.split()[-1])
     print(f"memory grew by {grown_kb / 1024:.0f} MB for a package of 400 MB")
@@ -283,7 +291,7 @@ def test_basic_auth_end_to_end_by_environment_alone(
         assert "refuses access (403)" in denied
     finally:
         guarded.stop()
-    told = "".join(said) + caplog.text + guarded.log.read_text()
+    told = "".join(said) + caplog.text + guarded.log.read_text(encoding="utf-8")
     files = [path.read_bytes() for path in work.rglob("*") if path.is_file()]
     for secret in secrets.values():
         assert secret not in told

@@ -112,7 +112,9 @@ def test_no_patient_name_or_id_reaches_mlflow(
     again = replace(other, state=state).save(tmp_path / "again")
     Registry(tmp_path).register(again, "named", alias="challenger")
     rules = tmp_path / "gate.yaml"
-    rules.write_text("rules: [{metric: dice, margin: 0.5}]\nmin_cases: 2\nmax_slowdown: 10\n")
+    rules.write_text(
+        "rules: [{metric: dice, margin: 0.5}]\nmin_cases: 2\nmax_slowdown: 10\n", encoding="utf-8"
+    )
     promote("named@challenger", manifest=tmp_path / "named.json", rules=rules, folder=tmp_path)
     assert list((tmp_path / "mlartifacts").rglob("report.html"))
     kept = [tmp_path / "mlflow.db", *(tmp_path / "mlartifacts").rglob("*")]

@@ -109,7 +109,7 @@ def test_operators_chain(sites: tuple[Site, Site], tmp_path: Path) -> None:
     first.segmed("compare", "mine.json", *models, "--epochs", "1", "-o", "brief", *register)
     first.segmed("compare", "mine.json", *models, "--epochs", "3", "-o", "longer", *register)
     weak = champion(first)
-    (first.folder / "rules.yaml").write_text(RULES)
+    (first.folder / "rules.yaml").write_text(RULES, encoding="utf-8")
     gate = ("--manifest", SAMPLE, "--rules", "rules.yaml")
     first.segmed("model", "promote", "hippocampus@challenger", *gate)
     strong = champion(first)
@@ -119,7 +119,7 @@ def test_operators_chain(sites: tuple[Site, Site], tmp_path: Path) -> None:
     first.serve(*serve, "--nightly-cron", EVERY_MINUTE)
     out = first.folder / "segmentations"
     assert wait_for((out / "outcomes.json").exists, 300), first.log()
-    outcomes = json.loads((out / "outcomes.json").read_text())
+    outcomes = json.loads((out / "outcomes.json").read_text(encoding="utf-8"))
     assert [entry["status"] for entry in outcomes].count("done") == 6
     assert [entry["reason"][:13] for entry in outcomes if entry["status"] != "done"] == [
         "missing_slice"

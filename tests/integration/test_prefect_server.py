@@ -107,7 +107,9 @@ def running(command: list[str], folder: Path, env: dict[str, str], log: str) -> 
 
 
 def run_quietly(command: list[str], folder: Path, env: dict[str, str]) -> str:
-    done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=env, cwd=folder, capture_output=True, text=True, check=False, encoding="utf-8"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -118,7 +120,11 @@ def worker(pool: str) -> list[str]:
 
 def statuses(out: Path) -> list[str]:
     path = out / "outcomes.json"
-    return sorted(o["status"] for o in json.loads(path.read_text())) if path.exists() else []
+    return (
+        sorted(o["status"] for o in json.loads(path.read_text(encoding="utf-8")))
+        if path.exists()
+        else []
+    )
 
 
 def test_scheduler_of_the_server_makes_runs_for_a_cron_deployment(api: Api, archive: Path) -> None:
@@ -137,7 +143,7 @@ def test_served_schedule_really_segments_the_archive(api: Api, archive: Path) ->
     command = serve_command(str(archive / "scans"), archive, "--nightly-cron", EVERY_MINUTE)
     with running(command, archive, env, "serve.log") as log:
         found = wait_for(lambda: statuses(archive / "out"), 300)
-    assert found == ["done", "refused"], log.read_text()[-3000:]
+    assert found == ["done", "refused"], log.read_text(encoding="utf-8")[-3000:]
 
 
 def test_worker_runs_the_schedule_and_the_page_describes_it(api: Api, archive: Path) -> None:
@@ -150,8 +156,8 @@ def test_worker_runs_the_schedule_and_the_page_describes_it(api: Api, archive: P
             ended = wait_for(
                 lambda: [r for r in api.runs("nightly") if r["state_name"] == "Completed"], 60
             )
-    assert statuses(archive / "out") == ["done", "refused"], log.read_text()[-3000:]
-    assert ended, log.read_text()[-3000:]
+    assert statuses(archive / "out") == ["done", "refused"], log.read_text(encoding="utf-8")[-3000:]
+    assert ended, log.read_text(encoding="utf-8")[-3000:]
     assert ended[0]["name"].startswith("nightly package ")
     assert hook.got[0]["subject"] == "segmed: 1 done, 1 refused"
     assert "study" in hook.got[0]["body"]
@@ -164,7 +170,7 @@ def test_worker_runs_the_schedule_and_the_page_describes_it(api: Api, archive: P
 
 def test_deployments_of_the_file_are_accepted_and_run_on_demand(api: Api, archive: Path) -> None:
     env = environment(api, archive)
-    content = yaml.safe_load((REPOSITORY / "pipelines/prefect.yaml").read_text())
+    content = yaml.safe_load((REPOSITORY / "pipelines/prefect.yaml").read_text(encoding="utf-8"))
     for entry in content["deployments"]:
         if entry["name"] in {"nightly", "on-demand"}:
             entry["parameters"]["job"] = {
@@ -173,7 +179,7 @@ def test_deployments_of_the_file_are_accepted_and_run_on_demand(api: Api, archiv
                 "out_dir": str(archive / "out"),
                 "folder": str(archive),
             }
-    (archive / "prefect.yaml").write_text(yaml.safe_dump(content))
+    (archive / "prefect.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     prefect = [sys.executable, "-m", "prefect"]
     run_quietly(
         [*prefect, "work-pool", "create", "segmed", "--overwrite", "--type", "process"],
@@ -188,7 +194,7 @@ def test_deployments_of_the_file_are_accepted_and_run_on_demand(api: Api, archiv
     run_quietly([*prefect, *ask], archive, env)
     with running(worker("segmed"), archive, env, "worker.log") as log:
         wait_for(lambda: statuses(archive / "out"), 200)
-    assert len(statuses(archive / "out")) == 1, log.read_text()[-3000:]
+    assert len(statuses(archive / "out")) == 1, log.read_text(encoding="utf-8")[-3000:]
 
 
 def continued(api: Api, cut: str) -> list[str]:
@@ -223,7 +229,7 @@ def test_killed_worker_frees_the_gpu_slot_and_its_run_is_continued(
         return len(list((out / "segmentations").glob("[!.]*")))
 
     with running(worker("killed"), tmp_path, env, "first.log") as log:
-        assert wait_for(lambda: outputs() >= 3, 620), log.read_text()[-3000:]
+        assert wait_for(lambda: outputs() >= 3, 620), log.read_text(encoding="utf-8")[-3000:]
         assert api.get(slot)["active_slots"] == 1
     # Leaving the block killed worker and run with SIGKILL.
     # Runs that an earlier test cut off may be Running here as well: look at this deployment only.
@@ -237,7 +243,7 @@ def test_killed_worker_frees_the_gpu_slot_and_its_run_is_continued(
         )
         assert crashed, "the dead run was not found"
         ended = wait_for(lambda: continued(api, cut["id"]), 200)
-    assert ended, log.read_text()[-3000:]
+    assert ended, log.read_text(encoding="utf-8")[-3000:]
     assert before < len(statuses(out)) == STUDIES
     assert set(statuses(out)) == {"done"}
     with Ledger(out / "ledger.sqlite", writer=False) as ledger:

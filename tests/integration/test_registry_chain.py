@@ -55,9 +55,9 @@ def archive_run(place: Path, out: str) -> dict[str, Any]:
     champion = "models:/hippocampus@champion"
     record = segmed("archive", "segment", source, "--model", champion, "-o", place / out)
     (used,) = record["models"]
-    written = json.loads((place / out / "model.json").read_text())
+    written = json.loads((place / out / "model.json").read_text(encoding="utf-8"))
     assert written == {used["hash"]: used}
-    outcomes = json.loads((place / out / "outcomes.json").read_text())
+    outcomes = json.loads((place / out / "outcomes.json").read_text(encoding="utf-8"))
     assert [entry["status"] for entry in outcomes] == ["done", "done"]
     assert {entry["package"] for entry in outcomes} == {used["hash"]}
     inputs = {path.name for path in source.iterdir()}
@@ -67,7 +67,9 @@ def archive_run(place: Path, out: str) -> dict[str, Any]:
     assert used["hash"] in text
     image = next(source.iterdir())
     segmed("predict", image, "--model", champion, "-o", place / f"{out}-predicted")
-    predicted = json.loads((place / f"{out}-predicted" / "predictions.json").read_text())
+    predicted = json.loads(
+        (place / f"{out}-predicted" / "predictions.json").read_text(encoding="utf-8")
+    )
     assert predicted["models"] == [used]
     return dict(used)
 
@@ -83,7 +85,7 @@ def test_chain_from_training_to_champion_and_back(place: Path) -> None:
     assert (old["version"], old["hash"]) == ("1", registered["hash"])
 
     rules = place / "gate.yaml"
-    rules.write_text("rules: [{metric: dice, margin: 0.01}]\nmax_slowdown: 10\n")
+    rules.write_text("rules: [{metric: dice, margin: 0.01}]\nmax_slowdown: 10\n", encoding="utf-8")
     promotion = ("model", "promote", "hippocampus@challenger", "--manifest", SAMPLE)
     segmed("model", "register", worse, "--name", "hippocampus", "--alias", "challenger")
     refused = segmed(*promotion, "--rules", rules, status=1)
@@ -127,9 +129,9 @@ def evidence_stays_with_the_versions(place: Path) -> None:
             "challenger.csv",
             "report.html",
         }
-        assert json.loads((Path(got) / "decision.json").read_text())["decided_by"]
+        assert json.loads((Path(got) / "decision.json").read_text(encoding="utf-8"))["decided_by"]
         for path in Path(got).iterdir():
-            assert "hippocampus_036" not in path.read_text()
+            assert "hippocampus_036" not in path.read_text(encoding="utf-8")
         assert "## Failure cases" in version.description
         # the version belongs to the run that trained it; its package lies on the server once
         assert registry.client.get_run(version.run_id).data.tags["segmed.role"] == "training"

@@ -29,6 +29,7 @@ def torchrun(folder: Path, manifest: Path, *options: str) -> subprocess.Complete
         text=True,
         timeout=240,
         check=False,
+        encoding="utf-8",
     )
 
 
@@ -43,5 +44,7 @@ def test_two_processes_train_score_and_resume_what_is_finished(tmp_path: Path) -
     assert json.loads(again.stdout)["dice"] == told["dice"]
     longer = torchrun(tmp_path, manifest, "--epochs", "3", "--resume")
     assert longer.returncode == 0, longer.stderr
-    history = (tmp_path / "out" / "runs" / "unet" / "fold0" / "history.jsonl").read_text()
+    history = (tmp_path / "out" / "runs" / "unet" / "fold0" / "history.jsonl").read_text(
+        encoding="utf-8"
+    )
     assert len(history.splitlines()) == 3

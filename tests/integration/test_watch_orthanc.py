@@ -54,7 +54,8 @@ def watching(orthanc: Orthanc, kind: str, package: Path, out: Path) -> Iterator[
     rules = out.with_name("rules.yaml")
     rules.write_text(
         f"rules:\n- {{name: mr, modalities: [MR], description: '^(?!.*mask)', models: [{package}], "
-        f"format: dicom-seg, send: '{service}', complete: {{quiet_s: 2}}}}\n"
+        f"format: dicom-seg, send: '{service}', complete: {{quiet_s: 2}}}}\n",
+        encoding="utf-8",
     )
     words = ["watch", address_of(orthanc, kind), "--rules", str(rules), "-o", str(out)]
     words += ["--poll", "0.5", "--days", "30000", "--engine", "torch"]

@@ -38,23 +38,23 @@ def test_a_file_appears_whole_and_flushed(tmp_path: Path, monkeypatch: pytest.Mo
 def test_an_error_leaves_what_was_there(tmp_path: Path, before: str | None) -> None:
     path = tmp_path / "a.txt"
     if before is not None:
-        path.write_text(before)
+        path.write_text(before, encoding="utf-8")
     with pytest.raises(ZeroDivisionError), whole_file(path) as draft:
-        draft.write_text(f"half {1 / 0}")
-    assert (path.read_text() if path.exists() else None) == before
+        draft.write_text(f"half {1 / 0}", encoding="utf-8")
+    assert (path.read_text(encoding="utf-8") if path.exists() else None) == before
     assert {entry.name for entry in tmp_path.iterdir()} <= {"a.txt"}
 
 
 def test_a_folder_appears_whole_and_replaces_another_only_if_asked(tmp_path: Path) -> None:
     path = tmp_path / "made"
     with whole_folder(path) as draft:
-        (draft / "one").write_text("1")
+        (draft / "one").write_text("1", encoding="utf-8")
         assert not path.exists()
     with pytest.raises(OSError, match="not empty"), whole_folder(path) as draft:
-        (draft / "two").write_text("2")
+        (draft / "two").write_text("2", encoding="utf-8")
     assert [entry.name for entry in path.iterdir()] == ["one"]
     with whole_folder(path, replaces=True) as draft:
-        (draft / "three").write_text("3")
+        (draft / "three").write_text("3", encoding="utf-8")
     assert [entry.name for entry in path.iterdir()] == ["three"]
     with pytest.raises(ZeroDivisionError), whole_folder(path, replaces=True):
         raise ZeroDivisionError

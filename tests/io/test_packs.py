@@ -53,6 +53,6 @@ def test_a_pack_that_was_cut_short_is_removed(tmp_path: Path, keep: int) -> None
 
 def test_files_of_others_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     for name in ("notes.txt", "mine.pack", ".partial-1-00.pack"):
-        (tmp_path / name).write_text("kept")
+        (tmp_path / name).write_text("kept", encoding="utf-8")
     PackIndex(tmp_path).refresh()
     assert len(list(tmp_path.iterdir())) == 3

@@ -70,13 +70,13 @@ def nifti2_pair(folder: Path, seed: int) -> tuple[Path, Path]:
 
 def nrrd_pair(folder: Path, seed: int) -> tuple[Path, Path]:
     (folder / "image.raw").write_bytes(voxels(seed).tobytes(order="F"))
-    (folder / "image.nhdr").write_text(NRRD_HEADER.format("image.raw"))
+    (folder / "image.nhdr").write_text(NRRD_HEADER.format("image.raw"), encoding="utf-8")
     return folder / "image.nhdr", folder / "image.raw"
 
 
 def meta_pair(folder: Path, seed: int) -> tuple[Path, Path]:
     (folder / "image.zraw").write_bytes(voxels(seed).tobytes(order="F"))
-    (folder / "image.mhd").write_text(META_HEADER.format("image.zraw"))
+    (folder / "image.mhd").write_text(META_HEADER.format("image.zraw"), encoding="utf-8")
     return folder / "image.mhd", folder / "image.zraw"
 
 
@@ -133,8 +133,8 @@ def test_folder_is_the_series_that_is_read_whatever_lies_beside_it(tmp_path: Pat
     files = write_series(tmp_path / "s", image)
     before = image_digest(tmp_path / "s")
     assert before == digest(tmp_path / "s")  # as earlier versions listed it
-    (tmp_path / "s/.lock").write_text("")
-    (tmp_path / "s/report.txt").write_text("nothing of the image")
+    (tmp_path / "s/.lock").write_text("", encoding="utf-8")
+    (tmp_path / "s/report.txt").write_text("nothing of the image", encoding="utf-8")
     source = source_of(read_image(tmp_path / "s"))
     assert source is not None
     assert source.paths == files_of(tmp_path / "s") == tuple(files)
@@ -144,7 +144,7 @@ def test_folder_is_the_series_that_is_read_whatever_lies_beside_it(tmp_path: Pat
 
 
 def test_folder_without_one_series_is_all_its_files(tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("a")
+    (tmp_path / "a").write_text("a", encoding="utf-8")
     assert files_of(tmp_path) == ()
     assert image_digest(tmp_path) == digest(tmp_path)
     shutil.copy(tmp_path / "a", tmp_path / "b")

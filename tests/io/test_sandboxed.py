@@ -28,7 +28,7 @@ from segmed.structures import LabelClass
 def crashing_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes every Python that is started die at once, as by a decoder."""
     deadly = tmp_path / "python"
-    deadly.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    deadly.write_text("#!/bin/sh\nkill -SEGV $$\n", encoding="utf-8")
     deadly.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(deadly))
 

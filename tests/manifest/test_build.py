@@ -123,7 +123,7 @@ def nnunet_set(folder: Path, save_nifti: SaveNifti, **more: object) -> Path:
         "file_ending": ".nii.gz",
         **more,
     }
-    (folder / "dataset.json").write_text(json.dumps(description))
+    (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     return folder
 
 
@@ -297,7 +297,7 @@ def test_objects_and_texts_beside_the_images_are_no_series(
 ) -> None:
     tree = shutil.copytree(segmented_tree, tmp_path / "tree")
     shutil.move(tree / "s1" / "seg" / "label.dcm", tree / "s1" / "images" / "label.dcm")
-    (tree / "s0" / "images" / "README").write_text("exported by hand")
+    (tree / "s0" / "images" / "README").write_text("exported by hand", encoding="utf-8")
     (tree / "s0" / "images" / "LOCK").write_bytes(b"")
     manifest = build_manifest(tree)
     assert len(manifest.training) == 2

@@ -72,7 +72,8 @@ def decathlon(folder: Path, brats: Path) -> Path:
     (folder / "dataset.json").write_text(
         '{"name": "BRATS", "tensorImageSize": "4D", "labels": {"0": "background", "1": "tumour"}, '
         '"modality": {"0": "T1gd", "1": "T1w", "2": "FLAIR", "3": "T2w"}, '
-        f'"training": [{", ".join(rows)}]}}'
+        f'"training": [{", ".join(rows)}]}}',
+        encoding="utf-8",
     )
     return folder
 

@@ -178,7 +178,7 @@ def test_the_clean_manifest_drops_errors_and_keeps_the_reasons(
         case.id: case.fold for case in manifest.training
     }.items()
     assert [one for one in check_manifest(clean) if one.severity == "error"] == []
-    kept = json.loads((tmp_path / "clean.dropped.json").read_text())
+    kept = json.loads((tmp_path / "clean.dropped.json").read_text(encoding="utf-8"))
     assert kept["p1_s1"][0].startswith("missing_file: labels/p1_s1.nii.gz does not exist")
 
 

@@ -47,18 +47,18 @@ def test_a_folder_is_its_files_whatever_their_names(tmp_path: Path) -> None:
     for folder, names in (("a", "xy"), ("b", "zw")):
         (tmp_path / folder).mkdir()
         for name, text in zip(names, ("one", "two"), strict=True):
-            (tmp_path / folder / name).write_text(text)
-    (tmp_path / "b" / "._z").write_text("a double that macOS left")
+            (tmp_path / folder / name).write_text(text, encoding="utf-8")
+    (tmp_path / "b" / "._z").write_text("a double that macOS left", encoding="utf-8")
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
-    (tmp_path / "b" / "z").write_text("three")
+    (tmp_path / "b" / "z").write_text("three", encoding="utf-8")
     assert digest(tmp_path / "a") != digest(tmp_path / "b")
 
 
 def test_the_data_hash_follows_content_and_not_order_or_place(tmp_path: Path) -> None:
     for name in ("i", "j", "l"):
-        (tmp_path / name).write_text(name)
+        (tmp_path / name).write_text(name, encoding="utf-8")
     (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "i").write_text("i")
+    (tmp_path / "sub" / "i").write_text("i", encoding="utf-8")
     one = Case(id="a", group="a", image=("i",), label="l")
     two = Case(id="b", group="b", image=("j",))
     manifest = manifest_of(tmp_path, one, two)
@@ -69,5 +69,5 @@ def test_the_data_hash_follows_content_and_not_order_or_place(tmp_path: Path) ->
     )
     assert whole != data_hash(manifest, [one])
     assert whole != data_hash(manifest, [one.model_copy(update={"label": None}), two])
-    (tmp_path / "i").write_text("changed")
+    (tmp_path / "i").write_text("changed", encoding="utf-8")
     assert whole != data_hash(manifest, [one, two])

@@ -50,7 +50,7 @@ def rows(**changes: Any) -> list[dict[str, Any]]:
 def write(folder: Path, **content: Any) -> Path:
     told = {"modality": {"0": "T2", "1": "ADC"}, "labels": LABELS, "training": rows(), **content}
     kept = {key: value for key, value in told.items() if value is not None}
-    (folder / "dataset.json").write_text(json.dumps(kept))
+    (folder / "dataset.json").write_text(json.dumps(kept), encoding="utf-8")
     return folder
 
 
@@ -159,11 +159,11 @@ def test_malformed_lists_are_one_line(folder: Path, content: dict[str, Any], mes
     ],
 )
 def test_no_json_is_one_line(folder: Path, text: str, message: str) -> None:
-    (folder / "dataset.json").write_text(text)
+    (folder / "dataset.json").write_text(text, encoding="utf-8")
     with pytest.raises(ManifestError, match=message) as caught:
         build_manifest(folder)
     assert "\n" not in str(caught.value)
-    (folder / "m.json").write_text(text)
+    (folder / "m.json").write_text(text, encoding="utf-8")
     with pytest.raises(ManifestError):
         read_manifest(folder / "m.json")
 

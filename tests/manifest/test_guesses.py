@@ -33,7 +33,7 @@ def nnunet_set(
         "labels": {"background": 0, **{name: n for n, name in enumerate(labels, 1)}},
         "file_ending": ".nii.gz",
     }
-    (folder / "dataset.json").write_text(json.dumps(description))
+    (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     return folder
 
 

@@ -29,7 +29,7 @@ def content(**more: Any) -> dict[str, Any]:
 
 def write(folder: Path, value: Any) -> Path:
     path = folder / "m.json"
-    path.write_text(value if isinstance(value, str) else json.dumps(value))
+    path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
     return path
 
 

@@ -43,7 +43,7 @@ def test_an_untouched_file_is_read_once(image: Path, tmp_path: Path, taken: list
     first.save()
     assert KnownDigests(tmp_path / "digests.json").digest(image) == digest
     assert taken == [image.name]
-    assert "doe" not in (tmp_path / "digests.json").read_text()
+    assert "doe" not in (tmp_path / "digests.json").read_text(encoding="utf-8")
 
 
 def rewritten_in_place(path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_file_written_just_now_is_not_trusted_at_the_next_start(
 def test_a_damaged_file_of_digests_counts_for_nothing(
     image: Path, tmp_path: Path, content: str
 ) -> None:
-    (tmp_path / "digests.json").write_text(content)
+    (tmp_path / "digests.json").write_text(content, encoding="utf-8")
     known = KnownDigests(tmp_path / "digests.json")
     assert len(known.digest(image)) == 64
     known.save()

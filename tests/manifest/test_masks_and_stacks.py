@@ -179,7 +179,7 @@ def test_nnunet_folders_need_no_description(tmp_path: Path, save_nifti: SaveNift
 
 
 def test_an_unknown_layout_shows_examples(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("nothing")
+    (tmp_path / "notes.txt").write_text("nothing", encoding="utf-8")
     with pytest.raises(ManifestError) as caught:
         build_manifest(tmp_path)
     for example in ("CASE_0000.nii.gz", "masks/CASE.png", "dataset.json", "--image 'sub-*/{T1"):

@@ -62,7 +62,7 @@ def test_what_no_manifest_can_hold_is_refused_in_one_line(
         for path in sorted((paired_set / "images").iterdir())
     ]
     content = {"labels": labels, "modality": {"0": "MR"}, "training": rows}
-    (paired_set / "dataset.json").write_text(json.dumps(content))
+    (paired_set / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ManifestError) as caught:
         build_manifest(paired_set, format="msd")
     assert str(caught.value).isprintable()
@@ -91,7 +91,11 @@ def test_a_case_too_large_for_memory_is_a_fault_of_its_own(paired_set: Path) -> 
         nib.save(nib.Nifti1Image(large, np.eye(4)), paired_set / folder / "p0_s0.nii.gz")
     path = write_manifest(build_manifest(paired_set), paired_set / "m.json")
     done = subprocess.run(
-        [sys.executable, "-c", BOUNDED, str(path)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", BOUNDED, str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
     assert "p0_s0 out_of_memory" in done.stdout

@@ -44,7 +44,7 @@ def nnunet_folder(folder: Path, save_nifti: SaveNifti, **content: object) -> Pat
         )
         save_nifti(folder / f"labelsTr/c{number}.nii.gz", nested_map())
     description = {"channel_names": {"0": "T1"}, "file_ending": ".nii.gz", **content}
-    (folder / "dataset.json").write_text(json.dumps(description))
+    (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     return folder
 
 
@@ -159,11 +159,11 @@ def test_faults_of_a_manifest_written_by_hand_are_named(
     labels = {"background": 0, **BRATS, "ignore": 7}
     folder = nnunet_folder(tmp_path, save_nifti, labels=labels)
     path = write_manifest(build_manifest(folder), tmp_path / "m.json")
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     if "region" in change:
         content["labels"][1]["region"] = change["region"]
     else:
         content.update(change)
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ManifestError, match=message):
         read_manifest(path)

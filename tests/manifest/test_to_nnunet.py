@@ -50,7 +50,9 @@ def hearts(tmp_path: Path, shared_data: Callable[[str], Path]) -> Path:
     ]
     labels = {"0": "background", "10": "enhancing", "20": "core", "30": "whole", "255": "ignore"}
     content = {"name": "hearts", "modality": {"0": "T1", "1": "T2"}, "labels": labels}
-    (tmp_path / "set/dataset.json").write_text(json.dumps({**content, "training": rows[:3]}))
+    (tmp_path / "set/dataset.json").write_text(
+        json.dumps({**content, "training": rows[:3]}), encoding="utf-8"
+    )
     return tmp_path / "set"
 
 
@@ -62,7 +64,7 @@ def manifest(hearts: Path) -> Manifest:
 
 def test_regions_and_ignored_voxels_come_back(tmp_path: Path, manifest: Manifest) -> None:
     folder = write_nnunet(manifest, tmp_path / "Dataset007_hearts")
-    content = json.loads((folder / "dataset.json").read_text())
+    content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     assert content["labels"] == {
         "background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3, "ignore": 4
     }  # fmt: skip
@@ -83,7 +85,7 @@ def test_regions_and_ignored_voxels_come_back(tmp_path: Path, manifest: Manifest
         assert new_label is not None
         expected = np.vectorize(number_of.__getitem__)(old_label.numpy())
         np.testing.assert_array_equal(new_label.numpy(), expected)
-    splits = json.loads((folder / "splits_final.json").read_text())
+    splits = json.loads((folder / "splits_final.json").read_text(encoding="utf-8"))
     for fold, split in enumerate(splits):
         inside, held_out = manifest.split(fold)
         assert split == {"train": [c.id for c in inside], "val": [c.id for c in held_out]}
@@ -112,7 +114,7 @@ def test_merged_structures_are_written_as_they_are_meant(tmp_path: Path, hearts:
     )
     ct = (Channel(name="late", modality="CT"), manifest.channels[1])
     folder = write_nnunet(manifest.model_copy(update={"channels": ct}), tmp_path / "merged")
-    content = json.loads((folder / "dataset.json").read_text())
+    content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     assert content["labels"] == {"background": 0, "inner": 1, "ignore": 2}
     assert content["channel_names"] == {"0": "CT", "1": "T2"}  # nnU-Net scales by this name
     again = build_manifest(folder)

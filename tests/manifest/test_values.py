@@ -141,7 +141,7 @@ def test_values_beyond_those_that_are_stated_are_said_with_their_voxels(
         (cells / old).rename(cells / new)
     for path in sorted((cells / "imagesTr").iterdir()):
         path.rename(path.with_name(path.name.replace(".nii", "_0000.nii")))
-    (cells / "dataset.json").write_text(json.dumps(description))
+    (cells / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     code, output = build(cells)
     assert code == 0
     assert "unknown: 128: 640 voxels in 10 of 10 cases; 233: 5 voxels in 1 of 10 cases" in output
@@ -155,11 +155,11 @@ def test_values_beyond_those_that_are_stated_are_said_with_their_voxels(
 def test_an_unused_field_is_not_written_and_a_wrong_one_is_refused(cells: Path) -> None:
     manifest = build_manifest(cells)
     path = write_manifest(manifest, cells / "m.json")
-    assert "stored_labels" not in path.read_text()
+    assert "stored_labels" not in path.read_text(encoding="utf-8")
     changed = write_manifest(change_values(manifest, drop="233"), cells / "m.json")
-    content = json.loads(changed.read_text())
+    content = json.loads(changed.read_text(encoding="utf-8"))
     content["stored_labels"][0]["becomes"] = 5
-    changed.write_text(json.dumps(content))
+    changed.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ManifestError, match="become 5, which is not a label"):
         read_manifest(changed)
 
@@ -181,9 +181,9 @@ def test_ignore_is_no_structure(cells: Path) -> None:
         assert "not annotated" in ignored.remarks[-1]
         path = write_manifest(ignored, cells / "m.json")
         assert read_manifest(path).ignore_value == 233
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     content["labels"].append({"name": "Ignore", "value": 234})
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(
         ManifestError, match=r"'Ignore' \(value 234\) marks .*\"ignore_value\": 234"
     ):

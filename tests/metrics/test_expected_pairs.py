@@ -23,7 +23,7 @@ PLACES = 1e-4
 
 @pytest.fixture(scope="module")
 def expected(shared_data):
-    return json.loads((shared_data("metric_pairs") / "expected.json").read_text())
+    return json.loads((shared_data("metric_pairs") / "expected.json").read_text(encoding="utf-8"))
 
 
 def test_spleen_pair_has_the_known_values(shared_data, expected):

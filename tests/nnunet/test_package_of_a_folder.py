@@ -21,7 +21,9 @@ def test_folds_become_members_and_survive_the_package_folder(tmp_path: Path) -> 
     folder = write_folder(tmp_path / "model", folds=("0", "1", "2"))
     summary = {"foreground_mean": {"Dice": 0.8125}}
     (folder / "fold_1" / "validation").mkdir()
-    (folder / "fold_1" / "validation" / "summary.json").write_text(json.dumps(summary))
+    (folder / "fold_1" / "validation" / "summary.json").write_text(
+        json.dumps(summary), encoding="utf-8"
+    )
     package = package_of(folder, licence="CC BY 4.0")
     assert package.members == 3
     made = package.provenance
@@ -99,7 +101,7 @@ def test_configurations_inherit_what_they_do_not_state(tmp_path: Path) -> None:
         "parent": {"spacing": spacing, "patch_size": [8, 8, 8]},
         "3d_fullres": {**rules, "inherits_from": "parent"},
     }
-    (folder / "plans.json").write_text(json.dumps(plans))
+    (folder / "plans.json").write_text(json.dumps(plans), encoding="utf-8")
     assert package_of(folder).plan == expected
 
 
@@ -115,7 +117,7 @@ def test_postprocessing_of_exactly_these_folds_is_applied(tmp_path: Path) -> Non
     }
     place = folder / "crossval_results_folds_0_1"
     place.mkdir()
-    (place / "postprocessing.json").write_text(json.dumps(content))
+    (place / "postprocessing.json").write_text(json.dumps(content), encoding="utf-8")
     assert package_of(folder).plan.inference.keep_largest_together == ((1, 2), (2,))
     assert package_of(folder, folds=["0"]).plan.inference.keep_largest_together == ()
     left = package_of(folder, postprocessing=False)

@@ -110,7 +110,7 @@ def test_label_map_gives_the_values_also_to_the_cleaning(tmp_path: Path) -> None
     }
     (folder / "crossval_results_folds_0").mkdir()
     place = folder / "crossval_results_folds_0" / "postprocessing.json"
-    place.write_text(json.dumps(cleaning))
+    place.write_text(json.dumps(cleaning), encoding="utf-8")
     models = [PartModel("a", package_of(folder)), part(tmp_path / "b", {"background": 0, "rib": 1})]
     values = {"rib": 3, "posterior": 7, "anterior": 300}
     joined = join_parts(models, name="all", label_map=values)

@@ -110,9 +110,11 @@ def test_unknown_trainers_are_refused_and_those_that_change_training_alone_are_n
 
 def test_regions_that_cannot_be_painted_are_refused(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "model", labels=REGIONS)
-    content = json.loads((folder / "dataset.json").read_text())
+    content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     for order, message in (([2, 1], "is painted as 1"), ([1], "regions_class_order")):
-        (folder / "dataset.json").write_text(json.dumps({**content, "regions_class_order": order}))
+        (folder / "dataset.json").write_text(
+            json.dumps({**content, "regions_class_order": order}), encoding="utf-8"
+        )
         with pytest.raises(PackageError, match=message):
             package_of(folder)
 
@@ -153,9 +155,9 @@ def test_truncated_and_foreign_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PackageError, match="not a checkpoint of nnU-Net v2"):
         package_of(folder)
     weights.write_bytes(content)
-    (folder / "plans.json").write_text("{")
+    (folder / "plans.json").write_text("{", encoding="utf-8")
     with pytest.raises(PackageError, match="is not JSON"):
         package_of(folder)
-    (tmp_path / "text.zip").write_text("no archive")
+    (tmp_path / "text.zip").write_text("no archive", encoding="utf-8")
     with pytest.raises(PackageError, match="neither a folder nor a zip"):
         package_of(tmp_path / "text.zip")

@@ -159,6 +159,6 @@ def test_fold_is_that_of_the_path_or_the_first(named: str, tmp_path: Path) -> No
 
 
 def test_other_folders_are_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "package.json").write_text(json.dumps(LABELS))
+    (tmp_path / "package.json").write_text(json.dumps(LABELS), encoding="utf-8")
     with pytest.raises(PackageError, match="contains no trained nnU-Net v2 model"):
         open_fold(tmp_path)

@@ -96,7 +96,9 @@ def test_an_ensemble_whose_number_of_members_was_edited_is_refused(
 ) -> None:
     place = join_packages(members).save(tmp_path / "ensemble")
     card = place / "package.json"
-    card.write_text(card.read_text().replace('"members": 3', '"members": 2'))
+    card.write_text(
+        card.read_text(encoding="utf-8").replace('"members": 3', '"members": 2'), encoding="utf-8"
+    )
     with pytest.raises(PackageError, match="was changed after it was written"):
         ModelPackage.load(place)
 
@@ -128,7 +130,7 @@ def test_card_without_parts_is_written_as_before(
     members: list[ModelPackage], tmp_path: Path
 ) -> None:
     place = members[0].save(tmp_path / "one")
-    assert "parts" not in (place / "package.json").read_text()
+    assert "parts" not in (place / "package.json").read_text(encoding="utf-8")
 
 
 def test_what_cannot_be_mixed_is_refused(members: list[ModelPackage], tiny_2d_plan: Plan) -> None:

@@ -48,7 +48,9 @@ def test_imported_bundle_segments_as_monai_runs_it(
     assert package.plan.channels[0].modality == "MR"
     again = ModelPackage.load(package.save(tmp_path / "package"))
     assert again.hash == package.hash
-    parser = ConfigParser(json.loads((bundle / "configs/inference.json").read_text()))
+    parser = ConfigParser(
+        json.loads((bundle / "configs/inference.json").read_text(encoding="utf-8"))
+    )
     network = parser.get_parsed_content("network_def")
     network.load_state_dict(state)
     row = parser.get_parsed_content("preprocessing")({"image": str(IMAGE)})

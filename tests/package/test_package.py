@@ -143,10 +143,10 @@ def test_saving_replaces_a_package_but_nothing_else(
     replace(package, provenance={"seed": 9}).save(folder)
     assert ModelPackage.load(folder).provenance == {"seed": 9}
     (tmp_path / "thesis").mkdir()
-    (tmp_path / "thesis" / "chapter.txt").write_text("precious")
+    (tmp_path / "thesis" / "chapter.txt").write_text("precious", encoding="utf-8")
     with pytest.raises(PackageError, match="not a package"):
         package.save(tmp_path / "thesis")
-    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "precious"
+    assert (tmp_path / "thesis" / "chapter.txt").read_text(encoding="utf-8") == "precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["package", "thesis"]
 
 
@@ -172,4 +172,6 @@ def test_shared_tensors_are_saved(package: ModelPackage, tmp_path: Path) -> None
 
 def rewrite(folder: Path, **changes: object) -> None:
     path = folder / "package.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    path.write_text(
+        json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}), encoding="utf-8"
+    )

@@ -51,18 +51,18 @@ def test_pickle_with_a_matching_digest_is_no_safetensors_file(folder: Path) -> N
     from segmed.manifest import digest  # noqa: PLC0415
 
     torch.save(STATE, folder / "model.safetensors")
-    card = json.loads((folder / "package.json").read_text())
+    card = json.loads((folder / "package.json").read_text(encoding="utf-8"))
     card["files"]["model.safetensors"] = digest(folder / "model.safetensors")
-    (folder / "package.json").write_text(json.dumps(card))
+    (folder / "package.json").write_text(json.dumps(card), encoding="utf-8")
     for check in (check_package, ModelPackage.load):
         with pytest.raises(PackageError, match="damaged"):
             check(folder)
 
 
 def test_hash_of_another_network_is_refused(folder: Path) -> None:
-    card = json.loads((folder / "package.json").read_text())
+    card = json.loads((folder / "package.json").read_text(encoding="utf-8"))
     card["options"] = {"widths": [1]}
-    (folder / "package.json").write_text(json.dumps(card))
+    (folder / "package.json").write_text(json.dumps(card), encoding="utf-8")
     with pytest.raises(PackageError, match="was changed after it was written"):
         check_package(folder)
 
@@ -81,5 +81,5 @@ def test_memory_is_bounded_by_a_tensor_and_not_by_the_file(tmp_path: Path) -> No
         "before = peak(); check_package(Path(sys.argv[1])); print(peak() - before)\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "large")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, encoding="utf-8")
     assert int(done.stdout) < 3 * 32 * 1024

@@ -39,7 +39,12 @@ def test_resolver_of_a_scheme_gives_the_folder(
 def test_registry_without_a_resolver_is_named_with_the_repair() -> None:
     code = "import segmed; segmed.Predictor.load('models:/x@champion')"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        encoding="utf-8",
     )
     assert "UsageError: 'models:/x@champion' is in a model registry" in done.stderr
     assert "import pipelines.registry" in done.stderr
@@ -49,7 +54,7 @@ def test_registry_resolves_once_it_is_imported(tmp_path: Path) -> None:
     code = "import segmed, pipelines.registry\nsegmed.Predictor.load('models:/absent@champion')"
     done = subprocess.run(
         [sys.executable, "-c", code],
-        capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path,
+        capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path, encoding="utf-8",
     )  # fmt: skip
     assert "UsageError: no model 'absent' is registered in" in done.stderr
 

@@ -66,7 +66,7 @@ def test_wrong_plan_is_refused_by_field(
 ) -> None:
     content = {**yaml.safe_load(to_yaml(plan)), **change}
     path = tmp_path / "plan.yaml"
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
     with pytest.raises(UsageError, match=message):
         read_plan(path)
 
@@ -74,6 +74,6 @@ def test_wrong_plan_is_refused_by_field(
 @pytest.mark.parametrize("text", ["", "[1, 2]", "a: [", "\x00"])
 def test_text_that_is_no_plan_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "plan.yaml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match="plan"):
         read_plan(path)

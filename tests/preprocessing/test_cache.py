@@ -166,7 +166,7 @@ def test_entries_of_an_earlier_form_are_not_read(
     case = manifest.training[0]
     key = cache_key(manifest, case, plan)
     (tmp_path / key).mkdir()
-    (tmp_path / key / "placement.json").write_text("{}")
+    (tmp_path / key / "placement.json").write_text("{}", encoding="utf-8")
     (tmp_path / key / "image.npy").write_bytes(b"of form 3")
     image, _, _ = cached_case(manifest, case, plan, tmp_path)
     assert torch.equal(image, prepared_case(manifest, case, plan)[0].tensor)

@@ -38,7 +38,7 @@ def nifti_pair(folder: Path, seed: int) -> str:
 def meta_pair(folder: Path, seed: int) -> str:
     voxels = np.random.default_rng(seed).integers(1, 900, (12, 12, 12)).astype(np.int16)
     (folder / "image.raw").write_bytes(voxels.tobytes(order="F"))
-    (folder / "image.mhd").write_text(HEADER)
+    (folder / "image.mhd").write_text(HEADER, encoding="utf-8")
     return "image.mhd"
 
 

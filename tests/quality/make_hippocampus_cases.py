@@ -71,7 +71,7 @@ def _segmented(manifest: Manifest, work: Path, name: str, seeds: tuple[int, ...]
             out_dir=work / name,
             with_features=True,
         ).quality_cases
-    return json.loads(write_quality_cases(work / f"{name}.json", found).read_text())
+    return json.loads(write_quality_cases(work / f"{name}.json", found).read_text(encoding="utf-8"))
 
 
 def _rounded(content: Any) -> Any:

@@ -34,9 +34,11 @@ TARGET = RiskTarget(review=0.2, risk=0.12, dice=0.75, confidence=0.8)
 
 @cache
 def cases_of(name: str, folder: Path) -> tuple[QualityCase, ...]:
-    content = json.loads(Path(__file__).with_name("hippocampus_cases.json").read_text())
+    content = json.loads(
+        Path(__file__).with_name("hippocampus_cases.json").read_text(encoding="utf-8")
+    )
     path = folder / f"{name}.json"
-    path.write_text(json.dumps(content[name]))
+    path.write_text(json.dumps(content[name]), encoding="utf-8")
     return tuple(read_quality_cases(path).values())
 
 

@@ -90,6 +90,7 @@ def test_table_sorts_filters_and_viewer_opens_without_network(
         text=True,
         timeout=120,
         check=True,
+        encoding="utf-8",
     )
     found = re.search(r'data-seen="([^"]*)"', done.stdout)
     assert found is not None, done.stderr[-2000:]

@@ -90,7 +90,9 @@ def test_structures_are_found_by_name_in_a_browser(tmp_path: Path, content: Repo
     path.write_text(FIND.join(path.read_text("utf-8").rsplit("</body>", 1)), encoding="utf-8")
     profile = f"--user-data-dir={tmp_path / 'profile'}"
     command = [browser, *FLAGS, profile, "--virtual-time-budget=5000", "--dump-dom", path.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=True, encoding="utf-8"
+    )
     found = re.search(r'data-seen="([^"]*)"', done.stdout)
     assert found is not None, done.stderr[-2000:]
     seen = json.loads(found[1].replace("&quot;", '"'))

@@ -19,7 +19,10 @@ def train(folder: Path, budget: str, *, processes: int) -> list[dict[str, Any]]:
     child = launch(folder, budget, processes=processes)
     output, _ = child.communicate(timeout=200)
     assert child.returncode == 0, output
-    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(processes)]
+    return [
+        json.loads((folder / f"rank{rank}.json").read_text(encoding="utf-8"))
+        for rank in range(processes)
+    ]
 
 
 @pytest.mark.slow

@@ -145,7 +145,11 @@ def test_plan_file_keeps_it_and_hashes_of_other_plans_stay(tmp_path: Path) -> No
     assert plan_hash(changed) != plan_hash(plan)
     write_plan(plan, tmp_path / "plain.yaml")
     assert plan_hash(read_plan(tmp_path / "plain.yaml")) == plan_hash(plan)
-    text = (tmp_path / "plan.yaml").read_text().replace("RandGibbsNoise", "RandNothing")
-    (tmp_path / "wrong.yaml").write_text(text)
+    text = (
+        (tmp_path / "plan.yaml")
+        .read_text(encoding="utf-8")
+        .replace("RandGibbsNoise", "RandNothing")
+    )
+    (tmp_path / "wrong.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match=r"extra_augmentation.0.name.*unknown transform"):
         read_plan(tmp_path / "wrong.yaml")

@@ -41,7 +41,11 @@ def test_foreseen_memory_is_that_of_the_process(name: str, classes: int) -> None
     script = Path(__file__).with_name("resident_memory.py")
     asked = json.dumps([name, NETWORKS[name], classes, PATCH])
     run = subprocess.run(
-        [sys.executable, str(script), asked], check=True, capture_output=True, text=True
+        [sys.executable, str(script), asked],
+        check=True,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
     )
     real = int(run.stdout)
     assert 0.7 < foreseen(name, classes) / real < 1.4, (name, classes, real / 1e6)

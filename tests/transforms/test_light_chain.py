@@ -22,7 +22,11 @@ print(*sys.modules)
 def test_preparing_an_image_loads_neither_networks_nor_data_sets_of_monai(tmp_path, make_plan_for):
     plan = write_plan(make_plan_for(), tmp_path / "plan.yaml")
     done = subprocess.run(
-        [sys.executable, "-c", PREPARE, str(plan)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", PREPARE, str(plan)],
+        capture_output=True,
+        text=True,
+        check=False,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
     loaded = set(done.stdout.split())

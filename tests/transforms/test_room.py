@@ -107,14 +107,18 @@ def test_files_that_a_container_has_read_take_no_room(
 ) -> None:
     monkeypatch.setattr(room, "CGROUP", tmp_path)
     (tmp_path / limit).parent.mkdir(exist_ok=True)
-    (tmp_path / limit).write_text("9000\n")
-    (tmp_path / used).write_text("8990\n")
+    (tmp_path / limit).write_text("9000\n", encoding="utf-8")
+    (tmp_path / used).write_text("8990\n", encoding="utf-8")
     parts = (tmp_path / used).with_name("memory.stat")
-    parts.write_text("anon 990\nfile 8000\ninactive_file 7000\nactive_file 900\nshmem 100\n")
+    parts.write_text(
+        "anon 990\nfile 8000\ninactive_file 7000\nactive_file 900\nshmem 100\n", encoding="utf-8"
+    )
     assert free_bytes() == 7910
-    parts.write_text("anon 8990\ninactive_file 0\nactive_file 0\n")
+    parts.write_text("anon 8990\ninactive_file 0\nactive_file 0\n", encoding="utf-8")
     assert free_bytes() == 10
-    (tmp_path / limit).write_text("max\n" if limit == "memory.max" else f"{1 << 62}\n")
+    (tmp_path / limit).write_text(
+        "max\n" if limit == "memory.max" else f"{1 << 62}\n", encoding="utf-8"
+    )
     assert free_bytes() > 9000
 
 
@@ -137,6 +141,11 @@ except ImageError as error:
 )
 def test_a_bound_of_the_process_itself_counts() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", BOUNDED], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", BOUNDED],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+        encoding="utf-8",
     )
     assert done.stdout.strip() == "out_of_memory"

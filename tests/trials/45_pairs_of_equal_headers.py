@@ -15,7 +15,7 @@ def segmed(*args, cwd=None, timeout=540, env=None):
     extra = {"SEGMED_CACHE": str(WORK / "cache"), "OMP_NUM_THREADS": "2", **(env or {})}
     run = subprocess.run([str(ROOT / ".venv/bin/segmed"), *map(str, args)], cwd=cwd or WORK,
                          capture_output=True, text=True, errors="backslashreplace",
-                         timeout=timeout, env={**os.environ, **extra})
+                         timeout=timeout, env={**os.environ, **extra}, encoding="utf-8")
     return run.returncode, run.stdout + run.stderr
 
 def verdict(ok, expected, got):
@@ -56,13 +56,13 @@ def pair(folder, seed, kind):
     else:
         (folder / "image.raw").write_bytes(a.tobytes(order="F"))
         (folder / "image.nhdr").write_text("NRRD0004\ntype: short\ndimension: 3\nspace: left-posterior-superior\nsizes: 16 14 12\nspace directions: (1,0,0) (0,1,0) (0,0,1)\n"
-            "kinds: domain domain domain\nendian: little\nencoding: raw\nspace origin: (0,0,0)\ndata file: image.raw\n")
+            "kinds: domain domain domain\nendian: little\nencoding: raw\nspace origin: (0,0,0)\ndata file: image.raw\n", encoding="utf-8")
 report = {}
 for kind in ("nifti", "nrrd"):
     arc, out = WORK / kind / "arc", WORK / kind / "out"
     pair(arc / "case1", 1, kind), pair(arc / "case2", 2, kind)
     code, text = segmed("archive", "segment", arc, "--model", WORK / "pkg", "-o", out, "--engine", "torch")
-    rows = json.loads((out / "outcomes.json").read_text())
+    rows = json.loads((out / "outcomes.json").read_text(encoding="utf-8"))
     outputs = {r["output"] for r in rows if r["status"] == "done"}
     report[kind] = f"{len(rows)} outcomes, {len(outputs)} different outputs"
     contents = lambda: {o: (out / o).read_bytes() for o in outputs}

@@ -13,7 +13,7 @@ def segmed(*args, cwd=None, timeout=540, env=None):
     extra = {"SEGMED_CACHE": str(WORK / "cache"), "OMP_NUM_THREADS": "2", **(env or {})}
     run = subprocess.run([str(ROOT / ".venv/bin/segmed"), *map(str, args)], cwd=cwd or WORK,
                          capture_output=True, text=True, errors="backslashreplace",
-                         timeout=timeout, env={**os.environ, **extra})
+                         timeout=timeout, env={**os.environ, **extra}, encoding="utf-8")
     return run.returncode, run.stdout + run.stderr
 
 def verdict(ok, expected, got):
@@ -95,7 +95,7 @@ nifti(WORK / "arc/a/scan.nii.gz", seed=1); shutil.copytree(WORK / "arc/a", WORK 
 series(WORK / "arc/s1", n=8)
 (WORK / "store").mkdir(); nifti(WORK / "store/real.nii.gz", seed=5); (WORK / "arc/linked.nii.gz").symlink_to(WORK / "store/real.nii.gz")
 command = f"mount --bind {WORK}/arc {WORK}/arc && mount -o remount,ro,bind {WORK}/arc && exec {ROOT}/.venv/bin/segmed archive segment {WORK}/arc --model {WORK}/pkg -o {WORK}/out --engine torch"
-run = subprocess.run(["unshare", "-m", "sh", "-c", command], capture_output=True, text=True, cwd=WORK)
-rows = json.loads((WORK / "out/outcomes.json").read_text()) if (WORK / "out/outcomes.json").exists() else []
+run = subprocess.run(["unshare", "-m", "sh", "-c", command], capture_output=True, text=True, cwd=WORK, encoding="utf-8")
+rows = json.loads((WORK / "out/outcomes.json").read_text(encoding="utf-8")) if (WORK / "out/outcomes.json").exists() else []
 made = len(list((WORK / "out/segmentations").rglob("*.nii.gz")))
 verdict(run.returncode == 0 and len(rows) == 4 and made == 3 and all(r["status"] == "done" for r in rows), "4 outcomes, 3 files", f"status {run.returncode}, {len(rows)} outcomes, {made} files: {(run.stdout + run.stderr)[-200:]}")

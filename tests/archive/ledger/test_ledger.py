@@ -77,7 +77,9 @@ def test_ledger_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 
 def test_file_that_is_no_ledger_is_told_so_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
-    path.write_text("something else, and long enough to be taken for pages of a database" * 20)
+    path.write_text(
+        "something else, and long enough to be taken for pages of a database" * 20, encoding="utf-8"
+    )
     content = path.read_bytes()
     with pytest.raises(ServiceError, match="no ledger"):
         Ledger(path)

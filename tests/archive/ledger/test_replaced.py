@@ -22,7 +22,7 @@ from segmed.inference import Predictor
 def run(root: Path, out: Path, predictor: Predictor, **options: object) -> list[dict[str, object]]:
     """One run; what stands in outcomes.json afterwards."""
     list(segment_archive(FolderSource(root, **options), predictor=predictor, out_dir=out))  # type: ignore[arg-type]
-    found: list[dict[str, object]] = json.loads((out / "outcomes.json").read_text())
+    found: list[dict[str, object]] = json.loads((out / "outcomes.json").read_text(encoding="utf-8"))
     return found
 
 
@@ -33,7 +33,7 @@ def outputs(out: Path) -> list[str]:
 
 
 def volumes(out: Path) -> list[dict[str, str]]:
-    with (out / "volumes.csv").open() as stream:
+    with (out / "volumes.csv").open(encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
 
 

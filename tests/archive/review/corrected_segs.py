@@ -124,11 +124,13 @@ def write_dcmqi_seg(
         "ClinicalTrialTimePointID": "1",
         "segmentAttributes": [[_dcmqi_segment(one) for one in reversed(labels)]],
     }
-    (scratch / "about.json").write_text(json.dumps(about))
+    (scratch / "about.json").write_text(json.dumps(about), encoding="utf-8")
     words = ["--inputImageList", scratch / "label.nii.gz", "--inputDICOMDirectory", series]
     words += ["--inputMetadata", scratch / "about.json", "--outputDICOM", path]
     words += ["--segmentationType", kind]
-    done = subprocess.run([program, *words], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [program, *words], capture_output=True, text=True, check=False, encoding="utf-8"
+    )
     assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
     shutil.rmtree(scratch)
     return path

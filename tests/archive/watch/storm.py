@@ -150,6 +150,7 @@ def storescu(port: int, files: Sequence[Path]) -> subprocess.CompletedProcess[st
         text=True,
         check=False,
         timeout=WITHIN_S,
+        encoding="utf-8",
     )
 
 

@@ -43,7 +43,7 @@ def failing_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[in
     def prepare(faults: int) -> Path:
         folder = tmp_path / "gpu"
         folder.mkdir()
-        (folder / "sitecustomize.py").write_text(FAULTY)
+        (folder / "sitecustomize.py").write_text(FAULTY, encoding="utf-8")
         paths = [str(folder), os.environ.get("PYTHONPATH", "")]
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
         monkeypatch.setenv("FAULTS", str(faults))

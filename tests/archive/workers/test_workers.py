@@ -32,7 +32,7 @@ gzip.open = open
 def crashing_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes worker processes die of files that are named deadly."""
     (tmp_path / "crash").mkdir()
-    (tmp_path / "crash" / "sitecustomize.py").write_text(DEADLY)
+    (tmp_path / "crash" / "sitecustomize.py").write_text(DEADLY, encoding="utf-8")
     paths = [str(tmp_path / "crash"), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
 
@@ -92,6 +92,7 @@ def test_a_study_that_kills_a_run_without_workers_is_refused_at_the_next_start(
             text=True,
             timeout=240,
             check=False,
+            encoding="utf-8",
         )
 
     assert start().returncode == -signal.SIGSEGV
@@ -139,7 +140,7 @@ def test_only_the_study_in_hand_when_a_run_died_is_tried_in_another_process(
     for path in (tmp_path / "out/segmentations").glob("*.nii.gz"):
         path.unlink()
     (tmp_path / "readers").mkdir()
-    (tmp_path / "readers/sitecustomize.py").write_text(RECORDING)
+    (tmp_path / "readers/sitecustomize.py").write_text(RECORDING, encoding="utf-8")
     paths = [str(tmp_path / "readers"), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
     outcomes = list(segment_archive(source, predictor=predictor, out_dir=tmp_path / "out"))

@@ -80,7 +80,9 @@ def main(series: Path, name: str, out: Path) -> None:
     source = Source(format="dicom", paths=audit.files)
     hollow = torch.zeros(1).expand((1, *SHAPE))
     image = MetaTensor(hollow, affine=torch.from_numpy(audit.affine_ras), meta={"source": source})
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins at what is in use now
+    Path("/proc/self/clear_refs").write_text(
+        "5", encoding="utf-8"
+    )  # the peak begins at what is in use now
     before, begun = in_use("VmRSS"), time.perf_counter()
     write_dicom_seg(
         out, torch.from_numpy(label), like=image, labels=LABELS, model_name="unet",
@@ -94,7 +96,7 @@ def main(series: Path, name: str, out: Path) -> None:
 
 def in_use(key: str) -> int:
     """Resident memory of this process, now (`VmRSS`) or at its peak (`VmHWM`), in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 

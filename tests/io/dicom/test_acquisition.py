@@ -88,7 +88,7 @@ def test_first_dicom_file_of_a_folder_counts_and_others_are_passed_over(tmp_path
         dataset = pydicom.dcmread(path)
         dataset.Manufacturer = "ACME"
         dataset.save_as(path)
-    (tmp_path / "series" / "a.txt").write_text("Manufacturer: Bolt")
+    (tmp_path / "series" / "a.txt").write_text("Manufacturer: Bolt", encoding="utf-8")
     found = acquisition_at(tmp_path / "series")
     assert found is not None
     assert found.scanner == "ACME"

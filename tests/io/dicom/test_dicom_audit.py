@@ -87,7 +87,9 @@ def test_an_end_slice_whose_magic_is_damaged_is_missed(
     content[place] ^= 1
     paths[0].unlink()
     (tmp_path / name).write_bytes(content)
-    (tmp_path / "LICENSE").write_text("UIDs such as 1.2.840.10008.1.2 are no secret")
+    (tmp_path / "LICENSE").write_text(
+        "UIDs such as 1.2.840.10008.1.2 are no secret", encoding="utf-8"
+    )
     audit = only(tmp_path)
     assert (audit.reason, audit.offending) == ("unreadable", (tmp_path / name,))
 
@@ -114,7 +116,7 @@ def test_a_tree_of_mixed_files_is_sorted_into_its_series(
         dataset.SeriesInstanceUID = uid
     save(tmp_path / "a" / "deep", series[::2] + other[1::2])
     save(tmp_path / "b", series[1::2] + other[::2])
-    (tmp_path / "a" / "notes.txt").write_text("not an image")
+    (tmp_path / "a" / "notes.txt").write_text("not an image", encoding="utf-8")
     (tmp_path / "a" / ".hidden").write_bytes(b"")
     (tmp_path / "b" / "empty.txt").write_bytes(b"")
     shutil.copy(Path(__file__), tmp_path / "b" / "script.dcm")

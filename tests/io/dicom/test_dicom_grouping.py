@@ -89,7 +89,7 @@ def test_picture_and_volume_beside_a_series_hide_nothing(real_series: Real, tmp_
     save(tmp_path, real_series)
     Image.new("L", (8, 8)).save(tmp_path / "preview.png")
     (tmp_path / "thick.nii.gz").write_bytes(b"")
-    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "notes.txt").write_text("no image", encoding="utf-8")
     cases = find_cases([tmp_path], 1)
     assert [case.case for case in cases] == [tmp_path.joinpath("000").name, "preview", "thick"]
     assert len(cases[0].series) == 1

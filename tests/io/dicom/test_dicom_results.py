@@ -43,7 +43,9 @@ def conformance_errors(path: Path) -> list[str]:
     program = shutil.which("dciodvfy")
     if program is None:
         pytest.skip("dciodvfy (Debian package dicom3tools) is not installed")
-    done = subprocess.run([program, str(path)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [program, str(path)], capture_output=True, text=True, check=False, encoding="utf-8"
+    )
     return [line for line in done.stderr.splitlines() if line.startswith("Error")]
 
 

@@ -105,7 +105,9 @@ def test_every_form_reads_back_equal_and_is_conformant(
     program = shutil.which("dciodvfy")
     if program is None:
         pytest.skip("dciodvfy (Debian package dicom3tools) is not installed")
-    said = subprocess.run([program, str(path)], capture_output=True, text=True, check=False).stderr
+    said = subprocess.run(
+        [program, str(path)], capture_output=True, text=True, check=False, encoding="utf-8"
+    ).stderr
     errors = [line for line in said.splitlines() if line.startswith("Error")]
     known = KNOWN_FALSE if form.kind == "labelmap" else ()
     assert [line for line in errors if not any(words in line for words in known)] == []

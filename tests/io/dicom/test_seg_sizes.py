@@ -16,7 +16,7 @@ MOST_GROWN = 1.7e9
 
 def documented() -> dict[str, tuple[int, float]]:
     """Frames and size in MB of each form, from the table of the docs."""
-    rows = [line.strip("| ").split(" | ") for line in DOCS.read_text().splitlines()]
+    rows = [line.strip("| ").split(" | ") for line in DOCS.read_text(encoding="utf-8").splitlines()]
     return {
         row[0].strip("`").replace(" --", "-"): (int(row[1]), float(row[2].split()[0]))
         for row in rows
@@ -34,7 +34,7 @@ def test_large_study_is_written_in_bounded_memory(tmp_path: Path) -> None:
     for name, (frames, megabytes) in expected.items():
         out = tmp_path / "seg.dcm"
         words = [sys.executable, str(Path(seg_sizes.__file__)), str(series), name, str(out)]
-        done = subprocess.run(words, check=True, capture_output=True, text=True)
+        done = subprocess.run(words, check=True, capture_output=True, text=True, encoding="utf-8")
         size, found, _, grown = done.stdout.split()
         assert int(found) == frames
         assert int(size) == pytest.approx(megabytes * 1e6, rel=0.01)

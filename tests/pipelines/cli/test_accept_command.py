@@ -178,7 +178,10 @@ def test_refused_case_is_counted_and_the_rest_goes_on(
     broken.write_bytes(broken.read_bytes()[:900])
     path = write_manifest(manifest, tmp_path / "set" / "M.json")
     criteria = tmp_path / "lenient.yaml"
-    criteria.write_text("accept: [{measure: cases, at_least: 5}, {measure: refused, at_most: 0.2}]")
+    criteria.write_text(
+        "accept: [{measure: cases, at_least: 5}, {measure: refused, at_most: 0.2}]",
+        encoding="utf-8",
+    )
     out = tmp_path / "out"
     words = ("accept", package, "--cases", path, "-o", out, "--criteria", criteria, "--json")
     record = json.loads(run(*words, status=1))
@@ -236,7 +239,9 @@ def test_wrong_calls_end_with_status_2_and_one_line(
     }
     bare = tuple(case.model_copy(update={"label": None}) for case in manifest.training)
     write_manifest(manifest.model_copy(update={"training": bare}), places["{unlabelled}"])
-    places["{liver}"].write_text("accept: [{measure: dice, of: liver, at_least: 0.8}]")
+    places["{liver}"].write_text(
+        "accept: [{measure: dice, of: liver, at_least: 0.8}]", encoding="utf-8"
+    )
     asked = [places.get(word, word) for word in words]
     told = run("accept", package, *asked, "-o", tmp_path / "out", status=2)
     assert named in told

@@ -140,7 +140,9 @@ def test_dry_run_says_of_each_series_why_it_is_chosen_or_passed_over(
     assert "passed over: 8 files in survey: series not requested" in asked.stdout
 
     rules = tmp_path / "rules.yaml"
-    rules.write_text("channels:\n  - {name: T1, modality: MR, words: [t1], min_slices: 4}\n")
+    rules.write_text(
+        "channels:\n  - {name: T1, modality: MR, words: [t1], min_slices: 4}\n", encoding="utf-8"
+    )
     ruled = segment(archive, package, tmp_path / "out", "--dry-run", "--rules", str(rules))
     why = "channel T1: modality MR, a description with t1, at least 4 slices"
     assert any(line.endswith(why) for line in ruled.stdout.splitlines())

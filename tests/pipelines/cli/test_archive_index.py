@@ -111,7 +111,7 @@ def test_evaluate_pairs_outputs_by_their_inputs(place: Path, tmp_path: Path, lay
         target = references / f"{name}.nii.gz"
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(place / "out" / row["output"], target)
-    (references / "README.txt").write_text("by hand")
+    (references / "README.txt").write_text("by hand", encoding="utf-8")
     if layout == "tree":
         (references / "study1.nii.gz").unlink()
     for predictions in (place / "out", place / "out/segmentations"):
@@ -156,7 +156,7 @@ def test_stray_files_beside_label_maps_are_passed_over(tmp_path: Path, stray: st
     for side in ("a", "b"):
         (tmp_path / side).mkdir()
         nib.save(label, tmp_path / side / "case.nii.gz")
-        (tmp_path / side / stray).write_text("x")
+        (tmp_path / side / stray).write_text("x", encoding="utf-8")
     result = segmed(
         *("evaluate", "--predictions", tmp_path / "a", "--references", tmp_path / "b"),
         *("-o", tmp_path / "scores"),

@@ -44,7 +44,11 @@ def test_help_starts_fast_and_without_torch() -> None:
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        [sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        encoding="utf-8",
     )
     assert done.stderr.strip() == "[]"
     assert "segment whole" in done.stdout
@@ -135,7 +139,11 @@ def test_interruption_says_how_to_continue(cubes: Path, tmp_path: Path) -> None:
     words += ["--plan", str(cubes.parent / "plan.yaml")]
     code = "from pipelines.cli import main\nmain()\n"
     with subprocess.Popen(
-        [sys.executable, "-c", code, *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, *words],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:

@@ -125,7 +125,7 @@ def test_pictures_with_text_and_files_that_are_no_dicom_are_refused_by_number(
     dataset = pydicom.dcmread(first)
     dataset.BurnedInAnnotation = "YES"
     dataset.save_as(first)
-    (series / "Muster.txt").write_text("Anneliese")
+    (series / "Muster.txt").write_text("Anneliese", encoding="utf-8")
     told = run("deidentify", series, "-o", tmp_path / "out", "--json", status=1)
     record = json.loads(told)
     assert sorted(entry["reason"] for entry in record["refused"]) == ["burned_in", "not_dicom"]

@@ -48,7 +48,7 @@ def test_values_of_predictions_that_are_no_label_are_said(tmp_path: Path, odd: i
         save(tmp_path / f"references/{case}.nii.gz", label_map(1, 2))
     save(tmp_path / "predictions/a.nii.gz", label_map(1, 2))
     save(tmp_path / "predictions/b.nii.gz", label_map(1, 2, odd))
-    (tmp_path / "names.json").write_text('{"liver": 1, "spleen": 2}')
+    (tmp_path / "names.json").write_text('{"liver": 1, "spleen": 2}', encoding="utf-8")
     for words in ([], ["--labels", str(tmp_path / "names.json")]):
         result = evaluate(tmp_path, *words)
         assert result.exit_code == 0, result.output
@@ -64,7 +64,7 @@ def test_values_of_predictions_that_are_no_label_are_said(tmp_path: Path, odd: i
 def test_values_of_references_that_are_no_label_are_said_as_well(tmp_path: Path) -> None:
     save(tmp_path / "references/a.nii.gz", label_map(1, 2, 9))
     save(tmp_path / "predictions/a.nii.gz", label_map(1, 2))
-    (tmp_path / "names.json").write_text('{"liver": 1, "spleen": 2}')
+    (tmp_path / "names.json").write_text('{"liver": 1, "spleen": 2}', encoding="utf-8")
     result = evaluate(tmp_path, "--labels", str(tmp_path / "names.json"))
     assert "the reference of a has values 9 (24 voxels)" in result.output
 
@@ -111,13 +111,13 @@ def test_segments_are_matched_by_name(tmp_path: Path, predicted: str) -> None:
         (tmp_path / "predictions").mkdir()
         label = torch.from_numpy(label_map(1, 2).astype(np.int32))
         write_label(tmp_path / "predictions/a.nii.gz", label, like=image)
-    (tmp_path / "names.json").write_text('{"liver": 1, "spleen": 2}')
+    (tmp_path / "names.json").write_text('{"liver": 1, "spleen": 2}', encoding="utf-8")
     result = evaluate(tmp_path, "--labels", str(tmp_path / "names.json"), "--json")
     assert result.exit_code == 0, result.output
     rows = json.loads(result.stdout)["summary"]
     dice = {row["label"]: row["mean"] for row in rows if row["metric"] == "dice"}
     assert dice["liver"] == dice["spleen"] == 1.0
-    (tmp_path / "names.json").write_text('{"liver": 1, "kidney": 2}')
+    (tmp_path / "names.json").write_text('{"liver": 1, "kidney": 2}', encoding="utf-8")
     refused = evaluate(tmp_path, "--labels", str(tmp_path / "names.json"))
     assert refused.exit_code != 0
     assert "segment 'spleen'" in str(refused.exception).lower() + refused.output.lower()

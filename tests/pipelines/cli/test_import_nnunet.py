@@ -133,7 +133,7 @@ def test_imported_model_is_exported_and_gives_the_same_logits(folder, form, tmp_
         torch.testing.assert_close(found, expected[:1], rtol=1e-3, atol=1e-3)
     elif form == "bundle":
         assert ModelPackage.load("exported/models").hash == package.hash
-        config = json.loads(Path("exported/configs/inference.json").read_text())
+        config = json.loads(Path("exported/configs/inference.json").read_text(encoding="utf-8"))
         assert config["inferer"]["_target_"] == "segmed.inference.SlabInferer.of"
     else:
         assert ModelPackage.load("exported").hash == package.hash
@@ -154,7 +154,9 @@ def own_package(folder: Path, place: Path, **changes: object) -> Path:
 
 def test_gate_compares_a_challenger_of_our_own_with_an_imported_champion(folder: Path) -> None:
     dataset = folder / "dataset.json"
-    dataset.write_text(dataset.read_text().replace('"MR0"', '"T1"'))
+    dataset.write_text(
+        dataset.read_text(encoding="utf-8").replace('"MR0"', '"T1"'), encoding="utf-8"
+    )
     champion = ("--name", "hip", "--register", "--alias", "champion", "--folds", "0")
     assert run("model", "import-nnunet", folder, *champion).exit_code == 0
     package = own_package(folder, Path("own"))
@@ -165,7 +167,7 @@ def test_gate_compares_a_challenger_of_our_own_with_an_imported_champion(folder:
     assert gate.exit_code in {0, 1}, gate.output
     decision = json.loads(gate.stdout)
     assert (decision["champion"], decision["version"]) == ("1", "2")
-    assert decision["cases"] == len(json.loads(manifest.read_text())["test"])
+    assert decision["cases"] == len(json.loads(manifest.read_text(encoding="utf-8"))["test"])
     other = own_package(folder, Path("other"), labels=package_labels("head", "tail"))
     refused = run("model", "register", other, "--name", "hip")
     assert refused.exit_code == 2
@@ -183,6 +185,9 @@ def package_of_spacing(folder: Path) -> Path:
     """The same folder, trained at another spacing."""
     plans = folder / "plans.json"
     plans.write_text(
-        plans.read_text().replace('"spacing": [1.0, 1.0, 1.0]', '"spacing": [2.0, 1.0, 1.0]')
+        plans.read_text(encoding="utf-8").replace(
+            '"spacing": [1.0, 1.0, 1.0]', '"spacing": [2.0, 1.0, 1.0]'
+        ),
+        encoding="utf-8",
     )
     return folder

@@ -30,14 +30,19 @@ def test_a_set_is_built_checked_and_cleaned(paired_set: Path, tmp_path: Path) ->
         "--label-names", "head, tail",
     )  # fmt: skip
     assert built.exit_code == 0, built.output
-    assert [one["name"] for one in json.loads(path.read_text())["labels"]] == ["head", "tail"]
+    assert [one["name"] for one in json.loads(path.read_text(encoding="utf-8"))["labels"]] == [
+        "head",
+        "tail",
+    ]
     assert run("manifest", "check", path).exit_code == 0
     (paired_set / "labels" / "p2_s1.nii.gz").unlink()
     checked = run("manifest", "check", path, "--json", "--write-clean", clean)
     assert checked.exit_code == 1
     assert [one["code"] for one in json.loads(checked.stdout)["faults"]] == ["missing_file"]
-    assert len(json.loads(clean.read_text())["training"]) == 7
-    assert list(json.loads(clean.with_suffix(".dropped.json").read_text())) == ["p2_s1"]
+    assert len(json.loads(clean.read_text(encoding="utf-8"))["training"]) == 7
+    assert list(json.loads(clean.with_suffix(".dropped.json").read_text(encoding="utf-8"))) == [
+        "p2_s1"
+    ]
     assert run("manifest", "check", clean).exit_code == 0
 
 
@@ -58,7 +63,7 @@ def test_a_mixed_heap_of_dicom_files_is_scanned_sorted_and_built(
     files = sorted(shared_data("pgbm").rglob("*.dcm"))
     for number, path in enumerate(files):
         shutil.copyfile(path, heap / f"x{(37 * number) % 1009}")
-    (heap / "notes.txt").write_text("no image")
+    (heap / "notes.txt").write_text("no image", encoding="utf-8")
     refused = run("manifest", "build", heap, "-o", tmp_path / "m.json")
     assert "--sort-into" in refused.output
     done = run("manifest", "scan", heap, "--sort-into", tidy)

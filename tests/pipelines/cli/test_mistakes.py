@@ -118,7 +118,7 @@ def test_archive_without_an_image_is_an_error(
     for name in content:
         path = tmp_path / "scans" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("nothing to segment")
+        path.write_text("nothing to segment", encoding="utf-8")
     (tmp_path / "scans").mkdir(exist_ok=True)
     words = ("--model", archive_package, "-o", tmp_path / "out")
     line = one_line(segmed("archive", "segment", tmp_path / "scans", *words))

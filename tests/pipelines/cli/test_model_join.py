@@ -46,7 +46,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_registered_models_are_joined_registered_and_predict(here: Path) -> None:
     for name in ("halves", "rest"):
         assert run("model", "register", name, "--name", name).exit_code == 0
-    Path("map.json").write_text(json.dumps({"7": "vessel", "2": "anterior", "3": "posterior"}))
+    Path("map.json").write_text(
+        json.dumps({"7": "vessel", "2": "anterior", "3": "posterior"}), encoding="utf-8"
+    )
     done = run("model", "join", "models:/halves/1", "models:/rest/1", "--name", "all",
                "--label-map", "map.json", "--register", "--alias", "champion")  # fmt: skip
     assert done.exit_code == 0, done.output
@@ -77,8 +79,8 @@ def test_registered_models_are_joined_registered_and_predict(here: Path) -> None
     ],
 )
 def test_bad_input_is_one_line_and_status_2(here: Path, words: list[str], message: str) -> None:
-    Path("list.json").write_text("[1, 2]")
-    Path("few.json").write_text('{"anterior": 1}')
+    Path("list.json").write_text("[1, 2]", encoding="utf-8")
+    Path("few.json").write_text('{"anterior": 1}', encoding="utf-8")
     done = run("model", "join", *words)
     assert done.exit_code == 2
     assert message in " ".join(done.output.split())

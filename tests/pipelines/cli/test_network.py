@@ -38,10 +38,10 @@ def traced(folder: Path, *words: str) -> list[str]:
     done = subprocess.run(
         ["strace", "-f", "-qq", "-s", "200", "-e", "trace=connect,sendto,sendmsg", "-o", report,
          sys.executable, "-c", "from pipelines.cli import main; main()", *words],
-        capture_output=True, text=True, check=False, env=environment, timeout=280,
+        capture_output=True, text=True, check=False, env=environment, timeout=280, encoding="utf-8",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    return attempts(report.read_text())
+    return attempts(report.read_text(encoding="utf-8"))
 
 
 def test_predict_and_archive_reach_for_nobody(package_folder: Path, tmp_path: Path) -> None:
@@ -81,4 +81,4 @@ def test_attempts_are_seen_where_there_are_some(tmp_path: Path) -> None:
         check=True,
         timeout=60,
     )
-    assert len(attempts(report.read_text())) == 1
+    assert len(attempts(report.read_text(encoding="utf-8"))) == 1

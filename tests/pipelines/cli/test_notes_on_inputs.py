@@ -48,7 +48,9 @@ def test_predict_prints_and_records_it(package_dir: Path, series: Path, tmp_path
     assert f"note: {series}: {NOTE}" in dry.stdout.splitlines()
     result = CliRunner().invoke(app, list(map(str, words)))
     assert f"note: {series}: {NOTE}" in result.stdout.splitlines()
-    [outcome] = json.loads((tmp_path / "out/predictions.json").read_text())["outcomes"]
+    [outcome] = json.loads((tmp_path / "out/predictions.json").read_text(encoding="utf-8"))[
+        "outcomes"
+    ]
     assert outcome["notes"] == [NOTE]
 
 
@@ -58,5 +60,5 @@ def test_archive_prints_it(package_dir: Path, series: Path, tmp_path: Path) -> N
         "-o", tmp_path / "out",
     ]  # fmt: skip
     result = CliRunner().invoke(app, list(map(str, words)))
-    [outcome] = json.loads((tmp_path / "out/outcomes.json").read_text())
+    [outcome] = json.loads((tmp_path / "out/outcomes.json").read_text(encoding="utf-8"))
     assert f"note: study {outcome['study']}: {NOTE}" in result.stdout.splitlines()

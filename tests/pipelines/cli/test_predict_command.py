@@ -56,7 +56,7 @@ def test_folder_is_searched_and_each_image_done_once(
     assert "2 segmented, 0 not" in result.stdout
     assert "2 of 2" in result.stderr
     assert "images/s" in result.stderr
-    record = json.loads((tmp_path / "out/predictions.json").read_text())
+    record = json.loads((tmp_path / "out/predictions.json").read_text(encoding="utf-8"))
     assert [Path(entry["input"]).parent.name for entry in record["outcomes"]] == ["images", "more"]
     assert record["engines"] == ["torch on cpu"]
     image = read_image(images / "case_image.nii")
@@ -132,7 +132,7 @@ def test_crashing_decoder_refuses_its_image_unless_trusted(
 ) -> None:
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(images / "flat.png")
     deadly = tmp_path / "python"
-    deadly.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    deadly.write_text("#!/bin/sh\nkill -SEGV $$\n", encoding="utf-8")
     deadly.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(deadly))
     sandboxed = predict(package_dir, images, "-o", tmp_path / "out")

@@ -33,7 +33,7 @@ def test_another_installation_on_the_path_is_not_mistaken_for_this_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     other = tmp_path / "segmed"
-    other.write_text("#!/bin/sh\nexit 9\n")
+    other.write_text("#!/bin/sh\nexit 9\n", encoding="utf-8")
     other.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert shlex.split(program()) == [str(OWN / "segmed")]
@@ -48,6 +48,7 @@ def test_demo_prints_commands_that_run_as_printed(tmp_path: Path) -> None:
     done = subprocess.run(
         [OWN / "segmed", "demo", "--quick"],
         cwd=folder, env=bare, capture_output=True, text=True, timeout=1500, check=True,
+        encoding="utf-8",
     )  # fmt: skip
     printed = done.stdout.split("to try next:")[1].strip().splitlines()
     assert len(printed) == 3
@@ -57,7 +58,7 @@ def test_demo_prints_commands_that_run_as_printed(tmp_path: Path) -> None:
             command = command.split(" ui ")[0] + " --version"
         ended = subprocess.run(
             command, shell=True, cwd=folder, env=bare, capture_output=True, text=True,
-            timeout=600, check=False,
+            timeout=600, check=False, encoding="utf-8",
         )  # fmt: skip
         assert ended.returncode in ({1} if " predict " in command else {0}), ended.stderr
 

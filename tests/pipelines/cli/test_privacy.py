@@ -201,7 +201,7 @@ def test_archive_run_tells_no_identifier(
     told = run("archive", "segment", archive, *asked, status=1)
     told += run("archive", "segment", archive, *asked, "--json", status=1)
     told += run("archive", "status", out, status=0)
-    outcomes = json.loads((out / "outcomes.json").read_text())
+    outcomes = json.loads((out / "outcomes.json").read_text(encoding="utf-8"))
     assert sum(entry["status"] == "done" for entry in outcomes) == num_done
     assert sum(entry["status"] == "refused" for entry in outcomes) >= 7
     assert (out / "report.html").exists()
@@ -220,7 +220,7 @@ def test_predicting_single_images_tells_no_identifier(
     out = tmp_path / "out"
     asked = ["--model", package_folder, "--out", out, "--engine", "torch"]
     told = run("predict", archive, *asked, status=1)
-    outcomes = json.loads((out / "predictions.json").read_text())["outcomes"]
+    outcomes = json.loads((out / "predictions.json").read_text(encoding="utf-8"))["outcomes"]
     assert sum(entry["status"] == "done" for entry in outcomes) == 3
     assert not leaks(told)
     for path, content in contents(out):

@@ -94,7 +94,8 @@ def test_slicer_on_this_machine_is_started_and_what_it_saved_is_read_back(
         "import pathlib, sys, SimpleITK as sitk\n"
         "path = pathlib.Path(sys.argv[2]).with_name('segmentation.seg.nrrd')\n"
         "image = sitk.ReadImage(str(path)); image[1, 2, 3] = 2\n"
-        "sitk.WriteImage(image, str(path))\n"
+        "sitk.WriteImage(image, str(path))\n",
+        encoding="utf-8",
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")

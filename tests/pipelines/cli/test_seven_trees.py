@@ -53,7 +53,7 @@ def decathlon(root: Path, data: Shared) -> None:
         rows.append({"image": f"./imagesTr/{case}.nii.gz", "label": f"./labelsTr/{case}.nii.gz"})
     table = {"0": "background", "1": "Anterior", "2": "Posterior"}
     description = {"name": "H", "modality": {"0": "MRI"}, "labels": table, "training": rows}
-    (root / "dataset.json").write_text(json.dumps(description))
+    (root / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
 
 
 def nnunet(root: Path, data: Shared, *, described: bool = True) -> None:
@@ -68,7 +68,7 @@ def nnunet(root: Path, data: Shared, *, described: bool = True) -> None:
             "labels": {"background": 0, "anterior": 1, "posterior": 2},
             "file_ending": ".nii.gz",
         }
-        (root / "dataset.json").write_text(json.dumps(description))
+        (root / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
 
 
 def bids(root: Path, data: Shared) -> None:

@@ -98,7 +98,7 @@ def test_rule_that_cannot_work_is_named(
     tmp_path: Path, package: Path, rules: str, said: str
 ) -> None:
     path = tmp_path / "rules.yaml"
-    path.write_text(rules)
+    path.write_text(rules, encoding="utf-8")
     words = (f"{NODE}:11112", "--model", package, "--rules", path, "--out", tmp_path / "out")
     assert said in fault(*words)
 
@@ -110,7 +110,8 @@ def test_study_that_is_sent_is_segmented_by_each_rule_that_takes_it(
     rules.write_text(
         f"rules:\n- {{name: mr, modalities: [MR], models: [{package}], complete: {{quiet_s: 0.5}}, "
         "format: dicom-seg, seg: labelmap, reports: [sr]}"
-        f"\n- {{name: ct, modalities: [CT], complete: {{quiet_s: 0.5}}}}\n"
+        f"\n- {{name: ct, modalities: [CT], complete: {{quiet_s: 0.5}}}}\n",
+        encoding="utf-8",
     )
     words = ["watch", f"{NODE}:{port}", "--model", str(package), "--rules", str(rules)]
     with subprocess.Popen(
@@ -118,7 +119,7 @@ def test_study_that_is_sent_is_segmented_by_each_rule_that_takes_it(
          "--json"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-    ) as process:  # fmt: skip
+     encoding="utf-8") as process:  # fmt: skip
         try:
             assert process.stderr is not None
             assert process.stdout is not None
@@ -140,7 +141,7 @@ def test_study_that_is_sent_is_segmented_by_each_rule_that_takes_it(
 def tried(tmp_path: Path, package: Path, path: Path, rules: str) -> tuple[int, str]:
     """Exit status and lines of `--try`; nothing is written."""
     file = tmp_path / "rules.yaml"
-    file.write_text(rules)
+    file.write_text(rules, encoding="utf-8")
     words = [f"{NODE}:11112", "--model", package, "--rules", file, "--out", tmp_path / "new"]
     ended = CliRunner().invoke(app, ["watch", *map(str, words), "--try", str(path)])
     assert not (tmp_path / "new").exists()
@@ -178,6 +179,6 @@ def test_try_of_what_would_be_refused_or_left_alone_ends_with_1(
 
 
 def test_try_of_what_is_no_dicom_is_named(tmp_path: Path, package: Path) -> None:
-    (tmp_path / "note.txt").write_text("none")
+    (tmp_path / "note.txt").write_text("none", encoding="utf-8")
     status, said = tried(tmp_path, package, tmp_path / "note.txt", "rules: [{name: a}]")
     assert (status, "no DICOM file" in said) == (2, True), said

@@ -55,7 +55,9 @@ def test_every_training_case_is_segmented_by_a_network_that_had_not_seen_it(
     cross_validated: tuple[ModelComparison, Request],
 ) -> None:
     compared, request = cross_validated
-    record = json.loads((request.out_dir / "comparison.json").read_text())["ensembles"]["unet"]
+    record = json.loads((request.out_dir / "comparison.json").read_text(encoding="utf-8"))[
+        "ensembles"
+    ]["unet"]
     assert record["out_of_fold_cases"] == record["training_cases"] == 4
     manifest = read_manifest(request.manifest_path)
     folder = request.out_dir / "out_of_fold" / "unet"

@@ -105,5 +105,6 @@ def test_models_of_both_dimensions_are_compared_on_the_same_cases(working_folder
     assert best.architecture == "unet"
     assert f"unet-{best.plan.spatial_dims}d" == compared.winner
     assert (
-        json.loads((request.out_dir / "comparison.json").read_text())["winner"] == compared.winner
+        json.loads((request.out_dir / "comparison.json").read_text(encoding="utf-8"))["winner"]
+        == compared.winner
     )

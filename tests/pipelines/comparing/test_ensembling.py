@@ -110,7 +110,7 @@ def compared_with(manifest: Manifest, request: Request, **faults: Fault) -> Mode
                 "seconds_per_case": 1.0,
                 "predictions": {k: path.name for k, path in results[name].predictions.items()},
             }
-            (folder / RESULT).write_text(json.dumps(record))
+            (folder / RESULT).write_text(json.dumps(record), encoding="utf-8")
     return compare_fold_results([one for name, one in results.items() if "+" not in name])
 
 
@@ -188,7 +188,7 @@ def test_held_out_cases_are_segmented_by_the_mean_of_both_networks(
     chosen = choose_models(compared, manifest, request_for)
     (trial,) = chosen.trials
     folder = request_for.out_dir / "runs" / "+".join(trial.models) / "fold0"
-    assert json.loads((folder / RESULT).read_text())["identity"] == [
+    assert json.loads((folder / RESULT).read_text(encoding="utf-8"))["identity"] == [
         package_of(name, 0).hash for name in trial.models
     ]
     case = manifest.split(0)[1][0]

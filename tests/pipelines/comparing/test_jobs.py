@@ -60,7 +60,7 @@ def test_size_in_a_begun_folder_keeps_the_plan_and_says_so(
 ) -> None:
     manifest, out = write_set(tmp_path / "set"), tmp_path / "out"
     place = settle_plan(manifest, None, out, size=begun)
-    before = place.read_text()
+    before = place.read_text(encoding="utf-8")
     with caplog.at_level(logging.WARNING, "segmed.progress"):
         settle_plan(manifest, None, out, size=begun)
         settle_plan(manifest, None, out)
@@ -70,7 +70,7 @@ def test_size_in_a_begun_folder_keeps_the_plan_and_says_so(
     assert f"--size {asked} is not used: {place} was made with {begun or 'small'} networks" in said
     assert "--fresh" in said
     assert "--out" in said
-    assert place.read_text() == before
+    assert place.read_text(encoding="utf-8") == before
     settle_plan(manifest, None, out, size=asked, is_fresh=True)
     assert size_of(read_plan(place).networks) == asked
     assert len(caplog.messages) == 1
@@ -188,7 +188,7 @@ def test_a_model_of_nnunet_starts_a_unet_alone_and_what_fits_is_reported(
     assert result.exit_code == 2
     assert "tensors of the U-Net's encoder and decoder" in " ".join(result.stderr.split())
     assert not (tmp_path / "out" / "runs").exists()
-    (folder / "package.json").write_text("{}")
+    (folder / "package.json").write_text("{}", encoding="utf-8")
     result = CliRunner().invoke(app, [*usual, "--model", "unet"])
     assert result.exit_code == 2
     assert "is a package: give its model.safetensors" in " ".join(result.stderr.split())

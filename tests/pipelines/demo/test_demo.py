@@ -42,7 +42,13 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     environment = {key: value for key, value in os.environ.items() if "MLFLOW" not in key}
     done = subprocess.run(
-        cut_off(command), capture_output=True, text=True, check=False, env=environment, timeout=280
+        cut_off(command),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        timeout=280,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Traceback" not in done.stderr
@@ -50,7 +56,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_without_a_network_every_architecture_is_trained_and_scored(demo: Path) -> None:
-    record = json.loads((demo / "comparison.json").read_text())
+    record = json.loads((demo / "comparison.json").read_text(encoding="utf-8"))
     assert set(record["architectures"]) == {
         "fcn8s",
         "unet",
@@ -68,12 +74,12 @@ def test_without_a_network_every_architecture_is_trained_and_scored(demo: Path) 
 def test_champion_resolves_to_the_winner(demo: Path) -> None:
     client = mlflow.MlflowClient(f"sqlite:///{demo / 'mlflow.db'}")
     version = client.get_model_version_by_alias("hippocampus", "champion")
-    winner = json.loads((demo / "comparison.json").read_text())["winner"]
+    winner = json.loads((demo / "comparison.json").read_text(encoding="utf-8"))["winner"]
     assert version.tags["segmed.architecture"] == winner
 
 
 def test_archive_ends_with_six_done_and_the_gap_named(demo: Path) -> None:
-    outcomes = json.loads((demo / "archive" / "outcomes.json").read_text())
+    outcomes = json.loads((demo / "archive" / "outcomes.json").read_text(encoding="utf-8"))
     studies = outcomes["studies"] if isinstance(outcomes, dict) else outcomes
     assert sorted(entry["status"] for entry in studies) == ["done"] * 6 + ["refused"]
     (refused,) = (entry for entry in studies if entry["status"] == "refused")

@@ -102,7 +102,7 @@ def test_secret_file_that_everybody_may_read_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = tmp_path / "secret"
-    secret.write_text("x")
+    secret.write_text("x", encoding="utf-8")
     secret.chmod(0o644)
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD_FILE", str(secret))
     assert doctor()[1]["secret"]["repair"] == f"chmod o= {secret}"
@@ -157,7 +157,9 @@ def test_version_that_breaks_a_server_is_a_problem(
 ) -> None:
     info = tmp_path / f"{package}-{version}.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n", encoding="utf-8"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     (problem,) = [finding for finding in look_at_versions() if finding.state == "problem"]
     assert version in problem.fact

@@ -89,9 +89,9 @@ def test_labels_are_found_in_references_or_read_from_json(tmp_path: Path) -> Non
     (tmp_path / "labels/case0.nii").write_bytes(source.read_bytes())
     assert [label.value for label in labels_of(None, tmp_path / "labels")] == [1, 2]
     assert labels_of(manifest, tmp_path) == read_manifest(manifest).labels
-    (tmp_path / "names.json").write_text('{"background": 0, "tumour": 1}')
+    (tmp_path / "names.json").write_text('{"background": 0, "tumour": 1}', encoding="utf-8")
     assert [label.name for label in labels_of(tmp_path / "names.json", tmp_path)] == ["tumour"]
-    (tmp_path / "names.json").write_text("[1]")
+    (tmp_path / "names.json").write_text("[1]", encoding="utf-8")
     with pytest.raises(UsageError, match="has no labels"):
         labels_of(tmp_path / "names.json", tmp_path)
 
@@ -244,7 +244,7 @@ def test_comparison_that_learned_nothing_leaves_a_version_without_an_alias(
         "registered: models:/cubes/1, refused as champion and challenger: nothing"
     )
     assert [entry.aliases for entry in Registry(working_folder).versions("cubes")] == [()]
-    record = json.loads((working_folder / "out/comparison.json").read_text())
+    record = json.loads((working_folder / "out/comparison.json").read_text(encoding="utf-8"))
     assert record["registered"] == "models:/cubes/1"
     assert "below 0.1" in record["refused"]
 

@@ -36,6 +36,7 @@ def test_a_flow_ends_behind_a_proxy(exempt: dict[str, str]) -> None:
         text=True,
         timeout=120,
         check=False,
+        encoding="utf-8",
     )
     assert "result 7" in done.stdout, done.stderr[-2000:]
     assert done.returncode == 0

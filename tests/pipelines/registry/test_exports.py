@@ -99,10 +99,10 @@ def test_tools_of_monai_verify_and_run_the_bundle(package_dir: Path, tmp_path: P
 
 
 def test_what_stands_there_is_not_overwritten(package_dir: Path, tmp_path: Path) -> None:
-    (tmp_path / "there.zip").write_text("mine")
+    (tmp_path / "there.zip").write_text("mine", encoding="utf-8")
     with pytest.raises(UsageError, match="exists already"):
         export_model(str(package_dir), tmp_path / "there.zip", "zip")
-    assert (tmp_path / "there.zip").read_text() == "mine"
+    assert (tmp_path / "there.zip").read_text(encoding="utf-8") == "mine"
 
 
 def test_file_changed_on_its_way_is_refused(package_dir: Path, tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_pickle_in_place_of_the_weights_is_never_loaded(package_dir: Path, tmp_p
 def test_digest_of_a_folder_sees_names_and_content(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_text("x")
+        (tmp_path / name / "file").write_text("x", encoding="utf-8")
     assert digest_of(tmp_path / "a") == digest_of(tmp_path / "b")
     (tmp_path / "b" / "file").rename(tmp_path / "b" / "other")
     assert digest_of(tmp_path / "a") != digest_of(tmp_path / "b")
@@ -146,7 +146,9 @@ def test_other_engines_give_the_same_logits(form: str, package_dir: Path, tmp_pa
         exact = {"INFERENCE_PRECISION_HINT": "f32"}
         model = openvino.compile_model(str(tmp_path / form / "model.xml"), "CPU", exact)
         logits = model(image.numpy())[0]
-        assert "INFERENCE_PRECISION_HINT" in (tmp_path / form / "README.md").read_text()
+        assert "INFERENCE_PRECISION_HINT" in (tmp_path / form / "README.md").read_text(
+            encoding="utf-8"
+        )
     expected = ModelPackage.load(package_dir).build()(image)
     torch.testing.assert_close(torch.from_numpy(logits), expected, atol=1e-4, rtol=1e-4)
 

@@ -112,7 +112,7 @@ def test_default_rules_can_be_read() -> None:
 )
 def test_wrong_rules_name_the_field(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "gate.yaml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match=message):
         read_rules(path)
 

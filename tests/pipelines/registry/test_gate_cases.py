@@ -144,8 +144,8 @@ def test_evidence_of_a_promotion_names_corrections_and_rests_on_unseen_cases(
     assert "left out: 1 test case that the champion has seen in training" in said
     assert "the challenger was trained on 1 accepted correction: corrected-0f3a" in said
     (kept,) = (working_folder / "mlartifacts").rglob("decision.json")
-    record: dict[str, Any] = json.loads(kept.read_text())
+    record: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
     assert record["corrections_trained_on"] == ["corrected-0f3a"]
     assert record["deciding_cases"] == 5
-    assert not any(case.id in kept.read_text() for case in manifest.test)
+    assert not any(case.id in kept.read_text(encoding="utf-8") for case in manifest.test)
     assert CORRECTIONS in challenger.provenance

@@ -194,7 +194,9 @@ def chromium(profile: Path) -> Iterator[Chromium]:
         pytest.skip("no chromium on this machine")
     command = [program, *FLAGS, f"--user-data-dir={profile}"]
     quiet = subprocess.DEVNULL
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=quiet, text=True) as process:
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=quiet, text=True, encoding="utf-8"
+    ) as process:
         try:
             assert process.stderr is not None
             line = next(line for line in process.stderr if "DevTools listening on" in line)

@@ -33,7 +33,10 @@ def test_queue_is_shown_to_those_who_have_the_token(address: str, out: Path) -> 
 def test_watch_that_died_or_was_stopped_is_named(address: str, out: Path) -> None:
     SnapshotFile(out).write(Snapshot(True))
     path = out / "watch.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "written": time.time() - 100}))
+    path.write_text(
+        json.dumps({**json.loads(path.read_text(encoding="utf-8")), "written": time.time() - 100}),
+        encoding="utf-8",
+    )
     assert "has not answered for 100 s" in body(f"{address}queue")
     SnapshotFile(out).write(Snapshot(False, server="gone"))
     assert "was stopped" in body(f"{address}queue")

@@ -33,7 +33,7 @@ def run(
     done = subprocess.run(
         [*SEGMED, "--log-format", "json", "archive", "segment", str(root / "scans"),
          "--model", str(package_folder), "-o", str(root / "out")],
-        capture_output=True, text=True, check=False, timeout=250,
+        capture_output=True, text=True, check=False, timeout=250, encoding="utf-8",
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("{")]
@@ -47,7 +47,10 @@ def test_every_study_has_a_record_with_the_ids_of_run_and_study(
 ) -> None:
     out, records = run
     ended = [record for record in records if record["message"] == "study ended"]
-    outcomes = {entry["study"]: entry for entry in json.loads((out / "outcomes.json").read_text())}
+    outcomes = {
+        entry["study"]: entry
+        for entry in json.loads((out / "outcomes.json").read_text(encoding="utf-8"))
+    }
     assert {record["study"] for record in ended} == set(outcomes)
     assert len({record["run"] for record in ended}) == 1
     for record in ended:

@@ -99,11 +99,11 @@ def test_compare_ends_with_its_command_and_goes_on_when_repeated(cubes: Path) ->
     assert_ends_well(ended, f"{' '.join(words)} --budget 10m")
     checkpoint = cubes / "out" / "runs" / "unet" / "fold0" / "last.ckpt"
     assert checkpoint.exists()
-    before = len((checkpoint.parent / "history.jsonl").read_text().splitlines())
+    before = len((checkpoint.parent / "history.jsonl").read_text(encoding="utf-8").splitlines())
     again = interrupted([SEGMED, *words, "--budget", "10m"], cubes, after=f"epoch {before + 1}")
     assert again.status == INTERRUPTED
     assert "epoch 1 " not in again.text
-    history = (checkpoint.parent / "history.jsonl").read_text().splitlines()
+    history = (checkpoint.parent / "history.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["epoch"] for line in history][:before] == list(range(1, before + 1))
 
 

@@ -60,7 +60,12 @@ def interrupted(words: str, folder: Path, module: str, number: int, times: int =
     """Stderr of a command that ends with status 130."""
     command = [sys.executable, "-c", INTERRUPTED_IMPORT, module, str(number), str(times)]
     done = subprocess.run(
-        [*command, *shlex.split(words)], cwd=folder, capture_output=True, text=True, check=False
+        [*command, *shlex.split(words)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        encoding="utf-8",
     )
     assert done.returncode == INTERRUPTED, f"{done.returncode}: {done.stdout}{done.stderr}"
     assert "Traceback" not in done.stderr
@@ -145,6 +150,10 @@ def test_interrupts_of_a_conversion_are_not_lost() -> None:
     """OpenVINO calls Python from C++, where an exception loses its type."""
     pytest.importorskip("openvino", reason="the conversion is OpenVINO's")
     done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED_CONVERSIONS], capture_output=True, text=True, check=False
+        [sys.executable, "-c", INTERRUPTED_CONVERSIONS],
+        capture_output=True,
+        text=True,
+        check=False,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr

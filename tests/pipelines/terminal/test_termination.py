@@ -71,7 +71,7 @@ def test_archive_run_that_is_terminated_writes_its_outcomes_and_continues(archiv
     assert running.returncode == 130, errors.decode()
     assert re.search(rb"interrupted; continue with: \S*segmed archive segment", errors), errors
     assert b"Traceback" not in errors
-    outcomes = json.loads((archive / "out" / "outcomes.json").read_text())
+    outcomes = json.loads((archive / "out" / "outcomes.json").read_text(encoding="utf-8"))
     ended = [entry for entry in outcomes if entry["status"] == "done"]
     assert 2 <= len(ended) < 40
 

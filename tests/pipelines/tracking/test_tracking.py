@@ -91,7 +91,7 @@ def test_artifacts_plots_and_package_lie_in_the_run(
 ) -> None:
     package = working_folder / "anything"
     package.mkdir()
-    (package / "package.json").write_text('{"hash": "0"}')
+    (package / "package.json").write_text('{"hash": "0"}', encoding="utf-8")
     with tracking.comparison("first", manifest, plan) as parent, parent.child("unet", 0) as run:
         history = [{"epoch": 0, "train_loss": 1.0, "val_loss": None, "val_dice": {"a": 0.5}}]
         run.curves(history, "unet, fold 0")
@@ -144,7 +144,7 @@ def test_sync_delivers_what_a_killed_run_left(
     box.append({"kind": "run", "name": "orphan", "tags": {}, **shared})
     for step in range(3):
         box.append({"kind": "metrics", "values": {"loss": step / 2}, "step": step, **shared})
-    with box.path.open("a") as file:
+    with box.path.open("a", encoding="utf-8") as file:
         file.write('{"kind": "metrics", "val')
     assert sync(working_folder) == (5, 1)
     (run,) = (run for run in runs_of(working_folder) if run.info.run_name == "orphan")
@@ -187,7 +187,7 @@ def test_held_out_scores_are_logged_by_metric_and_structure_with_units(
     assert logged["val/missed/anterior"] == 1
     assert "val/dice/posterior" not in logged  # in no case, so there is no mean
     path = client.download_artifacts(run_id, "scores/summary.csv", str(working_folder))
-    text = Path(path).read_text()
+    text = Path(path).read_text(encoding="utf-8")
     assert "anterior,hd95_mm" in text
     assert "Meier" not in text
 
@@ -196,7 +196,7 @@ def test_outbox_refuses_what_json_cannot_hold(tmp_path: Path) -> None:
     box = Outbox.create(tmp_path)
     with pytest.raises(ValueError, match="JSON"):
         box.append({"value": math.inf})
-    assert [json.loads(line) for line in box.path.read_text().splitlines()] == []
+    assert [json.loads(line) for line in box.path.read_text(encoding="utf-8").splitlines()] == []
 
 
 def test_waiting_metrics_share_a_request_and_the_order_of_all_else_is_kept(tmp_path: Path) -> None:

@@ -44,12 +44,12 @@ def test_runs_and_artifacts_lie_in_the_folder_whatever_its_name(
     assert without_password(uri) == uri
     client = connect(uri)
     run = client.create_run(experiment_id(client, uri, "set", folder))
-    (tmp_path / "note.txt").write_text("found")
+    (tmp_path / "note.txt").write_text("found", encoding="utf-8")
     client.log_artifact(run.info.run_id, str(tmp_path / "note.txt"))
     (kept,) = folder.rglob("note.txt")
     assert kept.is_relative_to(folder / "mlartifacts" / "set")
     again = Path(client.download_artifacts(run.info.run_id, "note.txt", str(tmp_path)))
-    assert again.read_text() == "found"
+    assert again.read_text(encoding="utf-8") == "found"
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "note.txt"])
     assert sqlite3.connect(folder / "mlflow.db").execute("SELECT count(*) FROM runs").fetchone()[0]
 
@@ -94,6 +94,7 @@ def test_processes_that_begin_at_once_share_a_fresh_file(tmp_path: Path) -> None
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            encoding="utf-8",
         )
         for number in range(3)
     ]
