@@ -20,6 +20,9 @@ from pipelines.cli.arguments import (
     require_out,
     require_out_file,
 )
+from pipelines.cli.segmenting_options import (
+    DeviceOption,
+)
 from pipelines.terminal.console import DONE_WITH_FAILURES, JsonOption, counting, emit, note, table
 from segmed.errors import UsageError
 
@@ -57,7 +60,7 @@ def accept(
     fold: Annotated[
         int | None, typer.Option(min=0, help="Score the cases of this fold of LOCAL.json alone.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: DeviceOption = "auto",
     keep: Annotated[
         bool,
         typer.Option("--keep/--no-keep", help="Keep the dossier with the version in MLflow."),

@@ -21,7 +21,22 @@ from pipelines.cli.arguments import (
     require_out,
     require_source,
 )
-from pipelines.cli.predict import ModelOption
+from pipelines.cli.segmenting_options import (
+    AllFramesOption,
+    ClusterOption,
+    DevicesOption,
+    EngineOption,
+    ModelOption,
+    OutputFormatOption,
+    ReportOption,
+    SameNamesOption,
+    SegOption,
+    SendOption,
+    SendReportOption,
+    SeriesRulesOption,
+    SeveralOption,
+    TtaOption,
+)
 from pipelines.terminal.console import (
     DONE_WITH_FAILURES,
     JsonOption,
@@ -30,38 +45,12 @@ from pipelines.terminal.console import (
     emit,
 )
 from segmed.errors import UsageError
-from segmed.formats import ALL_FRAMES_HELP, OUTPUT_HELP, REPORT_HELP, SEG_HELP
-from segmed.inference.vocabulary import ENGINE_HELP
 
 if TYPE_CHECKING:
     from pipelines.runs.archiving import ArchiveJob
     from segmed.archive import StudyOutcome
     from segmed.archive.study import NotImage
 
-SendReportOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="ADDRESS",
-        help="Also send HL7 reports to mllp://HOST:PORT, FHIR reports to fhir:// or fhirs://; "
-        "repeatable.",
-    ),
-]
-SeveralOption = Annotated[
-    str,
-    typer.Option(
-        metavar="ensemble|each|joined",
-        help="Several models: average their outputs, give an output of each in a folder of its "
-        "own, or one joined label map, in which the model named first wins.",
-    ),
-]
-SameNamesOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="refuse|prefix",
-        help="With --several joined, structures that have one name in two models: refuse them, or "
-        "put the name of the model in front.",
-    ),
-]
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of the run.")]
 
 
@@ -81,16 +70,14 @@ def segment(
     ],
     model: ModelOption,
     out: Annotated[Path, typer.Option("--out", "-o", help="Outputs, ledger and outcomes.")],
-    output_format: Annotated[str, typer.Option("--format", help=f"{OUTPUT_HELP}.")] = "nifti",
-    seg: Annotated[str, typer.Option(help=SEG_HELP)] = "binary",
-    all_frames: Annotated[bool, typer.Option("--all-frames", help=ALL_FRAMES_HELP)] = False,
-    report: Annotated[list[str] | None, typer.Option(help=REPORT_HELP)] = None,
+    output_format: OutputFormatOption = "nifti",
+    seg: SegOption = "binary",
+    all_frames: AllFramesOption = False,
+    report: ReportOption = None,
     workers: Annotated[
         int, typer.Option(min=0, help="Worker processes; 0 segments in this one.")
     ] = 0,
-    rules: Annotated[
-        Path | None, typer.Option(help="YAML rules that assign series to channels.")
-    ] = None,
+    rules: SeriesRulesOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many studies.")] = None,
     resegment: Annotated[
         bool, typer.Option("--resegment", help="Also what another model has done.")
@@ -112,28 +99,12 @@ def segment(
     unsegmented: Annotated[
         bool, typer.Option("--unsegmented", help="DICOM studies without any segmentation.")
     ] = False,
-    send: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Also send outputs to this PACS.")
-    ] = None,
+    send: SendOption = None,
     send_report: SendReportOption = None,
-    engine: Annotated[str, typer.Option(help=ENGINE_HELP)] = "auto",
-    tta: Annotated[
-        bool | None,
-        typer.Option(
-            "--tta/--no-tta",
-            help="Average over mirror images; unless given, as the model's plan has it.",
-        ),
-    ] = None,
-    device: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Devices that worker processes take in turn, such as cuda:0,cuda:1; or repeat it."
-        ),
-    ] = None,
-    cluster: Annotated[
-        str | None,
-        typer.Option(metavar="tcp://HOST:8786", help="Dask scheduler whose workers segment."),
-    ] = None,
+    engine: EngineOption = "auto",
+    tta: TtaOption = None,
+    device: DevicesOption = None,
+    cluster: ClusterOption = None,
     several: SeveralOption = "ensemble",
     same_names: SameNamesOption = None,
     any_modality: Annotated[

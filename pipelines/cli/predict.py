@@ -17,6 +17,15 @@ from pipelines.cli.arguments import (
     require_models,
     require_out,
 )
+from pipelines.cli.segmenting_options import (
+    AllFramesOption,
+    DeviceOption,
+    EngineOption,
+    ModelOption,
+    ReportOption,
+    SegOption,
+    TtaOption,
+)
 from pipelines.terminal.console import (
     DONE_WITH_FAILURES,
     JsonOption,
@@ -25,28 +34,17 @@ from pipelines.terminal.console import (
     tracked,
 )
 from segmed.formats import (
-    ALL_FRAMES_HELP,
     OUTPUT_HELP,
     OUTPUT_SUFFIXES,
-    REPORT_HELP,
-    SEG_HELP,
     SegForm,
     require_seg_form,
 )
-from segmed.inference.vocabulary import ENGINE_HELP, engine_named
+from segmed.inference.vocabulary import engine_named
 
 T = TypeVar("T")
 
 SHOWN_FILES = 3
 """Files that a line names."""
-
-ModelOption = Annotated[
-    list[str],
-    typer.Option(
-        "--model",
-        help="Package folder or zip, models:/NAME@champion or models:/NAME/3; repeat to average.",
-    ),
-]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -67,18 +65,12 @@ def predict(
     output_format: Annotated[
         str, typer.Option("--format", help=f"{OUTPUT_HELP}; or probabilities.")
     ] = "nifti",
-    seg: Annotated[str, typer.Option(help=SEG_HELP)] = "binary",
-    all_frames: Annotated[bool, typer.Option("--all-frames", help=ALL_FRAMES_HELP)] = False,
-    report: Annotated[list[str] | None, typer.Option(help=REPORT_HELP)] = None,
-    engine: Annotated[str, typer.Option(help=ENGINE_HELP)] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    tta: Annotated[
-        bool | None,
-        typer.Option(
-            "--tta/--no-tta",
-            help="Average over mirror images; unless given, as the model's plan has it.",
-        ),
-    ] = None,
+    seg: SegOption = "binary",
+    all_frames: AllFramesOption = False,
+    report: ReportOption = None,
+    engine: EngineOption = "auto",
+    device: DeviceOption = "auto",
+    tta: TtaOption = None,
     memory_gb: Annotated[
         float | None, typer.Option(help="Memory not to exceed; images that need more are refused.")
     ] = None,

@@ -9,16 +9,23 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.arguments import (
+    require_devices,
     require_file,
     require_manifest,
     require_models,
     require_out,
     require_source,
 )
+from pipelines.cli.segmenting_options import (
+    ClusterOption,
+    DevicesOption,
+    EngineOption,
+    OutputFormatOption,
+    SendOption,
+    SeriesRulesOption,
+)
 from pipelines.terminal.console import note, say
 from segmed.errors import UsageError
-from segmed.formats import OUTPUT_HELP
-from segmed.inference.vocabulary import ENGINE_HELP
 
 
 def add_to(app: typer.Typer) -> None:
@@ -35,13 +42,9 @@ def serve(
         typer.Option(help="Model reference, such as models:/NAME@champion; several: an ensemble."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the segmentations.")],
-    output_format: Annotated[str, typer.Option("--format", help=f"{OUTPUT_HELP}.")] = "nifti",
-    send: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Also send outputs to this PACS.")
-    ] = None,
-    rules: Annotated[
-        Path | None, typer.Option(help="YAML rules that assign series to channels.")
-    ] = None,
+    output_format: OutputFormatOption = "nifti",
+    send: SendOption = None,
+    rules: SeriesRulesOption = None,
     modality: Annotated[
         list[str] | None, typer.Option(help="Of a PACS: series of this modality; repeatable.")
     ] = None,
@@ -51,15 +54,9 @@ def serve(
     workers: Annotated[
         int, typer.Option(min=0, help="Worker processes; 0 segments in the run's own.")
     ] = 0,
-    engine: Annotated[str, typer.Option(help=ENGINE_HELP)] = "auto",
-    device: Annotated[
-        list[str] | None,
-        typer.Option(help="Device of a worker process, such as cuda:1; repeat it for each."),
-    ] = None,
-    cluster: Annotated[
-        str | None,
-        typer.Option(metavar="tcp://HOST:8786", help="Dask scheduler whose workers segment."),
-    ] = None,
+    engine: EngineOption = "auto",
+    device: DevicesOption = None,
+    cluster: ClusterOption = None,
     manifest: Annotated[
         Path | None, typer.Option(help="Also compare all models on this manifest every week.")
     ] = None,
@@ -117,6 +114,7 @@ def serve(
     else:
         check_inputs_of_workers(archive, packages, rules, manifest, work_pool=work_pool)
     require_out(out)
+    devices = require_devices(device)
     from pipelines.comparing.resources import require_known_size
 
     require_known_size(size)
@@ -137,7 +135,7 @@ def serve(
         send=send,
         folder=here,
         engine=engine,
-        devices=tuple(device or ()),
+        devices=devices,
         cluster=cluster,
     )
     comparison = None

@@ -20,6 +20,9 @@ from pipelines.cli.arguments import (
     require_out,
 )
 from pipelines.cli.data import ManifestArgument
+from pipelines.cli.segmenting_options import (
+    DeviceOption,
+)
 from pipelines.terminal.console import (
     DONE_WITH_FAILURES,
     JsonOption,
@@ -45,7 +48,6 @@ BudgetOption = Annotated[
     ),
 ]
 EpochsOption = Annotated[int | None, typer.Option(min=1, help="Epochs, instead of a time.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of weights, patches and augmentation.")]
 SizeOption = Annotated[
     str | None,

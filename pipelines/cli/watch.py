@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.archive import SameNamesOption, SendReportOption, SeveralOption
 from pipelines.cli.arguments import (
     MaxVoxelsOption,
     allow_voxels,
@@ -19,9 +18,20 @@ from pipelines.cli.arguments import (
     require_models,
     require_out,
 )
+from pipelines.cli.segmenting_options import (
+    AllFramesOption,
+    DevicesOption,
+    EngineOption,
+    OutputFormatOption,
+    ReportOption,
+    SameNamesOption,
+    SegOption,
+    SendOption,
+    SendReportOption,
+    SeveralOption,
+    TtaOption,
+)
 from pipelines.terminal.console import DONE_WITH_FAILURES, continued_by, emit, note, plain, say
-from segmed.formats import ALL_FRAMES_HELP, OUTPUT_HELP, REPORT_HELP, SEG_HELP
-from segmed.inference.vocabulary import ENGINE_HELP
 
 if TYPE_CHECKING:
     from pipelines.runs.watch_preview import StudyForecast
@@ -66,14 +76,12 @@ def watch(
         Path | None,
         typer.Option(help="YAML rules: which studies, which model, which output, how urgent."),
     ] = None,
-    output_format: Annotated[str, typer.Option("--format", help=f"{OUTPUT_HELP}.")] = "nifti",
-    seg: Annotated[str, typer.Option(help=SEG_HELP)] = "binary",
-    all_frames: Annotated[bool, typer.Option("--all-frames", help=ALL_FRAMES_HELP)] = False,
-    report: Annotated[list[str] | None, typer.Option(help=REPORT_HELP)] = None,
+    output_format: OutputFormatOption = "nifti",
+    seg: SegOption = "binary",
+    all_frames: AllFramesOption = False,
+    report: ReportOption = None,
     send_report: SendReportOption = None,
-    send: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Also send outputs to this PACS.")
-    ] = None,
+    send: SendOption = None,
     quiet: Annotated[
         float | None,
         typer.Option(
@@ -85,18 +93,9 @@ def watch(
     workers: Annotated[
         int, typer.Option(min=0, help="Worker processes for each model; 0 segments in this one.")
     ] = 0,
-    device: Annotated[
-        list[str] | None,
-        typer.Option(help="Devices that worker processes take in turn, such as cuda:0,cuda:1."),
-    ] = None,
-    engine: Annotated[str, typer.Option(help=ENGINE_HELP)] = "auto",
-    tta: Annotated[
-        bool | None,
-        typer.Option(
-            "--tta/--no-tta",
-            help="Average over mirror images; unless given, as the model's plan has it.",
-        ),
-    ] = None,
+    device: DevicesOption = None,
+    engine: EngineOption = "auto",
+    tta: TtaOption = None,
     any_modality: Annotated[
         bool,
         typer.Option(
