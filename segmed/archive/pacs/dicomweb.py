@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,17 +23,13 @@ from pydicom.errors import InvalidDicomError
 from segmed.archive.pacs.delivery import RetryPolicy
 from segmed.archive.pacs.paging import Page, all_entries
 from segmed.archive.pacs.remote import (
-    Query,
     RemoteSeries,
     RemoteSource,
     empty_folder,
-    local_study,
 )
 from segmed.archive.pacs.tls import Tls
-from segmed.archive.study import Study
 from segmed.errors import AccessDeniedError, RefusedRequestError, SegmedError, ServiceError
 from segmed.formats import NEVER_IMAGES
-from segmed.package.series_rules import Rules
 
 TIMEOUT_S = 60.0
 
@@ -144,32 +140,8 @@ class DicomWeb:
 
 
 @dataclass(frozen=True)
-class DicomWebSource(RemoteSource):
-    """Studies of a PACS, by DICOMweb.
-
-    Attributes:
-        service: The PACS.
-        query: Which series are wanted.
-        num_channels: Input channels of the model.
-        rules: Which series of a study fit the model.
-        on_listed: Called for each study with the number of its units of work.
-    """
-
-    service: DicomWeb
-    query: Query = field(default_factory=Query)
-    num_channels: int = 1
-    rules: Rules | None = None
-    on_listed: Callable[[int], None] | None = field(default=None, compare=False, repr=False)
-
-    def fetch(self, study: Study, folder: Path) -> Study:
-        """Fetch a study's series and audit them.
-
-        Raises:
-            ServiceError: The service does not answer, or refuses.
-        """
-        for number, series_uid in enumerate(study.remote["series"]):
-            self.fetch_series(study.remote["study"], series_uid, folder / str(number))
-        return local_study(study, folder, self.rules, self.num_channels)
+class DicomWebSource(RemoteSource[DicomWeb]):
+    """Studies of a PACS, by DICOMweb."""
 
     def fetch_series(self, study_uid: str, series_uid: str, folder: Path) -> None:
         """Fetch all objects of a series; see `RemoteSource`."""

@@ -9,7 +9,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,15 +28,11 @@ from pynetdicom.sop_class import (
 from segmed.archive.pacs.delivery import RetryPolicy
 from segmed.archive.pacs.dimse_inbox import IMAGE_CLASSES, SUCCESS, SYNTAXES, keep, receiver_at
 from segmed.archive.pacs.remote import (
-    Query,
     RemoteSeries,
     RemoteSource,
     empty_folder,
-    local_study,
 )
-from segmed.archive.study import Study
 from segmed.errors import AccessDeniedError, RefusedRequestError, ServiceError
-from segmed.package.series_rules import Rules
 
 PENDING = frozenset({0xFF00, 0xFF01})
 STORED = frozenset({0x0000, 0xB000, 0xB006, 0xB007})
@@ -129,32 +125,8 @@ class Dimse:
 
 
 @dataclass(frozen=True)
-class DimseSource(RemoteSource):
-    """Studies of a PACS, by C-FIND and C-GET or C-MOVE.
-
-    Attributes:
-        node: The PACS.
-        query: Which series are wanted.
-        num_channels: Input channels of the model.
-        rules: Which series of a study fit the model.
-        on_listed: Called for each study with the number of its units of work.
-    """
-
-    node: Dimse
-    query: Query = field(default_factory=Query)
-    num_channels: int = 1
-    rules: Rules | None = None
-    on_listed: Callable[[int], None] | None = field(default=None, compare=False, repr=False)
-
-    def fetch(self, study: Study, folder: Path) -> Study:
-        """Fetch a study's series and audit them.
-
-        Raises:
-            ServiceError: The node does not answer, refuses, or sends only a part.
-        """
-        for number, series_uid in enumerate(study.remote["series"]):
-            self.fetch_series(study.remote["study"], series_uid, folder / str(number))
-        return local_study(study, folder, self.rules, self.num_channels)
+class DimseSource(RemoteSource[Dimse]):
+    """Studies of a PACS, by C-FIND and C-GET or C-MOVE."""
 
     def fetch_series(self, study_uid: str, series_uid: str, folder: Path) -> None:
         """Fetch all objects of a series; see `RemoteSource`."""
@@ -162,8 +134,8 @@ class DimseSource(RemoteSource):
             QueryRetrieveLevel="SERIES", StudyInstanceUID=study_uid, SeriesInstanceUID=series_uid
         )
         place = empty_folder(folder)
-        if self.node.listen is not None:
-            require_success(self._move(identifier, place, self.node.listen), "send a series")
+        if self.service.listen is not None:
+            require_success(self._move(identifier, place, self.service.listen), "send a series")
             return
         status = self._get(identifier, place)
         if status.get("Status") in UNSENT:
@@ -177,17 +149,17 @@ class DimseSource(RemoteSource):
     def _get(self, identifier: Dataset, place: Path) -> Dataset:
         """Request a series over the same connection (C-GET); the last status."""
         model = StudyRootQueryRetrieveInformationModelGet
-        with self.node.association([(model, SYNTAXES[:2])], inbox=place) as association:
+        with self.service.association([(model, SYNTAXES[:2])], inbox=place) as association:
             return _last(association.send_c_get(identifier, model))
 
     def _move(self, identifier: Dataset, place: Path, listen: tuple[str, int]) -> Dataset:
         """Have a series sent to where we listen; the last status."""
         model = StudyRootQueryRetrieveInformationModelMove
-        title = self.node.calling
+        title = self.service.calling
         receiver = receiver_at(*listen, title)
         with (
             receiver.expecting(identifier.SeriesInstanceUID, place),
-            self.node.association([(model, SYNTAXES[:2])]) as association,
+            self.service.association([(model, SYNTAXES[:2])]) as association,
         ):
             return _last(association.send_c_move(identifier, title, model))
 
@@ -229,7 +201,7 @@ class DimseSource(RemoteSource):
     def _find(self, level: str, **keys: str) -> list[Dataset]:
         if level == "STUDY":
             keys = {"StudyInstanceUID": "", **keys}
-        answers = self.node.retry.call(lambda: find(self.node, level, **keys))
+        answers = self.service.retry.call(lambda: find(self.service, level, **keys))
         return unlike(answers, UID_OF[level], "PatientID")
 
 

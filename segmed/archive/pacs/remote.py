@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from segmed.archive.identity import identity_of_series
 from segmed.archive.query import SeriesQuery
@@ -21,6 +22,8 @@ from segmed.io.digest import sha256_of_text
 from segmed.io.output_names import mirrored
 from segmed.outcomes import SERVICE, SERVICE_REFUSES
 from segmed.package.series_rules import Rules
+
+Service = TypeVar("Service")
 
 
 @dataclass(frozen=True)
@@ -120,20 +123,23 @@ def content_of_series(
     return _hash(*owner, "instances", *sorted(instances))
 
 
-class RemoteSource(ABC):
+@dataclass(frozen=True)
+class RemoteSource(ABC, Generic[Service]):
     """Studies of a PACS, one study's list in memory at a time; a protocol lists and fetches.
 
     Attributes:
+        service: The PACS.
         query: Which series are wanted.
         num_channels: Input channels of the model.
         rules: Which series of a study fit the model.
         on_listed: Called for each study with the number of its units of work.
     """
 
-    query: Query
-    num_channels: int
-    rules: Rules | None
-    on_listed: Callable[[int], None] | None
+    service: Service
+    query: Query = field(default_factory=Query)
+    num_channels: int = 1
+    rules: Rules | None = None
+    on_listed: Callable[[int], None] | None = field(default=None, compare=False, repr=False)
 
     def studies(self) -> Iterator[Study | NotImage]:
         """Units of work; a study that the server does not list is a failed one.
@@ -165,6 +171,16 @@ class RemoteSource(ABC):
         wanted = self.query.select(self._series(study_uid, patient_id))
         series = [replace(item, instances=self._instances(item)) for item in wanted]
         return list(remote_studies(series, self.rules, self.num_channels))
+
+    def fetch(self, study: Study, folder: Path) -> Study:
+        """Fetch a study's series and audit them.
+
+        Raises:
+            ServiceError: The server does not answer, refuses, or sends only a part.
+        """
+        for number, series_uid in enumerate(study.remote["series"]):
+            self.fetch_series(study.remote["study"], series_uid, folder / str(number))
+        return local_study(study, folder, self.rules, self.num_channels)
 
     def count_studies(self) -> int:
         """Number of studies, by their listing alone: one query, or one for each page of them.

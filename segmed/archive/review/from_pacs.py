@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -50,7 +51,7 @@ class PacsCorrections:
     refused: dict[str, str] = field(default_factory=dict)
 
 
-def take_corrections(archive: ReviewArchive, source: RemoteSource) -> PacsCorrections:
+def take_corrections(archive: ReviewArchive, source: RemoteSource[Any]) -> PacsCorrections:
     """Save the corrections of an archive that readers stored in a PACS, and accept them.
 
     An object counts if it refers to a series that the archive has a result of and segmed did not
@@ -104,7 +105,7 @@ def _objects(folder: Path) -> Iterator[tuple[Path, Dataset]]:
 
 def _take(
     archive: ReviewArchive,
-    source: RemoteSource,
+    source: RemoteSource[Any],
     studies: list[ReviewedStudy],
     path: Path,
     dataset: Dataset,
@@ -135,7 +136,7 @@ def _take(
 
 def _save(
     archive: ReviewArchive,
-    source: RemoteSource,
+    source: RemoteSource[Any],
     study: ReviewedStudy,
     path: Path,
     dataset: Dataset,
@@ -161,7 +162,7 @@ def _save(
     return correction.id
 
 
-def fetch_images(source: RemoteSource, uids: tuple[str, ...], folder: Path) -> None:
+def fetch_images(source: RemoteSource[Any], uids: tuple[str, ...], folder: Path) -> None:
     """Fetch the series of an input into a folder that appears with all of them or not at all.
 
     Args:
