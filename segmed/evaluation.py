@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from segmed.formats import OutputFormat
 from segmed.geometry import require_same_grid
 from segmed.given import manifest_of
 from segmed.inference import Predictor, Segmentation
-from segmed.inference.pipeline import Pipeline, PipelineItem
+from segmed.inference.pipeline import Pipeline, PipelineEnd, PipelineItem
 from segmed.inference.writing import suffix_for, write_result
 from segmed.io import grid_of
 from segmed.io.channel_files import CaseFiles
@@ -37,6 +37,9 @@ from segmed.quality.fitting import QualityCase
 from segmed.structures import LabelClass
 
 Progress = Callable[[int, int], None]
+
+Scored = tuple[Path, list[CaseScore]]
+"""File of a segmentation, and its scores."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -155,22 +158,12 @@ def score_cases(
     """
     if not cases:
         raise UsageError("no case to score: choose a fold with held-out cases")
-    for case in cases:
-        if manifest.label_path(case) is None:
-            raise ManifestError(f"case {case.id} has no label to score against")
-    plan = predictor.packages[0].plan
-    require_known_labels(plan, manifest)
-    order = channel_order([channel.name for channel in plan.channels], manifest)
     scores = CaseScores(manifest.encoding)
     predictor.observer.is_on |= with_features
     sink = ScoringSink(manifest, out_dir, scores)
-    pipeline = Pipeline(predictor, sink)
     predictions: dict[str, Path] = {}
     seconds = 0.0
-    for case in cases:
-        # One stage after the other: the time of a segmentation is a result here.
-        files = CaseFiles(case.id, ordered_images(manifest, case, order))
-        end = pipeline.segment(PipelineItem(files, case))
+    for case, end in segmented_cases(predictor, manifest, cases, sink, progress=progress):
         if isinstance(end.error, SegmedError):
             raise ManifestError(f"case {case.id}: {classify(end.error).reason}") from end.error
         if end.error is not None:
@@ -179,10 +172,46 @@ def score_cases(
         predictions[case.id], rows = end.written
         scores.add(rows)
         seconds += end.seconds["prepare"] + end.seconds["predict"]
-        if progress is not None:
-            progress(len(predictions), len(cases))
     name = " + ".join(package.architecture for package in predictor.packages)
     return Evaluated(scores.table(), predictions, seconds / len(cases), name, sink.quality_cases)
+
+
+def segmented_cases(
+    predictor: Predictor,
+    manifest: Manifest,
+    cases: Sequence[Case],
+    sink: ScoringSink,
+    *,
+    progress: Progress | None = None,
+) -> Iterator[tuple[Case, PipelineEnd[Case, Scored]]]:
+    """Segment labelled cases one after the other: the time of a segmentation is a result, too.
+
+    Args:
+        predictor: Loaded model.
+        manifest: The image set that the cases are from.
+        cases: Cases with labels.
+        sink: Writes and scores the segmentations.
+        progress: Called with cases done and cases in all, after the caller took each.
+
+    Yields:
+        Each case and its end.
+
+    Raises:
+        UsageError: The manifest has other channels or labels than the model.
+        ManifestError: A case has no label.
+    """
+    for case in cases:
+        if manifest.label_path(case) is None:
+            raise ManifestError(f"case {case.id} has no label to score against")
+    plan = predictor.packages[0].plan
+    require_known_labels(plan, manifest)
+    order = channel_order([channel.name for channel in plan.channels], manifest)
+    pipeline = Pipeline(predictor, sink)
+    for done, case in enumerate(cases, start=1):
+        files = CaseFiles(case.id, ordered_images(manifest, case, order))
+        yield case, pipeline.segment(PipelineItem(files, case))
+        if progress is not None:
+            progress(done, len(cases))
 
 
 class ScoringSink:
@@ -216,9 +245,7 @@ class ScoringSink:
         self._references[origin.id] = reference
         return self._out_dir / f"{origin.id}{suffix_for(self.format, image)}"
 
-    def write(
-        self, origin: Case, output: Path, image: MetaTensor, found: Segmentation
-    ) -> tuple[Path, list[CaseScore]]:
+    def write(self, origin: Case, output: Path, image: MetaTensor, found: Segmentation) -> Scored:
         """Write and score one result."""
         labels = self._manifest.labels
         write_result(output, found, self.format, like=image, labels=labels)

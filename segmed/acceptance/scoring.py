@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,27 +15,21 @@ from segmed.acceptance.calibration import PredictedCase
 from segmed.acceptance.predicted import predicted_case
 from segmed.archive.model import model_of
 from segmed.errors import ManifestError, UsageError
-from segmed.evaluation import ScoringSink
+from segmed.evaluation import Progress, Scored, ScoringSink, segmented_cases
 from segmed.inference import Predictor, Segmentation
-from segmed.inference.pipeline import Pipeline, PipelineEnd, PipelineItem
-from segmed.io.channel_files import CaseFiles
+from segmed.inference.pipeline import PipelineEnd
 from segmed.io.digest import sha256_of_parts
 from segmed.manifest.schema import Case, Manifest
 from segmed.metatensor import MetaTensor
-from segmed.metrics import CaseScore, CaseScores
+from segmed.metrics import CaseScores
 from segmed.metrics.measures import measure
 from segmed.metrics.quality import ShapeRange
 from segmed.outcomes import classify
-from segmed.plan.agreement import channel_order, ordered_images, require_known_labels
 from segmed.training.device import choose_device
 from segmed.training.memory import peak_memory_mb
 
-Progress = Callable[[int, int], None]
-
 VOLUME_AXES = 4
 """Axes of a volume with its channels."""
-
-Written = tuple[Path, list[CaseScore]]
 
 
 @dataclass
@@ -111,9 +105,7 @@ class AcceptanceSink(ScoringSink):
         self._results = results
         self._ranges = ranges
 
-    def write(
-        self, origin: Case, output: Path, image: MetaTensor, found: Segmentation
-    ) -> tuple[Path, list[CaseScore]]:
+    def write(self, origin: Case, output: Path, image: MetaTensor, found: Segmentation) -> Scored:
         """Write, score and measure one result."""
         written = super().write(origin, output, image, found)
         self._results.measures[origin.id] = measure(
@@ -151,22 +143,12 @@ def score_site(
     """
     if not cases:
         raise UsageError("no labelled case to score: give a manifest with labels")
-    for case in cases:
-        if manifest.label_path(case) is None:
-            raise ManifestError(f"case {case.id} has no label to score against")
-    plan = predictor.packages[0].plan
-    require_known_labels(plan, manifest)
-    order = channel_order([channel.name for channel in plan.channels], manifest)
     scores, results = CaseScores(manifest.encoding), LocalResults()
     ranges = model_of(predictor.packages).ranges
-    pipeline = Pipeline(predictor, AcceptanceSink(manifest, out_dir, scores, results, ranges))
-    for done, case in enumerate(cases, start=1):
-        # One stage after the other: the time of a segmentation is a result here.
+    sink = AcceptanceSink(manifest, out_dir, scores, results, ranges)
+    for case, end in segmented_cases(predictor, manifest, cases, sink, progress=progress):
         results.patients[case.id] = case.group
-        files = CaseFiles(case.id, ordered_images(manifest, case, order))
-        _keep(results, scores, case, pipeline.segment(PipelineItem(files, case)))
-        if progress is not None:
-            progress(done, len(cases))
+        _keep(results, scores, case, end)
     if not results.cases:
         reasons = ", ".join(sorted(set(results.refused.values())))
         raise ManifestError(
@@ -178,7 +160,7 @@ def score_site(
 
 
 def _keep(
-    results: LocalResults, scores: CaseScores, case: Case, end: PipelineEnd[Case, Written]
+    results: LocalResults, scores: CaseScores, case: Case, end: PipelineEnd[Case, Scored]
 ) -> None:
     if end.error is not None:
         results.refused[case.id] = classify(end.error).code
