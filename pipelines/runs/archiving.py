@@ -47,8 +47,6 @@ from segmed.io.output_names import check_names
 from segmed.package import ModelPackage
 from segmed.package.series_rules import rules_in
 
-"""Engines of archive runs: none is chosen by timing."""
-
 
 @dataclass(frozen=True)
 class ArchiveJob:
@@ -210,31 +208,21 @@ def run_archive(
         on_total: Called with the number of studies, or an estimate of it, where one model is used.
 
     Returns:
-        The models, with version and hash, every outcome, and the drift watch's rows.
+        The models, with version and hash, every outcome, the drift watch's rows, and the promise
+        about unreviewed results.
     """
     if job.parts == (job,):
-        return _run_one(job, on_outcome, on_total=on_total)
+        return _run_one(job, on_outcome, on_total)
     records = [_run_one(part, on_outcome) for part in job.parts]
     return {key: [one for record in records for one in record[key]] for key in records[0]}
 
 
 def _run_one(
     job: ArchiveJob,
-    on_outcome: Callable[[StudyOutcome], None] | None = None,
-    *,
+    on_outcome: Callable[[StudyOutcome], None] | None,
     on_total: OnTotal | None = None,
 ) -> dict[str, Any]:
-    """Segment the archive by one model or ensemble; writes `model.json` beside `outcomes.json`.
-
-    Args:
-        job: What to do.
-        on_outcome: Called with each outcome as it comes.
-        on_total: Called with the number of studies, or an estimate of it.
-
-    Returns:
-        The models, with version and hash, every outcome, the drift watch's rows, and the promise
-        about unreviewed results.
-    """
+    """`run_archive` by one model or ensemble; writes `model.json` beside `outcomes.json`."""
     if job.cluster is not None:  # paths are the same on every machine, its working folder is not
         place = job.source if "://" in job.source else str(Path(job.source).resolve())
         job = replace(job, source=place, out_dir=job.out_dir.resolve())

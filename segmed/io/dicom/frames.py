@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pydicom.dataset import Dataset
 
@@ -87,42 +88,44 @@ def slices_of(dataset: Elements) -> tuple[Slice, ...]:
     frames = int(number(dataset, "NumberOfFrames") or 1)
     if frames > 1:
         return tuple(Slice(frame=index) for index in range(min(frames, MAX_FRAMES)))
-    return (
-        Slice(
-            position=numbers(dataset, "ImagePositionPatient", 3),
-            orientation=numbers(dataset, "ImageOrientationPatient", 6),
-            spacing=numbers(dataset, "PixelSpacing", 2),
-            slope=_scaling(dataset, "RescaleSlope", 1.0),
-            intercept=_scaling(dataset, "RescaleIntercept", 0.0),
-            rescale=_stated_rescale(dataset),
-            traits=traits_of_file(dataset),
-            step=number(dataset, "SpacingBetweenSlices"),
-            thickness=number(dataset, "SliceThickness"),
-        ),
-    )
+    whole = _Places(dataset, dataset, dataset, dataset)
+    return (_slice(whole, frame=0, traits=traits_of_file(dataset)),)
 
 
 def _enhanced(dataset: Elements) -> tuple[Slice, ...]:
     shared = dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]
     frames = []
     for index, group in enumerate(dataset.get("PerFrameFunctionalGroupsSequence")[:MAX_FRAMES]):
-        places = (group, shared[0])
-        measures = macro(places, "PixelMeasuresSequence")
-        values = macro(places, "PixelValueTransformationSequence")
-        position = macro(places, "PlanePositionSequence")
-        orientation = macro(places, "PlaneOrientationSequence")
-        frames.append(
-            Slice(
-                frame=index,
-                position=numbers(position, "ImagePositionPatient", 3),
-                orientation=numbers(orientation, "ImageOrientationPatient", 6),
-                spacing=numbers(measures, "PixelSpacing", 2),
-                slope=_scaling(values, "RescaleSlope", 1.0),
-                intercept=_scaling(values, "RescaleIntercept", 0.0),
-                rescale=_stated_rescale(values),
-                traits=traits_of_frame(places),
-                step=number(measures, "SpacingBetweenSlices"),
-                thickness=number(measures, "SliceThickness"),
-            )
+        groups = (group, shared[0])
+        places = _Places(
+            position=macro(groups, "PlanePositionSequence"),
+            orientation=macro(groups, "PlaneOrientationSequence"),
+            measures=macro(groups, "PixelMeasuresSequence"),
+            values=macro(groups, "PixelValueTransformationSequence"),
         )
+        frames.append(_slice(places, frame=index, traits=traits_of_frame(groups)))
     return tuple(frames)
+
+
+class _Places(NamedTuple):
+    """Data sets that contain the position, orientation, measures and value scale of a frame."""
+
+    position: Elements
+    orientation: Elements
+    measures: Elements
+    values: Elements
+
+
+def _slice(places: _Places, *, frame: int, traits: tuple[Value, ...]) -> Slice:
+    return Slice(
+        frame=frame,
+        position=numbers(places.position, "ImagePositionPatient", 3),
+        orientation=numbers(places.orientation, "ImageOrientationPatient", 6),
+        spacing=numbers(places.measures, "PixelSpacing", 2),
+        slope=_scaling(places.values, "RescaleSlope", 1.0),
+        intercept=_scaling(places.values, "RescaleIntercept", 0.0),
+        rescale=_stated_rescale(places.values),
+        traits=traits,
+        step=number(places.measures, "SpacingBetweenSlices"),
+        thickness=number(places.measures, "SliceThickness"),
+    )
