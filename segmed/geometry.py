@@ -31,9 +31,6 @@ VANISHED_EDGE = 2
 VANISHING_EDGE = 16
 """if it has at least so many along one of them as stored."""
 
-DEGENERATE_SPACING_MM = 1e-6
-"""Voxel edges at or below this are not edges."""
-
 Affine = npt.NDArray[np.float64]
 
 

@@ -26,7 +26,6 @@ from segmed.errors import (
 from segmed.full_disk import is_full_disk
 
 Status = Literal["done", "refused", "failed"]
-STATUSES: tuple[Status, ...] = ("done", "refused", "failed")
 
 BadStatus = Literal["refused", "failed"]
 

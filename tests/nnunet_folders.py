@@ -162,11 +162,12 @@ def drawn_weights(
         options = asdict(read_configuration(plans, dataset, name).network)
     except Exception:  # noqa: BLE001 - a folder that is to be refused has any weights
         return {"encoder.weight": torch.zeros(1)}
+    labels = read_labels(dataset)
     network = build_model(
         "nnunet",
         spatial_dims=len(plans["configurations"][name]["patch_size"]),
         in_channels=len(dataset["channel_names"]),
-        num_classes=read_labels(dataset).num_outputs,
+        num_classes=len(labels.values) + (not labels.has_regions),
         **options,
     )
     generator = np.random.default_rng(seed)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from segmed import errors
 from segmed.archive.job import failure_result
 from segmed.inference.files import bad_outcome
-from segmed.outcomes import STATUSES, classify
+from segmed.outcomes import Status, classify
 
 NAME = "BERTA_MAIER.nii.gz"
 
@@ -48,7 +49,7 @@ def test_one_error_has_one_status_and_code_in_every_command(
     assert str(outcome.reason).startswith(f"{code}: ")
     result = failure_result("key", error, [Path(NAME)])
     assert (result.reason, result.refused) == (code, status == "refused")
-    assert status in STATUSES
+    assert status in get_args(Status)
 
 
 def test_every_error_of_the_library_has_a_rule() -> None:

@@ -20,9 +20,7 @@ from pipelines.cli.arguments import (
     require_out,
     require_out_file,
 )
-from pipelines.cli.segmenting_options import (
-    DeviceOption,
-)
+from pipelines.cli.segmenting_options import DeviceOption
 from pipelines.terminal.console import DONE_WITH_FAILURES, JsonOption, counting, emit, note, table
 from segmed.errors import UsageError
 

@@ -20,9 +20,7 @@ from pipelines.cli.arguments import (
     require_out,
 )
 from pipelines.cli.data import ManifestArgument
-from pipelines.cli.segmenting_options import (
-    DeviceOption,
-)
+from pipelines.cli.segmenting_options import DeviceOption
 from pipelines.terminal.console import (
     DONE_WITH_FAILURES,
     JsonOption,

@@ -23,8 +23,6 @@ MARGIN_MM = 2.0
 TESTED = ("dice", "hd95_mm")
 """Metrics whose loss is tested: one overlap and one distance, as in a comparison of models."""
 
-KEYS = ("mean", "ci_low", "ci_high", "n")
-
 
 @dataclass(frozen=True)
 class ScoreRow:

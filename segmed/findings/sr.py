@@ -28,7 +28,6 @@ from segmed.io.dicom.texts import SourceTexts
 from segmed.io.dicom.uid import uid_from
 
 SERIES_NUMBER = 9001
-SEGMENT_SERIES = "Series of the segmentation"
 VOLUME = hd.sr.CodedConcept("118565006", "SCT", "Volume")
 MILLILITRE = hd.sr.CodedConcept("mL", "UCUM", "milliliter")
 QUALITY_FLAG = hd.sr.CodedConcept("QUALITY_FLAG", OWN_SCHEME, "Quality flag")

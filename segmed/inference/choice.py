@@ -31,9 +31,6 @@ logger = logging.getLogger(__name__)
 ON_CPU_ALONE = ("openvino", "int8")
 """Engines that run on no GPU."""
 
-MAX_LABELS_CHANGED = 1e-4
-"""Share of labels in which an engine may differ from eager float32."""
-
 
 @dataclass(frozen=True)
 class EngineRequest:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from segmed.formats import RASTER_FORMATS
@@ -96,6 +95,3 @@ class Loaded:
     array: npt.NDArray[Any]
     affine_ras: Affine
     source: Source
-
-
-Decoded = npt.NDArray[np.generic]

@@ -63,11 +63,6 @@ class LabelSet:
     paint_order: tuple[int, ...]
     ignore: int | None
 
-    @property
-    def num_outputs(self) -> int:
-        """Channels of the network's output."""
-        return len(self.values) + (0 if self.has_regions else 1)
-
 
 @dataclass(frozen=True)
 class ChannelScaling:

@@ -53,12 +53,6 @@ def resampling_voxels(transform: GridTransform) -> int:
     return max(peak, held + mirrored)
 
 
-def preparation_bytes(transform: GridTransform, plan: Plan) -> int:
-    """Bytes that the preparation takes beside the image: the result, temporaries and matrices."""
-    clipped = temporary_voxels(transform, plan) - resampling_voxels(transform)
-    return FLOAT_BYTES * clipped + resampling_bytes(transform, plan.network_channels)
-
-
 def resampling_bytes(transform: GridTransform, num_channels: int) -> int:
     """Bytes that resampling takes beside its input: the result, temporaries and matrices."""
     pairs = zip(transform.cropped_shape, transform.shape, strict=True)

@@ -13,7 +13,7 @@ import pytest
 
 from segmed.archive import FolderSource, NotImage, Study, archive_status, segment_archive
 from segmed.inference import Predictor
-from segmed.io.dicom.seg import read_dicom_seg
+from segmed.io import read_label
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_each_result_belongs_to_the_patient_of_its_images(
         assert len(referenced) == 8
         assert {inputs[uid].PatientID for uid in referenced} == {result.PatientID}
         assert {inputs[uid].StudyInstanceUID for uid in referenced} == {result.StudyInstanceUID}
-        assert np.asarray(read_dicom_seg(path)).shape[1:] == (12, 10, 8)
+        assert np.asarray(read_label(path)).shape[1:] == (12, 10, 8)
     status = archive_status(out)
     assert (status.files_in_studies, status.files_without_image) == (24, 3)
 

@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from pipelines.registry.exports import WRITERS
 from segmed.errors import ModelError, UsageError
 from segmed.inference import Predictor, choice, openvino_engine
-from segmed.inference.choice import MAX_LABELS_CHANGED, EngineRequest, make_engine
+from segmed.inference.choice import EngineRequest, make_engine
 from segmed.inference.engine import Engine, TorchEngine
 from segmed.inference.openvino_engine import Conversion, OpenVinoEngine
 from segmed.inference.vocabulary import ENGINES, engine_named
@@ -21,6 +21,8 @@ from segmed.models import build_model, list_models
 from segmed.plan import Topology, plan_networks
 
 CPU = torch.device("cpu")
+MAX_LABELS_CHANGED = 1e-4
+"""Share of labels in which an engine may differ from eager float32."""
 
 
 def smooth_windows(shape: tuple[int, ...]) -> torch.Tensor:

@@ -18,7 +18,6 @@ from segmed.geometry import same_grid
 from segmed.inference import Predictor, find_cases, predict_files
 from segmed.inference.pipeline import without_voxels
 from segmed.io import grid_of, read_image, read_label
-from segmed.io.dicom.seg import read_dicom_seg
 from segmed.structures import LabelClass
 
 
@@ -99,7 +98,7 @@ def test_dicom_series_becomes_a_segmentation_object(
     (outcome,) = predict_files(predictor, [series], tmp_path, format="dicom-seg")
     assert outcome.output is not None
     image = read_image(series)
-    found = read_dicom_seg(outcome.output, like=image)
+    found = read_label(outcome.output, like=image)
     np.testing.assert_array_equal(found.numpy(), predictor.predict(image).label.numpy())
 
 
@@ -112,7 +111,7 @@ def test_every_form_of_a_segmentation_object_has_the_predicted_voxels(
     assert outcome.output is not None
     image = read_image(series)
     expected = predictor.predict(image, probabilities=True)
-    found = read_dicom_seg(outcome.output, like=image)
+    found = read_label(outcome.output, like=image)
     np.testing.assert_array_equal(found.numpy(), expected.label.numpy())
     if kind == "fractional":
         stored = pydicom.dcmread(outcome.output)

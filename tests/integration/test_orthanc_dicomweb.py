@@ -24,7 +24,7 @@ from segmed.archive.pacs.dicomweb import DicomWeb, DicomWebSource, StowDelivery
 from segmed.archive.pacs.remote import Query
 from segmed.errors import ServiceError
 from segmed.inference import Predictor
-from segmed.io.dicom.seg import read_dicom_seg
+from segmed.io import read_label
 from segmed.io.dicom.series import read_series, scan
 
 pytestmark = pytest.mark.integration
@@ -119,7 +119,7 @@ def check_geometry(
     dataset.save_as(path)
     image = read_series(audit)
     expected = predictor.predict(image).label
-    found = read_dicom_seg(path)
+    found = read_label(path)
     # The SEG may store its frames the other way round: compare voxel by voxel in the patient.
     turn = np.linalg.inv(np.asarray(found.affine)) @ np.asarray(image.affine)
     index = np.stack(np.meshgrid(*map(np.arange, expected.shape[1:]), indexing="ij"), -1)

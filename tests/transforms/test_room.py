@@ -18,7 +18,7 @@ from segmed.plan.schema import Plan
 from segmed.preprocessing import prepare
 from segmed.transforms import room
 from segmed.transforms.grid_transform import resampled, turned
-from segmed.transforms.room import free_bytes, preparation_bytes, require_room
+from segmed.transforms.room import free_bytes, require_room, resampling_bytes
 
 PlanMaker = Callable[..., Plan]
 
@@ -71,7 +71,7 @@ def test_the_bytes_foretold_are_those_taken(
     plan = make_plan_for(channels=2)
     grid = Grid((24, 20, 16), np.diag([*spacing_mm, 1.0]))
     transform = resampled(turned(grid, "RAS"), plan.preprocessing.spacing_mm)
-    assert preparation_bytes(transform, plan) >= 4 * 2 * np.prod(transform.shape)
+    assert resampling_bytes(transform, plan.network_channels) >= 4 * 2 * np.prod(transform.shape)
 
 
 def test_more_than_is_free_is_refused_with_both_figures() -> None:

@@ -147,15 +147,6 @@ class Inbox:
         """Hash of the names, sizes and times of a study's files."""
         return _state(self.root / ref)
 
-    @staticmethod
-    def is_unsettled(root: Path) -> bool:
-        """Return whether an inbox has a study that was not settled in its present state."""
-        return any(
-            not _is_settled(folder)
-            for folder in root.iterdir()
-            if folder.is_dir() and not folder.name.startswith(".")
-        )
-
     def units(self, ref: str, source: StudySource) -> Iterator[Study | NotImage]:
         """Units of work of a study: series that are audited, or what rules choose of them."""
         assert isinstance(source, FolderSource)  # a run on an inbox has no other

@@ -37,8 +37,6 @@ MOST_ASSOCIATIONS = 32
 MIN_FREE_BYTES = 1 << 30
 """Space that received images leave free on their disk."""
 
-ANYWHERE = "0.0.0.0"  # noqa: S104 - a sender is on another machine
-
 
 @contextmanager
 def receiving(

@@ -48,12 +48,10 @@ from segmed.io.dicom.seg_frames import (
     stand_in_planes,
     write_pixels,
 )
-from segmed.io.dicom.seg_read import load_seg
 from segmed.io.dicom.segments import VALUE_TEXT
 from segmed.io.dicom.uid import uid_from
 from segmed.io.digest import sha256_of_text
 from segmed.io.fractions import MOST, Fractions
-from segmed.io.read import as_label, grid_of
 from segmed.metatensor import MetaTensor
 
 if TYPE_CHECKING:
@@ -262,23 +260,3 @@ def _settle(
         item.DimensionOrganizationUID = organisation
     for item in segmentation.DimensionIndexSequence:
         item.DimensionOrganizationUID = organisation
-
-
-def read_dicom_seg(path: Path | str, *, like: MetaTensor | None = None) -> MetaTensor:
-    """Read a DICOM Segmentation object as a label map.
-
-    Args:
-        path: The file.
-        like: An image to whose grid the frames are mapped by their positions; without it the grid
-            spans the frames of the object.
-
-    Returns:
-        `[1, columns, rows, slices]` int32. Values are segment numbers, or the label values that
-        `write_dicom_seg` noted.
-
-    Raises:
-        ImageError: The object is refused; see `segmed.io.dicom.seg_read`.
-        GeometryError: A frame is on no slice of `like`.
-    """
-    grid = None if like is None else grid_of(like)
-    return as_label(load_seg(Path(path), grid=grid))

@@ -21,6 +21,7 @@ from pynetdicom import AE, AllStoragePresentationContexts
 from segmed.archive import FolderSource, Ledger, RunOptions
 from segmed.archive.pacs.delivery import Delivery
 from segmed.archive.segment import open_run
+from segmed.archive.watch import inbox as received
 from segmed.archive.watch.arrival import Completeness
 from segmed.archive.watch.inbox import Inbox
 from segmed.archive.watch.loop import Watch, WatchOptions
@@ -115,7 +116,8 @@ def is_idle(out: Path) -> bool:
     found = read_snapshot(out)
     if found is None or found.studies:
         return False
-    return not Inbox.is_unsettled(inbox_of(out))
+    studies = (path for path in inbox_of(out).glob("[!.]*") if path.is_dir())
+    return all(received._is_settled(study) for study in studies)
 
 
 def send(port: int, files: Sequence[Path]) -> list[Path]:

@@ -23,7 +23,7 @@ from segmed.errors import GeometryError, ImageError, UsageError
 from segmed.formats import SegForm
 from segmed.io import read_image, read_label, source_of, write_label
 from segmed.io.dicom.rtstruct import write_rtstruct
-from segmed.io.dicom.seg import read_dicom_seg, write_dicom_seg
+from segmed.io.dicom.seg import write_dicom_seg
 from segmed.io.dicom.write import write_series
 from segmed.structures import LabelClass
 
@@ -110,7 +110,7 @@ def test_a_segmentation_of_real_images_is_conformant_and_reads_back_equal(
     label = blobs(tuple(real_image.shape[1:]))
     path = write_dicom_seg(tmp_path / "seg.dcm", label, like=real_image, labels=two_labels, **MODEL)
     assert conformance_errors(path) == []
-    ours = read_dicom_seg(path, like=real_image)
+    ours = read_label(path, like=real_image)
     assert torch.equal(ours.as_tensor()[0], label)
     np.testing.assert_array_equal(by_highdicom(path, real_image), numbered(label))
 
@@ -179,7 +179,7 @@ def test_segmentations_of_multi_frame_sources_follow_the_frames(
     label = torch.zeros(image.shape[1:], dtype=torch.int32)
     label[2:9, 3:20, 0], label[4:6, 3:9, 2] = 1, 5
     path = write_dicom_seg(tmp_path / "seg.dcm", label, like=image, labels=two_labels, **MODEL)
-    assert torch.equal(read_dicom_seg(path, like=image).as_tensor()[0], label)
+    assert torch.equal(read_label(path, like=image).as_tensor()[0], label)
     structures = write_rtstruct(tmp_path / "rt.dcm", label, like=image, labels=two_labels, **MODEL)
     np.testing.assert_array_equal(rasterised(structures, image), numbered(label))
 
@@ -307,12 +307,12 @@ def test_segmentations_without_empty_frames_find_their_slices(
     label[2:5, 2:5, 1], label[2:5, 2:5, 4] = 1, 5
     path = write_dicom_seg(tmp_path / "seg.dcm", label, like=image, labels=two_labels, **MODEL)
     assert pydicom.dcmread(path).NumberOfFrames == 2
-    assert torch.equal(read_dicom_seg(path, like=image).as_tensor()[0], label)
-    alone = read_dicom_seg(path)
+    assert torch.equal(read_label(path, like=image).as_tensor()[0], label)
+    alone = read_label(path)
     assert int((alone > 0).sum()) == 18
     other = MetaTensor(torch.zeros(image.shape), affine=image.affine + 3 * torch.eye(4))
     with pytest.raises(GeometryError):
-        read_dicom_seg(path, like=other)
+        read_label(path, like=other)
 
 
 def test_unsound_segmentations_are_refused_by_name(
@@ -348,14 +348,14 @@ def test_unsound_segmentations_are_refused_by_name(
         (overlapping, "overlapping_segments"),
     ):
         with pytest.raises(ImageError) as caught:
-            read_dicom_seg(_changed(seg, tmp_path / "odd.dcm", change))
+            read_label(_changed(seg, tmp_path / "odd.dcm", change))
         assert caught.value.reason == reason
     with pytest.raises(ImageError) as caught:
-        read_dicom_seg(files[0])
+        read_label(files[0])
     assert caught.value.reason == "not_seg"
     (tmp_path / "cut.dcm").write_bytes(seg.read_bytes()[:-9])
     with pytest.raises(ImageError) as caught:
-        read_dicom_seg(tmp_path / "cut.dcm")
+        read_label(tmp_path / "cut.dcm")
     assert caught.value.reason == "undecodable"
 
 

@@ -21,7 +21,7 @@ from volumes_in_space import blobs
 from segmed.errors import GeometryError, UsageError
 from segmed.formats import SegForm, require_seg_form
 from segmed.io import read_image, read_label, write_label
-from segmed.io.dicom.seg import read_dicom_seg, write_dicom_seg
+from segmed.io.dicom.seg import write_dicom_seg
 from segmed.io.dicom.write import write_series
 from segmed.io.fractions import Fractions, bytes_of
 from segmed.metatensor import MetaTensor
@@ -100,7 +100,7 @@ def test_every_form_reads_back_equal_and_is_conformant(
     image: MetaTensor, form: SegForm, tmp_path: Path
 ) -> None:
     path, label = written(tmp_path / "seg.dcm", image, form)
-    assert torch.equal(read_dicom_seg(path, like=image).as_tensor()[0], label)
+    assert torch.equal(read_label(path, like=image).as_tensor()[0], label)
     assert torch.equal(read_label(path, like=image, labels=LABELS).as_tensor()[0], label)
     program = shutil.which("dciodvfy")
     if program is None:
@@ -169,7 +169,7 @@ def test_object_without_a_voxel_has_one_frame(image: MetaTensor, tmp_path: Path)
     label = torch.zeros(image.shape[1:], dtype=torch.int32)
     path, _ = written(tmp_path / "seg.dcm", image, SegForm(), label)
     assert pydicom.dcmread(path).NumberOfFrames == 1
-    assert not read_dicom_seg(path, like=image).any()
+    assert not read_label(path, like=image).any()
 
 
 def test_identifiers_differ_by_form_and_tracking_does_not(
@@ -251,7 +251,7 @@ def test_more_structures_than_pixels_are_written(
     label = torch.zeros(image.shape[1:], dtype=torch.int32)
     label[0, 0, 1], label[3, 4, 2] = size + 20, 7
     path = write_dicom_seg(tmp_path / "seg.dcm", label, like=image, labels=labels, **MODEL)
-    assert torch.equal(read_dicom_seg(path, like=image).as_tensor()[0], label)
+    assert torch.equal(read_label(path, like=image).as_tensor()[0], label)
 
 
 def test_forms_that_do_not_fit_are_refused_in_one_line(image: MetaTensor, tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from pipelines.cli.app import app
 from pipelines.cli.serve import check_inputs_of_workers, require_inputs
 from segmed.errors import PackageError, UsageError
 
@@ -46,3 +48,12 @@ def test_relative_input_of_workers_must_exist(
     archive, package, rules, manifest = names.values()
     with pytest.raises(UsageError, match=r"mistyped does not exist in .*; correct it, or give the"):
         check_inputs_of_workers(archive, [package], Path(rules), Path(manifest), work_pool="gpus")
+
+
+def test_unknown_device_is_refused_as_in_the_other_commands(
+    tmp_path: Path, package_folder: Path
+) -> None:
+    words = ["serve", "--archive", str(tmp_path), "--model", str(package_folder)]
+    ended = CliRunner().invoke(app, [*words, "-o", str(tmp_path / "out"), "--device", "cuda:0,gpu"])
+    assert ended.exit_code == 2
+    assert "unknown device 'gpu'" in " ".join(ended.output.split())
