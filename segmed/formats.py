@@ -7,10 +7,10 @@ before its name does, see `segmed.io.head`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from segmed.errors import UsageError, unknown_name
 
@@ -153,6 +153,22 @@ OUTPUT_HELP = (
     "nifti, seg-nrrd (3D Slicer, with names and colours), dicom-seg or rtstruct (of DICOM series)"
 )
 """Output formats of an archive run in the words of a command's help."""
+
+
+def output_named(name: str, known: Iterable[str] = OUTPUT_SUFFIXES) -> OutputFormat:
+    """Return an output format that is known.
+
+    Args:
+        name: Its name.
+        known: Names to choose from.
+
+    Raises:
+        UsageError: The name is none of them; they are listed.
+    """
+    if name not in known:
+        raise unknown_name("output format", name, known)
+    return cast("OutputFormat", name)
+
 
 SegKind = Literal["binary", "labelmap", "fractional"]
 

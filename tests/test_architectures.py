@@ -57,7 +57,7 @@ def test_network_of_monai_is_trained_segments_and_is_reloaded(
     monai_networks: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    plan = few_steps(make_plan(few_cases, spatial_dims=dims))  # type: ignore[arg-type]  # 2 or 3
+    plan = few_steps(make_plan(few_cases, spatial_dims=dims))
     assert {"segresnet", "swin_unetr", "unet"} <= set(plan.networks)
     write_plan(plan, tmp_path / "plan.yaml")
     assert read_plan(tmp_path / "plan.yaml").networks == plan.networks

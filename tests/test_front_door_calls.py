@@ -71,7 +71,7 @@ def test_wrong_call_of_train_is_refused(
 ) -> None:
     call = {"architecture": "unet", "fold": 0, "budget": "10s", "out": tmp_path / "run"} | changed
     with pytest.raises(UsageError, match=message):
-        segmed.train(manifest, tiny_plan(), **call)  # type: ignore[arg-type]  # wrong on purpose
+        segmed.train(manifest, tiny_plan(), **call)
     assert not (tmp_path / "run").exists()
 
 
@@ -112,7 +112,7 @@ def test_cases_that_were_trained_on_are_never_scored(
     manifest: Manifest, package: segmed.ModelPackage, chosen: dict[str, object], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        segmed.evaluate(package, manifest, device="cpu", **chosen)  # type: ignore[arg-type]  # wrong on purpose
+        segmed.evaluate(package, manifest, device="cpu", **chosen)
 
 
 def test_package_of_other_data_needs_a_choice_of_cases(

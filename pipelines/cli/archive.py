@@ -140,6 +140,7 @@ def segment(
     require_out(out)
     devices = require_devices(device)
     from pipelines.runs.archiving import ArchiveJob, preview, run_archive
+    from pipelines.runs.several import several_named
 
     job = ArchiveJob(
         source=source,
@@ -168,7 +169,7 @@ def segment(
         all_frames=all_frames,
         reports=tuple(report or ()),
         send_reports=tuple(send_report or ()),
-        several=several,  # type: ignore[arg-type]  # checked by the job
+        several=several_named(several),
         same_names=same_names,
     )
     if dry_run:

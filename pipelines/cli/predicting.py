@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 from pipelines.registry.cache import converted_folder
 from pipelines.registry.loading import load_models
 from pipelines.registry.reference import Resolved
-from segmed.errors import UsageError, unknown_name
-from segmed.formats import BINARY_SEG, OUTPUT_SUFFIXES, SegForm, require_seg_form
+from segmed.errors import UsageError
+from segmed.formats import BINARY_SEG, SegForm, output_named, require_seg_form
 from segmed.inference import (
     Forecast,
     Outcome,
@@ -98,8 +98,7 @@ def check_job(job: PredictJob) -> None:
     Raises:
         UsageError: The format or the engine is unknown, or the memory is not positive.
     """
-    if job.format not in OUTPUT_SUFFIXES:
-        raise unknown_name("output format", job.format, OUTPUT_SUFFIXES)
+    output_named(job.format)
     require_seg_form(job.seg, job.format)
     engine_named(job.engine)
     check_names(job.names)
@@ -122,7 +121,7 @@ def foresee(job: PredictJob, shown: Shown[Forecast]) -> dict[str, Any]:
     forecasts = foresee_files(
         predictor,
         images,
-        job.format,  # type: ignore[arg-type]  # checked by the pipeline  # checked by foresee_files
+        output_named(job.format),
         trusted=job.trust,
     )
     found = [_plain(asdict(forecast)) for forecast in shown(forecasts, len(images))]
@@ -148,10 +147,10 @@ def predict(job: PredictJob, shown: Shown[Outcome]) -> dict[str, Any]:
         predictor,
         images,
         job.out_dir,
-        format=job.seg if job.format == "dicom-seg" else job.format,  # type: ignore[arg-type]  # checked by the pipeline
+        format=job.seg if job.format == "dicom-seg" else output_named(job.format),
         trusted=job.trust,
         roots=job.roots,
-        names=job.names,  # type: ignore[arg-type]  # checked by check_job
+        names=check_names(job.names),
     )
     done = [_plain(asdict(outcome)) for outcome in shown(outcomes, len(images))]
     seconds = time.perf_counter() - begun
@@ -177,7 +176,7 @@ def _open(job: PredictJob) -> tuple[list[Resolved], Predictor]:
     predictor = Predictor(
         packages,
         device=job.device,
-        engine=job.engine,  # type: ignore[arg-type]  # checked by Predictor
+        engine=engine_named(job.engine),
         tta=job.tta,
         cache_dir=job.cache_dir or converted_folder(),
         memory_gb=job.memory_gb,

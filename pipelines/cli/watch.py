@@ -153,6 +153,7 @@ def watch(
     require_file(rules, "--rules")
     require_out(out)
     devices = require_devices(device)
+    from pipelines.runs.several import several_named
     from pipelines.runs.watching import WatchJob, open_watch
 
     job = WatchJob(
@@ -165,7 +166,7 @@ def watch(
         reports=tuple(report or ()),
         send_reports=tuple(send_report or ()),
         send=send,
-        several=several,  # type: ignore[arg-type]  # checked by the job
+        several=several_named(several),
         same_names=same_names,
         rules=rules,
         quiet_s=quiet,

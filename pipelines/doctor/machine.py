@@ -74,7 +74,7 @@ def arithmetic() -> Iterator[Finding]:
     import torch  # noqa: PLC0415 - takes seconds
 
     if torch.cuda.is_available():
-        version = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]  # PyTorch's own
+        version = torch.backends.cudnn.version()
         yield judge_arithmetic(convolution_error(torch.device("cuda")), f"cuDNN {version}")
 
 

@@ -244,7 +244,7 @@ def _run_one(
             limit=job.limit,
             resegment=job.resegment,
             table=job.table,
-            names=job.names,  # type: ignore[arg-type]  # checked when the job was made
+            names=check_names(job.names),
             seg=job.seg_form,
         ),
         on_total=on_total,

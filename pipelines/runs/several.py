@@ -14,7 +14,18 @@ from segmed.formats import SegForm
 if TYPE_CHECKING:
     from segmed.inference.joined import Joining
 
-__all__ = ["SEVERAL", "Several", "check_several", "folder_names", "joining_of"]
+__all__ = ["SEVERAL", "Several", "check_several", "folder_names", "joining_of", "several_named"]
+
+
+def several_named(several: str) -> Several:
+    """Return a use of several models that is known.
+
+    Raises:
+        UsageError: It is unknown.
+    """
+    if several not in SEVERAL:
+        raise unknown_name("use of several models", several, SEVERAL)
+    return several
 
 
 def check_several(
@@ -32,8 +43,7 @@ def check_several(
         UsageError: It is unknown, or a joined label map is of one model or has probabilities, or
             a rule of names is given for another use.
     """
-    if several not in SEVERAL:
-        raise unknown_name("use of several models", several, SEVERAL)
+    several_named(several)
     if several == "joined" and seg.kind == "fractional":
         raise UsageError(
             "joined models have no common probabilities: choose --seg binary or labelmap, or "

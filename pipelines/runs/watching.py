@@ -31,6 +31,7 @@ from segmed.errors import UsageError
 from segmed.formats import SegForm, require_seg_form
 from segmed.inference.joined import AnyPredictor, Joining, predictor_of
 from segmed.inference.vocabulary import engine_named
+from segmed.io.output_names import check_names
 from segmed.package import ModelPackage
 from segmed.package.series_rules import rules_in
 
@@ -285,7 +286,7 @@ def _route(
             format=str(plan.rule.format),
             delivery=delivery_of(plan.rule.send, plan.rule.send_reports or ()),
             options=RunOptions(
-                names=job.names,  # type: ignore[arg-type]  # checked when the run is opened
+                names=check_names(job.names),
                 most_unanswered=float("inf"),
                 seg=seg_form(plan.rule),
             ),

@@ -40,7 +40,7 @@ COLUMNS = ("image", "status", "reason", "segmentation", "volumes_ml", "flags", "
 """Columns of the output, in order."""
 
 
-class SegmentationModel(PythonModel):  # type: ignore[misc]  # MLflow is untyped to mypy
+class SegmentationModel(PythonModel):
     """Segments the images that a table names."""
 
     def __init__(self) -> None:

@@ -98,7 +98,7 @@ def _core(hints: dict[str, str]) -> Any:
     """OpenVINO's core; every other one of this process, such as NNCF's, compiles like it."""
     import openvino as ov  # noqa: PLC0415 - see `quantise_file`
 
-    class HintedCore(ov.Core):  # type: ignore[misc]  # OpenVINO is untyped
+    class HintedCore(ov.Core):
         def compile_model(self, *args: Any, config: Any = None, **rest: Any) -> Any:
             """Compile with the hints that keep the compiler from a segmentation fault."""
             return super().compile_model(*args, config={**hints, **(config or {})}, **rest)

@@ -222,7 +222,7 @@ def _uids_in(path: Path) -> list[str]:
         if not looks_like_dicom(stream.read(132)):
             return []
     import pydicom  # noqa: PLC0415 - only where a DICOM file is asked about
-    from pydicom.errors import InvalidDicomError  # noqa: PLC0415
+    from pydicom.errors import InvalidDicomError  # noqa: PLC0415 - of DICOM alone
 
     try:
         dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True)

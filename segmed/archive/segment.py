@@ -30,8 +30,8 @@ from segmed.archive.totals import OnTotal, counted
 from segmed.archive.volumes import check_kind
 from segmed.archive.workers.engine import WorkerEngine
 from segmed.archive.workers.setup import Setup
-from segmed.archive.writing import STAGING, Writing, suffix_of
-from segmed.formats import SegForm, require_seg_form
+from segmed.archive.writing import STAGING, Writing
+from segmed.formats import ARCHIVE_OUTPUTS, SegForm, output_named, require_seg_form
 from segmed.inference import Predictor
 from segmed.inference.joined import AnyPredictor, JoinedPredictor, joined_tta
 from segmed.io.output_names import check_names
@@ -157,14 +157,14 @@ def open_run(
     Yields:
         The run, nothing begun.
     """
-    suffix_of(format)
+    output_format = output_named(format, ARCHIVE_OUTPUTS)
     check_kind(options.table)
     check_names(options.names)
     pool = predictor if isinstance(predictor, AnyPredictor) else _worker_pool(predictor)
     model, tta = _identify(pool)
     require_seg_form(options.seg, format, model.labels)
     writing = Writing(
-        format,  # type: ignore[arg-type]  # checked by suffix_of
+        output_format,
         model.labels,
         model.name,
         model.hash,
@@ -248,7 +248,7 @@ def preview_archive(
     source = _fitted(source, out_dir, model)
     if isinstance(source, FolderSource):
         source = replace(source, explains=on_passed_over is not None)
-    suffix_of(format)
+    output_named(format, ARCHIVE_OUTPUTS)
     require_seg_form(options.seg, format, model.labels)
     settings = _settings(format, options.seg, tta=model.tta if tta is None else tta)
     path = out_dir / LEDGER_FILE

@@ -9,10 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segmed.errors import unknown_name
 from segmed.findings.record import findings_of
 from segmed.findings.reports import modality_of, write_reports
-from segmed.formats import ARCHIVE_OUTPUTS, BINARY_SEG, OUTPUT_SUFFIXES, OutputFormat, SegForm
+from segmed.formats import (
+    ARCHIVE_OUTPUTS,
+    BINARY_SEG,
+    OUTPUT_SUFFIXES,
+    OutputFormat,
+    SegForm,
+    output_named,
+)
 from segmed.inference import Segmentation
 from segmed.inference.writing import write_result
 from segmed.io.atomic import flush
@@ -118,9 +124,7 @@ def suffix_of(format_name: str) -> str:
     Raises:
         UsageError: The format is unknown; the known ones are listed.
     """
-    if format_name not in ARCHIVE_OUTPUTS:
-        raise unknown_name("output format", format_name, ARCHIVE_OUTPUTS)
-    return OUTPUT_SUFFIXES[format_name]
+    return OUTPUT_SUFFIXES[output_named(format_name, ARCHIVE_OUTPUTS)]
 
 
 def remove_leftovers(outputs: Path) -> int:

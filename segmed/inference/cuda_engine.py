@@ -197,7 +197,7 @@ class CudaEngine:
             with self._here():
                 torch.cuda.empty_cache()
                 self._pool = torch.cuda.graph_pool_handle()
-                self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]  # PyTorch's own
+                self._stream = torch.cuda.Stream(self.device)
 
     def _replay(self, windows: Tensor) -> Tensor | None:
         """Maps of a part of the batch; None if it must come in smaller parts."""

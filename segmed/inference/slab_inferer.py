@@ -20,7 +20,7 @@ from segmed.metatensor import MetaTensor
 from segmed.plan.schema import Plan
 
 
-class SlabInferer(Inferer):  # type: ignore[misc]  # MONAI is untyped
+class SlabInferer(Inferer):
     """Sliding-window inference slab by slab: the window loop of `Predictor` for any network.
 
     Sums are kept in a buffer of one window's depth and divided beforehand, so a volume costs its

@@ -57,7 +57,7 @@ class Fractions:
         first = k.start or 0
         turned = values.transpose(0, 3, 2, 1)  # structures, slices, rows, columns
         # A map of its own for each box: its pages leave the memory of the process with it.
-        stored = self._mapped("r+")
+        stored = self._mapped()
         for number, depth in zip(*np.nonzero(turned.any(axis=(2, 3))), strict=True):
             stored[number, first + depth, j, i] = turned[number, depth]
             self.present[first + depth, number] = True
@@ -70,9 +70,8 @@ class Fractions:
         self._file.seek((number * slices + k) * size)
         return np.frombuffer(self._file.read(size), dtype=np.uint8).reshape(rows, columns)
 
-    def _mapped(self, mode: str) -> np.memmap[tuple[int, ...], np.dtype[np.uint8]]:
-        # The mode is one of NumPy's; its stub has no overload for a variable.
-        return np.memmap(self._file, dtype=np.uint8, mode=mode, shape=self._shape)  # type: ignore[call-overload, no-any-return]
+    def _mapped(self) -> np.memmap[tuple[int, ...], np.dtype[np.uint8]]:
+        return np.memmap(self._file, dtype=np.uint8, mode="r+", shape=self._shape)
 
 
 def bytes_of(probs: npt.NDArray[np.float32], *, exclusive: bool) -> npt.NDArray[np.uint8]:

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from segmed.errors import unknown_name
 from segmed.io.digest import sha256_of_bytes
@@ -29,14 +29,15 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NOT_UTF8 = re.compile(r"[\ud800-\udfff]")
 
 
-def check_names(names: str | None) -> None:
-    """Refuse an unknown kind of names.
+def check_names(names: str | None) -> NameKind | None:
+    """Return a kind of names that is known.
 
     Raises:
         UsageError: It is neither `source` nor `hash`.
     """
     if names is not None and names not in get_args(NameKind):
         raise unknown_name("kind of output names", names, get_args(NameKind))
+    return cast("NameKind | None", names)
 
 
 def shown(path: Path | str) -> str:

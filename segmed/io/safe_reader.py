@@ -28,7 +28,7 @@ class UnreadImage:
     paths: tuple[Path, ...]
 
 
-class SafeReader(ImageReader):  # type: ignore[misc]  # MONAI is untyped
+class SafeReader(ImageReader):
     """Read what `read_image` reads, with its limits, its refusals and its geometry.
 
     `LoadImage` catches every error of `read` and then tries MONAI's own readers, one of which would

@@ -95,7 +95,7 @@ def _blur(x: Tensor, window: Sequence[int]) -> Tensor:
             x = weights @ x
         else:
             rest = x.shape[axis + 1 :]
-            x = (weights @ x.flatten(axis + 1)).unflatten(axis + 1, rest)  # type: ignore[no-untyped-call]  # PyTorch's own
+            x = (weights @ x.flatten(axis + 1)).unflatten(axis + 1, rest)
     return x
 
 

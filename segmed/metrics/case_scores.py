@@ -20,7 +20,7 @@ from segmed.metrics.table import scores_table
 from segmed.structures import LabelClass
 
 
-class CaseScores(CumulativeIterationMetric):  # type: ignore[misc]  # MONAI is untyped
+class CaseScores(CumulativeIterationMetric):
     """Scores of label maps, each case and structure a row of a table; see `evaluate_case`.
 
     `segmed.evaluate`, `segmed evaluate` and `segmed compare` fill one case by case. A MONAI program

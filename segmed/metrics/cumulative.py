@@ -33,7 +33,7 @@ SURFACE_SCORES = ("hd_mm", "hd95_mm", "assd_mm", "nsd")
 REDUCTIONS = ("mean", "mean_batch", "none")
 
 
-class CumulativeScores(CumulativeIterationMetric):  # type: ignore[misc]  # MONAI is untyped
+class CumulativeScores(CumulativeIterationMetric):
     """Scores of `evaluate_case` by the interface of MONAI's metrics.
 
     Where exactly one of prediction and reference has a structure, scores in 0..1 are 0 and

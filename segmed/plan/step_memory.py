@@ -143,7 +143,7 @@ def _passes_bytes(
         with _casting(is_half=is_half):
             value = _loss_of(logits, label, loss, num_classes)
         del logits
-        value.backward()  # type: ignore[no-untyped-call]  # PyTorch's own
+        value.backward()
     return int(memory.most)
 
 
@@ -172,7 +172,7 @@ def _registered_bytes(
     head = torch.empty((shape[0], num_classes, *shape[2:]), device="meta", requires_grad=True)
     label = torch.empty((shape[0], *shape[2:]), device="meta", dtype=torch.long)
     with LiveBytes() as memory:
-        _loss_of(head, label, loss, num_classes).backward()  # type: ignore[no-untyped-call]  # PyTorch's own
+        _loss_of(head, label, loss, num_classes).backward()
     return 2 * maps + int(memory.most)
 
 
@@ -194,7 +194,7 @@ def _maps_bytes(network: nn.Module, patch: Tensor) -> int:
     return total
 
 
-class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch's own
+class LiveBytes(TorchDispatchMode):
     """Counts the bytes of all tensors that are made within a block, while they exist.
 
     Attributes:

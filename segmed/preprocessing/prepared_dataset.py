@@ -19,7 +19,7 @@ from segmed.preprocessing.cache import PreparedCache, PreparedCase
 from segmed.preprocessing.filling import prepare_cases
 
 
-class PreparedDataset(Dataset):  # type: ignore[misc]  # MONAI is untyped
+class PreparedDataset(Dataset):
     """Map-style dataset of the cases that training reads, prepared once and mapped from disk.
 
     An item has `image` (float32 MetaTensor `[C, *target]`), `label` (MetaTensor of class indices

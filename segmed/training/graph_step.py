@@ -183,7 +183,7 @@ class GraphStep:
         self._places.copy_(slot.places, non_blocking=True)
         self._floats.copy_(slot.floats, non_blocking=True)
         if self._device.is_cuda:
-            slot.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]  # PyTorch's own
+            slot.copied = torch.cuda.Event()
             slot.copied.record(torch.cuda.current_stream(self._device.torch_device))
 
     def _body(self) -> None:
@@ -220,7 +220,7 @@ class GraphStep:
         """Warm up, undo what that changed, capture."""
         where = self._device.torch_device
         with torch.cuda.device(where):
-            side = torch.cuda.Stream(where)  # type: ignore[no-untyped-call]  # PyTorch's own
+            side = torch.cuda.Stream(where)
             side.wait_stream(torch.cuda.current_stream(where))
             with torch.cuda.stream(side), self._trainer.undone(), self._undone_sum():
                 for _ in range(WARM_UP):

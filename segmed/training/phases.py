@@ -45,7 +45,7 @@ class StepTimer:
         if not self._device.is_cuda:
             self._marks.append(time.monotonic())
             return
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # PyTorch's own
+        event = torch.cuda.Event(enable_timing=True)
         event.record(torch.cuda.current_stream(self._device.torch_device))
         self._marks.append(event)
 

@@ -134,7 +134,7 @@ class PatchRing:
             )
             for _ in range(SLOTS)
         ]
-        self._stream = torch.cuda.Stream(device) if is_pinned else None  # type: ignore[no-untyped-call]  # PyTorch's own
+        self._stream = torch.cuda.Stream(device) if is_pinned else None
 
     @staticmethod
     def num_bytes(cases: Sequence[TrainingCase], plan: Plan) -> int:
@@ -188,7 +188,7 @@ class PatchRing:
             self._stream.wait_event(slot.used)
         with torch.cuda.stream(self._stream):
             self._copy(slot, step)
-        slot.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]  # PyTorch's own
+        slot.copied = torch.cuda.Event()
         slot.copied.record(self._stream)
         torch.cuda.current_stream(self._device).wait_event(slot.copied)
 
@@ -196,7 +196,7 @@ class PatchRing:
         """Let the slot of a step be overwritten once the work queued so far is done."""
         if self._stream is not None:
             slot = self._slots[step % SLOTS]
-            slot.used = torch.cuda.Event()  # type: ignore[no-untyped-call]  # PyTorch's own
+            slot.used = torch.cuda.Event()
             slot.used.record(torch.cuda.current_stream(self._device))
 
     def _start(self, step: int, number: int) -> int:

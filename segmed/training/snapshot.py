@@ -24,7 +24,7 @@ class HostCopy:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._buffers: list[Tensor] = []
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]  # PyTorch's own
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._copied: torch.cuda.Event | None = None
 
     def take(self, state: Any) -> Any:
@@ -45,7 +45,7 @@ class HostCopy:
             self._stream.wait_stream(present)
             with torch.cuda.stream(self._stream):
                 self._copy(tensors)
-            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]  # PyTorch's own
+            self._copied = torch.cuda.Event()
             self._copied.record(self._stream)
             present.wait_event(self._copied)  # the next step changes the weights in place
         copies = iter(self._buffers)

@@ -131,7 +131,7 @@ class Trainer:
             loss: Tensor = self.loss(self.forward(image), label)
         self.timer.mark()
         self.optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # PyTorch's own
+        self._scaler.scale(loss).backward()
         self.timer.mark()
         if self.shared is not None:
             loss = self.shared.average(loss)
@@ -172,7 +172,7 @@ class Trainer:
                 with self._autocast():
                     logits = compiled(self.in_memory_format(image))
                 heads = logits if isinstance(logits, list | tuple) else [logits]
-                torch.stack([head.float().mean() for head in heads]).sum().backward()  # type: ignore[no-untyped-call]  # PyTorch's own
+                torch.stack([head.float().mean() for head in heads]).sum().backward()
             except (RuntimeError, ImportError, OSError) as error:  # also all of the compiler's own
                 fault = " ".join(str(error).split())[:200] or type(error).__name__
         self.optimizer.zero_grad(set_to_none=True)

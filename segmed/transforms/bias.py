@@ -17,7 +17,7 @@ BIAS_SHRINK = 4
 """Factor by which N4 coarsens an image before it fits the bias field."""
 
 
-class CorrectBias(Transform):  # type: ignore[misc]  # MONAI is untyped
+class CorrectBias(Transform):
     """Remove the bias field of MR channels by N4.
 
     Args:

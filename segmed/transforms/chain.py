@@ -45,7 +45,7 @@ IMAGE, LABEL = "image", "label"
 """Entries of a row."""
 
 
-class PreparationChain(Compose):  # type: ignore[misc]  # MONAI is untyped
+class PreparationChain(Compose):
     """The chain of a plan: a MONAI `Compose` whose errors are those of its steps.
 
     Args:
@@ -173,7 +173,7 @@ def _steps(plan: Plan) -> list[Transform]:
     ]
 
 
-class ImageOfPlan(Transform):  # type: ignore[misc]  # MONAI is untyped
+class ImageOfPlan(Transform):
     """Check the channels of a row's image, and convert its voxels to float32.
 
     Args:

@@ -21,7 +21,7 @@ Keys = Hashable | Iterable[Hashable]
 Row = Mapping[Hashable, Any]
 
 
-class EachEntry(MapTransform):  # type: ignore[misc]  # MONAI is untyped
+class EachEntry(MapTransform):
     """An array transform on some entries of a dictionary.
 
     Args:
@@ -49,7 +49,7 @@ class EachEntry(MapTransform):  # type: ignore[misc]  # MONAI is untyped
         return done
 
 
-class EachInvertibleEntry(EachEntry, InvertibleTransform):  # type: ignore[misc]  # MONAI is untyped
+class EachInvertibleEntry(EachEntry, InvertibleTransform):
     """An invertible array transform on some entries of a dictionary."""
 
     def inverse(self, data: Row) -> dict[Hashable, Any]:

@@ -42,7 +42,7 @@ class Placement:
     unmirrored: tuple[bool, ...]
 
 
-class GridStep(InvertibleTransform):  # type: ignore[misc]  # MONAI is untyped
+class GridStep(InvertibleTransform):
     """Invertible transform of a grid that records its grid transform.
 
     Args:

@@ -103,7 +103,7 @@ def clip(channel: Tensor, low: float | None, high: float | None) -> Tensor:
     return channel if low is None and high is None else channel.clamp(low, high)
 
 
-class ClipChannels(Transform):  # type: ignore[misc]  # MONAI is untyped
+class ClipChannels(Transform):
     """Clip each channel by its rule, measure it, and note the scaling in the metadata.
 
     Scaling and resampling commute, so `ScaleChannels` scales after resampling, on fewer voxels.
@@ -141,7 +141,7 @@ class ClipChannels(Transform):  # type: ignore[misc]  # MONAI is untyped
         return with_voxels(taken, voxels, {NOTED: noted})
 
 
-class ScaleChannels(Transform):  # type: ignore[misc]  # MONAI is untyped
+class ScaleChannels(Transform):
     """Scale each channel as `ClipChannels` noted; otherwise clip, measure and scale it here.
 
     Args:

@@ -18,7 +18,7 @@ MAX_LABEL_VALUE = 1 << 16
 """Label values below this are counted, which is quicker than sorting them."""
 
 
-class KnownLabels(Transform):  # type: ignore[misc]  # MONAI is untyped
+class KnownLabels(Transform):
     """Check that a label map has known values alone, and store it in one byte where that suffices.
 
     Args:
@@ -45,7 +45,7 @@ class KnownLabels(Transform):  # type: ignore[misc]  # MONAI is untyped
         return with_voxels(taken, voxels.to(torch.uint8) if high < 256 else voxels)
 
 
-class ClassIndices(InvertibleTransform):  # type: ignore[misc]  # MONAI is untyped
+class ClassIndices(InvertibleTransform):
     """Replace label values by class indices; the inverse, of class indices, is exact.
 
     A value of voxels that nobody annotated is one of `values`, the last: it has an index too.

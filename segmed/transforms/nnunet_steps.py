@@ -84,7 +84,7 @@ class OrderAxesd(EachInvertibleEntry):
         super().__init__(keys, OrderAxes(axes), allow_missing_keys)
 
 
-class ScaleCropped(Transform):  # type: ignore[misc]  # MONAI is untyped
+class ScaleCropped(Transform):
     """Scale each channel of a cropped image before it is resampled.
 
     Args:

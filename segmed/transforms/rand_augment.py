@@ -24,7 +24,7 @@ LARGEST_SEED = 2**32
 """Seeds of the generator are drawn below this."""
 
 
-class RandAugment(Randomizable, Transform):  # type: ignore[misc]  # MONAI is untyped
+class RandAugment(Randomizable, Transform):
     """Flip, rotation, zoom, elastic deformation and changes of intensity, as training draws them.
 
     `randomize` draws, a call applies: the same draw may be applied to image and label, or again.
@@ -126,7 +126,7 @@ class RandAugment(Randomizable, Transform):  # type: ignore[misc]  # MONAI is un
         return with_voxels(given, values) if isinstance(given, MetaTensor) else values
 
 
-class RandAugmentd(Randomizable, MapTransform):  # type: ignore[misc]  # MONAI is untyped
+class RandAugmentd(Randomizable, MapTransform):
     """`RandAugment` of an image and its label in a dictionary, by one draw.
 
     Args:

@@ -13,7 +13,7 @@ from segmed.metatensor import MetaTensor, Transform
 from segmed.structures import LabelClass
 
 
-class ReadCase(Transform):  # type: ignore[misc]  # MONAI is untyped
+class ReadCase(Transform):
     """Read the image files and the label of a data-list row in their storage order.
 
     Args:

@@ -55,7 +55,7 @@ def test_recorded_effect_is_that_of_the_engine(quantised: Quantised, manifest: M
     package = quantised.package
     assert package.int8 is not None
     for engine in ("openvino", "int8"):
-        predictor = Predictor(package, device="cpu", engine=engine)  # type: ignore[arg-type]  # a name of the table
+        predictor = Predictor(package, device="cpu", engine=engine)
         assert predictor.engines[0].name == engine
         found = evaluate(predictor, manifest, fold=0).table.groupby("label")["dice"].mean()
         field = {"openvino": "dice_before", "int8": "dice_after"}[engine]
@@ -71,8 +71,7 @@ def test_same_seed_gives_the_same_numbers(
     again = quantise(package, manifest, QuantisationRequest(windows=8, limits=limits))
     other = quantise(package, manifest, QuantisationRequest(windows=8, limits=limits, seed=1))
     first, second, third = (
-        found.package.int8.representation()[1]  # type: ignore[union-attr]  # it has int8
-        for found in (quantised, again, other)
+        found.package.int8.representation()[1] for found in (quantised, again, other)
     )
     assert first == second != third
 

@@ -41,7 +41,7 @@ def with_limits(monkeypatch: pytest.MonkeyPatch, dice_loss: float) -> None:
     def measured(package: ModelPackage, manifest: Manifest, request: QuantisationRequest,
                  **rest: object) -> Quantised:  # fmt: skip
         short = QuantisationRequest(request.fold, request.cases, 4, request.seed, limits)
-        return quantise(package, manifest, short, **rest)  # type: ignore[arg-type]  # options of the test
+        return quantise(package, manifest, short, **rest)
 
     monkeypatch.setattr(faster, "quantise", measured)
 

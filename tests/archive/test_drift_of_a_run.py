@@ -117,7 +117,7 @@ def test_run_that_was_cut_off_counts_as_one_with_its_continuation(
     predictor = Predictor(package, device="cpu", engine="torch")
     outcomes = iter(segment_archive(FolderSource(root), predictor=predictor, out_dir=out))
     next(outcomes)
-    outcomes.close()  # type: ignore[attr-defined]
+    outcomes.close()
     run(root, package, out)
     assert {row.num_run for row in read_drift(out)} == {NUM_SCANS}
 

@@ -125,7 +125,7 @@ def bench_overhead(studies: int) -> Record:
             bare_cpu_s = time.process_time() - cpu
             out = Path(folder) / f"out{repeat}"
             cpu = time.process_time()
-            whole_s = timed(lambda out=out: list(run(root, predictor, out)))  # type: ignore[misc]
+            whole_s = timed(lambda out=out: list(run(root, predictor, out)))
             cpu_ratios.append((time.process_time() - cpu) / bare_cpu_s)
             ratios.append(whole_s / bare_s)
     return {

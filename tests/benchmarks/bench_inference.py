@@ -65,7 +65,7 @@ def a_plan(
     """A plan without resampling for images of 1 mm."""
     return Plan(
         name="bench",
-        spatial_dims=dims,  # type: ignore[arg-type]
+        spatial_dims=dims,
         channels=(Channel(name="T1", modality="MR"),),
         labels=tuple(LabelClass(name=f"s{n}", value=n) for n in range(1, num_labels + 1)),
         preprocessing=Preprocessing(
@@ -170,7 +170,7 @@ def cases(count: int = 100) -> Record:
     package = a_package(a_plan(3, (40, 56, 40)), planned_options("unet", 3))
     found: Record = {"cases": len(paths)}
     for engine in ("torch", "openvino"):
-        found[engine] = end_to_end(package, paths, engine)  # type: ignore[arg-type]
+        found[engine] = end_to_end(package, paths, engine)
     return found
 
 

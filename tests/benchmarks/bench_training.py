@@ -161,7 +161,7 @@ def compare_steps(plan: Plan, cases: list[TrainingCase], *, steps: int, rounds: 
     for _ in range(rounds):
         took["bare"].append(block(bare, steps))
         took["step"].append(block(train, steps))
-    batches.close()  # type: ignore[attr-defined]
+    batches.close()
     middle = {name: np.median(values, axis=0) for name, values in took.items()}
     return {
         "patch": list(plan.patch_size),

@@ -52,7 +52,7 @@ def train_membranes(source: Path, folder: Path, cpu_seconds: float, seed: int) -
     runs = Runs(manifest, plan_of(manifest, cpu_seconds), folder, cpu_seconds, seed)
     record = train_ours(runs, "unet")
     predictor = _predictor(runs)
-    f1, rand_half, rand = [], [], {threshold: [] for threshold in THRESHOLDS}  # type: ignore[var-annotated]  # filled below
+    f1, rand_half, rand = [], [], {threshold: [] for threshold in THRESHOLDS}
     for case in manifest.split(0)[1]:
         found = predictor.predict(read_image(manifest.image_paths(case)[0]), probabilities=True)
         assert found.probs is not None

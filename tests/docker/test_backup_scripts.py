@@ -132,7 +132,7 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Site
             started.append(folder / name / "cluster")
             site = start_site(folder / name)
             started.append(site)
-        yield started[1], started[3]  # type: ignore[misc]
+        yield started[1], started[3]
     finally:
         for cluster in (item for item in started if isinstance(item, Path)):
             if (cluster / "postmaster.pid").exists():

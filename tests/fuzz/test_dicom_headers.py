@@ -69,7 +69,7 @@ def frame_values(dataset: Dataset, index: int) -> npt.NDArray[np.float64]:
 def _number(value: object, absent: float) -> float:
     """The first number of an element; what its absence means where it is empty."""
     first = value[0] if isinstance(value, MutableSequence) and value else value
-    return absent if first is None or first == "" else float(first)  # type: ignore[arg-type]
+    return absent if first is None or first == "" else float(first)
 
 
 def expected_values(series: SeriesAudit) -> npt.NDArray[np.float64]:
@@ -113,7 +113,7 @@ def run(number: int, write: object, tmp_path: Path) -> Counter[str]:
     counted: Counter[str] = Counter()
     for seed in range(FIRST, FIRST + number):
         folder = tmp_path / f"{seed}"
-        write(folder, seed)  # type: ignore[operator]
+        write(folder, seed)
         try:
             counted[require_read_right_or_refused(folder)] += 1
         except Exception as error:

@@ -87,7 +87,7 @@ def collectives(check: Check) -> None:
                 progress, stops = trainer.shared.heard()
                 off = max(off, abs(progress - 0.5) + stops)
         check.note(f"collectives, {kind}: progress that was heard differs by", off, 1e-6)
-        works.close()  # type: ignore[attr-defined]  # a generator
+        works.close()
         if isinstance(steps, GraphSteps):
             check.note("collectives: eager instead of captured", int(steps.is_eager), 0)
         return found
@@ -119,7 +119,7 @@ def ring(check: Check) -> None:
         taken = 1e3 * (time.perf_counter() - begun) / count
         check.note(f"{name}: a step with its capture, cases on disk, ms", taken)
         check.note(f"{name}: eager instead of captured", int(steps.is_eager), 0)
-        works.close()  # type: ignore[attr-defined]  # a generator
+        works.close()
         found[name] = losses
     gap = np.abs(np.array(found["ring"]) - np.array(found["resident"])).max()
     check.note("ring: largest difference of losses", float(gap), 1e-3)
@@ -146,7 +146,7 @@ def checkpoint_beside(check: Check) -> None:
                 tally={"loss": 0.0}, unread=steps.unread,
             )  # fmt: skip
             check.note("checkpoint: host's time, ms", 1e3 * (time.perf_counter() - begun))
-    works.close()  # type: ignore[attr-defined]  # a generator
+    works.close()
     files.close()
     check.note("checkpoint: steps after it changed nothing", int(trainer.checksum() == expected), 0)
     saved = load_checkpoint(folder / LAST, run={})

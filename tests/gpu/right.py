@@ -168,7 +168,7 @@ def captures(check: Check) -> None:
             )
             works = steps.works(0)
             found.append([steps.take(next(works), step=n, progress=0.1) for n in range(4)])
-            works.close()  # type: ignore[attr-defined]  # a generator
+            works.close()
             if isinstance(steps, GraphSteps):
                 check.note(f"captured {title}: eager instead", int(steps.is_eager), 0)
         gap = float(np.abs(np.array(found[0]) / np.array(found[1]) - 1).max())

@@ -110,7 +110,7 @@ def _step_ms(check: Check, taker: Steps) -> float:
         taker.phases()
 
     found = check.milliseconds(several, times=2, warm=1) / count
-    works.close()  # type: ignore[attr-defined]
+    works.close()
     return found
 
 
@@ -127,7 +127,7 @@ def windows(check: Check, title: str, plan: Plan) -> None:
     }
     for name, (dtype, form) in forms.items():
         changed = copy.deepcopy(network).to(check.device, dtype)
-        changed.to(memory_format=form)  # type: ignore[call-overload]
+        changed.to(memory_format=form)
         x = torch.randn(shape, device=check.device, dtype=dtype).contiguous(memory_format=form)
         with torch.inference_mode():
             taken = check.milliseconds(partial(changed, x))

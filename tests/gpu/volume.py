@@ -30,7 +30,7 @@ def run(check: Check, *, compiles: bool) -> None:
     engines = ["auto", "compile"] if compiles and not check.is_tiny else ["auto"]
     for engine in engines:
         with check.part(f"volume, {engine}"):
-            predictor = Predictor(package, device=check.device.type, engine=engine)  # type: ignore[arg-type]  # a name of the table
+            predictor = Predictor(package, device=check.device.type, engine=engine)
             for turn in range(2):
                 begun = time.perf_counter()
                 found = predictor.segment(prepared)

@@ -57,7 +57,7 @@ def _package(plan: Plan, *, seed: int = 0, architecture: str = "unet") -> ModelP
     dims = plan.spatial_dims
     options = {"widths": [4, 8], "strides": [[1] * dims, [2] * dims]}
     if architecture == "unet3plus":
-        options["cat_channels"] = 4  # type: ignore[assignment]
+        options["cat_channels"] = 4
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = build_model(

@@ -51,7 +51,7 @@ def predicted(manifest: Manifest, folder: Path, *faults: Fault) -> dict[str, Pat
     """References with faults, written as predictions."""
     found = {}
     for number, case in enumerate(manifest.training):
-        reference = read_reference(manifest, manifest.label_path(case))  # type: ignore[arg-type]  # all are labelled
+        reference = read_reference(manifest, manifest.label_path(case))
         values = np.asarray(reference)[0].copy()
         for fault in faults:
             fault(values, number)
@@ -65,7 +65,7 @@ def scored(manifest: Manifest, predictions: dict[str, Path]) -> pd.DataFrame:
     rows = []
     for case in manifest.training:
         label = read_label(predictions[case.id])
-        reference = read_reference(manifest, manifest.label_path(case))  # type: ignore[arg-type]  # all are labelled
+        reference = read_reference(manifest, manifest.label_path(case))
         rows += evaluate_case(
             label[0],
             reference[0],
@@ -111,7 +111,7 @@ def steps_for(labels: tuple[LabelClass, ...]) -> list[Cleaning]:
 )
 def test_counts_give_the_dice_of_the_cleaned_map(sample: Manifest, encoding: LabelEncoding) -> None:
     case = sample.training[0]
-    reference = np.asarray(read_reference(sample, sample.label_path(case)))[0]  # type: ignore[arg-type]  # all are labelled
+    reference = np.asarray(read_reference(sample, sample.label_path(case)))[0]
     prediction = np.roll(reference, 1, axis=0)
     island(prediction, 2)
     hole(prediction, 0)

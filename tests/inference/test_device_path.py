@@ -64,7 +64,7 @@ def image_of(shape: tuple[int, ...], seed: int = 0) -> MetaTensor:
 
 def on_device(package: ModelPackage, network: nn.Module | None = None, **options: object):
     """A predictor whose engine is that of a GPU."""
-    predictor = Predictor(package, device="cpu", engine="torch", **options)  # type: ignore[arg-type]  # of a test
+    predictor = Predictor(package, device="cpu", engine="torch", **options)
     axes = package.plan.inference.mirror_axes if predictor.tta else ()
     engine = CudaEngine(network or package.build(), CPU, mirror_axes=axes)
     predictor.batch = 8
@@ -140,7 +140,7 @@ def test_memory_that_runs_out_while_blending_costs_speed_and_no_label(
     whole = predictor._label_map
     tried: list[tuple[int, bool]] = []
 
-    def scarce(prepared, *, probabilities):  # type: ignore[no-untyped-def]  # as the real one
+    def scarce(prepared, *, probabilities):
         tried.append((path.batch, path.blends_on_cpu))
         if not path.blends_on_cpu:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -170,9 +170,9 @@ def test_graph_that_ignores_its_input_is_refused(package: ModelPackage) -> None:
     """Captured on another GPU's stream, a graph stays empty: every window gets the first answer."""
 
     class Empty(CudaEngine):
-        def _uncaptured(self, source: Tensor):  # type: ignore[no-untyped-def]  # as the real one
+        def _uncaptured(self, source: Tensor):
             held = super()._uncaptured(source)
-            held.graph.replay = lambda: None  # type: ignore[method-assign]  # a graph that does nothing
+            held.graph.replay = lambda: None
             return held
 
     engine = Empty(package.build(), CPU)
@@ -249,7 +249,7 @@ def test_forecast_of_an_image_is_given_where_there_is_a_gpu(package: ModelPackag
 def test_dry_run_gives_the_memory_on_the_gpu_too(package: ModelPackage, tmp_path: Path) -> None:
     image = image_of((40, 24, 20))
     path = tmp_path / "image.nii"
-    nib.save(nib.Nifti1Image(image[0].numpy(), np.eye(4)), path)  # type: ignore[attr-defined]  # missing from the stub
+    nib.save(nib.Nifti1Image(image[0].numpy(), np.eye(4)), path)
     (found,) = foresee_files(on_device(package), [path])
     assert found.status == "ready"
     assert "GB on the GPU (window" in found.memory

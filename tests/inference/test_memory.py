@@ -104,7 +104,7 @@ def test_cleaning_takes_no_more_than_the_estimate_says(step: str) -> None:
     label[:80] |= 1
     label[40, 40, 40] = 0
     tracemalloc.start()
-    clean(label, [Cleaning(step, 1, 2)])  # type: ignore[arg-type]
+    clean(label, [Cleaning(step, 1, 2)])
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak <= CLEANING_BYTES * label.size

@@ -59,7 +59,7 @@ def test_holes_are_filled_with_background_only() -> None:
 
 def test_label_that_is_absent_changes_nothing() -> None:
     for step in ("keep_largest", "remove_small", "fill_holes"):
-        np.testing.assert_array_equal(clean(MAP, [Cleaning(step, 9, 5)]), MAP)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(clean(MAP, [Cleaning(step, 9, 5)]), MAP)
 
 
 def test_given_map_is_never_written_to() -> None:

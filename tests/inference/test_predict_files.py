@@ -191,7 +191,7 @@ def test_text_beside_series_folders_is_no_series(tmp_path: Path) -> None:
 
 def test_unknown_format_and_no_input_are_refused(tmp_path: Path, predictor: Predictor) -> None:
     with pytest.raises(UsageError, match="known are"):
-        predict_files(predictor, [tmp_path], tmp_path / "out", format="jpeg")  # type: ignore[arg-type]
+        predict_files(predictor, [tmp_path], tmp_path / "out", format="jpeg")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="nothing to segment"):
         predict_files(predictor, [tmp_path / "empty"], tmp_path / "out")

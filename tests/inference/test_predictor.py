@@ -171,7 +171,7 @@ def test_unknown_devices_and_engines_are_refused(make_plan, make_package) -> Non
     with pytest.raises(UsageError, match="device"):
         Predictor(package, device="abacus", engine="torch")
     with pytest.raises(UsageError, match="engine"):
-        Predictor(package, engine="abacus")  # type: ignore[arg-type]
+        Predictor(package, engine="abacus")
 
 
 def test_every_orientation_of_real_files_lies_on_the_input_grid(

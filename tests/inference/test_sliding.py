@@ -50,7 +50,7 @@ def test_window_over_a_predictor_that_doubles_returns_twice_the_input(
     shape: tuple[int, ...], window: tuple[int, ...], blend: str
 ) -> None:
     volume = torch.randn(1, *shape)
-    found = sliding_window(double, volume, window=window, blend=blend, batch=3)  # type: ignore[arg-type]
+    found = sliding_window(double, volume, window=window, blend=blend, batch=3)
     torch.testing.assert_close(found, double(volume[None])[0], rtol=1e-5, atol=1e-5)
 
 

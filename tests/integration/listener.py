@@ -26,7 +26,7 @@ class WebHook(ThreadingHTTPServer):
 class _Post(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.got.append(json.loads(body))  # type: ignore[attr-defined]
+        self.server.got.append(json.loads(body))
         self.send_response(204)
         self.end_headers()
 
@@ -56,7 +56,7 @@ class _Smtp(socketserver.StreamRequestHandler):
             if verb == "DATA":
                 self._say(354, "go on")
                 lines = iter(lambda: self.rfile.readline().decode().rstrip("\r\n"), ".")
-                self.server.got.append("\n".join(lines))  # type: ignore[attr-defined]
+                self.server.got.append("\n".join(lines))
             self._say(221 if verb == "QUIT" else 250, "ok")
             if verb == "QUIT":
                 return

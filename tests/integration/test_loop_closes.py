@@ -128,7 +128,7 @@ def test_corrections_of_a_pacs_train_the_next_model_and_the_evidence_names_them(
 
 def on_grid_of(values: np.ndarray, affine: np.ndarray, image: object) -> np.ndarray:
     """The label map in the order of axes in which the series is read."""
-    steps = np.linalg.inv(affine) @ np.asarray(image.affine)  # type: ignore[attr-defined]  # a spatial image
+    steps = np.linalg.inv(affine) @ np.asarray(image.affine)
     order = [int(np.argmax(np.abs(steps[:3, axis]))) for axis in range(3)]
     flips = [axis for axis in range(3) if steps[order[axis], axis] < 0]
     return np.ascontiguousarray(np.flip(values.transpose(order), flips)).astype(np.int32)

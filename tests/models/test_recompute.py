@@ -58,8 +58,8 @@ def test_gradients_are_those_of_maps_that_are_kept(
 @pytest.mark.parametrize("name", DENSE)
 def test_each_node_runs_once_more_in_training_alone(name: str) -> None:
     model, calls = network(name, 2, recompute=True), []
-    inner = model.nodes["0_2"] if name == "unetpp" else model.decoder[0].fuse  # type: ignore[union-attr,index]  # untyped
-    inner.register_forward_pre_hook(lambda *_: calls.append(1))  # type: ignore[union-attr]  # untyped
+    inner = model.nodes["0_2"] if name == "unetpp" else model.decoder[0].fuse
+    inner.register_forward_pre_hook(lambda *_: calls.append(1))
     gradients(model.train(), torch.randn(2, 1, 16, 16), is_half=False)
     assert len(calls) == 2
     model.eval()(torch.randn(2, 1, 16, 16))

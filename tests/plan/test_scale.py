@@ -142,4 +142,4 @@ def test_patches_stay_useful_where_the_time_is_very_short() -> None:
 @pytest.mark.parametrize("values", [{"seconds": 0.0}, {"seconds": 10.0, "cores": 0}])
 def test_no_time_and_no_core_are_refused(values: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="needs a positive time and at least one core"):
-        Resources(**values)  # type: ignore[arg-type]  # wrong on purpose
+        Resources(**values)

@@ -42,7 +42,7 @@ def manifest(tmp_path: Path, plan: Plan) -> Manifest:
         image = np.random.default_rng(number).integers(0, 256, SHAPE).astype(np.int16)
         label = ((image > 200).astype(np.uint8) + (image > 230)).astype(np.uint8)
         for kind, voxels in (("image", image), ("label", label)):
-            nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / f"{kind}{number}.nii")  # type: ignore[attr-defined]  # missing from the stub
+            nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / f"{kind}{number}.nii")
         cases.append(
             Case(
                 id=f"c{number}",

@@ -31,7 +31,7 @@ def fold_result(name: str, table: pd.DataFrame) -> FoldResult:
 def compared_models(*shifts: list[int | None], unit: str = "mm") -> ModelComparison:
     tables = [scored(each) for each in shifts]
     entries = [fold_result(f"net{n}", table) for n, table in enumerate(tables)]
-    return compare_fold_results(entries, unit=unit)  # type: ignore[arg-type]  # a literal, given as text
+    return compare_fold_results(entries, unit=unit)
 
 
 @pytest.mark.parametrize("shifts", [[[0], [2]], [[1], [None]], [[1], [1]]])

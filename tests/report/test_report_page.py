@@ -187,6 +187,6 @@ def test_five_hundred_cases_stay_below_fifty_megabytes(
 
     path = write_report(
         tmp_path / "report.html",
-        ReportContent(title="Large", scores=tables, overlays=overlays()),  # type: ignore[arg-type]
+        ReportContent(title="Large", scores=tables, overlays=overlays()),
     )
     assert path.stat().st_size < 50e6

@@ -29,7 +29,7 @@ def train(name: str, options: dict[str, object], classes: int, patch: list[int])
         name, spatial_dims=len(patch), in_channels=1, num_classes=classes, **options
     )
     layout = training_format(len(patch), torch.device("cpu"))
-    network.to(memory_format=layout)  # type: ignore[call-overload]  # missing from the stub
+    network.to(memory_format=layout)
     optimizer, loss = (
         torch.optim.AdamW(network.parameters()),
         make_loss("dice_ce", num_classes=classes),

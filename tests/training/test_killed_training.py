@@ -57,7 +57,7 @@ def test_twenty_kills_lose_nothing(
     calm = place(manifest, plan, tmp_path / "calm", cache_dir, epochs=20)
     killed = replace(calm, out_dir=tmp_path / "killed")
     assert_kills_lose_nothing(killed, calm, kills=20, seed=1)
-    assert standing(killed.out_dir).step == 20 * STEPS_PER_EPOCH  # type: ignore[union-attr]
+    assert standing(killed.out_dir).step == 20 * STEPS_PER_EPOCH
 
 
 def test_a_kill_before_the_package_is_written_costs_no_training(

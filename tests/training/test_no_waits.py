@@ -24,7 +24,7 @@ READS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique")
 """Operations whose result the host must wait for, or whose shape depends on values."""
 
 
-class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch's own
+class Reads(TorchDispatchMode):
     """Counts the operations that a host waits for.
 
     Attributes:
@@ -33,7 +33,7 @@ class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch's ow
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # PyTorch's own
+        super().__init__()
         self.found: list[str] = []
         self.is_paused = False
 

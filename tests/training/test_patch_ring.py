@@ -72,7 +72,7 @@ def test_no_draw_needs_more_room_than_a_slot_has(seed: int) -> None:
     seen: list[int] = []
 
     class Measured(PatchRing):
-        def places(self, batch, step):  # type: ignore[no-untyped-def]  # as the ring has it
+        def places(self, batch, step):
             seen.extend(
                 prod(last - first for first, last in batch.box(n))
                 for n in range(len(batch.patches))

@@ -21,7 +21,7 @@ from segmed.inference import Predictor
 
 def run(root: Path, out: Path, predictor: Predictor, **options: object) -> list[dict[str, object]]:
     """One run; what stands in outcomes.json afterwards."""
-    list(segment_archive(FolderSource(root, **options), predictor=predictor, out_dir=out))  # type: ignore[arg-type]
+    list(segment_archive(FolderSource(root, **options), predictor=predictor, out_dir=out))
     found: list[dict[str, object]] = json.loads((out / "outcomes.json").read_text(encoding="utf-8"))
     return found
 
@@ -58,7 +58,7 @@ def test_series_that_grows_or_shrinks_has_one_result(
     assert len(other) == 8
     assert outputs(out) == sorted(str(row["output"]) for row in rows)
     assert {row["output"] for row in volumes(out)} == set(outputs(out))
-    assert [REPLACES in row["notes"] for row in rows].count(True) == 1  # type: ignore[operator]
+    assert [REPLACES in row["notes"] for row in rows].count(True) == 1
     assert archive_status(out).counts["replaced"] == 1
 
 

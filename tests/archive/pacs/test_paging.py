@@ -58,7 +58,7 @@ def listed(server: Server) -> list[str]:
     ],
 )
 def test_every_entry_is_listed_once(total: int, habit: dict[str, object]) -> None:
-    server = Server(total, **habit)  # type: ignore[arg-type]
+    server = Server(total, **habit)
     assert listed(server) == server.rows
     assert len(server.asked) < 100
 

@@ -63,7 +63,7 @@ def address(certificates: Path) -> Iterator[str]:
     context.load_verify_locations(certificates / "ca.pem")
     context.verify_mode = ssl.CERT_REQUIRED
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Archive)
-    server.handle_error = lambda *words: None  # type: ignore[method-assign]  # refused handshakes
+    server.handle_error = lambda *words: None
     server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

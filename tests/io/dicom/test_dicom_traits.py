@@ -195,8 +195,8 @@ def test_rescaling_that_only_some_images_state_is_refused(
         ("unit", {"unit": "HU"}, {"unit": "US"}),
     ):
         series = copied(real_series)
-        stated(series[:3], **first)  # type: ignore[arg-type]  # flags and a text by keyword
-        stated(series[3:], **second)  # type: ignore[arg-type]  # tags of a test
+        stated(series[:3], **first)
+        stated(series[3:], **second)
         save(tmp_path / name, series)
         audit = only(tmp_path / name)
         assert audit.reason == "mixed_rescale", name
@@ -275,7 +275,7 @@ def test_frames_of_an_enhanced_file_differ_by_the_same_table(
 
 def test_every_trait_has_a_reason_of_its_kind_and_tells_two_values_apart() -> None:
     blank: list[tuple[object, ...]] = [tuple(None for _ in TRAITS)] * 4
-    assert several_volumes(blank) is None  # type: ignore[arg-type]  # all values are None
+    assert several_volumes(blank) is None
     for place, trait in enumerate(TRAITS):
         assert trait.reason.startswith("several_")
         values = (1.0, 900.0) if trait.kind in {"number", "day"} else ("A", "B")

@@ -30,7 +30,7 @@ def fold_result(manifest: Manifest, fold: int, folder: Path) -> FoldResult:
     """A fold whose predictions are the references with a false island each."""
     predictions, rows = {}, []
     for case in manifest.split(fold)[1]:
-        reference = read_reference(manifest, manifest.label_path(case))  # type: ignore[arg-type]  # all are labelled
+        reference = read_reference(manifest, manifest.label_path(case))
         values = np.asarray(reference)[0].copy()
         corner = values[-2:, :2, :2]
         corner[corner == 0] = 1

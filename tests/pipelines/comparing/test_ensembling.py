@@ -55,7 +55,7 @@ def fold_result(manifest: Manifest, architecture: str, folder: Path, fault: Faul
     """A result of fold 0 whose predictions are the references with a fault."""
     predictions, rows = {}, []
     for number, case in enumerate(manifest.split(0)[1]):
-        reference = read_reference(manifest, manifest.label_path(case))  # type: ignore[arg-type]  # all are labelled
+        reference = read_reference(manifest, manifest.label_path(case))
         values = np.asarray(reference)[0].copy()
         fault(values, number)
         predictions[case.id] = folder / "predictions" / f"{case.id}.nii.gz"

@@ -50,7 +50,7 @@ def request_for(manifest: Path, folder: Path, **changes: object) -> Request:
         budget=Budget(epochs=1),
         out_dir=folder / "out",
         settings=Settings(resume=True),
-        **wishes,  # type: ignore[arg-type]  # fields of a request
+        **wishes,
     ).in_folder(folder)
 
 

@@ -38,10 +38,10 @@ def paths_of_all_routes(key: str) -> list[tuple[str, str]]:
     fields = {"{key}": key, "{name}": "result"}
     found = []
     for route in [*router.routes, *(one for page in PAGES for one in page.router.routes)]:
-        path = route.path  # type: ignore[attr-defined]  # untyped
+        path = route.path
         for field, value in fields.items():
             path = path.replace(field, value)
-        found += [(method, path) for method in route.methods]  # type: ignore[attr-defined]  # untyped
+        found += [(method, path) for method in route.methods]
     return found
 
 
