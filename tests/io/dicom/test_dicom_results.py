@@ -24,6 +24,7 @@ from segmed.formats import SegForm
 from segmed.io import read_image, read_label, source_of, write_label
 from segmed.io.dicom.rtstruct import write_rtstruct
 from segmed.io.dicom.seg import write_dicom_seg
+from segmed.io.dicom.seg_read import load_seg
 from segmed.io.dicom.write import write_series
 from segmed.structures import LabelClass
 
@@ -351,7 +352,7 @@ def test_unsound_segmentations_are_refused_by_name(
             read_label(_changed(seg, tmp_path / "odd.dcm", change))
         assert caught.value.reason == reason
     with pytest.raises(ImageError) as caught:
-        read_label(files[0])
+        load_seg(files[0])
     assert caught.value.reason == "not_seg"
     (tmp_path / "cut.dcm").write_bytes(seg.read_bytes()[:-9])
     with pytest.raises(ImageError) as caught:
