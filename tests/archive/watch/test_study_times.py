@@ -72,7 +72,7 @@ def test_percentiles_of_the_parts_are_in_the_snapshot(tmp_path: Path) -> None:
 
 def test_snapshot_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     record = {"is_running": True, "studies": [], "routes": {"watch": "."}, "latencies_s": [1, 2]}
-    (tmp_path / "watch.json").write_text(json.dumps(record))
+    (tmp_path / "watch.json").write_text(json.dumps(record), encoding="utf-8")
     read = read_snapshot(tmp_path)
     assert read is not None
     assert read.parts_s == {}

@@ -203,12 +203,14 @@ def test_meeting_names_end_the_run_before_anything_is_segmented(
 
 def test_rule_of_a_watch_joins_models_in_one_folder(tmp_path: Path) -> None:
     rules = tmp_path / "rules.yaml"
-    rules.write_text("rules:\n- {name: abdomen, models: [a, b], several: joined}\n")
+    rules.write_text(
+        "rules:\n- {name: abdomen, models: [a, b], several: joined}\n", encoding="utf-8"
+    )
     [route] = planned_routes(WatchJob("dimse://A@:1", tmp_path / "out", rules=rules))
     assert (route.name, route.out_dir) == ("abdomen", tmp_path / "out/abdomen")
     assert route.joining is not None
     assert route.joining.names == ("a", "b")
-    rules.write_text("rules:\n- {name: abdomen, models: [a], several: joined}\n")
+    rules.write_text("rules:\n- {name: abdomen, models: [a], several: joined}\n", encoding="utf-8")
     with pytest.raises(UsageError, match="two or more models, got 1"):
         planned_routes(WatchJob("dimse://A@:1", tmp_path / "out", rules=rules))
 
