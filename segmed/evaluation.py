@@ -159,7 +159,8 @@ def score_cases(
     if not cases:
         raise UsageError("no case to score: choose a fold with held-out cases")
     scores = CaseScores(manifest.encoding)
-    predictor.observer.is_on |= with_features
+    if with_features:
+        predictor.gather_features()
     sink = ScoringSink(manifest, out_dir, scores)
     predictions: dict[str, Path] = {}
     seconds = 0.0

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,31 @@ MaxVoxelsOption = Annotated[
         min=1, help="Voxels of the largest image to read, if more than 536870912 are trusted."
     ),
 ]
+
+PromiseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--promise",
+        metavar="TERMS",
+        help="Promise about results that nobody reviews, which the held-out cases are tested for: "
+        "dice=0.8,risk=5%,review=10%,confidence=95% unless given; any of the terms. Choose it "
+        "before you see results.",
+    ),
+]
+
+if TYPE_CHECKING:
+    from segmed.quality.risk import RiskTarget
+
+
+def promised(terms: str | None) -> RiskTarget:
+    """The promise of `--promise`; the default one if it is not given.
+
+    Raises:
+        UsageError: A term is unknown or out of range.
+    """
+    from segmed.quality.risk import DEFAULT_TARGET, RiskTarget
+
+    return DEFAULT_TARGET if terms is None else RiskTarget.parse(terms)
 
 
 def allow_voxels(number: int | None) -> None:

@@ -10,12 +10,15 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.cli.arguments import (
+    PromiseOption,
+    promised,
     require_any,
     require_file,
     require_known,
     require_manifest,
     require_models,
 )
+from pipelines.cli.calibrate import calibrate
 from pipelines.cli.faster import lines_of, quantise, request_of, windows
 from pipelines.cli.join_models import join
 from pipelines.cli.nnunet import import_nnunet
@@ -33,7 +36,7 @@ EXPORT_FORMATS = ("zip", "onnx", "openvino", "bundle")
 IMPORT_FORMATS = ("export", "monai-bundle")
 """Forms that `segmed model import` reads: those of export, and bundles of others."""
 
-LONG_FACTS = ("training_distributions", "shape_ranges", "curves")
+LONG_FACTS = ("training_distributions", "shape_ranges", "curves", "predicted_quality")
 """Tables in a package's provenance that are too long for a line."""
 
 
@@ -46,6 +49,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("register")(register)
     group.command("windows")(windows)
     group.command("quantise")(quantise)
+    group.command("calibrate")(calibrate)
     group.command("promote")(promote)
     group.command("rollback")(rollback)
     group.command("export")(export)
@@ -93,8 +97,11 @@ def show(reference: ReferenceArgument, as_json: JsonOption = False) -> None:
     """
     from pipelines.registry.loading import look_up
     from pipelines.tracking.tags import HELD_OUT
+    from segmed.quality.package_form import quality_model_in
+    from segmed.quality.statements import model_in_words
 
     resolved, package, plan = look_up(reference)
+    quality = quality_model_in(package.provenance)
     facts = {
         **resolved.record(),
         "architecture": package.architecture,
@@ -105,6 +112,7 @@ def show(reference: ReferenceArgument, as_json: JsonOption = False) -> None:
         "spacing_mm": list(plan.preprocessing.spacing_mm),
         "path": str(resolved.path),
         "int8": None if package.int8 is None else package.int8.model_dump(mode="json"),
+        "predicted_quality": None if quality is None else model_in_words(quality),
         "provenance": {
             key: value for key, value in package.provenance.items() if key not in LONG_FACTS
         },
@@ -126,6 +134,7 @@ def _facts(facts: Mapping[str, Any], scores: Mapping[str, Any] | None) -> list[s
         "model": _joined(facts["model"], version),
         "hash": facts["hash"],
         "network": _joined(f"{facts['architecture']}, {facts['spatial_dims']}D", averaged),
+        "predicted quality": facts["predicted_quality"] or "",
         "labels": ", ".join(f"{value} {name}" for name, value in facts["labels"].items()),
         "channels": ", ".join(facts["channels"]),
         "spacing": " x ".join(f"{edge:g}" for edge in facts["spacing_mm"]) + " mm",
@@ -184,6 +193,7 @@ def register(
             "`segmed model quantise`. Where it is refused, float32 is registered, with status 1.",
         ),
     ] = None,
+    promise: PromiseOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Register a package as a new version of a model.
@@ -191,13 +201,18 @@ def register(
     Example: segmed model register segmed-runs/runs/unet3plus/fold0/package --name hippocampus
     """
     require_models([str(package)])
+    target = None if promise is None else promised(promise)
     if quantise_on is not None:
         require_manifest(quantise_on)
-        _register_quantised(package, name, alias, quantise_on, as_json=as_json)
-        return
-    from pipelines.registry.registration import register_package
+    from pipelines.registry.registration import promising
 
-    version = register_package(package, name, alias)
+    with promising(package, target) as path:
+        if quantise_on is not None:
+            _register_quantised(path, name, alias, quantise_on, as_json=as_json)
+            return
+        from pipelines.registry.registration import register_package
+
+        version = register_package(path, name, alias)
     emit(asdict(version), [f"{version.reference} {' '.join(version.aliases)}"], as_json=as_json)
 
 

@@ -12,7 +12,9 @@ import typer
 
 from pipelines.cli.arguments import (
     MaxVoxelsOption,
+    PromiseOption,
     allow_voxels,
+    promised,
     require_device,
     require_file,
     require_manifest,
@@ -97,6 +99,7 @@ def train(
             "saves more.",
         ),
     ] = None,
+    promise: PromiseOption = None,
     out: OutOption = Path("segmed-runs"),
     max_voxels: MaxVoxelsOption = None,
     as_json: JsonOption = False,
@@ -135,6 +138,7 @@ def train(
             deterministic=deterministic,
             compile=compiled,
         ),
+        promise=promised(promise),
     )
     check_job(job)
     resources = resources_for(time, device)
@@ -261,6 +265,7 @@ def compare(
     register: Annotated[
         str | None, typer.Option(metavar="NAME", help="Register OUT/best under this name.")
     ] = None,
+    promise: PromiseOption = None,
     out: OutOption = Path("segmed-comparison"),
     max_voxels: MaxVoxelsOption = None,
     as_json: JsonOption = False,
@@ -305,6 +310,7 @@ def compare(
     request = replace(
         request, postprocess=postprocessing, ensembles=ensembles, against=tuple(against or ())
     )
+    request = replace(request, promise=promised(promise))
     require_models_or_results(request.against)
     require_enough_time(request, parallel=side_by_side)
     with continued_by(without=("--fresh",)):

@@ -12,7 +12,7 @@ import pandas as pd
 from pipelines.comparing.cross_validation import ENSEMBLES
 from pipelines.comparing.ensembling import Chosen, choose_models, ensembles_table
 from pipelines.comparing.jobs import Request
-from pipelines.comparing.predicted_quality import out_of_fold_cases, with_quality
+from pipelines.comparing.predicted_quality import out_of_fold_cases
 from pipelines.tracking.held_out import held_out_scores
 from pipelines.tracking.tags import HELD_OUT
 from segmed.inference.cleaning_effects import CleaningEffect
@@ -22,9 +22,11 @@ from segmed.manifest import Manifest
 from segmed.metrics.training_norms import DISTRIBUTIONS, RANGES
 from segmed.package import ModelPackage
 from segmed.package.ensemble import mix_packages
+from segmed.package.predicted_quality import with_quality
 from segmed.package.training_cases import CORRECTIONS, SEEN
 from segmed.plan import Plan
 from segmed.quality.model import Basis
+from segmed.quality.risk import RiskTarget
 from segmed.report.content import ReportTable
 from segmed.report.model_comparison import ModelComparison
 
@@ -93,18 +95,21 @@ def choose_best(
         record[POSTPROCESSING] = search_record(search)
         record["sentences"] += sentences_of(search, folds)
         tables.append(table_of(search))
-    package = _with_quality(package, chosen, cleaned_table)
+    package = _with_quality(package, chosen, cleaned_table, request.promise)
     package.save(request.out_dir / BEST)
     return {**record, "hash": package.hash}, tables
 
 
 def _with_quality(
-    package: ModelPackage, chosen: Chosen, cleaned_table: pd.DataFrame | None
+    package: ModelPackage,
+    chosen: Chosen,
+    cleaned_table: pd.DataFrame | None,
+    promise: RiskTarget,
 ) -> ModelPackage:
     """A package with predicted quality, by the scores of results that were cleaned as its own."""
     cases = out_of_fold_cases(chosen.fold_results, cleaned_table)
     basis: Basis = "held_out" if package.members == 1 else "out_of_fold"
-    return with_quality(package, cases, basis=basis, networks=len(chosen.models))
+    return with_quality(package, cases, basis=basis, networks=len(chosen.models), target=promise)
 
 
 def _package_of(chosen: Chosen, compared: ModelComparison, request: Request) -> ModelPackage:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.comparing.jobs import Request, cache_of
-from pipelines.comparing.predicted_quality import out_of_fold_cases, with_quality
+from pipelines.comparing.predicted_quality import out_of_fold_cases
 from segmed.manifest import data_hash, read_manifest
 from segmed.metrics import summarise, write_table
 from segmed.package import ModelPackage
 from segmed.package.ensemble import join_packages
+from segmed.package.predicted_quality import with_quality
 from segmed.package.training_cases import seen_record
 from segmed.report.model_comparison import FoldResult, ModelComparison
 from segmed.training.data import norms_of
@@ -70,7 +71,8 @@ def _ensemble(folds: Sequence[FoldResult], request: Request) -> ModelPackage:
         **norms_of(manifest, seen, packages[0].plan, cache_dir),
     }
     joined = join_packages(packages, facts)
-    return with_quality(joined, out_of_fold_cases(folds), basis="out_of_fold")
+    cases = out_of_fold_cases(folds)
+    return with_quality(joined, cases, basis="out_of_fold", target=request.promise)
 
 
 def _gather(folds: Sequence[FoldResult], folder: Path) -> int:

@@ -16,6 +16,7 @@ from segmed.plan import read_plan, write_plan
 from segmed.plan.agreement import require_same_channels, require_same_labels
 from segmed.plan.networks import size_of
 from segmed.plan.resources import Resources
+from segmed.quality.risk import DEFAULT_TARGET, RiskTarget
 from segmed.training import Budget
 from segmed.training.settings import Settings
 
@@ -38,6 +39,7 @@ class TrainJob:
         number: Its number among the trainings of a comparison, from 1.
         of: How many trainings there are.
         spatial_dims: Dimensions of its plan, where a comparison has plans of several.
+        promise: Promise about unreviewed results that the package makes.
     """
 
     manifest_path: Path
@@ -50,6 +52,7 @@ class TrainJob:
     number: int = 1
     of: int = 1
     spatial_dims: Dims | None = None
+    promise: RiskTarget = DEFAULT_TARGET
 
     @property
     def model(self) -> str:
@@ -90,6 +93,7 @@ class Request:
         ensembles: Try the winner averaged with other architectures on the held-out cases.
         dims: Dimensions to compare, with a plan each; one plan, which decides, if empty.
         against: Existing models that the winner is held against.
+        promise: Promise about unreviewed results that the packages make.
     """
 
     manifest_path: Path
@@ -107,6 +111,7 @@ class Request:
     ensembles: bool = True
     dims: tuple[Dims, ...] = ()
     against: tuple[str, ...] = ()
+    promise: RiskTarget = DEFAULT_TARGET
 
     @staticmethod
     def parse(
@@ -138,10 +143,7 @@ class Request:
         )
 
     def of_size(self, size: str | None) -> Request:
-        """The same request with another size of networks.
-
-        A comparison that goes on keeps its plan, see `settle_plan`; one that starts anew makes a
-        plan of this size.
+        """The same request with another size of networks, for a plan that is made anew.
 
         Raises:
             UsageError: There is no such size; or a plan is named, which has its own.
@@ -206,6 +208,7 @@ class Request:
                 number,
                 len(pairs),
                 dims,
+                self.promise,
             )
             for number, (name, fold, dims) in enumerate(pairs, 1)
         ]

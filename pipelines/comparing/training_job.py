@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.comparing.jobs import TrainJob
-from pipelines.comparing.predicted_quality import with_quality
 from pipelines.comparing.progress import TrainingProgress
 from pipelines.tracking.held_out import held_out_scores, keep_scores
 from segmed.evaluation import Evaluated, score_cases
@@ -25,8 +24,10 @@ from segmed.io.atomic import write_whole
 from segmed.manifest import data_hash, read_manifest
 from segmed.metrics import read_table, write_table
 from segmed.package import ModelPackage
+from segmed.package.predicted_quality import with_quality
 from segmed.plan import plan_hash, read_plan
 from segmed.quality.cases import QUALITY_CASES_FILE, write_quality_cases
+from segmed.quality.risk import DEFAULT_TARGET
 from segmed.report.legends import legend_of_set
 from segmed.report.model_comparison import FoldResult
 from segmed.training import EpochResult, fit
@@ -78,6 +79,7 @@ def unusual_settings(job: TrainJob) -> dict[str, Any]:
         "weights": weights_digest(settings.weights) if settings.weights else None,
         "patience": settings.patience,
         "deterministic": settings.deterministic,
+        "promise": None if job.promise == DEFAULT_TARGET else job.promise.sentence,
     }
     return {key: value for key, value in found.items() if value}
 
@@ -162,7 +164,9 @@ def _score(job: TrainJob, shown: TrainingProgress) -> Evaluated:
     scored = keep_scores(
         job.run_dir / "package", held_out_scores(evaluated.table, [job.fold], unit=unit)
     )
-    with_quality(scored, evaluated.quality_cases, basis="held_out").save(job.run_dir / "package")
+    known = evaluated.quality_cases
+    predicting = with_quality(scored, known, basis="held_out", target=job.promise)
+    predicting.save(job.run_dir / "package")
     history = read_history(job.run_dir)
     record = {
         "architecture": job.model,

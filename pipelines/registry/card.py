@@ -11,6 +11,8 @@ from pipelines.tracking.tags import HELD_OUT
 from segmed.package import ModelPackage
 from segmed.package.training_cases import CORRECTIONS
 from segmed.plan.cleaning_words import rules_in_words
+from segmed.quality.package_form import quality_model_in
+from segmed.quality.statements import model_in_words
 from segmed.structures import LabelClass
 
 MAX_CARD_LENGTH = 5000
@@ -48,6 +50,7 @@ def card_of(package: ModelPackage, scores: Mapping[str, Any] | None = None) -> s
         "- output: on the input's own grid; " + ", ".join(_label(label) for label in plan.labels),
         *[f"- post-processing: {text}" for text in rules_in_words(plan)],
         *_int8(package),
+        *_predicted_quality(package),
         "",
         "## Data",
         *_facts(made),
@@ -77,6 +80,11 @@ def _nothing_learned(scores: Mapping[str, Any] | None) -> list[str]:
 def _int8(package: ModelPackage) -> list[str]:
     int8 = package.accepted_int8
     return [] if int8 is None else [f"- int8: {in_words(int8.record.model_dump())}"]
+
+
+def _predicted_quality(package: ModelPackage) -> list[str]:
+    model = quality_model_in(package.provenance)
+    return [] if model is None else [f"- predicted quality: {model_in_words(model)}"]
 
 
 def _form(package: ModelPackage) -> str:

@@ -23,7 +23,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Place:
-    """Place of the package of a faster model.
+    """Place of a package that is made from another.
 
     Attributes:
         reference: Folder, zip, or registered model that it is made from.
@@ -56,9 +56,9 @@ class Place:
         return resolve_model(self.reference, folder=self.folder).load()
 
     def keep(self, package: ModelPackage) -> str:
-        """Write or register the faster package; returns its folder or reference.
+        """Write or register the changed package; returns its folder or reference.
 
-        It has another hash, since it computes other labels: a registered model gets a version.
+        It has another hash, since its results are others: a registered model gets a version.
         """
         if self.out is None and is_registered(self.reference):
             name = parse_reference(self.reference).name

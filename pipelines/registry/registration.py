@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.registry.card import card_of
@@ -10,6 +13,8 @@ from pipelines.registry.versions import Registry
 from pipelines.tracking.held_out import held_out_scores, score_tags
 from pipelines.tracking.runs import RunLog
 from pipelines.tracking.tags import HELD_OUT
+from segmed.package.predicted_quality import with_promise
+from segmed.quality.risk import RiskTarget
 from segmed.report.model_comparison import ModelComparison
 
 
@@ -52,6 +57,25 @@ def register_package(
     """Register a package folder or zip that no run of this server has trained."""
     resolved = resolve_path(path)
     return Registry(folder).register(resolved.path, name, None, alias)
+
+
+@contextmanager
+def promising(path: Path, target: RiskTarget | None) -> Iterator[Path]:
+    """A package with another promise about unreviewed results; itself if none is given.
+
+    Args:
+        path: Folder or zip of the package, which stays as it is.
+        target: The promise.
+
+    Raises:
+        UsageError: The package predicts no quality.
+    """
+    if target is None:
+        yield path
+        return
+    made = with_promise(resolve_path(path).load(), target)
+    with tempfile.TemporaryDirectory(prefix="segmed-promise-") as scratch:
+        yield made.save(Path(scratch) / "package")
 
 
 def _alias_for(registry: Registry, name: str, package_hash: str) -> str | None:

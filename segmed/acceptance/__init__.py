@@ -7,6 +7,7 @@ order.py       order of cases that depends on their scores alone
 groups.py      groups of cases that are scored worse than the rest, with Holm's correction
 shift.py       local scores beside those of the card
 criteria.py    the YAML of criteria and stop rules
+local_quality.py predicted quality of a package, fitted on cases given after its training
 predicted.py   predicted quality and promise of a package
 calibration.py  predicted quality beside the local scores
 measured.py    measures that criteria are about

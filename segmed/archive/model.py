@@ -66,7 +66,7 @@ def model_of(packages: Sequence[ModelPackage], joining: Joining | None = None) -
     plan = packages[0].plan
     quality = quality_model_in(packages[0].provenance) if len(packages) == 1 else None
     norms = dict(packages[0].provenance.get(DISTRIBUTIONS, {}))
-    if norms and quality is not None and quality.basis == "held_out":
+    if norms and quality is not None and quality.basis != "out_of_fold":
         norms[PREDICTED_QUALITY] = list(quality.scores)  # of an ensemble they are its members'
     names = sorted({package.architecture for package in packages})
     return Model(

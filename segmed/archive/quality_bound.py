@@ -20,7 +20,7 @@ from segmed.archive.drift import MIN_STUDIES, DriftRow, judge_run
 from segmed.archive.ledger import Entry, Ledger
 from segmed.archive.model import Model
 from segmed.io.atomic import write_whole
-from segmed.quality.risk import DEFAULT_TARGET, RiskTarget
+from segmed.quality.risk import RiskTarget
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def settle_bound(
     model: Model,
     out_dir: Path,
     *,
-    target: RiskTarget = DEFAULT_TARGET,
+    target: RiskTarget | None = None,
 ) -> ArchiveBound:
     """Judge the drift of a run, and write `drift.csv` and `quality.json`.
 
@@ -104,7 +104,7 @@ def settle_bound(
         run: Number of the run.
         model: The model of the run.
         out_dir: Output folder of the archive.
-        target: The promise.
+        target: The promise; that of the model if not given.
 
     Returns:
         The bound; `NO_BOUND` of a model without predicted quality, whose `quality.json` is removed.
@@ -133,7 +133,7 @@ def settle_bound(
         withdrawn=withdrawn,
         is_watched=is_watched,
         to_review=_to_review(ledger, run, model.hash, bound.threshold),
-        target=target.model_dump(),
+        target=bound.target.model_dump(),
         withdrawn_runs=runs,
     )
     write_whole(path, json.dumps(asdict(settled), indent=2))

@@ -27,7 +27,7 @@ from segmed.formats import BINARY_SEG, SegForm
 from segmed.io.output_names import NameKind, absolute, shown
 from segmed.io.scratch import scratch_folder
 from segmed.outcomes import ACCESS_DENIED, SERVICE
-from segmed.quality.risk import DEFAULT_TARGET, RiskTarget
+from segmed.quality.risk import RiskTarget
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,8 @@ class RunOptions:
         names: Kind of output names, `source` or `hash`; None: of image files `source`, of DICOM
             series `hash`.
         seg: Form of DICOM segmentations.
-        target: Promise about unreviewed results, of a model that predicts quality.
+        target: Promise about unreviewed results, of a model that predicts quality; the model's own
+            if not given.
     """
 
     limit: int | None = None
@@ -66,7 +67,7 @@ class RunOptions:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     table: str = "csv"
     names: NameKind | None = None
-    target: RiskTarget = DEFAULT_TARGET
+    target: RiskTarget | None = None
     seg: SegForm = BINARY_SEG
 
 

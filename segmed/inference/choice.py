@@ -11,7 +11,7 @@ conversion takes ten seconds or more, once a model where converted models are ke
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,9 +19,10 @@ from torch import nn
 
 from segmed.errors import ModelError, UsageError
 from segmed.inference.cuda_engine import CudaEngine
-from segmed.inference.engine import Engine, TorchEngine, activation_of
+from segmed.inference.engine import Activation, Engine, TorchEngine, activation_of
 from segmed.inference.int8_units import has_int8_units
 from segmed.inference.openvino_engine import Conversion, OpenVinoEngine
+from segmed.inference.shown_members import beside_members, shown_members
 from segmed.inference.silent_openvino import has_openvino
 from segmed.inference.vocabulary import engine_named
 from segmed.package import ModelPackage
@@ -42,6 +43,7 @@ class EngineRequest:
         window_batch: Shape of a full batch of windows, `[B, C, *window]`.
         cache_dir: Folder of converted models; None keeps nothing.
         mirror_axes: Axes of the window whose mirror images a GPU averages within its graphs.
+        shows_members: Give the labels of the members of an ensemble, too; not in int8.
     """
 
     name: str
@@ -49,6 +51,20 @@ class EngineRequest:
     window_batch: tuple[int, ...]
     cache_dir: Path | None = None
     mirror_axes: tuple[int, ...] = ()
+    shows_members: bool = False
+
+    def build(self, package: ModelPackage) -> nn.Module:
+        """The network of a package that the engine runs."""
+        return shown_members(package)() if self.shows_members else package.build()
+
+    def activation(self, package: ModelPackage) -> Activation:
+        """The activation of its maps."""
+        found, own = activation_of(package.plan), package.plan.encoding.num_channels
+        return beside_members(found, own) if self.shows_members else found
+
+    def num_maps(self, package: ModelPackage) -> int | None:
+        """Channels of the classes, if labels of members follow them."""
+        return package.plan.encoding.num_channels if self.shows_members else None
 
 
 def make_engine(package: ModelPackage, request: EngineRequest) -> Engine:
@@ -60,60 +76,67 @@ def make_engine(package: ModelPackage, request: EngineRequest) -> Engine:
     name = engine_named(request.name)
     if request.device.type == "cuda":
         return _engine_on_gpu(name, package, request)
-    activation = activation_of(package.plan)
+    activation = request.activation(package)
     if name == "compile":
-        network = compiled(package.build())
+        network = compiled(request.build(package))
         return TorchEngine(network, request.device, "compile", activation=activation)
     if name == "int8":
-        return _int8_engine(package, _conversion_of(package, request))
+        return _int8_engine(package, request)
     if name == "openvino":
-        return OpenVinoEngine(package.build, _conversion_of(package, request))
+        return _openvino(package, request)
     if name == "auto" and has_openvino():
-        found = _openvino_or_none(package, _conversion_of(package, request))
+        found = _openvino_or_none(package, request)
         if found is not None:
             return found
-    return TorchEngine(package.build(), request.device, activation=activation)
+    return TorchEngine(request.build(package), request.device, activation=activation)
 
 
 def _conversion_of(package: ModelPackage, request: EngineRequest) -> Conversion:
     window = (1, *request.window_batch[1:])
-    key, activation = package.float32_hash, activation_of(package.plan)
-    return Conversion(key, window, request.cache_dir, activation)
+    key, num_maps = package.float32_hash, request.num_maps(package)
+    key = f"{key}-members" if request.shows_members else key
+    return Conversion(key, window, request.cache_dir, request.activation(package), num_maps)
+
+
+def _openvino(package: ModelPackage, request: EngineRequest) -> Engine:
+    return OpenVinoEngine(lambda: request.build(package), _conversion_of(package, request))
 
 
 def _engine_on_gpu(name: str, package: ModelPackage, request: EngineRequest) -> Engine:
     if name in ON_CPU_ALONE:
         raise UsageError(f"engine {name!r} runs on the CPU: give device cpu, or engine torch")
-    activation = activation_of(package.plan)
+    activation = request.activation(package)
     if name == "torch":
-        return TorchEngine(package.build(), request.device, activation=activation)
+        return TorchEngine(request.build(package), request.device, activation=activation)
     return CudaEngine(
-        package.build(),
+        request.build(package),
         request.device,
         compiled=name == "compile",
         mirror_axes=request.mirror_axes,
         activation=activation,
+        num_maps=request.num_maps(package),
     )
 
 
-def _int8_engine(package: ModelPackage, conversion: Conversion) -> Engine:
+def _int8_engine(package: ModelPackage, request: EngineRequest) -> Engine:
     if package.accepted_int8 is None:
         raise UsageError(
             f"package {package.hash[:12]} ({package.architecture}) has no int8 network: "
             "`segmed model quantise` makes and measures one, or use engine auto"
         )
+    conversion = _conversion_of(package, replace(request, shows_members=False))
     return OpenVinoEngine(package.build, conversion, int8=package.accepted_int8)
 
 
-def _openvino_or_none(package: ModelPackage, conversion: Conversion) -> Engine | None:
+def _openvino_or_none(package: ModelPackage, request: EngineRequest) -> Engine | None:
     """The first that runs of OpenVINO in int8, where it may be used, and in float32."""
     if uses_int8(package):
         try:
-            return _int8_engine(package, conversion)
+            return _int8_engine(package, request)
         except ModelError as error:
             logger.warning("engine openvino in float32: %s", error)
     try:
-        return OpenVinoEngine(package.build, conversion)
+        return _openvino(package, request)
     except ModelError as error:
         logger.warning("engine torch: %s", error)
         return None

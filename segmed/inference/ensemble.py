@@ -72,12 +72,14 @@ def averaged(members: Sequence[NetworkFn], agreement: MemberAgreement | None = N
     return mean
 
 
-def mirrored(network: NetworkFn, axes: Sequence[int]) -> NetworkFn:
+def mirrored(network: NetworkFn, axes: Sequence[int], *, num_maps: int | None = None) -> NetworkFn:
     """The mean over all mirror images along `axes`, each mirrored back.
 
     Args:
         network: From windows to maps.
         axes: Spatial axes of the window, 0 the first.
+        num_maps: Channels that are averaged, the first ones; others, such as labels, stay those of
+            the window as it is. All if not given.
     """
     if not axes:
         return network
@@ -86,9 +88,11 @@ def mirrored(network: NetworkFn, axes: Sequence[int]) -> NetworkFn:
 
     def mean(windows: Tensor) -> Tensor:
         total = network(windows).clone()
+        averaged = total[:, :num_maps]
         for flips in views[1:]:
-            total += torch.flip(network(torch.flip(windows, flips)), flips)
-        return total.div_(len(views))
+            averaged += torch.flip(network(torch.flip(windows, flips))[:, :num_maps], flips)
+        averaged.div_(len(views))
+        return total
 
     return mean
 

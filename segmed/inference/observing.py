@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from math import prod
@@ -11,13 +12,17 @@ from torch import Tensor
 
 from segmed.geometry import spacing_of
 from segmed.inference.segmentation import Segmentation
+from segmed.inference.shown_members import member_pairs
+from segmed.inference.sliding import NetworkFn
 from segmed.package import ModelPackage
 from segmed.plan import Plan
 from segmed.quality.agreement import MemberAgreement
-from segmed.quality.features import CaseFeatures, FeatureSums
+from segmed.quality.features import AGREEMENT, CaseFeatures, FeatureSums
 from segmed.quality.package_form import quality_model_in
 from segmed.transforms.grid_transform import Prepared
 from segmed.transforms.inverse import Slab
+
+logger = logging.getLogger(__name__)
 
 
 class QualityObserver:
@@ -30,7 +35,9 @@ class QualityObserver:
     Attributes:
         is_on: Features are gathered; without need they are not.
         model: The quality model, if there is one.
-        agreement: MemberAgreement of the members on the image in hand; None of a single network.
+        agreement: Agreement of the members on the image in hand; None of a single network.
+        has_members: A single package has several networks that can be compared.
+        needs_members: The quality model uses their agreement.
     """
 
     def __init__(self, packages: Sequence[ModelPackage], plan: Plan) -> None:
@@ -38,7 +45,12 @@ class QualityObserver:
         self.model = None if single is None else quality_model_in(single.provenance)
         self.is_on = self.model is not None
         self.agreement: MemberAgreement | None = None
-        self._networks = sum(package.members for package in packages)
+        self._pairs = None if single is None else member_pairs(single)
+        self.has_members = bool(self._pairs)
+        self.needs_members = (
+            self.has_members and self.model is not None and AGREEMENT in self.model.features
+        )
+        self._is_said = False
         self._plan = plan
         self._sums: FeatureSums | None = None
 
@@ -57,8 +69,13 @@ class QualityObserver:
         growth = prod(transform.cropped_shape) / prod(transform.shape)
         voxel_ml = prod(spacing) * growth / 1000.0
         self._sums = FeatureSums(encoding, voxel_ml, averages_logits=is_logits)
-        if engines > 1:
-            self.agreement = MemberAgreement(encoding, averages_logits=is_logits)
+        if engines > 1 or self.has_members:
+            self.agreement = MemberAgreement(encoding, averages_logits=is_logits, pairs=self._pairs)
+
+    def parted(self, network: NetworkFn) -> NetworkFn:
+        """A network whose maps come without the labels of its members, which are counted."""
+        agreement = self.agreement or MemberAgreement(self._plan.encoding)
+        return lambda windows: agreement.split(network(windows))
 
     def watch(self, slabs: Iterable[Slab], image: Tensor, dim: int) -> Iterator[Slab]:
         """Hand slabs on; their features are gathered if the observer is on."""
@@ -68,8 +85,10 @@ class QualityObserver:
         """Features of the image that was watched; None if it was not."""
         if self._sums is None:
             return None
-        agreement = None if self.agreement is None else self.agreement.by_structure()
-        return self._sums.features(agreement)
+        counted = self.agreement
+        if counted is None or not counted.is_counted:
+            return self._sums.features()
+        return self._sums.features(counted.by_structure())
 
     def described(self, found: Segmentation, features: CaseFeatures | None) -> Segmentation:
         """A segmentation with its features, and its predicted quality if a model applies.
@@ -81,7 +100,15 @@ class QualityObserver:
         model = self.model
         if features is None:
             return found
-        if model is None or model.missing_features(features):
+        missing = [] if model is None else model.missing_features(features)
+        if missing and not self._is_said:
+            self._is_said = True
+            logger.warning(
+                "predicted quality needs %s, which this engine does not give: results come without "
+                "it; use engine auto or torch, and not int8",
+                ", ".join(missing),
+            )
+        if model is None or missing:
             return replace(found, features=features)
         values, affine = np.asarray(found.label)[0], np.asarray(found.label.affine, np.float64)
         voxel_ml = prod(spacing_of(affine)[: values.ndim]) / 1000.0

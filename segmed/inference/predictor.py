@@ -21,7 +21,7 @@ from segmed.inference.choice import EngineRequest, make_engine
 from segmed.inference.cuda_engine import CudaEngine
 from segmed.inference.device_memory import DeviceMemory, full_batch
 from segmed.inference.device_path import DevicePath
-from segmed.inference.engine import Engine, resolve_device
+from segmed.inference.engine import resolve_device
 from segmed.inference.ensemble import averaged, mirrored, require_one_contract, slice_by_slice
 from segmed.inference.fitting import require_fitting
 from segmed.inference.given_image import GivenImage, image_from
@@ -110,9 +110,9 @@ class Predictor:
         self.batch = 1 if memory_gb is not None else max(1, full)
         shape = (self.batch, self.plan.network_channels, *window)
         axes = tuple(self.plan.inference.mirror_axes) if self.tta else ()
-        request = EngineRequest(engine, self.device, shape, cache_dir, mirror_axes=axes)
+        self._request = EngineRequest(engine, self.device, shape, cache_dir, mirror_axes=axes)
         self._gpu_share = gpu_share
-        self._use([make_engine(member, request) for member in members])
+        self._run(shows_members=self.observer.needs_members)
         self._lock = threading.Lock()
         self._base_bytes = resident_bytes()
         self._seconds = 0.0
@@ -218,8 +218,8 @@ class Predictor:
         whole = MetaTensor(torch.from_numpy(label)[None], affine=affine)
         seconds = time.perf_counter() - start
         phases = {"network": network_s, "inverse": seconds - network_s}
-        structures, fractions = self.plan.labels, kept.fractions
-        found = Segmentation(whole, kept.whole, seconds, phases, structures, None, fractions)
+        labels, fractions = self.plan.labels, kept.fractions
+        found = Segmentation(whole, kept.whole, seconds, phases, labels, None, fractions)
         return self.observer.described(found, features)
 
     def _in_memory(
@@ -281,15 +281,20 @@ class Predictor:
         Args:
             grid: Grid of the image as stored.
         """
-        if self._path is None:
-            return None
-        shape = target_transform(grid, self.plan).shape
-        return self._path.forecast(self.recipe(shape), shape, grid.shape)
+        shape, path = target_transform(grid, self.plan).shape, self._path
+        return None if path is None else path.forecast(self.recipe(shape), shape, grid.shape)
 
-    def _use(self, engines: list[Engine]) -> None:
-        """Take engines; those for a GPU have a path of their own."""
-        self.engines = engines
-        on_gpu = [engine for engine in engines if isinstance(engine, CudaEngine)]
+    def gather_features(self) -> None:
+        """Give each segmentation its features from now on, with the agreement of the members."""
+        self.observer.is_on = True
+        if self.observer.has_members and not self._request.shows_members:
+            self._run(shows_members=True)
+
+    def _run(self, *, shows_members: bool) -> None:
+        """Make the engines; those for a GPU have a path of their own."""
+        self._request = replace(self._request, shows_members=shows_members)
+        self.engines = [make_engine(package, self._request) for package in self.packages]
+        on_gpu = [engine for engine in self.engines if isinstance(engine, CudaEngine)]
         self._path: DevicePath | None = None
         if on_gpu:
             self._path = DevicePath(on_gpu, self.plan, batch=self.batch, share=self._gpu_share)
@@ -330,8 +335,8 @@ class Predictor:
         """
         retained, window = self._probe
         around = Surroundings(self._base_bytes + retained, window, keeps_image, keeps_probs)
-        transform = target_transform(grid, self.plan)
-        return estimate_memory(self.plan, transform, self.recipe(transform.shape), around)
+        way = target_transform(grid, self.plan)
+        return estimate_memory(self.plan, way, self.recipe(way.shape), around)
 
     @cached_property
     def _probe(self) -> tuple[int, int]:
@@ -361,15 +366,9 @@ class Predictor:
             GeometryError: Its spacing gives it a size out of all bounds (`absurd_spacing`).
         """
         if self.memory_gb is None:
-            transform = target_transform(grid, self.plan)
-            recipe = self.recipe(transform.shape)
-            require_free_memory(
-                self.plan,
-                transform,
-                recipe,
-                on_cpu=self.device.type == "cpu",
-                keeps_probs=keeps_probs,
-            )
+            way, on_cpu = target_transform(grid, self.plan), self.device.type == "cpu"
+            recipe = self.recipe(way.shape)
+            require_free_memory(self.plan, way, recipe, on_cpu=on_cpu, keeps_probs=keeps_probs)
             return
         estimate = self.estimate_memory(grid, keeps_image=keeps_image, keeps_probs=keeps_probs)
         if estimate.total_gb > self.memory_gb:
@@ -379,10 +378,11 @@ class Predictor:
             )
 
     def _network(self) -> NetworkFn:
-        network = averaged(self.engines, self.observer.agreement)
+        network = averaged(self.engines, self.observer.agreement)  # one engine: as it is
         if self.tta and self._path is None:  # a GPU's graphs contain the mirror images
-            network = mirrored(network, self.plan.inference.mirror_axes)
-        return network
+            axes, own = self.plan.inference.mirror_axes, self.plan.encoding.num_channels
+            network = mirrored(network, axes, num_maps=own)
+        return self.observer.parted(network) if self._request.shows_members else network
 
     def _is_thin(self, axes: int) -> bool:
         """Return whether a 2D network walks a volume."""

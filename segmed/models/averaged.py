@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -36,14 +36,19 @@ class AveragedNetworks(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Mean logits, or logarithms or log-odds of the mean probabilities, `[B, K, *spatial]`."""
+        return self.combined(member(image).float() for member in self.members)
+
+    def combined(self, maps: Iterable[Tensor]) -> Tensor:
+        """Mean as `forward` gives it, of the logits of each member in order."""
         if self.of_logits:
-            total: Tensor = self.members[0](image).float()
-            for member in self.members[1:]:
-                total = total + member(image).float()
+            remaining = iter(maps)
+            total = next(remaining)
+            for logits in remaining:
+                total = total + logits
             return total / len(self.members)
         if self.has_regions:
-            logits = torch.stack([member(image).float() for member in self.members])
+            logits = torch.stack(list(maps))
             inside = F.logsigmoid(logits).logsumexp(dim=0)
             return inside - F.logsigmoid(-logits).logsumexp(dim=0)
-        logs = torch.stack([member(image).float().log_softmax(dim=1) for member in self.members])
+        logs = torch.stack([logits.log_softmax(dim=1) for logits in maps])
         return logs.logsumexp(dim=0) - math.log(len(self.members))

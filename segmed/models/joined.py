@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,16 +52,26 @@ class JoinedNetworks(nn.Module):
         Returns:
             `[B, 1 + structures of all parts, *spatial]`.
         """
-        maps: list[Tensor] = []
-        first = 0
+        return self.combined(self.maps_of_members(image))
+
+    def maps_of_members(self, image: Tensor) -> Iterator[Tensor]:
+        """Logits of each network in order, over the background and structures of its part."""
+        networks = iter(self.members)
         for part in self.parts:
             channels = image.narrow(1, part.first_channel, part.num_channels)
-            total: Tensor = self.members[first](channels).float()
-            for index in range(first + 1, first + part.members):
-                total = total + self.members[index](channels).float()
+            for _ in range(part.members):
+                yield next(networks)(channels).float()
+
+    def combined(self, maps: Iterable[Tensor]) -> Tensor:
+        """Joined logits as `forward` gives them, of the logits of each network in order."""
+        remaining = iter(maps)
+        joined: list[Tensor] = []
+        for part in self.parts:
+            total = next(remaining)
+            for _ in range(part.members - 1):
+                total = total + next(remaining)
             logits = total / part.members
-            if not maps:
-                maps.append(torch.zeros_like(logits[:, :1]))
-            maps.append(logits[:, 1:] - logits[:, :1])
-            first += part.members
-        return torch.cat(maps, dim=1)
+            if not joined:
+                joined.append(torch.zeros_like(logits[:, :1]))
+            joined.append(logits[:, 1:] - logits[:, :1])
+        return torch.cat(joined, dim=1)

@@ -32,6 +32,7 @@ from segmed.package.int8 import (
 )
 from segmed.package.upgrade import upgraded
 from segmed.plan import Plan, plan_hash, read_plan
+from segmed.quality.package_form import hash_with_quality
 from segmed.structures import Channel, Frozen, LabelClass
 from segmed.validation import first_fault
 
@@ -224,6 +225,7 @@ def checked_card(folder: Path) -> tuple[Card, Plan]:
         require_size(folder / INT8_FILE, MAX_INT8_BYTES)
         require_int8(card.int8, digest(folder / INT8_FILE), found, str(folder))
         found = hash_with_int8(found, card.int8.sha256)
+    found = hash_with_quality(found, card.provenance)
     if found != card.hash:
         raise hash_differs(folder, card, found)
     return card, plan

@@ -63,6 +63,7 @@ from segmed.package.int8 import (
 from segmed.package.upgrade import SCHEMA_VERSION
 from segmed.package.zipped import unpack
 from segmed.plan import Plan, read_plan, write_plan
+from segmed.quality.package_form import hash_with_quality
 from segmed.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -110,9 +111,11 @@ class ModelPackage:
         """Hex sha256 of architecture, options, plan, weights and int8: equal hash, equal output.
 
         Provenance does not enter: the same network trained by another clock is the same network.
+        Except for predicted quality that was changed since, see `quality_digest`.
         """
         int8, plain = self.accepted_int8, self.float32_hash
-        return plain if int8 is None else hash_with_int8(plain, int8.record.sha256)
+        whole = plain if int8 is None else hash_with_int8(plain, int8.record.sha256)
+        return hash_with_quality(whole, self.provenance)
 
     @cached_property
     def accepted_int8(self) -> Int8Network | None:

@@ -10,7 +10,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -22,15 +22,27 @@ from segmed.encoding import LabelEncoding
 
 
 class MemberAgreement:
-    """Counts of pairs of labels, over all pairs of members.
+    """Counts of pairs of labels, over pairs of members.
 
     Args:
         encoding: Meaning of the channels.
         averages_logits: The maps are logits.
+        pairs: Members to compare, by number; all pairs if not given.
+
+    Attributes:
+        is_counted: Whether members were compared, as engines in int8 do not allow.
     """
 
-    def __init__(self, encoding: LabelEncoding, *, averages_logits: bool = False) -> None:
+    def __init__(
+        self,
+        encoding: LabelEncoding,
+        *,
+        averages_logits: bool = False,
+        pairs: Sequence[tuple[int, int]] | None = None,
+    ) -> None:
+        self.is_counted = False
         self._encoding = encoding
+        self._pairs = pairs
         self._is_logits = averages_logits and encoding.has_regions
         size = len(encoding.values)
         self._counts: npt.NDArray[np.int64] = np.zeros((size, size), np.int64)
@@ -42,12 +54,28 @@ class MemberAgreement:
 
     def count(self, members: Sequence[Tensor]) -> None:
         """Add the class indices of all members for one batch of windows."""
+        self.is_counted = True
         shown = torch.stack([member.flatten() for member in members])
         shown = shown[:, shown.amax(dim=0) > 0].long()
         size = len(self._counts)
-        for one, other in combinations(shown, 2):
-            pairs = torch.bincount(one * size + other, minlength=size * size)
-            self._counts += pairs.view(size, size).cpu().numpy()
+        found = torch.zeros(size * size, dtype=torch.int64, device=shown.device)
+        for one, other in self._pairs_of(len(shown)):
+            found += torch.bincount(shown[one] * size + shown[other], minlength=size * size)
+        self._counts += found.view(size, size).cpu().numpy()
+
+    def _pairs_of(self, members: int) -> Iterable[tuple[int, int]]:
+        return combinations(range(members), 2) if self._pairs is None else self._pairs
+
+    def split(self, maps: Tensor) -> Tensor:
+        """Count the labels of the members behind some maps, and return the maps without them.
+
+        Args:
+            maps: `[B, K, *window]`, or with one more channel for each member, its class indices.
+        """
+        own = self._encoding.num_channels
+        if maps.shape[1] > own:
+            self.count(list(maps[:, own:].transpose(0, 1).to(torch.int16)))
+        return maps[:, :own]
 
     def by_structure(self) -> dict[str, float]:
         """Mean pairwise Dice of each structure, weighted by the sizes; 1 where none found it."""

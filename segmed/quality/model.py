@@ -31,7 +31,7 @@ COVERAGE = 0.9
 LARGEST_Z = 5.0
 """Standardised features are cut off here, so that no odd image is extrapolated without bounds."""
 
-Basis = Literal["held_out", "out_of_fold"]
+Basis = Literal["held_out", "out_of_fold", "local"]
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,8 @@ class QualityModel(Frozen):
     Attributes:
         schema_version: Version of this form.
         basis: `held_out`: calibrated on segmentations by the package's own network; `out_of_fold`:
-            by the member that had not seen the case.
+            by the member that had not seen the case; `local`: by the whole package, on cases given
+            later, which none of its networks had seen.
         networks: Networks that were averaged for each calibration case.
         features: Names of the features.
         folded: Features whose magnitude enters, too: too large is as odd as too small.
@@ -135,6 +136,7 @@ class QualityModel(Frozen):
         thresholds: Score of the fit's cases at each review share, as pairs.
         scores: Score of each calibration case, one a patient, rising.
         lowest_dice: Lowest Dice of the structures of each.
+        target: The promise to test; None for `DEFAULT_TARGET`.
     """
 
     schema_version: Literal[1] = 1
@@ -148,6 +150,11 @@ class QualityModel(Frozen):
     thresholds: tuple[tuple[float, float], ...]
     scores: tuple[float, ...]
     lowest_dice: tuple[float, ...]
+    target: RiskTarget | None = None
+
+    def with_target(self, target: RiskTarget) -> QualityModel:
+        """The same model with another promise."""
+        return self.model_copy(update={"target": None if target == DEFAULT_TARGET else target})
 
     def predict(
         self,
@@ -205,9 +212,14 @@ class QualityModel(Frozen):
             f"needs {fewest_cases(coverage)}"
         )
 
-    def bound(self, target: RiskTarget = DEFAULT_TARGET) -> RiskBound:
-        """Test a promise on the calibration cases; see `control_risk`."""
-        return control_risk(self.scores, self.lowest_dice, dict(self.thresholds), target)
+    def bound(self, target: RiskTarget | None = None) -> RiskBound:
+        """Test a promise on the calibration cases; see `control_risk`.
+
+        Args:
+            target: The promise; the model's own if not given.
+        """
+        chosen = target or self.target or DEFAULT_TARGET
+        return control_risk(self.scores, self.lowest_dice, dict(self.thresholds), chosen)
 
     def missing_features(self, features: CaseFeatures) -> list[str]:
         """Features of this model that a segmentation lacks, such as the members' agreement."""

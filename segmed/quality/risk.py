@@ -21,11 +21,12 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from segmed.errors import MetricError
+from segmed.errors import MetricError, UsageError
 from segmed.quality.binomial import binomial_p_value, fewest_trials, upper_bound
 from segmed.structures import Frozen
+from segmed.validation import first_fault
 
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 
@@ -53,6 +54,31 @@ class RiskTarget(Frozen):
             f"{self.dice:g}, with {self.confidence:.0%} confidence"
         )
 
+    @staticmethod
+    def parse(text: str) -> RiskTarget:
+        """A promise in terms, such as `dice=0.8,risk=5%,review=10%,confidence=95%`.
+
+        Args:
+            text: Terms in any order; those left out are the default ones.
+
+        Raises:
+            UsageError: A term is unknown, repeated, no number or out of range.
+        """
+        found: dict[str, float] = {}
+        for term in filter(None, (part.strip() for part in text.split(","))):
+            name, is_given, value = (piece.strip() for piece in term.partition("="))
+            if name not in RiskTarget.model_fields or not is_given or name in found:
+                fault = "is given twice" if name in found else f"is not one of {TERMS}"
+                raise UsageError(f"promise {text!r}: {term!r} {fault}")
+            found[name] = _number_of(value, text)
+        try:
+            return RiskTarget.model_validate(found)
+        except ValidationError as error:
+            raise UsageError(f"promise {text!r}: {first_fault(error)}") from error
+
+
+TERMS = "dice=0.8, risk=5%, review=10%, confidence=95%"
+"""Terms of a promise, by example."""
 
 DEFAULT_TARGET = RiskTarget()
 
@@ -136,6 +162,14 @@ def control_risk(
         upper=upper,
         reason="" if passed else _shortfall(first_failures, first_cases, upper, target),
     )
+
+
+def _number_of(text: str, whole: str) -> float:
+    """A number, or a percentage as a share."""
+    try:
+        return float(text[:-1]) / 100.0 if text.endswith("%") else float(text)
+    except ValueError as error:
+        raise UsageError(f"promise {whole!r}: {text!r} is no number such as 0.8 or 5%") from error
 
 
 def fixed_sequence(p_values: Sequence[float], level: float) -> int:

@@ -1,10 +1,29 @@
-"""Intervals of volumes out of a record of predicted quality, for reports such as DICOM SR."""
+"""Predicted quality in words, and intervals of volumes for reports such as DICOM SR."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from segmed.quality.features import AGREEMENT
+from segmed.quality.model import QualityModel
+
+BASES = {
+    "held_out": "the cases that the training held out",
+    "out_of_fold": "cases of other folds than each network's own",
+    "local": "cases given after the training",
+}
+"""Origin of the cases that a quality model was fitted on."""
+
+
+def model_in_words(model: QualityModel) -> str:
+    """Origin of predicted quality, and what it promises."""
+    agreement = ", with the agreement of its networks" if AGREEMENT in model.features else ""
+    return (
+        f"fitted on {model.fitted} and calibrated on {model.calibrated} patients, "
+        f"{BASES[model.basis]}{agreement}; {model.bound().sentence}"
+    )
 
 
 @dataclass(frozen=True)

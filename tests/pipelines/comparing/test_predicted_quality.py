@@ -10,13 +10,14 @@ import pytest
 import torch
 from tiny_data import hippocampus_package
 
-from pipelines.comparing.predicted_quality import out_of_fold_cases, with_quality
+from pipelines.comparing.predicted_quality import out_of_fold_cases
 from segmed.errors import PackageError
 from segmed.evaluation import score_cases
 from segmed.inference import Predictor
 from segmed.manifest import Manifest, read_manifest
 from segmed.package import ModelPackage
 from segmed.package.ensemble import join_packages
+from segmed.package.predicted_quality import with_quality
 from segmed.quality.cases import (
     QUALITY_CASES_FILE,
     QualityCases,

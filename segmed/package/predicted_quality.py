@@ -1,0 +1,59 @@
+"""Packages that predict the quality of their segmentations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from segmed.errors import UsageError
+from segmed.package.model_package import ModelPackage
+from segmed.quality.fitting import QualityCase, fit_quality
+from segmed.quality.model import Basis
+from segmed.quality.package_form import PREDICTED_QUALITY, quality_model_in
+from segmed.quality.risk import DEFAULT_TARGET, RiskTarget
+
+
+def with_quality(
+    package: ModelPackage,
+    cases: Mapping[str, QualityCase],
+    *,
+    basis: Basis,
+    networks: int = 1,
+    target: RiskTarget = DEFAULT_TARGET,
+) -> ModelPackage:
+    """A package that predicts the quality of its segmentations.
+
+    Args:
+        package: The package.
+        cases: Cases that the network which segmented them had not seen, by id.
+        basis: Relation of these segmentations to the package; see `QualityModel`.
+        networks: Networks that were averaged for each of them.
+        target: The promise about the unreviewed.
+
+    Returns:
+        The package; without a quality model if there are too few cases, whatever it had before. Its
+        hash stays what it was, unless `segmed.quality.package_form.quality_digest` says otherwise.
+    """
+    model = fit_quality([cases[name] for name in sorted(cases)], basis=basis, networks=networks)
+    provenance: dict[str, Any] = dict(package.provenance)
+    provenance.pop(PREDICTED_QUALITY, None)
+    if model is not None:
+        provenance[PREDICTED_QUALITY] = model.with_target(target).model_dump(mode="json")
+    return replace(package, provenance=provenance)
+
+
+def with_promise(package: ModelPackage, target: RiskTarget) -> ModelPackage:
+    """The same package with another promise about the unreviewed.
+
+    Raises:
+        UsageError: It predicts no quality, so that nothing can be promised.
+    """
+    model = quality_model_in(package.provenance)
+    if model is None:
+        raise UsageError(
+            "the package predicts no quality, so it can promise nothing: `segmed model calibrate` "
+            "fits it on labelled cases that the model was not trained on"
+        )
+    stored = model.with_target(target).model_dump(mode="json")
+    return replace(package, provenance={**package.provenance, PREDICTED_QUALITY: stored})
