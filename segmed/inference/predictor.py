@@ -21,7 +21,7 @@ from segmed.inference.choice import EngineRequest, make_engine
 from segmed.inference.cuda_engine import CudaEngine
 from segmed.inference.device_memory import DeviceMemory, full_batch
 from segmed.inference.device_path import DevicePath
-from segmed.inference.engine import resolve_device
+from segmed.inference.engine import Engine, resolve_device
 from segmed.inference.ensemble import averaged, mirrored, require_one_contract, slice_by_slice
 from segmed.inference.fitting import require_fitting
 from segmed.inference.given_image import GivenImage, image_from
@@ -112,7 +112,8 @@ class Predictor:
         axes = tuple(self.plan.inference.mirror_axes) if self.tta else ()
         self._request = EngineRequest(engine, self.device, shape, cache_dir, mirror_axes=axes)
         self._gpu_share = gpu_share
-        self._run(shows_members=self.observer.needs_members)
+        self._request = replace(self._request, shows_members=self.observer.needs_members)
+        self._use([make_engine(member, self._request) for member in members])
         self._lock = threading.Lock()
         self._base_bytes = resident_bytes()
         self._seconds = 0.0
@@ -149,8 +150,8 @@ class Predictor:
         """Architectures, structures and device in one line."""
         names = ", ".join(package.architecture for package in self.packages)
         found = ", ".join(label.name for label in self.plan.labels[:4])
-        more = ", ..." if len(self.plan.labels) > 4 else ""
-        return f"Predictor({names}; {self.plan.name}: {found}{more}; {self.device})"
+        found += ", ..." if len(self.plan.labels) > 4 else ""
+        return f"Predictor({names}; {self.plan.name}: {found}; {self.device})"
 
     def predict(
         self,
@@ -288,13 +289,13 @@ class Predictor:
         """Give each segmentation its features from now on, with the agreement of the members."""
         self.observer.is_on = True
         if self.observer.has_members and not self._request.shows_members:
-            self._run(shows_members=True)
+            self._request = replace(self._request, shows_members=True)
+            self._use([make_engine(package, self._request) for package in self.packages])
 
-    def _run(self, *, shows_members: bool) -> None:
-        """Make the engines; those for a GPU have a path of their own."""
-        self._request = replace(self._request, shows_members=shows_members)
-        self.engines = [make_engine(package, self._request) for package in self.packages]
-        on_gpu = [engine for engine in self.engines if isinstance(engine, CudaEngine)]
+    def _use(self, engines: list[Engine]) -> None:
+        """Take engines; those for a GPU have a path of their own."""
+        self.engines = engines
+        on_gpu = [engine for engine in engines if isinstance(engine, CudaEngine)]
         self._path: DevicePath | None = None
         if on_gpu:
             self._path = DevicePath(on_gpu, self.plan, batch=self.batch, share=self._gpu_share)
