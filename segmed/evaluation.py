@@ -26,6 +26,9 @@ from segmed.manifest.schema import MOST_SHOWN, Case, Manifest
 from segmed.metatensor import MetaTensor
 from segmed.metrics import CaseScore, CaseScores
 from segmed.metrics.label_pairs import StrayValue, label_files, prediction_files, read_pair
+from segmed.metrics.measures import measure_label
+from segmed.metrics.quality import ShapeRange
+from segmed.metrics.training_norms import ranges_of
 from segmed.outcomes import classify
 from segmed.package import ModelPackage
 from segmed.package.training_cases import unseen_cases
@@ -161,7 +164,8 @@ def score_cases(
     scores = CaseScores(manifest.encoding)
     if with_features:
         predictor.gather_features()
-    sink = ScoringSink(manifest, out_dir, scores)
+    ranges = ranges_of(predictor.packages[0].provenance)
+    sink = ScoringSink(manifest, out_dir, scores, ranges=ranges)
     predictions: dict[str, Path] = {}
     seconds = 0.0
     for case, end in segmented_cases(predictor, manifest, cases, sink, progress=progress):
@@ -222,6 +226,7 @@ class ScoringSink:
         manifest: The image set of the cases.
         out_dir: Folder for one segmentation a case.
         scores: What a result is scored by.
+        ranges: What the structures looked like in training, for quality flags.
 
     Attributes:
         quality_cases: Results with features, by case id.
@@ -230,7 +235,15 @@ class ScoringSink:
     format: OutputFormat = "nifti"
     keeps_image = False
 
-    def __init__(self, manifest: Manifest, out_dir: Path, scores: CaseScores) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        out_dir: Path,
+        scores: CaseScores,
+        *,
+        ranges: Sequence[ShapeRange] = (),
+    ) -> None:
+        self._ranges = ranges
         self._manifest = manifest
         self._out_dir = out_dir
         self._scores = scores
@@ -256,7 +269,8 @@ class ScoringSink:
             found.label[0], reference[0], spacing_mm=spacing_mm, case_id=origin.id
         )
         if found.features is not None:
-            case = quality_case(origin.group, found.features, rows)
+            flags = measure_label(found.label, labels, ranges=self._ranges)["flags"]
+            case = quality_case(origin.group, found.features, rows, is_flagged=bool(flags))
             if case is not None:
                 self.quality_cases[origin.id] = case
         return output, rows

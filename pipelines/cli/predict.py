@@ -117,6 +117,9 @@ def predict(
 ) -> None:
     """Segment images, each on its own grid; status 1 where one was refused or failed.
 
+    Of a model that predicts quality also Dice and volume of each structure with their intervals,
+    here and in quality.csv: they hold for patients like those that the model was calibrated on.
+
     Example: segmed predict scan.nii.gz --model models:/hippocampus@champion -o out
     """
     allow_voxels(max_voxels)
@@ -183,6 +186,9 @@ def _outcome_lines(record: dict[str, Any], bad: int, out: Path) -> list[str]:
     done = len(record["outcomes"]) - bad
     lines = [f"engine: {engine}" for engine in record["engines"]]
     rate = f"{record['seconds']:.1f} s, {record['images_per_second']:.2f} images/s"
+    from pipelines.cli.quality_words import quality_lines
+
+    lines += quality_lines(record)
     return [*lines, f"{done} segmented, {bad} not, in {out} ({rate})"]
 
 

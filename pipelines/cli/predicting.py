@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pipelines.cli.quality_words import write_quality
 from pipelines.registry.cache import converted_folder
 from pipelines.registry.loading import load_models
 from pipelines.registry.reference import Resolved
@@ -30,6 +31,7 @@ from segmed.io.output_names import shown as printable
 from segmed.io.results import RUN_RECORD
 from segmed.package import ModelPackage
 from segmed.package.series_rules import read_rules
+from segmed.quality.risk import RiskBound
 
 T = TypeVar("T")
 
@@ -130,15 +132,15 @@ def foresee(job: PredictJob, shown: Shown[Forecast]) -> dict[str, Any]:
 
 
 def predict(job: PredictJob, shown: Shown[Outcome]) -> dict[str, Any]:
-    """Segment all inputs; writes `predictions.json` beside the results.
+    """Segment all inputs; writes `predictions.json` and `quality.csv` beside the results.
 
     Args:
         job: What is asked.
         shown: Shows progress.
 
     Returns:
-        `models`, `engines`, `seconds`, `images_per_second`, `outcomes` and `passed_over`, as plain
-        values.
+        `models`, `engines`, `seconds`, `images_per_second`, `outcomes`, `passed_over` and the
+        `promise` of predicted quality, as plain values.
     """
     resolved, predictor = _open(job)
     images, passed_over = job.search(predictor.packages[0])
@@ -152,7 +154,8 @@ def predict(job: PredictJob, shown: Shown[Outcome]) -> dict[str, Any]:
         roots=job.roots,
         names=check_names(job.names),
     )
-    done = [_plain(asdict(outcome)) for outcome in shown(outcomes, len(images))]
+    bound = None if predictor.observer.model is None else predictor.observer.model.bound()
+    done = [_judged(_plain(asdict(outcome)), bound) for outcome in shown(outcomes, len(images))]
     seconds = time.perf_counter() - begun
     record = {
         **_circumstances(resolved, predictor),
@@ -160,7 +163,9 @@ def predict(job: PredictJob, shown: Shown[Outcome]) -> dict[str, Any]:
         "images_per_second": round(len(done) / seconds, 4),
         "outcomes": done,
         "passed_over": passed_over,
+        "promise": None if bound is None else bound.sentence,
     }
+    write_quality(job.out_dir, done)
     write_whole(job.out_dir / RUN_RECORD, json.dumps(record, indent=2, default=str))
     return record
 
@@ -168,6 +173,14 @@ def predict(job: PredictJob, shown: Shown[Outcome]) -> dict[str, Any]:
 def _plain(entry: dict[str, Any]) -> dict[str, Any]:
     """An outcome or forecast with its paths as text."""
     return {k: printable(v) if isinstance(v, Path) else v for k, v in entry.items()}
+
+
+def _judged(entry: dict[str, Any], bound: RiskBound | None) -> dict[str, Any]:
+    """An outcome whose predicted quality says whether the result is to be reviewed."""
+    quality = entry["quality"]
+    if quality is None or bound is None:
+        return entry
+    return {**entry, "quality": {**quality, "to_review": quality["score"] < bound.threshold}}
 
 
 def _open(job: PredictJob) -> tuple[list[Resolved], Predictor]:

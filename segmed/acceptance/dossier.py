@@ -27,7 +27,7 @@ from segmed.acceptance.scoring import LocalResults
 from segmed.acceptance.shift import ScoreRow, scores_beside_card
 from segmed.archive.drift import DriftRow, watch
 from segmed.metrics.learned import doubt_of_learning
-from segmed.metrics.measures import FLAGGED, Distributions, add_features
+from segmed.metrics.measures import Distributions, add_features
 from segmed.metrics.score import MEAN_LABEL
 from segmed.version import __version__
 
@@ -206,7 +206,6 @@ def make_dossier(
     current: Distributions = {}
     for measured in results.measures.values():
         add_features(current, measured)
-    current.pop(FLAGGED, None)  # norms have the flags of references; results have more of them
     num_refused = len(results.refused)
     met = (num_refused, num_refused + len(results.cases))
     drift = watch(model.norms, current, refused=met) if model.norms and current else None

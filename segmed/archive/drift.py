@@ -1,5 +1,10 @@
 """Drift detection: compare images and results of an archive with those of the training.
 
+Images are compared with the training images. Volumes and flags are those of results, so they are
+compared with the model's own results on held-out cases (`segmed.metrics.training_norms.RESULTS`):
+a model's results have more flags than references. Of a package that does not keep these, flags are
+not compared.
+
 **Alarm rule.** A feature raises the alarm when all three conditions are true:
 
 1. the run has at least `MIN_STUDIES` studies;
@@ -8,13 +13,17 @@
 3. the run's median is more than `MIN_SHIFT` training interquartile ranges from the training
    median, so that a large run does not raise the alarm over nothing.
 
-The share of flagged studies raises it when one has at least `MIN_STUDIES`, the one-sided binomial
-test against the training share gives p < `ALPHA` divided likewise, and the share is at least
-`MIN_RATE_STEP` higher. The share of refused studies is watched in the same way against the share
-that the caller expects.
+The share of flagged studies raises it when one has at least `MIN_STUDIES`, Fisher's one-sided exact
+test against the held-out results gives p < `ALPHA` divided likewise, and the share is at least
+`MIN_RATE_STEP` higher. The share of refused studies is watched in the same way by the binomial test
+against the share that the caller expects.
+
+**False alarms.** A run of studies that are exchangeable with the training cases raises any alarm
+with a probability of at most `ALPHA`, 1 %.
 
 Source:
-    Massey 1951, JASA 46(253), for the Kolmogorov-Smirnov test.
+    Massey 1951, JASA 46(253), for the Kolmogorov-Smirnov test; Fisher 1922, Journal of the Royal
+    Statistical Society 85(1), for the comparison of two shares.
 """
 
 from __future__ import annotations
@@ -37,6 +46,9 @@ ALPHA = 0.01
 MIN_SHIFT = 0.5
 MIN_RATE_STEP = 0.1
 REFUSED = "refused"
+SMALLEST_CHANCE = 1e-3
+"""An expected share of zero is never quite so."""
+
 DRIFT_FILE = "drift.csv"
 OLD_COLUMNS = {"num_night": "num_run", "night": "run"}
 """Columns of `drift.csv` as earlier versions wrote them."""
@@ -157,16 +169,13 @@ def watch(
     names = sorted(training.keys() & current.keys())
     num_tests = len(names) + 1
     rows = [
-        _share_row(
-            name, training[name], current[name], num_tests, floor=1 / (len(training[name]) + 2)
-        )
+        _flagged_row(training[name], current[name], num_tests)
         if name == FLAGGED
         else _value_row(name, training[name], current[name], num_tests)
         for name in names
     ]
     num_refused, num_met = refused
-    values = [1.0] * num_refused + [0.0] * (num_met - num_refused)
-    rows.append(_share_row(REFUSED, [expected_refused], values, num_tests, floor=1e-3))
+    rows.append(_refused_row(expected_refused, num_refused, num_met, num_tests))
     return sorted(rows, key=lambda row: (not row.is_alarm, -abs(row.shift), row.feature))
 
 
@@ -187,30 +196,40 @@ def _value_row(
     )
 
 
+def _flagged_row(training: Sequence[float], current: Sequence[float], num_tests: int) -> DriftRow:
+    """Shares of flagged results: of the run and of the held-out cases, both of them samples."""
+    known, now = round(sum(training)), round(sum(current))
+    table = [[now, len(current) - now], [known, len(training) - known]]
+    p_value = float(stats.fisher_exact(table, alternative="greater").pvalue)
+    usual, counts = known / len(training), (now, len(current))
+    return _share_row(FLAGGED, usual, counts, p_value, num_tests, num_training=len(training))
+
+
+def _refused_row(expected: float, refused: int, met: int, num_tests: int) -> DriftRow:
+    """Share of refused studies beside the expected one."""
+    p_value = 1.0
+    if met:
+        chance = min(max(expected, SMALLEST_CHANCE), 1.0)
+        p_value = float(stats.binomtest(refused, met, chance, alternative="greater").pvalue)
+    return _share_row(REFUSED, expected, (refused, met), p_value, num_tests)
+
+
 def _share_row(
     name: str,
-    training: Sequence[float],
-    current: Sequence[float],
+    usual: float,
+    counts: tuple[int, int],
+    p_value: float,
     num_tests: int,
     *,
-    floor: float,
+    num_training: int = 1,
 ) -> DriftRow:
-    """A row of shares; `floor` replaces a training share of zero, which is never quite so."""
-    usual = float(np.mean(training))
-    share = float(np.mean(current)) if current else 0.0
-    p_value = 1.0
-    if current:
-        chance = min(max(usual, floor), 1.0)
-        found = stats.binomtest(round(sum(current)), len(current), chance, alternative="greater")
-        p_value = float(found.pvalue)
+    """A row of shares, of which `counts` gives the run's: cases that have it, and all."""
+    found, number = counts
+    share = found / number if number else 0.0
     is_alarm = (
-        len(current) >= MIN_STUDIES
-        and p_value < ALPHA / num_tests
-        and share - usual >= MIN_RATE_STEP
+        number >= MIN_STUDIES and p_value < ALPHA / num_tests and share - usual >= MIN_RATE_STEP
     )
-    return DriftRow(
-        name, len(training), len(current), usual, share, share - usual, p_value, is_alarm
-    )
+    return DriftRow(name, num_training, number, usual, share, share - usual, p_value, is_alarm)
 
 
 def drift_table(rows: Sequence[DriftRow]) -> pd.DataFrame:

@@ -13,9 +13,9 @@ from segmed.inference.joined import (
     joined_parts,
 )
 from segmed.io.digest import sha256_of_text
-from segmed.metrics.measures import PREDICTED_QUALITY, VOLUME, Distributions
+from segmed.metrics.measures import FLAGGED, PREDICTED_QUALITY, VOLUME, Distributions
 from segmed.metrics.quality import ShapeRange
-from segmed.metrics.training_norms import DISTRIBUTIONS, ranges_of
+from segmed.metrics.training_norms import DISTRIBUTIONS, RESULTS, ranges_of
 from segmed.package import ModelPackage
 from segmed.quality.model import QualityModel
 from segmed.quality.package_form import quality_model_in
@@ -66,6 +66,9 @@ def model_of(packages: Sequence[ModelPackage], joining: Joining | None = None) -
     plan = packages[0].plan
     quality = quality_model_in(packages[0].provenance) if len(packages) == 1 else None
     norms = dict(packages[0].provenance.get(DISTRIBUTIONS, {}))
+    norms.pop(FLAGGED, None)  # of the references, which have fewer flags than results
+    if norms and len(packages) == 1:
+        norms |= packages[0].provenance.get(RESULTS, {})
     if norms and quality is not None and quality.basis != "out_of_fold":
         norms[PREDICTED_QUALITY] = list(quality.scores)  # of an ensemble they are its members'
     names = sorted({package.architecture for package in packages})

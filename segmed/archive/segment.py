@@ -21,6 +21,7 @@ from segmed.archive.outcomes import OUTCOMES_FILE, outcome_of, write_outcomes
 from segmed.archive.pacs.delivery import Delivery
 from segmed.archive.pacs.reporting import with_sr
 from segmed.archive.quality_bound import settle_bound
+from segmed.archive.recalled_reports import may_state_intervals, recall_intervals
 from segmed.archive.review.structures import note_structures
 from segmed.archive.run import Run, RunOptions, key_in
 from segmed.archive.run_page import PICTURES, write_run_page
@@ -172,6 +173,7 @@ def open_run(
         pictures=out_dir / PICTURES,
         drafts=out_dir / OUTPUTS / STAGING,
         seg=options.seg,
+        states_intervals=may_state_intervals(out_dir, model.hash),
     )
     if delivery is not None and "sr" in options.seg.reports:
         delivery = with_sr(delivery)
@@ -214,6 +216,7 @@ def write_records(run: Run, *, goes_on: bool = False) -> None:
     """
     ledger, out_dir = run.ledger, run.out_dir
     bound = settle_bound(ledger, run.number, run.model, out_dir, target=run.options.target)
+    recall_intervals(ledger, bound, out_dir, run.delivery, run.options.retry)
     write_outcomes(ledger, run.number, out_dir / OUTCOMES_FILE, bound.quality_of)
     write_index(ledger, out_dir)
     write_run_page(

@@ -27,6 +27,7 @@ from segmed.io.process_mark import is_running, process_mark
 from segmed.io.scratch import owner_of
 from segmed.metatensor import MetaTensor
 from segmed.metrics.quality import ShapeRange
+from segmed.quality.statements import volume_intervals
 from segmed.structures import LabelClass
 
 STAGING = ".staging"
@@ -46,6 +47,7 @@ class Writing:
         drafts: Folder on the disk of the outputs where they are written first; `.staging` beside
             each if not given.
         seg: Form of DICOM segmentations.
+        states_intervals: Reports state intervals of volumes, where the model predicts them.
     """
 
     format: OutputFormat
@@ -56,6 +58,7 @@ class Writing:
     pictures: Path | None = None
     drafts: Path | None = None
     seg: SegForm = BINARY_SEG
+    states_intervals: bool = True
 
     def write(
         self,
@@ -114,6 +117,7 @@ class Writing:
             measures["flags"],
             model_name=self.model_name,
             model_version=self.model_version,
+            intervals=volume_intervals(measures.get("quality") if self.states_intervals else None),
         )
         return write_reports(draft, findings, self.seg.reports, modality=modality_of(like))
 

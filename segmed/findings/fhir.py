@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from segmed.findings.record import Findings, StructureFinding, meaning_of
+from segmed.findings.record import CONDITION, Findings, StructureFinding, meaning_of
 from segmed.findings.segmentation import ReferencedSegmentation
 from segmed.io.atomic import write_whole
 from segmed.io.dicom.uid import uid_from
@@ -94,21 +94,36 @@ def _observation(
             text=finding.name,
         ),
         "device": {"display": f"segmed {maker.name} {maker.version}"},
-        "valueQuantity": {
-            "value": float(f"{finding.volume_ml:.6g}"),
-            "unit": "mL",
-            "system": UCUM,
-            "code": "mL",
-        },
+        "valueQuantity": _millilitres(finding.volume_ml),
         "derivedFrom": [
             _dicom_reference("ImagingStudy", str(dataset.StudyInstanceUID)),
             _dicom_reference("ImagingStudy", str(dataset.SOPInstanceUID), "DICOM segmentation"),
         ],
     }
-    if finding.flags:
-        resource["component"] = [_flag(flag) for flag in finding.flags]
+    components = [*_interval(finding), *(_flag(flag) for flag in finding.flags)]
+    if components:
+        resource["component"] = components
     moment = _moment(seg)
     return {**resource, "effectiveDateTime": moment} if moment else resource
+
+
+def _millilitres(value: float) -> Resource:
+    return {"value": float(f"{value:.6g}"), "unit": "mL", "system": UCUM, "code": "mL"}
+
+
+def _interval(finding: StructureFinding) -> list[Resource]:
+    """Both ends of the interval of the volume and its condition, where one is stated."""
+    if finding.interval is None:
+        return []
+    ends = [
+        {"code": _concept("99SEGMED", code, meaning), "valueQuantity": _millilitres(value)}
+        for code, meaning, value in finding.interval.ends
+    ]
+    condition = {
+        "code": _concept("99SEGMED", "VOLUME_INTERVAL", "Interval of the volume"),
+        "valueCodeableConcept": _concept("99SEGMED", "EXCHANGEABLE", CONDITION),
+    }
+    return [*ends, condition]
 
 
 def _flag(flag: str) -> Resource:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from segmed.findings.record import Findings, StructureFinding, meaning_of
+from segmed.findings.record import CONDITION, Findings, StructureFinding, meaning_of
 from segmed.findings.segmentation import ReferencedSegmentation
 from segmed.io.atomic import write_whole
 from segmed.io.digest import sha256_of_text
@@ -88,6 +88,16 @@ def _observations(finding: StructureFinding, seg: ReferencedSegmentation) -> lis
     site = f"{_text(kind.CodeValue)}^{_text(kind.CodeMeaning)}^{_text(kind.CodingSchemeDesignator)}"
     volume = f"{finding.volume_ml:.6g}"
     found = [f"NM|118565006^Volume^SCT^{site}|{finding.number}|{volume}|mL^milliliter^UCUM|||||P"]
+    for code, meaning, value in () if finding.interval is None else finding.interval.ends:
+        found.append(
+            f"NM|{code}^{_text(meaning)}^99SEGMED^{site}|{finding.number}|{value:.6g}"
+            "|mL^milliliter^UCUM|||||P"
+        )
+    if finding.interval is not None:
+        found.append(
+            f"CWE|VOLUME_INTERVAL^Interval of the volume^99SEGMED^{site}|{finding.number}|"
+            f"EXCHANGEABLE^{_text(CONDITION)}^99SEGMED||||||P"
+        )
     found += [
         f"CWE|QUALITY_FLAG^Quality flag^99SEGMED^{site}|{finding.number}|"
         f"{_text(flag.upper())}^{_text(meaning_of(flag))}^99SEGMED||||||P"

@@ -23,6 +23,39 @@ FLAG_MEANINGS = {
 """Quality flags in words; a flag that is not here is given by its code."""
 
 
+CONDITION = "Holds for patients like those of calibration; void on drift"
+"""Condition of every interval in a report; DICOM allows 64 characters."""
+
+
+@dataclass(frozen=True)
+class VolumeInterval:
+    """Interval of the true volume of a structure.
+
+    Attributes:
+        low_ml: Lower end, in ml.
+        high_ml: Upper end, in ml.
+        coverage: Probability with which it contains the volume.
+    """
+
+    low_ml: float
+    high_ml: float
+    coverage: float
+
+    @property
+    def sentence(self) -> str:
+        """The interval in words: `1.41 to 1.8 ml (90% interval)`."""
+        return f"{self.low_ml:.3g} to {self.high_ml:.3g} ml ({self.coverage:.0%} interval)"
+
+    @property
+    def ends(self) -> tuple[tuple[str, str, float], tuple[str, str, float]]:
+        """Code, meaning and value in ml of both ends, for coded reports."""
+        name = f"end of the {self.coverage:.0%} interval of the volume"
+        return (
+            ("VOLUME_LOW", f"Lower {name}", self.low_ml),
+            ("VOLUME_HIGH", f"Upper {name}", self.high_ml),
+        )
+
+
 @dataclass(frozen=True)
 class StructureFinding:
     """One structure of a segmentation.
@@ -34,6 +67,7 @@ class StructureFinding:
         volume_ml: Volume in ml; 0 where nothing was found.
         flags: Codes of its quality flags, such as `border`.
         made_by: Model that drew it, where several models drew one label map.
+        interval: Interval of its true volume; None where none is stated.
     """
 
     number: int
@@ -42,6 +76,7 @@ class StructureFinding:
     volume_ml: float
     flags: tuple[str, ...] = ()
     made_by: Maker | None = None
+    interval: VolumeInterval | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +105,7 @@ def findings_of(
     *,
     model_name: str,
     model_version: str,
+    intervals: Mapping[str, VolumeInterval] | None = None,
 ) -> Findings:
     """The record of one segmentation.
 
@@ -79,6 +115,7 @@ def findings_of(
         flags: Quality flags, `CODE:NAME`.
         model_name: Name of the model.
         model_version: Its version, or the hash of its package.
+        intervals: Interval of the volume by name, where one is stated.
     """
     parted = [flag.partition(":") for flag in flags]
     structures = tuple(
@@ -89,6 +126,7 @@ def findings_of(
             float(volumes_ml[entry.name]),
             tuple(dict.fromkeys(code for code, _, name in parted if name == entry.name)),
             entry.made_by,
+            interval=(intervals or {}).get(entry.name),
         )
         for number, entry in enumerate(labels, start=1)
     )

@@ -17,7 +17,7 @@ import highdicom as hd
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
-from segmed.findings.record import Findings, StructureFinding, meaning_of
+from segmed.findings.record import CONDITION, Findings, StructureFinding, meaning_of
 from segmed.findings.reports import sr_uids
 from segmed.findings.segmentation import ReferencedSegmentation, ReportedSegment
 from segmed.io.atomic import whole_file
@@ -31,6 +31,7 @@ SERIES_NUMBER = 9001
 VOLUME = hd.sr.CodedConcept("118565006", "SCT", "Volume")
 MILLILITRE = hd.sr.CodedConcept("mL", "UCUM", "milliliter")
 QUALITY_FLAG = hd.sr.CodedConcept("QUALITY_FLAG", OWN_SCHEME, "Quality flag")
+INTERVAL = hd.sr.CodedConcept("VOLUME_INTERVAL", OWN_SCHEME, "Interval of the volume")
 PROCEDURES = {
     "CT": hd.sr.CodedConcept("77477000", "SCT", "Computed tomography"),
     "MR": hd.sr.CodedConcept("113091000", "SCT", "Magnetic resonance imaging"),
@@ -153,11 +154,35 @@ def _group(
             str(kind.CodeValue), str(kind.CodingSchemeDesignator), str(kind.CodeMeaning)
         ),
         algorithm_id=hd.sr.AlgorithmIdentification(maker.name, maker.version),
-        measurements=[hd.sr.Measurement(VOLUME, finding.volume_ml, MILLILITRE)],
+        measurements=[
+            hd.sr.Measurement(VOLUME, finding.volume_ml, MILLILITRE),
+            *_interval(finding),
+        ],
         qualitative_evaluations=[
             hd.sr.QualitativeEvaluation(
                 QUALITY_FLAG, hd.sr.CodedConcept(flag.upper()[:16], OWN_SCHEME, meaning_of(flag))
             )
             for flag in finding.flags
-        ],
+        ]
+        + _condition(finding),
     )
+
+
+def _interval(finding: StructureFinding) -> list[hd.sr.Measurement]:
+    """Both ends of the interval of a volume, where one is stated."""
+    ends = () if finding.interval is None else finding.interval.ends
+    return [
+        hd.sr.Measurement(hd.sr.CodedConcept(code, OWN_SCHEME, meaning), value, MILLILITRE)
+        for code, meaning, value in ends
+    ]
+
+
+def _condition(finding: StructureFinding) -> list[hd.sr.QualitativeEvaluation]:
+    """Condition under which the interval holds."""
+    if finding.interval is None:
+        return []
+    return [
+        hd.sr.QualitativeEvaluation(
+            INTERVAL, hd.sr.CodedConcept("EXCHANGEABLE", OWN_SCHEME, CONDITION)
+        )
+    ]

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from segmed.formats import BINARY_SEG, OutputFormat, SegForm, require_seg_form
 from segmed.inference.inputs import Input, checked_inputs, expected_by
@@ -35,6 +36,7 @@ class Outcome:
         reason: Why it was refused or failed; a code, then a sentence.
         seconds: Wall time of its segmentation, reading and writing apart.
         notes: Remarks on the input, such as lossy compression or images that are not there.
+        quality: Predicted quality as JSON values (`CaseQuality.record`), if the model has it.
     """
 
     input: Path
@@ -43,6 +45,7 @@ class Outcome:
     reason: str | None = None
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    quality: dict[str, Any] | None = None
 
 
 def predict_files(
@@ -149,7 +152,9 @@ class _FolderSink:
             from segmed.inference.reporting import report_beside  # noqa: PLC0415 - loads SciPy
 
             report_beside(output, found, self._seg.reports, image=image, packages=self._packages)
-        return Outcome(origin.files[0], "done", output, None, found.seconds, notes_of(image))
+        quality = None if found.quality is None else found.quality.record()
+        notes = notes_of(image)
+        return Outcome(origin.files[0], "done", output, None, found.seconds, notes, quality)
 
 
 def bad_outcome(path: Path, error: Exception) -> Outcome:

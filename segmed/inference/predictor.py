@@ -143,8 +143,7 @@ class Predictor:
             PackageError: The package is missing or damaged.
             ModelError: Its architecture is not registered here.
         """
-        package = load_package(model)
-        return cls(package, device=device, engine=engine, tta=tta, memory_gb=memory_gb)
+        return cls(load_package(model), device=device, engine=engine, tta=tta, memory_gb=memory_gb)
 
     def __repr__(self) -> str:
         """Architectures, structures and device in one line."""

@@ -14,6 +14,7 @@ from segmed.metatensor import MetaTensor
 from segmed.metrics.measures import measure_label
 from segmed.metrics.training_norms import ranges_of
 from segmed.package import ModelPackage
+from segmed.quality.statements import volume_intervals
 
 
 def report_beside(
@@ -40,6 +41,11 @@ def report_beside(
     measured = measure_label(found.label, labels, ranges=ranges_of(packages[0].provenance))
     name, version = identity_of(packages)
     findings = findings_of(
-        labels, measured["volumes_ml"], measured["flags"], model_name=name, model_version=version
+        labels,
+        measured["volumes_ml"],
+        measured["flags"],
+        model_name=name,
+        model_version=version,
+        intervals=volume_intervals(None if found.quality is None else found.quality.record()),
     )
     return write_reports(output, findings, kinds, modality=modality_of(image))

@@ -21,6 +21,9 @@ Distributions = dict[str, list[float]]
 FLAGGED = "flagged"
 """Feature that is 1 where a case has any flag, else 0."""
 
+VOLUME = "volume_ml:"
+"""Begin of the feature of a structure's volume, before its name."""
+
 PREDICTED_QUALITY = "predicted_quality"
 """Feature that is the score of a case's predicted quality, where it has one."""
 

@@ -24,6 +24,13 @@ RANGES = "shape_ranges"
 DISTRIBUTIONS = "training_distributions"
 """Key of each feature's values over the training cases in a package's provenance."""
 
+RESULTS = "result_distributions"
+"""Key of the values of each feature over the model's own results on held-out cases.
+
+Volumes and flags of results are compared with these: a model's results have more flags than the
+references, and volumes of their own.
+"""
+
 MAX_VALUES = 500
 """Of a larger training set, so many evenly spaced order statistics of each feature are kept."""
 
@@ -75,11 +82,12 @@ def training_norms(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         add_features(found, {**case, "flags": [*case["flags"], *odd]})
     return {
         RANGES: [known.model_dump(mode="json") for known in ranges],
-        DISTRIBUTIONS: {name: _kept(values) for name, values in found.items()},
+        DISTRIBUTIONS: {name: kept_values(values) for name, values in found.items()},
     }
 
 
-def _kept(values: Sequence[float]) -> list[float]:
+def kept_values(values: Sequence[float]) -> list[float]:
+    """Sorted values of a feature as they are stored: at most `MAX_VALUES`, in `DIGITS` digits."""
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     if len(ordered) > MAX_VALUES:
         places = np.linspace(0, len(ordered) - 1, MAX_VALUES)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from segmed.errors import UsageError
-from segmed.metrics.training_norms import DISTRIBUTIONS, RANGES
+from segmed.metrics.training_norms import DISTRIBUTIONS, RANGES, RESULTS
 from segmed.package import ModelPackage
 from segmed.package.card import PackagePart
 from segmed.package.training_cases import CORRECTIONS, SEEN
@@ -18,7 +18,7 @@ from segmed.quality.package_form import PREDICTED_QUALITY
 SHARED = ("data", "data_licence", "data_source", "plan_hash", "versions", "commit")
 """Provenance that is kept where the members agree on it."""
 
-BULKY = (RANGES, DISTRIBUTIONS, PREDICTED_QUALITY, "curves", SEEN, CORRECTIONS)
+BULKY = (RANGES, DISTRIBUTIONS, RESULTS, PREDICTED_QUALITY, "curves", SEEN, CORRECTIONS)
 """Provenance of a member that is not repeated in an ensemble's: its images, errors and epochs."""
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from segmed.errors import UsageError
+from segmed.metrics.measures import FLAGGED, VOLUME
+from segmed.metrics.training_norms import RESULTS, kept_values
 from segmed.package.model_package import ModelPackage
 from segmed.quality.fitting import QualityCase, fit_quality
 from segmed.quality.model import Basis
@@ -38,9 +40,26 @@ def with_quality(
     model = fit_quality([cases[name] for name in sorted(cases)], basis=basis, networks=networks)
     provenance: dict[str, Any] = dict(package.provenance)
     provenance.pop(PREDICTED_QUALITY, None)
+    provenance[RESULTS] = result_norms(list(cases.values()))
     if model is not None:
         provenance[PREDICTED_QUALITY] = model.with_target(target).model_dump(mode="json")
     return replace(package, provenance=provenance)
+
+
+def result_norms(cases: Sequence[QualityCase]) -> dict[str, list[float]]:
+    """Volumes and flags of a model's results on held-out cases, to compare an archive's with.
+
+    Args:
+        cases: The cases; none give no norms.
+    """
+    found = {
+        f"{VOLUME}{label}": kept_values([case.truth[label].predicted_ml for case in cases])
+        for label in (cases[0].truth if cases else ())
+    }
+    flags = [case.is_flagged for case in cases if case.is_flagged is not None]
+    if flags and len(flags) == len(cases):
+        found[FLAGGED] = kept_values([float(flag) for flag in flags])
+    return found
 
 
 def with_promise(package: ModelPackage, target: RiskTarget) -> ModelPackage:

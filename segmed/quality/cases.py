@@ -26,7 +26,11 @@ QualityCases = dict[str, QualityCase]
 
 
 def quality_case(
-    group: str, features: CaseFeatures, scores: Iterable[CaseScore]
+    group: str,
+    features: CaseFeatures,
+    scores: Iterable[CaseScore],
+    *,
+    is_flagged: bool | None = None,
 ) -> QualityCase | None:
     """A case from its features and its scores; None if a structure was not scored.
 
@@ -34,6 +38,7 @@ def quality_case(
         group: Group (patient) of the case.
         features: Features by structure.
         scores: All rows of the case; those of other labels than its structures are left out.
+        is_flagged: Whether its result has a quality flag, where that was looked at.
     """
     truth = {
         score.label: StructureTruth(
@@ -44,7 +49,8 @@ def quality_case(
         for score in scores
         if score.label in features
     }
-    return QualityCase(group, features, truth) if truth.keys() == features.keys() else None
+    is_whole = truth.keys() == features.keys()
+    return QualityCase(group, features, truth, is_flagged) if is_whole else None
 
 
 def with_table(cases: Mapping[str, QualityCase], table: pd.DataFrame) -> QualityCases:
@@ -92,7 +98,8 @@ def _record(case: QualityCase) -> dict[str, Any]:
         label: [None if math.isnan(item.dice) else item.dice, item.predicted_ml, item.reference_ml]
         for label, item in case.truth.items()
     }
-    return {"group": case.group, "features": case.features, "truth": truth}
+    flagged = {} if case.is_flagged is None else {"is_flagged": case.is_flagged}
+    return {"group": case.group, "features": case.features, "truth": truth, **flagged}
 
 
 def _case(record: Mapping[str, Any]) -> QualityCase:
@@ -100,4 +107,4 @@ def _case(record: Mapping[str, Any]) -> QualityCase:
         label: StructureTruth(math.nan if dice is None else dice, predicted, reference)
         for label, (dice, predicted, reference) in record["truth"].items()
     }
-    return QualityCase(record["group"], record["features"], truth)
+    return QualityCase(record["group"], record["features"], truth, record.get("is_flagged"))

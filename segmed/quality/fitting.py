@@ -78,11 +78,13 @@ class QualityCase:
         group: Its group (patient).
         features: Features by structure; empty ones for a structure that is absent.
         truth: The same structures beside the reference.
+        is_flagged: Whether its result has a quality flag; None where that was not looked at.
     """
 
     group: str
     features: CaseFeatures
     truth: Mapping[str, StructureTruth]
+    is_flagged: bool | None = None
 
     @property
     def lowest_dice(self) -> float:

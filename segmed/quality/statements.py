@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from segmed.findings.record import VolumeInterval
 from segmed.quality.features import AGREEMENT
 from segmed.quality.model import QualityModel
 
@@ -24,26 +24,6 @@ def model_in_words(model: QualityModel) -> str:
         f"fitted on {model.fitted} and calibrated on {model.calibrated} patients, "
         f"{BASES[model.basis]}{agreement}; {model.bound().sentence}"
     )
-
-
-@dataclass(frozen=True)
-class VolumeInterval:
-    """Interval of the true volume of a structure.
-
-    Attributes:
-        low_ml: Lower end, in ml.
-        high_ml: Upper end, in ml.
-        coverage: Probability with which it contains the volume.
-    """
-
-    low_ml: float
-    high_ml: float
-    coverage: float
-
-    @property
-    def sentence(self) -> str:
-        """The interval in words: `1.41 to 1.8 ml (90% interval)`."""
-        return f"{self.low_ml:.3g} to {self.high_ml:.3g} ml ({self.coverage:.0%} interval)"
 
 
 def volume_intervals(quality: Mapping[str, Any] | None) -> dict[str, VolumeInterval]:

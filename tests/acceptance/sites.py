@@ -21,7 +21,7 @@ from pipelines.tracking.held_out import held_out_scores
 from segmed.acceptance.dossier import AssessedModel
 from segmed.acceptance.scoring import LocalResults, content_of
 from segmed.metrics import CaseScore, evaluate_case, scores_table
-from segmed.metrics.measures import measure
+from segmed.metrics.measures import FLAGGED, measure
 from segmed.metrics.training_norms import DISTRIBUTIONS, measure_reference, training_norms
 from segmed.structures import LabelClass
 
@@ -106,11 +106,13 @@ def make_site(
     order = rng.permutation(len(bank))
     known, local = ([bank[place] for place in part] for part in (order[::2], order[1::2]))
     card = scores_table([row for case in known for row in case.sound])
+    norms = training_norms([case.reference for case in known])[DISTRIBUTIONS]
+    norms.pop(FLAGGED)  # of references, as in `segmed.archive.model`
     model = AssessedModel(
         hash="0" * 64,
         title="unet hippocampus",
         card=held_out_scores(card),
-        norms=training_norms([case.reference for case in known])[DISTRIBUTIONS],
+        norms=norms,
     )
     results = LocalResults(memory_mb=500.0)
     rows: list[CaseScore] = []
