@@ -27,7 +27,7 @@ from segmed.acceptance.facts import values_of
 from segmed.acceptance.files import write_cases, write_dossier
 from segmed.acceptance.keys import study_key_path
 from segmed.acceptance.page import worst_cases
-from segmed.acceptance.predicted import promise_of
+from segmed.acceptance.predicted import promise_of, without_fitted
 from segmed.acceptance.scoring import LocalResults, labelled, score_site
 from segmed.archive.model import model_of
 from segmed.inference import Predictor
@@ -132,6 +132,7 @@ def accept_site(job: AcceptJob, progress: Progress | None = None) -> Accepted:
     results = score_site(
         predictor, manifest, cases, out_dir=job.out_dir / PREDICTIONS, progress=progress
     )
+    results.predicted = without_fitted(results.predicted, packages[0], manifest, cases)
     salt = read_salt(salt_path())
     results.values.update({case.id: values_of(manifest, case, salt) for case in cases})
     dossier = make_dossier(

@@ -18,6 +18,7 @@ import torch
 from segmed.acceptance.dossier import Dossier
 from segmed.acceptance.facts import values_in
 from segmed.acceptance.page import WORST, title_of
+from segmed.acceptance.predicted import predicted_order
 from segmed.acceptance.scoring import LocalResults
 from segmed.archive.review.archive import ReviewArchive, ReviewedStudy
 from segmed.archive.review.judgement import Judgement, judge_study, last_opinions
@@ -189,6 +190,8 @@ def _keep(
     results.patients[key] = files.series[0].patient_key if files.series else study.entry.study
     results.values[key] = values_in(acquisition_at(files.files[0]) or Acquisition(), None, salt)
     results.measures[key] = study.entry.measures
+    if "quality" in study.entry.measures:
+        results.predicted[key] = predicted_order(study.entry.measures["quality"])
     results.contents[key] = study.entry.content
     results.seconds[key] = study.entry.seconds
     found.studies[key] = (study, correction)

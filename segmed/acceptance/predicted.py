@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from segmed.acceptance.calibration import PredictedCase, PredictedDice
 from segmed.acceptance.criteria import BoundTerms
+from segmed.acceptance.local_quality import FITTED_ON
+from segmed.manifest import Case, Manifest
 from segmed.package import ModelPackage
+from segmed.package.training_cases import image_mark
 from segmed.quality.model import CaseQuality
 from segmed.quality.package_form import quality_model_in
 from segmed.quality.risk import RiskTarget
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,3 +64,43 @@ def predicted_case(found: CaseQuality) -> PredictedCase:
         found.coverage,
         {item.label: PredictedDice(item.dice, item.low, item.high) for item in found.structures},
     )
+
+
+def predicted_order(record: Mapping[str, Any]) -> PredictedCase:
+    """Predicted quality that an archive recorded, without intervals, for judged results.
+
+    A result that a reviewer accepts as it is counts as its own reference, so its Dice is 1 and no
+    Dice that an interval was stated for. The order of the results is comparable all the same.
+
+    Args:
+        record: `CaseQuality.record()`, from the measures of a study.
+    """
+    structures = {name: PredictedDice(item["dice"]) for name, item in record["structures"].items()}
+    return PredictedCase(record["score"], record["coverage"], structures)
+
+
+def without_fitted(
+    predicted: Mapping[str, PredictedCase],
+    package: ModelPackage,
+    manifest: Manifest,
+    cases: Sequence[Case],
+) -> dict[str, PredictedCase]:
+    """Predicted quality that local cases can check; none where it was fitted on one of them.
+
+    Args:
+        predicted: Predicted quality by case.
+        package: The package.
+        manifest: The image set of the cases.
+        cases: The local cases.
+    """
+    fitted = frozenset(package.provenance.get(FITTED_ON, ()))
+    known = sum(image_mark(manifest, case) in fitted for case in cases) if fitted else 0
+    if not known:
+        return dict(predicted)
+    logger.warning(
+        "predicted quality was fitted on %d of the %d local cases, so they cannot check it: the "
+        "dossier leaves it out; give other cases",
+        known,
+        len(cases),
+    )
+    return {}
