@@ -17,7 +17,8 @@ from segmed.inference.sliding import NetworkFn
 from segmed.package import ModelPackage
 from segmed.plan import Plan
 from segmed.quality.agreement import MemberAgreement
-from segmed.quality.features import AGREEMENT, CaseFeatures, FeatureSums
+from segmed.quality.case_features import AGREEMENT, CaseFeatures
+from segmed.quality.features import FeatureSums
 from segmed.quality.package_form import quality_model_in
 from segmed.transforms.grid_transform import Prepared
 from segmed.transforms.inverse import Slab

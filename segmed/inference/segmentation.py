@@ -14,7 +14,7 @@ from segmed.errors import UsageError
 from segmed.io import grid_of
 from segmed.io.fractions import Fractions
 from segmed.metatensor import MetaTensor
-from segmed.quality.features import CaseFeatures
+from segmed.quality.case_features import CaseFeatures
 from segmed.quality.model import CaseQuality
 from segmed.structures import LabelClass
 

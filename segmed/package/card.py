@@ -32,7 +32,7 @@ from segmed.package.int8 import (
 )
 from segmed.package.upgrade import upgraded
 from segmed.plan import Plan, plan_hash, read_plan
-from segmed.quality.package_form import hash_with_quality
+from segmed.quality.identity import hash_with_quality
 from segmed.structures import Channel, Frozen, LabelClass
 from segmed.validation import first_fault
 

@@ -13,7 +13,7 @@ from segmed.package import ModelPackage
 from segmed.package.card import PackagePart
 from segmed.package.training_cases import CORRECTIONS, SEEN
 from segmed.plan import plan_hash
-from segmed.quality.package_form import PREDICTED_QUALITY
+from segmed.quality.identity import PREDICTED_QUALITY
 
 SHARED = ("data", "data_licence", "data_source", "plan_hash", "versions", "commit")
 """Provenance that is kept where the members agree on it."""

@@ -63,7 +63,7 @@ from segmed.package.int8 import (
 from segmed.package.upgrade import SCHEMA_VERSION
 from segmed.package.zipped import unpack
 from segmed.plan import Plan, read_plan, write_plan
-from segmed.quality.package_form import hash_with_quality
+from segmed.quality.identity import hash_with_quality
 from segmed.version import __version__
 
 logger = logging.getLogger(__name__)

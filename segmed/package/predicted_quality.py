@@ -11,8 +11,9 @@ from segmed.metrics.measures import FLAGGED, VOLUME
 from segmed.metrics.training_norms import RESULTS, kept_values
 from segmed.package.model_package import ModelPackage
 from segmed.quality.fitting import QualityCase, fit_quality
+from segmed.quality.identity import PREDICTED_QUALITY
 from segmed.quality.model import Basis
-from segmed.quality.package_form import PREDICTED_QUALITY, quality_model_in
+from segmed.quality.package_form import quality_model_in
 from segmed.quality.risk import DEFAULT_TARGET, RiskTarget
 
 
@@ -35,7 +36,7 @@ def with_quality(
 
     Returns:
         The package; without a quality model if there are too few cases, whatever it had before. Its
-        hash stays what it was, unless `segmed.quality.package_form.quality_digest` says otherwise.
+        hash stays what it was, unless `segmed.quality.identity.quality_digest` says otherwise.
     """
     model = fit_quality([cases[name] for name in sorted(cases)], basis=basis, networks=networks)
     provenance: dict[str, Any] = dict(package.provenance)

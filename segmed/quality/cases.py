@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segmed.io.atomic import write_whole
-from segmed.quality.features import CaseFeatures
+from segmed.quality.case_features import CaseFeatures
 from segmed.quality.fitting import QualityCase, StructureTruth
 
 if TYPE_CHECKING:

@@ -17,15 +17,7 @@ import torch
 from torch import Tensor
 
 from segmed.encoding import LabelEncoding
-
-EXPECTED_DICE = "expected_dice"
-ENTROPY = "entropy"
-AGREEMENT = "agreement"
-FEATURES = (EXPECTED_DICE, ENTROPY, "spread", "excess", "log_volume", "log_surface")
-"""Features of every model; those of each channel and the members' agreement come besides."""
-
-OF_CASE = "case:"
-"""Prefix of the mean of a feature over the structures of a case."""
+from segmed.quality.case_features import AGREEMENT, ENTROPY, EXPECTED_DICE, CaseFeatures
 
 CERTAIN = 0.999
 """Probability of background above which a voxel enters no feature."""
@@ -35,20 +27,6 @@ CHUNK_BYTES = 8 * 2**20
 
 CUDA_CHUNK_BYTES = 256 * 2**20
 """The same on a GPU, where every chunk costs a few dozen launches."""
-
-CaseFeatures = dict[str, dict[str, float]]
-"""Features by structure; none for a structure that is absent."""
-
-
-def with_case_means(features: CaseFeatures) -> CaseFeatures:
-    """The features of each structure, and their means over all present ones under `case:NAME`.
-
-    The parts of a poor image share its faults, so the others tell something of each.
-    """
-    present = [row for row in features.values() if row]
-    names = set(present[0]).intersection(*present) if present else set()
-    means = {f"{OF_CASE}{name}": float(np.mean([row[name] for row in present])) for name in names}
-    return {label: {**row, **means} if row else {} for label, row in features.items()}
 
 
 class FeatureSums:

@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segmed.errors import MetricError
-from segmed.quality.conformal import one_of_each, split_groups
-from segmed.quality.features import (
+from segmed.quality.case_features import (
     AGREEMENT,
     EXPECTED_DICE,
     FEATURES,
@@ -25,6 +24,7 @@ from segmed.quality.features import (
     CaseFeatures,
     with_case_means,
 )
+from segmed.quality.conformal import one_of_each, split_groups
 from segmed.quality.model import (
     Basis,
     QualityModel,

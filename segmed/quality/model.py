@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from segmed.quality.case_features import CaseFeatures, with_case_means
 from segmed.quality.conformal import conformal_quantile, fewest_cases
-from segmed.quality.features import CaseFeatures, with_case_means
 from segmed.quality.risk import DEFAULT_TARGET, RiskBound, RiskTarget, control_risk
 from segmed.structures import Frozen
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from segmed.findings.record import VolumeInterval
-from segmed.quality.features import AGREEMENT
+from segmed.quality.case_features import AGREEMENT
 from segmed.quality.model import QualityModel
 
 BASES = {

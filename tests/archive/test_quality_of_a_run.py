@@ -26,7 +26,7 @@ from segmed.io import grid_of, read_image
 from segmed.metrics.training_norms import measure_reference, training_norms
 from segmed.package import ModelPackage
 from segmed.quality.fitting import QualityCase, StructureTruth, fit_quality
-from segmed.quality.package_form import PREDICTED_QUALITY
+from segmed.quality.identity import PREDICTED_QUALITY
 from segmed.quality.risk import RiskTarget
 
 NUM_SCANS = 12

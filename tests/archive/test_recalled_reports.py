@@ -23,7 +23,7 @@ from segmed.inference import Predictor
 from segmed.io.dicom.write import Identity, write_series
 from segmed.metrics.training_norms import measure_reference, training_norms
 from segmed.quality.fitting import QualityCase, StructureTruth, fit_quality
-from segmed.quality.package_form import PREDICTED_QUALITY
+from segmed.quality.identity import PREDICTED_QUALITY
 
 STUDIES, KNOWN = 8, 40
 MakeVolume = Callable[..., MetaTensor]

@@ -54,7 +54,7 @@ class Recording:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a finished fold depends on."""
+        """Settings that a finished fold depends on."""
         return {"seconds": self.seconds, "networks": self.networks, "folds": FOLDS}
 
     def manifest(self) -> Manifest:

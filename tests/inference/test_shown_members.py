@@ -32,7 +32,7 @@ from segmed.package.card import PackagePart
 from segmed.package.ensemble import join_packages
 from segmed.plan import Inference
 from segmed.quality.fitting import QualityCase, StructureTruth, fit_quality
-from segmed.quality.package_form import PREDICTED_QUALITY
+from segmed.quality.identity import PREDICTED_QUALITY
 from segmed.structures import LabelClass
 
 CPU = torch.device("cpu")

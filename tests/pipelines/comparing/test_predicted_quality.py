@@ -25,7 +25,8 @@ from segmed.quality.cases import (
     with_table,
     write_quality_cases,
 )
-from segmed.quality.package_form import PREDICTED_QUALITY, quality_model_in
+from segmed.quality.identity import PREDICTED_QUALITY
+from segmed.quality.package_form import quality_model_in
 from segmed.report.model_comparison import FoldResult
 
 NUMBER = 12

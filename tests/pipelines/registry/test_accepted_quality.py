@@ -16,7 +16,7 @@ from segmed.inference import Predictor
 from segmed.manifest import Manifest, read_manifest, write_manifest
 from segmed.package import ModelPackage
 from segmed.quality.fitting import fit_quality
-from segmed.quality.package_form import PREDICTED_QUALITY
+from segmed.quality.identity import PREDICTED_QUALITY
 
 SAMPLE = Path(__file__).resolve().parents[3] / "data_manifests" / "hippocampus_sample.json"
 FITTED, LOCAL = 12, 3

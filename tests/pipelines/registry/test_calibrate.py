@@ -20,7 +20,8 @@ from segmed.package.check import check_package
 from segmed.package.ensemble import join_packages
 from segmed.package.predicted_quality import with_promise
 from segmed.package.training_cases import SEEN, image_mark
-from segmed.quality.package_form import PREDICTED_QUALITY, quality_model_in
+from segmed.quality.identity import PREDICTED_QUALITY
+from segmed.quality.package_form import quality_model_in
 from segmed.quality.risk import DEFAULT_TARGET, RiskTarget
 
 LOCAL = 22
