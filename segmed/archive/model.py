@@ -105,7 +105,8 @@ def _joined(packages: Sequence[ModelPackage], joining: Joining) -> Model:
             for known in ranges_of(package.provenance)
             if known.label in names
         ]
-        trained = package.provenance.get(DISTRIBUTIONS, {})
+        made = package.provenance
+        trained = {**made.get(DISTRIBUTIONS, {}), **made.get(RESULTS, {})}
         norms |= {
             f"{VOLUME}{names[own]}": list(trained[f"{VOLUME}{own}"])
             for own in names
