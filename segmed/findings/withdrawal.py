@@ -79,9 +79,11 @@ def _of_fhir(content: bytes) -> bytes:
     bundle: dict[str, Any] = json.loads(content)
     for entry in bundle["entry"]:
         observation = entry["resource"]
-        kept = [one for one in observation.pop("component", []) if not _is_interval(one)]
+        kept = [one for one in observation.get("component", []) if not _is_interval(one)]
         if kept:
-            observation["component"] = kept
+            observation["component"] = kept  # in its place: the same bytes as without intervals
+        else:
+            observation.pop("component", None)
     return json.dumps(bundle, indent=2, ensure_ascii=False).encode("utf-8")
 
 

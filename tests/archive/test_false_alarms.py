@@ -65,7 +65,7 @@ def test_flags_of_references_would_raise_false_alarms_and_are_not_compared() -> 
         norms = model_of([package]).norms
         assert norms["volume_ml:a"] == references["volume_ml:a"]
         by_results += FLAGGED in alarms(norms, current)
-    assert by_references >= SEEDS - 1
+    assert by_references > SEEDS // 2
     assert by_results == 0
 
 
@@ -82,7 +82,12 @@ def recorded(folder: Path) -> list[QualityCase]:
     path = folder / "cases.json"
     path.write_text(json.dumps(json.loads(RECORDED.read_text())["one_network"]))
     cases = list(read_quality_cases(path).values())
-    return [replace(case, is_flagged=case.truth["posterior"].predicted_ml < 1.2) for case in cases]
+    volumes = [case.truth["posterior"].predicted_ml for case in cases]
+    small = float(np.quantile(volumes, FLAG_SHARE))
+    return [
+        replace(case, is_flagged=volume < small)
+        for case, volume in zip(cases, volumes, strict=True)
+    ]
 
 
 def test_real_results_are_quiet_beside_those_of_other_patients(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def run(folder: Path, out: Path, predictor: Predictor, pacs: Pacs | None = None)
 def write_studies(folder: Path, make_volume: MakeVolume, *, first: int, factor: float) -> None:
     for seed in range(first, first + STUDIES):
         volume = make_volume(seed)
-        volume = MetaTensor(volume * factor, affine=volume.affine)
+        volume = MetaTensor(volume.as_tensor() * factor, affine=volume.affine)
         write_series(folder / str(seed), volume, identity=Identity(patient_id=f"P{seed}"))
 
 
