@@ -41,7 +41,9 @@ def with_quality(
     model = fit_quality([cases[name] for name in sorted(cases)], basis=basis, networks=networks)
     provenance: dict[str, Any] = dict(package.provenance)
     provenance.pop(PREDICTED_QUALITY, None)
-    provenance[RESULTS] = result_norms(list(cases.values()))
+    provenance.pop(RESULTS, None)
+    if norms := result_norms(list(cases.values())):
+        provenance[RESULTS] = norms
     if model is not None:
         provenance[PREDICTED_QUALITY] = model.with_target(target).model_dump(mode="json")
     return replace(package, provenance=provenance)

@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 from segmed.quality.fitting import QualityCase
+from segmed.quality.risk import RiskTarget
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HIPPOCAMPUS = Path(__file__).with_name("hippocampus_cases.json")
@@ -79,5 +80,6 @@ def test_a_score_that_is_too_sure_is_found(splits: ModuleType) -> None:
     assert not splits.coverage(sure, 0.9, 160)["dice anterior"]["is_kept"]
     promised = [replace(split, model=split.model.model_copy(update={"lowest_dice": (1.0,) * 60}))
                 for split in made]  # fmt: skip
-    assert splits.risk(made)["is_kept"]
-    assert not splits.risk(promised)["is_kept"]
+    hard = RiskTarget(review=0.2, risk=0.12, dice=0.85, confidence=0.8)
+    assert splits.risk(made, hard)["is_kept"]
+    assert not splits.risk(promised, hard)["is_kept"]
