@@ -95,6 +95,7 @@ WRONG = {
     "model register": "model register absent --name x",
     "model quantise": "model quantise absent --cases absent.json",
     "model windows": "model windows absent --cases absent.json",
+    "model calibrate": "model calibrate absent --cases absent.json",
     "model export": "model export absent -o x.zip",
     "model import": "model import absent.zip --name x",
     "model import-nnunet": "model import-nnunet absent --name x",
@@ -128,6 +129,8 @@ MORE_WRONG = [
     "archive segment . --model {package} --rules absent.yaml -o out",
     "evaluate --predictions . --references absent -o out",
     "model export {package} -o x --format pickle",
+    "model register {package} --name x --promise dice=2",
+    "train {manifest} --model unet --budget 1m --promise dice=2",
     "model show models:/absent@champion",
 ]
 
