@@ -80,7 +80,10 @@ def test_more_flags_than_in_held_out_results_are_an_alarm() -> None:
 def recorded(folder: Path) -> list[QualityCase]:
     """Out-of-fold cases of hippocampus; a result is flagged where its posterior part is small."""
     path = folder / "cases.json"
-    path.write_text(json.dumps(json.loads(RECORDED.read_text())["one_network"]))
+    path.write_text(
+        json.dumps(json.loads(RECORDED.read_text(encoding="utf-8"))["one_network"]),
+        encoding="utf-8",
+    )
     cases = list(read_quality_cases(path).values())
     volumes = [case.truth["posterior"].predicted_ml for case in cases]
     small = float(np.quantile(volumes, FLAG_SHARE))

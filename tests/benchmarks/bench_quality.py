@@ -52,7 +52,9 @@ def main() -> int:
             print("\n".join(_lines(f"{name}, {table}", record)))
     if options.splits == SPLITS:
         known = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
-        RESULT.write_text(json.dumps({**known, **found}, indent=1, sort_keys=True) + "\n")
+        RESULT.write_text(
+            json.dumps({**known, **found}, indent=1, sort_keys=True) + "\n", encoding="utf-8"
+        )
     return 0 if all(_is_kept(one) for tables in found.values() for one in tables.values()) else 1
 
 

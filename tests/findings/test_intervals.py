@@ -81,7 +81,8 @@ def test_report_with_intervals_is_conformant(seg: Path) -> None:
         assert content is not None
         path = seg.with_name("checked.dcm")
         path.write_bytes(content)
-        said = subprocess.run([program, str(path)], capture_output=True, text=True, check=False)
+        command = [program, str(path)]
+        said = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
         assert [one for one in said.stderr.splitlines() if one.startswith("Error")] == []
 
 

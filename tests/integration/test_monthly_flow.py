@@ -78,10 +78,12 @@ def test_served_month_says_that_nothing_was_judged_then_writes_a_dossier(
 
     with running(command, site, environment(api, site), "serve.log") as log:
         first = wait_for(artifact, 300)
-        assert "no result of this model was judged" in first, log.read_text()[-3000:]
+        assert "no result of this model was judged" in first, log.read_text(encoding="utf-8")[
+            -3000:
+        ]
         judge(ReviewArchive(site / "out"))
         found = wait_for(lambda: "bound" in artifact() and artifact(), 300)
-        assert found, log.read_text()[-3000:]
+        assert found, log.read_text(encoding="utf-8")[-3000:]
     runs = api.runs("monthly")
     assert all("auto-scheduled" in run["tags"] for run in runs)
     assert any(run["state_name"] == "Completed" for run in runs)
@@ -91,10 +93,10 @@ def test_served_month_says_that_nothing_was_judged_then_writes_a_dossier(
         "dossier.json",
         "cases.csv",
     }
-    record = json.loads((folder / "dossier.json").read_text())
+    record = json.loads((folder / "dossier.json").read_text(encoding="utf-8"))
     calibration = record["calibration"]
     assert calibration["best_aurc"] <= calibration["aurc"]
     assert {row["n"] for row in calibration["intervals"]} == {0}  # accepted results have Dice 1
     for path in (folder / "dossier.html", folder / "dossier.json"):
-        assert REVIEWER not in path.read_text()
+        assert REVIEWER not in path.read_text(encoding="utf-8")
     assert REVIEWER not in found

@@ -42,8 +42,8 @@ def test_lines_table_and_record_state_dice_and_volume_with_intervals(
     images = [manifest.image_paths(case)[0] for case in manifest.test[:2]]
     done = predict(package, *images, "-o", tmp_path / "out")
     assert done.exit_code == 0, done.output
-    record = json.loads((tmp_path / "out" / "predictions.json").read_text())
-    with (tmp_path / "out" / QUALITY_TABLE).open() as stream:
+    record = json.loads((tmp_path / "out" / "predictions.json").read_text(encoding="utf-8"))
+    with (tmp_path / "out" / QUALITY_TABLE).open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["structure"] for row in rows] == ["anterior", "posterior"] * 2
     for entry, pair in zip(record["outcomes"], (rows[:2], rows[2:]), strict=True):
