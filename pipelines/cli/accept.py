@@ -89,14 +89,16 @@ def accept(
         Path | None, typer.Option(metavar="FILE", help="Key of this site; signs its records.")
     ] = None,
     pool: Annotated[
-        bool, typer.Option("--pool", help="Put the records of several sites together for the gate.")
+        bool, typer.Option("--pool", help="Combine the records of several sites for the gate.")
     ] = False,
     of_model: Annotated[
         str | None,
-        typer.Option("--model", metavar="MODEL", help="With --pool: the records must be of it."),
+        typer.Option(
+            "--model", metavar="MODEL", help="With --pool: the model that the records must be of."
+        ),
     ] = None,
     sites: Annotated[
-        Path | None, typer.Option(help="With --pool: take records of the sites in this list alone.")
+        Path | None, typer.Option(help="With --pool: list of the sites whose records are accepted.")
     ] = None,
     rules: Annotated[Path | None, typer.Option(help="With --pool: YAML of the gate.")] = None,
     max_voxels: MaxVoxelsOption = None,
@@ -105,10 +107,10 @@ def accept(
     """Dossier of a model at this site, before it goes live; status 1 where it is not accepted.
 
     Local scores beside those of the card, groups by scanner, protocol, age and sex, refusals,
-    drift, cost, the worst cases, and a verdict. Page and record name no case; `cases.csv`, for its
-    owner alone, says which number is which. --monthly does the same with the results that reviewers
-    of the archive judged. --export writes evidence to send elsewhere, a signed
-    record of scores; --pool puts such records together.
+    drift, cost, the worst cases, and a verdict. Page and record contain numbers instead of case
+    names; `cases.csv`, readable by its owner alone, maps the numbers to cases. --monthly judges by
+    the results that reviewers of the archive accepted or corrected. --export writes evidence for
+    other sites, a signed record of scores; --pool combines such records.
 
     Example: segmed accept models:/hippocampus@challenger --cases local.json
     """

@@ -52,7 +52,7 @@ def quantise(
     accepted if the mean Dice of each structure falls by no more than 0.002, by its lower bound over
     pairs of cases, too, and no more than 2 % of the labels change. Engine auto then uses it on
     processors with int8 units. Weights and plan stay as they are; other weights have no int8
-    network until it is made anew. Needs pip install 'segmed[int8]'.
+    network until they are quantised. Needs pip install 'segmed[int8]'.
 
     A package folder is replaced; of a registered model a new version is registered.
 
@@ -113,11 +113,11 @@ def windows(
 ) -> None:
     """Measure fewer windows for a model: less overlap, no empty windows; status 1 if none is kept.
 
-    An overlap of 0.25 and the skipping of windows without a body are tried on held-out cases beside
-    the windows of the plan. A setting is kept, with what was measured as its reason in the plan, if
-    it spares windows, the mean Dice of each structure falls by no more than 0.002, by its lower
-    bound over pairs of cases, too, and no more than 2 % of the labels change. The plan changes: run
-    this before `segmed model quantise`.
+    An overlap of 0.25 and the skipping of windows without a body are compared with
+    the windows of the plan on held-out cases. A setting is kept if it needs fewer windows, the mean
+    Dice of each structure falls by no more than 0.002 (the lower bound over pairs of cases, too),
+    and no more than 2 % of the labels change; the plan records the measurement as its reason. The
+    plan changes: run this before `segmed model quantise`.
 
     A package folder is replaced; of a registered model a new version is registered.
 

@@ -58,7 +58,7 @@ def watch(
         str,
         typer.Argument(
             metavar="ADDRESS",
-            help="Our DICOM node, dimse://TITLE@HOST:PORT, or a server: orthanc://HOST:8042, "
+            help="Own DICOM node, dimse://TITLE@HOST:PORT, or a server: orthanc://HOST:8042, "
             "dicomweb://HOST/PATH.",
         ),
     ],
@@ -87,7 +87,7 @@ def watch(
         typer.Option(
             min=0.0,
             metavar="SECONDS",
-            help="A study is complete when nothing arrived for so long; 20 without --rules.",
+            help="Time without a new instance after which a study is complete; 20 without --rules.",
         ),
     ] = None,
     workers: Annotated[
@@ -108,24 +108,26 @@ def watch(
     ] = None,
     retry: Annotated[
         float,
-        typer.Option(min=1.0, metavar="SECONDS", help="Try a failed study again after so long."),
+        typer.Option(
+            min=1.0, metavar="SECONDS", help="Time after which a failed study is tried again."
+        ),
     ] = 300.0,
     poll: Annotated[
         float,
-        typer.Option(min=0.1, metavar="SECONDS", help="Time between two questions to a server."),
+        typer.Option(min=0.1, metavar="SECONDS", help="Interval of the queries to a server."),
     ] = 10.0,
     days: Annotated[
         int,
         typer.Option(
             min=1,
-            help="Of a server: studies of so many days; of Orthanc, at the first start, changes.",
+            help="Of a server: studies of this many days; of Orthanc: changes, at the first start.",
         ),
     ] = 2,
     keep_days: Annotated[
         float | None,
         typer.Option(
             min=0.0,
-            help="Remove the images of a study so many days after its end; kept unless given.",
+            help="Days after which the images of a finished study are removed; kept unless given.",
         ),
     ] = None,
     try_file: Annotated[
@@ -133,7 +135,7 @@ def watch(
         typer.Option(
             "--try",
             metavar="FILE",
-            help="Say what would happen to this DICOM file or folder, and end; nothing is written.",
+            help="Report which rules take this DICOM file or folder and with what result; write nothing.",
         ),
     ] = None,
     max_voxels: MaxVoxelsOption = None,

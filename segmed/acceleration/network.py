@@ -43,7 +43,7 @@ CHILD_SECONDS = 3600
 
 @dataclass(frozen=True)
 class QuantisedNetwork:
-    """A network in int8 that nobody has measured on cases.
+    """Network in int8, not yet measured on cases.
 
     Attributes:
         content: Content of the int8 file.

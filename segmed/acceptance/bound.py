@@ -86,7 +86,7 @@ def state_bound(
             reviewed if one of them is.
         terms: Limit and confidence.
         findings: Reasons why the cases are not exchangeable; any of them withdraws the bound.
-        rule: Rule of review; without one nobody is reviewed.
+        rule: Rule of review; without one no result is reviewed.
     """
     scored = table[~table["both_empty"].astype(bool)]
     lowest = scored["dice"].groupby(scored["case"].map(patients)).min()

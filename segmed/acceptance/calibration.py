@@ -36,7 +36,7 @@ class PredictedCase:
 
     Attributes:
         score: What cases are ordered by for review: the lowest predicted Dice.
-        coverage: Probability with which each interval shall contain its value.
+        coverage: Probability with which each interval is to contain its value.
         structures: Predicted Dice by structure.
     """
 

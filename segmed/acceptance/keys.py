@@ -85,7 +85,7 @@ def read_study_key(path: Path) -> bytes:
 
 
 def study_key_id(key: bytes) -> str:
-    """Name of a study's key, by which records of two studies are told apart."""
+    """Name of a study's key, which distinguishes the records of two studies."""
     return pseudonym(key, "segmed study key")[:ID_DIGITS]
 
 

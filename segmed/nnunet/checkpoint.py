@@ -102,14 +102,16 @@ def _loaded(path: Path) -> Mapping[str, Any]:
             f"{path.name} is damaged: {' '.join(str(error).split())[:200]}"
         ) from error
     if not isinstance(found, Mapping):
-        raise PackageError(f"{path.name} holds a {type(found).__name__}, no checkpoint of nnU-Net")
+        raise PackageError(
+            f"{path.name} contains a {type(found).__name__}, no checkpoint of nnU-Net"
+        )
     return found
 
 
 def unique_tensors(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Each tensor under one name.
 
-    nnU-Net's modules hold every layer twice and its decoder holds the encoder once more, so a
+    nnU-Net's modules register every layer twice and its decoder the encoder once more, so a
     tensor is stored under up to four names.
 
     Raises:

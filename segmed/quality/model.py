@@ -168,7 +168,7 @@ class QualityModel(Frozen):
         Args:
             features: From `FeatureSums.features`.
             volumes_ml: Volume of each structure in the result, in ml.
-            coverage: Probability with which each interval shall contain its value.
+            coverage: Probability with which each interval is to contain its value.
         """
         rows = with_case_means(features)
         found = tuple(

@@ -76,7 +76,7 @@ def _node_address(address: str) -> NodeAddress:
     if not parts.username:
         raise UsageError(
             f"{address!r} names no AE title: write dimse://TITLE@HOST:PORT, the title and the "
-            "address that senders shall use"
+            "address that senders use"
         )
     options = parse_qs(parts.query)
     unknown = sorted(options.keys() - {"from"})

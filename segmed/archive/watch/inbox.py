@@ -1,4 +1,4 @@
-"""Folder of the instances that a DICOM node received: each whole, and on disk before it is thanked.
+"""Folder of the instances that a DICOM node received: each whole, flushed before it is confirmed.
 
 ```
 inbox/STUDY/SERIES/INSTANCE.dcm     names are hashes of identifiers: patient and study, series, ...
