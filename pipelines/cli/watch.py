@@ -135,7 +135,8 @@ def watch(
         typer.Option(
             "--try",
             metavar="FILE",
-            help="Report which rules take this DICOM file or folder and with what result; write nothing.",
+            help="Report which rules take this DICOM file or folder, with what result; write "
+            "nothing.",
         ),
     ] = None,
     max_voxels: MaxVoxelsOption = None,
