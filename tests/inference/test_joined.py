@@ -118,7 +118,7 @@ def test_one_model_and_an_unknown_rule_of_names_are_refused() -> None:
     with pytest.raises(UsageError, match="needs two or more models, got 1"):
         Joining(("one",))
     with pytest.raises(UsageError, match="known are prefix, refuse"):
-        Joining(("one", "two"), "merge")  # type: ignore[arg-type]
+        Joining(("one", "two"), "merge")
 
 
 def test_mirror_images_must_be_decided_where_the_plans_differ(three: list[ModelPackage]) -> None:
