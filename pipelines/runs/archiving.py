@@ -37,9 +37,10 @@ from segmed.archive.quality_bound import read_bound
 from segmed.archive.query import SeriesQuery
 from segmed.archive.study import ForeseenOutcome, NotImage
 from segmed.archive.totals import OnTotal
+from segmed.archive.volumes import check_kind
 from segmed.errors import UsageError
 from segmed.findings.sending import report_sender_at
-from segmed.formats import SegForm, require_seg_form
+from segmed.formats import ARCHIVE_OUTPUTS, SegForm, output_named, require_seg_form
 from segmed.inference.joined import AnyPredictor, Joining, joined_tta, predictor_of
 from segmed.inference.vocabulary import engine_named
 from segmed.io.atomic import write_whole
@@ -122,9 +123,12 @@ class ArchiveJob:
         """Refuse what would only be found out during the run.
 
         Raises:
-            UsageError: The engine, the form, the kind of names or the use of several models is
-                unknown, or a cluster shall use several models one after the other.
+            UsageError: The output format, the engine, the form, the kind of names or of the table,
+                or the use of several models is unknown, or a cluster shall use several models one
+                after the other.
         """
+        output_named(self.format, ARCHIVE_OUTPUTS)
+        check_kind(self.table)
         engine_named(self.engine)
         check_names(self.names)
         require_seg_form(self.seg_form, self.format)

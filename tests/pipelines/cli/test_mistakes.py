@@ -127,6 +127,21 @@ def test_archive_without_an_image_is_an_error(
 
 
 @pytest.mark.parametrize(
+    ("option", "value"),
+    [("--format", "jpeg"), ("--table", "xlsx"), ("--names", "mine"), ("--engine", "abacus")],
+)
+def test_unknown_choice_of_an_archive_run_is_refused_before_anything_is_written(
+    tmp_path: Path, archive_package: Path, option: str, value: str
+) -> None:
+    (tmp_path / "scans").mkdir()
+    words = ("--model", archive_package, "-o", tmp_path / "out", option, value)
+    assert f"{value!r}: known are" in one_line(
+        segmed("archive", "segment", tmp_path / "scans", *words)
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
     "words",
     [("manifest", "build", "{set}", "-o"), ("plan", "{set}/set.json", "-o")],
 )
