@@ -12,13 +12,12 @@ from pathlib import Path
 from segmed.archive.engine import Results, StudyEngine
 from segmed.archive.job import Job, Result, failure_result
 from segmed.archive.ledger import Entry, Ledger
-from segmed.archive.ledger.reconcile import is_intact, withdraw_output
+from segmed.archive.ledger.reconcile import is_intact, withdraw_result
 from segmed.archive.model import Model
 from segmed.archive.naming import OutputNames
 from segmed.archive.outcomes import outcome_in
 from segmed.archive.pacs.delivery import Delivery, RetryPolicy
 from segmed.archive.pacs.fetching import fetched
-from segmed.archive.pacs.reporting import withdraw
 from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource, key_of
 from segmed.archive.transfers import TransferTimes
 from segmed.archive.writing import free_bytes
@@ -331,22 +330,9 @@ class Run:
 
     def _replace_earlier(self, key: str) -> None:
         """Withdraw the results that the present state of an input replaces."""
-        replaced = self.ledger.replace_earlier(key)
-        for entry in replaced:
+        for entry in self.ledger.replace_earlier(key):
             logger.info("study %s is replaced: its input has changed since", entry.study)
-            withdraw_output(self.ledger, self.out_dir, entry)
-        addresses = [entry.delivered for entry in replaced if entry.delivered]
-        if addresses and self._withdraws(addresses):
-            self.ledger.note_withdrawn(key)
-
-    def _withdraws(self, addresses: Sequence[str]) -> bool:
-        """Remove delivered results where they were sent; returns whether they are gone."""
-        try:
-            are_gone = [withdraw(self.delivery, address) for address in addresses]
-        except ServiceError as error:
-            logger.warning("a result that is replaced stays where it was sent: %s", error)
-            return False
-        return all(are_gone)
+            withdraw_result(self.ledger, self.out_dir, entry, self.delivery)
 
     def _book_output(self, result: Result) -> None:
         self.ledger.note_output(

@@ -118,6 +118,7 @@ class Writing:
             model_name=self.model_name,
             model_version=self.model_version,
             intervals=volume_intervals(measures.get("quality") if self.states_intervals else None),
+            is_plane=like.ndim == 3,
         )
         return write_reports(draft, findings, self.seg.reports, modality=modality_of(like))
 

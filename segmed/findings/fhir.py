@@ -15,7 +15,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from segmed.findings.record import CONDITION, Findings, StructureFinding, meaning_of
+from segmed.findings.record import (
+    CONDITION,
+    VOLUME,
+    Findings,
+    Quantity,
+    StructureFinding,
+    meaning_of,
+)
 from segmed.findings.segmentation import ReferencedSegmentation
 from segmed.io.atomic import write_whole
 from segmed.io.dicom.uid import uid_from
@@ -74,7 +81,7 @@ def _observation(
     finding: StructureFinding, findings: Findings, seg: ReferencedSegmentation
 ) -> Resource:
     """The volume of one structure; its flags are components."""
-    maker = findings.maker_of(finding)
+    maker, quantity = findings.maker_of(finding), findings.quantity
     dataset, segment = seg.dataset, seg.segments[finding.number]
     identity = f"{dataset.SOPInstanceUID}.{finding.number}"
     resource: Resource = {
@@ -85,7 +92,7 @@ def _observation(
         ],
         "status": "preliminary",
         "category": [{"coding": [{"system": CATEGORY, "code": "imaging"}]}],
-        "code": _concept("SCT", "118565006", "Volume"),
+        "code": _concept("SCT", quantity.code, quantity.meaning),
         "subject": {"identifier": _patient(seg)},
         "bodySite": _concept(
             str(segment.kind.CodingSchemeDesignator),
@@ -94,7 +101,7 @@ def _observation(
             text=finding.name,
         ),
         "device": {"display": f"segmed {maker.name} {maker.version}"},
-        "valueQuantity": _millilitres(finding.volume_ml),
+        "valueQuantity": _quantity(findings.value_of(finding), quantity),
         "derivedFrom": [
             _dicom_reference("ImagingStudy", str(dataset.StudyInstanceUID)),
             _dicom_reference("ImagingStudy", str(dataset.SOPInstanceUID), "DICOM segmentation"),
@@ -107,8 +114,9 @@ def _observation(
     return {**resource, "effectiveDateTime": moment} if moment else resource
 
 
-def _millilitres(value: float) -> Resource:
-    return {"value": float(f"{value:.6g}"), "unit": "mL", "system": UCUM, "code": "mL"}
+def _quantity(value: float, quantity: Quantity) -> Resource:
+    unit = quantity.unit
+    return {"value": float(f"{value:.6g}"), "unit": unit, "system": UCUM, "code": unit}
 
 
 def _interval(finding: StructureFinding) -> list[Resource]:
@@ -116,7 +124,7 @@ def _interval(finding: StructureFinding) -> list[Resource]:
     if finding.interval is None:
         return []
     ends = [
-        {"code": _concept("99SEGMED", code, meaning), "valueQuantity": _millilitres(value)}
+        {"code": _concept("99SEGMED", code, meaning), "valueQuantity": _quantity(value, VOLUME)}
         for code, meaning, value in finding.interval.ends
     ]
     condition = {

@@ -52,7 +52,7 @@ def oru_message(findings: Findings, seg: ReferencedSegmentation) -> str:
     ]
     observations = []
     for finding in findings.structures:
-        observations += _observations(finding, seg)
+        observations += _observations(finding, findings, seg)
     uid = _text(dataset.SOPInstanceUID)
     observations.append(
         f"ST|ALGORITHM^Algorithm^99SEGMED||{_text(findings.model_name)} "
@@ -82,12 +82,16 @@ def _request(seg: ReferencedSegmentation, moment: str) -> str:
     return f"OBR|1|{accession}|{study}|{service}|||{when}|||||||||||{accession}||||{moment}||IMG|P"
 
 
-def _observations(finding: StructureFinding, seg: ReferencedSegmentation) -> list[str]:
-    """OBX-2 to OBX-11 of one structure: its volume, then its flags."""
+def _observations(
+    finding: StructureFinding, findings: Findings, seg: ReferencedSegmentation
+) -> list[str]:
+    """OBX-2 to OBX-11 of one structure: its volume or area, then its flags."""
     kind = seg.segments[finding.number].kind
     site = f"{_text(kind.CodeValue)}^{_text(kind.CodeMeaning)}^{_text(kind.CodingSchemeDesignator)}"
-    volume = f"{finding.volume_ml:.6g}"
-    found = [f"NM|118565006^Volume^SCT^{site}|{finding.number}|{volume}|mL^milliliter^UCUM|||||P"]
+    value, quantity = f"{findings.value_of(finding):.6g}", findings.quantity
+    unit = f"{quantity.unit}^{quantity.unit_meaning}^UCUM"
+    named = f"{quantity.code}^{quantity.meaning}^SCT^{site}"
+    found = [f"NM|{named}|{finding.number}|{value}|{unit}|||||P"]
     for code, meaning, value in () if finding.interval is None else finding.interval.ends:
         found.append(
             f"NM|{code}^{_text(meaning)}^99SEGMED^{site}|{finding.number}|{value:.6g}"

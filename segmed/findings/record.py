@@ -57,6 +57,30 @@ class VolumeInterval:
 
 
 @dataclass(frozen=True)
+class Quantity:
+    """Measured quantity of the structures of a segmentation.
+
+    Attributes:
+        code: SNOMED CT code.
+        meaning: Its meaning.
+        unit: UCUM code of the unit.
+        unit_meaning: The unit in words.
+    """
+
+    code: str
+    meaning: str
+    unit: str
+    unit_meaning: str
+
+
+VOLUME = Quantity("118565006", "Volume", "mL", "milliliter")
+AREA = Quantity("42798000", "Area", "{pixels}", "pixels")
+"""Of images of one plane, whose pixel spacing is seldom that of the patient."""
+
+CUBIC_MM_PER_ML = 1000.0
+
+
+@dataclass(frozen=True)
 class StructureFinding:
     """One structure of a segmentation.
 
@@ -64,7 +88,7 @@ class StructureFinding:
         number: Segment number in the DICOM segmentation.
         name: Name of the structure.
         code: Its coded concept; None without one.
-        volume_ml: Volume in ml; 0 where nothing was found.
+        volume_ml: Volume in ml; 0 where nothing was found. Of a plane thousands of pixels.
         flags: Codes of its quality flags, such as `border`.
         made_by: Model that drew it, where several models drew one label map.
         interval: Interval of its true volume; None where none is stated.
@@ -87,11 +111,24 @@ class Findings:
         structures: Its structures, in the order of their segments.
         model_name: Name of the model.
         model_version: Its version, or the hash of its package.
+        is_plane: Of an image of one plane, whose structures have an area.
     """
 
     structures: tuple[StructureFinding, ...]
     model_name: str
     model_version: str
+    is_plane: bool = False
+
+    @property
+    def quantity(self) -> Quantity:
+        """The quantity that was measured."""
+        return AREA if self.is_plane else VOLUME
+
+    def value_of(self, finding: StructureFinding) -> float:
+        """Value of a structure, in the unit of `quantity`."""
+        if self.is_plane:
+            return float(round(finding.volume_ml * CUBIC_MM_PER_ML))
+        return finding.volume_ml
 
     def maker_of(self, finding: StructureFinding) -> Maker:
         """The model that drew a structure."""
@@ -106,6 +143,7 @@ def findings_of(
     model_name: str,
     model_version: str,
     intervals: Mapping[str, VolumeInterval] | None = None,
+    is_plane: bool = False,
 ) -> Findings:
     """The record of one segmentation.
 
@@ -116,6 +154,7 @@ def findings_of(
         model_name: Name of the model.
         model_version: Its version, or the hash of its package.
         intervals: Interval of the volume by name, where one is stated.
+        is_plane: The image is of one plane: areas are stated, without intervals.
     """
     parted = [flag.partition(":") for flag in flags]
     structures = tuple(
@@ -126,11 +165,11 @@ def findings_of(
             float(volumes_ml[entry.name]),
             tuple(dict.fromkeys(code for code, _, name in parted if name == entry.name)),
             entry.made_by,
-            interval=(intervals or {}).get(entry.name),
+            interval=None if is_plane else (intervals or {}).get(entry.name),
         )
         for number, entry in enumerate(labels, start=1)
     )
-    return Findings(structures, model_name, model_version)
+    return Findings(structures, model_name, model_version, is_plane)
 
 
 def meaning_of(flag: str) -> str:

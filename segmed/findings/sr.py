@@ -4,20 +4,21 @@ A measurement group for each structure refers to its segment and to the source i
 are functions of the segmentation's, dates are its own: equal input gives equal bytes.
 
 Source:
-    DICOM PS3.16, TID 1500 (Measurement Report), TID 1411 (Volumetric ROI Measurements),
-    TID 1004 (Device Observer).
+    DICOM PS3.16, TID 1500 (Measurement Report), TID 1410 (Planar ROI Measurements), TID 1411
+    (Volumetric ROI Measurements), TID 1004 (Device Observer).
 """
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import highdicom as hd
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
-from segmed.findings.record import CONDITION, Findings, StructureFinding, meaning_of
+from segmed.findings.record import CONDITION, VOLUME, Findings, StructureFinding, meaning_of
 from segmed.findings.reports import sr_uids
 from segmed.findings.segmentation import ReferencedSegmentation, ReportedSegment
 from segmed.io.atomic import whole_file
@@ -28,8 +29,7 @@ from segmed.io.dicom.texts import SourceTexts
 from segmed.io.dicom.uid import uid_from
 
 SERIES_NUMBER = 9001
-VOLUME = hd.sr.CodedConcept("118565006", "SCT", "Volume")
-MILLILITRE = hd.sr.CodedConcept("mL", "UCUM", "milliliter")
+MILLILITRE = hd.sr.CodedConcept(VOLUME.unit, "UCUM", VOLUME.unit_meaning)
 QUALITY_FLAG = hd.sr.CodedConcept("QUALITY_FLAG", OWN_SCHEME, "Quality flag")
 INTERVAL = hd.sr.CodedConcept("VOLUME_INTERVAL", OWN_SCHEME, "Interval of the volume")
 PROCEDURES = {
@@ -137,34 +137,60 @@ def _group(
     segment: ReportedSegment,
     seg: ReferencedSegmentation,
     findings: Findings,
-) -> hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations:
+) -> (
+    hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations
+    | hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations
+):
     """The measures of one structure."""
-    kind, maker = segment.kind, findings.maker_of(finding)
-    return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=hd.sr.TrackingIdentifier(
+    kind, maker, quantity = segment.kind, findings.maker_of(finding), findings.quantity
+    shared: dict[str, Any] = {
+        "tracking_identifier": hd.sr.TrackingIdentifier(
             uid=segment.tracking_uid, identifier=segment.tracking_id
         ),
-        referenced_segment=hd.sr.ReferencedSegment(
-            sop_class_uid=str(seg.dataset.SOPClassUID),
-            sop_instance_uid=str(seg.dataset.SOPInstanceUID),
-            segment_number=finding.number,
-            source_series=hd.sr.SourceSeriesForSegmentation(seg.source_series),
-        ),
-        finding_type=hd.sr.CodedConcept(
+        "finding_type": hd.sr.CodedConcept(
             str(kind.CodeValue), str(kind.CodingSchemeDesignator), str(kind.CodeMeaning)
         ),
-        algorithm_id=hd.sr.AlgorithmIdentification(maker.name, maker.version),
-        measurements=[
-            hd.sr.Measurement(VOLUME, finding.volume_ml, MILLILITRE),
+        "algorithm_id": hd.sr.AlgorithmIdentification(maker.name, maker.version),
+        "measurements": [
+            hd.sr.Measurement(
+                hd.sr.CodedConcept(quantity.code, "SCT", quantity.meaning),
+                findings.value_of(finding),
+                hd.sr.CodedConcept(quantity.unit, "UCUM", quantity.unit_meaning),
+            ),
             *_interval(finding),
         ],
-        qualitative_evaluations=[
+        "qualitative_evaluations": [
             hd.sr.QualitativeEvaluation(
                 QUALITY_FLAG, hd.sr.CodedConcept(flag.upper()[:16], OWN_SCHEME, meaning_of(flag))
             )
             for flag in finding.flags
         ]
         + _condition(finding),
+    }
+    named = {
+        "sop_class_uid": str(seg.dataset.SOPClassUID),
+        "sop_instance_uid": str(seg.dataset.SOPInstanceUID),
+    }
+    if findings.is_plane:
+        image_class, image = seg.images[0]
+        frame = hd.sr.ReferencedSegmentationFrame(
+            **named,
+            frame_number=1,
+            segment_number=finding.number,
+            source_image=hd.sr.SourceImageForSegmentation(image_class, image),
+        )
+        # The number of a segment stands for its frames: both are not allowed (PS3.3 C.17.3.5).
+        del frame[0].ReferencedSOPSequence[0].ReferencedFrameNumber
+        return hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+            referenced_segment=frame, **shared
+        )
+    return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        referenced_segment=hd.sr.ReferencedSegment(
+            **named,
+            segment_number=finding.number,
+            source_series=hd.sr.SourceSeriesForSegmentation(seg.source_series),
+        ),
+        **shared,
     )
 
 

@@ -47,5 +47,6 @@ def report_beside(
         model_name=name,
         model_version=version,
         intervals=volume_intervals(None if found.quality is None else found.quality.record()),
+        is_plane=image.ndim == 3,
     )
     return write_reports(output, findings, kinds, modality=modality_of(image))

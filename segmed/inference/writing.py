@@ -10,6 +10,7 @@ from segmed.formats import (
     BINARY_SEG,
     DICOM_OUTPUTS,
     OUTPUT_SUFFIXES,
+    PLANE_FORMAT,
     RASTER_FORMATS,
     RASTER_OUTPUT_SUFFIX,
     OutputFormat,
@@ -40,7 +41,7 @@ def require_writable(output_format: OutputFormat, like: MetaTensor) -> None:
 
     Raises:
         ImageError: `no_dicom_source`: a DICOM object is requested, the image is not a DICOM series.
-            `no_volume`: a segmentation of 3D Slicer is requested and the image is a plane.
+            `no_volume`: a format of volumes is requested and the image is a plane.
     """
     source = source_of(like)
     if output_format == "seg-nrrd" and like.ndim != 4:
@@ -48,6 +49,14 @@ def require_writable(output_format: OutputFormat, like: MetaTensor) -> None:
             "seg-nrrd is a format of volumes, got an image of one plane; choose nifti",
             reason="no_volume",
         )
+    if source is not None and source.format == PLANE_FORMAT:
+        if output_format == "rtstruct":
+            raise ImageError(
+                "rtstruct draws contours in coordinates of the patient, which an image of one "
+                "plane does not state; choose dicom-seg or nifti",
+                reason="no_volume",
+            )
+        return
     if output_format in DICOM_OUTPUTS and (source is None or source.format != "dicom"):
         raise ImageError(
             f"{output_format} needs a DICOM series as input, got "

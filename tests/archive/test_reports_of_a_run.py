@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,6 +139,7 @@ class ErasingPacs(Pacs):
 
     erased: list[str] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
+    is_away: bool = False
 
     def deliver(self, path: Path) -> str:
         uid = super().deliver(path)
@@ -148,7 +150,16 @@ class ErasingPacs(Pacs):
         return address in self.kept
 
     def withdraw(self, address: str) -> None:
+        if self.is_away:
+            raise ServiceError("away")
         self.erased.append(self.kept.pop(address, "nothing"))
+
+
+def change(files: list[Path]) -> None:
+    """Give the first slice other pixels."""
+    dataset = pydicom.dcmread(files[0])
+    dataset.PixelData = bytes(len(dataset.PixelData))
+    dataset.save_as(files[0])
 
 
 @pytest.mark.parametrize("sends_messages", [False, True])
@@ -160,9 +171,7 @@ def test_replaced_result_leaves_the_pacs_with_its_report(
     delivery = ReportedDelivery(pacs, senders=(Receiver("hl7"),)) if sends_messages else pacs
     run(tmp_path / "series", out, predictor, delivery)
     early = set(pacs.kept)
-    dataset = pydicom.dcmread(files[0])
-    dataset.PixelData = bytes(len(dataset.PixelData))
-    dataset.save_as(files[0])
+    change(files)
     (second,) = run(tmp_path / "series", out, predictor, delivery)
     assert pacs.erased == ["SR", "SEG"]
     assert sorted(pacs.kept.values()) == ["SEG", "SR"]
@@ -176,11 +185,41 @@ def test_place_that_erases_nothing_keeps_both_and_the_note_says_so(
     files = write_dicom(tmp_path / "series", 1)
     out = tmp_path / "out"
     run(tmp_path / "series", out, predictor, Pacs())
-    dataset = pydicom.dcmread(files[0])
-    dataset.PixelData = bytes(len(dataset.PixelData))
-    dataset.save_as(files[0])
+    change(files)
     (second,) = run(tmp_path / "series", out, predictor, Pacs())
     assert any("remove it there" in note for note in second.notes)
+
+
+def test_result_that_could_not_be_removed_is_removed_at_the_next_start(
+    tmp_path: Path, predictor: Predictor, write_dicom: WriteDicom
+) -> None:
+    files = write_dicom(tmp_path / "series", 1)
+    pacs, out = ErasingPacs(), tmp_path / "out"
+    run(tmp_path / "series", out, predictor, pacs)
+    change(files)
+    pacs.is_away = True
+    (second,) = run(tmp_path / "series", out, predictor, pacs)
+    assert any("remove it there" in note for note in second.notes)
+    assert sorted(pacs.kept.values()) == ["SEG", "SEG", "SR", "SR"]
+    pacs.is_away = False
+    (second,) = run(tmp_path / "series", out, predictor, pacs)
+    assert not second.fresh
+    assert any("is removed there" in note for note in second.notes)
+    assert sorted(pacs.kept.values()) == ["SEG", "SR"]
+
+
+def test_result_that_was_sent_by_a_killed_process_and_not_booked_is_removed(
+    tmp_path: Path, predictor: Predictor, write_dicom: WriteDicom
+) -> None:
+    files = write_dicom(tmp_path / "series", 1)
+    pacs, out = ErasingPacs(), tmp_path / "out"
+    run(tmp_path / "series", out, predictor, pacs)
+    with sqlite3.connect(out / "ledger.sqlite") as ledger:
+        ledger.execute("UPDATE studies SET state = 'running', delivered = NULL")
+    change(files)
+    run(tmp_path / "series", out, predictor, pacs)
+    assert pacs.erased == ["SR", "SEG"]
+    assert sorted(pacs.kept.values()) == ["SEG", "SR"]
 
 
 def test_report_that_the_pacs_lost_is_sent_again(

@@ -23,7 +23,6 @@ import math
 import os
 import platform
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -142,8 +141,8 @@ def watching(address: str, model: Path, out: Path, send: str) -> Iterator[None]:
             time.sleep(0.1)
         yield
     finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
+        process.kill()  # as a power failure would end it; nothing is in hand
+        process.wait()
 
 
 def store(folder: Path, title: str, port: int) -> tuple[str, float]:

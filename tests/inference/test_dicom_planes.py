@@ -56,13 +56,6 @@ def test_model_of_volumes_refuses_a_projection_by_name(
     assert not case.series[0].is_plane
 
 
-def test_dicom_segmentation_of_a_plane_is_refused_with_a_repair(tmp_path: Path, flat) -> None:
-    write_plane(tmp_path / "dx" / "a.dcm", GREY)
-    (outcome,) = predict_files(flat, [tmp_path / "dx"], tmp_path / "out", "dicom-seg")
-    assert outcome.reason.startswith("no_dicom_source")
-    assert "choose nifti" in outcome.reason
-
-
 def test_archive_segments_each_image_once(tmp_path: Path, flat) -> None:
     for number in (1, 2):
         pixels = np.roll(GREY, number, axis=0)

@@ -19,7 +19,7 @@ from segmed.archive.ledger.inputs import (
 )
 from segmed.archive.ledger.runs import RunLedger
 from segmed.archive.ledger.tables import FIELDS, STATES, Entry, State, entry_of
-from segmed.archive.ledger.versions import note_version, note_withdrawn, outdated, replace_earlier
+from segmed.archive.ledger.versions import note_delivery, note_version, outdated, replace_earlier
 from segmed.archive.study import NotImage, Study
 
 __all__ = ["Entry", "Ledger", "State"]
@@ -90,10 +90,18 @@ class Ledger(RunLedger):
         with self._transaction(can_wait=True) as connection:
             return replace_earlier(connection, key)
 
-    def note_withdrawn(self, key: str) -> None:
-        """Note that the delivered results that a key replaces are removed where they were sent."""
+    def note_delivery(self, key: str, address: str | None) -> None:
+        """Note where a replaced result still is; None: it is removed where it was sent."""
         with self._transaction(can_wait=True) as connection:
-            note_withdrawn(connection, key)
+            note_delivery(connection, key, address)
+
+    def is_delivered_otherwise(self, address: str, key: str) -> bool:
+        """Return whether an entry that was not replaced has the address of another key's result."""
+        row = self._connection.execute(
+            "SELECT 1 FROM studies WHERE delivered = ? AND key <> ? AND state <> 'replaced'",
+            (address, key),
+        ).fetchone()
+        return row is not None
 
     def forget_output(self, key: str) -> None:
         """Note that the output of a replaced entry is gone."""

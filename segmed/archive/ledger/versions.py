@@ -20,6 +20,9 @@ REPLACES_DELIVERED = (
 )
 REPLACES_WITHDRAWN = f"{REPLACES}, which was also delivered and is removed there"
 
+REPLACED_BY = "by the result of study "
+"""Message of a replaced entry, before the name of the study whose result replaces it."""
+
 _EARLIER = """
 SELECT DISTINCT earlier.key FROM versions AS newer
 JOIN versions AS earlier ON earlier.identity = newer.identity AND earlier.last < newer.first
@@ -89,7 +92,7 @@ def replace_earlier(connection: sqlite3.Connection, key: str) -> list[Entry]:
         connection.execute(
             "UPDATE studies SET state = 'replaced', reason = 'replaced', message = ?, "
             "updated = ? WHERE key = ?",
-            (f"by the result of study {_name(connection, key)}", time.time(), old),
+            (f"{REPLACED_BY}{_name(connection, key)}", time.time(), old),
         )
         if entry.output is not None:
             replaced.append(entry)
@@ -121,6 +124,23 @@ def add_note(connection: sqlite3.Connection, key: str, note: str) -> None:
             "UPDATE studies SET measures = ? WHERE key = ?",
             (json.dumps(measures, sort_keys=True), key),
         )
+
+
+def note_delivery(connection: sqlite3.Connection, key: str, address: str | None) -> None:
+    """Note where the result of a replaced entry still is; without an address it is removed there.
+
+    The result that replaces it says so once none is left.
+    """
+    connection.execute("UPDATE studies SET delivered = ? WHERE key = ?", (address, key))
+    if address is not None:
+        return
+    (message,) = connection.execute("SELECT message FROM studies WHERE key = ?", (key,)).fetchone()
+    left = "SELECT 1 FROM studies WHERE state = 'replaced' AND message = ? AND delivered <> ''"
+    if connection.execute(left, (message,)).fetchone() is None:
+        name = message.removeprefix(REPLACED_BY)
+        newer = connection.execute("SELECT key FROM studies WHERE study = ?", (name,)).fetchall()
+        for (one,) in newer:
+            note_withdrawn(connection, one)
 
 
 def note_withdrawn(connection: sqlite3.Connection, key: str) -> None:

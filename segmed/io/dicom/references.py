@@ -17,12 +17,16 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 import torch
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from segmed.errors import GeometryError, ImageError, SegmedError, UsageError
+from segmed.formats import PLANE_FORMAT
 from segmed.io.dicom.audit import SeriesAudit, judge
 from segmed.io.dicom.frames import slices_of
 from segmed.io.dicom.header import read_header, tolerant_pydicom
+from segmed.io.dicom.plane import planes_of
 from segmed.io.dicom.read import require_usable
 from segmed.io.dicom.texts import SourceTexts
 from segmed.io.digest import sha256_of_file, sha256_of_stream, sha256_of_text
@@ -40,11 +44,16 @@ EMPTY_IF_MISSING = (
 )  # fmt: skip
 """Type 2 attributes: they must be there and may be empty. Real files lack some."""
 
-REQUIRED = (
-    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID",
-    "FrameOfReferenceUID",
-)  # fmt: skip
-"""Type 1 attributes that derived objects copy or refer to."""
+REQUIRED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+"""Type 1 attributes that derived objects copy or refer to; of volumes also the next one."""
+
+FRAME_OF_REFERENCE = "FrameOfReferenceUID"
+COORDINATES = (FRAME_OF_REFERENCE, "ImagePositionPatient", "ImageOrientationPatient")
+STAND_IN_CLASS = SecondaryCaptureImageStorage
+"""Class of a plane's copy in memory: of ophthalmic photographs highdicom expects groups of
+multi-frame images, which they do not have."""
+
+READ_FROM_DICOM = ("dicom", PLANE_FORMAT)
 
 IDENTIFYING = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 """Elements that say whose image a file contains; UIDs alone are equal in two patients at times."""
@@ -78,6 +87,7 @@ class References:
             patient, study, series, instances, places and stored pixels, of all channels.
         notes: Remarks on the input, without identifiers.
         texts: Texts of the first file, which `datasets` have as placeholders.
+        source_class: SOP class of the first file; `datasets` of a plane have another one.
     """
 
     audit: SeriesAudit
@@ -86,6 +96,7 @@ class References:
     key: str
     texts: SourceTexts
     notes: tuple[str, ...] = ()
+    source_class: str = ""
 
     @property
     def source_of_slice(self) -> tuple[tuple[Dataset, int], ...]:
@@ -158,7 +169,7 @@ def references_of(like: MetaTensor) -> References:
         ImageError: The files are no longer a sound series.
     """
     source = source_of(like)
-    if source is None or source.format != "dicom":
+    if source is None or source.format not in READ_FROM_DICOM:
         raise UsageError(
             "a DICOM result needs an image that was read from a DICOM series, this came from "
             f"{'memory' if source is None else source.format}; write .nii.gz instead"
@@ -166,23 +177,28 @@ def references_of(like: MetaTensor) -> References:
     with tolerant_pydicom():
         headers = [read_header(path) for path in source.paths]
         audit = judge([header for header in headers if header is not None])
+        if source.format == PLANE_FORMAT:
+            (audit,) = planes_of([audit])
         require_usable(audit)
         _check_unmoved(like, audit)
         datasets = tuple(
             pydicom.dcmread(p, stop_before_pixels=True, force=True) for p in audit.files
         )
         texts = SourceTexts.of(datasets[0])
+        source_class = str(datasets[0].get("SOPClassUID", ""))
         for dataset in datasets:
             SourceTexts.of(dataset).replace_by_stand_ins(dataset)
             _mend(dataset, audit)
+            if audit.is_plane:
+                _flatten(dataset)
         parts = [
-            _identity(path) if channel.format == "dicom" else sha256_of_file(path)
+            _identity(path) if channel.format in READ_FROM_DICOM else sha256_of_file(path)
             for channel in (source, *source.other_channels)
             for path in channel.paths
         ]
     key = sha256_of_text("\n".join(parts))
     frames = tuple(part.frame for _, part in audit.slices)
-    return References(audit, datasets, frames, key, texts, source.notes)
+    return References(audit, datasets, frames, key, texts, source.notes, source_class)
 
 
 def _identity(path: Path) -> str:
@@ -230,6 +246,29 @@ def _mend(dataset: Dataset, audit: SeriesAudit) -> None:
         dataset.ImageOrientationPatient = list(first or ())
 
 
+def _flatten(dataset: Dataset) -> None:
+    """Leave out coordinates of a copy: a plane and its result are related pixel by pixel."""
+    for name in COORDINATES:
+        if name in dataset:
+            delattr(dataset, name)
+    dataset.SOPClassUID = STAND_IN_CLASS
+    if "NumberOfFrames" in dataset:
+        del dataset.NumberOfFrames
+
+
+def name_source_class(result: Dataset, references: References) -> None:
+    """Put the class of a plane into the references of a result, instead of that of its copy."""
+    instance = references.datasets[0].SOPInstanceUID
+
+    def correct(dataset: Dataset, element: DataElement) -> None:
+        if element.keyword != "ReferencedSOPClassUID":
+            return
+        if dataset.get("ReferencedSOPInstanceUID") == instance:
+            element.value = references.source_class
+
+    result.walk(correct)
+
+
 @contextmanager
 def complete_headers(path: Path) -> Iterator[None]:
     """Refuse by name what a writer of derived objects cannot make of the source's headers.
@@ -257,7 +296,7 @@ def sources_and_slices(
     """Source images and slices of a label map from which a derived object is to be made.
 
     Args:
-        label: `[i, j, k]` or `[1, i, j, k]` on the grid of `like`.
+        label: `[*spatial]` or `[1, *spatial]` on the grid of `like`.
         like: The image, as it was read from its DICOM series.
         labels: The structures of the object.
         path: The file to be written, for messages.
@@ -276,8 +315,9 @@ def sources_and_slices(
 
 def _require_headers(references: References, path: Path) -> None:
     for dataset in references.datasets:
-        for name in REQUIRED:
-            if not dataset.get(name):
+        needed = REQUIRED if references.audit.is_plane else (*REQUIRED, FRAME_OF_REFERENCE)
+        for name in needed:
+            if not dataset.get(name) or not references.source_class:
                 raise _poor_header(path, f"they lack {name}")
 
 
@@ -293,7 +333,7 @@ def _poor_header(path: Path, why: str) -> ImageError:
 def _label_slices(
     label: torch.Tensor, like: MetaTensor, values: tuple[int, ...], path: Path
 ) -> npt.NDArray[np.generic]:
-    """A label map as `[slices, rows, columns]`, uint8 or uint16."""
+    """A label map as `[slices, rows, columns]`, uint8 or uint16; of a plane one slice."""
     array = torch.as_tensor(label).detach().cpu().numpy()
     shape = grid_of(like).shape
     array = array[0] if array.shape == (1, *shape) else array
@@ -309,4 +349,6 @@ def _label_slices(
             reason="unknown_label",
             paths=[path],
         )
+    if whole.ndim == 2:  # a plane has its rows first
+        return np.ascontiguousarray(whole[None])
     return np.ascontiguousarray(np.transpose(whole, (2, 1, 0)))

@@ -21,6 +21,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -30,7 +31,7 @@ import numpy.typing as npt
 import torch
 from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
 
-from segmed.errors import GeometryError, UsageError
+from segmed.errors import GeometryError, ImageError, UsageError
 from segmed.formats import BINARY_SEG, SegForm, SegKind, require_seg_form
 from segmed.io.atomic import whole_file
 from segmed.io.colours import structure_colour
@@ -38,6 +39,7 @@ from segmed.io.dicom.header import tolerant_pydicom
 from segmed.io.dicom.references import (
     References,
     complete_headers,
+    name_source_class,
     set_moment,
     sources_and_slices,
 )
@@ -93,7 +95,7 @@ def write_dicom_seg(
 
     Args:
         path: `.dcm`.
-        label: `[i, j, k]` or `[1, i, j, k]` on the grid of `like`.
+        label: `[*spatial]` or `[1, *spatial]` on the grid of `like`, a volume or a plane.
         like: The image, as it was read from its DICOM series.
         labels: The structures; segment numbers count them from 1. A structure without a code gets
             one of a private scheme made from its name.
@@ -114,6 +116,8 @@ def write_dicom_seg(
     require_seg_form(form, "dicom-seg", labels)
     references, slices = sources_and_slices(label, like, labels, path)
     identity = (references.key, model_name, model_version, *form.words)
+    if references.audit.is_plane:
+        form = _form_of_plane(form)
     source = _frame_source(form, slices, labels, fractions)
     planes = _planes(source, slices, labels, form)
     if len(references.datasets) == 1:  # highdicom requires the order of the file's frames
@@ -155,6 +159,21 @@ def write_dicom_seg(
             with whole_file(path) as partial:
                 segmentation.save_as(partial)
     return path
+
+
+def _form_of_plane(form: SegForm) -> SegForm:
+    """Form of the result of an image of one plane: a mask of each structure, found or not.
+
+    Raises:
+        ImageError: `no_volume`: probabilities are requested.
+    """
+    if form.kind == "fractional":
+        raise ImageError(
+            "fractional segmentations are written of volumes, got an image of one plane; choose "
+            "--seg binary or labelmap",
+            reason="no_volume",
+        )
+    return replace(form, all_frames=True)
 
 
 def _frame_source(
@@ -253,6 +272,9 @@ def _settle(
     Equal input gives equal bytes.
     """
     set_moment(segmentation, *references.moment)
+    if references.audit.is_plane:  # required where no coordinates are stated
+        name_source_class(segmentation, references)
+        segmentation.PatientOrientation = references.datasets[0].get("PatientOrientation", "")
     if references.notes:
         segmentation.ImageComments = references.remarks[:MAX_COMMENT]
     organisation = uid_from("seg dimensions", *identity)
