@@ -27,7 +27,16 @@ named peer in the same run; nothing here was run on a GPU. "N times" is N times 
 
 def page() -> str:
     """The whole page."""
-    rows = [*training(), *inference(), *int8(), *preparation(), *scores(), *tracking(), *archives()]
+    rows = [
+        *training(),
+        *inference(),
+        *int8(),
+        *preparation(),
+        *scores(),
+        *tracking(),
+        *archives(),
+        *watches(),
+    ]
     return HEAD + "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
@@ -175,6 +184,24 @@ def archives() -> list[Row]:
             "",
         ),
     ]
+
+
+def watches() -> list[Row]:
+    """From the last slice of a study to its segmentation in Orthanc."""
+    record = read("watch")
+    rows: list[Row] = []
+    for name in ("node", "orthanc", "node_burst", "orthanc_burst"):
+        if name not in record:
+            continue
+        found = record[name]
+        rate = f"one every {found['every_s']:g} s" if found["every_s"] else "all at once"
+        way = "our node" if name.startswith("node") else "Orthanc"
+        what = f"last slice to SEG in the PACS, {found['studies']} studies by {way}, {rate}"
+        latency = found["latency_s"]
+        figure = f"median {latency['median']:.0f} s, 95 % within {latency['p95']:.0f} s"
+        quiet = record["machine"]["quiet_s"]
+        rows.append((what, figure, f"{quiet} s of them are the time of quiet"))
+    return rows
 
 
 if __name__ == "__main__":
