@@ -25,6 +25,8 @@ def watch(job: WatchJob) -> None:
     Args:
         job: Address, models, rules and output folder.
     """
+    if progress.level == logging.NOTSET:  # a deployment is started by Prefect, not by our runner
+        progress.setLevel(logging.INFO)
     place = partial(held_devices, job.devices or ("auto",))
     with ExitStack() as stack:
         found, where = stack.enter_context(open_watch(job, place=place))

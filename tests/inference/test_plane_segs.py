@@ -102,7 +102,7 @@ def test_dciodvfy_finds_no_error(
     report = path.with_name(path.name.replace(".seg.dcm", ".sr.dcm"))
     for written in (path, report):
         checked = subprocess.run(
-            ["dciodvfy", "-new", str(written)], capture_output=True, text=True, check=False
+            ["dciodvfy", "-new", str(written)], capture_output=True, encoding="utf-8", check=False
         )
         said = (checked.stdout + checked.stderr).splitlines()
         assert [line for line in said if line.startswith("Error")] == []

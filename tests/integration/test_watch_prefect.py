@@ -75,15 +75,17 @@ def test_deployed_watch_segments_what_is_sent_and_ends_when_it_is_cancelled(
     }
     serve = serve_command(str(tmp_path / "scans"), tmp_path, "--nightly-cron", NEVER)
     with running(serve, tmp_path, env, "serve.log") as log:
-        assert wait_for(lambda: "watch" in names(api), WITHIN_S), log.read_text()[-3000:]
+        assert wait_for(lambda: "watch" in names(api), WITHIN_S), log.read_text(encoding="utf-8")[
+            -3000:
+        ]
         prefect = [sys.executable, "-m", "prefect"]
         words = ["deployment", "run", "watch/watch", "-p", f"job={json.dumps(job)}"]
         run_quietly([*prefect, *words], tmp_path, env)
-        assert wait_for(lambda: listens(port), WITHIN_S), log.read_text()[-3000:]
+        assert wait_for(lambda: listens(port), WITHIN_S), log.read_text(encoding="utf-8")[-3000:]
         [run] = api.runs("watch")
         assert run["name"].startswith("watch")
         assert storm.send(port, study[:-1]) == study[:-1]
-        assert wait_for(lambda: results(out), WITHIN_S), log.read_text()[-3000:]
+        assert wait_for(lambda: results(out), WITHIN_S), log.read_text(encoding="utf-8")[-3000:]
         [early] = results(out)
         assert storm.send(port, study[-1:]) == study[-1:]
         assert wait_for(lambda: results(out) and early not in results(out), WITHIN_S)
