@@ -92,9 +92,9 @@ def _observations(
     unit = f"{quantity.unit}^{quantity.unit_meaning}^UCUM"
     named = f"{quantity.code}^{quantity.meaning}^SCT^{site}"
     found = [f"NM|{named}|{finding.number}|{value}|{unit}|||||P"]
-    for code, meaning, value in () if finding.interval is None else finding.interval.ends:
+    for code, meaning, end in () if finding.interval is None else finding.interval.ends:
         found.append(
-            f"NM|{code}^{_text(meaning)}^99SEGMED^{site}|{finding.number}|{value:.6g}"
+            f"NM|{code}^{_text(meaning)}^99SEGMED^{site}|{finding.number}|{end:.6g}"
             "|mL^milliliter^UCUM|||||P"
         )
     if finding.interval is not None:
