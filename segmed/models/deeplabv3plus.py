@@ -157,6 +157,11 @@ class DeepLabV3Plus(nn.Module):
         self._has_warned = False
         initialise_he(self)
 
+    @property
+    def output_layers(self) -> tuple[nn.Module, ...]:
+        """Layers whose bias is a bias of the logits, one a head."""
+        return (self.head,) if self.aux_head is None else (self.head, self.aux_head)
+
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
         """Logits of an image.
 

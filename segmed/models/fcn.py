@@ -160,6 +160,11 @@ class FCN(nn.Module):
             for score in [self.score, *self.score_taps]:
                 nn.init.zeros_(score.weight)
 
+    @property
+    def output_layers(self) -> tuple[nn.Module, ...]:
+        """The layer whose bias is a bias of all logits: enlarged and fused, it keeps its value."""
+        return (self.score,)
+
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
         """Logits of an image.
 

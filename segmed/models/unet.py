@@ -126,6 +126,11 @@ class UNet(nn.Module):
         self.heads = nn.ModuleList(heads)
         initialise_he(self)
 
+    @property
+    def output_layers(self) -> tuple[nn.Module, ...]:
+        """Layers whose bias is a bias of the logits, one a head."""
+        return tuple(self.heads)
+
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
         """Logits of an image.
 

@@ -181,6 +181,11 @@ class UNet3Plus(nn.Module):
         self.class_head = ClassHead(dims, widths[-1], task.num_classes) if options.cgm else None
         initialise_he(self)
 
+    @property
+    def output_layers(self) -> tuple[nn.Module, ...]:
+        """Layers whose bias is a bias of the logits, one a head."""
+        return tuple(self.heads)
+
     def forward(self, image: Tensor) -> Tensor | list[Tensor] | ScoredLogits:
         """Logits of an image.
 

@@ -118,6 +118,11 @@ class UNetPP(nn.Module):
         )
         initialise_he(self)
 
+    @property
+    def output_layers(self) -> tuple[nn.Module, ...]:
+        """Layers whose bias is a bias of the logits, one a head."""
+        return tuple(self.heads.values())
+
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
         """Logits of an image.
 

@@ -83,6 +83,8 @@ class Fingerprint:
             written before it was measured.
         tenth_spacing_mm: 10th percentile of the voxel edges along each axis; empty in plans written
             before it was measured.
+        labels_extent_mm: Bounding box of all labels together, the 90th percentile of the cases;
+            empty in plans written before it was measured.
     """
 
     num_cases: int
@@ -101,6 +103,7 @@ class Fingerprint:
     gap_thickness_mm: tuple[float, ...] = ()
     case_share: tuple[float, ...] = ()
     tenth_spacing_mm: tuple[float, ...] = ()
+    labels_extent_mm: tuple[float, ...] = ()
 
     def as_record(self) -> dict[str, Any]:
         """Plain JSON values, as stored in a plan."""
@@ -241,6 +244,10 @@ def gather(facts: Sequence[CaseFacts]) -> Fingerprint:
         gap_thickness_mm=_each(
             np.array([fact.shapes.gap_mm for fact in facts])[:, None],
             lambda rows: rows.mean(axis=0),
+        )[0],
+        labels_extent_mm=_each(
+            np.array([fact.shapes.together_mm for fact in facts])[:, None],
+            lambda rows: np.percentile(rows, EXTENT_PERCENTILE, axis=0),
         )[0],
         case_share=tuple(
             float(f"{share:.4g}")

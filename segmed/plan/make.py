@@ -17,15 +17,15 @@ from segmed.manifest.schema import Manifest
 from segmed.plan.coarse_axis import OwnGrid, own_grid
 from segmed.plan.fingerprint import Fingerprint, gather, survey
 from segmed.plan.mirroring import plan_mirroring, sides_of
-from segmed.plan.networks import BASE_WIDTH, Size, plan_networks, plan_registered
+from segmed.plan.networks import BASE_WIDTH, MANY_LABELS, Size, plan_networks, plan_registered
 from segmed.plan.recipe import COARSE_AXIS_RATIO, plan_rare_labels, plan_recipe
 from segmed.plan.resampled import losses_in_words, lost_structures
 from segmed.plan.resources import DEFAULT_MEMORY_GB, Resources, default_resources
 from segmed.plan.scale import (
-    MANY_LABELS,
     DatasetScale,
     explain_patch,
     explain_spacing,
+    shows_all_labels,
 )
 from segmed.plan.schema import (
     Inference,
@@ -156,7 +156,7 @@ def decide_plan(
     reasons["recipe.augmentation.flip_axes"] = mirroring.why
     is_sided = sides_of(manifest.labels) is not None
     crop = preprocessing.crop_nonzero
-    subject = _subject(manifest, facts, choice, grid, crop=crop, is_sided=is_sided)
+    subject = _subject(manifest, facts, choice, grid, size=size, crop=crop, is_sided=is_sided)
     memory = StepMemory(
         memory_gb, size, resources.device, len(manifest.channels), len(manifest.labels) + 1
     )
@@ -172,10 +172,22 @@ def decide_plan(
         f"{len(topology.strides)} levels: an axis is halved while it is not much coarser than the "
         f"others and keeps 4 voxels; {size!r} widths start at {BASE_WIDTH[size]} features"
     )
-    recipe = plan_recipe(size, scale, facts, memory=memory, flips=mirroring.axes, reasons=reasons)
+    recipe = plan_recipe(
+        size,
+        scale,
+        facts,
+        memory=memory,
+        shows_all=shows_all_labels(scale, subject),
+        flips=mirroring.axes,
+        reasons=reasons,
+    )
     networks = narrowed(
         plan_networks(
-            topology, patch_size=scale.patch_size, spacing_mm=scale.spacing_mm, size=size
+            topology,
+            patch_size=scale.patch_size,
+            spacing_mm=scale.spacing_mm,
+            size=size,
+            num_labels=len(manifest.labels),
         ),
         memory,
         patch_size=scale.patch_size,
@@ -231,6 +243,7 @@ def _subject(
     choice: _Choice,
     grid: OwnGrid,
     *,
+    size: Size,
     crop: bool,
     is_sided: bool,
 ) -> DatasetScale:
@@ -248,7 +261,17 @@ def _subject(
         needs_place=is_sided or len(manifest.labels) >= MANY_LABELS,
         in_channels=len(manifest.channels),
         num_classes=manifest.encoding.num_channels,
+        labels_mm=_labels_mm(manifest, facts, axes, size),
     )
+
+
+def _labels_mm(
+    manifest: Manifest, facts: Fingerprint, axes: Sequence[int], size: Size
+) -> tuple[float, ...]:
+    """Box around all labels on the network's axes, for small networks of many labels."""
+    if size != "small" or len(manifest.labels) < MANY_LABELS or not facts.labels_extent_mm:
+        return ()
+    return tuple(facts.labels_extent_mm[axis] for axis in axes)
 
 
 def _choose_dimensions(facts: Fingerprint, wish: Literal[2, 3] | None) -> _Choice:

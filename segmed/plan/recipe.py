@@ -27,6 +27,9 @@ MOST_OFTEN = 10.0
 SHOWN = 6
 """Rare labels that a plan's reason names."""
 
+CENTRED = 0.8
+"""Share of patches near the middle of many labels; the others show what lies around them."""
+
 GENTLE = {
     "p_spatial": 0.1,
     "p_noise": 0.05,
@@ -47,6 +50,7 @@ def plan_recipe(
     facts: Fingerprint,
     *,
     memory: StepMemory,
+    shows_all: bool,
     flips: tuple[int, ...],
     reasons: dict[str, str],
 ) -> Recipe:
@@ -57,6 +61,7 @@ def plan_recipe(
         scale: Spacing and patch, with the steps that the time allows.
         facts: The fingerprint.
         memory: Memory of a training step.
+        shows_all: A patch shows all of many labels together.
         flips: Axes along which images may be mirrored.
         reasons: The plan's reasons; those of the recipe are added.
     """
@@ -71,10 +76,25 @@ def plan_recipe(
         if size == "small"
         else "none: a long training ends at a small learning rate, which averages by itself"
     )
+    reasons["recipe.starts_from_shares"] = (
+        "the outputs start at the shares of the classes in patches: no step is spent on learning "
+        "how rare each one is"
+    )
     if size != "small":
-        return Recipe(batch_size=batch_size, iterations_per_epoch=100, augmentation=augmentation)
+        return Recipe(
+            batch_size=batch_size,
+            iterations_per_epoch=100,
+            augmentation=augmentation,
+            starts_from_shares=True,
+        )
+    if shows_all:
+        reasons["recipe.centred_fraction"] = (
+            "a patch shows all labels: near their middle each is seen in its place in the whole"
+        )
     return Recipe(
         batch_size=batch_size,
+        starts_from_shares=True,
+        centred_fraction=CENTRED if shows_all else 0.0,
         foreground_fraction=0.66,
         ema_decay=0.99,
         augmentation=augmentation.model_copy(update=GENTLE),

@@ -178,6 +178,10 @@ class Recipe(Frozen):
         extra_augmentation: Random transforms of MONAI after them, in order.
         rare_labels: By label value, how many times as often as others the cases are drawn that
             have the label.
+        centred_fraction: Share of patches that are centred near the middle of all labels of their
+            case; of the others `foreground_fraction` is centred on a foreground voxel.
+        starts_from_shares: The outputs start with the shares that classes have of the voxels of
+            training patches, not all alike.
     """
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -192,13 +196,16 @@ class Recipe(Frozen):
     augmentation: Augmentation
     extra_augmentation: tuple[ExtraTransform, ...] = ()
     rare_labels: dict[LabelValue, Annotated[float, Field(ge=1.0)]] = Field(default_factory=dict)
+    centred_fraction: Fraction = 0.0
+    starts_from_shares: bool = False
 
     @model_serializer(mode="wrap")
     def _without_empty(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave empty later fields out: hashes of plans without them stay as they were."""
         fields: dict[str, Any] = serialize(self)
-        if not self.rare_labels:
-            fields.pop("rare_labels", None)
+        for name in ("rare_labels", "centred_fraction", "starts_from_shares"):
+            if not fields[name]:
+                fields.pop(name)
         return fields
 
     @model_validator(mode="after")

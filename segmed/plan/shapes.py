@@ -29,17 +29,22 @@ class StructureShapes:
             `[labels, axes]`.
         gap_mm: Mean length of a run of background between labelled voxels along each axis,
             `[axes]`; NaN unless labels cover most of the case.
+        together_mm: Bounding box of all labels together, `[axes]`; NaN without any.
     """
 
     extent_mm: Floats
     thickness_mm: Floats
     gap_mm: Floats
+    together_mm: Floats
 
     def along(self, axes: Sequence[int]) -> StructureShapes:
         """The same sizes with the axes in another order."""
         order = list(axes)
         return StructureShapes(
-            self.extent_mm[:, order], self.thickness_mm[:, order], self.gap_mm[order]
+            self.extent_mm[:, order],
+            self.thickness_mm[:, order],
+            self.gap_mm[order],
+            self.together_mm[order],
         )
 
 
@@ -68,7 +73,19 @@ def measure_shapes(
     gap = np.full(values.ndim, np.nan)
     if covered > DENSE_SHARE:
         gap = np.array([_mean_gap(values > 0, axis) for axis in range(values.ndim)])
-    return StructureShapes(extent, thickness * edges, gap * edges)
+    boxes = [found[value - 1] for value in label_values if value <= len(found)]
+    together = np.array(_box_around([box for box in boxes if box is not None], values.ndim))
+    return StructureShapes(extent, thickness * edges, gap * edges, together * edges)
+
+
+def _box_around(boxes: Sequence[tuple[slice, ...]], axes: int) -> list[float]:
+    """Voxels along each axis of the box around several; NaN without any."""
+    if not boxes:
+        return [float("nan")] * axes
+    return [
+        max(part.stop for part in one) - min(part.start for part in one)
+        for one in zip(*boxes, strict=True)
+    ]
 
 
 def _largest_part(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:

@@ -110,7 +110,11 @@ class StepMemory:
         """The same of the U-Net for a spacing and a patch, in GB."""
         topology = plan_topology(scale.patch_size, scale.spacing_mm)
         networks = plan_networks(
-            topology, patch_size=scale.patch_size, spacing_mm=scale.spacing_mm, size=self.size
+            topology,
+            patch_size=scale.patch_size,
+            spacing_mm=scale.spacing_mm,
+            size=self.size,
+            num_labels=self.num_classes - 1,
         )
         return self.need_gb("unet", networks["unet"], scale.patch_size, batch_size)
 

@@ -175,6 +175,7 @@ class _Run:
         torch.manual_seed(settings.seed)
         trainer = Trainer(name, plan, device=device, process_group=process_group)
         require_deterministic(trainer.network, name, is_cuda=device.is_cuda)
+        trainer.start_outputs(training, seed=settings.seed)
         run = cls(
             job=job,
             plan=plan,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -40,6 +41,10 @@ class Voxels(Protocol):
         """A box of both; see `cut`."""
         ...
 
+
+OFF_MIDDLE = 0.2
+"""A patch of all labels is at most this share of its size off their middle, along each axis: about
+as far as the nearest of windows that overlap by half."""
 
 LabelledPatch = tuple[Tensor, Tensor]
 """Image `[C, *size]` and label `[*size]` of one patch."""
@@ -117,6 +122,11 @@ class TrainingCase:
         """Voxels along each axis."""
         return self.voxels.shape
 
+    @cached_property
+    def boxes(self) -> npt.NDArray[np.int64]:
+        """First and last voxel of each class of `classes` along each axis, `[classes, 2, axes]`."""
+        return np.array([(found.min(axis=0), found.max(axis=0)) for found in self.points])
+
     @property
     def image(self) -> Tensor:
         """Network input, `[C, *spatial]`, float32; read whole each time if it is on disk."""
@@ -163,8 +173,9 @@ def draw_patches(
 ) -> list[PatchDraw]:
     """Draw one batch of patches.
 
-    A share `foreground_fraction` of the batch (rounded at random) is centred on a voxel of a class
-    drawn uniformly among those in the case; the rest is anywhere inside the volume, or where some
+    A share `centred_fraction` of the patches lies near the middle of all labels of their case. Of
+    the others a share `foreground_fraction` is centred on a voxel of a class drawn uniformly among
+    those in the case; the rest is anywhere inside the volume, or where some
     voxels are not annotated around any one that is.
 
     Args:
@@ -184,10 +195,14 @@ def draw_patches(
         else:
             index = int(generator.choice(len(cases), p=shares))
         case = cases[index]
-        wants_foreground = generator.random() < plan.recipe.foreground_fraction
         is_covered = ignored in case.classes  # by voxels that were not annotated; the last class
         num_labels = len(case.classes) - is_covered
-        if wants_foreground and num_labels:
+        centred = plan.recipe.centred_fraction
+        is_centred = centred > 0.0 and generator.random() < centred
+        wants_foreground = generator.random() < plan.recipe.foreground_fraction
+        if is_centred and num_labels:
+            centre = _near_middle(case, plan, generator, num_labels)
+        elif wants_foreground and num_labels:
             points = case.points[int(generator.integers(num_labels))]
             centre = points[int(generator.integers(len(points)))]
         elif is_covered:
@@ -197,6 +212,17 @@ def draw_patches(
             centre = _anywhere(case.shape, plan, generator)
         draws.append(PatchDraw(index, tuple(int(x) for x in centre)))
     return draws
+
+
+def _near_middle(
+    case: TrainingCase, plan: Plan, generator: np.random.Generator, num_labels: int
+) -> npt.NDArray[np.int64]:
+    """A centre near the middle of all labels, as windows over an image come to lie."""
+    boxes = case.boxes[:num_labels]
+    middle = (boxes[:, 0].min(axis=0) + boxes[:, 1].max(axis=0)) // 2
+    patch = patch_in_volume(plan, len(case.shape))
+    reach = np.array([int(OFF_MIDDLE * size) for size in patch])
+    return np.asarray(middle + generator.integers(-reach, reach + 1))
 
 
 def case_shares(cases: Sequence[TrainingCase], plan: Plan) -> npt.NDArray[np.float64] | None:

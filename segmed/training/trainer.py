@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -19,7 +19,9 @@ from segmed.training.data import Batch, augment
 from segmed.training.device import Device
 from segmed.training.distributed import ProcessGroup
 from segmed.training.gradients import SharedGradients
+from segmed.training.output_bias import output_biases, start_outputs
 from segmed.training.phases import StepTimer
+from segmed.training.sampling import TrainingCase
 from segmed.training.schedule import learning_rate
 
 
@@ -81,6 +83,20 @@ class Trainer:
         self.timer = StepTimer(device)
         self._set_aside: dict[str, Tensor] = {}
         self._parameters = [p for p in self.network.parameters() if p.requires_grad]
+
+    def start_outputs(self, cases: Sequence[TrainingCase], *, seed: int) -> None:
+        """Start the outputs at the shares of the classes in training patches, if planned so.
+
+        Args:
+            cases: Prepared cases.
+            seed: Of the patches whose voxels are counted.
+        """
+        if not self.plan.recipe.starts_from_shares:
+            return
+        start_outputs(self.network, output_biases(cases, self.plan, seed=seed))
+        state = self.network.state_dict()
+        for name, averaged in self.averaged.items():
+            averaged.copy_(state[name])
 
     def step(self, batch: Batch, *, step: int, progress: float) -> Tensor:
         """Train on one batch.

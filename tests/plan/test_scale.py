@@ -21,7 +21,7 @@ from segmed.training.memory import estimate_step_bytes
 CPU = Device(torch.device("cpu"), None, "a CPU")
 GPU = Device(torch.device("cuda", 0), torch.bfloat16, "a GPU, which nothing here runs on")
 FIVE_MINUTES = Resources(300.0, clock="cpu")
-THIN = ("brain_many_labels", "isbi2012", "chase_db1")
+THIN = ("isbi2012", "chase_db1")
 """Sets whose structures, or the membranes between them, are a few voxels thick."""
 
 
@@ -83,6 +83,35 @@ def test_thin_structures_keep_the_spacing_of_the_images(name: str) -> None:
         plan = planned(name, Resources(seconds, clock="cpu"))
         assert plan.preprocessing.spacing_mm == pytest.approx(plan.fingerprint["median_spacing_mm"])
     assert "no coarser one promises" in plan.reasons["preprocessing.spacing_mm"]
+
+
+@pytest.mark.parametrize("seconds", [300.0, 1800.0, 14_400.0])
+def test_a_patch_shows_all_of_many_structures_as_finely_as_time_allows(seconds: float) -> None:
+    time = Resources(seconds, clock="cpu"), Resources(seconds / 5, clock="cpu")
+    plan, shorter = (planned("brain_many_labels", one, memory_gb=32.0) for one in time)
+    assert (covered_mm(plan) >= 0.9 * np.array(plan.fingerprint["labels_extent_mm"])).all()
+    assert plan.recipe.centred_fraction == 0.8
+    assert "in its place in the whole" in plan.reasons["recipe.centred_fraction"]
+    assert min(shorter.preprocessing.spacing_mm) > min(plan.preprocessing.spacing_mm)
+
+
+def test_many_structures_get_wide_outputs_and_a_higher_rate_few_do_not() -> None:
+    many, few = planned("brain_many_labels"), planned("left_atrium")
+    for name, width in (("unet", 16), ("unetpp", 16), ("unet3plus", 16), ("fcn8s", 16)):
+        assert many.networks[name].options["widths"][0] == width
+        assert many.networks[name].learning_rate > few.networks[name].learning_rate
+    assert few.networks["unet"].options["widths"][0] == 8
+    assert few.recipe.centred_fraction == 0.0
+    gpu = planned("brain_many_labels", Resources(3600.0, device="cuda"), size="full")
+    assert gpu.networks["unet"].learning_rate == few.networks["unet"].learning_rate
+
+
+def test_plans_without_the_box_of_all_labels_are_decided_as_before_it_was_measured() -> None:
+    manifest, facts = real_facts("brain_many_labels")
+    older = replace(facts, labels_extent_mm=())
+    plan = decide_plan(manifest, older, memory_gb=8.0, resources=FIVE_MINUTES)
+    assert plan.recipe.centred_fraction == 0.0
+    assert plan.patch_size != planned("brain_many_labels").patch_size
 
 
 def test_a_coarse_axis_stays_while_the_fine_ones_become_coarser() -> None:

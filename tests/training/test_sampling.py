@@ -48,6 +48,41 @@ def test_the_share_of_patches_on_foreground_is_the_planned_one(plan: Plan, share
     assert on_it == pytest.approx(share, abs=0.06 if 0 < share < 1 else 0)
 
 
+def test_centred_patches_lie_within_a_fifth_of_their_size_of_the_middle_of_all_labels(
+    plan: Plan,
+) -> None:
+    case = case_with({(4, 6, 2): 1, (24, 16, 10): 2})
+    found = draws(planned(plan, centred_fraction=1.0, foreground_fraction=0.0), case)
+    off = np.array([draw.centre for draw in found]) - (14, 11, 6)
+    assert np.abs(off).max(axis=0).tolist() == [3, 2, 1]  # 0.2 of (16, 12, 8), rounded down
+    assert len(np.unique(off, axis=0)) == 7 * 5 * 3
+
+
+def test_the_rest_of_centred_patches_is_drawn_as_without_them(plan: Plan) -> None:
+    """The only foreground voxel is in a corner; the middle of all labels is there too."""
+    case = case_with({(0, 0, 0): 1})
+    found = draws(planned(plan, centred_fraction=0.5, foreground_fraction=1.0), case)
+    on_it = sum(draw.centre == (0, 0, 0) for draw in found) / len(found)
+    assert on_it == pytest.approx(0.5 + 0.5 / (7 * 5 * 3), abs=0.07)
+
+
+def test_voxels_that_nobody_annotated_do_not_move_the_middle(plan: Plan) -> None:
+    ignoring = planned(plan, centred_fraction=1.0).model_copy(update={"ignore_value": 9})
+    index = ignoring.encoding.ignore_index
+    assert index is not None
+    label = torch.zeros(SHAPE, dtype=torch.uint8)
+    label[14, 11, 6] = 1
+    label[30:] = index
+    case = TrainingCase.of("case", torch.randn(1, *SHAPE), label, ignore_index=index)
+    off = np.array([draw.centre for draw in draws(ignoring, case)]) - (14, 11, 6)
+    assert np.abs(off).max() == 3
+
+
+def test_centred_patches_of_a_case_without_labels_come_from_anywhere(plan: Plan) -> None:
+    found = draws(planned(plan, centred_fraction=1.0), case_with({}))
+    assert len({draw.centre for draw in found}) > 100
+
+
 def test_a_rare_class_is_drawn_as_often_as_a_frequent_one(plan: Plan) -> None:
     case = case_with({(0, 0, 0): 2})
     label = case.label.clone()
