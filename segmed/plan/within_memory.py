@@ -154,7 +154,7 @@ def scale_within(
         most, memory_voxels(memory.memory_gb, width=64, num_classes=memory.num_classes), 64.0
     )
     chosen_or_none = _largest(choose, memory, most, least)
-    if chosen_or_none is None or _is_useless(chosen_or_none[1]):
+    if chosen_or_none is None or any(_is_useless(scale) for scale in chosen_or_none):
         classes = f" of {memory.num_classes} classes" if memory.num_classes > MANY_CLASSES else ""
         repair = ", or join or drop labels (--merge, --drop-values)" if classes else ""
         raise UsageError(
@@ -164,8 +164,11 @@ def scale_within(
     return chosen_or_none
 
 
-def _is_useless(own: Scale) -> bool:
-    return min(own.patch_size) < SMALLEST_PATCH_EDGE and min(own.shape) >= 2 * SMALLEST_PATCH_EDGE
+def _is_useless(scale: Scale) -> bool:
+    """Return whether memory makes a patch so small that it has no thickness, or is never pooled."""
+    pooled = 2 * SMALLEST_PATCH_EDGE
+    is_thin = min(scale.patch_size) < SMALLEST_PATCH_EDGE and min(scale.shape) >= pooled
+    return is_thin or (max(scale.patch_size) < pooled and max(scale.shape) >= pooled)
 
 
 def _largest(

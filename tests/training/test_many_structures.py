@@ -101,5 +101,5 @@ def test_all_structures_are_trained_validated_and_scored(
 
 
 def test_more_classes_than_memory_holds_are_refused_by_name(manifest: Manifest) -> None:
-    with pytest.raises(UsageError, match=r"0\.05 GB is too little .* of 301 classes.*--merge"):
-        make_plan(manifest, memory_gb=0.05)
+    with pytest.raises(UsageError, match=r"0\.005 GB is too little .* of 301 classes.*--merge"):
+        make_plan(manifest, memory_gb=0.005)
