@@ -53,7 +53,10 @@ DevicesOption = Annotated[
 ]
 ClusterOption = Annotated[
     str | None,
-    typer.Option(metavar="tcp://HOST:8786", help="Dask scheduler whose workers segment."),
+    typer.Option(
+        metavar="tcp://HOST:8786",
+        help="Dask scheduler whose workers pull studies; they share the folders.",
+    ),
 ]
 OutputFormatOption = Annotated[str, typer.Option("--format", help=f"{OUTPUT_HELP}.")]
 SegOption = Annotated[str, typer.Option(help=SEG_HELP)]

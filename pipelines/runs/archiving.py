@@ -303,7 +303,14 @@ def _worker_pool(
         shared = shared_packages(paths, [package.hash for package in packages], shared_folder(job))
         is_remote = "://" in job.source
         options["cache_dir"] = shared_folder(job) / "converted"
-        return Cluster(shared, options, opens if is_remote else None, max(1, job.workers))
+        folders = (job.out_dir, *(() if is_remote else (Path(job.source),)))
+        return Cluster(
+            shared,
+            options,
+            opens if is_remote else None,
+            max(1, job.workers),
+            folders=folders,
+        )
     options["cache_dir"] = converted_folder()
     if job.workers or job.devices:
         number = job.workers or len(job.devices)

@@ -1,62 +1,56 @@
-"""An archive run over many machines: its batches go to a Dask cluster, as tasks of the flow.
+"""An archive run over many machines: the workers of a Dask cluster pull its studies one by one.
 
-The driver alone walks the archive, writes the ledger and delivers; the machines read (or download),
-segment and write outputs into the folder that all of them share. A batch whose machine dies is
-done again by another one: outputs appear whole, and two of them are the same bytes.
+The driver alone walks the archive, writes the ledger and delivers; the machines hash, read (or
+download), segment and write outputs into the folder that all of them share. Each worker has one
+long task for the whole run. Studies of a worker that dies go back to the driver's queue: outputs
+appear whole, and two of them are the same bytes.
 """
 
 from __future__ import annotations
 
-import contextvars
+import pickle
 import queue
 import shutil
 import threading
+import time
+import uuid
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
+from pipelines.runs.cluster_worker import (
+    END,
+    SILENT_S,
+    TICK,
+    TICK_S,
+    batch_of,
+    open_queue,
+    pull_studies,
+    queue_of,
+)
 from segmed.archive.engine import Results, StudyEngine
-from segmed.archive.job import Job, Result, failure_result
 from segmed.archive.pacs.delivery import RetryPolicy
 from segmed.archive.study import StudySource
-from segmed.archive.workers.persistent import StudyBatch, segment_batch
+from segmed.archive.workers.messages import Failed, FromDriver, FromWorker, Gone, Hello, WorkerTerms
+from segmed.archive.workers.pull_engine import PullEngine
 from segmed.archive.workers.setup import Setup
 from segmed.errors import ServiceError, UsageError
 from segmed.io.atomic import whole_folder
 
-PIECE = 8
-"""Most studies a task: one alone would spend more on the task than on the study."""
-
-PIECES_AHEAD = 2
-"""Pieces in hand for each place of the cluster: one is worked on, one waits there."""
-
-GATHER_S = 0.1
-"""Longest wait of a batch that is not full."""
-
 FIRST_WORKER_S = 120.0
-"""How long a cluster without workers is waited for."""
+"""How long a cluster without workers is waited for at the start."""
 
-LOST = "machine_lost"
-"""Reason of a study whose machines died twice; the next run tries again."""
+NO_WORKER_S = 600.0
+"""How long it is waited for during a run."""
 
+LOOK_S = 1.0
+"""Time between two looks at the list of workers, in s."""
 
-class Parcel:
-    """A batch that Prefect does not look into."""
-
-    def __init__(self, batch: StudyBatch) -> None:
-        self.batch = batch
-
-
-@task(name="segment-batch", task_run_name="studies from {name}", cache_policy=NO_CACHE)
-def segment_parcel(parcel: Parcel, name: str) -> list[Result]:
-    """On a machine of the cluster: segment some studies."""
-    return segment_batch(parcel.batch)
+END_S = 10.0
+"""Longest wait for the workers' tasks at the end, in s."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +64,7 @@ class Cluster:
             shared.
         workers: Worker processes a machine.
         retry: How long networks are waited for.
+        folders: Folders that every machine must have under the same path.
     """
 
     packages: tuple[Path, ...]
@@ -77,11 +72,12 @@ class Cluster:
     open_source: Callable[[], StudySource] | None = None
     workers: int = 1
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    folders: tuple[Path, ...] = ()
 
     def engine(self, setup: Setup, results: Results) -> StudyEngine:
-        """Return the engine that sends batches to the cluster, inside a flow with Dask's runner."""
-        batch = StudyBatch(setup, (), self.open_source, self.retry, self.workers)
-        return ClusterEngine(batch, results, client_of_flow())
+        """Return the engine whose workers are the cluster's, inside a flow with Dask's runner."""
+        terms = WorkerTerms(setup, self.open_source, self.retry, self.workers, self.folders)
+        return PullEngine(terms, results, DaskHub(client_of_flow(), terms))
 
 
 def client_of_flow() -> Any:
@@ -98,134 +94,213 @@ def client_of_flow() -> Any:
     try:
         client.wait_for_workers(1, timeout=FIRST_WORKER_S)
     except TimeoutError as error:
-        raise ServiceError(
-            f"the Dask scheduler has no worker after {FIRST_WORKER_S:.0f} s; start some with "
-            "`dask worker ADDRESS`"
-        ) from error
+        raise _no_worker(FIRST_WORKER_S) from error
     return client
 
 
-class ClusterEngine:
-    """Sends jobs in batches, and books what comes back.
+class DaskHub:
+    """Connection of the driver to the workers of a Dask cluster, over queues of its scheduler.
 
-    A batch that fails is sent once more, each of its studies alone.
+    A worker that joins the cluster during the run gets its task then. One that leaves the
+    scheduler's list, or is silent too long, is lost; under the same address it may come again.
 
     Args:
-        pattern: A batch without jobs.
-        results: Where results go.
         client: The Dask client.
+        terms: Terms of the workers.
     """
 
-    def __init__(self, pattern: StudyBatch, results: Results, client: Any) -> None:
-        self._pattern = pattern
-        self._results = results
+    def __init__(self, client: Any, terms: WorkerTerms) -> None:
         self._client = client
-        self._places = self._count_places()
-        self._jobs: queue.Queue[Job | None] = queue.Queue()
-        self._in_flight: dict[Any, StudyBatch] = {}
-        self._free = threading.Condition()
-        self._is_stopping = False
-        self._context = contextvars.copy_context()
-        """Of the flow: Dask's threads have no access to it."""
-        self._thread = threading.Thread(target=self._dispatch, name="segmed-cluster", daemon=True)
-        self._thread.start()
+        self._terms = pickle.dumps(terms)
+        self._name = f"segmed-{uuid.uuid4().hex}"
+        self._inbox = open_queue(self._name, client)
+        self._received: queue.Queue[Sequence[tuple[str, FromWorker]] | Exception | None]
+        self._received = queue.Queue()
+        self._outbox: queue.Queue[tuple[str, Any]] = queue.Queue()
+        self._lock = threading.Lock()
+        self._tasks: dict[str, Any] = {}
+        """Future of the task at each address."""
+        self._sessions: dict[str, _Session] = {}
+        self._is_open = True
+        self._last_there = time.monotonic()
+        self.num_workers = len(client.nthreads())
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(act,), daemon=True, name=f"segmed-{name}")
+            for name, act in (
+                ("inbox", self._receive_all),
+                ("outbox", self._send_all),
+                ("workers", self._look_after),
+            )
+        ]
+        for thread in self._threads:
+            thread.start()
 
-    @property
-    def fetches(self) -> bool:
-        """Return whether the machines open the source themselves."""
-        return self._pattern.open_source is not None
+    def receive(self) -> Sequence[tuple[str, FromWorker]] | None:
+        """Wait for messages; None after `close`.
 
-    @property
-    def capacity(self) -> int:
-        """Jobs worth having in hand at once; grows with the cluster."""
-        return self._places * PIECES_AHEAD * PIECE
+        Raises:
+            ServiceError: There are no workers any more.
+            OSError: The scheduler does not answer.
+        """
+        received = self._received.get()
+        if isinstance(received, Exception):
+            raise received
+        return received
 
-    def submit(self, job: Job) -> None:
-        """Take a job in hand."""
-        self._jobs.put(job)
+    def send(self, orders: Sequence[tuple[str, FromDriver]]) -> None:
+        """Send to workers, without waiting."""
+        for order in orders:
+            self._outbox.put(order)
 
     def close(self) -> None:
-        """End the dispatching; batches that are worked on end by themselves."""
-        self._is_stopping = True
-        self._jobs.put(None)
-        with self._free:
-            pending = list(self._in_flight)
-            self._in_flight.clear()
-            self._free.notify_all()
-        for future in pending:
-            future.wrapped_future.cancel()
-        self._thread.join()
+        """End the part of all workers, and wait a little for their tasks."""
+        self._is_open = False
+        with self._lock:
+            for name in self._sessions:
+                self._outbox.put((name, END))
+            tasks = list(self._tasks.values())
+        self._outbox.put(("", END))
+        self._received.put(None)
+        deadline = time.monotonic() + END_S
+        while time.monotonic() < deadline and not all(task.done() for task in tasks):
+            time.sleep(0.05)
+        for task in tasks:
+            task.cancel()
+        if self._client.status == "running":
+            self._inbox.put(pickle.dumps(("", [])))  # wakes the thread that reads it
+            for thread in self._threads:
+                thread.join(END_S)
+            self._inbox.close()
 
-    def _count_places(self) -> int:
-        return max(1, int(sum(self._client.nthreads().values())))
-
-    def _dispatch(self) -> None:
-        """In a thread: send a batch whenever there are jobs and a place for it."""
+    def _guarded(self, act: Callable[[], None]) -> None:
+        """In a thread: work until the end; the engine gets what stops it."""
         try:
-            while (first := self._jobs.get()) is not None:
-                self._places = self._count_places()
-                self._wait_for_a_place()
-                if self._is_stopping:
-                    return
-                self._send(self._batch_from(first))
-        except (OSError, TimeoutError) as error:
-            self._results.put(ServiceError(f"the Dask scheduler does not answer: {error}"))
+            act()
+        except Exception as error:  # noqa: BLE001 - the run that waits for results must end with it
+            if self._is_open:
+                self._received.put(
+                    error if isinstance(error, ServiceError) else OSError(*error.args)
+                )
 
-    def _wait_for_a_place(self) -> None:
-        with self._free:
-            self._free.wait_for(
-                lambda: self._is_stopping or len(self._in_flight) < PIECES_AHEAD * self._places
+    def _receive_all(self) -> None:
+        while self._is_open:
+            worker, messages = pickle.loads(self._inbox.get())  # noqa: S301 - as Dask's own messages
+            with self._lock:
+                if any(isinstance(message, Hello) for message in messages):
+                    self._open(worker)
+                session = self._sessions.get(worker)
+                if session is None:
+                    continue  # it was taken for lost
+                session.heard = time.monotonic()
+            if messages:
+                self._received.put([(worker, message) for message in messages])
+            if any(isinstance(message, Gone | Failed) for message in messages):
+                self._lose(worker)
+
+    def _open(self, worker: str) -> None:
+        """Begin a session; one of the same address is over: the worker was started again."""
+        address = worker.split(maxsplit=1)[0]
+        for old in [name for name in self._sessions if name.split()[0] == address]:
+            del self._sessions[old]
+            self._received.put([(old, Gone())])
+        incoming = open_queue(queue_of(self._name, worker), self._client)
+        self._sessions[worker] = _Session(incoming)
+
+    def _send_all(self) -> None:
+        """Send what is there, to each worker in one parcel."""
+        while True:
+            orders = batch_of(self._outbox, TICK_S)
+            parcels: dict[str, list[Any]] = {}
+            for worker, message in orders:
+                parcels.setdefault(worker, []).append(message)
+            with self._lock:
+                sessions = dict(self._sessions)
+            for worker, session in sessions.items():
+                if worker in parcels or session.ticked < time.monotonic() - TICK_S:
+                    session.ticked = time.monotonic()
+                    session.incoming.put(pickle.dumps(parcels.get(worker, [TICK])))
+            if "" in parcels:
+                return
+
+    def _look_after(self) -> None:
+        """Give each worker of the cluster its task, and notice those that are lost.
+
+        Raises:
+            ServiceError: There is none, and none came.
+        """
+        while self._is_open:
+            present = self._client.nthreads()
+            self.num_workers = len(present)
+            self._begin_tasks(present)
+            with self._lock:
+                late = time.monotonic() - SILENT_S
+                lost = [
+                    name
+                    for name, session in self._sessions.items()
+                    if name.split()[0] not in present or session.heard < late
+                ]
+            for worker in lost:
+                self._lose(worker)
+            if present:
+                self._last_there = time.monotonic()
+            elif time.monotonic() - self._last_there > NO_WORKER_S:
+                raise _no_worker(NO_WORKER_S)
+            time.sleep(LOOK_S)
+
+    def _begin_tasks(self, present: dict[str, int]) -> None:
+        with self._lock:
+            for address in [known for known in self._tasks if known not in present]:
+                del self._tasks[address]  # the future is released
+            for address in present:
+                task = self._tasks.get(address)
+                if task is None or task.done():
+                    self._require_no_fault(address, task)
+                    self._tasks[address] = self._client.submit(
+                        pull_studies,
+                        self._terms,
+                        self._name,
+                        address,
+                        workers=[address],
+                        allow_other_workers=False,
+                        pure=False,
+                    )
+
+    def _require_no_fault(self, address: str, task: Any) -> None:
+        """Check that a task that ended did so for the connection, or since its worker died.
+
+        Raises:
+            ServiceError: The worker cannot do the task at all.
+        """
+        if task is None or task.status != "error":
+            return
+        error = task.exception()
+        if type(error).__name__ != "KilledWorker":
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ServiceError(
+                f"worker {address} cannot take part: {text}; does it have this segmed?"
             )
 
-    def _batch_from(self, first: Job) -> StudyBatch:
-        """The first job and some more: large batches first, small ones at the end."""
-        share = -(-(1 + self._jobs.qsize()) // (PIECES_AHEAD * self._places))
-        jobs = [first]
-        while len(jobs) < min(PIECE, max(1, share)):
-            try:
-                job = self._jobs.get(timeout=GATHER_S)
-            except queue.Empty:
-                break
-            if job is None:
-                self._jobs.put(None)
-                break
-            jobs.append(job)
-        return replace(self._pattern, jobs=tuple(jobs))
+    def _lose(self, worker: str) -> None:
+        with self._lock:
+            session = self._sessions.pop(worker, None)
+        if session is not None:
+            session.incoming.put(pickle.dumps([END]))  # in case it is there after all
+            session.incoming.close()
+            self._received.put([(worker, Gone())])
 
-    def _send(self, batch: StudyBatch) -> None:
-        name = batch.jobs[0].study.name
-        future = self._context.copy().run(segment_parcel.submit, Parcel(batch), name)
-        with self._free:
-            self._in_flight[future] = batch
-        future.add_done_callback(self._receive)
 
-    def _receive(self, future: Any) -> None:
-        """In a thread of Dask's: book a batch that came back, or send its studies again."""
-        with self._free:
-            batch = self._in_flight.pop(future, None)
-            self._free.notify_all()
-        if batch is None:
-            return
-        try:
-            for result in future.result():
-                self._results.put(result)
-        except ServiceError as error:
-            self._results.put(error)
-        except CancelledError:
-            self._results.put(ServiceError("the Dask scheduler went away; start again to go on"))
-        except Exception as error:  # noqa: BLE001 - one batch fails, the rest go on
-            self._again(batch, error)
+@dataclass
+class _Session:
+    incoming: Any
+    heard: float = field(default_factory=time.monotonic)
+    ticked: float = field(default_factory=time.monotonic)
 
-    def _again(self, batch: StudyBatch, error: Exception) -> None:
-        if len(batch.jobs) > 1:
-            for job in batch.jobs:
-                self._send(replace(batch, jobs=(job,)))
-            return
-        result = failure_result(batch.jobs[0].key, error, batch.jobs[0].study.files)
-        if type(error).__name__ == "KilledWorker":
-            message = "the machines that worked on it died; the next run tries again"
-            result = Result(result.key, LOST, message)
-        self._results.put(result)
+
+def _no_worker(waited_s: float) -> ServiceError:
+    return ServiceError(
+        f"the Dask scheduler has no worker after {waited_s:.0f} s; start some with "
+        "`dask worker ADDRESS` and run again to continue"
+    )
 
 
 def shared_packages(paths: Sequence[Path], hashes: Sequence[str], shared: Path) -> tuple[Path, ...]:

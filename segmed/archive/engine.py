@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from segmed.archive.gallery import Gallery
+from segmed.archive.identifying import Identifier
 from segmed.archive.job import Job, Result, failure_result
 from segmed.archive.writing import Writing
 from segmed.errors import ServiceError
@@ -48,6 +49,11 @@ class StudyEngine(Protocol):
     @property
     def fetches(self) -> bool:
         """Return whether it brings studies here itself, so that jobs may come without files."""
+        ...
+
+    @property
+    def identifier(self) -> Identifier | None:
+        """Identifies studies in its threads or workers; None: the thread of the run does."""
         ...
 
     def submit(self, job: Job) -> None:
@@ -111,6 +117,7 @@ class ThreadEngine:
 
     capacity = IN_STAGES + READ_AHEAD + WRITE_BEHIND
     fetches = False
+    identifier: Identifier | None = None
 
     def __init__(
         self, predictor: AnyPredictor, writing: Writing, results: Results, *, trusted: bool = False

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from segmed.archive.identifying import Answer, Files, Unidentified, identified_here
 from segmed.archive.identity import identity_of_place, identity_of_series
 from segmed.archive.query import SeriesQuery
 from segmed.archive.sniff import form_of_image, has_pages
@@ -25,7 +26,7 @@ from segmed.io.channel_files import CaseFiles, group_channels
 from segmed.io.dicom.grouping import SeriesIndex, may_be_image
 from segmed.io.dicom.plane import planes_of
 from segmed.io.dicom.series import SeriesAudit
-from segmed.io.digest import sha256_of_file, sha256_of_text
+from segmed.io.digest import sha256_of_text
 from segmed.io.head import FileHead, sniff
 from segmed.io.output_names import absolute, mirrored, shown
 from segmed.io.parts import files_of
@@ -85,13 +86,30 @@ class FolderSource:
         Raises:
             UsageError: `root` is not a folder.
         """
+        yield from identified_here(self)
+
+    def unidentified(self) -> Iterator[Study | NotImage | Unidentified]:
+        """The same before files are hashed.
+
+        Raises:
+            UsageError: `root` is not a folder.
+        """
         for item in self._units():
             if isinstance(item, CaseFiles):
-                yield self._volume_study(item)
+                yield _to_hash(self._volume_study(item))
             elif isinstance(item, Choice):
-                yield self._dicom_study(item)
+                yield _to_hash(self._dicom_study(item))
             else:
                 yield item
+
+    def identified(self, item: Unidentified, answer: Answer | Exception) -> Iterable[Study]:
+        """The study with its content, or as one that cannot be opened."""
+        assert item.study is not None  # by `unidentified`
+        if isinstance(answer, OSError):
+            return (self._no_access(item.study.channels[0][0], answer),)
+        if isinstance(answer, Exception):
+            raise answer
+        return (replace(item.study, content=content_hash(answer)),)  # type: ignore[arg-type]  # of files
 
     def count(self) -> int:
         """Number of studies that `studies` gives, found without reading any image.
@@ -228,16 +246,11 @@ class FolderSource:
     def _volume_study(self, case: CaseFiles) -> Study:
         paths = case.files
         fault = InputFault("other_channels", case.fault, case.files) if case.fault else None
-        files = [files_of(file) for file in case.sniffed]
-        try:
-            digests = [[sha256_of_file(part) for part in channel] for channel in files]
-        except OSError as error:
-            return self._no_access(paths[0], error)
         return Study(
-            content=content_hash(digests),
+            content="",
             form=form_of_image(paths[0]),
             place=self._place(paths[0]),
-            channels=tuple(files),
+            channels=tuple(files_of(file) for file in case.sniffed),
             fault=fault,
             identity=identity_of_place(paths[0]),
             root=self._root,
@@ -274,11 +287,11 @@ class FolderSource:
         audits, fault = choice.audits, choice.fault
         files = tuple(tuple(audit.files) for audit in audits)
         try:
-            digests = [[sha256_of_file(path) for path in channel] for channel in files]
-        except OSError as error:
+            name = self._name_of_series(audits)
+        except OSError as error:  # the folder went away
             return self._no_access(files[0][0], error)
         return Study(
-            content=content_hash(digests),
+            content="",
             form=PLANE_FORMAT if audits[0].is_plane else "dicom",
             place=f"{self._place(files[0][0])} and {sum(map(len, files)) - 1} more",
             channels=files,
@@ -287,7 +300,7 @@ class FolderSource:
             identity=self._identity(audits),
             root=self._root,
             uids=(audits[0].study_uid, *(audit.series_uid for audit in audits)),
-            source_name=self._name_of_series(audits),
+            source_name=name,
             because=choice.because,
         )
 
@@ -349,6 +362,11 @@ class FolderSource:
 
     def _place(self, path: Path) -> str:
         return shown(path.relative_to(self.root))
+
+
+def _to_hash(study: Study) -> Study | Unidentified:
+    """A study whose files are still to be hashed, as a question."""
+    return study if study.content else Unidentified(Files(study.channels), study)
 
 
 def _voxel_files(volumes: Iterable[FileHead]) -> set[Path]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from segmed.archive.engine import Results, StudyEngine
+from segmed.archive.identifying import studies_of
 from segmed.archive.job import Job, Result, failure_result
 from segmed.archive.ledger import Entry, Ledger
 from segmed.archive.ledger.reconcile import is_intact, withdraw_result
@@ -133,8 +134,9 @@ class Run:
 
     def __iter__(self) -> Iterator[StudyOutcome]:
         """Outcomes, in the order in which studies end."""
-        for item in self.source.studies():
-            self.take(item)
+        for item in studies_of(self.source, self.engine.identifier):
+            if item is not None:
+                self.take(item)
             yield from self.ended()
             while self.in_hand >= self.engine.capacity + TRANSFERS:
                 yield from self._settle()

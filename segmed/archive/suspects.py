@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segmed.archive.engine import Results, StudyEngine
+from segmed.archive.identifying import Identifier
 from segmed.archive.job import Job
 from segmed.archive.workers.engine import WorkerEngine
 from segmed.archive.workers.setup import Setup
@@ -36,6 +37,7 @@ class SuspectEngine:
     """
 
     fetches = False
+    identifier: Identifier | None = None
 
     def __init__(
         self,

@@ -16,9 +16,9 @@ from slow_line import BYTES_PER_S, STUDIES, SlowLine
 from segmed.io.dicom.write import Identity, write_series
 
 
-def images_for_pacs(hippocampus: Path) -> list[Path]:
+def images_for_pacs(hippocampus: Path, number: int = STUDIES) -> list[Path]:
     """As many real images as the PACS gets studies."""
-    return sorted((hippocampus / "imagesTr").glob("*.nii.gz"))[:STUDIES]
+    return sorted((hippocampus / "imagesTr").glob("[!.]*.nii.gz"))[:number]
 
 
 @contextmanager

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from dask_cluster import DaskCluster, Watch
-from orthanc_server import PASSWORD
+from dask_runs import done, ends, environment, files, run_seconds, segment
 from servers import Server, prefect_server
 from slow_line import STUDIES
 from slow_pacs import images_for_pacs, slow_pacs
 from tiny_data import hippocampus_package
 
-from segmed.archive import Ledger
-
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
-
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +29,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def env(server: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    home = tmp_path_factory.mktemp("home")
-    return {
-        **os.environ,
-        "PREFECT_API_URL": server.health.removesuffix("/health"),
-        "PREFECT_HOME": str(home),
-        "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}",
-        "PYTHONPATH": str(REPOSITORY),
-        "SEGMED_DICOMWEB_PASSWORD": PASSWORD,
-        "OMP_NUM_THREADS": "1",
-    }
+    return environment(server, tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="module")
@@ -63,41 +46,6 @@ def images(shared_data: Callable[[str], Path]) -> list[Path]:
 def pacs(images: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with slow_pacs(images, tmp_path_factory.mktemp("pacs")) as address:
         yield address
-
-
-def segment(
-    source: str, package: Path, out: Path, env: dict[str, str], *words: str
-) -> subprocess.Popen[str]:
-    code = "from pipelines.cli import main; main()"
-    command = [sys.executable, "-c", code, "archive", "segment", source, "--json"]
-    command += ["--model", str(package), "-o", str(out), *words]
-    with out.with_suffix(".log").open("ab") as log:
-        return subprocess.Popen(
-            command, env=env, cwd=out.parent, stdout=log, stderr=log, text=True, encoding="utf-8"
-        )
-
-
-def done(process: subprocess.Popen[str], out: Path) -> None:
-    assert process.wait(300) == 0, out.with_suffix(".log").read_text(encoding="utf-8")[-3000:]
-
-
-def ends(out: Path) -> dict[str, tuple[str, str | None, int]]:
-    """State, output digest and number of attempts of every study."""
-    with Ledger(out / "ledger.sqlite", writer=False) as ledger:
-        return {e.key: (e.state, e.output_sha256, e.attempts) for e in ledger.entries()}
-
-
-def files(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (out / "segmentations").glob("[!.]*")}
-
-
-def run_seconds(out: Path) -> float:
-    """Time of the last run, from its first study to its last, in s."""
-    with sqlite3.connect(out / "ledger.sqlite") as connection:
-        started, ended = connection.execute(
-            "SELECT started, ended FROM runs ORDER BY run DESC LIMIT 1"
-        ).fetchone()
-    return float(ended - started)
 
 
 def test_two_workers_give_over_a_slow_line_what_one_gives(

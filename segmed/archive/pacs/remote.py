@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from segmed.archive.identifying import Answer, Listing, Unidentified, identified_here
 from segmed.archive.identity import identity_of_series
 from segmed.archive.query import SeriesQuery
 from segmed.archive.study import NotImage, Study
@@ -147,16 +148,35 @@ class RemoteSource(ABC, Generic[Service]):
         Raises:
             ServiceError: The server does not answer, or refuses the caller.
         """
+        yield from identified_here(self)
+
+    def unidentified(self) -> Iterator[Study | NotImage | Unidentified]:
+        """Questions for the series and instances of each study.
+
+        Raises:
+            ServiceError: The server does not answer, or refuses the caller.
+        """
         for study_uid, patient_id in self._studies():
-            try:
-                units = self.units_of(study_uid, patient_id)
-            except AccessDeniedError:
-                raise
-            except ServiceError as error:
-                units = [_unlisted(study_uid, patient_id, error)]
-            if self.on_listed is not None:
-                self.on_listed(len(units))
-            yield from units
+            yield Unidentified(Listing(study_uid, patient_id))
+
+    def identified(self, item: Unidentified, answer: Answer | Exception) -> Iterable[Study]:
+        """Units of work of a study; a failed one if the server does not list it.
+
+        Raises:
+            AccessDeniedError: The server refuses the caller.
+        """
+        asked = item.question
+        assert isinstance(asked, Listing)  # by `unidentified`
+        units: Sequence[Study]
+        if isinstance(answer, ServiceError) and not isinstance(answer, AccessDeniedError):
+            units = [_unlisted(asked.study_uid, asked.patient_id, answer)]
+        elif isinstance(answer, Exception):
+            raise answer
+        else:
+            units = answer  # type: ignore[assignment]  # of a listing
+        if self.on_listed is not None:
+            self.on_listed(len(units))
+        return units
 
     def units_of(self, study_uid: str, patient_id: str) -> list[Study]:
         """Units of work of one study.

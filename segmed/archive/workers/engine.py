@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import signal
 import socket
 import subprocess
@@ -14,7 +13,9 @@ from pathlib import Path
 
 import segmed
 from segmed.archive.engine import IN_STAGES, Results
+from segmed.archive.identifying import Identifier, ThreadIdentifier
 from segmed.archive.job import Job, Result
+from segmed.archive.workers.pull_queue import PullQueue
 from segmed.archive.workers.setup import GPU_FAULT_STATUS, Ready, Setup, on_device, sharing
 from segmed.errors import ServiceError
 from segmed.inference.pipeline import READ_AHEAD
@@ -145,51 +146,62 @@ class WorkerEngine:
         self.capacity = workers * IN_HAND
         self._results = results
         self._timeout_s = timeout_s
+        self.identifier: Identifier | None = (identifier := ThreadIdentifier(workers))
+        self._end_identifying = identifier.close
         self._is_stopping = False
-        self._jobs: queue.Queue[Job | None] = queue.Queue()
+        self._jobs: PullQueue[Job] = PullQueue()
+        self._news = threading.Condition()
+        """Guards the queue; notified of a new job, of a free place, and of the end."""
         self._threads = [
             threading.Thread(
                 target=self._slot,
-                args=(_setup_of(setup, number, workers, devices),),
+                args=(f"{number}", _setup_of(setup, number, workers, devices)),
                 name=f"segmed-worker-{number}",
                 daemon=True,
             )
             for number in range(workers)
         ]
+        for number in range(workers):
+            self._jobs.join(f"{number}", IN_HAND)
         for thread in self._threads:
             thread.start()
 
     def submit(self, job: Job) -> None:
         """Take a job in hand."""
-        self._jobs.put(job)
+        with self._news:
+            self._jobs.add(job.key, job)
+            self._news.notify_all()
 
     def close(self) -> None:
         """End the workers after their current studies."""
-        self._is_stopping = True
-        for _ in self._threads:
-            self._jobs.put(None)
+        with self._news:
+            self._is_stopping = True
+            self._news.notify_all()
+        self._end_identifying()
         for thread in self._threads:
             thread.join()
 
-    def _slot(self, setup: Setup) -> None:
+    def _slot(self, name: str, setup: Setup) -> None:
+        """In a thread: one worker process after the other, which pull jobs from the queue."""
         worker: Worker | None = None
         held: dict[str, Job] = {}
         try:
             while True:
                 try:
-                    if not self._top_up(worker, held):
+                    if not self._top_up(name, worker, held):
                         return
                     if worker is None:
                         worker = Worker(setup, self._timeout_s)
                         self._send_all(worker, held)
+                        continue  # jobs may have come meanwhile
                     result = worker.result()
                     held.pop(result.key)
-                    self._results.put(result)
+                    self._report(name, result)
                 except WorkerDied:
                     assert worker is not None
                     worker.end()
                     worker = None
-                    self._try_alone(setup, list(held.values()))
+                    self._try_alone(name, setup, list(held.values()))
                     held.clear()
         except ServiceError as error:
             self._results.put(error)
@@ -197,36 +209,43 @@ class WorkerEngine:
             if worker is not None:
                 worker.end()
 
-    def _top_up(self, worker: Worker | None, held: dict[str, Job]) -> bool:
+    def _top_up(self, name: str, worker: Worker | None, held: dict[str, Job]) -> bool:
         """Fill a worker's hands; wait only while they are empty. False: there will be no more."""
-        while len(held) < IN_HAND:
-            try:
-                job = self._jobs.get(block=not held)
-            except queue.Empty:
-                return True
-            if job is None or self._is_stopping:
-                return False
+        while (job := self._pulled(name, can_wait=not held)) is not None:
             held[job.key] = job
             if worker is not None:
                 worker.send(job)
-        return True
+        return not self._is_stopping
+
+    def _pulled(self, name: str, *, can_wait: bool) -> Job | None:
+        """The next job of a worker; None if there is none, or none any more."""
+        with self._news:
+            if can_wait:
+                self._news.wait_for(lambda: self._is_stopping or self._jobs.num_waiting > 0)
+            return None if self._is_stopping else self._jobs.pull(name)
+
+    def _report(self, name: str, result: Result) -> None:
+        with self._news:
+            self._jobs.settle(name, result.key)
+            self._news.notify_all()
+        self._results.put(result)
 
     def _send_all(self, worker: Worker, held: dict[str, Job]) -> None:
         for job in held.values():
             worker.send(job)
 
-    def _try_alone(self, setup: Setup, suspects: list[Job]) -> None:
+    def _try_alone(self, name: str, setup: Setup, suspects: list[Job]) -> None:
         """Give each study that a dead worker held one more chance, alone."""
         worker: Worker | None = None
         for job in suspects:
             try:
                 worker = worker or Worker(setup, self._timeout_s)
                 worker.send(job)
-                self._results.put(worker.result())
+                self._report(name, worker.result())
             except WorkerDied:
                 assert worker is not None
                 worker.end()
-                self._results.put(_died_twice(job, worker))
+                self._report(name, _died_twice(job, worker))
                 worker = None
         if worker is not None:
             worker.end()

@@ -1,96 +1,28 @@
-"""Persistent worker pool of a machine for batches of an archive: the model is loaded once.
+"""Persistent worker pool of a machine of a cluster: the model is loaded once for many runs.
 
-A scheduler of some cluster calls `segment_batch` in a process on that machine, one batch after the
-other or two at once. Segmenting goes on in worker processes of their own, as on the driver's
-machine: a deadly study is tried alone and refused there, and the cluster's process goes on.
+Segmenting goes on in worker processes of their own, as on the driver's machine: a deadly study is
+tried alone and refused there, and the cluster's process goes on.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from segmed.archive.job import Job, Result
-from segmed.archive.pacs.delivery import RetryPolicy
-from segmed.archive.pacs.fetching import fetched
-from segmed.archive.study import StudySource
 from segmed.archive.workers.engine import WorkerEngine
+from segmed.archive.workers.messages import FETCHES
 from segmed.archive.workers.setup import Setup
-from segmed.io.scratch import scratch_space
 
 IDLE_S = 300.0
 """Time for which a pool without work keeps the model in memory, in s."""
 
-FETCHES = 2
-"""Studies that a machine fetches at once, over all the batches it has."""
-
-
-@dataclass(frozen=True)
-class StudyBatch:
-    """Some studies of an archive, as they are sent to another machine.
-
-    Attributes:
-        setup: What a worker needs before its first job; paths that all machines share.
-        jobs: What to segment; studies of a network source come without files.
-        open_source: Opens the source on the machine that fetches; None where files are shared.
-        retry: How long networks are waited for.
-        workers: Worker processes a machine.
-    """
-
-    setup: Setup
-    jobs: tuple[Job, ...]
-    open_source: Callable[[], StudySource] | None = None
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
-    workers: int = 1
-
-
-def segment_batch(batch: StudyBatch) -> list[Result]:
-    """Segment some studies on this machine, the pool that is here going on with them.
-
-    Raises:
-        ServiceError: The worker processes cannot start.
-    """
-    pool = _pool_for(batch)
-    try:
-        with scratch_space() as spool:
-            return _run(batch, pool, spool)
-    finally:
-        pool.leave()
-
-
-def _run(batch: StudyBatch, pool: PersistentPool, spool: Path) -> list[Result]:
-    inbox: queue.Queue[Any] = queue.Queue()
-
-    def begin(number: int, job: Job) -> None:
-        got: Job | Result = job
-        if not job.study.channels and batch.open_source is not None:
-            folder = spool / str(number)
-            folder.mkdir()
-            got = fetched(job, batch.open_source(), folder, batch.retry)
-        if isinstance(got, Job):
-            pool.submit(got, inbox)
-        else:
-            inbox.put(got)
-
-    for number, job in enumerate(batch.jobs):
-        pool.fetches.submit(begin, number, job)
-    return [_result(inbox.get()) for _ in batch.jobs]
-
-
-def _result(report: Any) -> Result:
-    if isinstance(report, Exception):
-        raise report
-    assert isinstance(report, Result)
-    return report
-
 
 class PersistentPool:
-    """Worker processes that several batches share.
+    """Worker processes that several runs share.
 
     Args:
         setup: What they need.
@@ -98,7 +30,7 @@ class PersistentPool:
     """
 
     def __init__(self, setup: Setup, workers: int) -> None:
-        self.batches = 0
+        self.runs = 0
         self.fetches = ThreadPoolExecutor(FETCHES, "segmed-fetch")
         self._timer: threading.Timer | None = None
         self._inboxes: dict[str, queue.Queue[Any]] = {}
@@ -114,17 +46,17 @@ class PersistentPool:
         self._engine.submit(job)
 
     def leave(self) -> None:
-        """A batch is done with this pool; the last one leaves it to end when nothing comes."""
+        """Let a run be done with this pool; the last one leaves it to end when none comes."""
         with _LOCK:
-            self.batches -= 1
-            if self.batches == 0:
+            self.runs -= 1
+            if self.runs == 0:
                 self._timer = threading.Timer(IDLE_S, _dismiss, (self,))
                 self._timer.daemon = True
                 self._timer.start()
 
     def join(self) -> None:
-        """A batch begins; called with the lock held."""
-        self.batches += 1
+        """Begin a run; called with the lock held."""
+        self.runs += 1
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -136,11 +68,11 @@ class PersistentPool:
         self._results.put(None)
 
     def _sort(self) -> None:
-        """In a thread: give each result to the batch that waits for it; a failure to all."""
+        """In a thread: give each result to the run that waits for it; a failure to all."""
         while (report := self._results.get()) is not None:
             with self._lock:
                 if isinstance(report, Result):
-                    waiting = [self._inboxes.pop(report.key)]
+                    waiting = [self._inboxes.pop(report.key)] if report.key in self._inboxes else []
                 else:
                     waiting = list({id(inbox): inbox for inbox in self._inboxes.values()}.values())
                     self._inboxes.clear()
@@ -154,17 +86,21 @@ _LOCK = threading.Lock()
 _pools: dict[str, PersistentPool] = {}
 
 
-def _pool_for(batch: StudyBatch) -> PersistentPool:
+def pool_for(setup: Setup, workers: int) -> PersistentPool:
     """The pool with this model, begun if there is none; one with another model ends when free.
 
     A model is identified by its hash, which `writing` has, wherever its package is.
+
+    Args:
+        setup: What the worker processes need.
+        workers: How many.
     """
-    name = repr((replace(batch.setup, packages=()), batch.workers))
+    name = repr((replace(setup, packages=()), workers))
     with _LOCK:
-        idle = [other for other, pool in _pools.items() if other != name and pool.batches == 0]
+        idle = [other for other, pool in _pools.items() if other != name and pool.runs == 0]
         dismissed = [_pools.pop(other) for other in idle]
         if name not in _pools:
-            _pools[name] = PersistentPool(batch.setup, batch.workers)
+            _pools[name] = PersistentPool(setup, workers)
         pool = _pools[name]
         pool.join()
     for other in dismissed:
@@ -173,7 +109,7 @@ def _pool_for(batch: StudyBatch) -> PersistentPool:
 
 
 def _forget(pool: PersistentPool) -> None:
-    """Let the next batch begin a new pool."""
+    """Let the next run begin a new pool."""
     with _LOCK:
         for name in [name for name, known in _pools.items() if known is pool]:
             del _pools[name]
@@ -182,7 +118,7 @@ def _forget(pool: PersistentPool) -> None:
 def _dismiss(pool: PersistentPool) -> None:
     """End a pool that nothing came for."""
     with _LOCK:
-        if pool.batches > 0:
+        if pool.runs > 0:
             return
     _forget(pool)
     pool.close()
