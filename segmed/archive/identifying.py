@@ -36,7 +36,7 @@ class Files:
 
 
 @dataclass(frozen=True)
-class Listing:
+class StudyListing:
     """Question for the series and instances of a study in a PACS.
 
     Attributes:
@@ -48,7 +48,7 @@ class Listing:
     patient_id: str
 
 
-Question = Files | Listing
+Question = Files | StudyListing
 Answer = Digests | tuple[Study, ...]
 
 

@@ -10,7 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from segmed.archive.identifying import Answer, Listing, Unidentified, identified_here
+from segmed.archive.identifying import Answer, StudyListing, Unidentified, identified_here
 from segmed.archive.identity import identity_of_series
 from segmed.archive.query import SeriesQuery
 from segmed.archive.study import NotImage, Study
@@ -157,7 +157,7 @@ class RemoteSource(ABC, Generic[Service]):
             ServiceError: The server does not answer, or refuses the caller.
         """
         for study_uid, patient_id in self._studies():
-            yield Unidentified(Listing(study_uid, patient_id))
+            yield Unidentified(StudyListing(study_uid, patient_id))
 
     def identified(self, item: Unidentified, answer: Answer | Exception) -> Iterable[Study]:
         """Units of work of a study; a failed one if the server does not list it.
@@ -166,7 +166,7 @@ class RemoteSource(ABC, Generic[Service]):
             AccessDeniedError: The server refuses the caller.
         """
         asked = item.question
-        assert isinstance(asked, Listing)  # by `unidentified`
+        assert isinstance(asked, StudyListing)  # by `unidentified`
         units: Sequence[Study]
         if isinstance(answer, ServiceError) and not isinstance(answer, AccessDeniedError):
             units = [_unlisted(asked.study_uid, asked.patient_id, answer)]
