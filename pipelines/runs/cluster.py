@@ -164,9 +164,9 @@ class DaskHub:
         deadline = time.monotonic() + END_S
         while time.monotonic() < deadline and not all(task.done() for task in tasks):
             time.sleep(0.05)
-        for task in tasks:
-            task.cancel()
         if self._client.status == "running":
+            for task in tasks:
+                task.cancel()
             self._inbox.put(pickle.dumps(("", [])))  # wakes the thread that reads it
             for thread in self._threads:
                 thread.join(END_S)

@@ -40,6 +40,9 @@ STUDIES_A_WORKER = 24
 LATENCY_S = 0.01
 """Time of a message through the queues of a Dask scheduler, rounded up."""
 
+LINE_BYTES_PER_S = 16_000
+"""Of each connection of `two_workers`: so slow that both workers' networks together are idle."""
+
 Record = dict[str, Any]
 
 
@@ -49,11 +52,11 @@ def bench_two_workers(studies: int) -> Record:
     from dask_runs import DaskSite, files, run_seconds  # noqa: PLC0415 - of the integration tests
     from slow_pacs import images_for_pacs, slow_pacs  # noqa: PLC0415
 
-    number = min(studies, 40)
+    number = min(studies, 24)
     with tempfile.TemporaryDirectory() as name, DaskSite(Path(name)) as site:
         images = images_for_pacs(HIPPOCAMPUS.parent, number)
         (site.folder / "pacs").mkdir()
-        with slow_pacs(images, site.folder / "pacs") as pacs:
+        with slow_pacs(images, site.folder / "pacs", LINE_BYTES_PER_S) as pacs:
             outs = {n: site.run_with(n, pacs, images[:4]) for n in (1, 2)}
             alone = site.run_alone(pacs, images[:4])
         seconds = {n: run_seconds(out) for n, out in outs.items()}
@@ -62,6 +65,7 @@ def bench_two_workers(studies: int) -> Record:
         assert len(files[0]) == number + 4
     return {
         "studies": number,
+        "line_bytes_per_s": LINE_BYTES_PER_S,
         "one_s": seconds[1],
         "two_s": seconds[2],
         "times": seconds[1] / seconds[2],
@@ -72,7 +76,7 @@ def bench_two_workers(studies: int) -> Record:
 def bench_replayed(studies: int) -> Record:
     """Studies a second with up to 64 replayed workers, from files and over a line."""
     recorded, measures = recorded_times(min(studies, 30))
-    known = json.loads(RESULTS.read_text()).get("two_workers") if RESULTS.exists() else None
+    known = json.loads(RESULTS.read_text(encoding="utf-8")).get("two_workers") if RESULTS.exists() else None
     line_s = 2 * known["one_s"] / known["studies"] if known else 4.0
     over_line = [{**times, "fetch": line_s} for times in recorded]
     mean = {key: sum(t[key] for t in recorded) / len(recorded) for key in recorded[0]}
@@ -188,9 +192,9 @@ def main() -> None:
         record["machine"] = f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores used"
         record["load_average"] = psutil.getloadavg()[0]
         print(part, json.dumps(record, indent=1))
-        results: Record = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        results: Record = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
         results[part] = record
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

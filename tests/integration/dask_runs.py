@@ -40,12 +40,12 @@ def segment(
     command = [sys.executable, "-c", code, "archive", "segment", source, "--json"]
     command += ["--model", str(package), "-o", str(out), *words]
     with out.with_suffix(".log").open("ab") as log:
-        return subprocess.Popen(command, env=env, cwd=out.parent, stdout=log, stderr=log, text=True)
+        return subprocess.Popen(command, env=env, cwd=out.parent, stdout=log, stderr=log, text=True, encoding="utf-8")
 
 
 def done(process: subprocess.Popen[str], out: Path) -> None:
     """Wait for the good end of a command."""
-    assert process.wait(400) == 0, out.with_suffix(".log").read_text()[-3000:]
+    assert process.wait(400) == 0, out.with_suffix(".log").read_text(encoding="utf-8")[-3000:]
 
 
 def ends(out: Path) -> dict[str, tuple[str, str | None, int]]:

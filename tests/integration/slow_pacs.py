@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import nibabel as nib
@@ -22,7 +22,7 @@ def images_for_pacs(hippocampus: Path, number: int = STUDIES) -> list[Path]:
 
 
 @contextmanager
-def slow_pacs(images: list[Path], folder: Path) -> Iterator[str]:
+def slow_pacs(images: list[Path], folder: Path, bytes_per_s: float = BYTES_PER_S) -> Iterator[str]:
     """Address of a real Orthanc behind a slow line, with a series of each hippocampus image."""
     for number, path in enumerate(images):
         image = nib.load(path)
@@ -33,8 +33,9 @@ def slow_pacs(images: list[Path], folder: Path) -> Iterator[str]:
         )
     server = Orthanc(folder / "orthanc")
     server.start()
-    server.upload(folder)
-    line = SlowLine(server.http_port, BYTES_PER_S)
-    yield f"dicomweb://{USER}@127.0.0.1:{line.port}/dicom-web"
-    line.close()
-    server.stop()
+    try:
+        server.upload(folder)
+        with closing(SlowLine(server.http_port, bytes_per_s)) as line:
+            yield f"dicomweb://{USER}@127.0.0.1:{line.port}/dicom-web"
+    finally:
+        server.stop()
