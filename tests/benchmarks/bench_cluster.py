@@ -76,7 +76,11 @@ def bench_two_workers(studies: int) -> Record:
 def bench_replayed(studies: int) -> Record:
     """Studies a second with up to 64 replayed workers, from files and over a line."""
     recorded, measures = recorded_times(min(studies, 30))
-    known = json.loads(RESULTS.read_text(encoding="utf-8")).get("two_workers") if RESULTS.exists() else None
+    known = (
+        json.loads(RESULTS.read_text(encoding="utf-8")).get("two_workers")
+        if RESULTS.exists()
+        else None
+    )
     line_s = 2 * known["one_s"] / known["studies"] if known else 4.0
     over_line = [{**times, "fetch": line_s} for times in recorded]
     mean = {key: sum(t[key] for t in recorded) / len(recorded) for key in recorded[0]}
@@ -192,7 +196,9 @@ def main() -> None:
         record["machine"] = f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores used"
         record["load_average"] = psutil.getloadavg()[0]
         print(part, json.dumps(record, indent=1))
-        results: Record = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+        results: Record = (
+            json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+        )
         results[part] = record
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

@@ -40,7 +40,9 @@ def segment(
     command = [sys.executable, "-c", code, "archive", "segment", source, "--json"]
     command += ["--model", str(package), "-o", str(out), *words]
     with out.with_suffix(".log").open("ab") as log:
-        return subprocess.Popen(command, env=env, cwd=out.parent, stdout=log, stderr=log, text=True, encoding="utf-8")
+        return subprocess.Popen(
+            command, env=env, cwd=out.parent, stdout=log, stderr=log, text=True, encoding="utf-8"
+        )
 
 
 def done(process: subprocess.Popen[str], out: Path) -> None:
