@@ -115,11 +115,9 @@ def test_a_run_without_any_worker_left_ends_and_says_how_to_continue(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(driver, "NO_WORKER_S", 0.5)
-    run = segment_archive(FolderSource(archive), predictor=pool, out_dir=tmp_path / "out")
-    assert next(run).status == "done"
     pool.client.retire_workers(list(pool.client.nthreads()))
     with pytest.raises(ServiceError, match=r"no worker after 0 s; start some .* run again"):
-        list(run)
+        list(segment_archive(FolderSource(archive), predictor=pool, out_dir=tmp_path / "out"))
     assert "running" not in states(tmp_path / "out")
     cluster.scale(2)
     pool.client.wait_for_workers(1)
