@@ -132,6 +132,7 @@ def test_sound_runs_state_intervals_and_drifted_ones_are_recalled_from_the_pacs(
     assert read_bound(out).withdrawn
     assert stating(out) == 3 * STUDIES
     assert pacs.stating == STUDIES
+    assert len(pacs.withdrawn) == STUDIES  # nothing had to be recalled
 
 
 class FailingOnceFull(Pacs):
