@@ -150,6 +150,7 @@ def write_dicom_seg(
                 series_description=f"Segmentation by {model_name}"[:64],
                 content_label="SEGMENTATION",
             )
+        _leave_background_out(segmentation)
         _settle(segmentation, references, identity)
         references.texts.restore(segmentation, references.datasets[0])
         with tempfile.TemporaryFile() as pixels:
@@ -262,6 +263,17 @@ def private_code(name: str) -> str:
         return slug
     digest = sha256_of_text(name, "surrogatepass")[:8].upper()
     return f"{slug[: MAX_CODE - 9]}_{digest}".lstrip("_")
+
+
+def _leave_background_out(segmentation: hd.seg.Segmentation) -> None:
+    """Keep the background of a label map out of its segments.
+
+    Pixel Padding Value says that 0 is background. Viewers that number segments by their places
+    (seen in OHIF 3.12) show each in the colour of the one before.
+    """
+    if "PixelPaddingValue" in segmentation:
+        kept = [item for item in segmentation.SegmentSequence if item.SegmentNumber != 0]
+        segmentation.SegmentSequence = kept
 
 
 def _settle(
