@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from signal_stack_guard import (  # noqa: F401 - hooks that pytest finds here
+    pytest_runtest_protocol,
+    pytest_runtest_teardown,
+)
 from suite_folder import isolate, remove_at_exit
 
 from segmed import architectures
