@@ -44,8 +44,10 @@ FEWEST_PATIENTS = 3
 PENALTIES = (30.0, 100.0, 300.0, 1000.0)
 """Ridge penalties tried; the one with the least error on left-out patients is used."""
 
-FEWEST_FITTED = 8
-"""With fewer patients that have a structure its expected Dice is shifted, not regressed."""
+FEWEST_FITTED = 20
+"""With fewer patients that have a structure one feature is shifted, not all regressed: the agreement
+of the networks where there are several, else the expected Dice. Of left_atrium (12 patients fitted)
+the order of cases is then 0.1295 by AURC, regressed 0.1311."""
 
 REVIEW_SHARES = (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 """Shares of review whose thresholds are kept."""
@@ -195,7 +197,7 @@ class _Fit:
             [design_row(row, names, folded, centre.tolist(), scale.tolist()) for row in rows]
         ).reshape(len(rows), len(names) + len(folded))
         dice = np.array([case.truth[label].dice for case in there])
-        column = list(names).index(EXPECTED_DICE)
+        column = list(names).index(AGREEMENT if AGREEMENT in names else EXPECTED_DICE)
         groups = [case.group for case in there]
         if len(set(groups)) < FEWEST_FITTED:
             expected = table[:, column]
@@ -315,7 +317,7 @@ def _solve(design: Numbers, target: Numbers, penalty: float) -> tuple[float, Num
 def _shifted(
     expected: Numbers, target: Numbers, column: int, scale: Numbers, width: int
 ) -> tuple[float, Numbers, Numbers]:
-    """The expected Dice plus the mean error, in the form of `_regressed`."""
+    """One feature that estimates Dice plus its mean error, in the form of `_regressed`."""
     weights = np.zeros(width)
     weights[column] = scale[column]
     error = target - expected
