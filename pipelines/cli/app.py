@@ -30,7 +30,7 @@ from pipelines.cli import (
 )
 from pipelines.logs import FORMAT_VARIABLE, log_as_json
 from pipelines.terminal.console import BAD_USAGE, note
-from pipelines.terminal.termination import INTERRUPTED, stop_if_asked
+from pipelines.terminal.termination import INTERRUPTED, is_caused_by_stop, stop_if_asked
 from segmed import __version__
 from segmed.errors import SegmedError, UsageError
 from segmed.full_disk import REPAIR, is_full_disk
@@ -71,6 +71,10 @@ def _done_or_stopped(command: Callable[[], Any]) -> Any:
         result = command()
     except typer.Exit:
         stop_if_asked()
+        raise
+    except Exception as error:
+        if is_caused_by_stop(error):
+            raise KeyboardInterrupt from error
         raise
     stop_if_asked()
     return result

@@ -63,6 +63,18 @@ def forget_stop() -> bool:
     return isinstance(stop, _Stop) and stop.end_wait()
 
 
+def is_caused_by_stop(error: BaseException) -> bool:
+    """Return whether an error is what a library made of a KeyboardInterrupt.
+
+    Extension modules of pybind11 end an interrupted import with an ImportError of that cause. An
+    error that arose while a stop was handled (its context) is one of its own.
+    """
+    cause = error.__cause__
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__
+    return cause is not None
+
+
 class _Stop:
     """Handler that raises KeyboardInterrupt in the main thread, within an import only late."""
 
