@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ import pytest
 import torch
 from highdicom.sr.coding import CodedConcept
 
-from segmed.archive.pacs.remote import Query, RemoteSeries, RemoteSource
-from segmed.archive.study import Study
+from segmed.archive.pacs.remote import RemoteSeries, RemoteSource
+from segmed.errors import ServiceError
 from segmed.io import read_image, write_label
 from segmed.structures import LabelClass
 
@@ -153,24 +154,26 @@ def _dcmqi_segment(label: LabelClass) -> dict[str, Any]:
     }
 
 
-class FilePacs(RemoteSource):
-    """A PACS whose objects are the files of a folder."""
+@dataclass(frozen=True)
+class FilePacs(RemoteSource[Path]):
+    """A PACS whose objects are the files of a folder, its service.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.query, self.num_channels, self.rules, self.on_listed = Query(), 1, None, None
-        self.fetched: list[str] = []
+    Attributes:
+        fetched: Series that were fetched.
+        lost: Series that it does not send.
+    """
+
+    fetched: list[str] = field(default_factory=list)
+    lost: set[str] = field(default_factory=set)
 
     def _heads(self) -> Iterator[tuple[Path, pydicom.Dataset]]:
-        for path in sorted(self.folder.rglob("*.dcm")):
+        for path in sorted(self.service.rglob("*.dcm")):
             yield path, pydicom.dcmread(path, stop_before_pixels=True)
-
-    def fetch(self, study: Study, folder: Path) -> Study:
-        """Not needed here."""
-        raise NotImplementedError
 
     def fetch_series(self, study_uid: str, series_uid: str, folder: Path) -> None:
         """Copy the files of a series."""
+        if series_uid in self.lost:
+            raise ServiceError("the DICOM node did not send a series")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         self.fetched.append(series_uid)

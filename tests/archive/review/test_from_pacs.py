@@ -18,7 +18,6 @@ from segmed.archive.review.archive import ReviewArchive
 from segmed.archive.review.cases import add_corrections
 from segmed.archive.review.from_pacs import take_corrections
 from segmed.archive.review.judgement import judge_study
-from segmed.errors import ServiceError
 from segmed.inference import Predictor
 
 KINDS = ("BINARY", "FRACTIONAL", "LABELMAP")
@@ -36,16 +35,16 @@ def pacs(tmp_path: Path, write_dicom: Callable[..., list[Path]]) -> FilePacs:
 def archive(tmp_path: Path, pacs: FilePacs, predictor: Predictor) -> ReviewArchive:
     """Its images, segmented as DICOM objects that were stored in it."""
     out = tmp_path / "out"
-    source = FolderSource(pacs.folder)
+    source = FolderSource(pacs.service)
     list(segment_archive(source, predictor=predictor, out_dir=out, format="dicom-seg"))
     for number, path in enumerate(sorted((out / "segmentations").glob("*.dcm"))):
-        shutil.copy(path, pacs.folder / f"ours{number}.dcm")
+        shutil.copy(path, pacs.service / f"ours{number}.dcm")
     return ReviewArchive(out)
 
 
 def series_of(pacs: FilePacs, uid: str) -> list[Path]:
     """Files of a series."""
-    heads = ((path, pydicom.dcmread(path)) for path in sorted(pacs.folder.rglob("*.dcm")))
+    heads = ((path, pydicom.dcmread(path)) for path in sorted(pacs.service.rglob("*.dcm")))
     return [path for path, head in heads if uid == head.SeriesInstanceUID]
 
 
@@ -64,7 +63,7 @@ def test_every_form_is_linked_to_its_study_and_accepted_in_the_name_of_its_reade
     for seed, (study, kind) in enumerate(zip(archive.studies(), KINDS, strict=True)):
         values = corrected(archive, seed)
         files = series_of(pacs, study.inputs[0].uids[1])
-        write_seg(pacs.folder / f"{kind}.dcm", files, values, labels, kind)
+        write_seg(pacs.service / f"{kind}.dcm", files, values, labels, kind)
         expected[study.entry.study] = values
     if not from_folder:
         as_from_pacs(archive, pacs)
@@ -99,7 +98,7 @@ def test_objects_that_dcmqi_wrote_are_linked_voxel_for_voxel(
         series.mkdir()
         for path in series_of(pacs, study.inputs[0].uids[1]):
             shutil.copy(path, series / path.name)
-        write_dcmqi_seg(pacs.folder / f"dcmqi{seed}.dcm", series, values, labels, kind)
+        write_dcmqi_seg(pacs.service / f"dcmqi{seed}.dcm", series, values, labels, kind)
         expected[study.entry.study] = values
     found = take_corrections(archive, pacs)
     assert (found.refused, found.others) == ({}, 0)
@@ -136,7 +135,7 @@ def test_images_of_another_state_in_the_pacs_are_refused(
     study = archive.studies()[0]
     labels = archive.structures(study.entry).labels
     files = series_of(pacs, study.inputs[0].uids[1])
-    write_seg(pacs.folder / "seg.dcm", files, corrected(archive, 1), labels, "BINARY")
+    write_seg(pacs.service / "seg.dcm", files, corrected(archive, 1), labels, "BINARY")
     as_from_pacs(archive, pacs)
     files[-1].unlink()
     found = take_corrections(ReviewArchive(archive.out_dir), pacs)
@@ -152,13 +151,13 @@ def test_what_does_not_fit_is_refused_by_name_and_the_rest_is_taken(
     labels = archive.structures(first.entry).labels
     values = corrected(archive, 1)
     files = series_of(pacs, first.inputs[0].uids[1])
-    write_seg(pacs.folder / "x.dcm", files, values, labels, "BINARY", names=["tumour", "cyst"])
+    write_seg(pacs.service / "x.dcm", files, values, labels, "BINARY", names=["tumour", "cyst"])
     other = series_of(pacs, second.inputs[0].uids[1])
-    good = write_seg(pacs.folder / "y.dcm", other, values, labels, "LABELMAP", reader="")
+    good = write_seg(pacs.service / "y.dcm", other, values, labels, "LABELMAP", reader="")
     strange = pydicom.dcmread(good)
     strange.SOPInstanceUID = strange.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
     strange.ReferencedSeriesSequence[0].SeriesInstanceUID = "1.2.3.4"
-    strange.save_as(pacs.folder / "z.dcm")
+    strange.save_as(pacs.service / "z.dcm")
     found = take_corrections(archive, pacs)
     ((_, why),) = found.refused.items()
     assert f"study {first.entry.study}" in why
@@ -175,7 +174,7 @@ def test_two_readers_who_differ_leave_a_dispute(archive: ReviewArchive, pacs: Fi
     files = series_of(pacs, study.inputs[0].uids[1])
     for seed, reader in enumerate(("Ada^A", "Bob^B")):
         values = corrected(archive, seed)
-        write_seg(pacs.folder / f"{reader}.dcm", files, values, labels, "BINARY", reader=reader)
+        write_seg(pacs.service / f"{reader}.dcm", files, values, labels, "BINARY", reader=reader)
     take_corrections(archive, pacs)
     assert judge_study(archive.store.opinions(study.entry.key)).state == "disputed"
 
@@ -188,7 +187,7 @@ def test_corrections_of_a_pacs_become_cases_of_their_patients(
     labels = archive.structures(archive.studies()[0].entry).labels
     for seed, study in enumerate(archive.studies()):
         files = series_of(pacs, study.inputs[0].uids[1])
-        write_seg(pacs.folder / f"{seed}.dcm", files, corrected(archive, seed), labels, "BINARY")
+        write_seg(pacs.service / f"{seed}.dcm", files, corrected(archive, seed), labels, "BINARY")
     as_from_pacs(archive, pacs)
     archive = ReviewArchive(archive.out_dir)
     take_corrections(archive, pacs)
@@ -205,23 +204,16 @@ def test_corrections_of_a_pacs_become_cases_of_their_patients(
 
 
 def test_series_that_the_pacs_does_not_send_is_named_and_the_rest_is_taken(
-    archive: ReviewArchive, pacs: FilePacs, monkeypatch: pytest.MonkeyPatch
+    archive: ReviewArchive, pacs: FilePacs
 ) -> None:
     first, second, _ = archive.studies()
     labels = archive.structures(first.entry).labels
     for number, study in enumerate((first, second)):
         files = series_of(pacs, study.inputs[0].uids[1])
         values = corrected(archive, number)
-        write_seg(pacs.folder / f"{number}.dcm", files, values, labels, "BINARY")
-    lost = str(pydicom.dcmread(pacs.folder / "0.dcm").SeriesInstanceUID)
-    send = pacs.fetch_series
-
-    def fetch(study_uid: str, series_uid: str, folder: Path) -> None:
-        if series_uid == lost:
-            raise ServiceError("the DICOM node did not send a series")
-        send(study_uid, series_uid, folder)
-
-    monkeypatch.setattr(pacs, "fetch_series", fetch)
+        write_seg(pacs.service / f"{number}.dcm", files, values, labels, "BINARY")
+    lost = str(pydicom.dcmread(pacs.service / "0.dcm").SeriesInstanceUID)
+    pacs.lost.add(lost)
     found = take_corrections(archive, pacs)
     assert found.refused == {lost: "cannot be fetched: the DICOM node did not send a series"}
     assert list(found.linked) == [second.entry.study]
