@@ -217,12 +217,15 @@ def draw_patches(
 def _near_middle(
     case: TrainingCase, plan: Plan, generator: np.random.Generator, num_labels: int
 ) -> npt.NDArray[np.int64]:
-    """A centre near the middle of all labels, as windows over an image come to lie."""
+    """A centre near the middle of all labels, as windows over an image come to lie; any slice."""
     boxes = case.boxes[:num_labels]
-    middle = (boxes[:, 0].min(axis=0) + boxes[:, 1].max(axis=0)) // 2
+    first, last = boxes[:, 0].min(axis=0), boxes[:, 1].max(axis=0)
     patch = patch_in_volume(plan, len(case.shape))
     reach = np.array([int(OFF_MIDDLE * size) for size in patch])
-    return np.asarray(middle + generator.integers(-reach, reach + 1))
+    low, high = (first + last) // 2 - reach, (first + last) // 2 + reach
+    if plan.slice_axis is not None and len(patch) > len(plan.patch_size):
+        low[plan.slice_axis], high[plan.slice_axis] = first[plan.slice_axis], last[plan.slice_axis]
+    return np.asarray(generator.integers(low, high + 1))
 
 
 def case_shares(cases: Sequence[TrainingCase], plan: Plan) -> npt.NDArray[np.float64] | None:

@@ -58,6 +58,16 @@ def test_centred_patches_lie_within_a_fifth_of_their_size_of_the_middle_of_all_l
     assert len(np.unique(off, axis=0)) == 7 * 5 * 3
 
 
+def test_centred_slices_meet_every_slice_with_labels(plan: Plan) -> None:
+    case = case_with({(4, 6, 2): 1, (24, 16, 10): 2})
+    sliced = planned(plan, centred_fraction=1.0).model_copy(
+        update={"spatial_dims": 2, "patch_size": (12, 8), "slice_axis": 0}
+    )
+    centres = np.array([draw.centre for draw in draws(sliced, case)])
+    assert set(centres[:, 0].tolist()) == set(range(4, 25))
+    assert np.abs(centres[:, 1:] - (11, 6)).max(axis=0).tolist() == [2, 1]
+
+
 def test_the_rest_of_centred_patches_is_drawn_as_without_them(plan: Plan) -> None:
     """The only foreground voxel is in a corner; the middle of all labels is there too."""
     case = case_with({(0, 0, 0): 1})
