@@ -72,7 +72,7 @@ def _done_or_stopped(command: Callable[[], Any]) -> Any:
     except typer.Exit:
         stop_if_asked()
         raise
-    except Exception as error:
+    except Exception as error:  # a library's form of an interrupt, or raised again
         if is_caused_by_stop(error):
             raise KeyboardInterrupt from error
         raise

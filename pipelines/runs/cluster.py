@@ -41,10 +41,10 @@ from segmed.errors import ServiceError, UsageError
 from segmed.io.atomic import whole_folder
 
 FIRST_WORKER_S = 120.0
-"""How long a cluster without workers is waited for at the start."""
+"""Longest wait for the first worker of a cluster, in s."""
 
 NO_WORKER_S = 600.0
-"""How long it is waited for during a run."""
+"""Longest wait for a worker during a run that has none left, in s."""
 
 LOOK_S = 1.0
 """Time between two looks at the list of workers, in s."""

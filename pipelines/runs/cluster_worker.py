@@ -118,7 +118,7 @@ class QueueLink:
 
 def open_queue(name: str, client: Any) -> Any:
     """A queue of the scheduler, under a name."""
-    return Queue(name, client=client)  # type: ignore[no-untyped-call]
+    return Queue(name, client=client)  # type: ignore[no-untyped-call]  # Dask's own
 
 
 def queue_of(inbox: str, worker: str) -> str:

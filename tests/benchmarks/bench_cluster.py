@@ -50,7 +50,7 @@ def bench_two_workers(studies: int) -> Record:
     """Seconds of one and of two Dask workers over a slow line, and equality of their files."""
     sys.path[:0] = [str(REPOSITORY / "tests" / name) for name in ("integration", "")]
     from dask_runs import DaskSite, files, run_seconds  # noqa: PLC0415 - of the integration tests
-    from slow_pacs import images_for_pacs, slow_pacs  # noqa: PLC0415
+    from slow_pacs import images_for_pacs, slow_pacs  # noqa: PLC0415 - starts a real PACS
 
     number = min(studies, 24)
     with tempfile.TemporaryDirectory() as name, DaskSite(Path(name)) as site:
