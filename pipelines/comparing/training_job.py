@@ -114,7 +114,7 @@ def _reported(shown: TrainingProgress) -> Iterator[None]:
     """Report an end without scores if the block raises."""
     try:
         yield
-    except BaseException:
+    except BaseException:  # also where a user or a signal ended it
         shown.failed()
         raise
 

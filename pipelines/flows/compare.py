@@ -138,7 +138,7 @@ def started_jobs(
     threads = ThreadPoolExecutor(len(pool.devices))  # each waits for a process
     try:
         yield [threads.submit(copy_context().run, call).result for call in calls]
-    except BaseException:
+    except BaseException:  # also where the run is cancelled
         pool.stop()
         threads.shutdown(cancel_futures=True)
         raise

@@ -48,7 +48,7 @@ def preprocess(preparation: Preparation) -> int:
         for cases in prepare.map(chunks, unmapped(tally)):
             cases.result()
             update_progress_artifact(bar, progress=100.0 * tally.done / tally.of)
-    except BaseException:
+    except BaseException:  # also where the run is cancelled
         tally.is_stopped.set()
         raise
     finally:

@@ -133,7 +133,7 @@ def notice_of_failure(names: Sequence[str], what: str) -> Iterator[None]:
     except SegmedError as error:
         send_notices(names, f"segmed: {what} failed", str(error))
         raise
-    except Exception as error:
+    except Exception as error:  # its text may contain names: the notice has its kind alone
         body = f"{type(error).__name__}; see the log of the run"
         send_notices(names, f"segmed: {what} failed", body)
         raise

@@ -61,10 +61,10 @@ def make_inputs(folder: Path) -> tuple[Path, Path]:
 
 def segmed_chain() -> Callable[[Path, Path], Output]:
     """Our own reader and preprocessing."""
-    from segmed.io import read_image, read_label  # noqa: PLC0415
-    from segmed.manifest import Channel, LabelClass  # noqa: PLC0415
-    from segmed.plan.schema import Augmentation, Intensity, Plan, Preprocessing, Recipe  # noqa: PLC0415
-    from segmed.preprocessing import prepare, prepare_label  # noqa: PLC0415
+    from segmed.io import read_image, read_label  # noqa: PLC0415 - only in its process
+    from segmed.manifest import Channel, LabelClass  # noqa: PLC0415 - only in its process
+    from segmed.plan.schema import Augmentation, Intensity, Plan, Preprocessing, Recipe  # noqa: PLC0415 - only in its process
+    from segmed.preprocessing import prepare, prepare_label  # noqa: PLC0415 - only in its process
 
     plan = Plan(
         name="bench",
@@ -89,7 +89,7 @@ def segmed_chain() -> Callable[[Path, Path], Output]:
 
 def monai_chain() -> Callable[[Path, Path], Output]:
     """MONAI's transforms as its tutorials chain them, not lazy, order 3."""
-    from monai.transforms import (  # noqa: PLC0415
+    from monai.transforms import (  # noqa: PLC0415 - only in its process
         Compose,
         EnsureChannelFirstd,
         LoadImaged,
@@ -141,7 +141,7 @@ def target_affine(affine_ras: np.ndarray) -> np.ndarray:
 
 def simpleitk_chain() -> Callable[[Path, Path], Output]:
     """SimpleITK's reader, orienter and B-spline resampler on our target grid."""
-    import SimpleITK as sitk  # noqa: PLC0415, N813
+    import SimpleITK as sitk  # noqa: PLC0415, N813 - likewise; its custom
 
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
 
@@ -168,7 +168,7 @@ def simpleitk_chain() -> Callable[[Path, Path], Output]:
 
 def nnunet_chain() -> Callable[[Path, Path], Output]:
     """nnU-Net's own resampling function after nibabel's reader, all axes in one cubic spline."""
-    from nnunetv2.preprocessing.resampling.default_resampling import (  # noqa: PLC0415
+    from nnunetv2.preprocessing.resampling.default_resampling import (  # noqa: PLC0415 - only in its process
         resample_data_or_seg_to_shape,
     )
 

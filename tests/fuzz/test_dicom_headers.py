@@ -116,7 +116,7 @@ def run(number: int, write: object, tmp_path: Path) -> Counter[str]:
         write(folder, seed)
         try:
             counted[require_read_right_or_refused(folder)] += 1
-        except Exception as error:
+        except Exception as error:  # the seed is what repeats it
             raise AssertionError(f"seed {seed} in {folder}") from error
     return counted
 

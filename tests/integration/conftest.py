@@ -1,4 +1,4 @@
-"""One MLflow server over SQLite and one over PostgreSQL, with artifact proxying, for all tests."""
+"""Real servers: MLflow for all tests, Prefect for each module, Orthanc for each test."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from orthanc_server import Orthanc
 from postgres import Postgres
-from servers import Server, mlflow_server, uri_of
+from servers import Server, mlflow_server, prefect_server, uri_of
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +48,21 @@ def place(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     monkeypatch.setenv("SEGMED_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A Prefect server without deployments or runs of other modules."""
+    running = prefect_server(tmp_path_factory.mktemp("prefect"))
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
+    """An empty PACS."""
+    running = Orthanc(tmp_path / "orthanc")
+    running.start()
+    yield running
+    running.stop()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from dask_cluster import DaskCluster, Watch
 from dask_runs import done, ends, environment, files, run_seconds, segment
-from servers import Server, prefect_server
+from servers import Server
 from slow_line import STUDIES
 from slow_pacs import images_for_pacs, slow_pacs
 from tiny_data import hippocampus_package
@@ -20,16 +20,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    running = prefect_server(tmp_path_factory.mktemp("prefect"))
-    running.start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
-def env(server: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return environment(server, tmp_path_factory.mktemp("home"))
+def env(prefect: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return environment(prefect, tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="module")

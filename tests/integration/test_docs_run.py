@@ -23,7 +23,7 @@ import docs_site
 import pytest
 from documentation import PAGES, REPOSITORY, Shown, shown_on
 from orthanc_server import Orthanc
-from servers import Server, free_port, prefect_server
+from servers import Server, free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(2400)]
 
@@ -172,14 +172,6 @@ def is_alive(sign: str, log: Path) -> bool:
             return True
     except OSError:
         return False
-
-
-@pytest.fixture(scope="module")
-def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    running = prefect_server(tmp_path_factory.mktemp("prefect"))
-    running.start()
-    yield running
-    running.stop()
 
 
 def make_shell(place: Path, prefect_url: str) -> Shell:

@@ -7,12 +7,11 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from prefect_client import Api
-from servers import Server, prefect_server
+from servers import Server
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -20,16 +19,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 TEMPLATE = REPOSITORY / "docker/kubernetes/job-template.json"
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    running = prefect_server(tmp_path / "prefect")
-    running.start()
-    yield running
-    running.stop()
-
-
-def test_server_takes_the_template_and_a_deployment(server: Server, tmp_path: Path) -> None:
-    api = Api(server.health.removesuffix("/health"))
+def test_server_takes_the_template_and_a_deployment(prefect: Server, tmp_path: Path) -> None:
+    api = Api(prefect.health.removesuffix("/health"))
     env = {
         **os.environ,
         "PREFECT_API_URL": api.url,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,15 +35,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 HOURS = 0.02
 """Budget of one training: 72 s, in which a small network learns to find the hippocampus."""
-
-
-@pytest.fixture
-def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
-    """A PACS."""
-    server = Orthanc(tmp_path / "orthanc")
-    server.start()
-    yield server
-    server.stop()
 
 
 def in_folds(cases: tuple[Case, ...]) -> tuple[Case, ...]:

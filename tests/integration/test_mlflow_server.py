@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import logging
 import os
@@ -21,7 +22,7 @@ import requests
 import torch
 from mlflow import MlflowClient
 from servers import Server, mlflow_server, uri_of
-from tiny_data import tiny_plan, write_set
+from tiny_data import hippocampus_package, tiny_plan, write_set
 from typer.testing import CliRunner
 
 from pipelines.cli.app import app
@@ -33,8 +34,6 @@ from pipelines.tracking.late_delivery import sync
 from segmed.errors import PackageError
 from segmed.io import read_label
 from segmed.manifest import read_manifest
-from segmed.models import build_model
-from segmed.package import ModelPackage
 from segmed.training import Budget
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -118,14 +117,11 @@ def test_training_ends_without_its_server_and_sync_delivers(
 
 
 def package_at(place: Path, *, padding_mb: int = 0, seed: int = 0) -> Path:
-    plan = tiny_plan()
-    options = dict(plan.networks["unet"].options)
-    torch.manual_seed(seed)
-    network = build_model("unet", spatial_dims=3, in_channels=1, num_classes=3, **options)
-    state = dict(network.state_dict())
+    package = hippocampus_package(seed)
     if padding_mb:
-        state["padding"] = torch.zeros(padding_mb * 2**18)
-    return ModelPackage("unet", options, plan, state).save(place / f"package{seed}")
+        padded = {**package.state, "padding": torch.zeros(padding_mb * 2**18)}
+        package = dataclasses.replace(package, state=padded)
+    return package.save(place / f"package{seed}")
 
 
 def test_mlflow_predicts_what_segmed_predicts(place: Path) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from prefect_client import Api, wait_for
-from servers import Server, prefect_server
+from servers import Server
 from test_prefect_server import EVERY_MINUTE, NEVER, environment, running, serve_command
 from tiny_data import hippocampus_package
 
@@ -24,14 +23,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 FITTED, STUDIES = 20, 6
 KEY = "monthly-acceptance"
 REVIEWER = "Ada Augusta-Lovelace"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    started = prefect_server(tmp_path_factory.mktemp("prefect"))
-    started.start()
-    yield started
-    started.stop()
 
 
 @pytest.fixture
@@ -66,9 +57,9 @@ def judge(archive: ReviewArchive) -> None:
 
 
 def test_served_month_says_that_nothing_was_judged_then_writes_a_dossier(
-    server: Server, site: Path
+    prefect: Server, site: Path
 ) -> None:
-    api = Api(server.health.removesuffix("/health"))
+    api = Api(prefect.health.removesuffix("/health"))
     command = serve_command(
         str(site / "scans"), site, "--nightly-cron", NEVER, "--monthly-cron", EVERY_MINUTE
     )

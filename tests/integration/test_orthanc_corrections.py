@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,15 +32,6 @@ pytestmark = pytest.mark.integration
 
 KINDS = ("BINARY", "FRACTIONAL", "LABELMAP", "binary", "labelmap")
 """Forms by highdicom, in capitals, and by dcmqi."""
-
-
-@pytest.fixture
-def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
-    """A PACS."""
-    server = Orthanc(tmp_path / "orthanc")
-    server.start()
-    yield server
-    server.stop()
 
 
 @pytest.fixture

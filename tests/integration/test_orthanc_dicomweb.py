@@ -6,7 +6,7 @@ import io
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -37,14 +37,6 @@ QUERY = Query(modalities=("MR",), description="^(?!.*mask)")
 def predictor() -> Predictor:
     torch.set_num_threads(1)
     return Predictor(tiny_package(patch=32, edge_mm=4.0), device="cpu", engine="torch")
-
-
-@pytest.fixture
-def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
-    server = Orthanc(tmp_path / "orthanc")
-    server.start()
-    yield server
-    server.stop()
 
 
 def service_of(orthanc: Orthanc) -> DicomWeb:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pydicom
@@ -30,14 +30,6 @@ QUICK = RetryPolicy(attempts=10, first_wait_s=0.1, longest_wait_s=2.0)
 def predictor() -> Predictor:
     torch.set_num_threads(1)
     return Predictor(tiny_package(patch=32, edge_mm=4.0), device="cpu", engine="torch")
-
-
-@pytest.fixture
-def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
-    server = Orthanc(tmp_path / "orthanc")
-    server.start()
-    yield server
-    server.stop()
 
 
 def held(orthanc: Orthanc, modality: str) -> list[pydicom.Dataset]:

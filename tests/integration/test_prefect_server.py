@@ -19,7 +19,7 @@ import requests
 import yaml
 from listener import WebHook, listening
 from prefect_client import Api, wait_for
-from servers import Server, prefect_server
+from servers import Server
 from slow_line import STUDIES
 from slow_pacs import images_for_pacs, slow_pacs
 from tiny_data import hippocampus_package
@@ -33,18 +33,10 @@ EVERY_MINUTE = "* * * * *"
 NEVER = "0 0 29 2 *"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    running = prefect_server(tmp_path_factory.mktemp("prefect"))
-    running.start()
-    yield running
-    running.stop()
-
-
 @pytest.fixture
-def api(server: Server) -> Iterator[Api]:
+def api(prefect: Server) -> Iterator[Api]:
     """The server, without what an earlier test left on it."""
-    found = Api(server.health.removesuffix("/health"))
+    found = Api(prefect.health.removesuffix("/health"))
     yield found
     for deployment in found.post("/deployments/filter"):
         requests.delete(f"{found.url}/deployments/{deployment['id']}", timeout=30)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from servers import Server, uri_of
+from tiny_data import hippocampus_package
 from typer.testing import CliRunner
 
 from pipelines.cli.app import app
@@ -153,11 +154,10 @@ def promote_against_the_first(uri: str, number: str, gate: Any, answers: Any) ->
 def test_promotions_at_the_same_time_leave_one_champion_and_one_previous(
     server: Server, place: Path
 ) -> None:
-    from test_mlflow_server import package_at  # noqa: PLC0415
-
     registry = Registry()
     for seed in range(5):
-        registry.register(package_at(place, seed=seed), "crowded")
+        package = hippocampus_package(seed).save(place / f"package{seed}")
+        registry.register(package, "crowded")
     registry.set_alias("crowded", CHAMPION, "1")
     spawn = multiprocessing.get_context("spawn")
     gate, answers = spawn.Barrier(4), spawn.Queue()

@@ -29,14 +29,6 @@ WITHIN_S = 240.0
 
 
 @pytest.fixture
-def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
-    server = Orthanc(tmp_path / "orthanc")
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
 def package(tmp_path: Path) -> Path:
     return tiny_package(patch=32, edge_mm=4.0).save(tmp_path / "package")
 

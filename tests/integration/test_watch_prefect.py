@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ sys.path.append(str(Path(__file__).parents[1] / "archive/watch"))  # for storm.p
 
 import storm
 from prefect_client import Api, wait_for
-from servers import prefect_server
+from servers import Server
 from test_prefect_server import NEVER, environment, run_quietly, running, serve_command
 from tiny_model import tiny_package
 
@@ -31,11 +30,8 @@ WITHIN_S = 240.0
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    running_server = prefect_server(tmp_path_factory.mktemp("prefect"))
-    running_server.start()
-    yield Api(running_server.health.removesuffix("/health"))
-    running_server.stop()
+def api(prefect: Server) -> Api:
+    return Api(prefect.health.removesuffix("/health"))
 
 
 @pytest.fixture

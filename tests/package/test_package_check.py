@@ -12,6 +12,7 @@ import torch
 from tiny_data import tiny_plan
 
 from segmed.errors import PackageError
+from segmed.manifest import digest
 from segmed.package import ModelPackage
 from segmed.package.check import check_package
 
@@ -48,8 +49,6 @@ def test_changed_weights_are_refused(folder: Path) -> None:
 
 
 def test_pickle_with_a_matching_digest_is_no_safetensors_file(folder: Path) -> None:
-    from segmed.manifest import digest  # noqa: PLC0415
-
     torch.save(STATE, folder / "model.safetensors")
     card = json.loads((folder / "package.json").read_text(encoding="utf-8"))
     card["files"]["model.safetensors"] = digest(folder / "model.safetensors")

@@ -163,7 +163,7 @@ class ReviewStore:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
-            except BaseException:
+            except BaseException:  # an interrupt too must release the file
                 connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")

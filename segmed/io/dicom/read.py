@@ -167,8 +167,6 @@ def require_usable(audit: SeriesAudit) -> None:
 def decoding(path: Path) -> Iterator[None]:
     """The boundary around pydicom and its decoders, which raise anything for a damaged file.
 
-    The RLE decoder is written in Rust and its panics are no `Exception`s.
-
     Raises:
         ImageError: `out_of_memory`, or `undecodable`. Its text names the kind of error only: the
             error's own text may quote the file.
@@ -179,7 +177,7 @@ def decoding(path: Path) -> Iterator[None]:
         raise
     except MemoryError as error:
         raise out_of_memory(path) from error
-    except BaseException as error:
+    except BaseException as error:  # panics of the RLE decoder are no `Exception`s
         if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
             raise
         raise ImageError(

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from broken_series import FAULTS, SOUND, Change, another, only, save
+from monai.data import MetaTensor
 from pydicom.dataset import FileDataset
 from pydicom.uid import generate_uid
 
 from segmed.errors import GeometryError, ImageError
 from segmed.io import read_image
 from segmed.io.dicom.series import scan
+from segmed.io.dicom.write import write_series
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -53,10 +55,6 @@ def test_every_harmless_oddity_is_accepted_with_right_voxels(
 
 
 def test_the_message_of_a_gap_names_its_place(tmp_path: Path, two_labels: object) -> None:
-    from monai.data import MetaTensor  # noqa: PLC0415 - keeps this file's head about DICOM
-
-    from segmed.io.dicom.write import write_series  # noqa: PLC0415
-
     image = MetaTensor(np.zeros((1, 4, 4, 20), dtype=np.float32), affine=np.eye(4))
     write_series(tmp_path, image, omit_slices=[13])
     assert only(tmp_path).message == (

@@ -1,0 +1,77 @@
+"""Exceptions to the checks without a reason: ignored findings, and handlers of any exception."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from pathlib import Path
+
+IGNORE = re.compile(
+    r"#\s*(?:noqa|type:\s*ignore|pragma\b|nosec|mypy:|ruff:\s*noqa|pylint:|pyright:)"
+    r"(?::?\s*[A-Z]+[0-9]+(?:,\s*[A-Z]+[0-9]+)*|\[[^]]*\]|:?\s*[a-z-]+(?=\s*(?:#|-\s|$)))?"
+)
+"""An ignore with its codes; what follows them in the comment is the reason."""
+BROAD = {"Exception", "BaseException"}
+
+
+def ignores_without_reason(root: Path) -> list[str]:
+    """One line for each ignored finding without a reason on its line or in the comment above."""
+    return [
+        f"{path.relative_to(root)}:{line}: ignored without a reason: {text}"
+        for path in _files(root)
+        for line, text in _unexplained(path.read_text(encoding="utf-8"))
+    ]
+
+
+def broad_handlers_without_reason(root: Path) -> list[str]:
+    """One line for each `except Exception` without a comment on its line or above its first act."""
+    found = []
+    for path in _files(root):
+        text = path.read_text(encoding="utf-8")
+        comments = _comments(text)
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.ExceptHandler) or not _is_broad(node.type):
+                continue
+            lines = range(node.lineno, node.body[0].lineno + 1)
+            if not any(_reason(comments[line]) for line in lines if line in comments):
+                place = f"{path.relative_to(root)}:{node.lineno}"
+                found.append(f"{place}: any exception is handled here without a reason")
+    return found
+
+
+def _files(root: Path) -> list[Path]:
+    folders = ("segmed", "pipelines", "tests", "docs", "docker")
+    return sorted(path for folder in folders for path in (root / folder).rglob("*.py"))
+
+
+def _unexplained(text: str) -> list[tuple[int, str]]:
+    comments = _comments(text)
+    lines = text.splitlines()
+    found = []
+    for number, comment in comments.items():
+        if IGNORE.search(comment) is None or _reason(comment):
+            continue
+        above = comments.get(number - 1, "") if lines[number - 2].lstrip().startswith("#") else ""
+        if not _reason(above):
+            found.append((number, comment))
+    return found
+
+
+def _reason(comment: str) -> str:
+    """Words of a comment that are no code of a check."""
+    return IGNORE.sub("", comment).strip(" #-:")
+
+
+def _comments(text: str) -> dict[int, str]:
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    return {token.start[0]: token.string for token in tokens if token.type == tokenize.COMMENT}
+
+
+def _is_broad(kind: ast.expr | None) -> bool:
+    """Return whether a handler takes any exception, alone or in a tuple."""
+    if kind is None:
+        return True
+    kinds = kind.elts if isinstance(kind, ast.Tuple) else [kind]
+    return any(isinstance(one, ast.Name) and one.id in BROAD for one in kinds)
