@@ -1,4 +1,4 @@
-"""Budgets beyond the linter: lengths and names of files, class names, titles, encodings of text.
+"""Budgets beyond the linter: lengths and names of files, class names, titles; other rules beside.
 
 Run by `make check`; prints each breach and exits with 1 if there is any. `--write` brings the tree
 in `docs/architecture.md` up to date.
@@ -9,8 +9,11 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+from house_processes import forks_beside_threads
+from house_reasons import broad_handlers_without_reason, ignores_without_reason
 from house_text import texts_of_the_locale
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -45,7 +48,7 @@ def breaches() -> list[str]:
     names = [path.name for path in (REPOSITORY / "tests").rglob("test_*.py")]
     for name in sorted({name for name in names if names.count(name) > 1}):
         found.append(f"tests: {name} is the name of several files: pytest needs unique names")
-    for rule in (clauses_for_titles, shared_class_names, unmirrored_rooms, texts_of_the_locale):
+    for rule in RULES:
         found += rule(REPOSITORY)
     return found
 
@@ -128,6 +131,13 @@ def page_with_tree(page: str) -> str:
     before, rest = page.split(TREE_START)
     _, after = rest.split(TREE_END)
     return f"{before}{TREE_START}\n{tree()}\n{TREE_END}{after}"
+
+
+RULES: tuple[Callable[[Path], list[str]], ...] = (
+    clauses_for_titles, shared_class_names, unmirrored_rooms, texts_of_the_locale,
+    ignores_without_reason, broad_handlers_without_reason, forks_beside_threads,
+)  # fmt: skip
+"""Rules over a tree; each returns one line for each breach."""
 
 
 def main() -> int:

@@ -9,8 +9,9 @@ import tokenize
 from pathlib import Path
 
 IGNORE = re.compile(
-    r"#\s*(?:noqa|type:\s*ignore|pragma\b|nosec|mypy:|ruff:\s*noqa|pylint:|pyright:)"
-    r"(?::?\s*[A-Z]+[0-9]+(?:,\s*[A-Z]+[0-9]+)*|\[[^]]*\]|:?\s*[a-z-]+(?=\s*(?:#|-\s|$)))?"
+    r"#\s*(?:noqa\b|nosec\b|type:\s*ignore\b|pragma:\s*no\s\w+|ruff:\s*noqa\b"
+    r"|(?:mypy|pylint|pyright):\s*[\w=-]+)"
+    r"(?:\[[^]]*\])?(?::?\s*[A-Z]+[0-9]+(?:,\s*[A-Z]+[0-9]+)*)?"
 )
 """An ignore with its codes; what follows them in the comment is the reason."""
 BROAD = {"Exception", "BaseException"}

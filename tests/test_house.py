@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from house import clauses_for_titles, shared_class_names, unmirrored_rooms
+from house_processes import forks_beside_threads
+from house_reasons import broad_handlers_without_reason, ignores_without_reason
 from house_text import texts_of_the_locale
 
 
@@ -98,3 +100,76 @@ def test_text_in_the_encoding_of_the_locale_is_found(
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "reading.py").write_text(code, encoding="utf-8")
     assert bool(texts_of_the_locale(tmp_path)) == is_found
+
+
+@pytest.mark.parametrize(
+    ("code", "is_found"),
+    [
+        ("import torch  # noqa: PLC0415", True),
+        ("import torch  # noqa: PLC0415, N813", True),
+        ("import torch  # noqa", True),
+        ("x = f()  # type: ignore[misc]", True),
+        ("x = f()  # type: ignore", True),
+        ("x = f()  # pragma: no cover", True),
+        ("x = f()  # nosec B101", True),
+        ("# mypy: ignore-errors\n", True),
+        ("# noqa: S101\nx = f()  # noqa: S101", True),
+        ("y = 1  # the answer\nx = f()  # noqa: S101", True),
+        ("import torch  # noqa: PLC0415 - takes seconds", False),
+        ("import torch  # noqa: PLC0415, N813 - takes seconds", False),
+        ("x = f()  # type: ignore[misc]  # the stub lacks it", False),
+        ("# The stub lacks it.\nx = f()  # type: ignore[misc]", False),
+        ("x = f()  # pragma: no cover - needs a GPU", False),
+        ("x = '# noqa'", False),
+    ],
+)
+def test_ignore_without_a_reason_is_found(tmp_path: Path, code: str, is_found: bool) -> None:
+    (tmp_path / "pipelines").mkdir()
+    (tmp_path / "pipelines" / "a.py").write_text(code, encoding="utf-8")
+    assert bool(ignores_without_reason(tmp_path)) == is_found
+
+
+@pytest.mark.parametrize(
+    ("handler", "is_found"),
+    [
+        ("except Exception:\n    raise", True),
+        ("except BaseException as error:\n    x = error", True),
+        ("except (ValueError, Exception):\n    x = 1", True),
+        ("except:\n    x = 1", True),
+        ("except Exception:  # noqa: BLE001\n    x = 1", True),
+        ("except Exception:  # one study must not end the run\n    x = 1", False),
+        ("except Exception:\n    # One study must not end the run.\n    x = 1", False),
+        ("except Exception:  # noqa: BLE001 - one study\n    x = 1", False),
+        ("except (ValueError, OSError):\n    x = 1", False),
+    ],
+)
+def test_broad_handler_without_a_reason_is_found(
+    tmp_path: Path, handler: str, is_found: bool
+) -> None:
+    (tmp_path / "segmed").mkdir()
+    code = f"try:\n    f()\n{handler}\n"
+    (tmp_path / "segmed" / "a.py").write_text(code, encoding="utf-8")
+    assert bool(broad_handlers_without_reason(tmp_path)) == is_found
+
+
+@pytest.mark.parametrize(
+    ("code", "is_found"),
+    [
+        ("os.fork()", True),
+        ("pty.fork()", True),
+        ('multiprocessing.get_context("fork")', True),
+        ("multiprocessing.get_context()", True),
+        ('set_start_method(method="fork")', True),
+        ("multiprocessing.Process(target=f)", True),
+        ("ProcessPoolExecutor(4)", True),
+        ("subprocess.Popen(words, preexec_fn=f)", True),
+        ('multiprocessing.get_context("spawn")', False),
+        ('multiprocessing.get_context("forkserver").Process(target=f)', False),
+        ("ProcessPoolExecutor(4, mp_context=FRESH)", False),
+        ("torch.random.fork_rng()", False),
+    ],
+)
+def test_fork_of_a_process_with_threads_is_found(tmp_path: Path, code: str, is_found: bool) -> None:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "a.py").write_text(code, encoding="utf-8")
+    assert bool(forks_beside_threads(tmp_path)) == is_found

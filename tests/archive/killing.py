@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
 import time
 from pathlib import Path
 
+import torch
+from fresh_processes import fresh_process
+
 from segmed.archive import FolderSource, Ledger, RunOptions, segment_archive
 from segmed.inference import Predictor
-
-FORK = multiprocessing.get_context("fork")
-"""The child has torch and the model already, so that many kills take little time."""
+from segmed.package import ModelPackage
 
 
-def run_to_its_end(root: Path, predictor: Predictor, out: Path) -> None:
-    """One undisturbed run in a process of its own."""
-    child = FORK.Process(target=_run, args=(root, predictor, out))
+def run_to_its_end(root: Path, package: Path, out: Path) -> None:
+    """One undisturbed run in a process of its own, with the model of a folder."""
+    child = fresh_process(_run, root, package, out)
     child.start()
     child.join()
     assert child.exitcode == 0
@@ -26,7 +26,7 @@ def run_to_its_end(root: Path, predictor: Predictor, out: Path) -> None:
 
 def run_and_kill(
     root: Path,
-    predictor: Predictor,
+    package: Path,
     out: Path,
     *,
     calm: Path,
@@ -42,7 +42,7 @@ def run_and_kill(
     died = 0
     for _ in range(kills):
         before = len(visible(out))
-        child = FORK.Process(target=_run, args=(root, predictor, out))
+        child = fresh_process(_run, root, package, out)
         child.start()
         deadline = time.monotonic() + longest_s
         more = moments.randint(0, 2)
@@ -69,7 +69,9 @@ def visible(out: Path) -> dict[str, bytes]:
     }
 
 
-def _run(root: Path, predictor: Predictor, out: Path) -> None:
+def _run(root: Path, package: Path, out: Path) -> None:
+    torch.set_num_threads(1)
+    predictor = Predictor(ModelPackage.load(package), device="cpu", engine="torch")
     for _ in segment_archive(
         FolderSource(root), predictor=predictor, out_dir=out, options=RunOptions(min_free_bytes=0)
     ):

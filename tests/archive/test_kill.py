@@ -43,13 +43,15 @@ def test_each_of_ten_breakages_is_refused_with_its_reason(
 
 
 def test_killed_and_continued_run_equals_the_undisturbed_one(
-    tmp_path: Path, predictor: Predictor, broken_archive: tuple[Path, list[str]]
+    tmp_path: Path, package_folder: Path, broken_archive: tuple[Path, list[str]]
 ) -> None:
     root, _ = broken_archive
     calm, killed = tmp_path / "calm", tmp_path / "killed"
-    killing.run_to_its_end(root, predictor, calm)
-    died = killing.run_and_kill(root, predictor, killed, calm=calm, kills=4, longest_s=4.0, seed=1)
-    killing.run_to_its_end(root, predictor, killed)
+    killing.run_to_its_end(root, package_folder, calm)
+    died = killing.run_and_kill(
+        root, package_folder, killed, calm=calm, kills=4, longest_s=4.0, seed=1
+    )
+    killing.run_to_its_end(root, package_folder, killed)
     assert died >= 1
     assert killing.ends(killed) == killing.ends(calm)
     assert killing.files(killed) == killing.files(calm)

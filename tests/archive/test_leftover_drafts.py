@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,15 +49,16 @@ def test_draft_of_another_living_process_stays(tmp_path: Path) -> None:
 
 
 def test_draft_of_a_living_worker_stays_until_it_is_killed(tmp_path: Path) -> None:
-    begun, ready = os.pipe()
-    worker = os.fork()
-    if worker == 0:
-        draft(tmp_path, process_mark())
-        os.write(ready, b"x")
-        signal.pause()
-    os.read(begun, 1)
-    assert remove_leftovers(tmp_path) == 0
-    os.kill(worker, signal.SIGKILL)
-    os.waitid(os.P_PID, worker, os.WEXITED | os.WNOWAIT)
-    assert remove_leftovers(tmp_path) == 1  # though nobody has waited for it yet
-    os.waitpid(worker, 0)
+    code = "from segmed.io.process_mark import process_mark; print(process_mark()); input()"
+    worker = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    with worker:
+        draft(tmp_path, worker.stdout.readline().strip())
+        assert remove_leftovers(tmp_path) == 0
+        worker.kill()
+        os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
+        assert remove_leftovers(tmp_path) == 1  # though nobody has waited for it yet

@@ -23,6 +23,7 @@ from segmed.errors import ServiceError
 from segmed.inference.predictor import Predictor
 from segmed.io import read_image
 from segmed.io.dicom.write import Identity, write_series
+from segmed.package import ModelPackage
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -30,9 +31,14 @@ NUM_NIFTI, NUM_DICOM, NUM_BROKEN, KILLS = 220, 50, 30, 50
 
 
 @pytest.fixture(scope="module")
-def predictor() -> Predictor:
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_package(patch=32, edge_mm=4.0).save(tmp_path_factory.mktemp("model") / "package")
+
+
+@pytest.fixture(scope="module")
+def predictor(package: Path) -> Predictor:
     torch.set_num_threads(1)
-    return Predictor(tiny_package(patch=32, edge_mm=4.0), device="cpu", engine="torch")
+    return Predictor(ModelPackage.load(package), device="cpu", engine="torch")
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +74,9 @@ def write(folder: Path, image: Path, patient: str) -> list[Path]:
     return write_series(folder, read_image(image), identity=Identity(patient_id=patient))
 
 
-def test_archive_survives_fifty_kills(tmp_path: Path, archive: Path, predictor: Predictor) -> None:
+def test_archive_survives_fifty_kills(tmp_path: Path, archive: Path, package: Path) -> None:
     calm, killed = tmp_path / "calm", tmp_path / "killed"
-    killing.run_to_its_end(archive, predictor, calm)
+    killing.run_to_its_end(archive, package, calm)
     ends = killing.ends(calm)
     states = [state for state, _, _ in ends.values()]
     assert states.count("done") == NUM_NIFTI + NUM_DICOM
@@ -79,10 +85,10 @@ def test_archive_survives_fifty_kills(tmp_path: Path, archive: Path, predictor: 
     assert {reason for _, reason, _ in ends.values() if reason} == expected
 
     died = killing.run_and_kill(
-        archive, predictor, killed, calm=calm, kills=KILLS, longest_s=8.0, seed=7
+        archive, package, killed, calm=calm, kills=KILLS, longest_s=8.0, seed=7
     )
     assert died >= KILLS // 2
-    killing.run_to_its_end(archive, predictor, killed)
+    killing.run_to_its_end(archive, package, killed)
     assert killing.ends(killed) == ends
     assert killing.files(killed) == killing.files(calm)
     in_hand = 8  # studies that a killed process may have had in hand

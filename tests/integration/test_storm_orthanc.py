@@ -23,9 +23,8 @@ import pytest
 import torch
 
 sys.path.append(str(Path(__file__).parents[1] / "archive"))  # for tiny_model.py
-sys.path.append(str(Path(__file__).parents[1] / "archive/watch"))  # for storm.py
 
-import storm
+from fresh_processes import fresh_process
 from orthanc_server import PASSWORD, USER, Orthanc
 from tiny_model import tiny_package
 
@@ -55,7 +54,7 @@ def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
 
 @dataclass
 class OrthancWatch:
-    """`segmed watch orthanc://` in a process of its own that has the imports already."""
+    """`segmed watch orthanc://` in a process of its own."""
 
     orthanc: Orthanc
     model: Path
@@ -67,30 +66,32 @@ class OrthancWatch:
         return f"orthanc://{USER}@127.0.0.1:{self.orthanc.http_port}"
 
     def start(self) -> None:
-        self.process = storm.FORK.Process(target=self._run)
+        self.process = fresh_process(watch_orthanc, self.address, self.model, self.out)
         self.process.start()
 
     def kill(self) -> None:
         os.kill(self.process.pid, 9)
         self.process.join()
 
-    def _run(self) -> None:
-        torch.set_num_threads(1)
-        os.environ["SEGMED_DICOMWEB_PASSWORD"] = PASSWORD
-        job = WatchJob(
-            self.address,
-            self.out,
-            (str(self.model),),
-            format="dicom-seg",
-            reports=("sr",),
-            send=self.address,
-            engine="torch",
-            retry_s=1.0,
-            poll_s=0.2,
-        )
-        with open_watch(job) as (watch, _):
-            for _ in watch.outcomes():
-                pass
+
+def watch_orthanc(address: str, model: Path, out: Path) -> None:
+    """Watch until killed."""
+    torch.set_num_threads(1)
+    os.environ["SEGMED_DICOMWEB_PASSWORD"] = PASSWORD
+    job = WatchJob(
+        address,
+        out,
+        (str(model),),
+        format="dicom-seg",
+        reports=("sr",),
+        send=address,
+        engine="torch",
+        retry_s=1.0,
+        poll_s=0.2,
+    )
+    with open_watch(job) as (watch, _):
+        for _ in watch.outcomes():
+            pass
 
 
 def studies_of(folder: Path, images: Path, number: int) -> list[list[Path]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -12,17 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from fresh_processes import fresh_process
 from narrow_training import start
 
 from segmed.manifest import Manifest
 from segmed.plan import Plan
 from segmed.training import Budget
 from segmed.training.checkpoint import Checkpoint, load_checkpoint
-
-FRESH = multiprocessing.get_context("forkserver")
-"""Children come from a process that has torch and no threads: many kills take little time."""
-
-FRESH.set_forkserver_preload(["segmed.training"])
 
 LONGEST_S = 120.0
 """A child that does nothing for this long is stuck."""
@@ -41,7 +36,7 @@ class Place:
 
 def run_to_its_end(place: Place) -> None:
     """Start or resume, undisturbed."""
-    child = FRESH.Process(target=_train, args=(place,))
+    child = fresh_process(_train, place)
     child.start()
     child.join(LONGEST_S)
     assert child.exitcode == 0
@@ -53,7 +48,7 @@ def run_and_kill(place: Place, moments: random.Random) -> bool:
     Returns:
         Whether the training died of it.
     """
-    child = FRESH.Process(target=_train, args=(place,))
+    child = fresh_process(_train, place)
     child.start()
     wanted, seen = moments.randint(0, 2), 0
     last = _stamp(place.out_dir)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -11,11 +10,11 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from fresh_processes import fresh_process
 
 from segmed.archive.review.archive import ReviewArchive
 
 KILLS = 20
-FORK = multiprocessing.get_context("fork")
 
 
 def _values(archive: ReviewArchive, number: int) -> np.ndarray:
@@ -24,7 +23,8 @@ def _values(archive: ReviewArchive, number: int) -> np.ndarray:
     return np.random.default_rng(number).integers(0, 3, size=shape).astype(np.int32)
 
 
-def _save_for_ever(archive: ReviewArchive, first: int) -> None:
+def _save_for_ever(out: Path, first: int) -> None:
+    archive = ReviewArchive(out)
     study = archive.studies()[0]
     for number in range(first, first + 10_000):
         archive.save(study, _values(archive, number), f"number {number}", origin="page")
@@ -32,10 +32,8 @@ def _save_for_ever(archive: ReviewArchive, first: int) -> None:
 
 def test_killed_in_mid_save_the_label_map_is_whole_or_absent(out: Path) -> None:
     archive, moments = ReviewArchive(out), random.Random(7)
-    study = archive.studies()[0]
-    archive.image(study)
     for kill in range(KILLS):
-        child = FORK.Process(target=_save_for_ever, args=(archive, 10_000 * kill))
+        child = fresh_process(_save_for_ever, out, 10_000 * kill)
         begun = len(_visible(out))
         child.start()
         while len(_visible(out)) < begun + 1 and child.is_alive():

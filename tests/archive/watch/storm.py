@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import multiprocessing
 import os
 import random
 import signal
@@ -13,13 +12,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pydicom
+import torch
+from fresh_processes import fresh_process
 from pynetdicom import AE, AllStoragePresentationContexts
 
 from segmed.archive import FolderSource, Ledger, RunOptions
-from segmed.archive.pacs.delivery import Delivery
 from segmed.archive.segment import open_run
 from segmed.archive.watch import inbox as received
 from segmed.archive.watch.arrival import Completeness
@@ -29,8 +30,8 @@ from segmed.archive.watch.node import inbox_of, receiving
 from segmed.archive.watch.route import Route
 from segmed.archive.watch.snapshot import read_snapshot
 from segmed.inference import Predictor
+from segmed.package import ModelPackage
 
-FORK = multiprocessing.get_context("fork")
 TITLE = "WATCHTEST"
 WITHIN_S = 120.0
 """Longest wait for anything, on a loaded machine."""
@@ -44,18 +45,16 @@ def free_port() -> int:
 
 @dataclass
 class WatchProcess:
-    """A watch that has the model already, in a process of its own."""
+    """A watch in a process of its own."""
 
     out: Path
-    predictor: Predictor
+    package: Path
     complete: Completeness = field(default_factory=lambda: Completeness(quiet_s=0.5))
-    delivery: Delivery | None = None
-    format: str = "nifti"
     port: int = field(default_factory=free_port)
-    process: multiprocessing.process.BaseProcess | None = None
+    process: BaseProcess | None = None
 
     def start(self) -> None:
-        self.process = FORK.Process(target=self._run)
+        self.process = fresh_process(_watch, self.out, self.package, self.complete, self.port)
         self.process.start()
         wait_for(self._listens)
 
@@ -80,22 +79,23 @@ class WatchProcess:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
-    def _run(self) -> None:
-        root = inbox_of(self.out)
-        with open_run(
-            FolderSource(root),
-            predictor=self.predictor,
-            out_dir=self.out,
-            format=self.format,
-            delivery=self.delivery,
-            options=RunOptions(min_free_bytes=0, most_unanswered=float("inf")),
-        ) as run:
-            inbox = Inbox(root)
-            options = WatchOptions(tick_s=0.02, retry_s=1.0, records_s=0.0)
-            watch = Watch(inbox, [Route("watch", run, complete=self.complete)], self.out, options)
-            with receiving(inbox, title=TITLE, host="127.0.0.1", port=self.port, min_free_bytes=0):
-                for _ in watch.outcomes():
-                    pass
+
+def _watch(out: Path, package: Path, complete: Completeness, port: int) -> None:
+    """Watch until killed."""
+    torch.set_num_threads(1)
+    root = inbox_of(out)
+    with open_run(
+        FolderSource(root),
+        predictor=Predictor(ModelPackage.load(package), device="cpu", engine="torch"),
+        out_dir=out,
+        options=RunOptions(min_free_bytes=0, most_unanswered=float("inf")),
+    ) as run:
+        inbox = Inbox(root)
+        options = WatchOptions(tick_s=0.02, retry_s=1.0, records_s=0.0)
+        watch = Watch(inbox, [Route("watch", run, complete=complete)], out, options)
+        with receiving(inbox, title=TITLE, host="127.0.0.1", port=port, min_free_bytes=0):
+            for _ in watch.outcomes():
+                pass
 
 
 def wait_for(is_so: Callable[[], bool]) -> None:

@@ -45,10 +45,13 @@ def segmented(folder: Path, predictor: Predictor, out: Path) -> set[bytes]:
 
 
 def test_shuffled_doubled_and_interleaved_slices_survive_kills(
-    tmp_path: Path, predictor: Predictor, two_studies: tuple[list[Path], list[Path]]
+    tmp_path: Path,
+    predictor: Predictor,
+    package_folder: Path,
+    two_studies: tuple[list[Path], list[Path]],
 ) -> None:
     files = shuffled(*two_studies)
-    watch = storm.WatchProcess(tmp_path / "out", predictor)
+    watch = storm.WatchProcess(tmp_path / "out", package_folder)
     with watch.running():
         storm.storm(watch, files, kills=3, seed=1)
         watch.wait_until_settled(2)
@@ -58,10 +61,13 @@ def test_shuffled_doubled_and_interleaved_slices_survive_kills(
 
 
 def test_late_slice_makes_a_study_segmented_anew_and_replaces(
-    tmp_path: Path, predictor: Predictor, two_studies: tuple[list[Path], list[Path]]
+    tmp_path: Path,
+    predictor: Predictor,
+    package_folder: Path,
+    two_studies: tuple[list[Path], list[Path]],
 ) -> None:
     files, _ = two_studies
-    watch = storm.WatchProcess(tmp_path / "out", predictor)
+    watch = storm.WatchProcess(tmp_path / "out", package_folder)
     with watch.running():
         assert storm.send(watch.port, files[:-1]) == files[:-1]
         watch.wait_until_settled(1)
@@ -74,11 +80,11 @@ def test_late_slice_makes_a_study_segmented_anew_and_replaces(
 
 
 def test_storescu_of_a_whole_study_twice_is_one_result(
-    tmp_path: Path, predictor: Predictor, two_studies: tuple[list[Path], list[Path]]
+    tmp_path: Path, package_folder: Path, two_studies: tuple[list[Path], list[Path]]
 ) -> None:
     if shutil.which("storescu") is None:
         pytest.skip("storescu is missing: apt-get install dcmtk")
-    watch = storm.WatchProcess(tmp_path / "out", predictor)
+    watch = storm.WatchProcess(tmp_path / "out", package_folder)
     with watch.running():
         for _ in range(2):
             ended = storm.storescu(watch.port, shuffled(two_studies[0]))
@@ -90,11 +96,11 @@ def test_storescu_of_a_whole_study_twice_is_one_result(
 
 
 def test_study_without_its_expected_instances_is_refused_and_done_when_they_come(
-    tmp_path: Path, predictor: Predictor, two_studies: tuple[list[Path], list[Path]]
+    tmp_path: Path, package_folder: Path, two_studies: tuple[list[Path], list[Path]]
 ) -> None:
     files, _ = two_studies
     rules = Completeness(quiet_s=0.2, min_instances=len(files), longest_wait_s=0.5)
-    watch = storm.WatchProcess(tmp_path / "out", predictor, rules)
+    watch = storm.WatchProcess(tmp_path / "out", package_folder, rules)
     with watch.running():
         storm.send(watch.port, files[:-1])
         watch.wait_until_settled(1)
@@ -108,10 +114,13 @@ def test_study_without_its_expected_instances_is_refused_and_done_when_they_come
 
 @pytest.mark.slow
 def test_fifty_kills_lose_and_double_nothing(
-    tmp_path: Path, predictor: Predictor, write_dicom: Callable[..., list[Path]]
+    tmp_path: Path,
+    predictor: Predictor,
+    package_folder: Path,
+    write_dicom: Callable[..., list[Path]],
 ) -> None:
     parts = [write_dicom(tmp_path / f"sent/{seed}", seed, patient=str(seed)) for seed in range(6)]
-    watch = storm.WatchProcess(tmp_path / "out", predictor)
+    watch = storm.WatchProcess(tmp_path / "out", package_folder)
     with watch.running():
         storm.storm(watch, shuffled(*parts), kills=50, seed=5)
         watch.wait_until_settled(6)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import multiprocessing
 import os
 import pwd
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from fresh_processes import FRESH, fresh_process
 from typer.testing import CliRunner
 
 from pipelines.cli.app import app
@@ -117,9 +117,8 @@ def as_nobody(answer: Queue[Finding]) -> None:
 
 
 def test_folder_of_another_user_is_a_problem() -> None:
-    fork = multiprocessing.get_context("fork")
-    answer: Queue[Finding] = fork.SimpleQueue()
-    child = fork.Process(target=as_nobody, args=(answer,))
+    answer: Queue[Finding] = FRESH.SimpleQueue()
+    child = fresh_process(as_nobody, answer)
     child.start()
     child.join()
     finding = answer.get()
