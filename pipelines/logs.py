@@ -44,7 +44,7 @@ class JsonLines(logging.Formatter):
 
 
 def log_as_json() -> None:
-    """Let every handler of the root logger write JSON lines, from what the library says upwards."""
+    """Let every handler of the root logger write JSON lines, from the library's level upwards."""
     if not logging.getLogger().handlers:
         logging.basicConfig(stream=sys.stderr)
     for handler in logging.getLogger().handlers:

@@ -72,12 +72,12 @@ class LabelEncoding:
 
     @cached_property
     def values(self) -> tuple[int, ...]:
-        """Label value of each class index, without that of voxels that nobody annotated."""
+        """Label value of each class index, without that of unannotated voxels."""
         return (0, *(label.value for label in self.labels))
 
     @property
     def ignore_index(self) -> int | None:
-        """Class index of voxels that nobody annotated."""
+        """Class index of unannotated voxels."""
         return None if self.ignore_value is None else len(self.values)
 
     @cached_property

@@ -88,7 +88,7 @@ class MetricError(SegmedError, ValueError):
 
 
 class TrainingError(SegmedError, RuntimeError):
-    """A training that cannot go on."""
+    """A training that cannot continue."""
 
 
 class ServiceError(SegmedError, ConnectionError):

@@ -19,7 +19,7 @@ REPAIR = "no space left on the disk; free some, or give another folder by --out,
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """True if an error, or one that it was raised from, says that the disk is full."""
+    """True if an error, or one that it was raised from, reports a full disk."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in FULL:

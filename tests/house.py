@@ -7,11 +7,11 @@ in `docs/architecture.md` up to date.
 from __future__ import annotations
 
 import ast
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from house_language import clauses_for_titles, dialect
 from house_processes import forks_beside_threads
 from house_reasons import broad_handlers_without_reason, ignores_without_reason
 from house_text import texts_of_the_locale
@@ -30,9 +30,6 @@ ROOMS_OF_TESTS_ALONE = {
 """Folders of tests that mirror no package: they cut across the tree, or test other files."""
 EMPTY_NAMES = {"util", "utils", "helper", "helpers", "common", "base", "misc", "manager"}
 
-CLAUSE = re.compile(r"(?:What|Whether|Where|That|How|Which|Who|Why)\b")
-"""First word of a docstring that is a clause, not a verb phrase or a noun phrase of the field."""
-
 
 def breaches() -> list[str]:
     """One line for each file that is too long or has a name that says nothing."""
@@ -50,25 +47,6 @@ def breaches() -> list[str]:
         found.append(f"tests: {name} is the name of several files: pytest needs unique names")
     for rule in RULES:
         found += rule(REPOSITORY)
-    return found
-
-
-def clauses_for_titles(root: Path) -> list[str]:
-    """One line for each docstring that opens with a clause, such as "What it returns"."""
-    found = []
-    for folder in ("segmed", "pipelines", "tests", "docs"):
-        for path in sorted((root / folder).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if not isinstance(
-                    node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-                ):
-                    continue
-                title = (ast.get_docstring(node) or "").split("\n", 1)[0]
-                if CLAUSE.match(title):
-                    found.append(
-                        f"{path.relative_to(root)}: {title!r} opens with a clause: begin with a "
-                        "verb or a noun"
-                    )
     return found
 
 
@@ -134,7 +112,7 @@ def page_with_tree(page: str) -> str:
 
 
 RULES: tuple[Callable[[Path], list[str]], ...] = (
-    clauses_for_titles, shared_class_names, unmirrored_rooms, texts_of_the_locale,
+    clauses_for_titles, dialect, shared_class_names, unmirrored_rooms, texts_of_the_locale,
     ignores_without_reason, broad_handlers_without_reason, forks_beside_threads,
 )  # fmt: skip
 """Rules over a tree; each returns one line for each breach."""

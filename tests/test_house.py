@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from house import clauses_for_titles, shared_class_names, unmirrored_rooms
+from house import shared_class_names, unmirrored_rooms
+from house_language import clauses_for_titles, dialect
 from house_processes import forks_beside_threads
 from house_reasons import broad_handlers_without_reason, ignores_without_reason
 from house_text import texts_of_the_locale
@@ -173,3 +174,25 @@ def test_fork_of_a_process_with_threads_is_found(tmp_path: Path, code: str, is_f
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "a.py").write_text(code, encoding="utf-8")
     assert bool(forks_beside_threads(tmp_path)) == is_found
+
+
+@pytest.mark.parametrize(
+    ("code", "is_found"),
+    [
+        ('"""Say how each study ended."""', True),
+        ('def f():\n    """Voxels that nobody annotated."""', True),
+        ('def f():\n    """A file, mended."""', True),
+        ('x = Option(help="Train all " "anew.")', True),
+        ('raise ValueError(f"{name} goes on: end it")', True),
+        ('raise ValueError(text("the header says so"))', True),
+        ('def f():\n    """Compare.\n\n    It says more.\n    """', False),
+        ('"""Stand-ins of the source images."""', False),
+        ('"""The columns `said` and `told`."""', False),
+        ('x = Option(help="Train all again.")', False),
+        ('raise ValueError(f"{said} is unknown")', False),
+    ],
+)
+def test_word_of_the_dialect_is_found(tmp_path: Path, code: str, is_found: bool) -> None:
+    (tmp_path / "pipelines").mkdir()
+    (tmp_path / "pipelines" / "a.py").write_text(code, encoding="utf-8")
+    assert bool(dialect(tmp_path)) == is_found

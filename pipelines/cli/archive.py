@@ -125,7 +125,7 @@ def segment(
     ] = None,
     max_voxels: MaxVoxelsOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, and why.")
+        bool, typer.Option("--dry-run", help="Print what would be done, and why.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -27,7 +27,7 @@ PromiseOption = Annotated[
     typer.Option(
         "--promise",
         metavar="TERMS",
-        help="Promise about results that nobody reviews, which the held-out cases are tested for: "
+        help="Promise about results without review, tested on the held-out cases: "
         "dice=0.8,risk=5%,review=10%,confidence=95% unless given; any of the terms. Choose it "
         "before you see results.",
     ),

@@ -64,7 +64,7 @@ def build(
         int | None,
         typer.Option(
             metavar="VALUE",
-            help="Label value of voxels that nobody annotated: they enter neither training nor "
+            help="Label value of unannotated voxels: they enter neither training nor "
             "scores. nnU-Net's `ignore` is taken without this.",
         ),
     ] = None,

@@ -111,7 +111,10 @@ def predict(
     ] = False,
     max_voxels: MaxVoxelsOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Read all, say engine and memory, segment nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Read all images, print engine and memory, segment nothing."
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

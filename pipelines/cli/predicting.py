@@ -176,7 +176,7 @@ def _plain(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _judged(entry: dict[str, Any], bound: RiskBound | None) -> dict[str, Any]:
-    """An outcome whose predicted quality says whether the result is to be reviewed."""
+    """An outcome with its predicted quality, by which a result is to be reviewed or not."""
     quality = entry["quality"]
     if quality is None or bound is None:
         return entry

@@ -25,7 +25,7 @@ def add_to(app: typer.Typer) -> None:
 
 def preprocess(
     manifest_path: ManifestArgument,
-    plan: Annotated[Path, typer.Option("--plan", help="The plan that says how.")],
+    plan: Annotated[Path, typer.Option("--plan", help="Plan of the preprocessing.")],
     cache: Annotated[
         Path, typer.Option(help="Folder of prepared cases; compare and train use OUT/cache.")
     ] = Path("segmed-comparison/cache"),

@@ -226,7 +226,7 @@ def compare(
     ] = False,
     fresh: Annotated[
         bool,
-        typer.Option("--fresh", help="Train all anew, instead of going on with what is in OUT."),
+        typer.Option("--fresh", help="Start again, instead of continuing the trainings in OUT."),
     ] = False,
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
@@ -291,7 +291,7 @@ def compare(
 
     allow_voxels(max_voxels)
     if fresh and resume:
-        raise UsageError("--fresh starts anew, --resume goes on: give one of them")
+        raise UsageError("--fresh starts again, --resume continues: give one of them")
     require_manifest(manifest_path)
     require_file(plan, "--plan")
     require_device(device)

@@ -143,7 +143,7 @@ class Request:
         )
 
     def of_size(self, size: str | None) -> Request:
-        """The same request with another size of networks, for a plan that is made anew.
+        """The same request with another size of networks, for a new plan.
 
         Raises:
             UsageError: There is no such size; or a plan is named, which has its own.

@@ -50,7 +50,7 @@ class Rival:
 
     @property
     def is_of_unknown_cases(self) -> bool:
-        """Return whether nothing says which cases it was trained on."""
+        """Return whether the cases that it was trained on are unknown."""
         made = self.package.provenance
         return not any("data_hash" in training for training in (made, *made.get("members", ())))
 

@@ -51,7 +51,7 @@ def is_done(job: TrainJob) -> bool:
 
 
 def is_kept(job: TrainJob) -> bool:
-    """Return whether a job goes on with what an earlier call has trained and scored."""
+    """Return whether a job continues with the results of an earlier call."""
     return job.settings.resume and is_done(job)
 
 

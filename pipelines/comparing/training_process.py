@@ -141,7 +141,7 @@ def _outcome(step: Step, job: TrainJob, parent: _ToParent) -> tuple[str, Any]:
 
 
 def _end_with_parent() -> None:
-    """Save and end if whoever started this process is no more."""
+    """Save and end if the process that started this one has ended."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -1,4 +1,4 @@
-"""The demo's archive: six sound studies in two forms, and one with a slice taken out."""
+"""The demo's archive: six valid studies in two forms, and one with a slice taken out."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def review_command(out_dir: Path) -> str:
 
 
 def why_first(record: Mapping[str, Any], each: str) -> list[str]:
-    """A sentence that says what the order after a demo's short trainings means."""
+    """A sentence about the meaning of the order after a demo's short trainings."""
     steps = {name: sum(entry["steps"]) for name, entry in record["architectures"].items()}
     if len(steps) < 2:
         return []

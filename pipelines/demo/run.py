@@ -130,7 +130,7 @@ def _demo_plan(plan: Plan, quick: bool) -> Plan:
 
 
 def _foretell(request: Request, quick: bool) -> None:
-    """Say what will happen and how long it may take, before it does."""
+    """Print the steps to come and how long they may take."""
     device = choose_device(request.settings.device)
     note(f"device: {device.why}")
     if quick:

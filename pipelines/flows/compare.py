@@ -95,7 +95,7 @@ def plan_for(request: Request) -> Path:
 def train_all(
     jobs: Sequence[TrainJob], pool: DevicePool, parent: ParentLog
 ) -> tuple[list[FoldResult], list[str]]:
-    """Every job, in turn or side by side; one that cannot go on is noted, the others go on."""
+    """Every job, in turn or side by side; the others continue after one that fails."""
     place = nullcontext() if all(map(is_kept, jobs)) else held_devices(pool.devices)
     with place, started_jobs(jobs, parent, pool) as started:
         return results_of(jobs, started)

@@ -81,7 +81,7 @@ class WeeklyJob:
 
 @flow(name="weekly", flow_run_name=name_of_week)
 def weekly(job: WeeklyJob, notify: tuple[str, ...] = ()) -> str:
-    """Compare all models anew; the winner is promoted if the gate lets it through.
+    """Train and compare all models; the winner is promoted if the gate accepts it.
 
     Args:
         job: What to compare.

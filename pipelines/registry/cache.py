@@ -70,8 +70,8 @@ def cached_package(package_hash: str, fetch: Callable[[Path], Path]) -> Path:
         found = checked_card(package)[0].hash
         if found != package_hash:
             raise PackageError(
-                f"the package has hash {found[:12]}, the registry says {package_hash[:12]}; "
-                "one of them was changed: register the model anew"
+                f"the package has hash {found[:12]}, the registry has {package_hash[:12]}; "
+                "one of them was changed: register the model again"
             )
         if place.exists():  # damaged
             place.rename(Path(scratch) / "damaged")

@@ -1,4 +1,4 @@
-"""Predicted quality of any reference, fitted on labelled cases: in place, elsewhere or anew."""
+"""Predicted quality of any reference, fitted on labelled cases; in place or as a new package."""
 
 from __future__ import annotations
 

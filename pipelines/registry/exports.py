@@ -103,7 +103,7 @@ def import_model(
         if found != sha256.lower():
             raise PackageError(
                 f"{file} has sha256 {found}, not {sha256.lower()}; it was damaged or changed on "
-                "its way: carry it anew"
+                "its way: copy it again"
             )
     if form == MONAI_BUNDLE:
         with tempfile.TemporaryDirectory(prefix="segmed-bundle-") as scratch:

@@ -1,4 +1,4 @@
-"""Faster models of any reference: a folder in place or elsewhere, a registered one anew."""
+"""Faster models of any reference: a folder in place or elsewhere, or a new version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Monthly dossier of a model: what its archive and the reviewers of its results say."""
+"""Monthly dossier of a model, from its archive and the reviews of its results."""
 
 from __future__ import annotations
 

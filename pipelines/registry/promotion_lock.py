@@ -32,7 +32,7 @@ def promotion_lock(client: MlflowClient, uri: str, name: str) -> Iterator[None]:
     if not _take(client, uri, lock):
         free = _is_stale(client, uri, lock) and _break(client, uri, lock)
         if not (free and _take(client, uri, lock)):
-            raise UsageError(f"another promotion of {name!r} is going on; try again in a moment")
+            raise UsageError(f"another promotion of {name!r} is running; try again in a moment")
     try:
         yield
     finally:

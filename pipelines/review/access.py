@@ -27,7 +27,7 @@ Start = Callable[[Message], Awaitable[None]]
 
 
 def new_token() -> str:
-    """A token that nobody can guess."""
+    """A token that cannot be guessed."""
     return secrets.token_urlsafe(24)
 
 

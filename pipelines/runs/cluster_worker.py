@@ -85,7 +85,7 @@ class QueueLink:
                 return request
 
     def close(self) -> None:
-        """Send what is left, say goodbye, and end the threads."""
+        """Send the remaining messages, sign off, and end the threads."""
         self._is_open = False
         self._outbox.put(Gone())
         _quietly(lambda: self._incoming.put(pickle.dumps([END])))

@@ -127,7 +127,7 @@ def send_notices(names: Sequence[str], subject: str, body: str) -> int:
 
 @contextmanager
 def notice_of_failure(names: Sequence[str], what: str) -> Iterator[None]:
-    """Send a notice when what happens inside fails; the error goes on."""
+    """Send a notice if the block raises; the error is raised further."""
     try:
         yield
     except SegmedError as error:

@@ -96,7 +96,7 @@ class StudyForecast:
 
 
 def foresee(job: WatchJob, path: Path) -> list[StudyForecast]:
-    """Say what a watch would do with a file or folder that arrives.
+    """Preview the handling of a file or folder that arrives in a watch.
 
     Args:
         job: The watch.

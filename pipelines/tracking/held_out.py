@@ -93,7 +93,7 @@ def _kept(value: float) -> float | None:
 
 
 def keep_scores(package_dir: Path, scores: Mapping[str, Any]) -> ModelPackage:
-    """Write scores into a package; its hash, which says what it computes, stays what it was."""
+    """Write scores into a package; its hash, which identifies what it computes, is unchanged."""
     package = ModelPackage.load(package_dir)
     scored = replace(package, provenance={**package.provenance, HELD_OUT: dict(scores)})
     scored.save(package_dir)

@@ -184,7 +184,7 @@ def _gathered(
 
 
 class Flusher:
-    """A thread that empties one outbox while training goes on."""
+    """A thread that empties one outbox during the training."""
 
     def __init__(self, outbox: Outbox, delivery: RecordSink) -> None:
         self.outbox = outbox
@@ -197,7 +197,7 @@ class Flusher:
         self._thread.start()
 
     def notify(self) -> None:
-        """Say that there is something to send."""
+        """Wake the thread: there is something to send."""
         self._pending.set()
 
     def close(self, *, wait_s: float) -> bool:

@@ -1,4 +1,4 @@
-"""Segment and score the local cases; a case that is refused is counted, and the rest goes on."""
+"""Segment and score the local cases; a refused case is counted, and the others continue."""
 
 from __future__ import annotations
 

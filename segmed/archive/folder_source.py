@@ -356,7 +356,7 @@ class FolderSource:
         return is_late and (self.until is None or changed < self.until.timestamp())
 
     def _is_passed_over(self, path: Path) -> bool:
-        """Hidden, or there and no plain file: a pipe or a device would be read for ever."""
+        """True for a hidden entry, and for one that is no plain file: a pipe has no end."""
         is_hidden = any(part.startswith(".") for part in path.relative_to(self.root).parts)
         return is_hidden or (path.exists() and not path.is_file())
 

@@ -169,7 +169,7 @@ def identified_here(source: Deferring) -> Iterator[Study | NotImage]:
 def studies_of(
     source: StudySource, identifier: Identifier | None
 ) -> Iterator[Study | NotImage | None]:
-    """Studies in the order of the source, whoever identifies them.
+    """Studies in the order of the source, by any process that identifies them.
 
     Args:
         source: The source; one that cannot defer identifies its studies itself.

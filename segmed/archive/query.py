@@ -64,11 +64,11 @@ class SeriesQuery:
 
     @property
     def asks_of_headers(self) -> bool:
-        """Return whether only DICOM series can answer; volume files say none of it."""
+        """Return whether only DICOM series can answer; volume files have no such fields."""
         return bool(self.modalities or self.description or self.body_part)
 
     def select(self, study: Sequence[S]) -> list[S]:
-        """The wanted image series among all series of one study.
+        """The matching image series among all series of one study.
 
         This is decided here rather than by a server, since servers differ in what they match.
         """
@@ -77,7 +77,7 @@ class SeriesQuery:
         return [item for item in study if self.misfit(item) is None]
 
     def misfit(self, series: Described) -> str | None:
-        """Return why a series is not wanted; free text is not quoted, since it may be personal."""
+        """Reason why a series does not match; free text is not quoted, since it may be personal."""
         if series.modality in NEVER_IMAGES:
             return f"modality {series.modality} is no image to segment"
         if self.modalities and series.modality not in self.modalities:

@@ -100,7 +100,7 @@ def segment_archive(
     options: RunOptions = DEFAULT_OPTIONS,
     on_total: OnTotal | None = None,
 ) -> Iterator[StudyOutcome]:
-    """Segment every study of a source once, and say how each ended.
+    """Segment every study of a source once; yield the outcome of each.
 
     The ledger is brought in line with the files first, so a run that was killed at any moment
     continues. `out_dir/outcomes.json` is written at the end, also when the caller stops early.
@@ -234,7 +234,7 @@ def preview_archive(
     options: RunOptions = DEFAULT_OPTIONS,
     on_passed_over: Callable[[NotImage], None] | None = None,
 ) -> Iterator[ForeseenOutcome]:
-    """Say what `segment_archive` would do, and write nothing.
+    """Preview the outcomes of `segment_archive`; nothing is written.
 
     Args:
         source: Where the studies come from.

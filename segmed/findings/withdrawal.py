@@ -62,7 +62,7 @@ def _code_of(item: Dataset) -> str:
 
 
 def _of_hl7(content: bytes) -> bytes:
-    """The message without the observations of intervals, the others numbered anew."""
+    """The message without the observations of intervals, the others renumbered."""
     lines, number = [], 0
     for line in content.decode("utf-8").split("\r"):
         fields = line.split("|")

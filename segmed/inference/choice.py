@@ -143,7 +143,7 @@ def _openvino_or_none(package: ModelPackage, request: EngineRequest) -> Engine |
 
 
 def uses_int8(package: ModelPackage) -> bool:
-    """Return whether engine `auto` runs a package in int8 on this processor; say why not."""
+    """Return whether engine `auto` runs a package in int8 on this processor; log why not."""
     allowed = package.plan.inference.allow_int8
     if not allowed or package.accepted_int8 is None:
         return False

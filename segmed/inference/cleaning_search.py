@@ -188,7 +188,7 @@ def _rescored(
     manifest: Manifest,
     table: pd.DataFrame,
 ) -> pd.DataFrame:
-    """The table with the rows of those cases anew that the nested steps change."""
+    """The table with new rows for the cases that the nested steps change."""
     rows: dict[str, pd.DataFrame] = {}
     for case in cases:
         steps = nested.get(parts[case.id], ())

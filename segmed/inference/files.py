@@ -59,7 +59,7 @@ def predict_files(
     roots: Sequence[Path] = (),
     names: NameKind | None = None,
 ) -> Iterator[Outcome]:
-    """Segment many images; a bad one is reported and the rest goes on.
+    """Segment many images; a bad one is reported and the others continue.
 
     Args:
         predictor: Loaded once, used for all.

@@ -194,7 +194,7 @@ def _other_grid(audit: SeriesAudit, rule: ChannelRule) -> str | None:
 
 
 def _preferred(fits: Sequence[SeriesAudit], rule: ChannelRule) -> list[SeriesAudit]:
-    """The best of several that fit: sound ones before unsound ones, then by preference."""
+    """The best of several that fit: valid ones before invalid ones, then by preference."""
     sound = [audit for audit in fits if audit.usable] or list(fits)
     if rule.prefer is None or len(sound) == 1:
         return sound

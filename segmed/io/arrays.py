@@ -114,7 +114,7 @@ def _content_of(path: Path | str | FileHead | SeriesAudit, place: Path) -> _Cont
 
 @contextmanager
 def _system_errors(path: Path) -> Iterator[None]:
-    """Turn what the system says against reading a file into the file's refusal.
+    """Turn an error of the operating system while a file is read into its refusal.
 
     Raises:
         ImageError: `unreadable` or `out_of_memory`.

@@ -45,13 +45,13 @@ def refusal(path: Path, reason: str, message: str) -> ImageError:
 
 
 def truncated(path: Path, detail: str = "the file ends before its last voxel") -> ImageError:
-    """The error for a file that is shorter than its header says."""
+    """The error for a file that is shorter than its header states."""
     return refusal(path, "truncated", f"{detail}; fetch the file again")
 
 
 @contextmanager
 def unzipped(path: Path) -> Iterator[Readable]:
-    """A file opened for reading, through gzip where its first bytes say so.
+    """A file opened for reading, through gzip if its first bytes are gzip's.
 
     Raises:
         ImageError: `truncated` or `corrupt`: the stream ends early or fails its checksum.
@@ -175,7 +175,7 @@ def _ends_early(path: Path, there: int, wanted: int) -> ImageError:
 def _plain_bytes(
     stream: BufferedReader, wanted: int, path: Path, begun: bytes
 ) -> npt.NDArray[np.uint8]:
-    """The wanted bytes of a plain file, whose length is known before memory is taken."""
+    """The requested bytes of a plain file, whose length is known before memory is taken."""
     begun = begun[:wanted]
     there = len(begun) + os.fstat(stream.fileno()).st_size - stream.tell()
     if there < wanted:
@@ -192,7 +192,7 @@ def _plain_bytes(
 
 
 def _grown_bytes(stream: Readable, wanted: int, path: Path, begun: bytes) -> bytearray:
-    """The wanted bytes of a stream of unknown length: memory grows as they come."""
+    """The requested bytes of a stream of unknown length: memory grows as they arrive."""
     kept = bytearray(begun)
     while len(kept) < wanted:
         piece = stream.read(min(wanted - len(kept), _CHUNK))

@@ -70,7 +70,7 @@ class ForkServer:
         """
         requests, answers = self._process.stdin, self._process.stdout
         if requests is None or answers is None:  # never: both are pipes
-            raise RuntimeError("a reading process without pipes: start it anew")
+            raise RuntimeError("a reading process without pipes: start it again")
         try:
             requests.write(json.dumps(str(folder)).encode() + b"\n")
             requests.flush()

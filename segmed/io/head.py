@@ -122,7 +122,7 @@ class FileHead:
         return row.kind if row else "other"
 
     def require_sound(self) -> None:
-        """Raise an error if the file is empty, or is not a sound gzip file though it should be.
+        """Raise an error if the file is empty, or is not a valid gzip file though it should be.
 
         Raises:
             ImageError: `empty_file`, `not_gzip`, `truncated` or `corrupt`.

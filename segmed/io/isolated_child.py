@@ -111,7 +111,7 @@ def _answer(request: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _counted(path: str, limits: ReadLimits) -> list[Any] | None:
-    """The values of one label file; None where it is refused, which its own reading says."""
+    """The values of one label file; None if it is refused, with the reason when it is read."""
     try:
         array = load(path, limits, exact=True).array
         return label_facts_of(as_integers(array, Path(path))).as_record()

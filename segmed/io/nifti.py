@@ -118,7 +118,7 @@ def _once(header_path: Path, voxel_path: Path) -> tuple[Path, ...]:
 
 
 def _pair(head: FileHead) -> tuple[Path, Path]:
-    """Header file and voxel file; the same twice unless the header says that it is half a pair."""
+    """Header file and voxel file; the same twice unless the header is half of a pair."""
     head.require_sound()
     path, start = head.path, head.start
     suffix = ".gz" if path.suffix == ".gz" else ""

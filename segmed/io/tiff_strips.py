@@ -77,7 +77,7 @@ def check_strips(tags: Any, shape: tuple[int, int], bits: int, path: Path) -> No
 
 
 def stated_pixels(path: Path) -> str:
-    """Pixels of a TIFF that Pillow takes for none, in words; empty where nothing sound says so.
+    """Description of TIFF pixels that Pillow cannot identify; empty without valid tags.
 
     Args:
         path: The file.

@@ -93,7 +93,7 @@ class HybridLoss(CaseLoss):
         return focal_loss(log_true) + (1.0 - similarity) + soft_iou_loss(probs, target)
 
     def terms_mean(self, terms: VoxelTerms) -> Tensor:
-        """The mean over a batch; see `CaseLoss`. Voxels that nobody annotated look alike."""
+        """The mean over a batch; see `CaseLoss`. Unannotated voxels look alike."""
         focal = terms.mean((1.0 - (-terms.entropy).exp()) ** GAMMA * terms.entropy)
         similarity = ms_ssim(terms.probs, terms.truth()).mean()
         return focal + (1.0 - similarity) + (1.0 - iou_of_sums(*terms.sums()).mean())

@@ -117,7 +117,7 @@ class VoxelTerms:
         """Mean over annotated voxels and channels; 0 where there is none.
 
         Args:
-            values: `[B, C, *spatial]`, 0 where nobody annotated.
+            values: `[B, C, *spatial]`, 0 for unannotated voxels.
         """
         if self._known is None:
             return values.mean()
@@ -138,5 +138,5 @@ class VoxelTerms:
         return torch.stack(overlaps, 1), flat.sum(2), torch.stack(sizes, 1)
 
     def truth(self) -> Tensor:
-        """Voxels of each structure, `[B, F, *spatial]` float32; 0 where nobody annotated."""
+        """Voxels of each structure, `[B, F, *spatial]` float32; 0 for unannotated voxels."""
         return torch.stack(list(self._reader.masks(self.target)), 1)

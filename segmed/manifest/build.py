@@ -80,7 +80,7 @@ class Reading:
             raise UsageError(f"{given} needs {lacking}: both are patterns of files")
         if self.images and (self.masks_folder or self.label_suffix):
             raise UsageError(
-                "--image and --label say where the masks are: leave out --masks-folder and "
+                "--image and --label already give the masks: leave out --masks-folder and "
                 "--label-suffix"
             )
         if self.masks is not None and self.masks not in MASK_MODES:
@@ -197,7 +197,7 @@ def detect_format(source: Path) -> str:
 
 
 def unknown_layout(source: Path) -> ManifestError:
-    """The error for a tree that is read by patterns alone; it states them where names say them."""
+    """The error for a tree that needs patterns; it states them if the names imply them."""
     there = find_case_folders(source)
     if there is not None:
         return ManifestError(f"{source} is read by patterns: it has {there.line}")

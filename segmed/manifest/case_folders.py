@@ -51,7 +51,7 @@ class CaseFolders:
 
     @property
     def label(self) -> str:
-        """Pattern of the labels; `LABEL` stands for the word that no name says."""
+        """Pattern of the labels, with `LABEL` for the word that is in no name."""
         return self._pattern([kind for kind in self.kinds if has_mask_words(kind)] or ["LABEL"])
 
     def _pattern(self, kinds: Sequence[str]) -> str:

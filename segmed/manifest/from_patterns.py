@@ -1,4 +1,4 @@
-"""Drafts from file patterns: any tree whose paths say case and channel."""
+"""Drafts from file patterns: any tree whose paths contain case and channel."""
 
 from __future__ import annotations
 
@@ -274,7 +274,7 @@ def _channels(
 
 
 def _groups(cases: dict[str, dict[str, PatternMatch]]) -> dict[str, str]:
-    """The first folder with a wildcard as the group, if names alone do not say the patient."""
+    """The first folder with a wildcard as the group, if names alone do not identify the patient."""
     guess = guess_subjects(list(cases))
     if guess is not None and guess.is_sure:
         return {}

@@ -1,4 +1,4 @@
-"""Voxels that nobody annotated: no structure, but a value that enters nothing."""
+"""Unannotated voxels: their value is no structure and enters neither training nor scores."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class KnownDigests:
         self._lock = threading.Lock()
 
     def digest(self, path: Path) -> str:
-        """`image_digest` of an image, taken anew only if its files were touched.
+        """`image_digest` of an image, computed again only if its files were touched.
 
         Raises:
             FileNotFoundError: There is nothing at `path`, or something without an end.

@@ -137,7 +137,7 @@ class CumulativeScores(CumulativeIterationMetric):
         if values.ndim not in (4, 5) or values.shape[1] != 1:
             raise MetricError(
                 f"{name} has shape {tuple(values.shape)}; give [B, 1, *spatial] class indices: "
-                "regions and voxels that nobody annotated have no one-hot map"
+                "regions and unannotated voxels have no one-hot map"
             )
         plain = values.as_tensor() if hasattr(values, "as_tensor") else values
         return _indices(plain[:, 0], count, name)

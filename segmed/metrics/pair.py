@@ -174,13 +174,13 @@ def _check_grids(
     require_same_grid(*grids, names=("prediction", "reference"))
     if grids[1].shape != shape:
         raise MetricError(
-            f"the grid says shape {grids[1].shape} and the label maps have {shape}; give the grid "
+            f"the grid has shape {grids[1].shape} and the label maps have {shape}; give the grid "
             "that belongs to them"
         )
     edges = grids[1].spacing_mm
     if not np.allclose(edges, spacing_mm, rtol=1e-3):
         raise MetricError(
-            f"the grid says a spacing of {edges} mm and the caller {tuple(spacing_mm)} mm; give "
+            f"the grid has a spacing of {edges} mm and the caller {tuple(spacing_mm)} mm; give "
             "the grid's own"
         )
 

@@ -14,7 +14,7 @@ Inflation = Literal["centre", "mean"]
 def fit_kernel(
     weight: Tensor, shape: Sequence[int], *, inflation: Inflation, slice_axis: int = -1
 ) -> Tensor | None:
-    """A tensor of the wanted shape that computes what the given one did.
+    """A tensor of another shape that computes the same as the given one.
 
     Args:
         weight: Tensor of a file.

@@ -31,7 +31,7 @@ CORRECTION = "--modality"
 
 @dataclass(frozen=True)
 class ModalityGuess:
-    """The modality that a channel's name says.
+    """Modality by the name of a channel.
 
     Attributes:
         modality: `CT`, `MR`, `PT`, `US`, or `OT` where the name says nothing or contradicts itself.
@@ -45,7 +45,7 @@ class ModalityGuess:
 
 
 def guess_modality(name: str) -> ModalityGuess:
-    """The modality that the words of a channel's name say.
+    """Modality by the words of a channel's name.
 
     Whole words decide: `act`, `direct` and `spectrum` name no modality. A name with words of two
     modalities (`T1CT`, `PET/CT`) is left at `OT`, whose intensities are scaled image by image.

@@ -159,10 +159,10 @@ def require_int8(record: Int8Record, content_sha256: str, float32_hash: str, whe
     if content_sha256 != record.sha256:
         raise PackageError(
             f"{where}/{INT8_FILE} is not the file that was accepted (its sha256 differs from that "
-            "on the card); fetch the package anew, or quantise the model again"
+            "on the card); fetch the package again, or quantise the model again"
         )
     if record.made_from != float32_hash:
         raise PackageError(
             f"{where}/{INT8_FILE} was made from package {record.made_from[:12]}, this one is "
-            f"{float32_hash[:12]}; fetch the package anew, or quantise the model again"
+            f"{float32_hash[:12]}; fetch the package again, or quantise the model again"
         )

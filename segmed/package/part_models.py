@@ -101,7 +101,7 @@ def _require_joinable(model: PartModel) -> None:
             "imported from nnU-Net or a MONAI bundle can be joined"
         )
     if package.plan.ignore_value is not None:
-        raise UsageError(f"{model.name} has a value of voxels that nobody annotated")
+        raise UsageError(f"{model.name} has a value of unannotated voxels")
 
 
 def _require_fitting(first: PartModel, other: PartModel) -> None:

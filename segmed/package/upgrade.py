@@ -18,7 +18,7 @@ Content = dict[str, Any]
 
 
 def _name_the_writer(content: Content) -> Content:
-    """Version 2 says which segmed wrote the package; version 1 had it in the provenance at best."""
+    """Add which segmed wrote the package; version 1 had it in the provenance at best."""
     provenance = content.get("provenance")
     stated = provenance.get("versions") if isinstance(provenance, dict) else None
     writer = stated.get("segmed", "") if isinstance(stated, dict) else ""
@@ -45,7 +45,7 @@ def upgraded(content: object, where: str) -> Content:
     if not isinstance(content, dict) or type(version) is not int or version not in KNOWN:
         raise PackageError(
             f"{where} has package schema version {version!r}, this segmed reads {min(STEPS)} to "
-            f"{SCHEMA_VERSION}; use the segmed that wrote it, or export the model anew"
+            f"{SCHEMA_VERSION}; use the segmed that wrote it, or export the model again"
         )
     for step in range(version, SCHEMA_VERSION):
         content = STEPS[step](content)

@@ -123,7 +123,7 @@ def read_plan(path: Path | str) -> Plan:
     if version != SCHEMA_VERSION:
         raise UsageError(
             f"{path} has plan schema version {version!r}, this segmed reads {SCHEMA_VERSION}; "
-            "make the plan anew by `segmed plan`"
+            "make the plan again by `segmed plan`"
         )
     try:
         return Plan.model_validate({**content, "reasons": reasons})

@@ -126,7 +126,7 @@ class PreparedCache:
         return found
 
     def content(self, case: Case) -> tuple[bytes, list[Any]]:
-        """A case read and prepared anew, as the content of a record and its facts.
+        """A case read and prepared again, as the content of a record and its facts.
 
         Raises:
             ImageError: A file cannot be read correctly, or does not fit the plan.
@@ -198,7 +198,7 @@ class PreparedCache:
         return entry
 
     def forget(self, key: str, record: Record, error: Exception) -> None:
-        """Take a record for lost, so that the case is prepared anew."""
+        """Take a record for lost, so that the case is prepared again."""
         log.warning("a prepared case is damaged and made anew: %s", error)
         self._shelf.index.drop(key, record)
         with self._lock:
@@ -206,7 +206,7 @@ class PreparedCache:
 
 
 class PreparedCase:
-    """One case of a cache, read in parts; prepared anew where its record is damaged.
+    """One case of a cache, read in parts; prepared again if its record is damaged.
 
     Args:
         cache: The cache.
@@ -300,7 +300,7 @@ def lost_names(label: Tensor, indices: Tensor, plan: Plan) -> list[str]:
 
 
 def prepared_case(manifest: Manifest, case: Case, plan: Plan) -> tuple[Prepared, Tensor | None]:
-    """Image and class indices of a case on the target grid, read and prepared anew."""
+    """Image and class indices of a case on the target grid, read and prepared again."""
     return _prepare(*_read(manifest, case), plan)
 
 

@@ -28,7 +28,7 @@ SLAB = 1 << 22
 
 @dataclass(frozen=True)
 class Coding:
-    """The numbers that stand for the values of one channel.
+    """The numbers that represent the values of one channel.
 
     Attributes:
         dtype: Type of the numbers as numpy names it; `<f4` are the values themselves.

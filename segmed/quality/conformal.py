@@ -42,7 +42,7 @@ def conformal_quantile(scores: Sequence[float], coverage: float) -> float:
     check_confidence(coverage)
     ordered = np.sort(np.asarray(scores, dtype=np.float64))
     if np.isnan(ordered).any():
-        raise MetricError("a calibration score is not a number; leave the case out and say so")
+        raise MetricError("a calibration score is not a number; leave the case out and report it")
     rank = math.ceil((len(ordered) + 1) * coverage - ROUNDING)
     return float(ordered[rank - 1]) if rank <= len(ordered) else math.inf
 

@@ -1,4 +1,4 @@
-"""Risk control: a bound on the share of bad results among those that nobody reviews.
+"""Risk control: a bound on the share of bad results among those without review.
 
 A promise has the form "if the cases of the lowest predicted quality, a share of 10 %, are reviewed,
 at most 5 % of the others have a Dice below 0.8, with 95 % confidence". Thresholds are fixed before

@@ -41,7 +41,7 @@ STATIC_ROWS = 40
 
 @dataclass(frozen=True)
 class Picture:
-    """An encoded overlay with what the page says about it."""
+    """An encoded overlay with its texts on the page."""
 
     uri: str
     width: int

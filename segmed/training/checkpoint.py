@@ -165,7 +165,7 @@ def _content_of(path: Path) -> dict[str, Any]:
 
 
 def damaged(path: Path, why: str) -> TrainingError:
-    """The error for a checkpoint that cannot be continued, with the ways to go on."""
+    """The error for a checkpoint that cannot be continued, with the ways to continue."""
     best = path.with_name(BEST)
     copy = f"copy {best.name} over it, " if best.is_file() and best.name != path.name else ""
     return TrainingError(

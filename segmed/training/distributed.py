@@ -150,8 +150,8 @@ def _explained_loss_of_peers() -> Iterator[None]:
             raise
         detail = " ".join(str(error).split())[:160]
         raise TrainingError(
-            "another process of this training has ended, its own message says why; this one cannot "
-            f"go on alone: start all of them again, with --resume ({detail})"
+            "another process of this training has ended, see its own message; this one cannot "
+            f"continue alone: start all of them again, with --resume ({detail})"
         ) from error
 
 

@@ -182,7 +182,7 @@ class RunFiles:
         if before != now:
             raise TrainingError(
                 f"{place} is of a training by {before} process(es), now there are {now}: start "
-                f"as many (torchrun --nproc-per-node {before}), or begin anew without --resume"
+                f"as many (torchrun --nproc-per-node {before}), or start again without --resume"
             )
         try:
             trainer.load_state(vars(checkpoint))

@@ -1,4 +1,4 @@
-"""Copies of a training's state that are written while the training goes on."""
+"""Copies of a training's state that are written while the training continues."""
 
 from __future__ import annotations
 

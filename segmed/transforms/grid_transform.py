@@ -139,7 +139,7 @@ def turned(grid: Grid, orientation: str) -> GridTransform:
         turns = reorientation(grid.affine_ras, orientation)
         if np.isnan(turns).any():
             raise GeometryError(
-                "the image's affine does not say where each axis points: repair its header",
+                "the image's affine does not define the direction of each axis: repair its header",
                 reason="no_orientation",
             )
         axes = tuple(int(np.flatnonzero(turns[:, 0] == axis)[0]) for axis in range(dims))

@@ -207,7 +207,7 @@ def _cubic_taps(t: npt.NDArray[np.float64]) -> dict[int, npt.NDArray[np.float64]
 
 
 def _edge_matrix(num_in: int, at: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Cubic weights of an image that goes on as its outermost voxels."""
+    """Cubic weights of an image that is extended by its outermost voxels."""
     from scipy import ndimage  # noqa: PLC0415 - images on the plan's own grid do without
 
     lead = EDGE_VOXELS

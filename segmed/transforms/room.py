@@ -72,7 +72,7 @@ def free_bytes() -> int:
 
 
 def _container_bytes(limit: str, used: str, parts: str) -> int | None:
-    """Memory that a container has left; None where it has no limit, or nothing says so."""
+    """Memory that a container has left; None if it has no known limit."""
     try:
         text = (CGROUP / limit).read_text(encoding="utf-8").strip()
         if text == "max":

@@ -111,8 +111,8 @@ class LedgerFile:
             if not isinstance(error, sqlite3.OperationalError):
                 raise
             raise ServiceError(
-                f"the ledger {self.path.name} cannot be written ({error}); mend that and start "
-                "again: nothing that is done is lost"
+                f"the ledger {self.path.name} cannot be written ({error}); repair this and "
+                "start again: no completed study is lost"
             ) from error
 
 

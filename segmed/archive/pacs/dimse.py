@@ -141,7 +141,7 @@ class DimseSource(RemoteSource[Dimse]):
         if status.get("Status") in UNSENT:
             raise ServiceError(
                 f"the DICOM node did not send all of a series: {_described(status)}; by C-GET it "
-                "sends the classes alone that it knows, and older ones do not know label maps: "
+                "sends only the SOP classes that it supports, and older ones lack label maps: "
                 "write ?move=PORT behind the address for C-MOVE, or use DICOMweb"
             )
         require_success(status, "send a series")

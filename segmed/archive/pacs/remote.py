@@ -74,7 +74,7 @@ class RemoteSeries:
 def remote_studies(
     series: Sequence[RemoteSeries], rules: Rules | None, num_channels: int
 ) -> Iterator[Study]:
-    """Units of work among the wanted series of one DICOM study, before anything is fetched.
+    """Units of work among the requested series of one DICOM study, before anything is fetched.
 
     Without rules each series is one for a model of one channel; else all of one patient together,
     and the rules choose once they are here. The content of a series is known by its patient, study,

@@ -336,7 +336,7 @@ def _require_opinion(verdict: str, comment: str) -> None:
     if len(comment) > MAX_COMMENT:
         raise UsageError(f"a comment has at most {MAX_COMMENT} characters, got {len(comment)}")
     if not verdict and not comment.strip():
-        raise UsageError("nothing is said: give a verdict or a comment")
+        raise UsageError("verdict and comment are both empty: give one of them")
 
 
 def _hold_in(connection: sqlite3.Connection, key: str, now: float) -> Hold | None:

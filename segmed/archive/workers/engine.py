@@ -38,7 +38,7 @@ _DEATHS = (EOFError, ConnectionError, OSError)
 
 
 class WorkerDied(Exception):  # noqa: N818 - an event that a slot acts upon, not an error of ours
-    """A worker process ended, or said nothing for too long, with jobs in hand."""
+    """A worker process ended, or did not answer in time, with jobs in hand."""
 
 
 class Worker:

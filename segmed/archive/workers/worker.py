@@ -23,7 +23,7 @@ from segmed.outcomes import GPU_FAULT
 
 
 def serve(connection: Connection) -> None:
-    """Load the model, say so, and segment jobs until the other end closes."""
+    """Load the model, report that it is ready, and segment jobs until the other end closes."""
     setup: Setup = connection.recv()
     results: Results = queue.Queue()
     try:

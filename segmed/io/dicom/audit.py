@@ -152,7 +152,7 @@ def judge(headers: Sequence[DicomHeader]) -> SeriesAudit:
 
 
 def _names_agent(text: str) -> bool:
-    """Return whether ContrastBolusAgent names one, rather than says that there was none."""
+    """Return whether ContrastBolusAgent names an agent, and not its absence."""
     return text.strip().upper() not in NO_AGENT
 
 

@@ -77,7 +77,7 @@ def _is_image(header: DicomHeader) -> bool:
 
 
 def is_object(header: DicomHeader) -> bool:
-    """Return whether a sound file has no image: a report, a presentation state, a segmentation."""
+    """Return whether a valid file has no image: a report, a presentation state, a segmentation."""
     if header.modality in NEVER_IMAGES:
         return True
     return not (header.has_pixels or header.fault or _is_image(header))

@@ -68,7 +68,7 @@ def _stated_rescale(dataset: Elements) -> tuple[bool, bool, str]:
 
 
 def _is_stated(dataset: Elements, name: str) -> bool:
-    """Return whether an element is there and not empty, be its value sound or not."""
+    """Return whether an element is present and not empty, with a valid value or not."""
     try:
         return name in dataset and dataset.get(name) not in (None, "")
     except (ValueError, TypeError, OverflowError, ArithmeticError):

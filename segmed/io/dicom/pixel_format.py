@@ -1,4 +1,4 @@
-"""The pixel format that a DICOM header states: sound, or a fault before a decoder runs."""
+"""The pixel format that a DICOM header states, valid or refused before a decoder runs."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class QuickHeader:
 
 
 def quick_header(stream: IO[bytes], size: int, keywords: list[str]) -> QuickHeader | None:
-    """The wanted elements of a plain file.
+    """The requested elements of a plain file.
 
     Args:
         stream: The file, from its start.
@@ -110,7 +110,7 @@ def _walk(
     explicit: bool,
     last: int,
 ) -> int:
-    """Collect wanted elements up to tag `last`; the offset of the first element beyond it."""
+    """Collect the requested elements up to tag `last`; returns the offset of the next one."""
     end, before = len(buffer), 0
     while position < end:
         tag, vr, value, length = _head(buffer, position, explicit)

@@ -1,6 +1,6 @@
-"""The source images of a derived DICOM object: in slice order, and mended where a writer needs it.
+"""The source images of a derived DICOM object: in slice order, repaired for the writers.
 
-Only copies in memory are mended; the files stay as they are.
+Only copies in memory are repaired; the files are unchanged.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def segments_in(dataset: Dataset) -> tuple[Segment, ...]:
 
 
 def _full_name(item: Dataset, kind: Dataset | None) -> str:
-    """The segment label, behind those of its modifiers that it does not say itself."""
+    """The segment label, behind those of its modifiers that it does not contain."""
     name = str(item.get("SegmentLabel") or "").strip()
     places = [item, *([] if kind is None else [kind])]
     modifiers = [

@@ -1,4 +1,4 @@
-"""DICOM series: scan any tree, read what is sound.
+"""DICOM series: scan any tree, read the series that are usable.
 
 ```python
 for series in scan("incoming"):

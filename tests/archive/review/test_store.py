@@ -88,7 +88,7 @@ def test_opinions_and_corrections_have_author_and_time_and_survive(
         ("a\nb", "accepted", "", None, "printable"),
         ("x" * 81, "accepted", "", None, "1 to 80"),
         ("Ada", "good", "", None, "unknown verdict 'good'; known are accepted, rejected"),
-        ("Ada", "", "  ", None, "nothing is said"),
+        ("Ada", "", "  ", None, "are both empty"),
         ("Ada", "accepted", "x" * 4001, None, "at most 4000"),
         ("Ada", "accepted", "", 77, "no correction 77"),
     ],

@@ -110,7 +110,7 @@ def test_file_changed_on_its_way_is_refused(package_dir: Path, tmp_path: Path) -
     record = export_model(str(package_dir), tmp_path / "a.zip", "zip")
     with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive:
         archive.comment = b"changed"
-    with pytest.raises(PackageError, match="carry it anew"):
+    with pytest.raises(PackageError, match="copy it again"):
         import_model(tmp_path / "a.zip", "cubes", sha256=record["sha256"])
 
 

@@ -153,7 +153,7 @@ def test_other_package_in_place_of_the_registered_one_is_refused(
     other = saved(tmp_path, plan, 2.0)
     for name in ("model.safetensors", "plan.yaml", "package.json"):
         shutil.copy(other / name, weights.parent / name)
-    with pytest.raises(PackageError, match="the registry says"):
+    with pytest.raises(PackageError, match="the registry has"):
         registry.resolve("models:/hippo/1")
 
 
