@@ -13,6 +13,7 @@ from pathlib import Path
 
 from house_language import clauses_for_titles, dialect
 from house_processes import forks_beside_threads
+from house_reached import unreached_names
 from house_reasons import broad_handlers_without_reason, ignores_without_reason
 from house_text import texts_of_the_locale
 
@@ -114,6 +115,7 @@ def page_with_tree(page: str) -> str:
 RULES: tuple[Callable[[Path], list[str]], ...] = (
     clauses_for_titles, dialect, shared_class_names, unmirrored_rooms, texts_of_the_locale,
     ignores_without_reason, broad_handlers_without_reason, forks_beside_threads,
+    unreached_names,
 )  # fmt: skip
 """Rules over a tree; each returns one line for each breach."""
 

@@ -8,6 +8,7 @@ import pytest
 from house import shared_class_names, unmirrored_rooms
 from house_language import clauses_for_titles, dialect
 from house_processes import forks_beside_threads
+from house_reached import unreached_names
 from house_reasons import broad_handlers_without_reason, ignores_without_reason
 from house_text import texts_of_the_locale
 
@@ -196,3 +197,27 @@ def test_word_of_the_dialect_is_found(tmp_path: Path, code: str, is_found: bool)
     (tmp_path / "pipelines").mkdir()
     (tmp_path / "pipelines" / "a.py").write_text(code, encoding="utf-8")
     assert bool(dialect(tmp_path)) == is_found
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("def alone(): ...", ["alone"]),
+        ("LIMIT = 3", ["LIMIT"]),
+        ("class Alone:\n    @property\n    def size(self): ...\nx = Alone()\nx.f(x)", ["size"]),
+        ("@dataclass(frozen=True)\nclass Record: ...", ["Record"]),
+        ("def published(): ...\n__all__ = ['published']", []),
+        ("def called(): ...\ncalled()", []),
+        ("class Box:\n    def size(self): ...\nBox().size()", []),
+        ("@app.command()\ndef command(): ...", []),
+        ("@model_validator(mode='after')\ndef checked(self): ...", []),
+    ],
+)
+def test_name_that_nothing_reaches_is_found(tmp_path: Path, code: str, found: list[str]) -> None:
+    (tmp_path / "segmed").mkdir()
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "segmed" / "a.py").write_text(code, encoding="utf-8")
+    (tmp_path / "tests" / "test_a.py").write_text("alone(LIMIT, Alone.size)", encoding="utf-8")
+    lines = unreached_names(tmp_path)
+    assert len(lines) == len(found)
+    assert all(f"reaches {name}: " in line for name, line in zip(found, lines, strict=True))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from segmed.archive.segment import WorkerPool, Workers, preview_archive, segment_archive
     from segmed.archive.status import ArchiveStatus, archive_status, places_of, retry_archive
     from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource
+    from segmed.archive.workers.persistent import close_idle_pools
     from segmed.package.series_rules import Rules, read_rules
 else:
     __getattr__ = lazy_exports(
@@ -35,6 +36,7 @@ else:
             "segmed.package.series_rules": "Rules read_rules",
             "segmed.archive.status": "ArchiveStatus archive_status places_of retry_archive",
             "segmed.archive.study": "NotImage Study StudyOutcome StudySource",
+            "segmed.archive.workers.persistent": "close_idle_pools",
         },
     )
 
@@ -55,6 +57,7 @@ __all__ = [
     "WorkerPool",
     "Workers",
     "archive_status",
+    "close_idle_pools",
     "model_of",
     "places_of",
     "preview_archive",

@@ -33,8 +33,6 @@ SameNames = Literal["refuse", "prefix"]
 
 SAME_NAMES: tuple[SameNames, ...] = get_args(SameNames)
 
-PRIORITY_RULE = "a voxel that several models claim has the structure of the model named first"
-
 MOST_NAME = 60
 """Characters of the name of a joined model, which DICOM objects state."""
 

@@ -344,14 +344,6 @@ class Ledger(RunLedger):
         ).fetchone()
         return int(row[0])
 
-    def not_images(self, run: int) -> Iterator[NotImage]:
-        """The files without an image that a run met, in order of their places."""
-        rows = self._connection.execute(
-            "SELECT place, why FROM not_images WHERE run = ? ORDER BY place", (run,)
-        )
-        for place, why in rows:
-            yield NotImage(place, why)
-
     def counts(self) -> dict[State, int]:
         """Number of studies in each state."""
         found = dict(

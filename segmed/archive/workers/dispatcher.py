@@ -49,12 +49,6 @@ class Dispatcher:
         self._questions: PullQueue[Ticketed] = PullQueue()
         self._hashed_by: OrderedDict[str, str] = OrderedDict()
 
-    @property
-    def num_held(self) -> int:
-        """Studies that wait here or are with a worker."""
-        queues = (self._jobs, self._questions)
-        return sum(queue.num_waiting + queue.num_in_hand for queue in queues)
-
     def submit(self, job: Job) -> None:
         """Queue a study; the worker that has hashed it is preferred."""
         self._jobs.add(job.key, job, near=self._hashed_by.pop(job.study.content, ""))

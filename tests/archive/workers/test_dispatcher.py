@@ -63,7 +63,8 @@ def test_studies_and_digests_of_lost_workers_go_to_others_and_end_badly_at_last(
     assert [(end.key, end.reason, end.refused) for end in ends] == [("key0", LOST, False)]
     [answer] = hashed
     assert isinstance(answer.answer, OSError)
-    assert dispatcher.num_held == 0
+    dispatcher.receive("last", Hello())
+    assert dispatcher.hand_out() == []
 
 
 @pytest.mark.parametrize("workers", [2, 64])
@@ -86,4 +87,5 @@ def test_no_worker_is_without_a_study_while_one_waits(workers: int) -> None:
         slowest = max(held, key=lambda name: len(held[name]))
         assert dispatcher.receive(slowest, Result(held[slowest].pop(0)))
         ended += 1
-    assert dispatcher.num_held == 0
+    dispatcher.receive("last", Hello())
+    assert dispatcher.hand_out() == []
