@@ -38,7 +38,7 @@ def accept(
         list[str],
         typer.Argument(
             metavar="MODEL|RECORD...",
-            help="models:/NAME@alias, models:/NAME/3 or a folder; with --pool the records.",
+            help="Model: models:/NAME@alias, models:/NAME/3 or a folder. With --pool: the records.",
         ),
     ],
     cases: Annotated[
@@ -56,7 +56,7 @@ def accept(
         Path | None, typer.Option(help="YAML of criteria and stop rules; see docs/accept.md.")
     ] = None,
     fold: Annotated[
-        int | None, typer.Option(min=0, help="Score the cases of this fold of LOCAL.json alone.")
+        int | None, typer.Option(min=0, help="Score only the cases of this fold of LOCAL.json.")
     ] = None,
     device: DeviceOption = "auto",
     keep: Annotated[
@@ -75,7 +75,9 @@ def accept(
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Model that the evidence compares with: the champion."),
+        typer.Option(
+            metavar="MODEL", help="Model to compare with in the evidence, such as the champion."
+        ),
     ] = None,
     export: Annotated[
         Path | None,
@@ -83,10 +85,12 @@ def accept(
     ] = None,
     study_key: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Key that all sites of a study share; hashes cases."),
+        typer.Option(
+            metavar="FILE", help="Key to hash the cases with, shared by all sites of a study."
+        ),
     ] = None,
     site_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Key of this site; signs its records.")
+        Path | None, typer.Option(metavar="FILE", help="Key of this site to sign its records with.")
     ] = None,
     pool: Annotated[
         bool, typer.Option("--pool", help="Combine the records of several sites for the gate.")
@@ -94,13 +98,13 @@ def accept(
     of_model: Annotated[
         str | None,
         typer.Option(
-            "--model", metavar="MODEL", help="With --pool: the model that the records must be of."
+            "--model", metavar="MODEL", help="With --pool: model that the records must be of."
         ),
     ] = None,
     sites: Annotated[
         Path | None, typer.Option(help="With --pool: list of the sites whose records are accepted.")
     ] = None,
-    rules: Annotated[Path | None, typer.Option(help="With --pool: YAML of the gate.")] = None,
+    rules: Annotated[Path | None, typer.Option(help="With --pool: YAML rules of the gate.")] = None,
     max_voxels: MaxVoxelsOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -105,7 +105,10 @@ def root(
     ] = False,
     log_format: Annotated[
         LogFormat,
-        typer.Option(envvar=FORMAT_VARIABLE, help="Log lines for people or machines."),
+        typer.Option(
+            envvar=FORMAT_VARIABLE,
+            help="Form of the log lines: text for people, json for machines.",
+        ),
     ] = "text",
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True)

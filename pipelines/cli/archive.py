@@ -69,35 +69,50 @@ def segment(
         str, typer.Argument(metavar="SRC", help="Folder, dicomweb://... or dimse://...")
     ],
     model: ModelOption,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Outputs, ledger and outcomes.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of outputs, ledger and outcomes.")
+    ],
     output_format: OutputFormatOption = "nifti",
     seg: SegOption = "binary",
     all_frames: AllFramesOption = False,
     report: ReportOption = None,
     workers: Annotated[
-        int, typer.Option(min=0, help="Worker processes; 0 segments in this one.")
+        int, typer.Option(min=0, help="Worker processes; 0: segment in this process.")
     ] = 0,
     rules: SeriesRulesOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many studies.")] = None,
     resegment: Annotated[
-        bool, typer.Option("--resegment", help="Also what another model has done.")
+        bool,
+        typer.Option(
+            "--resegment", help="Also segment studies again that were done by another model."
+        ),
     ] = False,
     since: Annotated[
         datetime | None,
-        typer.Option(formats=["%Y-%m-%d"], help="Of this day or later (folder: files changed)."),
+        typer.Option(
+            formats=["%Y-%m-%d"],
+            help="Only studies of this day or later; in a folder, files changed since.",
+        ),
     ] = None,
     until: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Of this day or earlier.")
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d"],
+            help="Only studies of this day or earlier; in a folder, files changed until.",
+        ),
     ] = None,
     modality: Annotated[
-        list[str] | None, typer.Option(help="DICOM series of this modality; repeatable.")
+        list[str] | None, typer.Option(help="Only DICOM series of this modality; repeatable.")
     ] = None,
     description: Annotated[
-        str | None, typer.Option(metavar="REGEX", help="DICOM series described so.")
+        str | None,
+        typer.Option(metavar="REGEX", help="Only DICOM series whose SeriesDescription matches."),
     ] = None,
-    body_part: Annotated[str | None, typer.Option(help="DICOM series of this body part.")] = None,
+    body_part: Annotated[
+        str | None, typer.Option(help="Only DICOM series of this body part.")
+    ] = None,
     unsegmented: Annotated[
-        bool, typer.Option("--unsegmented", help="DICOM studies without any segmentation.")
+        bool, typer.Option("--unsegmented", help="Only DICOM studies without a segmentation.")
     ] = False,
     send: SendOption = None,
     send_report: SendReportOption = None,
@@ -111,11 +126,13 @@ def segment(
         bool,
         typer.Option(
             "--any-modality",
-            help="Take DICOM series of another modality or body part than the model's, "
-            "too; studies refused before are tried again after `segmed archive retry`.",
+            help="Also take DICOM series of another modality or body part than the "
+            "model's; studies refused before are tried again after `segmed archive retry`.",
         ),
     ] = False,
-    table: Annotated[str, typer.Option(help="Kind of the volumes table: csv or parquet.")] = "csv",
+    table: Annotated[
+        str, typer.Option(help="Format of the table of volumes: csv or parquet.")
+    ] = "csv",
     names: Annotated[
         str | None,
         typer.Option(

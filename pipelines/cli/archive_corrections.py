@@ -16,7 +16,9 @@ from segmed.errors import UsageError
 def corrections(
     address: Annotated[
         str,
-        typer.Argument(metavar="ADDRESS", help="dicomweb://..., dicomwebs://... or dimse://..."),
+        typer.Argument(
+            metavar="ADDRESS", help="PACS: dicomweb://..., dicomwebs://... or dimse://..."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Output folder of the archive run.")],
     as_json: JsonOption = False,

@@ -66,7 +66,8 @@ def list_outputs(
         ),
     ] = None,
     status: Annotated[
-        str | None, typer.Option(help="Only done, refused, failed, pending or replaced.")
+        str | None,
+        typer.Option(help="Only inputs in this state: done, refused, failed, pending or replaced."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -29,10 +29,10 @@ def calibrate(
         ),
     ],
     test: Annotated[
-        bool, typer.Option("--test", help="Use the manifest's test cases alone.")
+        bool, typer.Option("--test", help="Use only the manifest's test cases.")
     ] = False,
     promise: PromiseOption = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")] = "auto",
     out: OutOption = None,
     alias: AliasOption = None,
     as_json: JsonOption = False,

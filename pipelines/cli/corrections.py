@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 def add_corrections(
     archive: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of the archive.")],
-    manifest_path: Annotated[Path, typer.Argument(metavar="M.json", help="The manifest.")],
+    manifest_path: Annotated[Path, typer.Argument(metavar="M.json", help="Manifest to add to.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Write the manifest here instead of in its place."),
+        typer.Option("--out", "-o", help="File to write. Default: the manifest itself."),
     ] = None,
     record: Annotated[
         bool,

@@ -29,12 +29,12 @@ from pipelines.terminal.console import (
     table,
 )
 
-ManifestArgument = Annotated[Path, typer.Argument(metavar="M.json", help="The manifest.")]
+ManifestArgument = Annotated[Path, typer.Argument(metavar="M.json", help="Manifest of the set.")]
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    group = typer.Typer(no_args_is_help=True, help="Which images, labels and folds there are.")
+    group = typer.Typer(no_args_is_help=True, help="Sets of images, labels and folds.")
     group.command("scan")(scan)
     group.command("build")(build)
     group.command("check")(check)
@@ -45,7 +45,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def scan(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="Any tree of files.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="SRC", help="Folder to search, any tree of files.")
+    ],
     sort_into: Annotated[
         Path | None,
         typer.Option(
@@ -95,9 +97,10 @@ def scan(
 
 def check(
     manifest_path: ManifestArgument,
-    workers: Annotated[int, typer.Option(min=1, help="Cases read at once.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="Number of cases to read at once.")] = 2,
     write_clean: Annotated[
-        Path | None, typer.Option(help="Write the manifest without unfit cases, reasons beside it.")
+        Path | None,
+        typer.Option(help="Write the manifest without unusable cases, and the reasons beside it."),
     ] = None,
     max_voxels: MaxVoxelsOption = None,
     as_json: JsonOption = False,
@@ -138,27 +141,26 @@ def check(
 
 def plan(
     manifest_path: ManifestArgument,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The plan to write.")] = Path(
-        "plan.yaml"
-    ),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Plan to write.")] = Path("plan.yaml"),
     spatial_dims: Annotated[
-        int | None, typer.Option(min=2, max=3, help="2 or 3; found if left out.")
+        int | None, typer.Option(min=2, max=3, help="2 or 3. Default: as the images have.")
     ] = None,
     memory_gb: Annotated[
         float | None,
         typer.Option(
-            help="Memory of the training, in GB; if left out, most of the GPU's, or 8 on a CPU."
+            help="Memory of the training, in GB. Default: most of the GPU's, or 8 on a CPU."
         ),
     ] = None,
     size: Annotated[
         str | None,
         typer.Option(
             help="Networks: small, full or residual (residual encoders, for long trainings on a "
-            "GPU); if left out, full where the device is a GPU."
+            "GPU); by default full on a GPU, else small."
         ),
     ] = None,
     bias_correction: Annotated[
-        bool, typer.Option("--bias-correction", help="Clear MR channels of bias fields (N4) first.")
+        bool,
+        typer.Option("--bias-correction", help="Correct bias fields of MR channels (N4) first."),
     ] = False,
     flips: Annotated[
         str,

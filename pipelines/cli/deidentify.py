@@ -24,7 +24,9 @@ def deidentify(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the copies.")],
     salt: Annotated[
         Path | None,
-        typer.Option(help="File of the site's secret; SEGMED_SALT_FILE or ~/.config/segmed/salt."),
+        typer.Option(
+            help="File with the site's secret. Default: SEGMED_SALT_FILE or ~/.config/segmed/salt."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -17,12 +17,12 @@ def add_to(app: typer.Typer) -> None:
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything.")] = Path("demo"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of all results.")] = Path("demo"),
     budget: Annotated[
-        str | None, typer.Option(help="Training time of all five, such as 6m.")
+        str | None, typer.Option(help="Time for the five trainings together, such as 6m.")
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="A few steps each: shows that all parts run.")
+        bool, typer.Option("--quick", help="Train for a few steps only, to see that all parts run.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

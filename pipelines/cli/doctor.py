@@ -20,8 +20,8 @@ def doctor(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Output folder of archive runs.")
     ] = None,
-    archive: Annotated[Path | None, typer.Option(help="Folder that they segment.")] = None,
-    model: Annotated[str | None, typer.Option(help="Model that they use.")] = None,
+    archive: Annotated[Path | None, typer.Option(help="Folder that archive runs segment.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model of the archive runs.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check this installation and its servers and suggest repairs; exit status 1 for a problem.

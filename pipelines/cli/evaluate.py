@@ -23,9 +23,10 @@ def evaluate(
         typer.Option(help="Folder of label maps to score, or output folder of an archive run."),
     ],
     references: Annotated[Path, typer.Option(help="Folder of reference label maps.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of tables and report.")],
     labels: Annotated[
-        Path | None, typer.Option(help="JSON of names and values; values found if left out.")
+        Path | None,
+        typer.Option(help="JSON with name and value of each structure. Default: the values found."),
     ] = None,
     tolerance_mm: Annotated[float, typer.Option(min=0.0, help="Tolerance of NSD, in mm.")] = 1.0,
     images: Annotated[

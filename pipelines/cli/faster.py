@@ -11,7 +11,10 @@ from pipelines.cli.arguments import require_manifest, require_models
 from pipelines.terminal.console import DONE_WITH_FAILURES, JsonOption, emit, note, table
 
 ReferenceArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="models:/NAME@alias, models:/NAME/3, folder or zip.")
+    str,
+    typer.Argument(
+        metavar="MODEL", help="Model: models:/NAME@alias, models:/NAME/3, folder or zip."
+    ),
 ]
 CasesOption = Annotated[
     Path,
@@ -19,14 +22,14 @@ CasesOption = Annotated[
 ]
 FoldOption = Annotated[
     int | None,
-    typer.Option(min=0, help="Fold of the held-out cases; that of the training if left out."),
+    typer.Option(min=0, help="Fold of the held-out cases. Default: that of the training."),
 ]
 TestOption = Annotated[
     bool, typer.Option("--test", help="Score the manifest's test cases instead of a fold.")
 ]
 OutOption = Annotated[
     Path | None,
-    typer.Option("--out", "-o", help="Folder to write; if left out, the package itself."),
+    typer.Option("--out", "-o", help="Folder to write. Default: the package itself."),
 ]
 AliasOption = Annotated[
     str | None, typer.Option(help="Alias of the new version, such as challenger.")
@@ -39,7 +42,7 @@ def quantise(
     fold: FoldOption = None,
     test: TestOption = False,
     windows: Annotated[
-        int, typer.Option(min=1, help="Windows of training cases to calibrate on.")
+        int, typer.Option(min=1, help="Number of windows of training cases to calibrate on.")
     ] = 32,
     seed: Annotated[int, typer.Option(help="Seed of the draw of cases and windows.")] = 0,
     out: OutOption = None,

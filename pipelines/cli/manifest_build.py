@@ -20,13 +20,19 @@ from pipelines.terminal.console import JsonOption, counting, emit, program
 
 def build(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of images and labels.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The manifest to write.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Manifest to write.")],
     layout: Annotated[
-        str, typer.Option("--format", help="auto, msd, nnunet, folders, dicom or raster.")
+        str,
+        typer.Option(
+            "--format", help="Layout of the folder: auto, msd, nnunet, folders, dicom or raster."
+        ),
     ] = "auto",
     folds: Annotated[
         int | None,
-        typer.Option(min=2, help="Folds, by group; those that the source states, else 5."),
+        typer.Option(
+            min=2,
+            help="Number of folds, drawn by patient. Default: the folds of the source, else 5.",
+        ),
     ] = None,
     group_by: Annotated[
         str | None, typer.Option(help="Regular expression whose first group names the patient.")
@@ -69,21 +75,23 @@ def build(
         ),
     ] = None,
     label_suffix: Annotated[
-        str | None, typer.Option(help="What a mask's name adds to its image's: _mask, _1stHO.")
+        str | None,
+        typer.Option(help="Suffix of the masks' names after those of the images: _mask, _1stHO."),
     ] = None,
     image: Annotated[
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="Images below SRC, braces list channels: 'sub-*/{FLAIR,T1}.nii.gz'; repeatable, "
-            "also as NAME=PATTERN.",
+            help="Pattern of the images below SRC; braces list channels: "
+            "'sub-*/{FLAIR,T1}.nii.gz'; repeatable, also as NAME=PATTERN.",
         ),
     ] = None,
     label: Annotated[
         str,
         typer.Option(
             metavar="PATTERN",
-            help="Labels below SRC: 'sub-*/mask.nii.gz'; braces list structures, one mask each.",
+            help="Pattern of the labels below SRC: 'sub-*/mask.nii.gz'; braces list "
+            "structures, one mask each.",
         ),
     ] = "",
     channels: Annotated[
@@ -96,21 +104,21 @@ def build(
     ] = None,
     masks_folder: Annotated[
         str,
-        typer.Option(metavar="DIR", help="Folder with several masks an image: CASE/*.png."),
+        typer.Option(metavar="DIR", help="Folder with several masks of each image: CASE/*.png."),
     ] = "",
     masks: Annotated[
         str | None,
         typer.Option(
-            help="Several masks of a case become: union, instances (1, 2, ...) or structures (by "
-            "file name)."
+            help="Label map from several masks of a case: union, instances (1, 2, ...) or "
+            "structures (by file name)."
         ),
     ] = None,
     modality: Annotated[
         str,
         typer.Option(
             metavar="CODE|NAME=CODE,...",
-            help="DICOM modality of all channels (CT), or by channel name (T1=MR,late=CT); by the "
-            "words of their names if left out.",
+            help="DICOM modality of all channels (CT), or by channel name (T1=MR,late=CT); by "
+            "default from the words of their names.",
         ),
     ] = "",
     max_voxels: MaxVoxelsOption = None,

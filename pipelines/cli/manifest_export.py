@@ -20,11 +20,11 @@ FORMS = ("nnunet",)
 
 
 def export(
-    manifest_path: Annotated[Path, typer.Argument(metavar="M.json", help="The manifest.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write; a new one.")],
-    form: Annotated[str, typer.Option("--format", help="nnunet: an nnU-Net raw folder.")] = (
-        "nnunet"
-    ),
+    manifest_path: Annotated[Path, typer.Argument(metavar="M.json", help="Manifest to export.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write; it must not exist.")],
+    form: Annotated[
+        str, typer.Option("--format", help="Form to write: nnunet, a raw folder of nnU-Net.")
+    ] = ("nnunet"),
     max_voxels: MaxVoxelsOption = None,
     as_json: JsonOption = False,
 ) -> None:

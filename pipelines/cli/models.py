@@ -26,7 +26,10 @@ from pipelines.terminal.console import DONE_WITH_FAILURES, JsonOption, emit, not
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Registered model.")]
 ReferenceArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="models:/NAME@alias, models:/NAME/3, folder or zip.")
+    str,
+    typer.Argument(
+        metavar="MODEL", help="Model: models:/NAME@alias, models:/NAME/3, folder or zip."
+    ),
 ]
 
 
@@ -42,7 +45,7 @@ LONG_FACTS = ("training_distributions", "shape_ranges", "curves", "predicted_qua
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    group = typer.Typer(no_args_is_help=True, help="Registered models: look, promote, take back.")
+    group = typer.Typer(no_args_is_help=True, help="Registered models: list, promote, roll back.")
     group.command("list")(list_)
     group.command("show")(show)
     group.command("card")(card)
@@ -181,7 +184,7 @@ def card(reference: ReferenceArgument) -> None:
 
 
 def register(
-    package: Annotated[Path, typer.Argument(metavar="PACKAGE", help="Folder or zip.")],
+    package: Annotated[Path, typer.Argument(metavar="PACKAGE", help="Package: folder or zip.")],
     name: Annotated[str, typer.Option(help="Name of the model.")],
     alias: Annotated[str | None, typer.Option(help="Alias, such as challenger.")] = None,
     quantise_on: Annotated[
@@ -190,7 +193,7 @@ def register(
             "--quantise",
             metavar="M.json",
             help="Add an int8 network first, measured on the held-out cases of this manifest; see "
-            "`segmed model quantise`. Where it is refused, float32 is registered, with status 1.",
+            "`segmed model quantise`. If it is refused, float32 is registered, with status 1.",
         ),
     ] = None,
     promise: PromiseOption = None,
@@ -233,15 +236,18 @@ def _register_quantised(
 def promote(
     reference: Annotated[
         str,
-        typer.Argument(metavar="NAME@challenger", help="The version to promote."),
+        typer.Argument(metavar="NAME@challenger", help="Version to promote."),
     ],
     manifest: Annotated[
         Path | None, typer.Option(help="Frozen evaluation set: the test cases of this manifest.")
     ] = None,
-    rules: Annotated[Path | None, typer.Option(help="YAML of the gate.")] = None,
+    rules: Annotated[Path | None, typer.Option(help="YAML rules of the gate.")] = None,
     force: Annotated[
         str | None,
-        typer.Option(metavar="REASON", help="Promote against the gate; the reason is kept."),
+        typer.Option(
+            metavar="REASON",
+            help="Promote although the gate refuses, for this reason, which is recorded.",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -278,7 +284,9 @@ def rollback(name: NameArgument, as_json: JsonOption = False) -> None:
 def export(
     reference: ReferenceArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="File or folder to write.")],
-    form: Annotated[str, typer.Option("--format", help="zip, onnx, openvino or bundle.")] = "zip",
+    form: Annotated[
+        str, typer.Option("--format", help="Form of the export: zip, onnx, openvino or bundle.")
+    ] = "zip",
     as_json: JsonOption = False,
 ) -> None:
     """Write a model to carry elsewhere, with its hash beside it.
@@ -299,12 +307,13 @@ def import_(
         typer.Argument(metavar="FILE", help="A zip or bundle from export, or a MONAI bundle."),
     ],
     name: Annotated[str, typer.Option(help="Name of the model.")],
-    sha256: Annotated[str | None, typer.Option(help="Digest that the file must have.")] = None,
+    sha256: Annotated[str | None, typer.Option(help="SHA-256 that the file must have.")] = None,
     alias: Annotated[str | None, typer.Option(help="Alias, such as challenger.")] = None,
     form: Annotated[
         str,
         typer.Option(
-            "--format", help="`export`, or `monai-bundle`: its network is one of MONAI's."
+            "--format",
+            help="Form of the file: `export`, or `monai-bundle` with one of MONAI's networks.",
         ),
     ] = "export",
     as_json: JsonOption = False,
@@ -334,15 +343,20 @@ def sync(as_json: JsonOption = False) -> None:
 
 def describe(
     model: Annotated[
-        str, typer.Argument(metavar="ARCHITECTURE", help="Such as unet3plus; not with --all.")
+        str,
+        typer.Argument(
+            metavar="ARCHITECTURE", help="Architecture, such as unet3plus; not with --all."
+        ),
     ] = "",
-    spatial_dims: Annotated[int, typer.Option(min=2, max=3, help="2 or 3.")] = 3,
+    spatial_dims: Annotated[
+        int, typer.Option(min=2, max=3, help="Spatial dimensions: 2 or 3.")
+    ] = 3,
     preset: Annotated[
         str | None,
-        typer.Option(help="`paper` for the paper's form; the planned form if not given."),
+        typer.Option(help="`paper` for the paper's form. Default: the planned form."),
     ] = None,
     every: Annotated[
-        bool, typer.Option("--all", help="The table of all architectures, as Markdown.")
+        bool, typer.Option("--all", help="Print the table of all architectures, as Markdown.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -12,7 +12,7 @@ from pipelines.terminal.console import JsonOption, emit
 from segmed.errors import UsageError
 
 PackageOption = Annotated[
-    Path | None, typer.Option("--out", "-o", help="Package folder to write; NAME if not given.")
+    Path | None, typer.Option("--out", "-o", help="Package folder to write. Default: NAME.")
 ]
 RegisterOption = Annotated[
     bool, typer.Option("--register", help="Register the package as a version of the model.")
@@ -31,7 +31,10 @@ def import_nnunet(
     ],
     name: Annotated[str, typer.Option(help="Name of the model.")],
     folds: Annotated[
-        str, typer.Option(help="`all` that are trained, or such as 0,1; their logits are averaged.")
+        str,
+        typer.Option(
+            help="Folds whose logits are averaged: `all` that are trained, or a list such as 0,1."
+        ),
     ] = "all",
     licence: Annotated[
         str, typer.Option(metavar="TEXT", help="Licence of the weights, for the card.")

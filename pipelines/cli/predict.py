@@ -72,13 +72,11 @@ def predict(
     device: DeviceOption = "auto",
     tta: TtaOption = None,
     memory_gb: Annotated[
-        float | None, typer.Option(help="Memory not to exceed; images that need more are refused.")
+        float | None, typer.Option(help="Memory limit; images that need more are refused.")
     ] = None,
     cache_dir: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder that keeps models converted for OpenVINO; the user's cache if not given."
-        ),
+        typer.Option(help="Folder of models converted for OpenVINO. Default: the user's cache."),
     ] = None,
     trust: Annotated[
         bool,
@@ -106,7 +104,7 @@ def predict(
         bool,
         typer.Option(
             "--any-modality",
-            help="Take DICOM series of another modality or body part than the model's, too.",
+            help="Also take DICOM series of another modality or body part than the model's.",
         ),
     ] = False,
     max_voxels: MaxVoxelsOption = None,

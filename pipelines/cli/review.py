@@ -35,14 +35,14 @@ def review(
         str | None,
         typer.Option(
             metavar="TEXT",
-            help="The study: part of its name, path or UID. Default: the worst that is not judged.",
+            help="Study: part of its name, path or UID. Default: the first of the list to review.",
         ),
     ] = None,
     opener: Annotated[
         str,
         typer.Option(
             "--open",
-            help="browser (all studies on a page) or slicer (one study as a folder for 3D Slicer).",
+            help="Program to open: browser, for all studies, or slicer (3D Slicer), for one.",
         ),
     ] = "browser",
     read: Annotated[
@@ -53,13 +53,13 @@ def review(
         ),
     ] = None,
     accept: Annotated[
-        bool, typer.Option("--accept", help="Also accept what is read from 3D Slicer.")
+        bool, typer.Option("--accept", help="Also accept the correction that is read.")
     ] = False,
     author: Annotated[
         str | None, typer.Option(help="Name of the reviewer. Default: the login name.")
     ] = None,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port on this machine; 0 for any that is free.")
+        int, typer.Option(min=0, max=65535, help="Port on this machine; 0: any free one.")
     ] = 0,
     no_browser: Annotated[
         bool, typer.Option("--no-browser", help="Only print the address of the page.")

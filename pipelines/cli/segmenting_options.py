@@ -41,21 +41,19 @@ TtaOption = Annotated[
     bool | None,
     typer.Option(
         "--tta/--no-tta",
-        help="Average over mirror images; unless given, as the model's plan has it.",
+        help="Average over mirror images. Default: as the model's plan states.",
     ),
 ]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+DeviceOption = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")]
 DevicesOption = Annotated[
     list[str] | None,
-    typer.Option(
-        help="Devices that worker processes take in turn, such as cuda:0,cuda:1; or repeat it."
-    ),
+    typer.Option(help="Devices of the worker processes, such as cuda:0,cuda:1; repeatable."),
 ]
 ClusterOption = Annotated[
     str | None,
     typer.Option(
         metavar="tcp://HOST:8786",
-        help="Dask scheduler whose workers pull studies; they share the folders.",
+        help="Dask scheduler whose workers segment the studies; they must share the folders.",
     ),
 ]
 OutputFormatOption = Annotated[str, typer.Option("--format", help=f"{OUTPUT_HELP}.")]

@@ -35,24 +35,25 @@ def add_to(app: typer.Typer) -> None:
 
 def serve(
     archive: Annotated[
-        str, typer.Option(help="Folder, dicomweb://... or dimse://..., segmented every night.")
+        str,
+        typer.Option(help="Archive to segment every night: folder, dicomweb://... or dimse://..."),
     ],
     model: Annotated[
         list[str],
-        typer.Option(help="Model reference, such as models:/NAME@champion; several: an ensemble."),
+        typer.Option(help="Model, such as models:/NAME@champion; repeat to average."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the segmentations.")],
     output_format: OutputFormatOption = "nifti",
     send: SendOption = None,
     rules: SeriesRulesOption = None,
     modality: Annotated[
-        list[str] | None, typer.Option(help="Of a PACS: series of this modality; repeatable.")
+        list[str] | None, typer.Option(help="Only series of this modality of a PACS; repeatable.")
     ] = None,
     days: Annotated[
-        int | None, typer.Option(min=1, help="Of a PACS: query the last DAYS days every night.")
+        int | None, typer.Option(min=1, help="Query a PACS for the last DAYS days every night.")
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=0, help="Worker processes; 0 segments in the run's own.")
+        int, typer.Option(min=0, help="Worker processes; 0: segment in the process of the run.")
     ] = 0,
     engine: EngineOption = "auto",
     device: DevicesOption = None,
@@ -64,7 +65,7 @@ def serve(
     size: Annotated[
         str | None,
         typer.Option(
-            help="Networks of the comparison: small, full or residual; full where it runs on a "
+            help="Networks of the comparison: small, full or residual; by default full on a "
             "GPU, else small."
         ),
     ] = None,
@@ -77,12 +78,14 @@ def serve(
     ] = True,
     monthly: Annotated[
         bool,
-        typer.Option(help="Judge the model every month by its archive and the reviews of it."),
+        typer.Option(
+            help="Write a dossier of the model every month, from its archive and its reviews."
+        ),
     ] = True,
-    nightly_cron: Annotated[str, typer.Option(help="When the archive runs.")] = "0 2 * * *",
-    weekly_cron: Annotated[str, typer.Option(help="When the comparison runs.")] = "0 4 * * 0",
+    nightly_cron: Annotated[str, typer.Option(help="Schedule of the archive run.")] = "0 2 * * *",
+    weekly_cron: Annotated[str, typer.Option(help="Schedule of the comparison.")] = "0 4 * * 0",
     monthly_cron: Annotated[
-        str, typer.Option(help="When the reviews of a month are judged.")
+        str, typer.Option(help="Schedule of the monthly dossier.")
     ] = "0 6 1 * *",
     notify: Annotated[
         list[str] | None,
@@ -95,7 +98,7 @@ def serve(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Deploy for the workers of this pool and return; absolute paths are theirs.",
+            help="Deploy for the workers of this pool and return; paths are those of the workers.",
         ),
     ] = None,
 ) -> None:

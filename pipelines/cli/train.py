@@ -39,25 +39,30 @@ if TYPE_CHECKING:
     from segmed.training import Budget
 
 PlanOption = Annotated[
-    Path | None, typer.Option("--plan", help="A plan; made from data and budget if left out.")
+    Path | None,
+    typer.Option("--plan", help="Plan of the training. Default: made from data and budget."),
 ]
 BudgetOption = Annotated[
     str | None,
     typer.Option(
-        help="Time, such as 90s, 10m or 1h30m; 10m-cpu: CPU time of training alone, to compare."
+        help="Time of the training, such as 90s, 10m or 1h30m; 10m-cpu: CPU time of the training itself."
     ),
 ]
-EpochsOption = Annotated[int | None, typer.Option(min=1, help="Epochs, instead of a time.")]
+EpochsOption = Annotated[
+    int | None, typer.Option(min=1, help="Number of epochs, instead of a time.")
+]
 SeedOption = Annotated[int, typer.Option(help="Seed of weights, patches and augmentation.")]
 SizeOption = Annotated[
     str | None,
     typer.Option(
         help="Networks of the plan: small, full or residual (residual encoders, for long trainings "
-        "on a GPU); full where the device is a GPU, else small."
+        "on a GPU); by default full on a GPU, else small."
     ),
 ]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue where it was stopped.")]
-OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for everything.")]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Continue a training that was stopped.")
+]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder of all results.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -89,13 +94,13 @@ def train(
         typer.Option(min=0, help="Stop after this many epochs without a better Dice; 0: never."),
     ] = 0,
     deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="The same bits each time; slower on a GPU.")
+        bool, typer.Option("--deterministic", help="Give the same bits each time; slower on a GPU.")
     ] = False,
     compiled: Annotated[
         bool | None,
         typer.Option(
             "--compile/--no-compile",
-            help="Compile the network first, which takes minutes; if left out, on a GPU where it "
+            help="Compile the network first, which takes minutes. Default: on a GPU if it "
             "saves more.",
         ),
     ] = None,
@@ -208,21 +213,28 @@ def _train_along(job: TrainJob) -> None:
 
 def compare(
     manifest_path: ManifestArgument,
-    models: Annotated[str, typer.Option(help="Comma-separated names, or all.")] = "all",
-    folds: Annotated[str, typer.Option(help="Comma-separated numbers, or all.")] = "all",
+    models: Annotated[
+        str, typer.Option(help="Architectures with commas between them, or all.")
+    ] = "all",
+    folds: Annotated[str, typer.Option(help="Folds with commas between them, or all.")] = "all",
     plan: PlanOption = None,
     size: SizeOption = None,
     dims: Annotated[
         str | None,
         typer.Option(
-            help="2,3: train each model with a 2D and with a 3D plan and compare them; decided "
-            "from the images if left out."
+            help="2,3: train each model with a 2D and with a 3D plan and compare them. "
+            "Default: decided from the images."
         ),
     ] = None,
     budget: Annotated[str | None, typer.Option(help="Time for all trainings together.")] = None,
     epochs: EpochsOption = None,
     resume: Annotated[
-        bool, typer.Option("--resume", hidden=True, help="The default; kept for older scripts.")
+        bool,
+        typer.Option(
+            "--resume",
+            hidden=True,
+            help="No effect: comparisons continue by default. Kept for older scripts.",
+        ),
     ] = False,
     fresh: Annotated[
         bool,
@@ -258,7 +270,7 @@ def compare(
             "--with",
             metavar="MODEL",
             help="Existing model, such as models:/NAME@champion, a package or a folder of nnU-Net "
-            "results: the winner is held against it case by case, by the rules of the gate; "
+            "results: the winner is compared with it case by case, by the rules of the gate; "
             "repeatable.",
         ),
     ] = None,

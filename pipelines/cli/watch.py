@@ -58,11 +58,13 @@ def watch(
         str,
         typer.Argument(
             metavar="ADDRESS",
-            help="Own DICOM node, dimse://TITLE@HOST:PORT, or a server: orthanc://HOST:8042, "
-            "dicomweb://HOST/PATH.",
+            help="DICOM node to open, dimse://TITLE@HOST:PORT, or server to query: "
+            "orthanc://HOST:8042, dicomweb://HOST/PATH.",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Images, queue, outputs and ledger.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of images, queue, outputs and ledger.")
+    ],
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -91,7 +93,8 @@ def watch(
         ),
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=0, help="Worker processes for each model; 0 segments in this one.")
+        int,
+        typer.Option(min=0, help="Worker processes for each model; 0: segment in this process."),
     ] = 0,
     device: DevicesOption = None,
     engine: EngineOption = "auto",
@@ -100,7 +103,7 @@ def watch(
         bool,
         typer.Option(
             "--any-modality",
-            help="Take series of another modality or body part than the model's, too.",
+            help="Also take series of another modality or body part than the model's.",
         ),
     ] = False,
     names: Annotated[
@@ -120,14 +123,14 @@ def watch(
         int,
         typer.Option(
             min=1,
-            help="Of a server: studies of this many days; of Orthanc: changes, at the first start.",
+            help="Days to look back: studies of a server; changes of Orthanc at the first start.",
         ),
     ] = 2,
     keep_days: Annotated[
         float | None,
         typer.Option(
             min=0.0,
-            help="Days after which the images of a finished study are removed; kept unless given.",
+            help="Days after which the images of a finished study are removed. Default: never.",
         ),
     ] = None,
     try_file: Annotated[
