@@ -45,7 +45,7 @@ PlanOption = Annotated[
 BudgetOption = Annotated[
     str | None,
     typer.Option(
-        help="Time of the training, such as 90s, 10m or 1h30m; 10m-cpu: CPU time of the training itself."
+        help="Time of the training, such as 90s, 10m or 1h30m; 10m-cpu: CPU time of the steps."
     ),
 ]
 EpochsOption = Annotated[
