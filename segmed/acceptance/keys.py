@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -11,9 +10,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from segmed.errors import UsageError
-from segmed.io.atomic import PRIVATE
 from segmed.io.digest import sha256_of_bytes
 from segmed.io.salt import pseudonym, read_salt
+from segmed.io.secret_file import secret_in
 
 SITE_KEY_VARIABLE = "SEGMED_SITE_KEY"
 STUDY_KEY_VARIABLE = "SEGMED_STUDY_KEY"
@@ -21,8 +20,6 @@ STUDY_KEY_VARIABLE = "SEGMED_STUDY_KEY"
 
 ID_DIGITS = 16
 """Hex digits by which a key is named; they do not give it away."""
-
-MAX_KEY_BYTES = 1 << 14
 
 
 def site_key_path() -> Path:
@@ -43,15 +40,7 @@ def read_site_key(path: Path) -> Ed25519PrivateKey:
     Raises:
         UsageError: Others may read the file, or it is no Ed25519 key.
     """
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return _drawn(path)
-    with os.fdopen(handle, "rb") as stream:
-        mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
-        content = stream.read(MAX_KEY_BYTES)
-    if mode & 0o077:
-        raise UsageError(f"others may read the site key {path}: `chmod 600 {path}`")
+    content = secret_in(path, "site key", _drawn)
     try:
         key = serialization.load_pem_private_key(content, password=None)
     except (ValueError, TypeError) as error:
@@ -61,18 +50,12 @@ def read_site_key(path: Path) -> Ed25519PrivateKey:
     return key
 
 
-def _drawn(path: Path) -> Ed25519PrivateKey:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    key = Ed25519PrivateKey.generate()
-    content = key.private_bytes(
+def _drawn() -> bytes:
+    return Ed25519PrivateKey.generate().private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(content)
-    return key
 
 
 def read_study_key(path: Path) -> bytes:

@@ -6,10 +6,10 @@ import hashlib
 import hmac
 import os
 import secrets
-import stat
 from pathlib import Path
 
 from segmed.errors import UsageError
+from segmed.io.secret_file import secret_in
 
 SALT_VARIABLE = "SEGMED_SALT_FILE"
 """Environment variable that names the file of the salt."""
@@ -32,29 +32,12 @@ def read_salt(path: Path, name: str = "salt") -> bytes:
     Raises:
         UsageError: Others may read the file, or it is too short.
     """
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return _drawn(path)
-    with os.fdopen(handle, "rb") as stream:
-        mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
-        content = stream.read(1 << 16)
-    if mode & 0o077:
-        raise UsageError(f"others may read the {name} {path}: `chmod 600 {path}`")
+    content = secret_in(path, name, lambda: secrets.token_bytes(SALT_BYTES))
     if len(content) < SALT_BYTES:
         raise UsageError(
             f"the {name} {path} has {len(content)} bytes, it needs {SALT_BYTES}: remove it, and a "
             "new one is drawn (pseudonyms will differ from those made before)"
         )
-    return content
-
-
-def _drawn(path: Path) -> bytes:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    content = secrets.token_bytes(SALT_BYTES)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(content)
     return content
 
 

@@ -74,17 +74,37 @@ def draft_from_msd(
         files = [str(case.label) for case in training]
         found = named_labels(label_values(folder, files), ())
         table = LabelTable({label.value: label.name for label in found})
-    labels, stored = _structures(description, table, label_names)
-    return Draft(
-        name=description.text("name") or case_id(folder.resolve().name),
-        labels=labels,
-        stored_labels=stored,
-        ignore_value=table.ignore_value,
+    return _draft(
+        description,
+        table,
+        label_names,
         channels=_channels_of(
             description, cases, description.channels("modality", "channel_names") or channels
         ),
+        training=training,
+        test=[case.model_copy(update={"fold": None}) for case in cases[len(rows) :]],
+    )
+
+
+def _draft(
+    description: Description,
+    table: LabelTable,
+    label_names: Sequence[str],
+    *,
+    channels: tuple[Channel, ...],
+    training: Sequence[Case],
+    test: Sequence[Case],
+) -> Draft:
+    """The draft of some cases, with what the description states about the set."""
+    labels, stored = _structures(description, table, label_names)
+    return Draft(
+        name=description.text("name") or case_id(description.folder.resolve().name),
+        labels=labels,
+        stored_labels=stored,
+        ignore_value=table.ignore_value,
+        channels=channels,
         training=tuple(training),
-        test=tuple(case.model_copy(update={"fold": None}) for case in cases[len(rows) :]),
+        test=tuple(test),
         licence=description.text("licence", "license"),
         source=description.text("reference"),
         remarks=tuple(description.remarks),
@@ -147,17 +167,13 @@ def draft_from_nnunet(folder: Path, *, label_names: Sequence[str] = ()) -> Draft
     table = description.labels()
     if table is None:
         raise description.fault(" has no table 'labels'")
-    labels, stored = _structures(description, table, label_names)
-    return Draft(
-        name=description.text("name") or case_id(folder.resolve().name),
-        labels=labels,
-        stored_labels=stored,
-        ignore_value=table.ignore_value,
+    return _draft(
+        description,
+        table,
+        label_names,
         channels=_channels(channels),
         training=nnunet_cases(folder, "Tr", len(channels), needs_label=True),
         test=nnunet_cases(folder, "Ts", len(channels), needs_label=False),
-        licence=description.text("licence", "license"),
-        source=description.text("reference"),
     )
 
 

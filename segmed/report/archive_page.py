@@ -7,13 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import jinja2
-
 import segmed
 from segmed.io.atomic import whole_file
 from segmed.io.colours import structure_colour
-
-ASSETS = Path(__file__).parent / "assets"
+from segmed.report.templates import asset, page_templates
 
 
 @dataclass(frozen=True)
@@ -122,14 +119,8 @@ def write_archive_page(path: Path, content: ArchivePage, *, root: str = "") -> P
     Returns:
         The file.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(ASSETS),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    page = environment.get_template("archive.html.j2").render(
+    template = page_templates().get_template("archive.html.j2")
+    page = template.render(
         content=content,
         root=root,
         pictured=[study for study in content.studies if study.picture],
@@ -137,8 +128,8 @@ def write_archive_page(path: Path, content: ArchivePage, *, root: str = "") -> P
             (name, "#{:02x}{:02x}{:02x}".format(*structure_colour(place)))
             for place, name in enumerate(content.structures)
         ],
-        style=(ASSETS / "report.css").read_text(encoding="utf-8"),
-        script=(ASSETS / "archive.js").read_text(encoding="utf-8"),
+        style=asset("report.css"),
+        script=asset("archive.js"),
         started=content.started.astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         version=segmed.__version__,

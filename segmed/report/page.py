@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 import segmed
@@ -19,9 +18,8 @@ from segmed.pictures.overlay import PANEL_HEIGHT
 from segmed.report import figures, tables
 from segmed.report.case_overlay import draw_overlay
 from segmed.report.content import OverlayItem, ReportContent
+from segmed.report.templates import asset, page_templates
 from segmed.report.viewer import ViewerCase, niivue_base64, viewer_case
-
-ASSETS = Path(__file__).parent / "assets"
 
 FEATURED = 12
 """Overlays shown large; those after them are thumbnails beside the case table."""
@@ -80,19 +78,13 @@ def render(content: ReportContent) -> str:
     pictures = list(_pictures(content))
     columns, rows = tables.case_rows(content.scores) if content.scores else ([], [])
     blocks = tables.comparison(content.scores, content.costs, content.winner)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(ASSETS),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = page_templates()
     environment.filters["zip"] = zip
     thumbnails = {f"{p.case}\t{p.model}": i for i, p in enumerate(pictures) if p.case}
     return environment.get_template("report.html.j2").render(
         content=content,
-        style=_asset("report.css"),
-        script=_asset("report.js"),
+        style=asset("report.css"),
+        script=asset("report.js"),
         warnings=[*content.warnings, *tables.warnings_from(content.scores, content.warnings)],
         metrics=tables.metrics_in(content.scores, content.legend.unit),
         blocks=blocks,
@@ -113,10 +105,6 @@ def render(content: ReportContent) -> str:
         written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         version=segmed.__version__,
     )
-
-
-def _asset(name: str) -> str:
-    return (ASSETS / name).read_text(encoding="utf-8")
 
 
 def _outcome_counts(content: ReportContent) -> dict[str, int]:
