@@ -25,12 +25,12 @@ class LabelEncoding:
     """Encoding of the labels of an image set.
 
     Prepared labels hold class indices: 0 for background, 1, 2, ... for the values of the labels in
-    their order, and one more for voxels that nobody annotated.
+    their order, and one more for unannotated voxels.
 
     Attributes:
         labels: Structures in the order of the network's channels; regions in the order in which
             they are painted, each before those within it.
-        ignore_value: Value of voxels that nobody annotated.
+        ignore_value: Value of unannotated voxels.
     """
 
     labels: tuple[LabelClass, ...]
@@ -119,9 +119,7 @@ class LabelEncoding:
         if len(set(values)) != len(values):
             return f"label values {values} repeat; each needs its own"
         if self.ignore_value is not None and self.ignore_value in {0, *values}:
-            return (
-                f"the value {self.ignore_value} of voxels that nobody annotated is that of a label"
-            )
+            return f"the value {self.ignore_value} of unannotated voxels is that of a label"
         return _region_fault(self.labels) if self.has_regions else ""
 
 

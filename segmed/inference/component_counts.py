@@ -86,7 +86,7 @@ def count_case(
     Args:
         prediction: Label map `[*spatial]`.
         reference: Label map of the same shape.
-        encoding: The structures, and the value of voxels that nobody annotated.
+        encoding: The structures, and the value of unannotated voxels.
         voxel_size: Size of a voxel, in ml; 1 for images, whose sizes are in pixels.
     """
     found = {}

@@ -1,6 +1,6 @@
 """Terms of the losses for regions and for maps in which some voxels are not annotated.
 
-A voxel that nobody annotated counts as if it were cut out: it enters no sum and no mean, and its
+An unannotated voxel counts as if it were cut out: it enters no sum and no mean, and its
 logits have a gradient of exactly zero. Shapes do not depend on the values, so that a training step
 can be captured as a graph.
 """
@@ -68,7 +68,7 @@ class VoxelReader(nn.Module):
             target: `[B, *spatial]` int64, class indices.
 
         Returns:
-            Both `[B, K]` float32. An unseen class of a case with voxels that nobody annotated is
+            Both `[B, K]` float32. An unseen class of a case with unannotated voxels is
             not known.
         """
         flat = target.flatten(1)

@@ -31,7 +31,7 @@ class Draft:
         groups: Patient of each case id, where the source gives it.
         remarks: What was kept, dropped or taken for something else, one line each.
         stored_labels: The structures of the label files, where they differ from `labels`.
-        ignore_value: Value of voxels that nobody annotated, where the source states it.
+        ignore_value: Value of unannotated voxels, where the source states it.
     """
 
     name: str

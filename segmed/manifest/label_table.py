@@ -26,7 +26,7 @@ class LabelTable:
         regions: Values of each region by name, single values among them; empty where each
             structure has one value.
         paint: Own value of each region, as nnU-Net states them; else empty.
-        ignore_value: Value of voxels that nobody annotated, beside regions; in a table of single
+        ignore_value: Value of unannotated voxels, beside regions; in a table of single
             values they are in `names`.
     """
 

@@ -132,7 +132,7 @@ class Manifest(Frozen):
         channels: Input channels, in order.
         training: Cases with labels, each in a fold.
         test: Cases kept out of every training.
-        ignore_value: Value of voxels that nobody annotated: they enter neither training nor scores.
+        ignore_value: Value of unannotated voxels: they enter neither training nor scores.
         stored_labels: The structures of the label files, all of them, if some are merged, dropped
             or renamed; else empty: the files have the labels' own values and names.
         licence: Licence of the images, as stated by their source.

@@ -34,7 +34,7 @@ class CroppedPair:
         reference: Label values on the same voxels.
         spacing_mm: Voxel edge along each axis of the crop, in mm.
         diagonal_mm: Diagonal of the whole image from outer corner to outer corner, in mm.
-        voxels: Voxels of the whole image, those left out that nobody annotated.
+        voxels: Voxels of the whole image, without unannotated ones.
     """
 
     prediction: Labels
@@ -59,7 +59,7 @@ def prepare_pair(
         reference: Integer label map on the same grid.
         spacing_mm: Voxel edge along each axis, in mm, in array order.
         grids: Grids of prediction and reference. Two MetaTensors bring their own.
-        ignore_value: Value in the reference of voxels that nobody annotated; both become background
+        ignore_value: Value in the reference of unannotated voxels; both become background
             there.
 
     Returns:

@@ -47,7 +47,7 @@ def require_same_labels(plan: HasContract, manifest: Manifest) -> None:
     """Require that a plan was made for the labels of a manifest: names, values, regions and order.
 
     Raises:
-        UsageError: They differ, or the value of voxels that nobody annotated does.
+        UsageError: They differ, or the value of unannotated voxels does.
     """
     theirs = [label.contract for label in plan.labels]
     ours = [label.contract for label in manifest.labels]

@@ -291,7 +291,7 @@ class Plan(Frozen):
         spatial_dims: 2 or 3.
         channels: Input channels, in order.
         labels: Structures, in the order of the network's classes 1, 2, ... or of its regions.
-        ignore_value: Label value of voxels that nobody annotated, which nothing is learned from.
+        ignore_value: Label value of unannotated voxels, which nothing is learned from.
         preprocessing: From an image as stored to the network's input.
         patch_size: Patch (and window) along each of the network's axes, in voxels at the target
             spacing.

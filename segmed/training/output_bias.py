@@ -51,7 +51,7 @@ def biases_of(counts: Tensor, encoding: LabelEncoding) -> Tensor:
     """Logits that give each class its share; each class counts as seen in one voxel more.
 
     Args:
-        counts: Voxels of each class index, `[classes]`, without those that nobody annotated.
+        counts: Voxels of each class index, `[classes]`, without unannotated ones.
         encoding: Meaning of the class indices.
 
     Returns:

@@ -48,7 +48,7 @@ class KnownLabels(Transform):
 class ClassIndices(InvertibleTransform):
     """Replace label values by class indices; the inverse, of class indices, is exact.
 
-    A value of voxels that nobody annotated is one of `values`, the last: it has an index too.
+    A value of unannotated voxels is one of `values`, the last: it has an index too.
 
     Args:
         values: The label value of each class index, background (0) first.

@@ -148,7 +148,7 @@ def test_regions_and_ignored_values_are_stated_on_any_set(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"ignore_value": 2}, "value 2 of voxels that nobody annotated is that of a label"),
+        ({"ignore_value": 2}, "value 2 of unannotated voxels is that of a label"),
         ({"region": [2, 9]}, "value 9, which is not a label's own"),
         ({"region": [3]}, "does not contain its own value"),
     ],
