@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from pipelines.comparing.jobs import Request, cache_of
 from pipelines.comparing.predicted_quality import out_of_fold_cases
+from segmed.io.links import link_or_copy
 from segmed.manifest import data_hash, read_manifest
 from segmed.metrics import summarise, write_table
 from segmed.package import ModelPackage
@@ -83,9 +83,6 @@ def _gather(folds: Sequence[FoldResult], folder: Path) -> int:
     for fold_result in folds:
         for path in fold_result.predictions.values():
             place = folder / "segmentations" / path.name
-            try:
-                os.link(path, place)
-            except OSError:
-                shutil.copyfile(path, place)
+            link_or_copy(path, place)
             count += 1
     return count

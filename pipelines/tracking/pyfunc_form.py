@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -17,6 +16,7 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 import segmed
 from pipelines.tracking.serving import COLUMNS, OUTPUT_FOLDER
+from segmed.io.links import link_or_copy
 
 MODEL_FOLDER = "model"
 """Folder of the servable model among a run's artifacts."""
@@ -85,7 +85,7 @@ def save_pyfunc(package: Path, target: Path) -> Path:
         source = Path(segmed.__file__).parent
         shutil.copytree(source, code, ignore=shutil.ignore_patterns(*NOT_CODE))
         named = Path(scratch) / "package"  # MLflow keeps the folder's own name
-        shutil.copytree(package, named, copy_function=_link)
+        shutil.copytree(package, named, copy_function=link_or_copy)
         mlflow.pyfunc.save_model(
             path=str(target),
             python_model=str(Path(__file__).with_name("serving.py")),
@@ -103,14 +103,6 @@ def package_hash(package: Path) -> str:
     """The hash that a package states of itself; loading the package checks it."""
     card: dict[str, Any] = json.loads((package / "package.json").read_text(encoding="utf-8"))
     return str(card["hash"])
-
-
-def _link(source: str, target: str) -> None:
-    """Link a file, or copy it where links do not reach; a package's files are never rewritten."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _pinned() -> list[str]:

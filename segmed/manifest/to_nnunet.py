@@ -12,8 +12,6 @@ Source:
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ from segmed.errors import ManifestError, SegmedError, UsageError
 from segmed.formats import is_named
 from segmed.io import grid_of, read_image, write_label
 from segmed.io.atomic import whole_folder
+from segmed.io.links import link_or_copy
 from segmed.io.nifti_write import write_nifti
 from segmed.io.read import source_of
 from segmed.manifest.dataset_json import NAME
@@ -158,7 +157,7 @@ def _write_channels(manifest: Manifest, case: Case, folder: Path) -> MetaTensor:
     targets = [folder / f"{case.id}_{number:04d}{NIFTI}" for number in range(manifest.num_channels)]
     if len(paths) == len(targets) and all(map(_is_read_there, paths)):
         for path, target in zip(paths, targets, strict=True):
-            _link_or_copy(path, target)
+            link_or_copy(path, target)
         return read_image(paths[0])
     images = [read_image(path, num_channels=manifest.num_channels) for path in paths]
     if len(images[0].shape) == 3:
@@ -193,19 +192,12 @@ def _write_label(
     if unknown := sorted(found - labels.value_of.keys()):
         raise ManifestError(f"{path.name} has the value {unknown[0]}, which is not a label")
     if labels.is_identity and not manifest.stored_labels and _is_read_there(path):
-        _link_or_copy(path, target)
+        link_or_copy(path, target)
         return
     table = np.zeros(max(labels.value_of) + 1, dtype=np.int32)
     table[list(labels.value_of)] = list(labels.value_of.values())
     renumbered = MetaTensor(label.as_tensor().new_tensor(table[label.numpy()]), meta=label.meta)
     write_label(target, renumbered, like=image)
-
-
-def _link_or_copy(path: Path, target: Path) -> None:
-    try:
-        os.link(path.resolve(), target)
-    except OSError:  # another disk, or one without links
-        shutil.copyfile(path, target)
 
 
 def written_lines(manifest: Manifest, folder: Path) -> Sequence[str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from segmed.errors import UsageError
 from segmed.io.dicom.audit import SeriesAudit
 from segmed.io.dicom.uid import short_hash
+from segmed.io.links import link_or_copy
 
 SORTED_OBJECTS = frozenset({"SEG"})
 """Modalities that are not images and still belong to a data set: they contain its labels."""
@@ -45,13 +44,6 @@ def sort_series(audits: Sequence[SeriesAudit], folder: Path | str) -> dict[str, 
             home = home.with_name(f"{home.name}-{short_hash(str(audit.files[0]))}")
         home.mkdir(parents=True)
         for number, path in enumerate(audit.files):
-            _link_or_copy(path, home / f"{number:04d}.dcm")
+            link_or_copy(path, home / f"{number:04d}.dcm")
         placed[audit.name if audit.series_uid else str(home)] = home
     return placed
-
-
-def _link_or_copy(path: Path, target: Path) -> None:
-    try:
-        os.link(path.resolve(), target)
-    except OSError:  # another disk, or one without links
-        shutil.copyfile(path, target)
