@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,6 @@ import numpy.typing as npt
 from segmed.errors import MetricError
 from segmed.quality.case_features import (
     AGREEMENT,
-    EXPECTED_DICE,
     FEATURES,
     OF_CASE,
     CaseFeatures,
@@ -34,20 +32,19 @@ from segmed.quality.model import (
     predicted_dice,
     rounded,
 )
+from segmed.quality.regression import (
+    Examples,
+    Linear,
+    confidence_weights,
+    confidences_in,
+    fit_structures,
+)
 
 FIT_SHARE = 0.5
 """Share of the patients that fits the prediction."""
 
 FEWEST_PATIENTS = 3
 """Fewer patients than this give no model: there is nothing to fit and to calibrate."""
-
-PENALTIES = (30.0, 100.0, 300.0, 1000.0)
-"""Ridge penalties tried; the one with the least error on left-out patients is used."""
-
-FEWEST_FITTED = 20
-"""With fewer patients that have a structure one feature is shifted, not all regressed: agreement
-of the networks where there are several, else the expected Dice. For left_atrium (12 patients to
-fit) the area under the risk-coverage curve is 0.1295 so, and 0.1311 by regression."""
 
 REVIEW_SHARES = (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 """Shares of review whose thresholds are kept."""
@@ -123,7 +120,7 @@ def fit_quality(
     fit = [case for case, marked in zip(cases, is_fitted, strict=True) if marked]
     rest = [case for case, marked in zip(cases, is_fitted, strict=True) if not marked]
     rest = [rest[place] for place in one_of_each([case.group for case in rest], seed=seed)]
-    fitted = {label: _Fit(fit, label, names, folded) for label in labels}
+    fitted = _fits(fit, labels, names, folded)
     model = QualityModel(
         basis=basis,
         networks=networks,
@@ -168,65 +165,119 @@ def _threshold(scores: Sequence[float], share: float) -> float:
     return rounded(float(np.quantile(scores, share))) if share > 0 else 0.0
 
 
+@dataclass(frozen=True)
 class _Fit:
-    """The prediction of one structure, and of each case of the fit by the other patients.
+    """The prediction of one structure, and of each case of the fit by the other patients."""
+
+    model: StructureModel
+    left_out: list[float]
+
+
+def _fits(
+    cases: Sequence[QualityCase],
+    labels: Sequence[str],
+    names: Sequence[str],
+    folded: Sequence[str],
+) -> dict[str, _Fit]:
+    """Fit all structures together.
 
     Args:
         cases: Cases of the fit.
-        label: The structure.
+        labels: The structures.
         names: Names of the features.
         folded: Those whose magnitude enters, too.
     """
-
-    def __init__(
-        self,
-        cases: Sequence[QualityCase],
-        label: str,
-        names: Sequence[str],
-        folded: Sequence[str],
-    ) -> None:
-        there = [case for case in cases if is_present(case, label)]
-        gone = [case for case in cases if not is_present(case, label)]
-        right = sum(math.isnan(case.truth[label].dice) for case in gone)
-        rows = [with_case_means(case.features)[label] for case in there]
-        table = np.array([[row[name] for name in names] for row in rows], np.float64)
-        table = table.reshape(len(rows), len(names))
-        centre = table.mean(axis=0) if rows else np.zeros(len(names))
-        scale = np.maximum(table.std(axis=0), 1e-6) if rows else np.ones(len(names))
-        design = np.array(
-            [design_row(row, names, folded, centre.tolist(), scale.tolist()) for row in rows]
-        ).reshape(len(rows), len(names) + len(folded))
-        dice = np.array([case.truth[label].dice for case in there])
-        column = list(names).index(AGREEMENT if AGREEMENT in names else EXPECTED_DICE)
-        groups = [case.group for case in there]
-        if len(set(groups)) < FEWEST_FITTED:
-            expected = table[:, column]
-            found = _shifted(expected, dice, column, scale, design.shape[1])
-        else:
-            found = _regressed(design, dice, groups)
-        intercept, weights, left_out = found
-        shifts = [
-            math.log(case.truth[label].reference_ml / case.truth[label].predicted_ml)
-            for case in there
-            if case.truth[label].reference_ml > 0
-        ]
-        predicted = iter(np.clip(left_out, 0.0, 1.0).tolist())
-        self.left_out: list[float] = [
-            next(predicted) if is_present(case, label) else right / (len(gone) + 1)
-            for case in cases
-        ]
-        self.model = StructureModel(
-            label=label,
-            centre=_kept(centre),
-            scale=_kept(scale),
-            weights=_kept(weights),
-            intercept=rounded(intercept),
-            absent=len(gone),
-            rightly_absent=right,
-            dice_errors=(),
-            volume_shift=rounded(float(np.median(shifts))) if shifts else 0.0,
-            volume_errors=(),
+    there = {label: [case for case in cases if is_present(case, label)] for label in labels}
+    tables = {label: _table(there[label], label, names) for label in labels}
+    scales = _scales(tables, names)
+    examples = [
+        Examples(
+            _design(tables[label], names, folded, *scales[label]),
+            np.array([case.truth[label].dice for case in there[label]]),
+            [case.group for case in there[label]],
         )
+        for label in labels
+    ]
+    confidence = confidence_weights(names, len(names) + len(folded))
+    return {
+        label: _fit_of(cases, label, scales[label], linear)
+        for label, linear in zip(labels, fit_structures(examples, confidence), strict=True)
+    }
+
+
+def _table(cases: Sequence[QualityCase], label: str, names: Sequence[str]) -> Numbers:
+    """Features of a structure, one row a case."""
+    rows = [with_case_means(case.features)[label] for case in cases]
+    table = np.array([[row[name] for name in names] for row in rows], np.float64)
+    return table.reshape(len(rows), len(names))
+
+
+def _scales(
+    tables: Mapping[str, Numbers], names: Sequence[str]
+) -> dict[str, tuple[Numbers, Numbers]]:
+    """Centre and scale of each feature; confidences have those of all structures together.
+
+    They compare structures: one that is always unsure is worse, not merely itself.
+    """
+    pooled = np.concatenate(list(tables.values()))
+    is_shared = np.array([name in confidences_in(names) for name in names])
+    found = {}
+    for label, table in tables.items():
+        centre, scale = _centre_and_scale(table)
+        all_centre, all_scale = _centre_and_scale(pooled)
+        found[label] = (
+            np.where(is_shared, all_centre, centre),
+            np.where(is_shared, all_scale, scale),
+        )
+    return found
+
+
+def _centre_and_scale(table: Numbers) -> tuple[Numbers, Numbers]:
+    if not len(table):
+        return np.zeros(table.shape[1]), np.ones(table.shape[1])
+    return table.mean(axis=0), np.maximum(table.std(axis=0), 1e-6)
+
+
+def _design(
+    table: Numbers, names: Sequence[str], folded: Sequence[str], centre: Numbers, scale: Numbers
+) -> Numbers:
+    rows = [
+        design_row(
+            dict(zip(names, row, strict=True)), names, folded, centre.tolist(), scale.tolist()
+        )
+        for row in table.tolist()
+    ]
+    return np.array(rows, np.float64).reshape(len(table), len(names) + len(folded))
+
+
+def _fit_of(
+    cases: Sequence[QualityCase], label: str, scales: tuple[Numbers, Numbers], linear: Linear
+) -> _Fit:
+    """The model of a structure, not calibrated yet."""
+    gone = [case for case in cases if not is_present(case, label)]
+    right = sum(math.isnan(case.truth[label].dice) for case in gone)
+    shifts = [
+        math.log(case.truth[label].reference_ml / case.truth[label].predicted_ml)
+        for case in cases
+        if is_present(case, label) and case.truth[label].reference_ml > 0
+    ]
+    predicted = iter(np.clip(linear.left_out, 0.0, 1.0).tolist())
+    left_out = [
+        next(predicted) if is_present(case, label) else right / (len(gone) + 1) for case in cases
+    ]
+    model = StructureModel(
+        label=label,
+        centre=_kept(scales[0]),
+        scale=_kept(scales[1]),
+        weights=_kept(linear.weights),
+        intercept=rounded(linear.intercept),
+        absent=len(gone),
+        rightly_absent=right,
+        dice_errors=(),
+        volume_shift=rounded(float(np.median(shifts))) if shifts else 0.0,
+        volume_errors=(),
+    )
+    return _Fit(model, left_out)
 
 
 def is_present(case: QualityCase, label: str) -> bool:
@@ -265,66 +316,6 @@ def _calibrated(
             ),
         }
     )
-
-
-def _regressed(
-    design: Numbers, target: Numbers, groups: Sequence[str]
-) -> tuple[float, Numbers, Numbers]:
-    """Ridge regression by the penalty of the least error on left-out patients.
-
-    Args:
-        design: One row a case.
-        target: Dice of each.
-        groups: Patient of each.
-
-    Returns:
-        Intercept, weights, and the prediction of each row by a fit without its patient.
-    """
-    names = np.array(groups)
-    left_out = [_left_out(design, target, names, penalty) for penalty in PENALTIES]
-    best = int(np.argmin([float(np.mean((found - target) ** 2)) for found in left_out]))
-    intercept, weights = _solve(design, target, PENALTIES[best])
-    return intercept, weights, left_out[best]
-
-
-def _left_out(design: Numbers, target: Numbers, names: Any, penalty: float) -> Numbers:
-    """Prediction of each row by a fit on the rows of the other patients, from one fit on all.
-
-    Source:
-        Golub, Heath and Wahba 1979, Technometrics 21(2), eq. 3.2 (left-out residuals of ridge
-        regression), for blocks of rows.
-    """
-    centred = design - design.mean(axis=0)
-    gram = centred.T @ centred + penalty * np.eye(design.shape[1])
-    hat = 1.0 / len(target) + centred @ np.linalg.solve(gram, centred.T)
-    residual, found = target - hat @ target, np.zeros(len(target))
-    for name in np.unique(names):
-        own = np.flatnonzero(names == name)
-        block = np.eye(len(own)) - hat[np.ix_(own, own)]
-        found[own] = target[own] - np.linalg.solve(block, residual[own])
-    return found
-
-
-def _solve(design: Numbers, target: Numbers, penalty: float) -> tuple[float, Numbers]:
-    """Ridge regression with a free intercept."""
-    middle = design.mean(axis=0)
-    centred = design - middle
-    gram = centred.T @ centred + penalty * np.eye(design.shape[1])
-    weights = np.linalg.solve(gram, centred.T @ (target - target.mean()))
-    return float(target.mean() - middle @ weights), weights
-
-
-def _shifted(
-    expected: Numbers, target: Numbers, column: int, scale: Numbers, width: int
-) -> tuple[float, Numbers, Numbers]:
-    """One feature that estimates Dice plus its mean error, in the form of `_regressed`."""
-    weights = np.zeros(width)
-    weights[column] = scale[column]
-    error = target - expected
-    count, total = len(error), float(error.sum())
-    centre = float(expected.mean()) if count else 0.0
-    others = (total - error) / max(1, count - 1) if count > 1 else np.zeros(count)
-    return centre + total / max(1, count), weights, expected + others
 
 
 def _kept(values: Numbers) -> tuple[float, ...]:

@@ -83,7 +83,7 @@ def _is_recorded(name: str) -> bool:
 def _is_kept(record: dict[str, Any]) -> bool:
     aurc = record["aurc"]
     kept = [row["is_kept"] for row in record["coverage"].values()]
-    good = [value for key, value in aurc.items() if key.startswith("as_good_as_")]
+    good = [row["is_as_good"] for row in aurc["against"].values()]
     return all(kept) and record["risk"]["is_kept"] and all(good)
 
 
@@ -103,9 +103,13 @@ def _lines(title: str, record: dict[str, Any]) -> list[str]:
         f"  risk: promised in {risk['promised']}, broken in {risk['broken']}, bound exceeded in "
         f"{risk['bounds_exceeded']} of {record['splits']}{'' if risk['is_kept'] else ' NOT KEPT'}"
     )
-    areas = {k: v for k, v in record["aurc"].items() if not k.startswith("as_good_as_")}
+    areas = {name: area for name, area in record["aurc"].items() if name != "against"}
     lines.append("  AURC: " + ", ".join(f"{name} {area:.4f}" for name, area in areas.items()))
-    lines += [f"  {key}: {value}" for key, value in record["aurc"].items() if value is False]
+    lines += [
+        f"  AURC less that of {name}: {row['difference']:+.4f} ({row['low']:+.4f} to "
+        f"{row['high']:+.4f} by patients){'' if row['is_as_good'] else ' NOT KEPT'}"
+        for name, row in record["aurc"]["against"].items()
+    ]
     return lines
 
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
 from segmed.quality.cases import read_quality_cases
@@ -23,7 +22,7 @@ from segmed.quality.conformal import fewest_cases
 from segmed.quality.fitting import QualityCase, fit_quality, score_of
 from segmed.quality.model import QualityModel
 from segmed.quality.risk import RiskTarget
-from segmed.quality.risk_coverage import risk_coverage
+from tests.benchmarks.quality_aurc import aurcs
 
 SPLITS = 200
 KNOWN_SHARE = 0.75
@@ -31,14 +30,6 @@ KNOWN_SHARE = 0.75
 
 LEVELS = (0.9, 0.8, 0.7)
 TARGET = RiskTarget(review=0.2, risk=0.12, dice=0.75, confidence=0.8)
-AT_LEAST_AS_GOOD = 0.02
-"""Part of what a score gains over no order within which two scores are equally good."""
-
-LACKING = -1e9
-"""Score of a case whose result lacks a structure."""
-
-Numbers = npt.NDArray[np.float64]
-Score = Callable[[QualityModel, QualityCase], float]
 
 
 @dataclass(frozen=True)
@@ -171,48 +162,3 @@ def _breaks(split: Split, threshold: float, target: RiskTarget, rate: float) -> 
     accepted = [case for case in split.new if score_of(split.model, case) >= threshold]
     failures = sum(case.lowest_dice < target.dice for case in accepted)
     return bool(failures > stats.binom.ppf(0.95, len(accepted), rate))
-
-
-def aurcs(splits: Sequence[Split]) -> dict[str, Any]:
-    """Mean area under the risk-coverage curve of predicted quality and of single features.
-
-    A single feature is that of the structure which has the worst.
-    """
-    scores: dict[str, Score] = {
-        "predicted_quality": score_of,
-        "entropy": lambda _, case: _lowest(case, "entropy", -1.0),
-        "no_order": lambda _model, _case: 0.0,
-    }
-    if all("agreement" in row for split in splits for row in _rows(split)):
-        scores["pairwise_dice"] = lambda _, case: _lowest(case, "agreement")
-    areas = {name: _areas(splits, score) for name, score in scores.items()}
-    found: dict[str, Any] = {name: round(float(area.mean()), 5) for name, area in areas.items()}
-    for name in ("entropy", "pairwise_dice"):
-        if name in areas:
-            gain = areas["no_order"].mean() - areas[name].mean()
-            difference = (areas["predicted_quality"] - areas[name]).mean()
-            found[f"as_good_as_{name}"] = bool(difference <= AT_LEAST_AS_GOOD * max(gain, 0.0))
-    return found
-
-
-def _rows(split: Split) -> list[dict[str, float]]:
-    return [row for case in split.new for row in case.features.values() if row]
-
-
-def _lowest(case: QualityCase, name: str, sign: float = 1.0) -> float:
-    """A feature of the worst structure; a case that lacks a structure is among the worst of all."""
-    if not all(case.features.values()):
-        return LACKING
-    return min(sign * row[name] for row in case.features.values())
-
-
-def _areas(splits: Sequence[Split], score: Score) -> Numbers:
-    return np.array(
-        [
-            risk_coverage(
-                [score(split.model, case) for case in split.new],
-                [1.0 - case.lowest_dice for case in split.new],
-            ).aurc
-            for split in splits
-        ]
-    )

@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from segmed.quality.fitting import QualityCase
 from segmed.quality.risk import RiskTarget
+from segmed.quality.risk_coverage import risk_coverage
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HIPPOCAMPUS = Path(__file__).with_name("hippocampus_cases.json")
@@ -34,6 +36,9 @@ def test_promises_are_kept_on_a_recorded_set(splits: ModuleType, name: str) -> N
     for table, record in splits.judged(splits.read_recorded(path), 60).items():
         assert all(row["is_kept"] for row in record["coverage"].values()), table
         assert record["risk"]["is_kept"], table
+        against = record["aurc"]["against"]
+        assert against.keys() == {"entropy", *(["pairwise_dice"] if "all" in table else [])}
+        assert all(row["is_as_good"] for row in against.values()), (table, against)
 
 
 def halved(cases: tuple[QualityCase, ...]) -> list[QualityCase]:
@@ -83,3 +88,35 @@ def test_a_score_that_is_too_sure_is_found(splits: ModuleType) -> None:
     hard = RiskTarget(review=0.2, risk=0.12, dice=0.85, confidence=0.8)
     assert splits.risk(made, hard)["is_kept"]
     assert not splits.risk(promised, hard)["is_kept"]
+
+
+def test_area_of_counted_cases_is_that_of_repeated_ones(splits: ModuleType) -> None:
+    aurc = importlib.import_module("tests.benchmarks.quality_aurc")
+    rng = np.random.default_rng(0)
+    for number in (1, 2, 7, 30):
+        confidence = np.round(rng.normal(size=number), 1)  # some are equal
+        risk = rng.random(number)
+        counts = rng.multinomial(number, np.full(number, 1.0 / number), 20)
+        found = aurc.counted_areas(confidence, risk, counts)
+        for row, area in zip(counts, found, strict=True):
+            repeated = np.repeat(np.arange(number), row)
+            assert area == pytest.approx(risk_coverage(confidence[repeated], risk[repeated]).aurc)
+
+
+def test_a_score_that_orders_worse_is_found_and_a_better_one_is_not(splits: ModuleType) -> None:
+    aurc = importlib.import_module("tests.benchmarks.quality_aurc")
+    made = splits.make_splits(splits.read_recorded(HIPPOCAMPUS)["three_networks"], 20)
+    found = {
+        name: aurc.drawn_areas(made, score, 200)
+        for name, score in {
+            "right": lambda _, case: case.lowest_dice,
+            "agreement": lambda _, case: aurc._lowest(case, "agreement"),
+            "reversed": lambda _, case: -aurc._lowest(case, "agreement"),
+        }.items()
+    }
+    zeros = np.zeros(1)
+    worse = aurc._against(zeros + 0.01, found["reversed"] - found["agreement"])
+    better = aurc._against(zeros - 0.01, found["right"] - found["agreement"])
+    assert not worse["is_as_good"]
+    assert better["is_as_good"]
+    assert better["high"] < 0 < worse["low"]
