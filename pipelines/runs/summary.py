@@ -77,8 +77,8 @@ def describe_drift(row: DriftRow) -> str:
     """A row of the drift watch in words."""
     unit = "" if row.feature in {"flagged", "refused"} else " interquartile ranges"
     return (
-        f"{row.feature}: {row.training:.4g} in training, {row.run:.4g} in this run "
-        f"({row.shift:+.2f}{unit}, p {row.p_value:.1e}, n {row.num_run})"
+        f"{row.feature}: {row.training:.4g} in training, {row.run:.4g} in {row.num_run} studies "
+        f"({row.shift:+.2f}{unit}, p {row.p_value:.1e})"
     )
 
 

@@ -1,5 +1,7 @@
 """Drift detection: compare images and results of an archive with those of the training.
 
+`segmed.archive.drift_windows` chooses the studies of an archive that are compared.
+
 Images are compared with the training images. Volumes and flags are those of results, so they are
 compared with the model's own results on held-out cases (`segmed.metrics.training_norms.RESULTS`):
 a model's results have more flags than references. Of a package that does not keep these, flags are
@@ -7,19 +9,19 @@ not compared.
 
 **Alarm rule.** A feature raises the alarm when all three conditions are true:
 
-1. the run has at least `MIN_STUDIES` studies;
-2. the two-sided Kolmogorov-Smirnov test of run against training gives p < `ALPHA` divided by the
-   number of features (Bonferroni);
-3. the run's median is more than `MIN_SHIFT` training interquartile ranges from the training
-   median, so that a large run does not raise the alarm over nothing.
+1. there are at least `MIN_STUDIES` studies;
+2. the two-sided Kolmogorov-Smirnov test of the studies against training gives p < `ALPHA` divided
+   by the number of features and of windows (Bonferroni);
+3. their median is more than `MIN_SHIFT` training interquartile ranges from the training median, so
+   that many studies do not raise the alarm over nothing.
 
 The share of flagged studies raises it when one has at least `MIN_STUDIES`, Fisher's one-sided exact
 test against the held-out results gives p < `ALPHA` divided likewise, and the share is at least
 `MIN_RATE_STEP` higher. The share of refused studies is watched in the same way by the binomial test
 against the share that the caller expects.
 
-**False alarms.** A run of studies that are exchangeable with the training cases raises any alarm
-with a probability of at most `ALPHA`, 1 %.
+**False alarms.** Studies that are exchangeable with the training cases raise any alarm with a
+probability of at most `ALPHA`, 1 %, each time that they are judged.
 
 Source:
     Massey 1951, JASA 46(253), for the Kolmogorov-Smirnov test; Fisher 1922, Journal of the Royal
@@ -28,7 +30,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,9 +38,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from segmed.archive.ledger import Ledger
-from segmed.io.atomic import whole_file
-from segmed.metrics.measures import FLAGGED, Distributions, add_features
+from segmed.metrics.measures import FLAGGED, Distributions
 
 SCHEMA_VERSION = 1
 MIN_STUDIES = 8
@@ -56,14 +56,14 @@ OLD_COLUMNS = {"num_night": "num_run", "night": "run"}
 
 @dataclass(frozen=True)
 class DriftRow:
-    """One feature of a run beside the training.
+    """One feature of the studies that are judged beside the training.
 
     Attributes:
         feature: Such as `volume_ml:anterior`, `spacing_mm:2`, `intensity:0:median`, `flagged`.
         num_training: Training values.
-        num_run: The run's values.
+        num_run: Values of the studies that are judged.
         training: Training median, or share.
-        run: The run's median, or share.
+        run: Median of these studies, or share.
         shift: Distance of the medians in training interquartile ranges; for shares their
             difference.
         p_value: Of the test that the alarm rule names.
@@ -79,67 +79,16 @@ class DriftRow:
     p_value: float
     is_alarm: bool
 
-
-def run_distributions(ledger: Ledger, run: int) -> tuple[Distributions, int, int]:
-    """The features of the studies that a run segmented.
-
-    Runs before it that were cut off and that it continued count as part of it.
-
-    Args:
-        ledger: The ledger.
-        run: Number of the run.
-
-    Returns:
-        The values, the number of studies that were new and were segmented or refused, and how many
-        of them were refused.
-    """
-    found: Distributions = {}
-    num_new = num_refused = 0
-    first = ledger.first_run_of(run)
-    for _, entry in ledger.met(run):
-        if not first <= entry.worked <= run:
-            continue
-        if entry.state == "refused":
-            num_refused += 1
-        elif entry.state == "done":
-            add_features(found, entry.measures)
-        else:
-            continue
-        num_new += 1
-    return found, num_new, num_refused
-
-
-def judge_run(
-    ledger: Ledger, run: int, training: Distributions, *, out_dir: Path
-) -> list[DriftRow]:
-    """Compare one run with the training and write the rows to `drift.csv`, alarms first.
-
-    Called once at the end of a run, for its page; tables, metrics and notices read the file.
-
-    Args:
-        ledger: The ledger.
-        run: Number of the run.
-        training: Distributions of the training cases; may be empty.
-        out_dir: Output folder of the archive.
-
-    Returns:
-        One row for each feature. Without distributions, or after a run without new studies, the
-        list is empty and an earlier `drift.csv` is removed.
-    """
-    rows: list[DriftRow] = []
-    if training:
-        current, num_new, num_refused = run_distributions(ledger, run)
-        rows = watch(training, current, refused=(num_refused, num_new)) if num_new else []
-    if not rows:
-        (out_dir / DRIFT_FILE).unlink(missing_ok=True)
-        return []
-    with whole_file(out_dir / DRIFT_FILE) as draft:
-        drift_table(rows).to_csv(draft, index=False)
-    return rows
+    @property
+    def is_apart(self) -> bool:
+        """True if the studies differ from the training by as much as an alarm needs."""
+        if self.feature in (FLAGGED, REFUSED):
+            return self.shift >= MIN_RATE_STEP
+        return abs(self.shift) > MIN_SHIFT
 
 
 def read_drift(out_dir: Path) -> list[DriftRow]:
-    """Return the drift rows of the last run of an output folder; empty if it was not judged."""
+    """Return the drift rows of an output folder; empty if its last run was not judged."""
     path = out_dir / DRIFT_FILE
     if not path.exists():
         return []
@@ -154,20 +103,22 @@ def watch(
     *,
     refused: tuple[int, int] = (0, 0),
     expected_refused: float = 0.05,
+    num_windows: int = 1,
 ) -> list[DriftRow]:
-    """Compare a run with the training by the alarm rule of this module.
+    """Compare studies with the training by the alarm rule of this module.
 
     Args:
         training: Distributions of the training cases, from the package.
-        current: From `run_distributions`.
-        refused: Studies refused, and studies met, in that run.
+        current: Those of the studies.
+        refused: Studies refused, and studies met.
         expected_refused: Share of refused studies that is normal for this archive.
+        num_windows: Number of sets of studies that are judged at once.
 
     Returns:
         One row a feature, alarms first, then by shift.
     """
     names = sorted(training.keys() & current.keys())
-    num_tests = len(names) + 1
+    num_tests = (len(names) + 1) * num_windows
     rows = [
         _flagged_row(training[name], current[name], num_tests)
         if name == FLAGGED
@@ -176,6 +127,11 @@ def watch(
     ]
     num_refused, num_met = refused
     rows.append(_refused_row(expected_refused, num_refused, num_met, num_tests))
+    return alarms_first(rows)
+
+
+def alarms_first(rows: Iterable[DriftRow]) -> list[DriftRow]:
+    """Sort rows: alarms, then by shift."""
     return sorted(rows, key=lambda row: (not row.is_alarm, -abs(row.shift), row.feature))
 
 

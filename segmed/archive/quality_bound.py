@@ -1,10 +1,9 @@
 """Predicted quality of an archive: its promise about the unreviewed, withdrawn where cases drift.
 
-Intervals and promises are earned on cases that the new ones must be exchangeable with. A run whose
-drift watch raises an alarm (see `segmed.archive.drift`) therefore has neither: the features at
-fault are named, in `quality.json` and wherever the promise would be. The alarm needs
-`MIN_STUDIES` studies, so it stays in force over smaller runs, until a run that is large enough
-raises none.
+Intervals and promises are earned on cases that the new ones must be exchangeable with. Results that
+raise an alarm of the drift watch, and those that come while it is in force (see
+`segmed.archive.drift_windows`), therefore have neither: the features at fault are named, in
+`quality.json` and wherever the promise would be.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from segmed.archive.drift import MIN_STUDIES, DriftRow, judge_run
+from segmed.archive.drift import MIN_STUDIES
+from segmed.archive.drift_windows import carry_over, judge_drift
 from segmed.archive.ledger import Entry, Ledger
 from segmed.archive.model import Model
 from segmed.io.atomic import write_whole
@@ -43,7 +43,7 @@ class ArchiveBound:
         review: Expected share of review at this threshold.
         upper: Upper bound of the share of failures among the unreviewed, at the requested review.
         withdrawn: Drifting features, by which promise and intervals are withdrawn.
-        is_watched: Whether the last run was large enough, and its training known, to show drift.
+        is_watched: Whether there were enough studies, and the training is known, to show drift.
         to_review: Results of the last run below the threshold.
         target: The promise: review, risk, dice, confidence.
         withdrawn_runs: Features by number of run, of all runs whose promise is withdrawn.
@@ -109,19 +109,19 @@ def settle_bound(
     Returns:
         The bound; `NO_BOUND` of a model without predicted quality, whose `quality.json` is removed.
     """
-    rows = judge_run(ledger, run, model.norms, out_dir=out_dir)
-    path = out_dir / QUALITY_FILE
+    path, earlier = out_dir / QUALITY_FILE, read_bound(out_dir)
+    known = earlier if earlier.model == model.hash else NO_BOUND
+    carry_over(out_dir, model.hash, known.run, known.withdrawn)
+    judgement = judge_drift(ledger, run, model.hash, model.norms, out_dir=out_dir)
     if model.quality is None:
         path.unlink(missing_ok=True)
         return NO_BOUND
-    earlier = read_bound(out_dir)
-    known = earlier if earlier.model == model.hash else NO_BOUND
-    withdrawn, is_watched = _withdrawn(rows, known)
+    alarm, is_watched = judgement.alarm, judgement.is_judged
+    withdrawn = alarm.features
     bound = model.quality.bound(target)
     runs = dict(known.withdrawn_runs)
     if withdrawn:
-        first = ledger.first_run_of(run)
-        runs |= {str(number): withdrawn for number in range(first, run + 1)}
+        runs |= {str(number): withdrawn for number in range(alarm.first, run + 1)}
     settled = ArchiveBound(
         model=model.hash,
         run=run,
@@ -140,6 +140,17 @@ def settle_bound(
     return settled
 
 
+def are_intervals_withdrawn(out_dir: Path, model: str) -> bool:
+    """Return whether a withdrawal of the intervals of a model is in force.
+
+    Args:
+        out_dir: Output folder of the archive.
+        model: Hash of the model.
+    """
+    bound = read_bound(out_dir)
+    return bound.model == model and bool(bound.withdrawn)
+
+
 def read_bound(out_dir: Path) -> ArchiveBound:
     """Bound that the last run of an output folder settled; `NO_BOUND` if there is none."""
     path = out_dir / QUALITY_FILE
@@ -153,13 +164,6 @@ def read_bound(out_dir: Path) -> ArchiveBound:
     except (ValueError, KeyError, TypeError, AttributeError):
         logger.warning("%s is damaged or of another version; drift of earlier runs is lost", path)
         return NO_BOUND
-
-
-def _withdrawn(rows: Sequence[DriftRow], known: ArchiveBound) -> tuple[tuple[str, ...], bool]:
-    """Drifting features in force, and whether this run was large enough to show any."""
-    names = tuple(row.feature for row in rows if row.is_alarm)
-    is_watched = any(row.num_run >= MIN_STUDIES for row in rows if row.feature != "refused")
-    return (names if names or is_watched else known.withdrawn), is_watched
 
 
 def _sentence(promise: str, withdrawn: Sequence[str], *, is_watched: bool) -> str:

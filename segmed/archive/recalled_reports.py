@@ -1,8 +1,8 @@
 """Reports of an archive whose intervals drift has withdrawn: written and sent again without them.
 
-A report is sent as soon as its study is segmented, and drift is judged at the end of the run. So
-intervals of volumes are stated in reports under a condition, never while a withdrawal is in force,
-and the reports of a run whose drift withdraws them are replaced at its end.
+A report is sent as soon as its study is segmented, and drift is judged when the records of a run
+are written. So intervals of volumes are stated in reports under a condition, never while a
+withdrawal is in force, and the reports whose intervals drift withdraws are replaced then.
 """
 
 from __future__ import annotations
@@ -15,24 +15,13 @@ import pydicom
 from segmed.archive.ledger import Entry, Ledger
 from segmed.archive.pacs.delivery import Delivery, RetryPolicy, RevocableDelivery
 from segmed.archive.pacs.reporting import ReportedDelivery
-from segmed.archive.quality_bound import ArchiveBound, read_bound
+from segmed.archive.quality_bound import ArchiveBound
 from segmed.errors import ServiceError
 from segmed.findings.reports import report_path, reports_beside
 from segmed.findings.withdrawal import without_intervals
 from segmed.io.atomic import write_whole
 
 logger = logging.getLogger(__name__)
-
-
-def may_state_intervals(out_dir: Path, model: str) -> bool:
-    """Return whether reports of a new run may state intervals: no withdrawal is in force.
-
-    Args:
-        out_dir: Output folder of the archive.
-        model: Hash of the model.
-    """
-    bound = read_bound(out_dir)
-    return bound.model != model or not bound.withdrawn
 
 
 def recall_intervals(
@@ -63,7 +52,7 @@ def recall_intervals(
     for entry in ledger.entries(state="done"):
         if entry.package != bound.model or str(entry.worked) not in bound.withdrawn_runs:
             continue
-        changed = _changed(out_dir, entry)
+        changed = _changed(out_dir, entry, is_kept=_keeps_objects(delivery))
         if not changed:
             continue
         if _replace(changed, entry, out_dir, delivery, retry):
@@ -81,9 +70,22 @@ def recall_intervals(
     return replaced
 
 
-def _changed(out_dir: Path, entry: Entry) -> dict[Path, bytes]:
+def _keeps_objects(delivery: Delivery | None) -> bool:
+    """Return whether results are sent to a PACS that does not take objects back."""
+    pacs = _pacs_of(delivery)
+    return pacs is not None and not isinstance(pacs, RevocableDelivery)
+
+
+def _pacs_of(delivery: Delivery | None) -> Delivery | None:
+    return delivery.pacs if isinstance(delivery, ReportedDelivery) else delivery
+
+
+def _changed(out_dir: Path, entry: Entry, *, is_kept: bool) -> dict[Path, bytes]:
     """Reports of a result that state intervals, with their content without them."""
-    found = {path: without_intervals(path) for path in reports_beside(out_dir / str(entry.output))}
+    found = {
+        path: without_intervals(path, is_kept=is_kept and bool(entry.delivered))
+        for path in reports_beside(out_dir / str(entry.output))
+    }
     return {path: content for path, content in found.items() if content is not None}
 
 
@@ -115,7 +117,7 @@ def _replace(
 
 def _resend(delivery: Delivery, output: Path) -> None:
     """Remove the SR where that can be done, and deliver the result again."""
-    pacs = delivery.pacs if isinstance(delivery, ReportedDelivery) else delivery
+    pacs = _pacs_of(delivery)
     report = report_path(output, "sr")
     if report.is_file() and isinstance(pacs, RevocableDelivery):
         pacs.withdraw(str(pydicom.dcmread(report, stop_before_pixels=True).SOPInstanceUID))

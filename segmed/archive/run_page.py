@@ -171,10 +171,10 @@ def _embedded(picture: Path) -> str:
 
 
 def _drift_alarms(rows: Sequence[DriftRow]) -> list[str]:
-    """Describe in sentences which measures of this run drifted from the training."""
+    """Describe in sentences which measures of the newest studies drifted from the training."""
     return [
-        f"Drift alarm: {row.feature} is {row.run:.4g} in this run and {row.training:.4g} in "
-        f"training ({row.num_run} studies)."
+        f"Drift alarm: {row.feature} is {row.run:.4g} in {row.num_run} studies and "
+        f"{row.training:.4g} in training."
         for row in rows
         if row.is_alarm
     ]

@@ -21,7 +21,7 @@ from segmed.archive.outcomes import OUTCOMES_FILE, outcome_of, write_outcomes
 from segmed.archive.pacs.delivery import Delivery
 from segmed.archive.pacs.reporting import with_sr
 from segmed.archive.quality_bound import settle_bound
-from segmed.archive.recalled_reports import may_state_intervals, recall_intervals
+from segmed.archive.recalled_reports import recall_intervals
 from segmed.archive.review.structures import note_structures
 from segmed.archive.run import Run, RunOptions, key_in
 from segmed.archive.run_page import PICTURES, write_run_page
@@ -173,7 +173,7 @@ def open_run(
         pictures=out_dir / PICTURES,
         drafts=out_dir / OUTPUTS / STAGING,
         seg=options.seg,
-        states_intervals=may_state_intervals(out_dir, model.hash),
+        bound_dir=out_dir,
     )
     if delivery is not None and "sr" in options.seg.reports:
         delivery = with_sr(delivery)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segmed.archive.quality_bound import are_intervals_withdrawn
 from segmed.findings.record import findings_of
 from segmed.findings.reports import modality_of, write_reports
 from segmed.formats import (
@@ -47,7 +48,9 @@ class Writing:
         drafts: Folder on the disk of the outputs where they are written first; `.staging` beside
             each if not given.
         seg: Form of DICOM segmentations.
-        states_intervals: Reports state intervals of volumes, where the model predicts them.
+        bound_dir: Folder of the bound of the archive: while a withdrawal there is in force, reports
+            state no interval of a volume; None without one. A watch begins once and goes on for
+            weeks, so each report looks.
     """
 
     format: OutputFormat
@@ -58,7 +61,7 @@ class Writing:
     pictures: Path | None = None
     drafts: Path | None = None
     seg: SegForm = BINARY_SEG
-    states_intervals: bool = True
+    bound_dir: Path | None = None
 
     def write(
         self,
@@ -111,13 +114,16 @@ class Writing:
         """Write the reports beside a draft."""
         if measures is None or not self.seg.reports:
             return []
+        is_stated = not (
+            self.bound_dir and are_intervals_withdrawn(self.bound_dir, self.model_version)
+        )
         findings = findings_of(
             self.labels,
             measures["volumes_ml"],
             measures["flags"],
             model_name=self.model_name,
             model_version=self.model_version,
-            intervals=volume_intervals(measures.get("quality") if self.states_intervals else None),
+            intervals=volume_intervals(measures.get("quality") if is_stated else None),
             is_plane=like.ndim == 3,
         )
         return write_reports(draft, findings, self.seg.reports, modality=modality_of(like))

@@ -14,6 +14,7 @@ from pydicom.sequence import Sequence
 
 from segmed.formats import REPORT_SUFFIXES, ReportKind
 from segmed.io.dicom.header import tolerant_pydicom
+from segmed.io.dicom.uid import uid_from
 
 INTERVAL_CODES = frozenset({"VOLUME_LOW", "VOLUME_HIGH", "VOLUME_INTERVAL"})
 """Codes of the ends of an interval and of its condition, in every kind of report."""
@@ -22,28 +23,53 @@ MARK = b"VOLUME_LOW"
 """Bytes of every report that states an interval."""
 
 
-def without_intervals(report: Path) -> bytes | None:
+def without_intervals(report: Path, *, is_kept: bool = False) -> bytes | None:
     """Content of a report without its intervals; None if it states none.
 
-    Identifiers stay: they are functions of the segmentation, and a second delivery replaces.
+    Identifiers stay: they are functions of the segmentation, and a second delivery replaces. A PACS
+    that does not take objects back ignores a second object of the same identifier, so that there an
+    SR needs its own, and names the one before it as its predecessor.
 
     Args:
         report: A report beside a segmentation, from `reports_beside`.
+        is_kept: The report was sent to a PACS that does not take it back.
+
+    Source:
+        DICOM PS3.3, section C.17.2 (Predecessor Documents Sequence).
     """
     content = report.read_bytes()
     if MARK not in content:
         return None
     kind = next(kind for kind, end in REPORT_SUFFIXES.items() if report.name.endswith(end))
+    if kind == "sr" and is_kept:
+        return _of_sr(content, has_successor=True)
     return _TAKERS[kind](content)
 
 
-def _of_sr(content: bytes) -> bytes:
+def _of_sr(content: bytes, *, has_successor: bool = False) -> bytes:
     with tolerant_pydicom():
         dataset = pydicom.dcmread(BytesIO(content))
         _clean(dataset)
+        if has_successor:
+            _succeed(dataset)
         written = BytesIO()
         dataset.save_as(written)
     return written.getvalue()
+
+
+def _succeed(dataset: pydicom.FileDataset) -> None:
+    """Give an SR an identifier of its own, and the one that it had as that of its predecessor."""
+    before, series, study = Dataset(), Dataset(), Dataset()
+    before.ReferencedSOPClassUID = dataset.SOPClassUID
+    before.ReferencedSOPInstanceUID = dataset.SOPInstanceUID
+    series.SeriesInstanceUID = dataset.SeriesInstanceUID
+    series.ReferencedSOPSequence = Sequence([before])
+    study.StudyInstanceUID = dataset.StudyInstanceUID
+    study.ReferencedSeriesSequence = Sequence([series])
+    dataset.PredecessorDocumentsSequence = Sequence([study])
+    dataset.SOPInstanceUID = uid_from("sr without intervals", str(dataset.SOPInstanceUID))
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.InstanceNumber = int(dataset.get("InstanceNumber") or 1) + 1
 
 
 def _clean(item: Dataset) -> None:

@@ -98,3 +98,25 @@ def test_a_withdrawn_interval_leaves_the_report_that_would_have_been_written(seg
         else:
             assert content == path.read_bytes()
         assert without_intervals(path) is None  # nothing to take out
+
+
+def test_a_report_that_is_kept_elsewhere_gets_a_conformant_successor(seg: Path) -> None:
+    path = next(one for one in reports_beside(seg) if one.name.endswith(REPORT_SUFFIXES["sr"]))
+    before = pydicom.dcmread(path)
+    content = without_intervals(path, is_kept=True)
+    assert content is not None
+    path.write_bytes(content)
+    after = pydicom.dcmread(path)
+    assert after.SOPInstanceUID != before.SOPInstanceUID
+    assert after.file_meta.MediaStorageSOPInstanceUID == after.SOPInstanceUID
+    assert after.SeriesInstanceUID == before.SeriesInstanceUID
+    (study,) = after.PredecessorDocumentsSequence
+    (series,) = study.ReferencedSeriesSequence
+    (named,) = series.ReferencedSOPSequence
+    assert named.ReferencedSOPInstanceUID == before.SOPInstanceUID
+    assert coded(after, "VOLUME_LOW") == []
+    assert without_intervals(path, is_kept=True) is None
+    if shutil.which("dciodvfy") is None:
+        pytest.skip("dciodvfy is missing: apt-get install dicom3tools")
+    said = subprocess.run(["dciodvfy", path], capture_output=True, encoding="utf-8", check=False)
+    assert [one for one in said.stderr.splitlines() if one.startswith("Error")] == []

@@ -290,7 +290,13 @@ class Ledger(RunLedger):
                 (state, time.time(), *columns.values(), key),
             )
 
-    def entries(self, *, state: State | None = None, package: str | None = None) -> Iterator[Entry]:
+    def entries(
+        self,
+        *,
+        state: State | None = None,
+        package: str | None = None,
+        worked: tuple[int, int] | None = None,
+    ) -> Iterator[Entry]:
         """All entries in order of their keys, a few hundred in memory at a time.
 
         The ledger may be written between two entries.
@@ -298,13 +304,25 @@ class Ledger(RunLedger):
         Args:
             state: Only those in this state.
             package: Only those of this model package.
+            worked: Only those that a run from the first to the second of these worked on last.
         """
-        last = ""
+        last, (start, end) = "", worked or (None, None)
         while True:
             rows = self._connection.execute(
                 f"SELECT {FIELDS} FROM studies WHERE key > ? AND (? IS NULL OR state = ?) "  # noqa: S608 - constant names
-                "AND (? IS NULL OR package = ?) ORDER BY key LIMIT ?",
-                (last, state, state, package, package, ROWS_AT_ONCE),
+                "AND (? IS NULL OR package = ?) AND (? IS NULL OR worked BETWEEN ? AND ?) "
+                "ORDER BY key LIMIT ?",
+                (
+                    last,
+                    state,
+                    state,
+                    package,
+                    package,
+                    start,
+                    start,
+                    end,
+                    ROWS_AT_ONCE,
+                ),
             ).fetchall()
             if not rows:
                 return

@@ -86,6 +86,24 @@ class RunLedger(LedgerFile):
         ).fetchone()
         return int(row[0]) + 1
 
+    def judged_by_run(self, package: str, *, after: int, until: int) -> list[tuple[int, int]]:
+        """Number of studies that each run segmented or refused, the newest run first.
+
+        Args:
+            package: Hash of the model package; studies of others do not count.
+            after: Only runs after this one.
+            until: Only runs up to this one.
+
+        Returns:
+            Pairs of a run that has such studies and their number.
+        """
+        rows = self._connection.execute(
+            "SELECT worked, count(*) FROM studies WHERE package = ? AND worked > ? "
+            "AND worked <= ? AND state IN ('done', 'refused') GROUP BY worked ORDER BY worked DESC",
+            (package, after, until),
+        )
+        return [(int(run), int(number)) for run, number in rows]
+
 
 def _number(connection: sqlite3.Connection, package: str) -> int:
     """Number of a new run."""

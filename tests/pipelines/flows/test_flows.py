@@ -115,7 +115,7 @@ def test_run_is_summarised_in_counts_and_metrics() -> None:
     assert summary.counts == {"done": 2, "refused": 1}
     told = "\n".join(summary.lines())
     assert "study 1a2b: missing_slice: one" in told
-    assert "spacing_mm:0: 1 in training, 1.5 in this run" in told
+    assert "spacing_mm:0: 1 in training, 1.5 in 12 studies" in told
     assert summary.metrics() == {
         "studies/done": 1.0,
         "studies/refused": 1.0,
