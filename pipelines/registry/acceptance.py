@@ -30,6 +30,7 @@ from segmed.acceptance.page import worst_cases
 from segmed.acceptance.predicted import promise_of, without_fitted
 from segmed.acceptance.scoring import LocalResults, labelled, score_site
 from segmed.archive.model import model_of
+from segmed.errors import UsageError
 from segmed.inference import Predictor
 from segmed.io.salt import read_salt, salt_path
 from segmed.manifest import Case, Manifest, read_manifest
@@ -120,7 +121,6 @@ def accept_site(job: AcceptJob, progress: Progress | None = None) -> Accepted:
         UsageError: Criteria or manifest do not fit the model, or a case was trained on.
     """
     criteria = read_criteria(job.criteria or DEFAULT_CRITERIA)
-    keys = None if job.export is None else read_keys(job.study_key, job.site_key)
     (resolved,), packages = load_models([job.model])
     require_known_structures(criteria, [label.name for label in packages[0].plan.labels])
     manifest = read_manifest(job.cases)
@@ -128,6 +128,9 @@ def accept_site(job: AcceptJob, progress: Progress | None = None) -> Accepted:
     archive = (
         None if job.archive is None else facts_of_archive(job.archive, model_of(packages).hash)
     )
+    rival = None if job.against is None else rival_packages(job.against, packages, manifest, cases)
+    # Keys that are missing are drawn: only where nothing else is wrong.
+    keys = None if job.export is None else read_keys(job.study_key, job.site_key)
     predictor = Predictor(packages, device=job.device, cache_dir=converted_folder())
     results = score_site(
         predictor, manifest, cases, out_dir=job.out_dir / PREDICTIONS, progress=progress
@@ -138,26 +141,43 @@ def accept_site(job: AcceptJob, progress: Progress | None = None) -> Accepted:
     dossier = make_dossier(
         assessed(resolved, packages, criteria.bound), results, criteria, archive=archive
     )
+    signed = None
+    if keys is not None:
+        other = None if rival is None else score_rival(job, rival, manifest, cases, progress)
+        signed = sign(make_evidence(dossier, results, keys.study, other), keys.site)
     found = finish(job, resolved, dossier, results, manifest)
-    if keys is None or job.export is None:
+    if signed is None or job.export is None:
         return found
-    rival = None if job.against is None else score_rival(job, manifest, cases, progress)
-    evidence = make_evidence(found.dossier, found.results, keys.study, rival)
-    signed = sign(evidence, keys.site)
     return replace(found, exported=write_evidence(job.export, signed), site=signed.site)
 
 
-def score_rival(
-    job: AcceptJob, manifest: Manifest, cases: Sequence[Case], progress: Progress | None
-) -> RivalResults:
-    """Score the model that the evidence compares with on the same cases.
+def rival_packages(
+    reference: str, judged: Sequence[ModelPackage], manifest: Manifest, cases: Sequence[Case]
+) -> tuple[ModelPackage, ...]:
+    """Packages of the model that the evidence compares with.
 
     Raises:
-        UsageError: It was trained on one of them, or segments other structures.
+        UsageError: It was trained on one of the cases, or segments other structures.
     """
-    assert job.against is not None
-    _, packages = load_models([job.against])
+    _, packages = load_models([reference])
+    own, other = ({label.name for label in one[0].plan.labels} for one in (judged, packages))
+    if own != other:
+        raise UsageError(
+            f"--against {reference} segments {', '.join(sorted(other))}, the model "
+            f"{', '.join(sorted(own))}: compare models of the same structures"
+        )
     unseen_cases(packages, manifest, cases=cases)
+    return tuple(packages)
+
+
+def score_rival(
+    job: AcceptJob,
+    packages: Sequence[ModelPackage],
+    manifest: Manifest,
+    cases: Sequence[Case],
+    progress: Progress | None,
+) -> RivalResults:
+    """Score the model that the evidence compares with on the same cases."""
     predictor = Predictor(packages, device=job.device, cache_dir=converted_folder())
     with tempfile.TemporaryDirectory(prefix="segmed-against-") as scratch:
         results = score_site(predictor, manifest, cases, out_dir=Path(scratch), progress=progress)
