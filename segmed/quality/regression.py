@@ -93,7 +93,8 @@ def confidence_weights(names: Sequence[str], width: int) -> Numbers:
     signs = confidences_in(names)
     found = np.zeros(width)
     found[: len(names)] = [signs.get(name, 0.0) for name in names]
-    return found / max(1, np.count_nonzero(found))
+    number = int(np.count_nonzero(found))
+    return found / max(1, number)
 
 
 def fit_structures(examples: Sequence[Examples], confidence: Numbers) -> list[Linear]:
