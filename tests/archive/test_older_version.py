@@ -19,8 +19,10 @@ from segmed.archive.ledger.migrations import STEPS
 from segmed.archive.ledger.tables import SCHEMA_VERSION
 from segmed.errors import ServiceError
 from segmed.inference import Predictor
+from segmed.io.digest import sha256_of_file
 from segmed.manifest import read_manifest
 from segmed.package import ModelPackage
+from segmed.plan import read_plan
 
 OLDER = Path(__file__).parent / "older" / "version1"
 SAMPLE = Path(__file__).resolve().parents[2] / "data_manifests" / "hippocampus_sample.json"
@@ -138,3 +140,19 @@ def test_package_of_version_1_keeps_its_hash_and_gets_todays_card_when_saved(
     saved = old.save(tmp_path / "package")
     assert '"schema_version": 2' in (saved / "package.json").read_text(encoding="utf-8")
     assert ModelPackage.load(saved).hash == old.hash
+
+
+def test_plan_of_version_1_trains_and_predicts_as_it_did() -> None:
+    plan = read_plan(OLDER / "package" / "plan.yaml")
+    assert (plan.patch_size, plan.networks["unet"].learning_rate) == ((16, 16, 16), 0.001)
+    later = plan.recipe.rare_labels, plan.recipe.centred_fraction, plan.recipe.starts_from_shares
+    assert later == ({}, 0.0, False)
+    assert (plan.inference.average, plan.inference.tta) == ("probabilities", False)
+
+
+def test_manifest_of_version_1_is_read() -> None:
+    """The bundled manifest is the first version's, byte by byte."""
+    assert sha256_of_file(SAMPLE).startswith("e9e879ef60a0005b")
+    manifest = read_manifest(SAMPLE)
+    assert (len(manifest.training), len(manifest.test)) == (34, 6)
+    assert [label.value for label in manifest.labels] == [1, 2]
