@@ -34,6 +34,7 @@ class Model:
         ranges: What the structures looked like in training, for quality flags; may be empty.
         norms: What the training cases looked like, for the drift watch; empty when not kept.
         spatial_dims: 2 for planes, 3 for volumes.
+        is_of_planes: Its images are of one plane: structures have areas, not volumes.
         tta: Mirror images are averaged unless the user decides otherwise.
         quality: The quality model of a single package, if it has one.
     """
@@ -47,6 +48,7 @@ class Model:
     spatial_dims: int = 3
     tta: bool = False
     quality: QualityModel | None = None
+    is_of_planes: bool = False
 
 
 def model_of(packages: Sequence[ModelPackage], joining: Joining | None = None) -> Model:
@@ -82,6 +84,7 @@ def model_of(packages: Sequence[ModelPackage], joining: Joining | None = None) -
         plan.spatial_dims,
         plan.inference.tta,
         quality,
+        _is_of_planes(packages),
     )
 
 
@@ -121,7 +124,13 @@ def _joined(packages: Sequence[ModelPackage], joining: Joining) -> Model:
         norms,
         max(package.plan.spatial_dims for package in packages),
         all(package.plan.inference.tta for package in packages),
+        is_of_planes=_is_of_planes(packages),
     )
+
+
+def _is_of_planes(packages: Sequence[ModelPackage]) -> bool:
+    plans = [package.plan for package in packages]
+    return all(plan.spatial_dims == 2 and plan.slice_axis is None for plan in plans)
 
 
 def read_packages(paths: Path | Sequence[Path]) -> tuple[ModelPackage, ...]:

@@ -124,7 +124,7 @@ def write_run_page(
         remarks=tally.remarks,
         studies=list(_shown(studies, out_dir / PICTURES, bound)),
         structures=[label.name for label in model.labels],
-        has_volumes=model.spatial_dims == 3,
+        has_volumes=not model.is_of_planes,
         warnings=[
             *([f"Predicted quality {bound.sentence}."] if bound.withdrawn else []),
             *_drift_alarms(read_drift(out_dir)),
@@ -138,7 +138,8 @@ def write_run_page(
         },
     )
     quality_of = bound.quality_of if bound.model else None
-    write_volumes(ledger, out_dir / f"{VOLUMES_NAME}.{table}", model.labels, quality_of)
+    table_file = out_dir / f"{VOLUMES_NAME}.{table}"
+    write_volumes(ledger, table_file, model.labels, quality_of, of_planes=model.is_of_planes)
     number = ledger.first_round_of(run)
     write_archive_page(out_dir / PAGES / f"run-{number:04d}.html", content, root="../")
     path = write_archive_page(out_dir / PAGE_FILE, content)

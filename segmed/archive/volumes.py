@@ -1,9 +1,10 @@
-"""The volumes table of an archive: one row a segmented study, the doubtful ones first."""
+"""The table of volumes or areas of an archive: a row for each study, the doubtful ones first."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pyarrow.parquet as pa_parquet
 
 from segmed.archive.ledger import Entry, Ledger
 from segmed.errors import unknown_name
+from segmed.findings.record import CUBIC_MM_PER_ML
+from segmed.formats import RASTER_FORMATS
 from segmed.io.atomic import whole_file
 from segmed.structures import LabelClass
 
@@ -21,6 +24,10 @@ OUTDATED = "outdated:input"
 
 ROWS_AT_ONCE = 1000
 KINDS = ("csv", "parquet")
+
+VOLUME_END = "_ml"
+AREA_ENDS = ("_pixels", "_mm2")
+"""Ends of the columns of a structure's size."""
 
 COLUMN_ENDS = {
     "_ml_low": "volume_low_ml",
@@ -40,6 +47,8 @@ def write_volumes(
     path: Path,
     labels: Sequence[LabelClass],
     quality_of: QualityOf | None = None,
+    *,
+    of_planes: bool = False,
 ) -> Path:
     """Write the volumes table, a thousand rows in memory at a time.
 
@@ -48,6 +57,10 @@ def write_volumes(
     model that predicts quality also `predicted_quality` and for each structure `NAME_ml_low`,
     `NAME_ml_high`, `NAME_dice`, `NAME_dice_low` and `NAME_dice_high`. Rows with flags come first,
     then all in the order of their keys. Studies that were refused, failed or replaced have no row.
+
+    Images of one plane have areas: `NAME_pixels` and, where the format states the size of a pixel,
+    `NAME_mm2` instead of `NAME_ml`. Raster images and DICOM images of one plane state none.
+
     Outputs may be named like their inputs, so the file is readable to its owner alone.
 
     Args:
@@ -55,6 +68,7 @@ def write_volumes(
         path: `.csv` or `.parquet`.
         labels: The structures.
         quality_of: Predicted quality of a result; None of a model that predicts none.
+        of_planes: The images are of one plane.
 
     Returns:
         The file.
@@ -63,7 +77,7 @@ def write_volumes(
         UsageError: The suffix is another one.
     """
     check_kind(path.suffix.removeprefix("."))
-    schema = _schema(labels, has_quality=quality_of is not None)
+    schema = _schema(labels, has_quality=quality_of is not None, of_planes=of_planes)
     with whole_file(path, private=True) as draft:
         if path.suffix == ".csv":
             writer: Any = pa_csv.CSVWriter(draft, schema)
@@ -86,13 +100,15 @@ def check_kind(kind: str) -> None:
         raise unknown_name("kind of table", kind, KINDS)
 
 
-def _schema(labels: Sequence[LabelClass], *, has_quality: bool) -> pa.Schema:
+def _schema(labels: Sequence[LabelClass], *, has_quality: bool, of_planes: bool) -> pa.Schema:
     texts = [(name, pa.string()) for name in ("study", "key", "package", "form", "output")]
-    volumes = [(f"{item.name}_ml", pa.float64()) for item in labels]
-    spacing = [(f"spacing_mm_{axis}", pa.float64()) for axis in range(3)]
+    sizes = AREA_ENDS if of_planes else (VOLUME_END,)
+    volumes = [(f"{item.name}{end}", pa.float64()) for item in labels for end in sizes]
+    spacing = [(f"spacing_mm_{axis}", pa.float64()) for axis in range(2 if of_planes else 3)]
     flags = [("flags", pa.string()), ("num_flags", pa.int64())]
     rest = [*spacing, ("seconds", pa.float64()), ("notes", pa.string())]
-    ends = [f"{item.name}{end}" for item in labels for end in COLUMN_ENDS]
+    stated = [end for end in COLUMN_ENDS if not (of_planes and end.startswith(VOLUME_END))]
+    ends = [f"{item.name}{end}" for item in labels for end in stated]
     quality = [(name, pa.float64()) for name in ("predicted_quality", *ends) if has_quality]
     return pa.schema([*texts, *volumes, *quality, *flags, *rest])
 
@@ -111,19 +127,36 @@ def _rows(
 
 def _row(entry: Entry, labels: Sequence[LabelClass], flags: Sequence[str]) -> dict[str, Any]:
     measures = entry.measures
-    spacing = measures.get("spacing_mm", [])
+    spacing = [] if entry.form in RASTER_FORMATS else measures.get("spacing_mm", [])
     return {
         "study": entry.study,
         "key": entry.key,
         "package": entry.package,
         "form": entry.form,
         "output": entry.output,
-        **{f"{item.name}_ml": measures.get("volumes_ml", {}).get(item.name) for item in labels},
+        **{name: size for item in labels for name, size in _sizes(entry, item.name).items()},
         "flags": " ".join(flags),
         "num_flags": len(flags),
         **{f"spacing_mm_{axis}": edge for axis, edge in enumerate(spacing)},
         "seconds": entry.seconds,
         "notes": "; ".join(measures.get("notes", [])),
+    }
+
+
+def _sizes(entry: Entry, name: str) -> dict[str, float | None]:
+    """Columns of the volume of a structure, or of its area on an image of one plane.
+
+    Measures give a plane a thickness of 1 mm, and pixels without a size edges of 1 mm.
+    """
+    volume = entry.measures.get("volumes_ml", {}).get(name)
+    spacing = entry.measures.get("spacing_mm", [])
+    if volume is None or len(spacing) != 2:
+        return {f"{name}{VOLUME_END}": volume}
+    area = volume * CUBIC_MM_PER_ML
+    pixels, square_mm = AREA_ENDS
+    return {
+        f"{name}{pixels}": float(round(area / prod(spacing))),
+        f"{name}{square_mm}": None if entry.form in RASTER_FORMATS else area,
     }
 
 

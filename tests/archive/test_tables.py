@@ -43,6 +43,25 @@ def test_volumes_table_holds_each_done_study_with_its_volumes(
     assert list(table["num_flags"] > 0) == sorted(table["num_flags"] > 0, reverse=True)
 
 
+def test_planes_of_a_format_with_spacing_have_areas(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(3).integers(0, 900, (20, 16)).astype(np.float32)
+    (tmp_path / "archive").mkdir()
+    plane = nib.Nifti1Image(pixels, np.diag([0.5, 0.25, 1.0, 1.0]))
+    nib.save(plane, tmp_path / "archive/a.nii.gz")
+    out = tmp_path / "out"
+    model = Predictor(tiny_package(dims=2, edge_mm=0.5), device="cpu", engine="torch")
+    source = FolderSource(tmp_path / "archive")
+    (outcome,) = segment_archive(source, predictor=model, out_dir=out)
+    assert outcome.status == "done", outcome.reason
+    label = np.squeeze(np.asarray(nib.load(out / str(outcome.output)).dataobj))
+    table = pd.read_csv(out / "volumes.csv")
+    (row,) = table.itertuples()
+    assert row.anterior_pixels == (label == 1).sum() > 0
+    assert row.anterior_mm2 == pytest.approx((label == 1).sum() * 0.125)
+    assert (row.spacing_mm_0, row.spacing_mm_1) == (0.5, 0.25)
+    assert not [name for name in table if "_ml" in name]
+
+
 def test_table_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     with Ledger(tmp_path / "l.sqlite") as ledger, pytest.raises(UsageError, match="csv, parquet"):
         write_volumes(ledger, tmp_path / "volumes.xlsx", LABELS)
