@@ -11,6 +11,7 @@ from typing import Any
 
 from pipelines.registry.cache import converted_folder
 from pipelines.registry.loading import resolve_model
+from pipelines.registry.reference import Resolved
 from pipelines.runs.archiving import delivery_of, seg_form_of, write_models
 from pipelines.runs.several import Several, check_several, folder_names, joining_of
 from segmed.archive import FolderSource, RunOptions, StudySource, Workers, read_packages, read_rules
@@ -22,9 +23,9 @@ from segmed.archive.watch.address import NodeAddress, watched_address
 from segmed.archive.watch.arrival import Completeness, Feed
 from segmed.archive.watch.inbox import Inbox
 from segmed.archive.watch.loop import Watch, WatchOptions
-from segmed.archive.watch.node import inbox_of, receiving
+from segmed.archive.watch.node import inbox_of, receiving, require_free_port
 from segmed.archive.watch.route import NIGHT, Hours, Route
-from segmed.archive.watch.rules import WatchRule, WatchRules, read_watch_rules
+from segmed.archive.watch.rules import FEED_FOLDER, WatchRule, WatchRules, read_watch_rules
 from segmed.archive.watch.server import DatedListing, OrthancListing, ServerFeed
 from segmed.archive.writing import suffix_of
 from segmed.errors import UsageError
@@ -41,10 +42,10 @@ Address = NodeAddress | OrthancServer | DicomWeb
 LoadedModels = tuple[tuple[str, ...], Joining | None]
 """Model references of a route and their rule of a joined label map: routes may share a model."""
 
-DAY_S = 86400.0
-FEED_FOLDER = "server"
-"""Folder of what is settled of a server, in the output folder."""
+RouteModels = tuple[list[Resolved], tuple[ModelPackage, ...]]
+"""Models of a route and their packages."""
 
+DAY_S = 86400.0
 ONLY_RULE = "watch"
 """Name of the route of a watch without a file of rules."""
 
@@ -234,10 +235,16 @@ def open_watch(
     engine_named(job.engine)
     place_of_studies = watched_address(job.address)
     planned = planned_routes(job)
+    if isinstance(place_of_studies, NodeAddress):
+        require_free_port(place_of_studies.host, place_of_studies.port)
+    resolved = [_resolved(job, plan) for plan in planned]  # all, before anything is written
     with ExitStack() as stack:
         opened = partial(_source, job, place_of_studies)
         predictors: dict[LoadedModels, AnyPredictor | Workers] = {}
-        routes = [_route(job, plan, opened, predictors, stack) for plan in planned]
+        routes = [
+            _route(job, plan, models, opened, predictors, stack)
+            for plan, models in zip(planned, resolved, strict=True)
+        ]
         feed, where = _feed(job, place_of_studies, stack)  # no other watch: the ledgers are ours
         keep_s = None if job.keep_days is None else job.keep_days * DAY_S
         options = WatchOptions(retry_s=job.retry_s, keep_s=keep_s, place=place)
@@ -263,17 +270,23 @@ def _feed(job: WatchJob, place: Address, stack: ExitStack) -> tuple[Feed, str]:
     return ServerFeed(source, DatedListing(source, job.days), folder, poll_s=job.poll_s), place.url
 
 
+def _resolved(job: WatchJob, plan: PlannedRoute) -> RouteModels:
+    """The models of a route with their packages."""
+    entries = [resolve_model(reference, folder=job.folder) for reference in plan.models]
+    return entries, read_packages(tuple(entry.path for entry in entries))
+
+
 def _route(
     job: WatchJob,
     plan: PlannedRoute,
+    models: RouteModels,
     opened: Callable[[PlannedRoute, Sequence[ModelPackage]], StudySource],
     predictors: dict[LoadedModels, AnyPredictor | Workers],
     stack: ExitStack,
 ) -> Route:
     """A route with its run open; models that several routes use are loaded once."""
-    resolved = [resolve_model(reference, folder=job.folder) for reference in plan.models]
+    resolved, packages = models
     paths = tuple(entry.path for entry in resolved)
-    packages = read_packages(paths)
     used = plan.models, plan.joining
     if used not in predictors:
         predictors[used] = _predictor(job, paths, packages, plan.joining)

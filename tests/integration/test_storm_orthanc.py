@@ -1,6 +1,6 @@
-"""A storm of `storescu` on a real Orthanc whose changes are watched by a process that is killed.
+"""A storm of `storescu` on a watch that is killed: on the real Orthanc it watches, or on its node.
 
-Slices come late, twice, shuffled and interleaved; SEG and SR go back to the same Orthanc.
+Slices come late, twice, shuffled and interleaved; SEG and SR go to the real Orthanc.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import io
 import os
 import random
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -23,9 +24,11 @@ import pytest
 import torch
 
 sys.path.append(str(Path(__file__).parents[1] / "archive"))  # for tiny_model.py
+sys.path.append(str(Path(__file__).parents[1] / "archive/watch"))  # for storm.py
 
+import storm
 from fresh_processes import fresh_process
-from orthanc_server import PASSWORD, USER, Orthanc
+from orthanc_server import PASSWORD, USER, Orthanc, free_port
 from tiny_model import tiny_package
 
 from pipelines.runs.watching import WatchJob, open_watch
@@ -53,28 +56,56 @@ def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
 
 
 @dataclass
-class OrthancWatch:
-    """`segmed watch orthanc://` in a process of its own."""
+class StormedWatch:
+    """`segmed watch` in a process of its own.
+
+    Attributes:
+        orthanc: Takes the results.
+        model: The package.
+        out: Output folder.
+        node_port: Port of its own node; 0 to watch the changes of Orthanc instead.
+    """
 
     orthanc: Orthanc
     model: Path
     out: Path
+    node_port: int = 0
     process: object = None
 
     @property
-    def address(self) -> str:
+    def pacs(self) -> str:
         return f"orthanc://{USER}@127.0.0.1:{self.orthanc.http_port}"
 
+    @property
+    def address(self) -> str:
+        if self.node_port:
+            return f"dimse://{storm.TITLE}@127.0.0.1:{self.node_port}"
+        return self.pacs
+
+    @property
+    def receiver(self) -> tuple[str, int]:
+        """AE title and port that the storm sends to."""
+        if self.node_port:
+            return storm.TITLE, self.node_port
+        return "SEGMEDPACS", self.orthanc.dicom_port
+
     def start(self) -> None:
-        self.process = fresh_process(watch_orthanc, self.address, self.model, self.out)
+        self.process = fresh_process(run_watch, self.address, self.pacs, self.model, self.out)
         self.process.start()
 
     def kill(self) -> None:
         os.kill(self.process.pid, 9)
         self.process.join()
 
+    def wait_until_it_listens(self) -> None:
+        def listens() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", self.receiver[1])) == 0
 
-def watch_orthanc(address: str, model: Path, out: Path) -> None:
+        storm.wait_for(listens)
+
+
+def run_watch(address: str, pacs: str, model: Path, out: Path) -> None:
     """Watch until killed."""
     torch.set_num_threads(1)
     os.environ["SEGMED_DICOMWEB_PASSWORD"] = PASSWORD
@@ -84,7 +115,8 @@ def watch_orthanc(address: str, model: Path, out: Path) -> None:
         (str(model),),
         format="dicom-seg",
         reports=("sr",),
-        send=address,
+        send=pacs,
+        quiet_s=None if address == pacs else 1.0,
         engine="torch",
         retry_s=1.0,
         poll_s=0.2,
@@ -107,18 +139,34 @@ def studies_of(folder: Path, images: Path, number: int) -> list[list[Path]]:
     return studies
 
 
-def store(orthanc: Orthanc, files: Sequence[Path]) -> None:
-    command = ["storescu", "-aec", "SEGMEDPACS", "-aet", "STORM", "127.0.0.1"]
-    subprocess.run(
-        [*command, str(orthanc.dicom_port), *map(str, files)], check=True, capture_output=True
+def sending(watch: StormedWatch, files: Sequence[Path]) -> subprocess.Popen[bytes]:
+    """`storescu` of some instances, under way."""
+    title, port = watch.receiver
+    command = ["storescu", "-aec", title, "-aet", "STORM", "127.0.0.1", str(port)]
+    return subprocess.Popen(
+        [*command, *map(str, files)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
 
 
-def storm_on(watch: OrthancWatch, studies: Sequence[list[Path]], kills: int, seed: int) -> None:
+def store(watch: StormedWatch, files: Sequence[Path]) -> None:
+    """Send instances until all are acknowledged, those that were before once more."""
+    for _ in range(10):
+        watch.wait_until_it_listens()
+        if sending(watch, files).wait() == 0:
+            return
+    raise AssertionError("storescu failed ten times in a row")
+
+
+def storm_on(
+    watch: StormedWatch, studies: Sequence[list[Path]], kills: int, seed: int
+) -> dict[str, int]:
     """Send two studies at a time, interleaved and shuffled; some slices twice, some late.
 
-    The watch is killed at moments that cover all its work: a study that paused is stable, so that
-    it is segmented, sent, and replaced when the rest of it arrives.
+    The watch is killed at moments that cover all its work: while it receives, and while a study
+    that paused is segmented, sent, and replaced when the rest of it arrives.
+
+    Returns:
+        Number of kills by the moment.
     """
     moments = random.Random(seed)
     pairs = [studies[start : start + 2] for start in range(0, len(studies), 2)]
@@ -130,14 +178,26 @@ def storm_on(watch: OrthancWatch, studies: Sequence[list[Path]], kills: int, see
         size = max(1, len(files) // 4)
         parts += [files[start : start + size] for start in range(0, len(files), size)]
         parts.append([*moments.sample(files, 5), *late])
-    killed = 0
+    killed = {"receiving": 0, "working": 0}
     for left, part in zip(range(len(parts), 0, -1), parts, strict=True):
-        store(watch.orthanc, part)
-        for _ in range(-(-(kills - killed) // left)):
+        due = -(-(kills - sum(killed.values())) // left)
+        if watch.node_port and due:
+            sender = sending(watch, part)
+            time.sleep(moments.uniform(0.02, 0.3))
+            watch.kill()
+            killed["receiving" if sender.poll() is None else "working"] += 1
+            sender.wait()
+            watch.start()
+            due -= 1
+        store(watch, part)
+        for _ in range(due):
             time.sleep(moments.uniform(0.2, 4.0))
             watch.kill()
-            killed += 1
+            killed["working"] += 1
             watch.start()
+            if watch.node_port:
+                watch.wait_until_it_listens()
+    return killed
 
 
 def held(orthanc: Orthanc, modality: str) -> list[pydicom.Dataset]:
@@ -147,7 +207,7 @@ def held(orthanc: Orthanc, modality: str) -> list[pydicom.Dataset]:
     return [pydicom.dcmread(io.BytesIO(content)) for content in files]
 
 
-def is_settled(watch: OrthancWatch, studies: int) -> bool:
+def is_settled(watch: StormedWatch, studies: int) -> bool:
     found = read_snapshot(watch.out)
     if found is None or not found.is_alive or found.studies:
         return False
@@ -165,6 +225,7 @@ def calm(folder: Path, model: Predictor, out: Path) -> dict[str, bytes]:
     return {str(one.SOPInstanceUID): one.PixelData for one in found}
 
 
+@pytest.mark.parametrize("to_node", [False, True], ids=["orthanc", "node"])
 @pytest.mark.parametrize(("number", "kills"), [(2, 6), pytest.param(6, 50, marks=pytest.mark.slow)])
 def test_each_study_has_one_segmentation_and_one_report_of_its_last_content(
     tmp_path: Path,
@@ -172,14 +233,19 @@ def test_each_study_has_one_segmentation_and_one_report_of_its_last_content(
     shared_data: Callable[[str], Path],
     number: int,
     kills: int,
+    to_node: bool,
 ) -> None:
     torch.set_num_threads(1)
     package = tiny_package(patch=32, edge_mm=4.0)
     studies = studies_of(tmp_path / "sent", shared_data("hippocampus") / "imagesTr", number)
-    watch = OrthancWatch(orthanc, package.save(tmp_path / "package"), tmp_path / "out")
+    model, port = package.save(tmp_path / "package"), free_port() if to_node else 0
+    watch = StormedWatch(orthanc, model, tmp_path / "out", port)
     watch.start()
     try:
-        storm_on(watch, studies, kills, seed=7)
+        watch.wait_until_it_listens()
+        killed = storm_on(watch, studies, kills, seed=7)
+        assert sum(killed.values()) == kills
+        assert bool(killed["receiving"]) is to_node
         deadline = time.monotonic() + WITHIN_S
         quiet_since = time.monotonic()
         while time.monotonic() - quiet_since < 5.0:  # the results are stable by then, too

@@ -7,6 +7,7 @@ Source:
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,15 +77,33 @@ def receiving(
     try:
         server = entity.start_server((host, port), block=False, evt_handlers=handlers)
     except OSError as error:
-        raise UsageError(
-            f"{host}:{port} cannot be listened on ({error.strerror}); end the program that uses "
-            "the port, or choose another"
-        ) from error
+        raise _no_port(host, port, error) from error
     try:
         yield int(server.server_address[1])
     finally:
         server.shutdown()
         entity.shutdown()
+
+
+def require_free_port(host: str, port: int) -> None:
+    """Require an address that can be listened on, before anything is loaded or written for it.
+
+    Raises:
+        UsageError: Another program uses the port, or the address is none of this machine.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise _no_port(host, port, error) from error
+
+
+def _no_port(host: str, port: int, error: OSError) -> UsageError:
+    return UsageError(
+        f"{host}:{port} cannot be listened on ({error.strerror}); end the program that uses the "
+        "port, or choose another"
+    )
 
 
 def _stored(event: Any, inbox: Inbox, min_free_bytes: int) -> int:

@@ -36,6 +36,7 @@ import yaml
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from segmed.archive.query import SeriesQuery
+from segmed.archive.reissued_reports import VOIDED
 from segmed.archive.watch.arrival import Completeness, is_expression
 from segmed.archive.watch.route import NIGHT, Hours, Priority
 from segmed.errors import UsageError
@@ -51,7 +52,10 @@ Several = Literal["ensemble", "each", "joined"]
 
 SEVERAL: tuple[Several, ...] = get_args(Several)
 RuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
-RESERVED = {"inbox", "segmentations", "reports", "pictures"}
+FEED_FOLDER = "server"
+"""Folder of what is settled of a server, in the output folder of a watch."""
+
+RESERVED = {"inbox", "segmentations", "reports", "pictures", VOIDED, FEED_FOLDER}
 """Folders that the output folder of a watch may have besides those of its rules."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,7 @@ def fault(*words: str | Path) -> str:
     ended = CliRunner().invoke(app, ["watch", *map(str, words)])
     assert ended.exit_code == 2, ended.output
     [line] = [line for line in ended.stderr.splitlines() if line.startswith("segmed: ")]
+    assert not Path(words[list(words).index("--out") + 1]).exists()  # nothing is left behind
     return line
 
 
@@ -73,6 +75,34 @@ def test_watch_without_a_model_says_what_would_do(tmp_path: Path) -> None:
     assert "no model: give --model" in fault(f"{NODE}:11112", "--out", tmp_path / "out")
 
 
+def test_port_that_is_in_use_is_named(tmp_path: Path, package: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"{NODE}:{other.getsockname()[1]}"
+        line = fault(address, "--model", package, "--out", tmp_path / "out")
+    assert "cannot be listened on (Address already in use); end the program that uses" in line
+
+
+def test_model_that_is_missing_or_damaged_is_named_before_anything_is_written(
+    tmp_path: Path, package: Path
+) -> None:
+    missing, damaged = tmp_path / "none.zip", tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "weights.safetensors").write_bytes(b"none")
+    rules = tmp_path / "rules.yaml"
+    for model in (missing, damaged):
+        rules.write_text(
+            f"rules: [{{name: a}}, {{name: b, models: ['{model}']}}]", encoding="utf-8"
+        )
+        words = (f"{NODE}:{storm.free_port()}", "--out", tmp_path / "out")
+        assert model.name in fault(*words, "--model", model)
+        assert model.name in fault(*words, "--model", package, "--rules", rules)
+
+
+def test_file_of_rules_that_is_missing_is_named(tmp_path: Path, package: Path) -> None:
+    words = (f"{NODE}:11112", "--model", package, "--rules", tmp_path / "r.yaml")
+    assert "r.yaml" in fault(*words, "--out", tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("rules", "said"),
     [
@@ -81,6 +111,8 @@ def test_watch_without_a_model_says_what_would_do(tmp_path: Path) -> None:
         ("rules: [{name: a/b}]", "field 'rules.0.name'"),
         ("rules: [{name: a}, {name: A}]", "two rules are called 'a'"),
         ("rules: [{name: inbox}]", "no rule can be called 'inbox'"),
+        ("rules: [{name: Server}]", "no rule can be called 'server'"),
+        ("rules: [{name: voided}]", "no rule can be called 'voided'"),
         ("rules: [{name: a, priority: asap}]", "field 'rules.0.priority'"),
         ("rules: [{name: a, description: 't1('}]", "not a regular expression"),
         ("rules: [{name: a, format: gif}]", "unknown output format 'gif'"),
