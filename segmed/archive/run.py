@@ -19,6 +19,7 @@ from segmed.archive.naming import OutputNames
 from segmed.archive.outcomes import outcome_in
 from segmed.archive.pacs.delivery import Delivery, RetryPolicy
 from segmed.archive.pacs.fetching import fetched
+from segmed.archive.reissued_reports import report_as_correction, send_voided
 from segmed.archive.study import NotImage, Study, StudyOutcome, StudySource, key_of
 from segmed.archive.transfers import TransferTimes
 from segmed.archive.writing import free_bytes
@@ -335,14 +336,18 @@ class Run:
         for entry in self.ledger.replace_earlier(key):
             logger.info("study %s is replaced: its input has changed since", entry.study)
             withdraw_result(self.ledger, self.out_dir, entry, self.delivery)
+            send_voided(self.out_dir, self.delivery)
 
     def _book_output(self, result: Result) -> None:
+        output = self._outputs[result.key]
+        path = self.out_dir / output
+        reported = report_as_correction(self.ledger, result.key, path, self.out_dir)
         self.ledger.note_output(
             result.key,
-            self._outputs[result.key],
+            output,
             result.output_sha256,
             seconds=result.seconds,
-            measures=result.measures,
+            measures={**result.measures, **reported},
             is_final=self.delivery is None,
         )
 

@@ -66,13 +66,31 @@ def bundle_of(findings: Findings, seg: ReferencedSegmentation) -> Resource:
     return {
         "resourceType": "Bundle",
         "type": "transaction",
-        "entry": [
-            {
-                "fullUrl": f"{OWN_SYSTEM}:observation:{one['id']}",
-                "resource": one,
-                "request": {"method": "PUT", "url": f"Observation/{one['id']}"},
-            }
-            for one in observations
+        "entry": [update_of(one) for one in observations],
+    }
+
+
+def update_of(resource: Resource) -> Resource:
+    """Entry of a bundle that creates an observation, or replaces the one of its identifier."""
+    return {
+        "fullUrl": f"{OWN_SYSTEM}:observation:{resource['id']}",
+        "resource": resource,
+        "request": {"method": "PUT", "url": f"Observation/{resource['id']}"},
+    }
+
+
+def identity_of(uid: str, number: int) -> Resource:
+    """Identifiers of the observation of one structure.
+
+    Args:
+        uid: SOPInstanceUID of the segmentation that the structure was first reported of.
+        number: Number of its segment.
+    """
+    identity = f"{uid}.{number}"
+    return {
+        "id": sha256_of_text(identity)[:MOST_ID],
+        "identifier": [
+            {"system": DICOM_UID, "value": f"urn:oid:{uid_from('observation', identity)}"}
         ],
     }
 
@@ -83,13 +101,9 @@ def _observation(
     """The volume of one structure; its flags are components."""
     maker, quantity = findings.maker_of(finding), findings.quantity
     dataset, segment = seg.dataset, seg.segments[finding.number]
-    identity = f"{dataset.SOPInstanceUID}.{finding.number}"
     resource: Resource = {
         "resourceType": "Observation",
-        "id": sha256_of_text(identity)[:MOST_ID],
-        "identifier": [
-            {"system": DICOM_UID, "value": f"urn:oid:{uid_from('observation', identity)}"}
-        ],
+        **identity_of(str(dataset.SOPInstanceUID), finding.number),
         "status": "preliminary",
         "category": [{"coding": [{"system": CATEGORY, "code": "imaging"}]}],
         "code": _concept("SCT", quantity.code, quantity.meaning),

@@ -1,9 +1,10 @@
 """HL7 v2.5.1 message ORU^R01 of the volumes and flags of a segmentation.
 
 A numeric observation for each structure, a coded one for each flag; all are preliminary, as no
-person has verified them. Identifiers and times are those
-of the segmentation: a repeated run writes an equal message, whose control identifier lets the
-receiver see that it is the same.
+person has verified them. The filler number (OBR-3) is the identifier of the segmentation, so that
+results of several models or series of a study do not overwrite each other. The control identifier
+(MSH-10) is a hash of the message: a repeated run writes an equal one, which the receiver knows, and
+a corrected result another one.
 
 Source:
     HL7 v2.5.1, chapter 7 (ORU^R01, OBR, OBX), section 2.7 (escape sequences).
@@ -12,6 +13,7 @@ Source:
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from segmed.findings.record import CONDITION, Findings, StructureFinding, meaning_of
@@ -22,6 +24,9 @@ from segmed.io.digest import sha256_of_text
 ESCAPED = {"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\"}
 MOST_CONTROL = 20
 """Characters of MSH-10."""
+
+CONTROL = 9
+"""Place of MSH-10 among the fields of a segment that are separated by bars."""
 
 HEAD = "MSH|^~\\&|SEGMED||||"
 
@@ -44,9 +49,8 @@ def oru_message(findings: Findings, seg: ReferencedSegmentation) -> str:
     """The message; each segment ends with a carriage return."""
     dataset = seg.dataset
     moment = f"{dataset.ContentDate}{dataset.ContentTime}"[:14]
-    control = sha256_of_text(str(dataset.SOPInstanceUID))[:MOST_CONTROL].upper()
     lines = [
-        f"{HEAD}{moment}||ORU^R01^ORU_R01|{control}|P|2.5.1||||||UNICODE UTF-8",
+        f"{HEAD}{moment}||ORU^R01^ORU_R01||P|2.5.1||||||UNICODE UTF-8",
         _patient(seg),
         _request(seg, moment),
     ]
@@ -59,9 +63,24 @@ def oru_message(findings: Findings, seg: ReferencedSegmentation) -> str:
         f"{_text(findings.model_version)}||||||P"
     )
     observations.append(f"ST|SEG_UID^DICOM segmentation^99SEGMED||{uid}||||||P")
+    study = _text(dataset.StudyInstanceUID)
+    observations.append(f"ST|113014^DICOM Study^DCM||{study}||||||P")
     for number, observation in enumerate(observations, start=1):
         lines.append(f"OBX|{number}|{observation}|||{moment}")
-    return "".join(f"{line}\r" for line in lines)
+    return sealed(lines)
+
+
+def sealed(segments: Sequence[str]) -> str:
+    """A message of segments with its control identifier, a hash of all the rest.
+
+    Args:
+        segments: MSH first; its control identifier is replaced.
+    """
+    head = segments[0].split("|")
+    head[CONTROL] = ""
+    content = "\r".join(["|".join(head), *segments[1:]])
+    head[CONTROL] = sha256_of_text(content)[:MOST_CONTROL].upper()
+    return "".join(f"{line}\r" for line in ("|".join(head), *segments[1:]))
 
 
 def _patient(seg: ReferencedSegmentation) -> str:
@@ -72,14 +91,14 @@ def _patient(seg: ReferencedSegmentation) -> str:
 
 
 def _request(seg: ReferencedSegmentation, moment: str) -> str:
-    """The examination: accession number, study, time and state of the result."""
+    """The examination: accession number, result, time and state of the result."""
     dataset = seg.dataset
-    accession, study = _text(dataset.get("AccessionNumber")), _text(dataset.StudyInstanceUID)
+    accession, result = _text(dataset.get("AccessionNumber")), _text(dataset.SOPInstanceUID)
     service = "18748-4^Diagnostic imaging study^LN"
     done = f"{dataset.get('StudyDate') or ''}{dataset.get('StudyTime') or ''}"[:14]
     when = done if re.fullmatch(r"\d{8,14}", done) else moment
     # 7: time of the examination, 18: accession number, 22: time of the result, 25: its state
-    return f"OBR|1|{accession}|{study}|{service}|||{when}|||||||||||{accession}||||{moment}||IMG|P"
+    return f"OBR|1|{accession}|{result}|{service}|||{when}|||||||||||{accession}||||{moment}||IMG|P"
 
 
 def _observations(

@@ -12,6 +12,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+from segmed.findings.hl7 import sealed
 from segmed.formats import REPORT_SUFFIXES, ReportKind
 from segmed.io.dicom.header import tolerant_pydicom
 from segmed.io.dicom.uid import uid_from
@@ -88,9 +89,12 @@ def _code_of(item: Dataset) -> str:
 
 
 def _of_hl7(content: bytes) -> bytes:
-    """The message without the observations of intervals, the others renumbered."""
+    """The message without the observations of intervals, the others renumbered.
+
+    Its control identifier is another one, so that the receiver takes it for another message.
+    """
     lines, number = [], 0
-    for line in content.decode("utf-8").split("\r"):
+    for line in content.decode("utf-8").split("\r")[:-1]:
         fields = line.split("|")
         if fields[0] == "OBX":
             if fields[3].split("^")[0] in INTERVAL_CODES:
@@ -98,7 +102,7 @@ def _of_hl7(content: bytes) -> bytes:
             number += 1
             fields[1] = str(number)
         lines.append("|".join(fields))
-    return "\r".join(lines).encode("utf-8")
+    return sealed(lines).encode("utf-8")
 
 
 def _of_fhir(content: bytes) -> bytes:

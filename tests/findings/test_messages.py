@@ -3,45 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
+import pydicom
 import pytest
 from fhir.resources.bundle import Bundle
 from fhir.resources.R4B.bundle import Bundle as BundleR4B
+from hl7_parser import parsed, plain
 from reported import LABELS, VERSION, findings, written_segmentation
 
 from segmed.findings.reports import write_reports
-
-ESCAPES = {"F": "|", "S": "^", "T": "&", "R": "~", "E": "\\"}
-REQUIRED = {"MSH": (9, 10, 11, 12), "PID": (3, 5), "OBR": (4,), "OBX": (3, 11)}
-"""Fields that HL7 v2.5.1 requires of the segments of an ORU^R01."""
-
-
-def parsed(message: str) -> list[list[str]]:
-    """The segments of a message, fields by number; anything out of order fails."""
-    assert message.endswith("\r")
-    assert "\n" not in message
-    found = []
-    for line in message[:-1].split("\r"):
-        fields = line.split("|")
-        assert re.fullmatch(r"[A-Z][A-Z0-9]{2}", fields[0])
-        if fields[0] == "MSH":
-            fields.insert(1, "|")
-            assert fields[2] == "^~\\&"
-        for number in REQUIRED[fields[0]]:
-            assert fields[number], (fields[0], number)
-        found.append(fields)
-    names = [fields[0] for fields in found]
-    assert re.fullmatch("MSH PID OBR( OBX)+", " ".join(names))
-    numbers = [int(fields[1]) for fields in found if fields[0] == "OBX"]
-    assert numbers == list(range(1, len(numbers) + 1))
-    return found
-
-
-def plain(text: str) -> str:
-    """A component without its escapes."""
-    return re.sub(r"\\([FSTRE])\\", lambda found: ESCAPES[found[1]], text)
 
 
 @pytest.fixture
@@ -58,6 +29,10 @@ def test_oru_has_volumes_flags_patient_and_examination(seg: Path) -> None:
     assert len(head[10]) <= 20
     assert [plain(part) for part in patient[5].split("^")] == ["Müller|x", "J&rg"]
     assert plain(request[18]) == "A|1"
+    dataset = pydicom.dcmread(seg, stop_before_pixels=True)
+    assert request[3] == dataset.SOPInstanceUID
+    studies = [fields[5] for fields in observations if fields[3] == "113014^DICOM Study^DCM"]
+    assert studies == [dataset.StudyInstanceUID]
     assert request[25] == "P"
     volumes = [fields for fields in observations if fields[2] == "NM"]
     assert len(volumes) == len(LABELS)

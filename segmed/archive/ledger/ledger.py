@@ -19,7 +19,14 @@ from segmed.archive.ledger.inputs import (
 )
 from segmed.archive.ledger.runs import RunLedger
 from segmed.archive.ledger.tables import FIELDS, STATES, Entry, State, entry_of
-from segmed.archive.ledger.versions import note_delivery, note_version, outdated, replace_earlier
+from segmed.archive.ledger.versions import (
+    note_delivery,
+    note_version,
+    outdated,
+    predecessors,
+    replace_earlier,
+    successors,
+)
 from segmed.archive.study import NotImage, Study
 
 __all__ = ["Entry", "Ledger", "State"]
@@ -89,6 +96,14 @@ class Ledger(RunLedger):
         """
         with self._transaction(can_wait=True) as connection:
             return replace_earlier(connection, key)
+
+    def predecessors(self, key: str) -> list[Entry]:
+        """Entries whose results a key replaces; see `segmed.archive.ledger.versions`."""
+        return predecessors(self._connection, key)
+
+    def successors(self, key: str) -> list[dict[str, Any]]:
+        """Measures of the entries by which a replaced entry was replaced."""
+        return successors(self._connection, key)
 
     def note_delivery(self, key: str, address: str | None) -> None:
         """Note where a replaced result still is; None: it is removed where it was sent."""

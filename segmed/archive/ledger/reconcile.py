@@ -10,6 +10,7 @@ import pydicom
 from segmed.archive.ledger import Entry, Ledger
 from segmed.archive.pacs.delivery import Delivery
 from segmed.archive.pacs.reporting import withdraw
+from segmed.archive.reissued_reports import send_voided, void_messages
 from segmed.archive.writing import remove_leftovers
 from segmed.errors import ServiceError
 from segmed.findings.reports import reports_beside
@@ -43,6 +44,7 @@ def reconcile(ledger: Ledger, out_dir: Path, outputs: Path, delivery: Delivery |
     remove_scratch_leftovers()
     for entry in ledger.entries(state="replaced"):
         withdraw_result(ledger, out_dir, entry, delivery)
+    send_voided(out_dir, delivery)
     reopened = 0
     for entry in ledger.entries(state="done"):
         if is_intact(entry, out_dir) and _is_delivered(entry, delivery):
@@ -54,7 +56,7 @@ def reconcile(ledger: Ledger, out_dir: Path, outputs: Path, delivery: Delivery |
 
 
 def withdraw_result(ledger: Ledger, out_dir: Path, entry: Entry, delivery: Delivery | None) -> None:
-    """Remove a replaced result where it was sent, then in the output folder.
+    """Remove a replaced result where it was sent, then in the output folder; void its messages.
 
     A process that was killed between sending and booking left a result under an address that the
     ledger does not have: that of the file counts. What cannot be removed now is tried again at the
@@ -76,6 +78,7 @@ def withdraw_result(ledger: Ledger, out_dir: Path, entry: Entry, delivery: Deliv
             ledger.note_delivery(entry.key, address)
         if is_gone:
             ledger.note_delivery(entry.key, None)
+    void_messages(ledger, out_dir, entry)
     withdraw_output(ledger, out_dir, entry)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from typing import Any
 
 from segmed.archive.ledger.tables import FIELDS, Entry, entry_of
 
@@ -29,6 +30,19 @@ JOIN versions AS earlier ON earlier.identity = newer.identity AND earlier.last <
 JOIN studies AS old ON old.key = earlier.key JOIN studies AS new ON new.key = newer.key
 WHERE newer.key = ? AND old.content <> new.content AND (new.state = 'done' OR old.output IS NULL)
 """
+
+_PREDECESSORS = f"""
+SELECT {FIELDS} FROM studies WHERE key IN (
+    SELECT earlier.key FROM versions AS newer
+    JOIN versions AS earlier ON earlier.identity = newer.identity AND earlier.last < newer.first
+    WHERE newer.key = :key AND NOT EXISTS (
+        SELECT 1 FROM versions AS other WHERE other.key = earlier.key AND NOT EXISTS (
+            SELECT 1 FROM versions AS later WHERE later.key = :key
+            AND later.identity = other.identity AND other.last < later.first))
+) AND output IS NOT NULL AND content <> (SELECT content FROM studies WHERE key = :key)
+UNION SELECT {FIELDS} FROM studies WHERE state = 'replaced' AND message = :replaced
+"""  # noqa: S608 - constant columns
+"""The first condition is that of `replace_earlier`: an entry that another input has stays."""
 
 _OUTDATED = """
 SELECT earlier.key FROM versions AS newer
@@ -100,6 +114,28 @@ def replace_earlier(connection: sqlite3.Connection, key: str) -> list[Entry]:
         is_delivered = any(entry.delivered for entry in replaced)
         add_note(connection, key, REPLACES_DELIVERED if is_delivered else REPLACES)
     return replaced
+
+
+def predecessors(connection: sqlite3.Connection, key: str) -> list[Entry]:
+    """Entries whose results a key replaces, or has replaced; those of the last run first.
+
+    Args:
+        connection: A connection.
+        key: The key, whose result may not be booked yet.
+    """
+    words = {"key": key, "replaced": f"{REPLACED_BY}{_name(connection, key)}"}
+    found = [entry_of(row) for row in connection.execute(_PREDECESSORS, words).fetchall()]
+    return sorted(found, key=lambda entry: entry.worked, reverse=True)
+
+
+def successors(connection: sqlite3.Connection, key: str) -> list[dict[str, Any]]:
+    """Measures of the entries by which a replaced entry was replaced."""
+    (message,) = connection.execute("SELECT message FROM studies WHERE key = ?", (key,)).fetchone()
+    rows = connection.execute(
+        "SELECT measures FROM studies WHERE study = ? AND key <> ?",
+        (message.removeprefix(REPLACED_BY), key),
+    )
+    return [json.loads(row[0]) for row in rows]
 
 
 def outdated(connection: sqlite3.Connection, by: str | None = None) -> frozenset[str]:
