@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from segmed.acceptance.calibration import CalibrationRow
 from segmed.acceptance.criteria import CriterionLine
 from segmed.acceptance.dossier import AssessedModel, Dossier
 from segmed.acceptance.scoring import LocalResults
 from segmed.acceptance.shift import ScoreRow
-from segmed.archive.drift import DriftRow
+from segmed.archive.drift import MIN_STUDIES, DriftRow
 from segmed.manifest.schema import Manifest
 from segmed.metrics.score import METRICS
 from segmed.pictures.legend import Legend
@@ -47,7 +48,7 @@ def dossier_content(
         warnings=[*dossier.reasons, *dossier.findings, *_copies(dossier)],
         sentences=[dossier.bound.sentence, *_judged(dossier)],
         leading=list(_verdict(dossier)),
-        tables=list(_tables(dossier)),
+        tables=list(_tables(dossier, (legend or Legend()).unit)),
         charts=_charts(dossier),
         scores={named: dossier.table},
         overlays=overlays,
@@ -122,13 +123,13 @@ def _verdict(dossier: Dossier) -> Iterator[ReportTable]:
         yield ReportTable("Stop rules", note, ("rule", *columns[1:]), stops)
 
 
-def _tables(dossier: Dossier) -> Iterator[ReportTable]:
+def _tables(dossier: Dossier, unit: str) -> Iterator[ReportTable]:
     yield ReportTable(
         "Local scores beside the card",
         "Mean with the 95 % bootstrap interval over cases. Loss is how much worse than the card; "
         "p is one-sided (Welch), after Holm's correction.",
         ("structure", "metric", "here", "n", "card", "n of the card", "loss", "p"),
-        [_score_cells(row) for row in dossier.scores if row.metric in SHOWN_METRICS],
+        [_score_cells(row, unit) for row in dossier.scores if row.metric in SHOWN_METRICS],
     )
     yield _groups(dossier)
     yield from _site_tables(dossier)
@@ -206,19 +207,28 @@ def _charts(dossier: Dossier) -> list[ReportChart]:
         risk_coverage_svg,
     )
 
-    intervals = "; ".join(
-        f"{row.label}: {row.inside} of {row.n} intervals contain the Dice ({row.stated:.0%} stated)"
-        for row in found.rows
-    )
+    intervals = "; ".join(map(_intervals, found.rows))
     note = f"The package predicts a Dice for each segmentation. {intervals}."
     svgs = (calibration_svg(found.points), risk_coverage_svg(found.curve))
     return [ReportChart("Predicted quality", note, svgs)]
 
 
+def _intervals(row: CalibrationRow) -> str:
+    """Intervals of a structure in words."""
+    if not row.n:
+        return f"{row.label}: no interval is stated"
+    return (
+        f"{row.label}: {row.inside} of {row.n} intervals contain the Dice ({row.stated:.0%} stated)"
+    )
+
+
 def _drift(title: str, rows: Sequence[DriftRow]) -> ReportTable:
+    note = "Images and results beside the training cases; shift in training interquartile ranges."
+    if all(row.num_run < MIN_STUDIES for row in rows):
+        note += f" Fewer than {MIN_STUDIES} cases cannot show drift."
     return ReportTable(
         title,
-        "Images and results beside the training cases; shift in training interquartile ranges.",
+        note,
         ("feature", "training", "here", "shift", "n", "result"),
         [
             (
@@ -234,8 +244,10 @@ def _drift(title: str, rows: Sequence[DriftRow]) -> ReportTable:
     )
 
 
-def _score_cells(row: ScoreRow) -> tuple[str, ...]:
+def _score_cells(row: ScoreRow, unit: str) -> tuple[str, ...]:
     title = next(metric.title for metric in METRICS if metric.name == row.metric)
+    if row.metric.endswith("_mm"):
+        title = f"{title} in {unit}"
     return (
         row.label,
         title,
