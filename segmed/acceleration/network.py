@@ -13,11 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from segmed.acceleration.calibration import Windows
 from segmed.errors import ModelError, UsageError
-from segmed.inference.openvino_engine import HINTS, converted, noise_difference, noise_window
+from segmed.inference.openvino_engine import (
+    HINTS,
+    compile_hints,
+    converted,
+    noise_difference,
+    noise_window,
+    run_in_child,
+)
 from segmed.inference.silent_openvino import has_openvino, import_openvino
 from segmed.package.int8 import int8_content
 
@@ -49,12 +56,14 @@ class QuantisedNetwork:
         content: Content of the int8 file.
         float32_layers: Layers that stay in float32.
         noise_difference: Mean difference from float32 on a window of noise.
+        generated_kernels: It runs with kernels that OpenVINO generates for it.
         versions: Versions of NNCF and OpenVINO.
     """
 
     content: bytes
     float32_layers: tuple[str, ...]
     noise_difference: float
+    generated_kernels: bool
     versions: dict[str, str]
 
 
@@ -103,21 +112,20 @@ class Quantiser:
                 "task": "quantise",
                 "model": str(folder / "float32.xml"),
                 "windows": str(folder / "windows.npy"),
-                "noise": str(folder / "noise.npy"),
-                "found": str(folder / "found.npy"),
                 "versions": str(folder / "versions.json"),
                 "out": str(folder / "int8.xml"),
                 "float32_layers": list(float32_layers),
             }
         )
+        generated_kernels, found = trial(folder / "int8.xml", folder / "noise.npy")
         with torch.inference_mode():
             expected = self._network(torch.from_numpy(self._noise))
-        found = torch.from_numpy(np.load(folder / "found.npy"))
         xml, weights = ((folder / f"int8.{kind}").read_bytes() for kind in ("xml", "bin"))
         return QuantisedNetwork(
             content=int8_content(xml, weights),
             float32_layers=tuple(float32_layers),
             noise_difference=noise_difference(found, expected),
+            generated_kernels=generated_kernels,
             versions=json.loads((folder / "versions.json").read_text(encoding="utf-8")),
         )
 
@@ -137,6 +145,28 @@ class Quantiser:
         )
         errors: dict[str, float] = json.loads((folder / "errors.json").read_text(encoding="utf-8"))
         return sorted(inner, key=lambda name: -errors[name])
+
+
+def trial(model: Path, noise: Path) -> tuple[bool, Tensor]:
+    """Run a model with generated kernels or, where its compiler dies of them, without.
+
+    Args:
+        model: The XML file of the model.
+        noise: A window, as NumPy's file; the maps are written beside it.
+
+    Returns:
+        Whether it runs with generated kernels, and its maps.
+
+    Raises:
+        ModelError: It runs neither way.
+    """
+    found, is_generated = noise.with_name("found.npy"), True
+    try:
+        run_in_child(model, noise, found, compile_hints(generated_kernels=True))
+    except ModelError:
+        is_generated = False
+        run_in_child(model, noise, found, compile_hints(generated_kernels=False))
+    return is_generated, torch.from_numpy(np.load(found))
 
 
 def layers_of(model: ov.Model) -> tuple[tuple[str, ...], tuple[str, ...]]:

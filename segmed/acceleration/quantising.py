@@ -208,6 +208,7 @@ def _record(
         calibration_windows=request.windows,
         seed=request.seed,
         noise_difference=made.noise_difference,
+        generated_kernels=made.generated_kernels,
         versions=made.versions,
     )
 

@@ -44,7 +44,8 @@ HINTS = {
 """How models are compiled: one window at a time, in float32, without generated kernels.
 
 OpenVINO 2026.4 dies of a segmentation fault while it fuses group norms of residual blocks into such
-kernels (DeepLabv3+); doing without them costs other networks about 4 % of their speed.
+kernels (DeepLabv3+); doing without them costs other networks about 4 % of their speed. An int8
+network has them where it was tried with them, see `compile_hints`.
 """
 
 TRY_SECONDS = 300
@@ -76,6 +77,14 @@ import numpy as np, openvino as ov
 model = ov.Core().compile_model(sys.argv[1], "CPU", json.loads(sys.argv[2]))
 np.save(sys.argv[4], model([np.load(sys.argv[3])])[0])
 """
+
+
+def compile_hints(*, generated_kernels: bool) -> dict[str, str]:
+    """How a model is compiled, with or without kernels that OpenVINO generates for it."""
+    hints = dict(HINTS)
+    if generated_kernels:
+        del hints["SNIPPETS_MODE"]
+    return hints
 
 
 @dataclass(frozen=True)
@@ -150,7 +159,7 @@ class OpenVinoEngine:
         else:
             complete = complete_network(build(), conversion.activation)
             model = _sound_model(complete, conversion, int8)
-        hints = {**HINTS, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        hints = {**_hints_of(int8), "INFERENCE_NUM_THREADS": torch.get_num_threads()}
         with unchanged_signal_stack():
             self._request = core.compile_model(model, "CPU", hints).create_infer_request()
 
@@ -238,7 +247,7 @@ def _sound_model(network: nn.Module, conversion: Conversion, int8: Int8Network |
             draft.with_suffix(".bin").write_bytes(weights)
         given, found = Path(scratch) / "given.npy", Path(scratch) / "found.npy"
         np.save(given, noise_window(conversion.shape))
-        _try(draft, given, found)
+        run_in_child(draft, given, found, _hints_of(int8))
         with torch.inference_mode():
             expected = network(torch.from_numpy(np.load(given)))
         values = torch.from_numpy(np.load(found))
@@ -255,14 +264,24 @@ def _sound_model(network: nn.Module, conversion: Conversion, int8: Int8Network |
         return import_openvino().Core().read_model(path or draft)
 
 
-def _try(draft: Path, given: Path, found: Path) -> None:
-    """Run a model in a child process.
+def _hints_of(int8: Int8Network | None) -> dict[str, str]:
+    return compile_hints(generated_kernels=int8 is not None and int8.record.generated_kernels)
+
+
+def run_in_child(model: Path, given: Path, found: Path, hints: dict[str, str]) -> None:
+    """Compile and run a model in a child process, which may die of it.
+
+    Args:
+        model: The XML file of the model; its constants lie beside it.
+        given: A window, as NumPy's file.
+        found: Its maps, written.
+        hints: See `compile_hints`.
 
     Raises:
         ModelError: The child died or took too long.
     """
     command = [sys.executable, "-I", "-c", _TRY]
-    command += [str(draft), json.dumps(HINTS), str(given), str(found)]
+    command += [str(model), json.dumps(hints), str(given), str(found)]
     try:
         done = subprocess.run(command, capture_output=True, timeout=TRY_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:

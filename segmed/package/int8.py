@@ -80,6 +80,8 @@ class Int8Record(Frozen):
         seed: Seed of the draw.
         noise_difference: Mean difference from float32 on a window of noise, relative to the largest
             value; other processors are compared with it before first use.
+        generated_kernels: OpenVINO generates kernels for it, which is faster; False where its
+            compiler died of that.
         versions: Versions of NNCF and OpenVINO.
     """
 
@@ -94,6 +96,7 @@ class Int8Record(Frozen):
     calibration_windows: PositiveInt
     seed: int
     noise_difference: NonNegativeFloat
+    generated_kernels: bool = False
     versions: dict[str, str]
 
 

@@ -77,6 +77,7 @@ def speed(edge: int = 96) -> Record:
         calibration_windows=len(windows),
         seed=0,
         noise_difference=1.0,  # an untrained network: its labels are near one half everywhere
+        generated_kernels=made.generated_kernels,
         versions=made.versions,
     )
     conversion = Conversion(package.hash, shape)
