@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from segmed.errors import ModelError, UsageError
+from segmed.freed_memory import keep_freed_memory
 from segmed.inference.cuda_engine import CudaEngine
 from segmed.inference.engine import Activation, Engine, TorchEngine, activation_of
 from segmed.inference.int8_units import has_int8_units
@@ -44,6 +45,7 @@ class EngineRequest:
         cache_dir: Folder of converted models; None keeps nothing.
         mirror_axes: Axes of the window whose mirror images a GPU averages within its graphs.
         shows_members: Give the labels of the members of an ensemble, too; not in int8.
+        bounds_memory: Memory is bounded: what PyTorch frees goes back to the system at once.
     """
 
     name: str
@@ -52,6 +54,7 @@ class EngineRequest:
     cache_dir: Path | None = None
     mirror_axes: tuple[int, ...] = ()
     shows_members: bool = False
+    bounds_memory: bool = False
 
     def build(self, package: ModelPackage) -> nn.Module:
         """The network of a package that the engine runs."""
@@ -88,6 +91,8 @@ def make_engine(package: ModelPackage, request: EngineRequest) -> Engine:
         found = _openvino_or_none(package, request)
         if found is not None:
             return found
+    if not request.bounds_memory:
+        keep_freed_memory()
     return TorchEngine(request.build(package), request.device, activation=activation)
 
 

@@ -110,9 +110,9 @@ class Predictor:
         self.batch = 1 if memory_gb is not None else max(1, full)
         shape = (self.batch, self.plan.network_channels, *window)
         axes = tuple(self.plan.inference.mirror_axes) if self.tta else ()
-        self._request = EngineRequest(engine, self.device, shape, cache_dir, mirror_axes=axes)
+        shown, bound = self.observer.needs_members, memory_gb is not None
+        self._request = EngineRequest(engine, self.device, shape, cache_dir, axes, shown, bound)
         self._gpu_share = gpu_share
-        self._request = replace(self._request, shows_members=self.observer.needs_members)
         self._use([make_engine(member, self._request) for member in members])
         self._lock = threading.Lock()
         self._base_bytes = resident_bytes()

@@ -11,6 +11,7 @@ import psutil
 import torch
 
 from segmed.errors import TrainingError, is_out_of_memory
+from segmed.freed_memory import release_freed_memory
 from segmed.plan.schema import Plan
 from segmed.plan.step_memory import TrainedNetwork, step_bytes
 from segmed.training.device import Device
@@ -55,6 +56,7 @@ def free_bytes(device: Device) -> int:
     """Memory that is free on the device now."""
     if device.is_cuda:
         return int(torch.cuda.mem_get_info(device.torch_device)[0])
+    release_freed_memory()
     return int(psutil.virtual_memory().available)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from segmed.errors import TrainingError
+from segmed.freed_memory import keep_freed_memory
 from segmed.losses import make_loss
 from segmed.losses.shared_batch import shared_batch
 from segmed.models import build_model
@@ -47,6 +48,8 @@ class Trainer:
         device: Device,
         process_group: ProcessGroup,
     ) -> None:
+        if not device.is_cuda:
+            keep_freed_memory()
         self.plan = plan
         self.device = device
         self.settings: NetworkPlan = plan.networks[architecture]

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 from segmed.errors import ImageError
+from segmed.freed_memory import release_freed_memory
 from segmed.plan.schema import Plan
 from segmed.transforms.grid_transform import GridTransform
 
@@ -97,6 +98,9 @@ def require_room(need: int, what: str) -> None:
         ImageError: `out_of_memory`.
     """
     free = free_bytes()
+    if need > free:
+        release_freed_memory()
+        free = free_bytes()
     if need > free:
         raise ImageError(
             f"{what} needs {need / 2**30:.2f} GB, {free / 2**30:.2f} GB are free: check the "
