@@ -226,7 +226,7 @@ def conclude(
         compared,
         manifest,
         title=f"Comparison on {manifest.name}",
-        subtitle=f"{len(compared.tables)} architectures, folds {folds}",
+        subtitle=f"{', '.join(compared.tables)}; folds {folds}",
     )
     content = replace(
         content,

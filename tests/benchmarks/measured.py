@@ -31,10 +31,12 @@ def page() -> str:
         *training(),
         *inference(),
         *int8(),
+        *freed_memory(),
         *preparation(),
         *scores(),
         *tracking(),
         *archives(),
+        *clusters(),
         *watches(),
     ]
     return HEAD + "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
@@ -127,6 +129,16 @@ def int8() -> list[Row]:
     return rows
 
 
+def freed_memory() -> list[Row]:
+    """Eager PyTorch that keeps what it frees, beside PyTorch as it comes."""
+    record = read("freed_memory")
+    return [
+        (f"freed memory kept: {name}", f"{found['times']:.2f} times", "PyTorch as it comes")
+        for name, found in record.items()
+        if name != "environment"
+    ]
+
+
 def preparation() -> list[Row]:
     """Resampling and scanning."""
     summary = read("bench_preprocessing")["summary"]
@@ -170,7 +182,15 @@ def tracking() -> list[Row]:
 def archives() -> list[Row]:
     """Cost of the ledger and the run, beside the network."""
     record = read("archive")
-    overhead, memory = record["overhead"], record["memory"]
+    overhead = record["overhead"]
+    growths = [
+        (
+            f"growth of memory over {memory['studies']} studies, engine {memory['engine']}",
+            f"{memory['growth_mib_from_first_mark']:.0f} MiB",
+            "",
+        )
+        for memory in ({"engine": "torch", **record["memory"]}, record["memory_openvino"])
+    ]
     return [
         (
             "archive run, CPU time a study",
@@ -178,12 +198,25 @@ def archives() -> list[Row]:
             "the bare Predictor",
         ),
         ("ledger, a study", f"{record['ledger']['wall_ms_per_study']:.2f} ms", ""),
-        (
-            f"growth of memory over {memory['studies']} studies",
-            f"{memory['growth_mib_from_first_mark']:.0f} MiB",
-            "",
-        ),
+        *growths,
     ]
+
+
+def clusters() -> list[Row]:
+    """Workers of a Dask cluster: real ones, and up to 64 with recorded times."""
+    record = read("cluster")
+    two, replayed = record["two_workers"], record["replayed"]
+    rows = [
+        (
+            f"two Dask workers, {two['studies']} studies over a slow line",
+            f"{two['times']:.2f} times",
+            "one worker",
+        )
+    ]
+    for kind, what in (("files", "files"), ("line", "a slow line")):
+        times = replayed[kind]["times_one"]["64"]
+        rows.append((f"64 replayed workers, {what}", f"{times:.1f} times", "one worker"))
+    return rows
 
 
 def watches() -> list[Row]:

@@ -69,7 +69,7 @@ def segment_unlabelled(name: str, folder: Path, cpu_seconds: float) -> dict[str,
         "compare", listed, "--models", "unet", "--folds", "all", "--budget", budget, "-o", compared
     )  # fmt: skip
     manifest = read_manifest(listed)
-    images = [manifest.image_paths(case)[0] for case in manifest.test]
+    images = [manifest.image_paths(case)[0].resolve() for case in manifest.test]
     segmed("predict", *images, "--model", compared / "best", "-o", found)
     maps = sorted(found.glob("*.nii.gz"))
     if len(maps) != len(images):
