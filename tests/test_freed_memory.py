@@ -51,9 +51,13 @@ print(json.dumps(found))
 
 
 def in_child(mode: str) -> dict[str, Any]:
-    """What a process of its own found: the setting holds for a whole process."""
+    """Findings of a process of its own: the setting holds for a whole process."""
     done = subprocess.run(
-        [sys.executable, "-c", FAULTS, mode], capture_output=True, text=True, check=True
+        [sys.executable, "-c", FAULTS, mode],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=True,
     )
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -107,6 +111,7 @@ def test_eager_predictor_keeps_memory_unless_it_is_bounded(tmp_path: Path) -> No
                 [sys.executable, "-c", PREDICTIONS, tmp_path / "package", str(bound)],
                 capture_output=True,
                 text=True,
+                encoding="utf-8",
                 check=True,
             ).stdout
         )

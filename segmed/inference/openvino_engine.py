@@ -80,7 +80,7 @@ np.save(sys.argv[4], model([np.load(sys.argv[3])])[0])
 
 
 def compile_hints(*, generated_kernels: bool) -> dict[str, str]:
-    """How a model is compiled, with or without kernels that OpenVINO generates for it."""
+    """Hints of a compilation with or without kernels that OpenVINO generates for the model."""
     hints = dict(HINTS)
     if generated_kernels:
         del hints["SNIPPETS_MODE"]

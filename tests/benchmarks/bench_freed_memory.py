@@ -114,7 +114,9 @@ def compared(name: str, rounds: int) -> Record:
     for _ in range(rounds):
         for mode, runs in found.items():
             command = [sys.executable, "-m", __spec__.name, "--child", mode, name]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            done = subprocess.run(
+                command, capture_output=True, text=True, encoding="utf-8", check=True
+            )
             runs.append(json.loads(done.stdout.splitlines()[-1]))
     least = {mode: min(runs, key=lambda run: run["cpu_s"]) for mode, runs in found.items()}
     return {**least, "times": least["plain"]["cpu_s"] / least["keep"]["cpu_s"]}
