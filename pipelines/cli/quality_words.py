@@ -40,7 +40,8 @@ def quality_lines(record: Mapping[str, Any]) -> list[str]:
         lines += [f"  {_structure(name, item)}" for name, item in ranked[:SHOWN_STRUCTURES]]
         if len(ranked) > SHOWN_STRUCTURES:
             lines.append(f"  and {len(ranked) - SHOWN_STRUCTURES} better ones, see {QUALITY_TABLE}")
-    return [*lines, f"promise: {record['promise']}"]
+    promise = record["promise"]
+    return [*lines, promise if promise.startswith("no promise") else f"promise: {promise}"]
 
 
 def _structure(name: str, item: Mapping[str, Any]) -> str:

@@ -57,7 +57,7 @@ def test_lines_table_and_record_state_dice_and_volume_with_intervals(
             line = f"{row['structure']}: Dice {item['dice']:.3f} ({item['low']:.3f} to "
             assert line in done.stdout
     assert f"quality: {images[0]}: lowest Dice" in done.stdout
-    assert f"promise: {record['promise']}" in done.stdout
+    assert f"\n{record['promise']}" in done.stdout
     assert record["promise"].startswith("no promise: ")
 
 
