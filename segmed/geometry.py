@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 import nibabel as nib
@@ -178,5 +179,16 @@ def reorientation(affine_ras: Affine, target: str) -> npt.NDArray[np.float64]:
     Returns:
         An orientation array as nibabel uses it, `[3, 2]`: output axis and flip for each input axis.
     """
-    start = nib.orientations.io_orientation(affine_ras)
-    return np.asarray(nib.orientations.ornt_transform(start, nib.orientations.axcodes2ornt(target)))
+    affine = np.ascontiguousarray(affine_ras, dtype=np.float64)
+    return _turns(affine.tobytes(), affine.shape, target)
+
+
+@lru_cache(maxsize=1024)
+def _turns(affine: bytes, shape: tuple[int, ...], target: str) -> npt.NDArray[np.float64]:
+    """Turns of an affine given as bytes; an image asks twice, a set has few affines."""
+    given = np.frombuffer(affine, dtype=np.float64).reshape(shape)
+    start = nib.orientations.io_orientation(given)
+    turns = nib.orientations.ornt_transform(start, nib.orientations.axcodes2ornt(target))
+    found = np.array(turns, dtype=np.float64)
+    found.flags.writeable = False
+    return found

@@ -28,6 +28,10 @@ FILE_CACHE = frozenset({"inactive_file", "active_file"})
 """Parts of the use that the kernel gives back when memory is short: files that were read."""
 
 
+SMALL_BYTES = 2**24
+"""Needs below are not compared with what is free: asking takes longer than a small image does."""
+
+
 def temporary_voxels(transform: GridTransform, plan: Plan) -> int:
     """Largest number of temporary voxels while an image is clipped and resampled."""
     rules = plan.preprocessing
@@ -97,6 +101,8 @@ def require_room(need: int, what: str) -> None:
     Raises:
         ImageError: `out_of_memory`.
     """
+    if need < SMALL_BYTES:
+        return
     free = free_bytes()
     if need > free:
         release_freed_memory()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -83,12 +84,24 @@ def test_more_than_is_free_is_refused_with_both_figures() -> None:
     assert got.value.reason == "out_of_memory"
 
 
+@pytest.mark.parametrize(
+    ("need", "is_refused"), [(1, False), (room.SMALL_BYTES - 1, False), (room.SMALL_BYTES, True)]
+)
+def test_small_needs_are_not_compared(
+    need: int, is_refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "free_bytes", lambda: 0)
+    with pytest.raises(ImageError) if is_refused else nullcontext():
+        require_room(need, "the image")
+
+
 @pytest.mark.parametrize("edge_mm", [1.0, 2.0, 3.0])
 def test_an_image_whose_preparation_has_no_room_is_refused_before_it_begins(
     edge_mm: float, make_plan_for: PlanMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, image = make_plan_for(), image_of((20, 20, 20), (edge_mm,) * 3)
     size = round(20 * edge_mm)
+    monkeypatch.setattr(room, "SMALL_BYTES", 0)
     monkeypatch.setattr(room, "free_bytes", lambda: 4 * size**3 - 1)
     with pytest.raises(ImageError, match=f"resampled to {size} x {size} x {size} voxels,") as got:
         prepare(image, plan)
