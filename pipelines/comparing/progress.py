@@ -29,6 +29,9 @@ REPORT = "report"
 STARTED = "training"
 """State between the last prepared case and the end of the first epoch."""
 
+MOST_STRUCTURES, LOWEST_STRUCTURES = 10, 5
+"""Structures that a line lists; of more than that, how many of the lowest it lists."""
+
 EVERY_S = 5.0
 """Shortest time between two lines about prepared cases, in s."""
 
@@ -192,11 +195,21 @@ def epoch_line(
     if left_s is None:
         left_s = result.seconds / share - result.seconds if share > 0 else 0.0
     loss = "" if result.val_loss is None else f"  val loss {result.val_loss:.3f}"
-    dice = "  ".join(f"{label} {value:.3f}" for label, value in result.val_dice.items())
     return (
         f"{title}  epoch {result.epoch}  {100 * share:.0f} %, {duration(left_s)} left  "
-        f"loss {result.train_loss:.3f}{loss}  Dice {dice or 'not measured'}"
+        f"loss {result.train_loss:.3f}{loss}  Dice {_dice_words(result)}"
     )
+
+
+def _dice_words(result: EpochResult) -> str:
+    """Dice of each structure; of many their mean, and the lowest ones."""
+    if not result.val_dice:
+        return "not measured"
+    shown, head = list(result.val_dice.items()), ""
+    if len(shown) > MOST_STRUCTURES:
+        head = f"{result.mean_dice:.3f} over {len(shown)} structures, lowest  "
+        shown = sorted(shown, key=lambda pair: pair[1])[:LOWEST_STRUCTURES]
+    return head + "  ".join(f"{label} {value:.3f}" for label, value in shown)
 
 
 def spent_share(result: EpochResult, budget: Budget) -> float:

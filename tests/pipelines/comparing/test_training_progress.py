@@ -44,6 +44,18 @@ def test_dice_is_said_when_it_is_known() -> None:
     )
 
 
+@pytest.mark.parametrize("number", [1, 10, 11, 148])
+def test_many_structures_are_summed_up(number: int) -> None:
+    dice = {f"structure_{value}": value / 200 for value in range(number, 0, -1)}
+    line = epoch_line("unet", result(9, **dice), Budget(seconds=240))
+    if number <= 10:
+        assert line.endswith("  ".join(f"{name} {value:.3f}" for name, value in dice.items()))
+    else:
+        lowest = "  ".join(f"structure_{value} {value / 200:.3f}" for value in range(1, 6))
+        mean = sum(dice.values()) / number
+        assert line.endswith(f"Dice {mean:.3f} over {number} structures, lowest  {lowest}")
+
+
 def test_trainings_of_a_comparison_are_numbered(tmp_path: Path) -> None:
     request = Request.parse(
         write_set(tmp_path),
