@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import jinja2
@@ -9,8 +10,12 @@ import jinja2
 ASSETS = Path(__file__).parent / "assets"
 
 
+@cache
 def page_templates() -> jinja2.Environment:
-    """The templates; text is escaped, and a value that a template lacks is an error."""
+    """The templates, compiled once a process.
+
+    Text is escaped, and a value that a template lacks is an error.
+    """
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(ASSETS),
         autoescape=True,
