@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from killed_training import FRESH
+from fresh_processes import fresh_process
 from test_nothing_lost import files_of_at_most
 from tiny_data import tiny_plan
 
@@ -144,7 +144,7 @@ def test_a_copy_keeps_its_memory_and_its_form() -> None:
 def test_a_kill_at_any_moment_leaves_a_whole_checkpoint_of_one_step(tmp_path: Path) -> None:
     reached = 0
     for number in range(4):
-        child = FRESH.Process(target=_save_on_and_on, args=(tmp_path, reached + 1))
+        child = fresh_process(_save_on_and_on, tmp_path, reached + 1)
         child.start()
         while not (tmp_path / f"at{reached + 2 + number}").exists():
             assert child.is_alive()
