@@ -173,28 +173,21 @@ def test_killed_run_and_lost_output_give_the_same_correction_again(
     assert len(hospital.observations) == 2
 
 
-def test_result_of_a_killed_process_that_was_not_booked_is_corrected(
-    tmp_path: Path, predictor: Predictor, write_dicom: WriteDicom
+@pytest.mark.parametrize(
+    "left_behind",
+    [
+        pytest.param("state = 'running', delivered = NULL", id="killed before it was booked"),
+        pytest.param("measures = json_remove(measures, '$.reported')", id="of an earlier version"),
+    ],
+)
+def test_earlier_result_is_corrected_under_its_identifiers(
+    left_behind: str, tmp_path: Path, predictor: Predictor, write_dicom: WriteDicom
 ) -> None:
     files = write_dicom(tmp_path / "series", 1)
     hospital, out = Hospital(), tmp_path / "out"
     run(tmp_path / "series", out, predictor, hospital)
     with sqlite3.connect(out / "ledger.sqlite") as ledger:
-        ledger.execute("UPDATE studies SET state = 'running', delivered = NULL")
-    change(files, 300)
-    run(tmp_path / "series", out, predictor, hospital)
-    assert len(hospital.observations) == 2
-    assert hospital.states == ({"C"}, {"corrected"})
-
-
-def test_results_of_an_earlier_version_are_corrected_under_their_identifiers(
-    tmp_path: Path, predictor: Predictor, write_dicom: WriteDicom
-) -> None:
-    files = write_dicom(tmp_path / "series", 1)
-    hospital, out = Hospital(), tmp_path / "out"
-    run(tmp_path / "series", out, predictor, hospital)
-    with sqlite3.connect(out / "ledger.sqlite") as ledger:
-        ledger.execute("UPDATE studies SET measures = json_remove(measures, '$.reported')")
+        ledger.execute(f"UPDATE studies SET {left_behind}")
     change(files, 300)
     run(tmp_path / "series", out, predictor, hospital)
     assert len(hospital.observations) == 2
