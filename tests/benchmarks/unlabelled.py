@@ -112,6 +112,8 @@ def main() -> int:
     parser.add_argument("--cpu-seconds", type=float, default=1800.0, help="of each fold")
     parser.add_argument("--folder", type=Path, default=Path("unlabelled-runs"))
     given = parser.parse_args()
+    if unknown := sorted(set(given.sets) - set(SETS)):
+        parser.error(f"unknown set {unknown[0]!r}: known are {', '.join(SETS)}")
     for name in given.sets or SETS:
         print(json.dumps(segment_unlabelled(name, given.folder, given.cpu_seconds), indent=2))
     size = sum(path.stat().st_size for path in KEPT.rglob("*.nii.gz"))
