@@ -7,6 +7,7 @@ measured as its reason, if it spares windows and keeps the limits.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -205,9 +206,12 @@ class _Counting:
         self._engine = engine
         self.name = engine.name
         self.device: torch.device = engine.device
+        self.streams = engine.streams
         self.windows = 0
+        self._lock = threading.Lock()
 
     def __call__(self, windows: Tensor) -> Tensor:
         """Maps of windows, as the engine gives them."""
-        self.windows += len(windows)
+        with self._lock:
+            self.windows += len(windows)
         return self._engine(windows)

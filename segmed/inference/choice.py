@@ -25,6 +25,7 @@ from segmed.inference.int8_units import has_int8_units
 from segmed.inference.openvino_engine import Conversion, OpenVinoEngine
 from segmed.inference.shown_members import beside_members, shown_members
 from segmed.inference.silent_openvino import has_openvino
+from segmed.inference.streams import streams_for
 from segmed.inference.vocabulary import engine_named
 from segmed.package import ModelPackage
 
@@ -55,6 +56,13 @@ class EngineRequest:
     mirror_axes: tuple[int, ...] = ()
     shows_members: bool = False
     bounds_memory: bool = False
+
+    @property
+    def streams(self) -> int:
+        """Windows that an engine for the CPU may run at once; one where memory is bounded."""
+        if self.bounds_memory:
+            return 1
+        return streams_for(self.window_batch[2:], torch.get_num_threads())
 
     def build(self, package: ModelPackage) -> nn.Module:
         """The network of a package that the engine runs."""
@@ -104,7 +112,8 @@ def _conversion_of(package: ModelPackage, request: EngineRequest) -> Conversion:
 
 
 def _openvino(package: ModelPackage, request: EngineRequest) -> Engine:
-    return OpenVinoEngine(lambda: request.build(package), _conversion_of(package, request))
+    conversion = _conversion_of(package, request)
+    return OpenVinoEngine(lambda: request.build(package), conversion, streams=request.streams)
 
 
 def _engine_on_gpu(name: str, package: ModelPackage, request: EngineRequest) -> Engine:
@@ -130,7 +139,8 @@ def _int8_engine(package: ModelPackage, request: EngineRequest) -> Engine:
             "`segmed model quantise` makes and measures one, or use engine auto"
         )
     conversion = _conversion_of(package, replace(request, shows_members=False))
-    return OpenVinoEngine(package.build, conversion, int8=package.accepted_int8)
+    int8, streams = package.accepted_int8, request.streams
+    return OpenVinoEngine(package.build, conversion, int8=int8, streams=streams)
 
 
 def _openvino_or_none(package: ModelPackage, request: EngineRequest) -> Engine | None:

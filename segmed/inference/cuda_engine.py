@@ -77,8 +77,7 @@ class _Graph:
 class CudaEngine:
     """One network on a GPU in float16, in float32 after an overflow.
 
-    Not safe for several threads at once: input and output of a graph are fixed buffers. `Predictor`
-    uses a lock around each image.
+    Not safe for several threads at once: input and output of a graph are fixed buffers.
 
     Args:
         network: The network; it is copied, so that the weights that graphs use are never moved.
@@ -89,6 +88,8 @@ class CudaEngine:
         activation: See `segmed.inference.engine.activation_of`.
         num_maps: Channels of the classes, if labels of members follow them.
     """
+
+    streams = 1
 
     def __init__(
         self,

@@ -43,6 +43,7 @@ class Engine(Protocol):
 
     Attributes:
         device: Where it runs.
+        streams: Threads that may call it at once.
     """
 
     @property
@@ -51,12 +52,13 @@ class Engine(Protocol):
         ...
 
     device: torch.device
+    streams: int
 
     def __call__(self, windows: Tensor) -> Tensor:
         """Maps `[B, K, *window]` of windows `[B, C, *window]`, float32.
 
         Class probabilities, or the logits if the plan averages them. They are valid until the next
-        call.
+        call of the same thread.
         """
         ...
 
@@ -72,6 +74,8 @@ class TorchEngine:
         name: What the engine is called.
         activation: See `activation_of`.
     """
+
+    streams = 1
 
     def __init__(
         self,

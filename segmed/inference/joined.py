@@ -201,10 +201,13 @@ class JoinedPredictor:
         num_channels: Input channels.
         tta: Mirror images are averaged.
         memory_gb: Resident set that must not be exceeded, as each predictor has it.
+        streams: One: the models take turns.
 
     Raises:
         UsageError: The models cannot be joined.
     """
+
+    streams = 1
 
     def __init__(self, packages: Sequence[ModelPackage], joining: Joining, **options: Any) -> None:
         self.packages = tuple(packages)
@@ -247,6 +250,10 @@ class JoinedPredictor:
     def prepare(self, image: MetaTensor) -> MetaTensor:
         """Return the image: each model prepares it when its turn comes."""
         return image
+
+    def streams_for(self, prepared: MetaTensor) -> int:
+        """One image at a time goes through the networks."""
+        return self.streams
 
     def segment(self, prepared: MetaTensor, *, probabilities: Keeps = False) -> Segmentation:
         """Segment an image by all models, and join what they found.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from math import prod
@@ -10,6 +11,7 @@ from math import prod
 import numpy as np
 from torch import Tensor
 
+from segmed.encoding import LabelEncoding
 from segmed.geometry import spacing_of
 from segmed.inference.segmentation import Segmentation
 from segmed.inference.shown_members import member_pairs
@@ -26,8 +28,62 @@ from segmed.transforms.inverse import Slab
 logger = logging.getLogger(__name__)
 
 
+class CaseObserver:
+    """Watches the segmentation of one image.
+
+    Args:
+        encoding: Meaning of the channels.
+        sums: Gathers the features; None: they are not requested.
+        agreement: Counts where members agree, if there are some to compare.
+
+    Attributes:
+        agreement: As given.
+        network_s: Seconds in the network so far.
+    """
+
+    def __init__(
+        self,
+        encoding: LabelEncoding,
+        sums: FeatureSums | None = None,
+        agreement: MemberAgreement | None = None,
+    ) -> None:
+        self.agreement = agreement
+        self.network_s = 0.0
+        self._encoding = encoding
+        self._sums = sums
+
+    def timed(self, network: NetworkFn) -> NetworkFn:
+        """A network whose seconds are added to `network_s`."""
+
+        def apply(windows: Tensor) -> Tensor:
+            start = time.perf_counter()
+            maps = network(windows)
+            self.network_s += time.perf_counter() - start
+            return maps
+
+        return apply
+
+    def parted(self, network: NetworkFn) -> NetworkFn:
+        """A network whose maps come without the labels of its members, which are counted."""
+        agreement = self.agreement or MemberAgreement(self._encoding)
+        return lambda windows: agreement.split(network(windows))
+
+    def watch(self, slabs: Iterable[Slab], image: Tensor, dim: int) -> Iterator[Slab]:
+        """Hand slabs on; their features are gathered if they are requested."""
+        return iter(slabs) if self._sums is None else self._sums.watch(slabs, image, dim)
+
+    def features(self) -> CaseFeatures | None:
+        """Features of the image that was watched; None if they were not requested."""
+        if self._sums is None:
+            return None
+        counted = self.agreement
+        if counted is None or not counted.is_counted:
+            return self._sums.features()
+        return self._sums.features(counted.by_structure())
+
+
 class QualityObserver:
-    """Watches the segmentation of one image at a time.
+    """Gives each image an observer of its own, and predicts the quality of what was found.
 
     Args:
         packages: The packages of a predictor; the quality model of a single one applies.
@@ -36,7 +92,6 @@ class QualityObserver:
     Attributes:
         is_on: Features are gathered; without need they are not.
         model: The quality model, if there is one.
-        agreement: Agreement of the members on the image in hand; None of a single network.
         has_members: A single package has several networks that can be compared.
         needs_members: The quality model uses their agreement.
     """
@@ -45,7 +100,6 @@ class QualityObserver:
         single = packages[0] if len(packages) == 1 else None
         self.model = None if single is None else quality_model_in(single.provenance)
         self.is_on = self.model is not None
-        self.agreement: MemberAgreement | None = None
         self._pairs = None if single is None else member_pairs(single)
         self.has_members = bool(self._pairs)
         self.needs_members = (
@@ -53,43 +107,25 @@ class QualityObserver:
         )
         self._is_said = False
         self._plan = plan
-        self._sums: FeatureSums | None = None
 
-    def begin(self, prepared: Prepared, engines: int) -> None:
-        """Forget the image before, and watch the next one.
+    def of_case(self, prepared: Prepared, engines: int) -> CaseObserver:
+        """The observer of an image.
 
         Args:
             prepared: The image.
             engines: Engines that are averaged for it.
         """
-        self._sums = self.agreement = None
-        if not self.is_on:
-            return
         encoding, is_logits = self._plan.encoding, self._plan.inference.average == "logits"
+        if not self.is_on:
+            return CaseObserver(encoding)
         transform, spacing = prepared.transform, prepared.grid_in.spacing_mm
         growth = prod(transform.cropped_shape) / prod(transform.shape)
         voxel_ml = prod(spacing) * growth / 1000.0
-        self._sums = FeatureSums(encoding, voxel_ml, averages_logits=is_logits)
-        if engines > 1 or self.has_members:
-            self.agreement = MemberAgreement(encoding, averages_logits=is_logits, pairs=self._pairs)
-
-    def parted(self, network: NetworkFn) -> NetworkFn:
-        """A network whose maps come without the labels of its members, which are counted."""
-        agreement = self.agreement or MemberAgreement(self._plan.encoding)
-        return lambda windows: agreement.split(network(windows))
-
-    def watch(self, slabs: Iterable[Slab], image: Tensor, dim: int) -> Iterator[Slab]:
-        """Hand slabs on; their features are gathered if the observer is on."""
-        return iter(slabs) if self._sums is None else self._sums.watch(slabs, image, dim)
-
-    def features(self) -> CaseFeatures | None:
-        """Features of the image that was watched; None if it was not."""
-        if self._sums is None:
-            return None
-        counted = self.agreement
-        if counted is None or not counted.is_counted:
-            return self._sums.features()
-        return self._sums.features(counted.by_structure())
+        sums = FeatureSums(encoding, voxel_ml, averages_logits=is_logits)
+        if engines == 1 and not self.has_members:
+            return CaseObserver(encoding, sums)
+        agreement = MemberAgreement(encoding, averages_logits=is_logits, pairs=self._pairs)
+        return CaseObserver(encoding, sums, agreement)
 
     def described(self, found: Segmentation, features: CaseFeatures | None) -> Segmentation:
         """A segmentation with its features, and its predicted quality if a model applies.

@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -126,15 +127,16 @@ class Conversion:
 
 
 class OpenVinoEngine:
-    """One network, converted for windows of one shape, which it takes one at a time.
+    """One network, converted for windows of one shape, each of which is a request of its own.
 
     On a CPU a batch gains nothing, and most small images have one window, which would have to be
-    filled up to a batch.
+    filled up to a batch. Small windows run side by side, see `segmed.inference.streams`.
 
     Args:
         build: Builds the network.
         conversion: Shape and cache.
         int8: The network in int8, to be run instead.
+        streams: Windows that are run at once; as many threads may call the engine at once.
 
     Raises:
         UsageError: OpenVINO is not installed.
@@ -142,7 +144,12 @@ class OpenVinoEngine:
     """
 
     def __init__(
-        self, build: Building, conversion: Conversion, *, int8: Int8Network | None = None
+        self,
+        build: Building,
+        conversion: Conversion,
+        *,
+        int8: Int8Network | None = None,
+        streams: int = 1,
     ) -> None:
         self.name = "openvino" if int8 is None else "int8"
         if not has_openvino():
@@ -151,6 +158,7 @@ class OpenVinoEngine:
             )
         self.device = torch.device("cpu")
         self.shape = conversion.shape
+        self.streams = streams
         core = import_openvino().Core()
         if int8 is not None:
             conversion = replace(conversion, key=f"{conversion.key}-{int8.record.sha256[:16]}")
@@ -159,25 +167,48 @@ class OpenVinoEngine:
         else:
             complete = complete_network(build(), conversion.activation)
             model = _sound_model(complete, conversion, int8)
-        hints = {**_hints_of(int8), "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "NUM_STREAMS": streams}
         with unchanged_signal_stack():
-            self._request = core.compile_model(model, "CPU", hints).create_infer_request()
+            self._model = core.compile_model(model, "CPU", {**_hints_of(int8), **threads})
+        self._own = _OfThread()
 
     def __call__(self, windows: Tensor) -> Tensor:
-        """Maps `[B, K, *window]`; valid until the next call."""
+        """Maps `[B, K, *window]`; valid until the next call of the same thread."""
         whole = windows.cpu().contiguous()
         if len(whole) == 1:
-            return self._one(whole)
-        first = self._one(whole[:1])
-        maps = first.new_empty((len(whole), *first.shape[1:]))
-        maps[0] = first[0]
-        for number in range(1, len(whole)):
-            maps[number] = self._one(whole[number : number + 1])[0]
+            return self._started(0, whole)()
+        maps: Tensor | None = None
+        for first in range(0, len(whole), self.streams):
+            part = range(first, min(first + self.streams, len(whole)))
+            ends = [self._started(slot, whole[n : n + 1]) for slot, n in enumerate(part)]
+            for number, end in zip(part, ends, strict=True):
+                found = end()
+                if maps is None:
+                    maps = found.new_empty((len(whole), *found.shape[1:]))
+                maps[number] = found[0]
+        assert maps is not None  # a batch has at least one window
         return maps
 
-    def _one(self, window: Tensor) -> Tensor:
-        self._request.infer([window.numpy()], share_inputs=True, share_outputs=True)
-        return torch.from_numpy(np.asarray(self._request.get_output_tensor(0).data))
+    def _started(self, slot: int, window: Tensor) -> Callable[[], Tensor]:
+        """Start a window in one of this thread's requests; the result waits for its end."""
+        requests = self._own.requests
+        while len(requests) <= slot:
+            requests.append(self._model.create_infer_request())
+        request = requests[slot]
+        request.start_async([window.numpy()], share_inputs=True)
+
+        def end() -> Tensor:
+            request.wait()
+            return torch.from_numpy(np.asarray(request.get_output_tensor(0).data))
+
+        return end
+
+
+class _OfThread(threading.local):
+    """Requests of one thread: their buffers are fixed."""
+
+    def __init__(self) -> None:
+        self.requests: list[ov.InferRequest] = []
 
 
 class _WithActivation(nn.Module):

@@ -2,6 +2,7 @@
 
 Stages: read and check, prepare, predict with the inverse, write. One thread reads and prepares
 ahead, the caller's thread runs the network, one thread writes; what waits between them is bounded.
+Small images go through the network side by side, where the predictor says so, in threads of its.
 `segmed predict`, the archive, evaluation and the served model all run this pipeline, each with a
 `Sink` that says where results go.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +23,7 @@ from segmed.formats import BINARY_SEG, OutputFormat, SegForm
 from segmed.geometry import Grid
 from segmed.inference.label_map import Keeps
 from segmed.inference.segmentation import Segmentation
-from segmed.inference.stage_thread import StageThread
+from segmed.inference.stage_threads import StageThreads
 from segmed.inference.writing import require_writable
 from segmed.io import grid_of
 from segmed.io.channel_files import CaseFiles
@@ -105,10 +106,13 @@ class Sink(Protocol[Origin_contra, Written_co]):
 
 
 class ImageModel(Protocol):
-    """The methods of a `Predictor` that a pipeline uses; a joined model has them, too."""
+    """The parts of a `Predictor` that a pipeline uses; a joined model has them, too."""
 
     num_channels: int
     memory_gb: float | None
+    streams: int
+
+    def streams_for(self, prepared: Any) -> int: ...  # noqa: D102 - see `Predictor`
 
     def require_fitting(self, image: MetaTensor) -> None: ...  # noqa: D102 - see `Predictor`
 
@@ -189,26 +193,51 @@ class Pipeline(Generic[Origin, Written]):
         if self._predictor.memory_gb is not None:
             yield from (_done(self.segment(item)) for item in items)
             return
-        waiting = iter(items)
-        reads: deque[Future[_Passage[Origin] | None]] = deque()
         writes: deque[Future[PipelineEnd[Origin, Written]]] = deque()
-        with StageThread("segmed-write") as writer, StageThread("segmed-read") as reader:
+        with StageThreads("segmed-write") as writer, StageThreads("segmed-read") as reader:
+            for passage in self._predicted(iter(items), reader):
+                if passage.error is not None:
+                    yield _done(_end(passage))
+                    continue
+                writes.append(writer.submit(partial(self._write, passage)))
+                yield writes[-1]
+                while len(writes) > WRITE_BEHIND:
+                    writes.popleft().result()
+
+    def _predicted(
+        self, items: Iterator[PipelineItem[Origin]], reader: StageThreads
+    ) -> Iterator[_Passage[Origin]]:
+        """Images in their order, each once its network has run.
+
+        Args:
+            items: The images.
+            reader: Reads and prepares them.
+        """
+        reads: deque[Future[_Passage[Origin] | None]] = deque()
+        running: deque[Future[_Passage[Origin]]] = deque()
+        with StageThreads("segmed-network", self._predictor.streams) as networks:
             try:
                 for _ in range(READ_AHEAD):
-                    reads.append(reader.submit(partial(self._read_next, waiting)))
-                while (passage := reads.popleft().result()) is not None:
-                    reads.append(reader.submit(partial(self._read_next, waiting)))
-                    self._predict(passage)
-                    if passage.error is not None:
-                        yield _done(_end(passage))
-                        continue
-                    writes.append(writer.submit(partial(self._write, passage)))
-                    yield writes[-1]
-                    while len(writes) > WRITE_BEHIND:
-                        writes.popleft().result()
+                    reads.append(reader.submit(partial(self._read_next, items)))
+                while (passage := (yield from _next_of(reads, running))) is not None:
+                    reads.append(reader.submit(partial(self._read_next, items)))
+                    streams = self._streams_for(passage)
+                    while len(running) >= streams:
+                        yield running.popleft().result()
+                    if streams == 1:  # here, where an interrupt ends it at once
+                        yield self._predict(passage)
+                    else:
+                        running.append(networks.submit(partial(self._predict, passage)))
+                while running:
+                    yield running.popleft().result()
             finally:
                 for queued in reads:
                     queued.cancel()
+
+    def _streams_for(self, passage: _Passage[Origin]) -> int:
+        """Images like this one that go through the network at once."""
+        prepared = passage.prepared
+        return 1 if prepared is None else self._predictor.streams_for(prepared)
 
     def segment(self, item: PipelineItem[Origin]) -> PipelineEnd[Origin, Written]:
         """Segment one image in this thread, stage by stage."""
@@ -245,12 +274,13 @@ class Pipeline(Generic[Origin, Written]):
                 passage.image = without_voxels(passage.image)
         return passage
 
-    def _predict(self, passage: _Passage[Origin]) -> None:
+    def _predict(self, passage: _Passage[Origin]) -> _Passage[Origin]:
         """Run network and inverse; the prepared image is dropped."""
         if passage.prepared is not None:
             with passage.timed("predict"):
                 passage.found = self._predictor.segment(passage.prepared, probabilities=self._keeps)
             passage.prepared = None
+        return passage
 
     def _write(self, passage: _Passage[Origin]) -> PipelineEnd[Origin, Written]:
         written: Written | None = None
@@ -264,6 +294,18 @@ class Pipeline(Generic[Origin, Written]):
                     passage.origin, passage.output, passage.image, passage.found
                 )
         return _end(passage, written)
+
+
+def _next_of(
+    reads: deque[Future[_Passage[Origin] | None]], running: deque[Future[_Passage[Origin]]]
+) -> Generator[_Passage[Origin], None, _Passage[Origin] | None]:
+    """The next image that was read; those whose network ends before that are yielded meanwhile."""
+    while running and not reads[0].done():
+        heads: list[Future[Any]] = [reads[0], running[0]]
+        wait(heads, return_when=FIRST_COMPLETED)
+        if running[0].done():
+            yield running.popleft().result()
+    return reads.popleft().result()
 
 
 def _end(passage: _Passage[Origin], written: Written | None = None) -> PipelineEnd[Origin, Written]:

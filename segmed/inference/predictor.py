@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -40,10 +39,11 @@ from segmed.inference.memory import (
     require_free_memory,
     resident_bytes,
 )
-from segmed.inference.observing import QualityObserver
+from segmed.inference.observing import CaseObserver, QualityObserver
 from segmed.inference.postprocessing import cleaned
 from segmed.inference.segmentation import Segmentation
 from segmed.inference.sliding import NetworkFn, WindowRecipe, shallowest_dim, sliding_slabs
+from segmed.inference.streams import Places
 from segmed.inference.vocabulary import EngineName
 from segmed.io import grid_of
 from segmed.metatensor import MetaTensor
@@ -61,8 +61,8 @@ BATCH_VOXELS = 2**18
 class Predictor:
     """Loads networks once and segments many images.
 
-    Several threads may share one predictor: engines work in fixed buffers, so images go through
-    the networks one after the other.
+    Several threads may share one predictor: as many images go through the networks at once as the
+    engines have streams, see `segmed.inference.streams`.
 
     Args:
         packages: One package, or several that share one contract: their outputs are averaged.
@@ -80,6 +80,7 @@ class Predictor:
         preparation: The plan's chain of transforms, whose inverse brings the output back.
         packages: The packages.
         engines: What runs each of them.
+        streams: Small images that go through the networks at once.
         observer: Gathers features of each segmentation, and predicts its quality.
     """
 
@@ -114,7 +115,6 @@ class Predictor:
         self._request = EngineRequest(engine, self.device, shape, cache_dir, axes, shown, bound)
         self._gpu_share = gpu_share
         self._use([make_engine(member, self._request) for member in members])
-        self._lock = threading.Lock()
         self._base_bytes = resident_bytes()
         self._seconds = 0.0
 
@@ -199,6 +199,14 @@ class Predictor:
         """Run the plan's chain on an image `[C, *spatial]`; raises as `PreparationChain` does."""
         return prepared_of(self.preparation({IMAGE: image})[IMAGE])
 
+    def streams_for(self, prepared: Prepared) -> int:
+        """Images of this size that go through the networks at once: one, if its windows are many.
+
+        Args:
+            prepared: What `prepare` gave.
+        """
+        return 1 if prepared.tensor[0].numel() > BATCH_VOXELS else self.streams
+
     def segment(self, prepared: Prepared, *, probabilities: Keeps = False) -> Segmentation:
         """Segment one prepared image; the first half of `predict` may so run elsewhere.
 
@@ -207,24 +215,24 @@ class Predictor:
             probabilities: Keep the class probabilities too; `bytes`: 8 bits each, on disk.
         """
         start = time.perf_counter()
-        with self._lock:
-            label, kept, network_s = self._in_memory(prepared, probabilities=probabilities)
+        with self._places.taken(1 + self.streams - self.streams_for(prepared)):
+            label, kept, case = self._in_memory(prepared, probabilities=probabilities)
             while self._path is not None and self._path.fell_back():
-                label, kept, network_s = self._in_memory(prepared, probabilities=probabilities)
-            features = self.observer.features()
+                label, kept, case = self._in_memory(prepared, probabilities=probabilities)
+            features = case.features()
         rules, spacing_mm = self.plan.inference, prepared.grid_in.spacing_mm
         label = cleaned(label, rules, self.plan.labels, spacing_mm=spacing_mm)
         affine = torch.from_numpy(prepared.grid_in.affine_ras)
         whole = MetaTensor(torch.from_numpy(label)[None], affine=affine)
         seconds = time.perf_counter() - start
-        phases = {"network": network_s, "inverse": seconds - network_s}
+        phases = {"network": case.network_s, "inverse": seconds - case.network_s}
         labels, fractions = self.plan.labels, kept.fractions
         found = Segmentation(whole, kept.whole, seconds, phases, labels, None, fractions)
         return self.observer.described(found, features)
 
     def _in_memory(
         self, prepared: Prepared, *, probabilities: Keeps
-    ) -> tuple[npt.NDArray[Any], KeptProbabilities, float]:
+    ) -> tuple[npt.NDArray[Any], KeptProbabilities, CaseObserver]:
         """`_label_map`, again with less memory of the GPU if it ran out."""
         while True:
             try:
@@ -237,28 +245,29 @@ class Predictor:
 
     def _label_map(
         self, prepared: Prepared, *, probabilities: Keeps
-    ) -> tuple[npt.NDArray[Any], KeptProbabilities, float]:
-        """Label values and probabilities on the input's grid, and the network's seconds."""
-        self._seconds = 0.0
-        self.observer.begin(prepared, len(self.engines))
+    ) -> tuple[npt.NDArray[Any], KeptProbabilities, CaseObserver]:
+        """Label values and probabilities on the input's grid, and the observer of the image."""
+        case = self.observer.of_case(prepared, len(self.engines))
         grid, encoding = prepared.grid_in, self.plan.encoding
         label: Tensor | None = None
         kept = KeptProbabilities(probabilities, encoding, grid.shape)
-        for piece in self.pieces(prepared):
+        for piece in self._pieces(prepared, case):
             if label is None:  # where the pieces are: one copy leaves a GPU, a byte a voxel
                 label = all_background(grid.shape, piece.probs.device, encoding)
             label[piece.region] = label_values(piece.probs, encoding)
             kept.put(piece)
         assert label is not None  # a prepared image has at least one voxel
-        return stored(label, encoding), kept, self._seconds
+        return stored(label, encoding), kept, case
 
-    def pieces(self, prepared: Prepared) -> Iterator[ProbsBox]:
+    def _pieces(self, prepared: Prepared, case: CaseObserver) -> Iterator[ProbsBox]:
         """Probabilities on the input's grid, piece by piece as the windows advance.
 
         On a GPU with room for it the prepared volume, the blended map and the pieces stay there.
         """
         shape = tuple(prepared.tensor.shape[1:])
-        network, tensor = self._timed(self._network()), prepared.tensor
+        network, tensor = self._network(case), prepared.tensor
+        is_thin = self._is_thin(len(shape))
+        network = slice_by_slice(network, self.plan.slice_axis or 0) if is_thin else network
         if self._path is not None:
             if self._path.takes(self.recipe(shape), shape, prepared.grid_in.shape):
                 tensor = tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
@@ -267,8 +276,8 @@ class Predictor:
                 on_gpu = network
                 network = lambda windows: on_gpu(windows).cpu()  # noqa: E731 - one line says it
         recipe = self.recipe(shape)
-        slabs = sliding_slabs(network, tensor, recipe)
-        slabs = self.observer.watch(slabs, tensor, recipe.buffer_dim)
+        slabs = sliding_slabs(case.timed(network), tensor, recipe)
+        slabs = case.watch(slabs, tensor, recipe.buffer_dim)
         boxes = self.preparation.inverse_slabs(slabs, prepared.transform, recipe.buffer_dim)
         return map(self._of_logits, boxes) if self.plan.inference.average == "logits" else boxes
 
@@ -294,6 +303,8 @@ class Predictor:
     def _use(self, engines: list[Engine]) -> None:
         """Take engines; those for a GPU have a path of their own."""
         self.engines = engines
+        self.streams = min(engine.streams for engine in engines)
+        self._places = Places(self.streams)
         on_gpu = [engine for engine in engines if isinstance(engine, CudaEngine)]
         self._path: DevicePath | None = None
         if on_gpu:
@@ -342,7 +353,7 @@ class Predictor:
     def _probe(self) -> tuple[int, int]:
         """Bytes kept after a first batch of windows, and those of each batch at its peak."""
         windows = torch.zeros((self.batch, self.plan.network_channels, *self.plan.patch_size))
-        network = self._network()
+        network = self._network(CaseObserver(self.plan.encoding))
         before = resident_bytes()
         network(windows)
         retained = max(0, resident_bytes() - before)
@@ -377,24 +388,13 @@ class Predictor:
                 "use a model of a smaller window or a coarser spacing"
             )
 
-    def _network(self) -> NetworkFn:
-        network = averaged(self.engines, self.observer.agreement)  # one engine: as it is
+    def _network(self, case: CaseObserver) -> NetworkFn:
+        network = averaged(self.engines, case.agreement)  # one engine: as it is
         if self.tta and self._path is None:  # a GPU's graphs contain the mirror images
             axes, own = self.plan.inference.mirror_axes, self.plan.encoding.num_channels
             network = mirrored(network, axes, num_maps=own)
-        return self.observer.parted(network) if self._request.shows_members else network
+        return case.parted(network) if self._request.shows_members else network
 
     def _is_thin(self, axes: int) -> bool:
         """Return whether a 2D network walks a volume."""
         return self.plan.spatial_dims == 2 and axes == 3
-
-    def _timed(self, network: NetworkFn) -> NetworkFn:
-        thin = slice_by_slice(network, self.plan.slice_axis or 0)
-
-        def apply(windows: Tensor) -> Tensor:
-            start = time.perf_counter()
-            maps = thin(windows) if self._is_thin(windows.ndim - 2) else network(windows)
-            self._seconds += time.perf_counter() - start
-            return maps
-
-        return apply

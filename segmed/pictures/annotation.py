@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -18,6 +19,12 @@ _INK = (228, 230, 235)
 _GROUND = (10, 11, 14)
 _EDGE = 8
 _GAP = 2
+
+
+@cache
+def font_of(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font in a size in pixels; it is decoded once."""
+    return ImageFont.load_default(size)
 
 
 def annotate(
@@ -83,14 +90,14 @@ def _scale_bar(
 def _extent(
     pen: ImageDraw.ImageDraw, spot: tuple[float, float], text: str, size: int, anchor: str
 ) -> Box:
-    font = ImageFont.load_default(size)
+    font = font_of(size)
     return pen.textbbox(spot, text, font, anchor=anchor, stroke_width=2)
 
 
 def _write(
     pen: ImageDraw.ImageDraw, spot: tuple[float, float], text: str, size: int, anchor: str
 ) -> Box:
-    font = ImageFont.load_default(size)
+    font = font_of(size)
     pen.text(spot, text, _INK, font, anchor=anchor, stroke_width=2, stroke_fill=_GROUND)
     return _extent(pen, spot, text, size, anchor)
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from segmed.errors import GeometryError
-from segmed.pictures.annotation import annotate
+from segmed.pictures.annotation import annotate, font_of
 from segmed.pictures.legend import Colour, Legend
 
 Array = npt.NDArray[Any]
@@ -314,7 +314,7 @@ def _compose(
     if not caption:
         return sheet
     pen = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(13)
+    font = font_of(13)
     pen.text((10, height + 14), _shortened(caption, font, width - 20), _INK, font, anchor="lm")
     left = 10
     for word, colour in key:

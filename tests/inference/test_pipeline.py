@@ -183,8 +183,8 @@ def test_run_that_is_closed_early_ends_its_threads(files: list[Path], predictor:
 
 WAITING = """
 import threading
-from segmed.inference.stage_thread import StageThread
-StageThread("read").submit(threading.Event().wait)
+from segmed.inference.stage_threads import StageThreads
+StageThreads("read").submit(threading.Event().wait)
 """
 
 

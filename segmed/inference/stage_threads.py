@@ -1,4 +1,4 @@
-"""One thread of a pipeline: runs calls in their order, and ends with the process.
+"""Threads of one stage of a pipeline: they run calls in their order, and end with the process.
 
 The threads of `concurrent.futures` are joined when the interpreter ends; one that waits for a next
 image would keep a finished program alive.
@@ -15,19 +15,23 @@ from typing import Any, TypeVar
 Value = TypeVar("Value")
 
 
-class StageThread:
-    """A daemon thread that runs calls one after the other.
+class StageThreads:
+    """Daemon threads that take calls in their order; one, if no number is given.
 
     Args:
-        name: Name of the thread.
+        name: Name of the threads.
+        count: Number of threads.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, count: int = 1) -> None:
         self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = (
             queue.SimpleQueue()
         )
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._run, name=name, daemon=True) for _ in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, call: Callable[[], Value]) -> Future[Value]:
         """Queue a call; its future is done when it has returned or raised."""
@@ -35,14 +39,16 @@ class StageThread:
         self._calls.put((future, call))
         return future
 
-    def __enter__(self) -> StageThread:
-        """The thread itself."""
+    def __enter__(self) -> StageThreads:
+        """The threads."""
         return self
 
     def __exit__(self, *raised: object) -> None:
-        """Wait for the calls that are queued and not cancelled, and end the thread."""
-        self._calls.put(None)
-        self._thread.join()
+        """Wait for the calls that are queued and not cancelled, and end the threads."""
+        for _ in self._threads:
+            self._calls.put(None)
+        for thread in self._threads:
+            thread.join()
 
     def _run(self) -> None:
         while (work := self._calls.get()) is not None:
