@@ -110,7 +110,7 @@ def test_auto_is_openvino_from_the_first_image_and_eager_where_it_cannot_run(
     request = EngineRequest("auto", CPU, (2, 1, 16, 16), tmp_path)
     assert make_engine(package, request).name == "openvino"
 
-    def die(*_: object) -> Engine:
+    def die(*_: object, **_streams: int) -> Engine:
         raise ModelError("OpenVINO cannot run the network")
 
     monkeypatch.setattr(choice, "OpenVinoEngine", die)
