@@ -23,13 +23,8 @@ from torch import Tensor
 from segmed.errors import TrainingError
 from segmed.training.device import Device
 from segmed.training.distributed import ProcessGroup
-from segmed.training.resident import (
-    PatchRows,
-    ResidentCases,
-    VoxelStore,
-    gather_patches,
-    patch_rows,
-)
+from segmed.training.gathering import gather_patches
+from segmed.training.resident import PatchRows, ResidentCases, VoxelStore, patch_rows
 from segmed.training.sampling import TrainingCase
 from segmed.training.shading import shade
 from segmed.training.trainer import Trainer

@@ -1,15 +1,12 @@
-"""Training cases in the memory of the device, and patches gathered straight out of them.
+"""Training cases in the memory of the device, and the numbers by which patches are read there.
 
-One gather cuts, rotates, zooms, bends and mirrors; the shapes do not depend on the draw, so a step
-can be captured as a graph. It gives what `make_batch` and `apply_augmentation` give from the same
-draw, up to the rounding of coordinates and voxels beyond 1.6 times the patch.
+`segmed.training.gathering` cuts and moves the patches on the device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from math import floor, prod
 from typing import Protocol
 
@@ -17,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from segmed.plan.schema import Plan
 from segmed.training.distributed import ProcessGroup
@@ -25,12 +21,10 @@ from segmed.training.sampling import (
     PatchDraw,
     TrainingCase,
     draw_patches,
-    patch_in_volume,
     step_generator,
 )
-from segmed.training.shading import SHADES, shade_factors
+from segmed.training.shading import shade_factors
 from segmed.transforms.augmentation import (
-    ELASTIC_GRID,
     AugmentationDraw,
     draw_augmentation,
     offset_matrices,
@@ -270,97 +264,3 @@ def _drawn(
             matrix[row, :, axis] *= -1
             bend[row] = np.flip(bend[row], axis + 1)
     return DrawnBatch(patches, centre, matrix, bend, tuple(moved), patch)
-
-
-@dataclass(frozen=True)
-class _Split:
-    """The columns of `PatchRows.floats`."""
-
-    fill: Tensor
-    centre: Tensor
-    matrix: Tensor
-    bend: Tensor
-    shades: Tensor
-
-
-def _split(floats: Tensor, *, volume_axes: int, axes: int) -> _Split:
-    count = len(floats)
-    widths = [1, volume_axes, axes**2, axes * ELASTIC_GRID**axes, len(SHADES) + axes]
-    fill, centre, matrix, bend, shades = torch.split(floats, widths, dim=1)
-    grid = [ELASTIC_GRID] * axes
-    return _Split(
-        fill, centre, matrix.view(count, axes, axes), bend.view(count, axes, *grid), shades
-    )
-
-
-def gather_patches(
-    voxels: VoxelStore, places: Tensor, floats: Tensor, plan: Plan
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Cut and move the patches of a batch, all on one device.
-
-    Args:
-        voxels: The cases, or the parts of them that the batch needs.
-        places: From `PatchRows`, on the device.
-        floats: From `PatchRows`, on the device.
-        plan: Gives the patch.
-
-    Returns:
-        Image `[B, C, *patch]` float32, class indices `[B, *patch]` int64, and the shade factors
-        `[B, F]` for `segmed.training.shading.shade`.
-    """
-    axes, volume_axes, count = len(plan.patch_size), places.shape[1] // 2, len(places)
-    part = _split(floats, volume_axes=volume_axes, axes=axes)
-    points = _points(part, plan, volume_axes)  # [B, volume axes, *patch in the volume]
-    box = patch_in_volume(plan, volume_axes)
-    view = (count, volume_axes, *[1] * volume_axes)
-    shape = places[:, 1 : 1 + volume_axes].view(view)
-    strides = places[:, 1 + volume_axes :].view(view)
-    start = places[:, 0].view(count, *[1] * volume_axes)
-    fill = part.fill.view(1, count, *[1] * volume_axes)
-    moved = [axis for axis in range(volume_axes) if box[axis] > 1 or volume_axes == axes]
-
-    def at(index: Tensor, source: Tensor, beyond: Tensor | int) -> Tensor:
-        is_inside = ((index >= 0) & (index < shape)).all(1)
-        flat = index[:, 0]
-        for axis in range(1, volume_axes):
-            flat = flat * strides[:, axis] + index[:, axis]
-        taken = source[..., torch.where(is_inside, flat + start, 0)]
-        return torch.where(is_inside, taken, beyond)
-
-    below = points.floor()
-    share = points - below
-    below = below.long()
-    image = torch.zeros((voxels.image.shape[0], count, *box), device=places.device)
-    for corner in product((0, 1), repeat=len(moved)):
-        index, weight = below, torch.ones((), device=places.device)
-        for axis, step in zip(moved, corner, strict=True):
-            weight = weight * (share[:, axis] if step else 1 - share[:, axis])
-        if any(corner):
-            index = torch.stack(
-                [
-                    below[:, axis] + (corner[moved.index(axis)] if axis in moved else 0)
-                    for axis in range(volume_axes)
-                ],
-                dim=1,
-            )
-        image = image + weight * at(index, voxels.image, fill)
-    label = at((points + 0.5).floor().long(), voxels.label, 0).long()
-    size = (count, *plan.patch_size)
-    return image.transpose(0, 1).reshape(count, -1, *plan.patch_size), label.view(size), part.shades
-
-
-def _points(part: _Split, plan: Plan, volume_axes: int) -> Tensor:
-    """Voxel coordinates of every voxel of every patch, `[B, volume axes, *patch in the volume]`."""
-    patch, axes = plan.patch_size, len(plan.patch_size)
-    device = part.centre.device
-    grids = [torch.arange(n, device=device, dtype=torch.float32) - n // 2 for n in patch]
-    offsets = torch.stack(torch.meshgrid(*grids, indexing="ij"))  # [axes, *patch]
-    turned = (part.matrix @ offsets.view(1, axes, prod(patch))).view(-1, axes, *patch)
-    mode = "trilinear" if axes == 3 else "bilinear"
-    points = turned + F.interpolate(part.bend, size=patch, mode=mode, align_corners=True)
-    if volume_axes > axes:
-        assert plan.slice_axis is not None
-        points = points.unsqueeze(plan.slice_axis + 2)
-        flat = torch.zeros_like(points[:, :1])
-        points = torch.cat([points[:, : plan.slice_axis], flat, points[:, plan.slice_axis :]], 1)
-    return points + part.centre.view(*part.centre.shape, *[1] * volume_axes)

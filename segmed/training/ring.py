@@ -2,7 +2,7 @@
 
 A ring of slots, each of one step: threads read the box of each patch from the prepared cases into
 pinned memory, a stream of its own copies it to the device while earlier steps are computed, and
-`segmed.training.resident.gather_patches` reads it there as it reads whole cases, to the same bits.
+`segmed.training.gathering` reads it there as it reads whole cases, to the same bits.
 The memory does not depend on the number or size of the cases.
 """
 
@@ -163,11 +163,10 @@ class PatchRing:
                     f"a patch of case {case.id} reads {count} voxels, its place has "
                     f"{self._voxels}: lower recipe.augmentation.elastic_mm in the plan"
                 )
-            if count:
-                centre = [first + edge // 2 for first, edge in zip(low, size, strict=True)]
-                image, label = case.patch(centre, size)
-                slot.image[number, :, :count] = image.flatten(1)
-                slot.label[number, :count] = label.flatten()
+            centre = [first + edge // 2 for first, edge in zip(low, size, strict=True)]
+            image, label = case.patch(centre, size)
+            slot.image[number, :, :count] = image.flatten(1)
+            slot.label[number, :count] = label.flatten()
             slot.sizes[number] = count
             before = 0  # voxels between the first of the case and the first of the box, in its rows
             for first, edge in zip(low, size, strict=True):
@@ -213,10 +212,13 @@ class PatchRing:
 def _within(
     box: Sequence[tuple[int, int]], shape: Sequence[int]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """First voxel and size of the part of a box that lies in a volume."""
-    low = [min(max(first, 0), extent) for (first, _), extent in zip(box, shape, strict=True)]
+    """First voxel and size of the part of a box that lies in a volume.
+
+    Where a box is beyond the border this is the border, which a gather names with weight 0.
+    """
+    low = [min(max(first, 0), extent - 1) for (first, _), extent in zip(box, shape, strict=True)]
     high = [
-        max(min(last, extent), start)
+        max(min(last, extent), start + 1)
         for (_, last), extent, start in zip(box, shape, low, strict=True)
     ]
     return tuple(low), tuple(end - start for start, end in zip(low, high, strict=True))

@@ -45,49 +45,48 @@ def shade(image: Tensor, factors: Tensor, settings: Augmentation) -> Tensor:
     axes = image.ndim - 2
     view = [-1] + [1] * (axes + 1)
     spatial = tuple(range(2, image.ndim))
-    noise_std, sigma, brightness, contrast, gamma = (
+    noise_std, _, brightness, contrast, gamma = (
         factors[:, column].view(view) for column in range(len(SHADES))
     )
     if settings.p_noise > 0:
-        image = image + torch.randn_like(image) * noise_std
+        image = torch.addcmul(image, torch.randn_like(image), noise_std)
     if settings.p_blur > 0:
-        image = _blur(image, sigma, blur_radius(max(0.3, settings.blur_voxels)))
-    image = image * brightness
-    mean = image.mean(dim=spatial, keepdim=True)
-    image = torch.where(contrast == 1, image, mean + (image - mean) * contrast)
+        image = _blur(image, factors[:, SHADES.index("blur_voxels")], settings)
+    mean = image.mean(dim=spatial, keepdim=True) * brightness
+    image = torch.addcmul(mean * (1 - contrast), image, brightness * contrast)
     if settings.p_low_resolution > 0:
         image = _coarsen(image, factors[:, len(SHADES) :])
     low = image.amin(dim=spatial, keepdim=True)
     span = (image.amax(dim=spatial, keepdim=True) - low).clamp(min=1e-6)
-    bent = ((image - low) / span).clamp(min=0) ** gamma * span + low
+    bent = torch.addcmul(low, ((image - low) / span).clamp_(min=0).pow_(gamma), span)
     return torch.where(gamma == 1, image, bent)
 
 
-def _blur(image: Tensor, sigma: Tensor, radius: int) -> Tensor:
-    """Gaussian blur by each patch's sigma; sigma 0 gives the patch itself.
+def _blur(image: Tensor, sigma: Tensor, settings: Augmentation) -> Tensor:
+    """Gaussian blur by each patch's sigma, `[B]`; sigma 0 gives the patch itself.
 
     Taps beyond three sigma have weight 0, as in the branching path.
     """
+    radius = blur_radius(max(0.3, settings.blur_voxels))
+    offsets = torch.arange(-radius, radius + 1, device=image.device, dtype=torch.float32)
+    width = sigma.clamp(min=1e-3)[:, None]
+    reach = (3 * width + 0.5).floor().clamp(min=1)
+    taps = torch.exp(-0.5 * (offsets / width) ** 2) * (reach >= offsets.abs())
+    taps = taps / taps.sum(1, keepdim=True)  # [B, taps]
     result = image
-    offsets = range(-radius, radius + 1)
-    width = sigma.clamp(min=1e-3)
-    # The radius of each patch's own kernel; at rest the kernel is its middle tap alone.
-    reach = (3 * width + 0.5).floor().clamp(min=1) * (sigma > 0)
-    taps = [torch.exp(-0.5 * (k / width) ** 2) * (reach >= abs(k)) for k in offsets]
-    total = torch.stack(taps).sum(0)
     for axis in range(2, image.ndim):
-        size = result.shape[axis]
-        index = torch.arange(size, device=image.device)
-        smooth = torch.zeros_like(result)
-        for k, tap in zip(offsets, taps, strict=True):
-            smooth = smooth + result.index_select(axis, (index + k).clamp(0, size - 1)) * tap
-        result = smooth / total
-    return torch.where(sigma > 0, result, image)
+        index = torch.arange(image.shape[axis], device=image.device)
+        # Voxel that each tap reads for each voxel; those beyond the border are the border's.
+        read = (index + offsets.long()[:, None]).clamp(0, len(index) - 1)  # [taps, size]
+        weights = torch.tensordot(taps, (read[..., None] == index).float(), dims=1)
+        result = _along(result, weights, axis)
+    return torch.where(sigma.view(-1, *[1] * (image.ndim - 1)) > 0, result, image)
 
 
 def _coarsen(image: Tensor, sizes: Tensor) -> Tensor:
     """Down to each patch's coarse size by its nearest voxels and back linearly, axis by axis."""
     result = image
+    is_at_rest = torch.ones(len(image), dtype=torch.bool, device=image.device)
     for axis in range(2, image.ndim):
         size = image.shape[axis]
         coarse = sizes[:, axis - 2, None]  # [B, 1]
@@ -95,18 +94,24 @@ def _coarsen(image: Tensor, sizes: Tensor) -> Tensor:
         at = ((index + 0.5) * (coarse / size) - 0.5).clamp(min=0)  # [B, size], in coarse voxels
         below = at.floor()
         above = torch.minimum(below + 1, coarse - 1)
-        weight = at - below
-        parts = []
-        for row, share in ((below, 1 - weight), (above, weight)):
-            nearest = (row * (size / coarse)).floor().clamp(max=size - 1).long()  # in fine voxels
-            shape = [len(image), 1, *[1] * (image.ndim - 2)]
-            shape[axis] = size
-            expanded = nearest.view(shape).expand(
-                len(image), image.shape[1], *result.shape[2:axis], size, *result.shape[axis + 1 :]
-            )
-            parts.append(result.gather(axis, expanded) * share.view(shape))
-        result = parts[0] + parts[1]
-    is_at_rest = torch.ones(len(image), dtype=torch.bool, device=image.device)
-    for axis in range(2, image.ndim):
-        is_at_rest &= sizes[:, axis - 2] == image.shape[axis]
+        share = (at - below)[..., None]
+        lower, upper = (
+            ((row * (size / coarse)).floor().clamp(max=size - 1)[..., None] == index).float()
+            for row in (below, above)
+        )  # voxel of the patch that each voxel of the coarse grid was, [B, size, size]
+        result = _along(result, (1 - share) * lower + share * upper, axis)
+        is_at_rest &= sizes[:, axis - 2] == size
     return torch.where(is_at_rest.view(-1, *[1] * (image.ndim - 1)), image, result)
+
+
+def _along(image: Tensor, weights: Tensor, axis: int) -> Tensor:
+    """Sums of voxels along one axis, by one product of matrices.
+
+    Args:
+        image: `[B, C, *patch]`.
+        weights: Of each voxel in each sum, `[B, size, size]`.
+        axis: Axis of `image`.
+    """
+    if axis == image.ndim - 1:
+        return (image.flatten(1, -2) @ weights.mT).view(image.shape)
+    return (weights[:, None] @ image.flatten(1, axis - 1).flatten(3)).view(image.shape)

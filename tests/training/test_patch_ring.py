@@ -17,8 +17,9 @@ from segmed.plan.step_memory import LiveBytes
 from segmed.training.data import load_cases, one_ahead
 from segmed.training.device import choose_device
 from segmed.training.distributed import ProcessGroup
+from segmed.training.gathering import gather_patches
 from segmed.training.graph_step import GraphStep
-from segmed.training.resident import ResidentCases, VoxelStore, gather_patches, patch_rows
+from segmed.training.resident import ResidentCases, VoxelStore, patch_rows
 from segmed.training.ring import AHEAD, SLOTS, PatchRing, box_voxels
 from segmed.training.stepping import voxels_within
 from segmed.training.trainer import Trainer

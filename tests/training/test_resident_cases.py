@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from segmed.plan import Augmentation, Intensity, Plan, Preprocessing, Recipe
 from segmed.structures import Channel, LabelClass
 from segmed.training.data import make_batch
-from segmed.training.resident import ResidentCases, gather_patches, patch_rows
+from segmed.training.gathering import gather_patches
+from segmed.training.resident import ResidentCases, patch_rows
 from segmed.training.sampling import TrainingCase
 from segmed.training.shading import shade, shade_factors
 from segmed.transforms.augmentation import _shade, apply_augmentation, draw_augmentation
