@@ -15,6 +15,7 @@ from segmed.manifest.schema import Manifest
 from segmed.models.blocks import VolumeMaxPool
 from segmed.plan.agreement import require_same_channels, require_same_labels
 from segmed.plan.schema import Plan
+from segmed.training.device import Device
 from segmed.transforms.extra_augmentation import extra_augmentation
 
 
@@ -56,6 +57,36 @@ def same_bits(wanted: bool) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+@contextmanager
+def fastest_convolutions(device: Device) -> Iterator[None]:
+    """Let cuDNN choose its algorithms by their measured times, as shapes never change in training.
+
+    Not within `same_bits`, and not on a CPU: the choice may differ from run to run.
+
+    Args:
+        device: Device of the training.
+    """
+    before = torch.backends.cudnn.benchmark
+    is_free = not torch.are_deterministic_algorithms_enabled()
+    torch.backends.cudnn.benchmark = before or (device.is_cuda and is_free)
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+@contextmanager
+def chosen_algorithms(device: Device, *, same: bool) -> Iterator[None]:
+    """Algorithms of a training, for as long as this lasts.
+
+    Args:
+        device: Device of the training.
+        same: Only those that give the same bits each time; else the fastest.
+    """
+    with same_bits(same), fastest_convolutions(device):
+        yield
 
 
 def require_deterministic(network: nn.Module, architecture: str, *, is_cuda: bool) -> None:

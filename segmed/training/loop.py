@@ -21,7 +21,7 @@ from segmed.training.budget import Budget
 from segmed.training.checkpoint import LAST, remove_leftovers
 from segmed.training.clock import Clock
 from segmed.training.compiling import settle_compilation
-from segmed.training.conditions import check_request, require_deterministic, same_bits
+from segmed.training.conditions import check_request, chosen_algorithms, require_deterministic
 from segmed.training.data import load_shared, norms_of, warn_of_losses
 from segmed.training.device import Device, choose_device
 from segmed.training.distributed import ProcessGroup, join_process_group
@@ -94,7 +94,7 @@ def fit(
     device = choose_device(settings.device)
     with ExitStack() as stack:
         process_group = stack.enter_context(join_process_group(device))
-        stack.enter_context(same_bits(settings.deterministic))
+        stack.enter_context(chosen_algorithms(device, same=settings.deterministic))
         wish = stack.enter_context(stop_on_signals())
         stack.enter_context(explained_memory_errors(plan, batch_size=plan.recipe.batch_size))
         run = _Run.start(

@@ -14,6 +14,7 @@ from torch import Tensor
 from segmed.inference.cuda_engine import CudaEngine
 from segmed.losses import make_loss
 from segmed.plan import Plan
+from segmed.training.conditions import fastest_convolutions
 from segmed.training.device import choose_device
 from segmed.training.distributed import ProcessGroup
 from segmed.training.sampling import TrainingCase
@@ -30,14 +31,15 @@ def run(check: Check, *, compiles: bool) -> None:
     """Two sizes: the small one is bound by launches, the large one by arithmetic and memory."""
     _, plan = hippocampus(check)
     large = large_plan(check, plan)
+    device = choose_device("auto" if check.device.type == "cuda" else "cpu")
     for title, its, size in (("hippocampus", plan, (48, 64, 48)), ("128^3", large, (160,) * 3)):
         edge = (40,) * 3 if check.is_tiny else size
         with check.part(f"{title}: windows"):
             windows(check, title, its)
-        with check.part(f"{title}: steps"):
+        with check.part(f"{title}: steps"), fastest_convolutions(device):
             steps(check, title, its, synthetic_cases(edge), compiled=False)
         if compiles and not check.is_tiny and title == "128^3":
-            with check.part(f"{title}: compiled steps"):
+            with check.part(f"{title}: compiled steps"), fastest_convolutions(device):
                 steps(check, f"{title}, compiled", its, synthetic_cases(edge), compiled=True)
     with check.part("losses"):
         losses(check)
@@ -59,7 +61,6 @@ def steps(
 ) -> None:
     """A step of each kind, and forward and backward pass alone in the same arithmetic."""
     device = choose_device("auto" if check.device.type == "cuda" else "cpu")
-    torch.backends.cudnn.benchmark = device.is_cuda
 
     def fresh() -> Trainer:
         torch.manual_seed(0)
@@ -96,7 +97,6 @@ def steps(
     if check.device.type == "cuda":
         peak = torch.cuda.max_memory_allocated() / 1e9
         check.note(f"{title}: peak GPU memory, GB", peak)
-    torch.backends.cudnn.benchmark = False
 
 
 def _step_ms(check: Check, taker: Steps) -> float:

@@ -14,7 +14,8 @@ from segmed.losses.dice_ce import gathered_nll
 from segmed.models import build_model
 from segmed.models.blocks import block_maximum
 from segmed.models.resize import _resize_by_matrices
-from segmed.training.conditions import require_deterministic, same_bits
+from segmed.training.conditions import chosen_algorithms, require_deterministic, same_bits
+from segmed.training.device import Device
 
 
 @pytest.fixture
@@ -71,3 +72,19 @@ def test_overlapping_pools_of_volumes_are_refused_on_a_gpu_and_blocks_are_not() 
     for allowed in (flat, blocks):
         require_deterministic(allowed, "a network", is_cuda=True)
     require_deterministic(resnet, "deeplabv3plus", is_cuda=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "same", "is_measured"),
+    [("cuda:0", False, True), ("cuda:0", True, False), ("cpu", False, False)],
+)
+def test_convolutions_are_chosen_by_their_times_on_a_gpu_unless_bits_must_be_the_same(
+    name: str, same: bool, is_measured: bool
+) -> None:
+    device = Device(torch.device(name), None, "")
+    assert not torch.backends.cudnn.benchmark
+    with chosen_algorithms(device, same=same):
+        assert torch.backends.cudnn.benchmark is is_measured
+        assert torch.are_deterministic_algorithms_enabled() is same
+    assert not torch.backends.cudnn.benchmark
+    assert not torch.are_deterministic_algorithms_enabled()
