@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,9 @@ CONTAINER_LIMITS = (
 )
 """Files with the memory limit of a container: cgroup version 2, then 1."""
 
+DRIVER = Path("/proc/driver/nvidia/version")
+"""File in which NVIDIA's driver states its version."""
+
 RELEASED = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 """No clock that is right shows an earlier time."""
 
@@ -36,6 +40,7 @@ RELEASED = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 def look_at_machine() -> Iterator[Finding]:
     """Device, processors, memory and clock."""
     yield device()
+    yield from driver(DRIVER)
     yield from arithmetic()
     units = "with" if has_int8_units() else "without"
     yield Finding("processors", f"{len(os.sched_getaffinity(0))}, {units} int8 units")
@@ -67,6 +72,26 @@ def device() -> Finding:
             "install PyTorch with CUDA; in a container, start the profile gpu",
         )
     return Finding("device", chosen)
+
+
+def driver(place: Path) -> Iterator[Finding]:
+    """The version of NVIDIA's driver and of the CUDA that PyTorch is built for.
+
+    Args:
+        place: File in which the driver states its version; without it there is no finding.
+    """
+    import torch  # noqa: PLC0415 - takes seconds
+
+    if place.exists():
+        version = driver_version(place.read_text(encoding="utf-8", errors="replace"))
+        built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
+        yield Finding("driver", f"NVIDIA {version or 'unknown'}, PyTorch is built for {built}")
+
+
+def driver_version(text: str) -> str | None:
+    """The version that the driver states, such as `570.133.20`; None if it states none."""
+    found = re.search(r"(?<![\w.])\d{3,}\.\d+(\.\d+)?(?![\w.])", text.partition("\n")[0])
+    return found[0] if found else None
 
 
 def arithmetic() -> Iterator[Finding]:
