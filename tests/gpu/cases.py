@@ -20,7 +20,12 @@ from tests.gpu.findings import Check
 def hippocampus(check: Check) -> tuple[Manifest, Plan]:
     """The set and its plan."""
     manifest = build_manifest(check.data)
-    return manifest, make_plan(manifest, size="small" if check.is_tiny else "full", memory_gb=8)
+    return manifest, planned(check, manifest)
+
+
+def planned(check: Check, manifest: Manifest) -> Plan:
+    """The plan of a set for a GPU of 8 GB."""
+    return make_plan(manifest, size="small" if check.is_tiny else "full", memory_gb=8)
 
 
 def large_plan(check: Check, plan: Plan, *, classes: int = 3) -> Plan:

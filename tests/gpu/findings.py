@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 
@@ -23,19 +24,23 @@ class Check:
         device: Where it runs.
         is_tiny: Small patches and few steps, to try the check itself on a CPU.
         data: Folder of the hippocampus set (MSD).
+        atrium: Folder of the left atrium set (MSD).
         scratch: Folder for caches and models.
-        seconds: Length of the training to Dice.
+        seconds: Length of each training to Dice.
         found: Findings by name.
         failed: Names of the parts and limits that failed.
+        dice: Scores of the held-out cases of hippocampus, once there are any.
     """
 
     device: torch.device
     is_tiny: bool
     data: Path
+    atrium: Path
     scratch: Path
     seconds: float
     found: dict[str, Any] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
+    dice: pd.DataFrame | None = None
 
     def note(self, name: str, value: Any, limit: float | None = None) -> None:
         """Print and keep a finding; it fails if it exceeds its limit."""

@@ -25,11 +25,16 @@ def run(*options: str) -> subprocess.CompletedProcess[str]:
 def test_parts_and_devices_that_are_not_there_are_named() -> None:
     unknown = run("rigth")
     assert unknown.returncode == 2
-    assert "unknown part 'rigth': known are right, volume, dice, speed" in unknown.stderr
+    assert unknown.stderr == (
+        "python -m tests.gpu: unknown part 'rigth': known are right, volume, speed, dice, nnunet, "
+        "atrium\n"
+    )
     if not torch.cuda.is_available():
         absent = run("right")
         assert absent.returncode == 2
-        assert "PyTorch sees no GPU" in absent.stderr
+        assert absent.stderr.count("\n") == 1
+        assert "sees no GPU: nothing was checked; --device cpu --tiny tries" in absent.stderr
+        assert absent.stdout == ""
 
 
 BARE = """
@@ -44,7 +49,7 @@ class OnlyCarried:
             raise ModuleNotFoundError(f"{name} was not carried along", name=name)
 
 sys.meta_path.insert(0, OnlyCarried())
-import tests.gpu.dice, tests.gpu.right, tests.gpu.speed, tests.gpu.volume
+import tests.gpu.dice, tests.gpu.peer, tests.gpu.right, tests.gpu.speed, tests.gpu.volume
 """
 """Imports the check where all but some packages are missing."""
 
