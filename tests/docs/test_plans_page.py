@@ -72,8 +72,9 @@ def test_plans_of_full_networks_are_near_those_of_nnunet() -> None:
     assert plans["Hippocampus", "`full`", "8"][1] == "40x56x40"
     for title in ("LiTS", "KiTS23", "BraTS", "AMOS"):
         for memory in ("8", "11", "24", "80"):
-            _, patch, batch, levels, features, need = plans[title, "`full`", memory]
+            _, patch, batch, levels, features, need, _, share = plans[title, "`full`", memory]
             assert int(levels) in ((5, 6) if memory == "8" else (6,))
             assert features == "32 to 320"
             assert int(batch) >= 2
             assert 0.6 * float(memory) < float(need) <= float(memory), (title, memory, patch)
+            assert 0.4 < float(share) < 1.1, (title, memory, patch)
