@@ -15,6 +15,7 @@ from house_language import clauses_for_titles, dialect
 from house_processes import forks_beside_threads
 from house_reached import unreached_names
 from house_reasons import broad_handlers_without_reason, ignores_without_reason
+from house_source import files_of, nodes_of, text_of
 from house_text import texts_of_the_locale
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -35,14 +36,13 @@ EMPTY_NAMES = {"util", "utils", "helper", "helpers", "common", "base", "misc", "
 def breaches() -> list[str]:
     """One line for each file that is too long or has a name that says nothing."""
     found = []
-    for folder in ("segmed", "pipelines", "tests"):
-        for path in sorted((REPOSITORY / folder).rglob("*.py")):
-            name = path.relative_to(REPOSITORY)
-            lines = len(path.read_text(encoding="utf-8").splitlines())
-            if lines > MAX_LINES:
-                found.append(f"{name}: {lines} lines, the limit is {MAX_LINES}: split it by idea")
-            if path.stem in EMPTY_NAMES:
-                found.append(f"{name}: a name that says nothing: call it after its idea")
+    for path in files_of(REPOSITORY, "segmed", "pipelines", "tests"):
+        name = path.relative_to(REPOSITORY)
+        lines = len(text_of(path).splitlines())
+        if lines > MAX_LINES:
+            found.append(f"{name}: {lines} lines, the limit is {MAX_LINES}: split it by idea")
+        if path.stem in EMPTY_NAMES:
+            found.append(f"{name}: a name that says nothing: call it after its idea")
     names = [path.name for path in (REPOSITORY / "tests").rglob("test_*.py")]
     for name in sorted({name for name in names if names.count(name) > 1}):
         found.append(f"tests: {name} is the name of several files: pytest needs unique names")
@@ -54,12 +54,11 @@ def breaches() -> list[str]:
 def shared_class_names(root: Path) -> list[str]:
     """One line for each class name that several modules of the two packages define."""
     places: dict[str, list[str]] = {}
-    for package in ("segmed", "pipelines"):
-        for path in sorted((root / package).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.ClassDef):
-                    place = f"{path.relative_to(root)}:{node.lineno}"
-                    places.setdefault(node.name, []).append(place)
+    for path in files_of(root, "segmed", "pipelines"):
+        for node in nodes_of(path):
+            if isinstance(node, ast.ClassDef):
+                place = f"{path.relative_to(root)}:{node.lineno}"
+                places.setdefault(node.name, []).append(place)
     return [
         f"class {name} is defined in {' and '.join(found)}: one name, one meaning"
         for name, found in sorted(places.items())
@@ -91,7 +90,7 @@ def tree() -> str:
     lines = []
     for package in ("segmed", "pipelines"):
         folders: dict[Path, list[Path]] = {}
-        for path in sorted((REPOSITORY / package).rglob("*.py")):
+        for path in files_of(REPOSITORY, package):
             folders.setdefault(path.parent.relative_to(REPOSITORY), []).append(path)
         for folder in sorted(folders):
             lines.append(f"{folder}/")
@@ -101,7 +100,9 @@ def tree() -> str:
 
 
 def _idea(path: Path) -> str:
-    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    module = nodes_of(path)[0]
+    assert isinstance(module, ast.Module)
+    docstring = ast.get_docstring(module) or ""
     return docstring.splitlines()[0] if docstring else ""
 
 
@@ -124,9 +125,10 @@ def main() -> int:
     """Print the breaches, or with `--write` mend the page of the code."""
     found = breaches()
     text = PAGE.read_text(encoding="utf-8")
-    if page_with_tree(text) != text:
+    mended = page_with_tree(text)
+    if mended != text:
         if "--write" in sys.argv:
-            PAGE.write_text(page_with_tree(text), encoding="utf-8")
+            PAGE.write_text(mended, encoding="utf-8")
         else:
             found.append(f"{PAGE.name}: its tree is behind: python tests/house.py --write")
     if len((REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()) > README_LINES:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from house_source import Nodes, files_of, nodes_of
+
 CLAUSE = re.compile(r"(?:What|Whether|Where|That|How|Which|Who|Why)\b")
 """First word of a docstring that is a clause, not a verb phrase or a noun phrase of the field."""
 DIALECT = {
@@ -33,8 +35,8 @@ def clauses_for_titles(root: Path) -> list[str]:
     """One line for each docstring that opens with a clause, such as "What it returns"."""
     return [
         f"{path.relative_to(root)}: {title!r} opens with a clause: begin with a verb or a noun"
-        for path in _files(root, "segmed", "pipelines", "tests", "docs")
-        for _, title in _titles(ast.parse(path.read_text(encoding="utf-8")))
+        for path in files_of(root, "segmed", "pipelines", "tests", "docs")
+        for _, title in _titles(nodes_of(path))
         if CLAUSE.match(title)
     ]
 
@@ -42,9 +44,9 @@ def clauses_for_titles(root: Path) -> list[str]:
 def dialect(root: Path) -> list[str]:
     """One line for each title, help text or error message with a word of `DIALECT`."""
     found = []
-    for path in _files(root, "segmed", "pipelines"):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for line, text in (*_titles(tree), *_shown(tree)):
+    for path in files_of(root, "segmed", "pipelines"):
+        nodes = nodes_of(path)
+        for line, text in (*_titles(nodes), *_shown(nodes)):
             match = WORDS.search(re.sub(r"`[^`]*`", "", text))
             if match:
                 found.append(
@@ -58,21 +60,17 @@ def _advice(word: str) -> str:
     return next(words for kind, words in DIALECT.items() if re.fullmatch(kind, word, re.IGNORECASE))
 
 
-def _files(root: Path, *folders: str) -> list[Path]:
-    return [path for folder in folders for path in sorted((root / folder).rglob("*.py"))]
-
-
-def _titles(tree: ast.Module) -> Iterator[Text]:
+def _titles(nodes: Nodes) -> Iterator[Text]:
     """First lines of the docstrings."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             title = (ast.get_docstring(node) or "").split("\n", 1)[0]
             yield getattr(node, "lineno", 1), title
 
 
-def _shown(tree: ast.Module) -> Iterator[Text]:
+def _shown(nodes: Nodes) -> Iterator[Text]:
     """Help texts of options, and messages of errors."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.keyword) and node.arg == "help":
             yield node.value.lineno, _words(node.value)
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):

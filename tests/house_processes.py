@@ -6,6 +6,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+from house_source import Nodes, files_of, nodes_of
+
 FORKS = {"fork", "forkpty"}
 """Functions of `os` and `pty`, and the start method of `multiprocessing`."""
 FORKING_BY_DEFAULT = {"Process", "Pool"}
@@ -21,15 +23,14 @@ def forks_beside_threads(root: Path) -> list[str]:
     return [
         f"{path.relative_to(root)}:{call.lineno}: forks a process that may have threads: start a "
         "fresh one by spawn, forkserver or subprocess"
-        for folder in ("segmed", "pipelines", "tests", "docs")
-        for path in sorted((root / folder).rglob("*.py"))
+        for path in files_of(root, "segmed", "pipelines", "tests", "docs")
         if path.relative_to(root).as_posix() not in ALLOWED
-        for call in _forks(ast.parse(path.read_text(encoding="utf-8")))
+        for call in _forks(nodes_of(path))
     ]
 
 
-def _forks(tree: ast.Module) -> Iterator[ast.Call]:
-    return (node for node in ast.walk(tree) if isinstance(node, ast.Call) and _is_fork(node))
+def _forks(nodes: Nodes) -> Iterator[ast.Call]:
+    return (node for node in nodes if isinstance(node, ast.Call) and _is_fork(node))
 
 
 def _is_fork(call: ast.Call) -> bool:

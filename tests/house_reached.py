@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from house_source import Nodes, files_of, nodes_of
+
 CALLED_FROM_OUTSIDE = {
     "_block_type_name": "Prefect reads it from a block",
     "_block_type_slug": "Prefect reads it from a block",
@@ -36,25 +38,21 @@ PLAIN = {
 
 def unreached_names(root: Path) -> list[str]:
     """One line for each function, class and constant that neither package uses nor publishes."""
-    trees = {
-        path: ast.parse(path.read_text(encoding="utf-8"))
-        for package in ("segmed", "pipelines")
-        for path in sorted((root / package).rglob("*.py"))
-    }
-    used = Counter(name for tree in trees.values() for name in _uses(tree))
+    paths = files_of(root, "segmed", "pipelines")
+    used = Counter(name for path in paths for name in _uses(nodes_of(path)))
     return [
         f"{path.relative_to(root)}:{line}: nothing reaches {name}: remove it or publish it"
-        for path, tree in trees.items()
-        for name, line in _definitions(tree)
+        for path in paths
+        for name, line in _definitions(nodes_of(path))
         if not (used[name] or name.startswith("__"))
         and name not in CALLED_FROM_OUTSIDE
         and not name.startswith(BY_PREFIX)
     ]
 
 
-def _definitions(tree: ast.Module) -> Iterator[tuple[str, int]]:
+def _definitions(nodes: Nodes) -> Iterator[tuple[str, int]]:
     """Names that a module defines, without those that a decorator registers somewhere."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             marks = (ast.unparse(mark).split("(")[0] for mark in node.decorator_list)
             if PLAIN.issuperset(marks):
@@ -65,9 +63,9 @@ def _definitions(tree: ast.Module) -> Iterator[tuple[str, int]]:
                     yield target.id, node.lineno
 
 
-def _uses(tree: ast.Module) -> Iterator[str]:
+def _uses(nodes: Nodes) -> Iterator[str]:
     """Names that a module reads, or lists as a string, such as in `__all__`."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
             yield node.id
         elif isinstance(node, ast.Attribute):

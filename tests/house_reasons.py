@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
-import io
 import re
-import tokenize
 from pathlib import Path
+
+from house_source import comments_of, files_of, nodes_of, text_of
 
 IGNORE = re.compile(
     r"#\s*(?:noqa\b|nosec\b|type:\s*ignore\b|pragma:\s*no\s\w+|ruff:\s*noqa\b"
@@ -15,26 +15,27 @@ IGNORE = re.compile(
 )
 """An ignore with its codes; what follows them in the comment is the reason."""
 BROAD = {"Exception", "BaseException"}
+FOLDERS = ("segmed", "pipelines", "tests", "docs", "docker")
 
 
 def ignores_without_reason(root: Path) -> list[str]:
     """One line for each ignored finding without a reason on its line or in the comment above."""
     return [
         f"{path.relative_to(root)}:{line}: ignored without a reason: {text}"
-        for path in _files(root)
-        for line, text in _unexplained(path.read_text(encoding="utf-8"))
+        for path in files_of(root, *FOLDERS)
+        if IGNORE.search(text_of(path))
+        for line, text in _unexplained(path)
     ]
 
 
 def broad_handlers_without_reason(root: Path) -> list[str]:
     """One line for each `except Exception` without a comment on its line or above its first act."""
     found = []
-    for path in _files(root):
-        text = path.read_text(encoding="utf-8")
-        comments = _comments(text)
-        for node in ast.walk(ast.parse(text)):
-            if not isinstance(node, ast.ExceptHandler) or not _is_broad(node.type):
-                continue
+    for path in files_of(root, *FOLDERS):
+        handlers = [node for node in nodes_of(path) if isinstance(node, ast.ExceptHandler)]
+        broad = [node for node in handlers if _is_broad(node.type)]
+        comments = comments_of(path) if broad else {}
+        for node in broad:
             lines = range(node.lineno, node.body[0].lineno + 1)
             if not any(_reason(comments[line]) for line in lines if line in comments):
                 place = f"{path.relative_to(root)}:{node.lineno}"
@@ -42,14 +43,9 @@ def broad_handlers_without_reason(root: Path) -> list[str]:
     return found
 
 
-def _files(root: Path) -> list[Path]:
-    folders = ("segmed", "pipelines", "tests", "docs", "docker")
-    return sorted(path for folder in folders for path in (root / folder).rglob("*.py"))
-
-
-def _unexplained(text: str) -> list[tuple[int, str]]:
-    comments = _comments(text)
-    lines = text.splitlines()
+def _unexplained(path: Path) -> list[tuple[int, str]]:
+    comments = comments_of(path)
+    lines = text_of(path).splitlines()
     found = []
     for number, comment in comments.items():
         if IGNORE.search(comment) is None or _reason(comment):
@@ -63,11 +59,6 @@ def _unexplained(text: str) -> list[tuple[int, str]]:
 def _reason(comment: str) -> str:
     """Words of a comment that are no code of a check."""
     return IGNORE.sub("", comment).strip(" #-:")
-
-
-def _comments(text: str) -> dict[int, str]:
-    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-    return {token.start[0]: token.string for token in tokens if token.type == tokenize.COMMENT}
 
 
 def _is_broad(kind: ast.expr | None) -> bool:

@@ -6,6 +6,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+from house_source import Nodes, files_of, nodes_of
+
 STARTS = {"run", "Popen", "check_output", "check_call"}
 """Functions of `subprocess` that decode what a program prints if `text` is given."""
 
@@ -14,14 +16,13 @@ def texts_of_the_locale(root: Path) -> list[str]:
     """One line for each call; libraries set the C locale in long processes, so text names UTF-8."""
     return [
         f"{path.relative_to(root)}:{call.lineno}: text without encoding: say encoding='utf-8'"
-        for folder in ("segmed", "pipelines", "tests", "docs")
-        for path in sorted((root / folder).rglob("*.py"))
-        for call in _calls(ast.parse(path.read_text(encoding="utf-8")))
+        for path in files_of(root, "segmed", "pipelines", "tests", "docs")
+        for call in _calls(nodes_of(path))
     ]
 
 
-def _calls(tree: ast.Module) -> Iterator[ast.Call]:
-    for node in ast.walk(tree):
+def _calls(nodes: Nodes) -> Iterator[ast.Call]:
+    for node in nodes:
         if not isinstance(node, ast.Call):
             continue
         given = {keyword.arg for keyword in node.keywords}
