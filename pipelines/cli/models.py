@@ -103,12 +103,20 @@ def show(reference: ReferenceArgument, as_json: JsonOption = False) -> None:
     from segmed.quality.package_form import quality_model_in
     from segmed.quality.statements import model_in_words
 
-    resolved, package, plan = look_up(reference)
+    resolved, package, (plan, *further) = look_up(reference)
     quality = quality_model_in(package.provenance)
     facts = {
         **resolved.record(),
         "architecture": package.architecture,
         "spatial_dims": plan.spatial_dims,
+        "plans": [
+            {
+                "spatial_dims": one.spatial_dims,
+                "spacing_mm": list(one.preprocessing.spacing_mm),
+                "patch_size": list(one.patch_size),
+            }
+            for one in (plan, *further)
+        ],
         "members": package.members,
         "labels": {label.name: label.value for label in plan.labels},
         "channels": [channel.name for channel in plan.channels],
@@ -132,15 +140,19 @@ def _facts(facts: Mapping[str, Any], scores: Mapping[str, Any] | None) -> list[s
     steps = f"{made['steps']} steps" if "steps" in made else ""
     fold = f"fold {made['fold']} held out" if "fold" in made else ""
     averaged = f"the mean of {facts['members']}" if facts["members"] > 1 else ""
+    dimensions = " and ".join(f"{one['spatial_dims']}D" for one in facts["plans"])
+    spacings = [
+        " x ".join(f"{edge:g}" for edge in one["spacing_mm"]) + " mm" for one in facts["plans"]
+    ]
     mean = (scores or {}).get("structures", {}).get("mean", {})
     rows = {
         "model": _joined(facts["model"], version),
         "hash": facts["hash"],
-        "network": _joined(f"{facts['architecture']}, {facts['spatial_dims']}D", averaged),
+        "network": _joined(facts["architecture"], dimensions, averaged),
         "predicted quality": facts["predicted_quality"] or "",
         "labels": ", ".join(f"{value} {name}" for name, value in facts["labels"].items()),
         "channels": ", ".join(facts["channels"]),
-        "spacing": " x ".join(f"{edge:g}" for edge in facts["spacing_mm"]) + " mm",
+        "spacing": " and ".join(spacings),
         "trained on": _joined(made.get("data"), fold, steps, made.get("created")),
         "data hash": made.get("data_hash"),
         "licence": made.get("data_licence"),

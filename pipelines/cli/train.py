@@ -222,8 +222,8 @@ def compare(
     dims: Annotated[
         str | None,
         typer.Option(
-            help="2,3: train each model with a 2D and with a 3D plan and compare them. "
-            "Default: decided from the images."
+            help="2,3: train each model with a 2D and with a 3D plan, compare them, and try "
+            "their mean. Default: decided from the images."
         ),
     ] = None,
     budget: Annotated[str | None, typer.Option(help="Time for all trainings together.")] = None,

@@ -23,8 +23,9 @@ from segmed.metrics.training_norms import DISTRIBUTIONS, RANGES
 from segmed.package import ModelPackage
 from segmed.package.ensemble import mix_packages
 from segmed.package.predicted_quality import with_quality
+from segmed.package.several_plans import mix_plans
 from segmed.package.training_cases import CORRECTIONS, SEEN
-from segmed.plan import Plan
+from segmed.plan import Plan, plan_hash
 from segmed.quality.model import Basis
 from segmed.quality.risk import RiskTarget
 from segmed.report.content import ReportTable
@@ -37,7 +38,7 @@ POSTPROCESSING = "postprocessing"
 """Key in a package's provenance of the post-processing that was tried and chosen."""
 
 WHOLE = ("data_hash", "folds", SEEN, CORRECTIONS, RANGES, DISTRIBUTIONS)
-"""Provenance of the first architecture that holds for a mixed package, too."""
+"""Provenance of the first model that holds for a mixed package, too."""
 
 COLUMNS = ("Step", "Dice before", "after", "better", "worse", "p", "Result")
 
@@ -56,7 +57,7 @@ def choose_best(
 ) -> tuple[dict[str, Any], list[ReportTable]]:
     """Write the package to use into `OUT/best`.
 
-    It is the winner, averaged with other architectures where that is significantly better, with the
+    It is the winner, averaged with other models where that is significantly better, with the
     post-processing that helps.
 
     Args:
@@ -113,7 +114,7 @@ def _with_quality(
 
 
 def _package_of(chosen: Chosen, compared: ModelComparison, request: Request) -> ModelPackage:
-    """The networks of all folds of the chosen architectures."""
+    """The networks of all folds of the chosen models, of one plan or of several."""
     packages = []
     for name in chosen.models:
         place = next(c.package_dir for c in compared.fold_results if c.architecture == name)
@@ -123,7 +124,11 @@ def _package_of(chosen: Chosen, compared: ModelComparison, request: Request) -> 
     if len(packages) == 1:
         return packages[0]
     shared = {key: packages[0].provenance[key] for key in WHOLE if key in packages[0].provenance}
-    return mix_packages(packages, shared)
+    by_plan: dict[str, list[ModelPackage]] = {}
+    for package in packages:
+        by_plan.setdefault(plan_hash(package.plan), []).append(package)
+    mixed = [mix_packages(some, shared) if some[1:] else some[0] for some in by_plan.values()]
+    return mix_plans(mixed, shared) if mixed[1:] else mixed[0]
 
 
 def cleaning_package(

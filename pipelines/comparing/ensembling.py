@@ -1,7 +1,7 @@
-"""Ensembles of architectures, tried on held-out cases; kept if they are significantly better.
+"""Ensembles of models, tried on held-out cases; kept if they are significantly better.
 
 Each fold's networks are averaged on the cases that the fold held out, so no network of the mean had
-seen the case.
+seen the case. Models of several plans, such as 2D and 3D, are averaged on the grid of the image.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ from segmed.metrics.resample import bootstrap_means, interval
 from segmed.metrics.score import MEAN_LABEL, METRICS
 from segmed.metrics.significance import SIGNIFICANCE, signed_rank_p
 from segmed.package import PLAN_FILE, ModelPackage
-from segmed.plan import plan_hash, read_plan
+from segmed.package.several_plans import difference_of
+from segmed.plan import Plan, read_plan
 from segmed.quality.cases import QUALITY_CASES_FILE, write_quality_cases
 from segmed.report.content import ReportTable
 from segmed.report.model_comparison import FoldResult, ModelComparison
 
 MOST_RIVALS = 2
-"""Architectures after the first that are tried beside it; each costs a pass over all cases."""
+"""Models after the first that are tried beside it; each costs a pass over all cases."""
 
 RESULT = "ensemble.json"
 """Record of a finished pass, in the folder of its fold."""
@@ -46,10 +47,10 @@ COLUMNS = ("Models", "Dice", "with it", "difference (95 %)", "p", "Result")
 
 @dataclass(frozen=True)
 class Trial:
-    """An architecture averaged with those that were chosen before it.
+    """A model averaged with those that were chosen before it.
 
     Attributes:
-        models: All architectures of the mean.
+        models: All models of the mean, such as `unet`, or `unet-2d` beside `unet-3d`.
         before: Mean Dice of those without the last.
         after: Mean Dice of all.
         low: Lower end of the 95 % bootstrap interval of the difference.
@@ -68,7 +69,7 @@ class Trial:
 
     @property
     def helps(self) -> bool:
-        """Return whether the last architecture makes the mean significantly better."""
+        """Return whether the last model makes the mean significantly better."""
         return self.after > self.before and self.p_corrected < SIGNIFICANCE
 
     def record(self) -> dict[str, Any]:
@@ -87,7 +88,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The architectures to use together.
+    """The models to use together.
 
     Attributes:
         models: Their names; one if no ensemble was better.
@@ -122,9 +123,9 @@ class Chosen:
 
 
 def choose_models(compared: ModelComparison, manifest: Manifest, request: Request) -> Chosen:
-    """The winner alone, or averaged with other architectures that make it significantly better.
+    """The winner alone, or averaged with other models that make it significantly better.
 
-    Architectures are added in the order of their ranks, each tested against the mean of those
+    Models are added in the order of their ranks, each tested against the mean of those
     before it, case by case.
 
     Args:
@@ -158,7 +159,7 @@ def choose_models(compared: ModelComparison, manifest: Manifest, request: Reques
 def _rivals(
     compared: ModelComparison, by_name: dict[str, tuple[FoldResult, ...]], manifest: Manifest
 ) -> list[str]:
-    """Architectures to try beside the winner; none where the cases could not show anything."""
+    """Models to try beside the winner; none where the cases could not show anything."""
     if compared.result is None or compared.doubt is not None:
         return []
     folds = [one.fold for one in by_name[compared.winner]]
@@ -167,7 +168,7 @@ def _rivals(
         name
         for name in names
         if [one.fold for one in by_name[name]] == folds
-        and _plan_of(by_name[name]) == _plan_of(by_name[compared.winner])
+        and not difference_of(_plan_of(by_name[compared.winner]), _plan_of(by_name[name]))
         and doubt_of_learning(compared.tables[name]) is None
     ][:MOST_RIVALS]
     cases = {str(case) for case in compared.tables[compared.winner]["case"]}
@@ -176,9 +177,9 @@ def _rivals(
     return usable if can_show else []
 
 
-def _plan_of(results: Sequence[FoldResult]) -> str:
-    """Hash of the plan of some results: architectures of one plan can be averaged."""
-    return plan_hash(read_plan(results[0].package_dir / PLAN_FILE))
+def _plan_of(results: Sequence[FoldResult]) -> Plan:
+    """Plan of some results of one model."""
+    return read_plan(results[0].package_dir / PLAN_FILE)
 
 
 def _of_fold(results: Sequence[FoldResult], fold: int) -> FoldResult:
@@ -186,7 +187,7 @@ def _of_fold(results: Sequence[FoldResult], fold: int) -> FoldResult:
 
 
 def _averaged(members: Sequence[FoldResult], manifest: Manifest, request: Request) -> FoldResult:
-    """The held-out cases of a fold, segmented by the mean of several architectures."""
+    """The held-out cases of a fold, segmented by the mean of several models."""
     fold, name = members[0].fold, "+".join(member.architecture for member in members)
     folder = request.out_dir / "runs" / name / f"fold{fold}"
     packages = [ModelPackage.load(member.package_dir) for member in members]
@@ -273,9 +274,9 @@ def ensembles_table(chosen: Chosen) -> ReportTable:
         for trial in chosen.trials
     ]
     note = (
-        "The probabilities of several architectures averaged, fold by fold, on the cases that the "
-        "fold held out. Each row is tested against the mean of the models before the last, by "
-        "Wilcoxon's signed-rank test over patients or other groups, corrected for all rows "
-        "(Bonferroni)."
+        "The probabilities of several models averaged, fold by fold, on the cases that the fold "
+        "held out; of 2D and 3D models on the grid of the image. Each row is tested against the "
+        "mean of the models before the last, by Wilcoxon's signed-rank test over patients or other "
+        "groups, corrected for all rows (Bonferroni)."
     )
-    return ReportTable("Ensembles of architectures", note, COLUMNS, rows)
+    return ReportTable("Ensembles", note, COLUMNS, rows)

@@ -12,13 +12,16 @@ from pipelines.comparing.resources import memory_for, remark_on_budget, size_for
 from segmed.architectures import BUILT_IN, require_architecture
 from segmed.errors import UsageError
 from segmed.manifest import Manifest, read_manifest
-from segmed.plan import read_plan, write_plan
+from segmed.plan import read_plan
 from segmed.plan.agreement import require_same_channels, require_same_labels
 from segmed.plan.networks import size_of
 from segmed.plan.resources import Resources
 from segmed.quality.risk import DEFAULT_TARGET, RiskTarget
 from segmed.training import Budget
 from segmed.training.settings import Settings
+
+CACHE = "cache"
+"""Folder of a comparison with prepared cases and the facts that plans are made from."""
 
 Dims = Literal[2, 3]
 """Dimensions of a network."""
@@ -248,7 +251,7 @@ def require_enough_time(request: Request, *, parallel: int = 1) -> None:
 
 def cache_of(settings: Settings, out_dir: Path) -> Path:
     """Return the folder of prepared cases that the trainings of a comparison share."""
-    return settings.cache_dir or out_dir / "cache"
+    return settings.cache_dir or out_dir / CACHE
 
 
 def require_size(size: str | None, device: str, plan_path: Path | None) -> None:
@@ -290,8 +293,7 @@ def settle_plan(
             for another time is used with a remark.
         device: Device of the trainings; decides size and memory of a plan that is made.
         is_fresh: All is trained anew: a plan of another size in `out_dir` is replaced.
-        spatial_dims: Dimensions of a plan that is made, in a file of its own; decided from the
-            images if not given.
+        spatial_dims: Dimensions of a plan that is made, in a file of its own; decided if not given.
 
     Raises:
         ManifestError: The manifest cannot be read.
@@ -301,17 +303,17 @@ def settle_plan(
     place = plan_path or plan_of_dims(out_dir / "plan.yaml", spatial_dims)
     remark = "" if plan_path else _remark_on_size(place, size)
     if plan_path is None and (not place.exists() or (is_fresh and remark)):
-        from segmed.plan import make_plan  # noqa: PLC0415 - reads images
+        from pipelines.comparing.planning import write_made_plan  # noqa: PLC0415 - reads images
 
-        plan = make_plan(
+        write_made_plan(
             manifest,
+            place,
+            out_dir / CACHE,
             spatial_dims=spatial_dims,
             size=size_for(size, device),
             memory_gb=memory_for(device),
             resources=resources,
         )
-        out_dir.mkdir(parents=True, exist_ok=True)
-        write_plan(plan, place)
     elif remark:
         progress.warning("%s", remark)
     plan = read_plan(place)

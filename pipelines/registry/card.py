@@ -10,6 +10,7 @@ from pipelines.tracking.held_out import doubt_of
 from pipelines.tracking.tags import HELD_OUT
 from segmed.package import ModelPackage
 from segmed.package.training_cases import CORRECTIONS
+from segmed.plan import Plan
 from segmed.plan.cleaning_words import rules_in_words
 from segmed.quality.package_form import quality_model_in
 from segmed.quality.statements import model_in_words
@@ -35,7 +36,7 @@ def card_of(package: ModelPackage, scores: Mapping[str, Any] | None = None) -> s
     plan, made = package.plan, package.provenance
     scores = scores or made.get(HELD_OUT)
     head = [
-        f"# {plan.name}: {_form(package)}, {plan.spatial_dims}D",
+        f"# {plan.name}: {_form(package)}, {package.dimensions}",
         "",
         *_nothing_learned(scores),
         "## Intended use",
@@ -46,7 +47,7 @@ def card_of(package: ModelPackage, scores: Mapping[str, Any] | None = None) -> s
         "## Contract",
         f"- input: {len(plan.channels)} channel(s), orientation "
         f"{plan.preprocessing.orientation or 'as stored'}, resampled to "
-        f"{' x '.join(f'{edge:g}' for edge in plan.preprocessing.spacing_mm)} mm",
+        + " and to ".join(_spacing(one) for one in (plan, *package.plans)),
         "- output: on the input's own grid; " + ", ".join(_label(label) for label in plan.labels),
         *[f"- post-processing: {text}" for text in rules_in_words(plan)],
         *_int8(package),
@@ -91,6 +92,10 @@ def _form(package: ModelPackage) -> str:
     encoder = " with a residual encoder" if package.options.get("residual_blocks") else ""
     members = f", mean of {package.members} networks" if package.members > 1 else ""
     return f"{package.architecture}{encoder}{members}"
+
+
+def _spacing(plan: Plan) -> str:
+    return f"{' x '.join(f'{edge:g}' for edge in plan.preprocessing.spacing_mm)} mm"
 
 
 def _label(label: LabelClass) -> str:

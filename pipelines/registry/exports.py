@@ -134,6 +134,7 @@ def example_input(package: ModelPackage) -> torch.Tensor:
 
 def _write_onnx(source: Path, package: ModelPackage, out: Path) -> None:
     """Windows to logits; the batch may vary, the window is the plan's."""
+    package.require_one_plan("export onnx")
     out.mkdir()
     with warnings.catch_warnings():
         # The exporter warns of its own internals; a test compares the file's output with ours.
@@ -154,6 +155,7 @@ def _write_onnx(source: Path, package: ModelPackage, out: Path) -> None:
 
 def _write_openvino(source: Path, package: ModelPackage, out: Path) -> None:
     """Windows to logits as OpenVINO's intermediate form, in float32."""
+    package.require_one_plan("export openvino")
     try:
         openvino = import_openvino()
     except ImportError as error:

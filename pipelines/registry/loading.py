@@ -50,8 +50,8 @@ def load_models(references: Sequence[str]) -> tuple[list[Resolved], list[ModelPa
     return resolved, [entry.load() for entry in resolved]
 
 
-def look_up(reference: str, *, folder: Path = Path()) -> tuple[Resolved, Card, Plan]:
-    """A model reference, resolved, with card and plan of its package; without PyTorch.
+def look_up(reference: str, *, folder: Path = Path()) -> tuple[Resolved, Card, tuple[Plan, ...]]:
+    """A model reference, resolved, with card and plans of its package; without PyTorch.
 
     MLflow is asked only where the registry is not a local file, or the package was never used here.
 
@@ -59,7 +59,8 @@ def look_up(reference: str, *, folder: Path = Path()) -> tuple[Resolved, Card, P
         As for `resolve_model`.
     """
     resolved = _known_here(reference, folder) or resolve_model(reference, folder=folder)
-    return resolved, *checked_card(resolved.path)
+    card, plans = checked_card(resolved.path)
+    return resolved, card, plans
 
 
 def _known_here(reference: str, folder: Path) -> Resolved | None:

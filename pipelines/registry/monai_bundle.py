@@ -32,7 +32,11 @@ def write_bundle(source: Path, package: ModelPackage, out: Path) -> None:
         source: The package folder.
         package: The same, loaded.
         out: Folder to make.
+
+    Raises:
+        UsageError: The networks have several plans.
     """
+    package.require_one_plan("export bundle")
     (out / "configs").mkdir(parents=True)
     (out / PACKAGE_IN_BUNDLE).mkdir()
     for name in read_card(source).file_names:

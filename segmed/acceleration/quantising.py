@@ -122,10 +122,12 @@ def quantise(
         report: Called with a sentence at each step.
 
     Raises:
-        UsageError: NNCF is not installed, a held-out case was trained on, or there is none.
+        UsageError: NNCF is not installed, a held-out case was trained on, there is none, or the
+            networks have several plans.
         ManifestError: A case has no label or cannot be read; the message names it.
         ModelError: The network cannot be converted or quantised.
     """
+    package.require_one_plan("quantisation")
     require_nncf()
     say = report or (lambda _: None)
     plain = replace(package, int8=None)

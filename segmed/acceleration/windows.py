@@ -130,9 +130,11 @@ def fewer_windows(
         report: Called with a sentence at each step.
 
     Raises:
-        UsageError: A held-out case was trained on, or there is none.
+        UsageError: A held-out case was trained on, there is none, or the networks have several
+            plans.
         ManifestError: A case has no label or cannot be read; the message names it.
     """
+    package.require_one_plan("the search for fewer windows")
     say, allowed = report or (lambda _: None), limits or ChangeLimits()
     held_out = chosen_cases(package, manifest, fold=fold, cases=cases)
     plain = replace(package, int8=None)

@@ -54,6 +54,16 @@ class DeviceMemory:
         """Peak of the whole."""
         return self.window + self.blend
 
+    def beside(self, other: DeviceMemory) -> DeviceMemory:
+        """Memory of this segmentation and of the same image's by the networks of another plan."""
+        return DeviceMemory(
+            window=self.window + other.window,
+            volume=self.volume + other.volume,
+            buffer=self.buffer + other.buffer,
+            pieces=self.pieces + other.pieces,
+            label=max(self.label, other.label),
+        )
+
     def __str__(self) -> str:
         parts = [f"{item.name} {getattr(self, item.name) / 2**20:.0f} MB" for item in fields(self)]
         return f"{self.total / 2**30:.2f} GB on the GPU ({', '.join(parts)})"

@@ -14,37 +14,28 @@ from segmed.plan import Plan
 from segmed.quality.agreement import MemberAgreement
 
 CONTRACT = ("spatial_dims", "channels", "labels", "preprocessing", "patch_size", "slice_axis")
-"""Fields of a plan that the members of an ensemble must share."""
+"""Fields of a plan that networks must share to be averaged window by window."""
 
 
-def require_one_contract(plans: Sequence[Plan]) -> Plan:
-    """The plan that members share.
+def same_contract(one: Plan, other: Plan) -> bool:
+    """Return whether networks of two plans take the same windows of the same prepared image."""
+    return all(getattr(one, name) == getattr(other, name) for name in CONTRACT)
+
+
+def require_one_average(plans: Sequence[Plan]) -> None:
+    """Check that networks that are averaged window by window average the same.
 
     Args:
-        plans: One a member, at least one; the first one's `inference` applies to all.
-
-    Returns:
-        The first plan.
+        plans: Plans of one contract, one a member.
 
     Raises:
-        UsageError: There is no member, or two see or name different things.
+        UsageError: Some average logits and some probabilities.
     """
-    if not plans:
-        raise UsageError("an ensemble needs at least one package, none was given")
-    first = plans[0]
-    for number, plan in enumerate(plans[1:], start=2):
-        for name in CONTRACT:
-            if getattr(plan, name) != getattr(first, name):
-                raise UsageError(
-                    f"package {number} differs from the first in {name!r}: members of an ensemble "
-                    "share channels, labels, preprocessing and patch size"
-                )
     if len({plan.inference.average for plan in plans}) > 1:
         raise UsageError(
             "some packages average logits and some probabilities: members of an ensemble average "
             "the same"
         )
-    return first
 
 
 def averaged(members: Sequence[NetworkFn], agreement: MemberAgreement | None = None) -> NetworkFn:

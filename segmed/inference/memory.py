@@ -7,9 +7,9 @@ map. The sums of the windows cover one window's depth of the volume, for any len
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import prod
 
 import numpy as np
@@ -158,29 +158,46 @@ def estimate_memory(
     )
 
 
+def together(estimates: Sequence[MemoryEstimate]) -> MemoryEstimate:
+    """Memory of segmenting one image by networks of several plans, whose walks go side by side.
+
+    Args:
+        estimates: One a plan; the base of the first includes the process.
+    """
+    if len(estimates) == 1:
+        return estimates[0]
+    shared = {
+        name: max(getattr(one, name) for one in estimates)
+        for name in ("image", "prepare", "window", "label", "cleaning")
+    }
+    added = {
+        name: sum(getattr(one, name) for one in estimates)
+        for name in ("base", "tensor", "buffer", "inverse")
+    }
+    return replace(estimates[0], **shared, **added)
+
+
 def require_free_memory(
-    plan: Plan, transform: GridTransform, recipe: WindowRecipe, *, on_cpu: bool, keeps_probs: bool
+    needs: MemoryEstimate, plan: Plan, shape: Sequence[int], *, on_cpu: bool
 ) -> None:
     """Validate that what grows with the image fits into the memory that is free.
 
     With cropping by the plan, the prepared image is not counted: only `prepare` gives its size.
 
     Args:
+        needs: The estimate, without the process and the networks.
         plan: The plan of the network.
-        transform: From the grid of the image as stored to the target grid.
-        recipe: How the prepared volume is walked.
+        shape: Voxels of the target grid along each axis, for the message.
         on_cpu: Whether the network runs on the CPU; the sums of the windows are where it runs.
-        keeps_probs: Whether all probabilities are kept.
 
     Raises:
         ImageError: `out_of_memory`.
     """
-    needs = estimate_memory(plan, transform, recipe, Surroundings(0, 0, keeps_probs=keeps_probs))
     need = needs.label + needs.cleaning
     if not plan.preprocessing.crop_nonzero:
         sums = needs.buffer + needs.inverse if on_cpu else 0
         need = needs.tensor + max(needs.prepare, needs.label + sums, need)
-    target = " x ".join(map(str, transform.shape))
+    target = " x ".join(map(str, shape))
     require_room(need, f"the image, segmented on {target} voxels,")
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from segmed.encoding import LabelEncoding
 from segmed.geometry import spacing_of
+from segmed.inference.mean_of_plans import Course, PreparedForPlans, nearest_values
 from segmed.inference.segmentation import Segmentation
 from segmed.inference.shown_members import member_pairs
 from segmed.inference.sliding import NetworkFn
@@ -23,7 +24,7 @@ from segmed.quality.case_features import AGREEMENT, CaseFeatures
 from segmed.quality.features import FeatureSums
 from segmed.quality.package_form import quality_model_in
 from segmed.transforms.grid_transform import Prepared
-from segmed.transforms.inverse import Slab
+from segmed.transforms.inverse import ProbsBox, Slab
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,24 @@ class CaseObserver:
         """Hand slabs on; their features are gathered if they are requested."""
         return iter(slabs) if self._sums is None else self._sums.watch(slabs, image, dim)
 
+    def watch_boxes(
+        self, boxes: Iterable[ProbsBox], prepared: Prepared, course: Course
+    ) -> Iterator[ProbsBox]:
+        """Hand boxes of the mean of several plans on; features are gathered on the image's grid.
+
+        Args:
+            boxes: Probabilities on the grid of the image as stored.
+            prepared: The image; its intensities are taken at the nearest point.
+            course: Axis and direction in which boxes come.
+        """
+        for box in boxes:
+            if self._sums is not None:
+                values, image = box.probs, nearest_values(prepared, box.region)
+                if course.falls:
+                    values, image = (one.flip(1 + course.axis) for one in (values, image))
+                self._sums.take(values, image, course.axis)
+            yield box
+
     def features(self) -> CaseFeatures | None:
         """Features of the image that was watched; None if they were not requested."""
         if self._sums is None:
@@ -113,12 +132,14 @@ class QualityObserver:
 
         Args:
             prepared: The image.
-            engines: Engines that are averaged for it.
+            engines: Engines that are averaged for it; of several plans none is compared.
         """
         encoding, is_logits = self._plan.encoding, self._plan.inference.average == "logits"
         if not self.is_on:
             return CaseObserver(encoding)
         transform, spacing = prepared.transform, prepared.grid_in.spacing_mm
+        if isinstance(prepared, PreparedForPlans):  # on the image's own grid, by `watch_boxes`
+            return CaseObserver(encoding, FeatureSums(encoding, prod(spacing) / 1000.0))
         growth = prod(transform.cropped_shape) / prod(transform.shape)
         voxel_ml = prod(spacing) * growth / 1000.0
         sums = FeatureSums(encoding, voxel_ml, averages_logits=is_logits)

@@ -21,8 +21,15 @@ from segmed.inference.cuda_engine import CudaEngine
 from segmed.inference.device_memory import DeviceMemory, full_batch
 from segmed.inference.device_path import DevicePath
 from segmed.inference.engine import Engine, resolve_device
-from segmed.inference.ensemble import averaged, mirrored, require_one_contract, slice_by_slice
+from segmed.inference.ensemble import averaged, mirrored, slice_by_slice
 from segmed.inference.fitting import require_fitting
+from segmed.inference.foreseen import (
+    device_memory_of,
+    fell_back,
+    memory_of,
+    require_free,
+    take_less,
+)
 from segmed.inference.given_image import GivenImage, image_from
 from segmed.inference.label_map import (
     Keeps,
@@ -31,18 +38,19 @@ from segmed.inference.label_map import (
     label_values,
     stored,
 )
-from segmed.inference.memory import (
-    MemoryEstimate,
-    Surroundings,
-    estimate_memory,
-    growth_of,
-    require_free_memory,
-    resident_bytes,
+from segmed.inference.mean_of_plans import (
+    PreparedForPlans,
+    course_of,
+    groups_of,
+    mean_boxes,
+    views_of,
 )
+from segmed.inference.memory import MemoryEstimate, Surroundings, growth_of, resident_bytes
 from segmed.inference.observing import CaseObserver, QualityObserver
+from segmed.inference.plan_recipe import is_thin, recipe_of
 from segmed.inference.postprocessing import cleaned
 from segmed.inference.segmentation import Segmentation
-from segmed.inference.sliding import NetworkFn, WindowRecipe, shallowest_dim, sliding_slabs
+from segmed.inference.sliding import NetworkFn, WindowRecipe, sliding_slabs
 from segmed.inference.streams import Places
 from segmed.inference.vocabulary import EngineName
 from segmed.io import grid_of
@@ -50,7 +58,7 @@ from segmed.metatensor import MetaTensor
 from segmed.package import ModelPackage
 from segmed.package.references import load_package, members_of
 from segmed.plan import Plan
-from segmed.transforms.chain import IMAGE, preparation, prepared_of, target_transform
+from segmed.transforms.chain import IMAGE, preparation, prepared_of
 from segmed.transforms.grid_transform import Prepared
 from segmed.transforms.inverse import ProbsBox
 
@@ -65,7 +73,7 @@ class Predictor:
     engines have streams, see `segmed.inference.streams`.
 
     Args:
-        packages: One package, or several that share one contract: their outputs are averaged.
+        packages: One, or several to average: by windows of one plan, else on the image's grid.
         device: `auto`, `cpu` or `cuda`.
         engine: `auto` (see `segmed.inference.choice`), `torch`, `compile` or `openvino`.
         tta: Average over the mirror images that the plan allows; None: as the plan has it.
@@ -76,12 +84,13 @@ class Predictor:
         gpu_share: Part of a GPU's free memory that is this predictor's, where several share it.
 
     Attributes:
-        plan: The plan that all packages share.
+        plan: The plan of the packages; where they have several, that of the first.
         preparation: The plan's chain of transforms, whose inverse brings the output back.
         packages: The packages.
-        engines: What runs each of them.
+        engines: What runs each of them; of several plans those of the first.
         streams: Small images that go through the networks at once.
         observer: Gathers features of each segmentation, and predicts its quality.
+        path: Way through a GPU of the networks of the first plan; None on a CPU.
     """
 
     def __init__(
@@ -97,7 +106,8 @@ class Predictor:
         gpu_share: float = 1.0,
     ) -> None:
         members = members_of(packages)
-        self.plan: Plan = require_one_contract([member.plan for member in members])
+        own, *further = groups_of(members)
+        self.plan: Plan = own.packages[0].plan
         self.num_channels = self.plan.in_channels
         self.preparation = preparation(self.plan)
         self.packages = tuple(members)
@@ -113,10 +123,14 @@ class Predictor:
         axes = tuple(self.plan.inference.mirror_axes) if self.tta else ()
         shown, bound = self.observer.needs_members, memory_gb is not None
         self._request = EngineRequest(engine, self.device, shape, cache_dir, axes, shown, bound)
-        self._gpu_share = gpu_share
-        self._use([make_engine(member, self._request) for member in members])
+        self._gpu_share = gpu_share / (1 + len(further))
+        self._shares = [group.share for group in (own, *further)]
+        options: Any = {"device": device, "engine": engine, "tta": self.tta, "cache_dir": cache_dir}
+        options |= {"memory_gb": memory_gb, "gpu_share": self._gpu_share}
+        others = [Predictor(group.packages, **options) for group in further]
+        self._walks: tuple[Predictor, ...] = (self, *others)  # one a plan
+        self._use([make_engine(member, self._request) for member in own.packages])
         self._base_bytes = resident_bytes()
-        self._seconds = 0.0
 
     @classmethod
     def load(
@@ -197,7 +211,8 @@ class Predictor:
 
     def prepare(self, image: MetaTensor) -> Prepared:
         """Run the plan's chain on an image `[C, *spatial]`; raises as `PreparationChain` does."""
-        return prepared_of(self.preparation({IMAGE: image})[IMAGE])
+        own, *more = (prepared_of(one.preparation({IMAGE: image})[IMAGE]) for one in self._walks)
+        return PreparedForPlans(own.tensor, own.transform, tuple(more)) if more else own
 
     def streams_for(self, prepared: Prepared) -> int:
         """Images of this size that go through the networks at once: one, if its windows are many.
@@ -205,7 +220,8 @@ class Predictor:
         Args:
             prepared: What `prepare` gave.
         """
-        return 1 if prepared.tensor[0].numel() > BATCH_VOXELS else self.streams
+        largest = max(view.tensor[0].numel() for view in views_of(prepared))
+        return 1 if largest > BATCH_VOXELS else self.streams
 
     def segment(self, prepared: Prepared, *, probabilities: Keeps = False) -> Segmentation:
         """Segment one prepared image; the first half of `predict` may so run elsewhere.
@@ -217,7 +233,7 @@ class Predictor:
         start = time.perf_counter()
         with self._places.taken(1 + self.streams - self.streams_for(prepared)):
             label, kept, case = self._in_memory(prepared, probabilities=probabilities)
-            while self._path is not None and self._path.fell_back():
+            while fell_back(self._walks):
                 label, kept, case = self._in_memory(prepared, probabilities=probabilities)
             features = case.features()
         rules, spacing_mm = self.plan.inference, prepared.grid_in.spacing_mm
@@ -238,9 +254,7 @@ class Predictor:
             try:
                 return self._label_map(prepared, probabilities=probabilities)
             except RuntimeError as error:
-                if self._path is None or not is_out_of_memory(error):
-                    raise
-                if not self._path.take_less():
+                if not is_out_of_memory(error) or not take_less(self._walks):
                     raise
 
     def _label_map(
@@ -264,20 +278,29 @@ class Predictor:
 
         On a GPU with room for it the prepared volume, the blended map and the pieces stay there.
         """
+        if not isinstance(prepared, PreparedForPlans):
+            return self._walk(prepared, case, None)
+        course = course_of([walk.plan for walk in self._walks], prepared)
+        views = zip(self._walks, views_of(prepared), strict=True)
+        walks = [walk._walk(view, case, course.dim) for walk, view in views]
+        return case.watch_boxes(mean_boxes(walks, self._shares, course), prepared, course)
+
+    def _walk(self, prepared: Prepared, case: CaseObserver, dim: int | None) -> Iterator[ProbsBox]:
+        """Probabilities of the networks of one plan; along a given axis where there are others."""
         shape = tuple(prepared.tensor.shape[1:])
         network, tensor = self._network(case), prepared.tensor
-        is_thin = self._is_thin(len(shape))
-        network = slice_by_slice(network, self.plan.slice_axis or 0) if is_thin else network
-        if self._path is not None:
-            if self._path.takes(self.recipe(shape), shape, prepared.grid_in.shape):
+        thin = is_thin(self.plan, len(shape))
+        network = slice_by_slice(network, self.plan.slice_axis or 0) if thin else network
+        if self.path is not None:
+            if self.path.takes(self.recipe(shape, dim), shape, prepared.grid_in.shape):
                 tensor = tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
-                tensor = tensor.to(self._path.device, non_blocking=True)
+                tensor = tensor.to(self.path.device, non_blocking=True)
             else:
                 on_gpu = network
                 network = lambda windows: on_gpu(windows).cpu()  # noqa: E731 - one line says it
-        recipe = self.recipe(shape)
+        recipe = self.recipe(shape, dim)
         slabs = sliding_slabs(case.timed(network), tensor, recipe)
-        slabs = case.watch(slabs, tensor, recipe.buffer_dim)
+        slabs = case.watch(slabs, tensor, recipe.buffer_dim) if dim is None else slabs
         boxes = self.preparation.inverse_slabs(slabs, prepared.transform, recipe.buffer_dim)
         return map(self._of_logits, boxes) if self.plan.inference.average == "logits" else boxes
 
@@ -290,8 +313,7 @@ class Predictor:
         Args:
             grid: Grid of the image as stored.
         """
-        shape, path = target_transform(grid, self.plan).shape, self._path
-        return None if path is None else path.forecast(self.recipe(shape), shape, grid.shape)
+        return device_memory_of(self._walks, grid)
 
     def gather_features(self) -> None:
         """Give each segmentation its features from now on, with the agreement of the members."""
@@ -303,36 +325,22 @@ class Predictor:
     def _use(self, engines: list[Engine]) -> None:
         """Take engines; those for a GPU have a path of their own."""
         self.engines = engines
-        self.streams = min(engine.streams for engine in engines)
+        others = [walk.streams for walk in self._walks[1:]]
+        self.streams = min([*others, *(engine.streams for engine in engines)])
         self._places = Places(self.streams)
         on_gpu = [engine for engine in engines if isinstance(engine, CudaEngine)]
-        self._path: DevicePath | None = None
+        self.path: DevicePath | None = None
         if on_gpu:
-            self._path = DevicePath(on_gpu, self.plan, batch=self.batch, share=self._gpu_share)
+            self.path = DevicePath(on_gpu, self.plan, batch=self.batch, share=self._gpu_share)
 
-    def recipe(self, shape: tuple[int, ...]) -> WindowRecipe:
-        """Return the window recipe of a prepared volume of this shape."""
-        window = self.plan.patch_size
-        if self._is_thin(len(shape)):
-            buffer_dim = self.plan.slice_axis or 0
-            window = (*window[:buffer_dim], 1, *window[buffer_dim:])
-        else:
-            buffer_dim = shallowest_dim(shape, window)
-        rules = self.plan.inference
-        return WindowRecipe(
-            window=window,
-            overlap=rules.overlap,
-            blend=rules.blend,
-            batch=self.batch if self._path is None else self._path.batch,
-            buffer_dim=buffer_dim,
-            skip_empty=rules.skip_empty_windows,
-            has_background=not self.plan.encoding.has_regions,
-            placement=rules.placement,
-        )
+    def recipe(self, shape: tuple[int, ...], buffer_dim: int | None = None) -> WindowRecipe:
+        """Return the window recipe of a prepared volume of this shape, see `recipe_of`."""
+        batch = self.batch if self.path is None else self.path.batch
+        return recipe_of(self.plan, shape, batch=batch, buffer_dim=buffer_dim)
 
     def describe_engines(self) -> list[str]:
         """Describe engine and device of each network."""
-        return [f"{engine.name} on {engine.device}" for engine in self.engines]
+        return [f"{one.name} on {one.device}" for walk in self._walks for one in walk.engines]
 
     def estimate_memory(
         self, grid: Grid, *, keeps_image: bool = True, keeps_probs: bool = False
@@ -344,13 +352,11 @@ class Predictor:
             keeps_image: Whether the caller keeps the image meanwhile; `predict_files` does not.
             keeps_probs: Whether probabilities are requested.
         """
-        retained, window = self._probe
-        around = Surroundings(self._base_bytes + retained, window, keeps_image, keeps_probs)
-        way = target_transform(grid, self.plan)
-        return estimate_memory(self.plan, way, self.recipe(way.shape), around)
+        around = Surroundings(self._base_bytes, 0, keeps_image, keeps_probs)
+        return memory_of(self._walks, grid, around)
 
     @cached_property
-    def _probe(self) -> tuple[int, int]:
+    def probe(self) -> tuple[int, int]:
         """Bytes kept after a first batch of windows, and those of each batch at its peak."""
         windows = torch.zeros((self.batch, self.plan.network_channels, *self.plan.patch_size))
         network = self._network(CaseObserver(self.plan.encoding))
@@ -377,9 +383,7 @@ class Predictor:
             GeometryError: Its spacing gives it a size out of all bounds (`absurd_spacing`).
         """
         if self.memory_gb is None:
-            way, on_cpu = target_transform(grid, self.plan), self.device.type == "cpu"
-            recipe = self.recipe(way.shape)
-            require_free_memory(self.plan, way, recipe, on_cpu=on_cpu, keeps_probs=keeps_probs)
+            require_free(self._walks, grid, self.device, keeps_probs=keeps_probs)
             return
         estimate = self.estimate_memory(grid, keeps_image=keeps_image, keeps_probs=keeps_probs)
         if estimate.total_gb > self.memory_gb:
@@ -390,11 +394,7 @@ class Predictor:
 
     def _network(self, case: CaseObserver) -> NetworkFn:
         network = averaged(self.engines, case.agreement)  # one engine: as it is
-        if self.tta and self._path is None:  # a GPU's graphs contain the mirror images
+        if self.tta and self.path is None:  # a GPU's graphs contain the mirror images
             axes, own = self.plan.inference.mirror_axes, self.plan.encoding.num_channels
             network = mirrored(network, axes, num_maps=own)
         return case.parted(network) if self._request.shows_members else network
-
-    def _is_thin(self, axes: int) -> bool:
-        """Return whether a 2D network walks a volume."""
-        return self.plan.spatial_dims == 2 and axes == 3

@@ -94,11 +94,14 @@ def member_pairs(package: ModelPackage) -> Pairs:
     - networks of one architecture, such as the folds of a cross-validation: all pairs;
     - several architectures with as many networks each: those of the same fold, which is what is
       measured on the cases that the fold held out;
-    - part models: all pairs within each part; a part with one network has none.
+    - part models: all pairs within each part; a part with one network has none;
+    - networks of several plans: none.
 
     Args:
         package: The package.
     """
+    if package.plans:
+        return ()
     sizes = [part.members for part in package.parts] or [package.members]
     firsts = [sum(sizes[:number]) for number in range(len(sizes))]
     if any(part.structures is not None for part in package.parts) or len(sizes) == 1:

@@ -16,6 +16,9 @@ from segmed.manifest.content import image_digest
 
 log = logging.getLogger(__name__)
 
+DIGESTS = "digests.json"
+"""File beside prepared cases with the digests of images that were not touched since."""
+
 FORM = 1
 """Version of the file's form; a file of another one counts for nothing."""
 

@@ -8,7 +8,7 @@ import mmap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 from pydantic import (
     Field,
@@ -17,6 +17,7 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
+    model_validator,
 )
 from safetensors import SafetensorError, safe_open
 
@@ -62,6 +63,12 @@ FILES = (WEIGHTS_FILE, PLAN_FILE, CARD_FILE)
 PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib", ".npy")
 """Files that may run code when they are loaded; a package contains none."""
 
+MOST_PLANS = 4
+"""Plans of one package at most."""
+
+FURTHER_PLAN_FILES = tuple(f"plan-{number}.yaml" for number in range(2, MOST_PLANS + 1))
+"""Files of the plans after the first, of packages whose networks have several."""
+
 MAX_TEXT_BYTES = 16 * 2**20
 """Largest plan or card that is read, in bytes."""
 
@@ -73,12 +80,13 @@ LIMITS = {
     PLAN_FILE: MAX_TEXT_BYTES,
     CARD_FILE: MAX_TEXT_BYTES,
     INT8_FILE: MAX_INT8_BYTES,
+    **dict.fromkeys(FURTHER_PLAN_FILES, MAX_TEXT_BYTES),
 }
 """Each file of a package, and the most bytes of it that are read."""
 
 
 class PackagePart(Frozen):
-    """Networks of one form in a package that averages architectures, or joins part models.
+    """Networks of one form in a package that averages architectures or plans, or joins part models.
 
     Attributes:
         architecture: Name that `build_model` accepts.
@@ -87,6 +95,7 @@ class PackagePart(Frozen):
         structures: Of a part model: how many of the package's structures it segments, in their
             order; None where every network segments all of them.
         view: Of a part model: which intensities of the plan its channels have, the first are 0.
+        plan: Number of their plan: 0 for the package's own, else a further one.
     """
 
     architecture: str
@@ -94,11 +103,14 @@ class PackagePart(Frozen):
     members: PositiveInt = 1
     structures: PositiveInt | None = None
     view: NonNegativeInt = 0
+    plan: Annotated[int, Field(ge=0, lt=MOST_PLANS)] = 0
 
     @model_serializer(mode="wrap")
-    def _without_part_models(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave fields of part models out of others, whose hashes stay as they were."""
+    def _without_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out fields that a part does not use: older hashes stay as they were."""
         fields: dict[str, Any] = serialize(self)
+        if self.plan == 0:
+            fields.pop("plan", None)
         if self.structures is None:
             fields.pop("structures", None)
             fields.pop("view", None)
@@ -147,10 +159,23 @@ class Card(Frozen):
                 fields.pop(name, None)
         return fields
 
+    @model_validator(mode="after")
+    def _with_a_part_for_each_plan(self) -> Self:
+        used = {part.plan for part in self.parts} or {0}
+        if used != set(range(len(used))):
+            raise ValueError(f"parts have the plans {sorted(used)}; they are numbered from 0")
+        return self
+
+    @property
+    def further_plans(self) -> tuple[str, ...]:
+        """Files of the plans after the first."""
+        return FURTHER_PLAN_FILES[: max((part.plan for part in self.parts), default=0)]
+
     @property
     def file_names(self) -> tuple[str, ...]:
         """Files of this package."""
-        return FILES if self.int8 is None else (*FILES, INT8_FILE)
+        names = (*FILES, *self.further_plans)
+        return names if self.int8 is None else (*names, INT8_FILE)
 
     @property
     def head(self) -> tuple[str, dict[str, Any], int, tuple[PackagePart, ...]]:
@@ -196,30 +221,30 @@ def identity_head(
     plan: Plan,
     members: int,
     parts: Sequence[PackagePart] = (),
+    plans: Sequence[Plan] = (),
 ) -> list[Any]:
     """Return the part of a package's identity that precedes its tensors."""
     head = [HASH_FORM, architecture, plain_values(options), plan_hash(plan)]
     several = [[plain_values(part.model_dump()) for part in parts]] if parts else []
-    return head + ([members] if members > 1 else []) + several
+    further = [[plan_hash(other) for other in plans]] if plans else []
+    return head + ([members] if members > 1 else []) + several + further
 
 
-def checked_card(folder: Path) -> tuple[Card, Plan]:
-    """Card and plan of a package folder, all three files checked as `ModelPackage.load` does.
+def checked_card(folder: Path) -> tuple[Card, tuple[Plan, ...]]:
+    """Card and plans of a package folder, all files checked as `ModelPackage.load` does.
 
     Raises:
         PackageError: A file is missing, damaged, a pickle, or of another schema version.
     """
     card = read_card(folder)
-    for name, limit in ((WEIGHTS_FILE, MAX_WEIGHTS_BYTES), (PLAN_FILE, MAX_TEXT_BYTES)):
-        require_size(folder / name, limit)
+    names = (PLAN_FILE, *card.further_plans)
+    for name in (WEIGHTS_FILE, *names):
+        require_size(folder / name, LIMITS[name])
         if digest(folder / name) != card.files.get(name):
             raise sha256_differs(folder / name)
-    try:
-        plan = read_plan(folder / PLAN_FILE)
-    except UsageError as error:
-        raise PackageError(f"{folder} is damaged: {error}") from error
+    plans = read_plans(folder, names)
     architecture, options, members, parts = card.head
-    head = identity_head(architecture, options, plan, members, parts)
+    head = identity_head(architecture, options, plans[0], members, parts, plans[1:])
     found = identity(head, stored_tensors(folder / WEIGHTS_FILE))
     if card.int8 is not None:
         require_size(folder / INT8_FILE, MAX_INT8_BYTES)
@@ -228,7 +253,19 @@ def checked_card(folder: Path) -> tuple[Card, Plan]:
     found = hash_with_quality(found, card.provenance)
     if found != card.hash:
         raise hash_differs(folder, card, found)
-    return card, plan
+    return card, plans
+
+
+def read_plans(folder: Path, names: Sequence[str]) -> tuple[Plan, ...]:
+    """The plans of a package folder.
+
+    Raises:
+        PackageError: One is damaged.
+    """
+    try:
+        return tuple(read_plan(folder / name) for name in names)
+    except UsageError as error:
+        raise PackageError(f"{folder} is damaged: {error}") from error
 
 
 def stored_tensors(path: Path) -> list[StoredTensor]:
@@ -286,11 +323,12 @@ def read_card(folder: Path) -> Card:
         card = Card.model_validate(upgraded(content, str(folder)))
     except ValidationError as error:
         raise PackageError(f"{folder / CARD_FILE}: {first_fault(error)}") from error
-    if card.int8 is not None and not (folder / INT8_FILE).is_file():
-        raise PackageError(
-            f"{folder} is not complete: {INT8_FILE} is missing, which its card names; copy all "
-            "files of the package"
-        )
+    for name in card.file_names:
+        if not (folder / name).is_file():
+            raise PackageError(
+                f"{folder} is not complete: {name} is missing, which its card names; copy all "
+                "files of the package"
+            )
     return card
 
 

@@ -77,8 +77,9 @@ def check_package(folder: Path) -> ModelPackage:
     Raises:
         PackageError: A file is missing, damaged, a pickle, or of another schema version.
     """
-    card, plan = checked_card(folder)
+    card, (plan, *further) = checked_card(folder)
     state = TensorsOnDisk(folder / WEIGHTS_FILE)
     architecture, options, members, parts = card.head
     int8 = None if card.int8 is None else Int8Network(card.int8, (folder / INT8_FILE).read_bytes())
-    return ModelPackage(architecture, options, plan, state, card.provenance, members, parts, int8)
+    provenance, plans = card.provenance, tuple(further)
+    return ModelPackage(architecture, options, plan, state, provenance, members, parts, int8, plans)

@@ -86,7 +86,7 @@ def mix_packages(
     if len(packages) < 2:
         raise UsageError(f"an ensemble needs at least two packages, got {len(packages)}")
     first, names = packages[0], [package.architecture for package in packages]
-    if len(set(names)) < len(names) or any(package.parts for package in packages):
+    if len(set(names)) < len(names) or any(p.parts or p.plans for p in packages):
         raise UsageError(
             f"the architectures {', '.join(names)} are not one a package: join the folds of each "
             "architecture first"
@@ -97,11 +97,7 @@ def mix_packages(
                 f"{package.architecture} has another plan than {first.architecture}: average "
                 "packages that were trained under one plan"
             )
-    trainings = [
-        training
-        for package in packages
-        for training in package.provenance.get("members", joined_provenance([package])["members"])
-    ]
+    trainings = [training for package in packages for training in trainings_of(package)]
     return ModelPackage(
         architecture="+".join(names),
         options={},
@@ -118,6 +114,11 @@ def mix_packages(
             for package in packages
         ),
     )
+
+
+def trainings_of(package: ModelPackage) -> list[Any]:
+    """Provenance of each training of a package; of a single network its own."""
+    return list(package.provenance.get("members", joined_provenance([package])["members"]))
 
 
 def renumbered(packages: Sequence[ModelPackage]) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@
 package/
 ├── model.safetensors   the tensors
 ├── plan.yaml           the plan, with its reasons
+├── plan-2.yaml         a further plan, if the networks have several, such as 2D and 3D
 ├── package.json        architecture, options, provenance, and the sha256 of the other files
 └── int8.safetensors    the network in int8, if it was quantised and accepted
 ```
@@ -36,6 +37,7 @@ from segmed.io.atomic import whole_folder
 from segmed.io.digest import sha256_of_bytes, sha256_of_file
 from segmed.package.card import (
     CARD_FILE,
+    FURTHER_PLAN_FILES,
     LIMITS,
     MAX_TEXT_BYTES,
     MAX_WEIGHTS_BYTES,
@@ -51,6 +53,7 @@ from segmed.package.card import (
     identity_head,
     plain_values,
     read_card,
+    read_plans,
     sha256_differs,
 )
 from segmed.package.int8 import (
@@ -62,7 +65,7 @@ from segmed.package.int8 import (
 )
 from segmed.package.upgrade import SCHEMA_VERSION
 from segmed.package.zipped import unpack
-from segmed.plan import Plan, read_plan, write_plan
+from segmed.plan import Plan, write_plan
 from segmed.quality.identity import hash_with_quality
 from segmed.version import __version__
 
@@ -83,6 +86,8 @@ class ModelPackage:
         parts: The architectures, or the part models, if there are several; their networks follow
             each other.
         int8: The network in int8; `accepted_int8` is the one to use.
+        plans: The plans after the first, of networks that are averaged on the image's own grid;
+            see `segmed.package.several_plans`.
     """
 
     architecture: str
@@ -93,6 +98,7 @@ class ModelPackage:
     members: int = 1
     parts: tuple[PackagePart, ...] = ()
     int8: Int8Network | None = None
+    plans: tuple[Plan, ...] = ()
 
     def __repr__(self) -> str:
         """Architecture, image set, structures, training and hash in one line."""
@@ -102,7 +108,7 @@ class ModelPackage:
         steps = self.provenance.get("steps")
         trained = "" if steps is None else f"; {steps} steps, fold {self.provenance.get('fold')}"
         return (
-            f"ModelPackage({self.architecture}{members}, {self.plan.spatial_dims}D for "
+            f"ModelPackage({self.architecture}{members}, {self.dimensions} for "
             f"{self.plan.name!r}: {labels}{trained}; {self.hash[:12]})"
         )
 
@@ -134,7 +140,9 @@ class ModelPackage:
     @cached_property
     def float32_hash(self) -> str:
         """Hash of the same package without its int8 network."""
-        head = identity_head(self.architecture, self.options, self.plan, self.members, self.parts)
+        head = identity_head(
+            self.architecture, self.options, self.plan, self.members, self.parts, self.plans
+        )
         return identity(head, map(self._bytes_of, sorted(self.state)))
 
     def _bytes_of(self, name: str) -> StoredTensor:
@@ -150,14 +158,38 @@ class ModelPackage:
             return [whole] * self.members
         return [part for part in self.parts for _ in range(part.members)]
 
+    @property
+    def dimensions(self) -> str:
+        """Dimensions of the networks in words, such as `3D` or `2D and 3D`."""
+        found = sorted({plan.spatial_dims for plan in (self.plan, *self.plans)})
+        return " and ".join(f"{dims}D" for dims in found)
+
+    def require_one_plan(self, use: str) -> None:
+        """Check that all networks take the same windows, as one network must.
+
+        Args:
+            use: What needs that, for the message.
+
+        Raises:
+            UsageError: The package has several plans.
+        """
+        if self.plans:
+            raise UsageError(
+                f"{use} takes one network on one grid, and {self.architecture} averages networks "
+                f"of {len(self.plans) + 1} plans ({self.dimensions}) on the grid of the image: use "
+                "predict, archive, serve or export zip; or give the model of one plan"
+            )
+
     def build(self) -> nn.Module:
         """The network with its weights, on the CPU, in evaluation mode.
 
         Raises:
+            UsageError: The networks have several plans, and are no single network.
             ModelError: The architecture is not registered here, or cannot be built with these
                 options.
             WeightsError: The weights do not fit it.
         """
+        self.require_one_plan("building the network")
         # A network that was converted is not built: the architectures stay unloaded.
         from segmed.package.untrained import untrained_network  # noqa: PLC0415 - see above
 
@@ -198,8 +230,10 @@ class ModelPackage:
             name: value.detach().cpu().contiguous().clone() for name, value in self.state.items()
         }
         (folder / WEIGHTS_FILE).write_bytes(save_tensors(state, metadata={"format": "pt"}))
-        write_plan(self.plan, folder / PLAN_FILE)
-        names, int8 = [WEIGHTS_FILE, PLAN_FILE], self.accepted_int8
+        further = FURTHER_PLAN_FILES[: len(self.plans)]
+        names, int8 = [WEIGHTS_FILE, PLAN_FILE, *further], self.accepted_int8
+        for plan, name in zip((self.plan, *self.plans), names[1:], strict=True):
+            write_plan(plan, folder / name)
         if int8 is not None:
             (folder / INT8_FILE).write_bytes(int8.content)
             names.append(INT8_FILE)
@@ -250,11 +284,13 @@ class ModelPackage:
 def _read_folder(folder: Path) -> ModelPackage:
     card = read_card(folder)
     weights = _checked_bytes(folder, WEIGHTS_FILE, card, MAX_WEIGHTS_BYTES)
-    _checked_bytes(folder, PLAN_FILE, card, MAX_TEXT_BYTES)
+    names = (PLAN_FILE, *card.further_plans)
+    for name in names:
+        _checked_bytes(folder, name, card, MAX_TEXT_BYTES)
+    plan, *further = read_plans(folder, names)
     try:
-        plan = read_plan(folder / PLAN_FILE)
         state = load_tensors(weights)
-    except (UsageError, SafetensorError, KeyError) as error:  # KeyError: an unknown number type
+    except (SafetensorError, KeyError) as error:  # KeyError: an unknown number type
         raise PackageError(f"{folder} is damaged: {error}") from error
     package = ModelPackage(
         card.architecture,
@@ -265,6 +301,7 @@ def _read_folder(folder: Path) -> ModelPackage:
         card.members,
         card.parts,
         _read_int8(folder, card),
+        tuple(further),
     )
     if package.int8 is not None:
         record = package.int8.record

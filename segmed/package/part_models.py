@@ -88,7 +88,7 @@ def join_parts(
 def _require_joinable(model: PartModel) -> None:
     """Check that a package may be a part at all."""
     package = model.package
-    if package.parts:
+    if package.parts or package.plans:
         raise UsageError(f"{model.name} is several models already: join its parts instead")
     if package.plan.encoding.has_regions:
         raise UsageError(

@@ -12,50 +12,24 @@ import numpy as np
 import numpy.typing as npt
 
 from segmed.errors import ManifestError, SegmedError
-from segmed.geometry import Grid, reorientation, spacing_of
+from segmed.geometry import reorientation, spacing_of
 from segmed.io import grid_of
 from segmed.io.read import read_images
 from segmed.manifest.reference import read_reference
-from segmed.manifest.resampled import Box, Extent, extents_of
+from segmed.manifest.resampled import Box, extents_of
 from segmed.manifest.schema import Case, Manifest
-from segmed.plan.shapes import StructureShapes, measure_shapes
+from segmed.plan.case_facts import CaseFacts
+from segmed.plan.known_facts import KnownFacts
+from segmed.plan.shapes import measure_shapes
 
 FOREGROUND_SAMPLES = 10_000
 """Foreground voxels a case contributes to the intensity statistics, at most."""
 
+ALL_SAMPLES = 20_000_000
+"""Foreground voxels of all cases together, 80 MB a channel; of over 2,000 cases each has less."""
+
 EXTENT_PERCENTILE = 90.0
 """A structure's extent is that of this percentile of the cases that have it."""
-
-
-@dataclass(frozen=True)
-class CaseFacts:
-    """Geometry, intensities and label extents of one case.
-
-    Attributes:
-        shape: Voxels along each axis, after reorientation.
-        filled_shape: The same of the bounding box of voxels that are not zero in some channel.
-        spacing_mm: Voxel edge along each axis, after reorientation.
-        orientation: Axis codes as stored.
-        class_voxels: Voxels of each label, in the manifest's order.
-        foreground: Sampled intensities under the labels, `[channels, n]`.
-        background_zero: Share of voxels that are exactly zero in all channels.
-        grid: Grid as stored.
-        box: Bounding box of voxels that are not zero, along the stored axes.
-        extents: Sizes of the structures.
-        shapes: Sizes of each label's structure, axes after reorientation.
-    """
-
-    shape: tuple[int, ...]
-    filled_shape: tuple[int, ...]
-    spacing_mm: tuple[float, ...]
-    orientation: str
-    class_voxels: tuple[int, ...]
-    foreground: npt.NDArray[np.float32]
-    background_zero: float
-    grid: Grid
-    box: Box
-    extents: tuple[Extent, ...]
-    shapes: StructureShapes
 
 
 @dataclass(frozen=True)
@@ -116,13 +90,15 @@ def survey(
     *,
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
+    known: KnownFacts | None = None,
 ) -> list[CaseFacts]:
-    """Read every training case once.
+    """Read every training case once; those whose facts are known are not read again.
 
     Args:
         manifest: The image set; its test cases are not read.
         workers: Threads that read.
         progress: Called with cases done and cases in all.
+        known: Facts of earlier surveys; new ones are added, and kept by its `save`.
 
     Returns:
         The facts of each training case, in the manifest's order.
@@ -133,8 +109,15 @@ def survey(
     if not manifest.training:
         raise ManifestError(f"manifest {manifest.name!r} has no training cases to plan from")
     facts: list[CaseFacts] = []
+    samples = max(1, min(FOREGROUND_SAMPLES, ALL_SAMPLES // len(manifest.training)))
+
+    def facts_of(case: Case) -> CaseFacts:
+        if known is None:
+            return _look_at(manifest, case, samples)
+        return known.facts(manifest, case, samples, lambda: _look_at(manifest, case, samples))
+
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-        for case_facts in pool.map(lambda case: _look_at(manifest, case), manifest.training):
+        for case_facts in pool.map(facts_of, manifest.training):
             facts.append(case_facts)
             if progress is not None:
                 progress(len(facts), len(manifest.training))
@@ -144,7 +127,7 @@ def survey(
     return facts
 
 
-def _look_at(manifest: Manifest, case: Case) -> CaseFacts:
+def _look_at(manifest: Manifest, case: Case, samples: int) -> CaseFacts:
     label_path = manifest.label_path(case)
     if label_path is None:
         raise ManifestError(f"training case {case.id} has no label: name one, or move it to 'test'")
@@ -165,7 +148,7 @@ def _look_at(manifest: Manifest, case: Case) -> CaseFacts:
         values = np.where(values == manifest.ignore_value, 0, values)
     counts = np.bincount(values.ravel().astype(np.int64), minlength=1)
     inside = voxels[:, values > 0]
-    step = max(1, inside.shape[1] // FOREGROUND_SAMPLES)
+    step = max(1, inside.shape[1] // samples)
     order = _axis_order(grid.affine_ras, len(grid.shape))
     spacing_mm = spacing_of(grid.affine_ras)
     shapes = measure_shapes(

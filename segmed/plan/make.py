@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from segmed.architectures import PlannedInput
 from segmed.errors import UsageError, unknown_name
 from segmed.given import manifest_of
 from segmed.manifest.schema import Manifest
+from segmed.plan.case_facts import CaseFacts
 from segmed.plan.coarse_axis import OwnGrid, own_grid
 from segmed.plan.fingerprint import Fingerprint, gather, survey
 from segmed.plan.mirroring import plan_mirroring, sides_of
@@ -97,10 +98,9 @@ def make_plan(
         raise unknown_name("size", str(size), get_args(Size))
     if memory_gb is not None and memory_gb <= 0:
         raise UsageError(f"--memory-gb must be positive, got {memory_gb}")
-    cases = survey(manifest, progress=progress)
-    plan = decide_plan(
+    return plan_of_cases(
         manifest,
-        gather(cases),
+        survey(manifest, progress=progress),
         spatial_dims=spatial_dims,
         memory_gb=memory_gb,
         size=size,
@@ -108,6 +108,24 @@ def make_plan(
         flips=flips,
         resources=resources,
     )
+
+
+def plan_of_cases(manifest: Manifest, cases: Sequence[CaseFacts], **wishes: Any) -> Plan:
+    """A plan from the facts of each case; no file is read.
+
+    Args:
+        manifest: The image set.
+        cases: From `survey`.
+        wishes: As for `decide_plan`.
+
+    Returns:
+        The plan, with reasons; structures that its spacing loses are named there and logged.
+
+    Raises:
+        UsageError: As for `decide_plan`.
+        ManifestError: A case would have a size out of all bounds.
+    """
+    plan = decide_plan(manifest, gather(cases), **wishes)
     if lost := lost_structures(manifest, cases, plan.preprocessing):
         reasons = plan.reasons | {"resampling": losses_in_words(lost)}
         log.warning("%s", reasons["resampling"])

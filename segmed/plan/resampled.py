@@ -12,7 +12,7 @@ from segmed.errors import ImageError, ManifestError
 from segmed.io.read import as_label, load_label
 from segmed.manifest.resampled import is_at_risk, lost_values, size_fault, target_of
 from segmed.manifest.schema import Case, Manifest
-from segmed.plan.fingerprint import CaseFacts
+from segmed.plan.case_facts import CaseFacts
 from segmed.plan.schema import Preprocessing
 
 SHOWN = 3

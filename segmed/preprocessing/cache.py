@@ -18,7 +18,7 @@ from segmed.io.digest import sha256_of_json
 from segmed.io.packs import PackIndex, Record, write_pack
 from segmed.manifest import Case, Manifest
 from segmed.manifest.content import encoding_parts, is_as_listed, repair_of, stored_parts
-from segmed.manifest.known_digests import KnownDigests
+from segmed.manifest.known_digests import DIGESTS, KnownDigests
 from segmed.manifest.label_values import values_in
 from segmed.metatensor import MetaTensor
 from segmed.metrics.training_norms import measure_reference
@@ -35,9 +35,6 @@ log = logging.getLogger(__name__)
 
 CACHE_FORM = 4
 """Version of what `prepare` does and of how it is kept; raise it when either changes."""
-
-DIGESTS = "digests.json"
-"""File beside the packs with the digests of images that were not touched since."""
 
 BLOCK_SHARE = 0.125
 """Share of the memory that is free at first use for blocks that were read last."""

@@ -135,7 +135,7 @@ def test_memory_that_runs_out_while_blending_costs_speed_and_no_label(
     image = image_of((40, 24, 20))
     expected = on_device(package).predict(image).label.numpy()
     predictor = on_device(package)
-    path = predictor._path
+    path = predictor.path
     assert path is not None
     whole = predictor._label_map
     tried: list[tuple[int, bool]] = []

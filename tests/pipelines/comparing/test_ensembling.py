@@ -1,4 +1,4 @@
-"""Ensembles of architectures, judged case by case on what every fold held out."""
+"""Ensembles of models, judged case by case on what every fold held out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from segmed.io import grid_of, read_label, write_label
 from segmed.manifest import Manifest, read_manifest, read_reference
 from segmed.metrics import evaluate_case, scores_table, write_table
 from segmed.models import build_model
-from segmed.package import ModelPackage
+from segmed.package import PLAN_FILE, ModelPackage
+from segmed.plan import Plan, read_plan, write_plan
 from segmed.report.model_comparison import FoldResult, ModelComparison, compare_fold_results
 from segmed.training import Budget, Settings
 
@@ -41,14 +42,27 @@ def right(label: np.ndarray, number: int) -> None:
 
 
 def package_of(architecture: str, seed: int) -> ModelPackage:
-    """An untrained network under the plan that all share."""
+    """An untrained network under the plan that all share; `unet-2d` is under one of slices."""
     if architecture == "unet":
         return hippocampus_package(seed)
+    if architecture == "unet-2d":
+        return flat_package(seed)
     options = dict(tiny_plan().networks[architecture].options)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = build_model(architecture, spatial_dims=3, in_channels=1, num_classes=3, **options)
     return ModelPackage(architecture, options, tiny_plan(), network.state_dict())
+
+
+def flat_package(seed: int) -> ModelPackage:
+    """An untrained network for slices of the same images."""
+    fields = {**tiny_plan().model_dump(), "spatial_dims": 2, "slice_axis": 1}
+    plan = Plan.model_validate({**fields, "patch_size": (48, 32), "networks": {}})
+    options = {"widths": [4, 8], "strides": [[1, 1], [2, 2]]}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = build_model("unet", spatial_dims=2, in_channels=1, num_classes=3, **options)
+    return ModelPackage("unet", options, plan, network.state_dict())
 
 
 def fold_result(manifest: Manifest, architecture: str, folder: Path, fault: Fault) -> FoldResult:
@@ -133,6 +147,47 @@ def test_architectures_that_are_better_together_become_one_package(
     assert best.members == 2
     assert best.architecture == "+".join(record["models"])
     assert best.provenance["held_out_scores"]["structures"]["mean"]["dice"]["mean"] == 1.0
+
+
+def test_2d_and_3d_that_are_better_together_become_one_package_of_two_plans(
+    manifest: Manifest, request_for: Request
+) -> None:
+    faults = {
+        "unet": shifted(0),
+        "unet-2d": shifted(1),
+        "unet_unet-2d": right,
+        "unet-2d_unet": right,
+    }
+    compared = compared_with(manifest, request_for, **faults)
+    record, _ = choose_best(compared, manifest, request_for)
+    assert sorted(record["models"]) == ["unet", "unet-2d"]
+    assert record["ensembles"][0]["used"]
+    assert record["members"] == 2
+    best = ModelPackage.load(request_for.out_dir / BEST)
+    dims = [plan.spatial_dims for plan in (best.plan, *best.plans)]
+    assert sorted(dims) == [2, 3]
+    assert dims[0] == (2 if compared.winner == "unet-2d" else 3)
+    assert best.provenance["held_out_scores"]["structures"]["mean"]["dice"]["mean"] == 1.0
+    case = manifest.split(0)[1][0]
+    image = manifest.image_paths(case)[0]
+    members = [package_of(name, 0) for name in record["models"]]
+    apart = [
+        Predictor(one, engine="torch", device="cpu").predict(image, probabilities=True).probs
+        for one in members
+    ]
+    found = Predictor(best, engine="torch", device="cpu").predict(image, probabilities=True).probs
+    torch.testing.assert_close(found, (apart[0] + apart[1]) / 2, rtol=0, atol=1e-6)
+
+
+def test_models_of_other_crops_are_not_tried_together(
+    manifest: Manifest, request_for: Request
+) -> None:
+    compared = compared_with(manifest, request_for, **{"unet": shifted(0), "unet-2d": shifted(1)})
+    (flat,) = (one for one in compared.fold_results if one.architecture == "unet-2d")
+    plan = read_plan(flat.package_dir / PLAN_FILE)
+    rules = plan.preprocessing.model_copy(update={"crop_nonzero": True})
+    write_plan(plan.model_copy(update={"preprocessing": rules}), flat.package_dir / PLAN_FILE)
+    assert choose_models(compared, manifest, request_for).trials == ()
 
 
 def test_single_model_stays_where_the_mean_is_no_better(
