@@ -152,7 +152,7 @@ def test_forms_of_a_single_network_are_refused_by_name(
     whole: ModelPackage, tmp_path: Path, form: str
 ) -> None:
     place = whole.save(tmp_path / "package")
-    with pytest.raises(UsageError, match=rf"export {form} takes one network .* 2D and 3D"):
+    with pytest.raises(UsageError, match=rf"export {form} takes one network .*2D and 3D"):
         WRITERS[form](place, whole, tmp_path / form)
     assert not (tmp_path / form).exists()
 
