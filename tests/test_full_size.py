@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 def used_by(*words: str | Path) -> dict[str, Any]:
-    """What a process of the full size reports."""
+    """Return the report of a process of the full size."""
     script = Path(__file__).with_name("full_size_process.py")
     done = subprocess.run(
         [sys.executable, str(script), *map(str, words)],

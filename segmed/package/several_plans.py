@@ -145,7 +145,7 @@ def _of_plan(package: ModelPackage, number: int) -> ModelPackage:
 
 
 def _taken(state: Mapping[str, Tensor], numbers: Sequence[int]) -> dict[str, Tensor]:
-    """Tensors of some networks of several, numbered anew; of a single one without a number."""
+    """Tensors of some networks of several, renumbered; of a single one without a number."""
     new = {old: place for place, old in enumerate(numbers)}
     taken = {}
     for name, tensor in state.items():

@@ -155,9 +155,9 @@ def test_large_label_values_survive_in_sixteen_bits(make_plan, make_package) -> 
 
 
 def test_members_that_see_different_things_are_refused(make_plan, make_package) -> None:
-    members = [make_package(make_plan()), make_package(make_plan(spacing_mm=(2.0, 2.0, 2.0)))]
-    with pytest.raises(UsageError, match="preprocessing"):
-        Predictor(members, engine="torch")
+    turned = make_package(make_plan(preprocessing={"orientation": "LPS"}))
+    with pytest.raises(UsageError, match="package 2 differs from the first in 'orientation'"):
+        Predictor([make_package(make_plan()), turned], engine="torch")
 
 
 def test_image_with_another_number_of_channels_is_refused(make_plan, make_package) -> None:
