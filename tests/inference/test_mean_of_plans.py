@@ -21,6 +21,7 @@ from segmed.inference import Predictor, foresee_files, predict_files
 from segmed.inference.cuda_engine import CudaEngine
 from segmed.inference.mean_of_plans import Course, mean_boxes, nearest_values
 from segmed.inference.memory import peak_memory
+from segmed.inference.observing import CaseObserver
 from segmed.io import grid_of, read_image, read_label, write_label
 from segmed.manifest import Case, Manifest
 from segmed.package import ModelPackage
@@ -214,7 +215,8 @@ def test_no_whole_map_of_a_long_volume_is_kept(
     image = MetaTensor(torch.rand(1, 40, 36, 120), affine=affine)
     packages = [make_package(solid), make_package(flat, seed=1)]
     predictor = Predictor(packages, engine="torch", device="cpu")
-    sizes = [box.probs.numel() for box in predictor.pieces(predictor.prepare(image))]
+    boxes = predictor._pieces(predictor.prepare(image), CaseObserver(solid.encoding))
+    sizes = [box.probs.numel() for box in boxes]
     assert sum(sizes) == 3 * image.numel()
     assert max(sizes) * 4 <= 2**17
 
