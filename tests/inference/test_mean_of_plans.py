@@ -296,7 +296,7 @@ def test_graphs_of_a_gpu_walk_each_plan_in_their_own_path(
     for walk, package in zip(predictor._walks, packages, strict=True):
         walk._use([CudaEngine(package.build(), torch.device("cpu"), mirror_axes=())])
     found = predictor.predict(volume, probabilities=True).probs
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.02)  # half precision
     foreseen = predictor.forecast_device(grid_of(read_image(volume)))
     assert foreseen is not None
     alone = Predictor(packages[0], engine="torch", device="cpu")
