@@ -326,7 +326,7 @@ class Predictor:
         """Take engines; those for a GPU have a path of their own."""
         self.engines = engines
         others = [walk.streams for walk in self._walks[1:]]
-        self.streams = min([*others, *(engine.streams for engine in engines)])
+        self.streams: int = min([*others, *(engine.streams for engine in engines)])
         self._places = Places(self.streams)
         on_gpu = [engine for engine in engines if isinstance(engine, CudaEngine)]
         self.path: DevicePath | None = None
