@@ -5,11 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.gpu import dice, peer
+from tests.gpu.findings import Check
 from tests.gpu.wheels import PACKAGES, missing_packages, wheels
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -79,6 +82,43 @@ def test_wheels_are_printed_with_their_versions() -> None:
     printed = run("--wheels").stdout.split()
     assert printed == wheels()
     assert all("==" in line for line in printed)
+
+
+HAS_NNUNET = find_spec("nnunetv2") is not None
+
+
+def check_of(data: Path, atrium: Path, scratch: Path) -> Check:
+    return Check(torch.device("cpu"), True, data, atrium, scratch, 1.0)
+
+
+def test_a_part_without_its_data_is_left_out_by_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check = check_of(tmp_path / "none", tmp_path / "none", tmp_path)
+    dice.atrium(check)
+    assert check.failed == []
+    assert check.found == {"left atrium": f"left out: there is no folder {tmp_path / 'none'}"}
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+@pytest.mark.skipif(HAS_NNUNET, reason="nnU-Net is installed: its part runs")
+def test_the_part_of_nnunet_is_left_out_by_a_line_where_it_is_not_installed(tmp_path: Path) -> None:
+    check = check_of(tmp_path / "none", tmp_path / "none", tmp_path)
+    peer.run(check)
+    assert check.found == {"nnU-Net": "not installed: left out"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(not HAS_NNUNET, reason="nnU-Net is not installed; `make bench` installs it")
+def test_nnunet_is_trained_and_scored_on_our_folds(
+    shared_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    check = check_of(shared_data("hippocampus"), tmp_path / "none", tmp_path)
+    peer.run(check)
+    assert check.found["nnU-Net: epochs of 250 steps"] == 1
+    assert check.found["nnU-Net: patch and patches a step"].startswith("40x56x40 at ")
+    assert 0 <= check.found["nnU-Net: Dice"] <= 1
 
 
 @pytest.mark.slow
