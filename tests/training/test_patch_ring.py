@@ -20,7 +20,7 @@ from segmed.training.distributed import ProcessGroup
 from segmed.training.gathering import gather_patches
 from segmed.training.graph_step import GraphStep
 from segmed.training.resident import ResidentCases, VoxelStore, patch_rows
-from segmed.training.ring import AHEAD, SLOTS, PatchRing, box_voxels
+from segmed.training.ring import AHEAD, SLOTS, PatchRing, _within, box_voxels
 from segmed.training.stepping import voxels_within
 from segmed.training.trainer import Trainer
 
@@ -84,6 +84,27 @@ def test_no_draw_needs_more_room_than_a_slot_has(seed: int) -> None:
     for step in range(100):
         patch_rows(cases, ring, plan, seed=seed, step=step)
     assert 0.02 * room < max(seen) <= room
+
+
+@pytest.mark.parametrize(
+    ("box", "low", "size"),
+    [
+        ((-20, -5), 0, 1),
+        ((-3, 0), 0, 1),
+        ((-3, 4), 0, 4),
+        ((2, 7), 2, 5),
+        ((6, 30), 6, 4),
+        ((10, 12), 9, 1),
+        ((15, 40), 9, 1),
+    ],
+)
+def test_a_box_holds_the_border_that_a_gather_names_for_what_lies_beyond(
+    box: tuple[int, int], low: int, size: int
+) -> None:
+    assert _within([box, (0, 5)], (10, 5)) == ((low, 0), (size, 5))
+    named = torch.arange(*box).clamp(0, 9)  # as `segmed.training.gathering` clamps positions
+    assert int(named.min()) >= low
+    assert int(named.max()) < low + size
 
 
 def test_a_box_beyond_its_slot_is_an_error_not_another_patch() -> None:
