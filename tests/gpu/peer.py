@@ -26,7 +26,7 @@ from tests.gpu.findings import Check
 NAME = "Dataset004_Hippocampus"
 
 CHILD = """
-import json, shutil, sys, time
+import json, os, shutil, sys, time
 from pathlib import Path
 import torch
 from nnunetv2.experiment_planning.plan_and_preprocess_api import (
@@ -73,6 +73,8 @@ if __name__ == "__main__":
     shutil.copytree(Path(job["raw"]) / job["name"] / "labelsTr", base / "gt_segmentations")
     (base / "splits_final.json").write_text(json.dumps([job["split"]]))
     nnUNetTrainer.run_training = run_training
+    if TINY:  # without processes; the planner needs at least one
+        os.environ["nnUNet_n_proc_DA"] = "0"
     trainer = get_trainer_from_args("4", "3d_fullres", 0, device=torch.device(job["device"]))
     if TINY:
         trainer.num_epochs = trainer.num_iterations_per_epoch = 1
@@ -127,7 +129,7 @@ def trained(check: Check, manifest: Manifest, folder: Path) -> dict[str, object]
     }  # fmt: skip
     environment = {
         **os.environ, **{key: str(place) for key, place in places.items()},
-        "nnUNet_n_proc_DA": "0" if check.is_tiny else str(workers), "nnUNet_compile": "f",
+        "nnUNet_n_proc_DA": str(workers), "nnUNet_compile": "f",
     }  # fmt: skip
     with (folder / "log").open("wb") as log:
         command = [sys.executable, "-c", CHILD, json.dumps(job)]
