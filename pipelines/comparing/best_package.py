@@ -22,8 +22,8 @@ from segmed.manifest import Manifest
 from segmed.metrics.training_norms import DISTRIBUTIONS, RANGES
 from segmed.package import ModelPackage
 from segmed.package.ensemble import mix_packages
+from segmed.package.mixed_plans import mix_plans
 from segmed.package.predicted_quality import with_quality
-from segmed.package.several_plans import mix_plans
 from segmed.package.training_cases import CORRECTIONS, SEEN
 from segmed.plan import Plan, plan_hash
 from segmed.quality.model import Basis

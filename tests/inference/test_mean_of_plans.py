@@ -27,7 +27,7 @@ from segmed.io import grid_of, read_image, read_label, write_label
 from segmed.manifest import Case, Manifest
 from segmed.package import ModelPackage
 from segmed.package.ensemble import join_packages
-from segmed.package.several_plans import mix_plans
+from segmed.package.mixed_plans import mix_plans
 from segmed.plan import Inference, Plan
 from segmed.structures import LabelClass
 from segmed.transforms.chain import prepare

@@ -18,7 +18,8 @@ from segmed.models import build_model
 from segmed.package import ModelPackage
 from segmed.package.check import check_package
 from segmed.package.ensemble import join_packages, mix_packages
-from segmed.package.several_plans import mix_plans, of_each_plan
+from segmed.package.mixed_plans import mix_plans
+from segmed.package.several_plans import of_each_plan
 from segmed.plan import Plan, plan_hash
 
 
