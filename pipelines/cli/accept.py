@@ -112,7 +112,8 @@ def accept(
 
     Local scores beside those of the card, groups by scanner, protocol, age and sex, refusals,
     drift, cost, the worst cases, and a verdict. Page and record contain numbers instead of case
-    names; `cases.csv`, readable by its owner alone, maps the numbers to cases. --monthly judges by
+    names; the folder `private` beside them, readable to its owner alone, has `cases.csv`, which
+    maps the numbers to cases, and the label maps, named after them. --monthly judges by
     the results that reviewers of the archive accepted or corrected. --export writes evidence for
     other sites, a signed record of scores; --pool combines such records.
 
@@ -217,15 +218,20 @@ def report(found: Accepted, *, as_json: bool) -> None:
             "": "pass" if line.is_fulfilled else "FAIL",
             "criterion": line.measure,
             "structure": line.of,
-            "value": "not known" if line.value is None else f"{line.value:.4g}",
+            "value": line.found,
             "needed": line.needed,
         }
         for line in dossier.accept
     ]
-    lines = [*table(rows, list(rows[0])), *dossier.findings, dossier.bound.sentence]
+    lines = [*table(rows, list(rows[0])), *dossier.findings, *dossier.unjudged]
+    lines.append(dossier.bound.sentence)
     lines += [f"nothing was learned: {dossier.doubt}"] if dossier.doubt else []
     lines += [f"stop rule crossed: {line.sentence}" for line in dossier.stopped_by]
-    lines += [f"dossier: {found.page}", f"record: {found.record}"]
+    lines += [
+        f"dossier: {found.page}",
+        f"record: {found.record}",
+        f"names of the cases, not to be passed on: {found.names.parent}",
+    ]
     if found.kept is not None:
         lines.append(f"kept with the version: {found.kept}")
     if found.exported is not None:
@@ -233,6 +239,7 @@ def report(found: Accepted, *, as_json: bool) -> None:
     lines.append("accepted" if dossier.is_accepted else "not accepted")
     record = {**dossier.record(), "page": str(found.page), "kept": found.kept}
     record |= {"evidence": found.exported and str(found.exported), "site": found.site}
+    record |= {"private": str(found.names.parent)}
     emit(record, lines, as_json=as_json)
     if not dossier.is_accepted:
         raise typer.Exit(DONE_WITH_FAILURES)

@@ -56,6 +56,9 @@ def lines_of(found: PooledVerdict) -> list[str]:
             "cases": site.cases,
             "patients": site.patients,
             "refused": site.refused,
+            "worse groups": site.groups,
+            "shifts": site.shifts,
+            "drifted": "not known" if site.drift is None else site.drift,
         }
         for site in found.pool.sites
     ]

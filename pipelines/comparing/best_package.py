@@ -12,7 +12,7 @@ import pandas as pd
 from pipelines.comparing.cross_validation import ENSEMBLES
 from pipelines.comparing.ensembling import Chosen, choose_models, ensembles_table
 from pipelines.comparing.jobs import Request
-from pipelines.comparing.predicted_quality import out_of_fold_cases
+from pipelines.comparing.predicted_quality import flags_when_cleaned, out_of_fold_cases
 from pipelines.tracking.held_out import held_out_scores
 from pipelines.tracking.tags import HELD_OUT
 from segmed.inference.cleaning_effects import CleaningEffect
@@ -27,7 +27,6 @@ from segmed.package.predicted_quality import with_quality
 from segmed.package.training_cases import CORRECTIONS, SEEN
 from segmed.plan import Plan, plan_hash
 from segmed.quality.model import Basis
-from segmed.quality.risk import RiskTarget
 from segmed.report.content import ReportTable
 from segmed.report.model_comparison import ModelComparison
 
@@ -84,10 +83,8 @@ def choose_best(
         scores = held_out_scores(chosen.table, folds, unit=compared.unit)
         package = replace(package, provenance={**package.provenance, HELD_OUT: scores})
     cleaned_table: pd.DataFrame | None = None
+    predictions = {k: path for one in chosen.fold_results for k, path in one.predictions.items()}
     if request.postprocess:
-        predictions = {
-            k: path for one in chosen.fold_results for k, path in one.predictions.items()
-        }
         rules = package.plan.inference
         search = search_cleaning(predictions, manifest, chosen.table, rules=rules)
         scores = held_out_scores(search.table, folds, unit=compared.unit)
@@ -96,21 +93,14 @@ def choose_best(
         record[POSTPROCESSING] = search_record(search)
         record["sentences"] += sentences_of(search, folds)
         tables.append(table_of(search))
-    package = _with_quality(package, chosen, cleaned_table, request.promise)
+    flags = None if cleaned_table is None else flags_when_cleaned(predictions, package)
+    cases = out_of_fold_cases(chosen.fold_results, cleaned_table, flags)
+    basis: Basis = "held_out" if package.members == 1 else "out_of_fold"
+    package = with_quality(
+        package, cases, basis=basis, networks=len(chosen.models), target=request.promise
+    )
     package.save(request.out_dir / BEST)
     return {**record, "hash": package.hash}, tables
-
-
-def _with_quality(
-    package: ModelPackage,
-    chosen: Chosen,
-    cleaned_table: pd.DataFrame | None,
-    promise: RiskTarget,
-) -> ModelPackage:
-    """A package with predicted quality, by the scores of results that were cleaned as its own."""
-    cases = out_of_fold_cases(chosen.fold_results, cleaned_table)
-    basis: Basis = "held_out" if package.members == 1 else "out_of_fold"
-    return with_quality(package, cases, basis=basis, networks=len(chosen.models), target=promise)
 
 
 def _package_of(chosen: Chosen, compared: ModelComparison, request: Request) -> ModelPackage:

@@ -24,7 +24,7 @@ from segmed.acceptance.evidence import (
     write_evidence,
 )
 from segmed.acceptance.facts import values_of
-from segmed.acceptance.files import write_cases, write_dossier
+from segmed.acceptance.files import SEGMENTATIONS, private_folder, write_cases, write_dossier
 from segmed.acceptance.keys import study_key_path
 from segmed.acceptance.page import worst_cases
 from segmed.acceptance.predicted import promise_of, without_fitted
@@ -35,14 +35,12 @@ from segmed.inference import Predictor
 from segmed.io.salt import read_salt, salt_path
 from segmed.manifest import Case, Manifest, read_manifest
 from segmed.package import ModelPackage
-from segmed.package.training_cases import unseen_cases
+from segmed.package.training_cases import require_unseen, unseen_cases
+from segmed.plan.agreement import channel_order, require_known_labels
 from segmed.report.legends import legend_of_set
 
 DEFAULT_CRITERIA = Path(pipelines.__file__).with_name("configs") / "accept.yaml"
 """The default criteria, used unless a file is given."""
-
-PREDICTIONS = "segmentations"
-"""Folder of the segmentations in that of a dossier."""
 
 Progress = Callable[[int, int], None]
 
@@ -96,6 +94,7 @@ class Accepted:
         results: What it was made of; it names cases.
         page: The page.
         record: The record.
+        names: The private list of which number is which case.
         kept: Artifact folder at the registered version; None where it is not kept.
         exported: The signed evidence, if it was asked for.
         site: Name of the site that signed it.
@@ -105,6 +104,7 @@ class Accepted:
     results: LocalResults
     page: Path
     record: Path
+    names: Path
     kept: str | None = None
     exported: Path | None = None
     site: str | None = None
@@ -124,17 +124,23 @@ def accept_site(job: AcceptJob, progress: Progress | None = None) -> Accepted:
     (resolved,), packages = load_models([job.model])
     require_known_structures(criteria, [label.name for label in packages[0].plan.labels])
     manifest = read_manifest(job.cases)
+    require_contract(packages, manifest)
     cases = cases_of(packages, manifest, job.fold)
+    if not cases:
+        raise UsageError("no labelled case to score: give a manifest with labels")
     archive = (
         None if job.archive is None else facts_of_archive(job.archive, model_of(packages).hash)
     )
-    rival = None if job.against is None else rival_packages(job.against, packages, manifest, cases)
+    rival = (
+        None
+        if job.against is None
+        else rival_packages(job.against, packages, manifest, cases, job.fold)
+    )
     # Keys that are missing are drawn: only where nothing else is wrong.
     keys = None if job.export is None else read_keys(job.study_key, job.site_key)
     predictor = Predictor(packages, device=job.device, cache_dir=converted_folder())
-    results = score_site(
-        predictor, manifest, cases, out_dir=job.out_dir / PREDICTIONS, progress=progress
-    )
+    maps = private_folder(job.out_dir) / SEGMENTATIONS
+    results = score_site(predictor, manifest, cases, out_dir=maps, progress=progress)
     results.predicted = without_fitted(results.predicted, packages[0], manifest, cases)
     salt = read_salt(salt_path())
     results.values.update({case.id: values_of(manifest, case, salt) for case in cases})
@@ -151,22 +157,51 @@ def accept_site(job: AcceptJob, progress: Progress | None = None) -> Accepted:
     return replace(found, exported=write_evidence(job.export, signed), site=signed.site)
 
 
+def require_contract(packages: Sequence[ModelPackage], manifest: Manifest) -> None:
+    """Require that a manifest has the labels and channels of a model, before anything is written.
+
+    Raises:
+        UsageError: It has others.
+    """
+    for package in packages:
+        require_known_labels(package.plan, manifest)
+        channel_order([channel.name for channel in package.plan.channels], manifest)
+
+
 def rival_packages(
-    reference: str, judged: Sequence[ModelPackage], manifest: Manifest, cases: Sequence[Case]
+    reference: str,
+    judged: Sequence[ModelPackage],
+    manifest: Manifest,
+    cases: Sequence[Case],
+    fold: int | None = None,
 ) -> tuple[ModelPackage, ...]:
     """Packages of the model that the evidence compares with.
+
+    Args:
+        reference: Model reference.
+        judged: Packages of the model that is judged.
+        manifest: The image set of the cases.
+        cases: The cases.
+        fold: Fold that they are of, where one is asked for.
 
     Raises:
         UsageError: It was trained on one of the cases, or segments other structures.
     """
     _, packages = load_models([reference])
+    if model_of(packages).hash == model_of(judged).hash:
+        raise UsageError(
+            f"--against {reference} is the model itself: give another one, such as the champion"
+        )
     own, other = ({label.name for label in one[0].plan.labels} for one in (judged, packages))
     if own != other:
         raise UsageError(
             f"--against {reference} segments {', '.join(sorted(other))}, the model "
             f"{', '.join(sorted(own))}: compare models of the same structures"
         )
+    require_contract(packages, manifest)
     unseen_cases(packages, manifest, cases=cases)
+    if fold is None:
+        require_unseen(packages, manifest, cases)
     return tuple(packages)
 
 
@@ -190,7 +225,9 @@ def cases_of(
     """Labelled cases of a manifest, or of one fold, none of which the model was trained on."""
     if fold is not None:
         return unseen_cases(packages, manifest, fold=fold)
-    return unseen_cases(packages, manifest, cases=labelled((*manifest.training, *manifest.test)))
+    cases = unseen_cases(packages, manifest, cases=labelled((*manifest.training, *manifest.test)))
+    require_unseen(packages, manifest, cases)
+    return cases
 
 
 def assessed(
@@ -232,6 +269,6 @@ def finish(
         overlays=worst_cases(dossier, results, manifest),
         legend=legend_of_set(manifest),
     )
-    write_cases(job.out_dir, results)
+    names = write_cases(job.out_dir, results)
     kept = keep_dossier(resolved, dossier, folder=job.folder) if job.keeps else None
-    return Accepted(dossier, results, page, record, kept)
+    return Accepted(dossier, results, page, record, names, kept)

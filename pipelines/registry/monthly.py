@@ -74,7 +74,7 @@ def accept_month(job: MonthlyJob) -> Accepted:
         overlays=worst_judged(dossier, judged, archive),
         legend=Legend({label.value: label.name for label in labels}),
     )
-    write_cases(job.out_dir, judged.results)
+    names = write_cases(job.out_dir, judged.results)
     is_one = len(resolved) == 1 and job.keeps
     kept = keep_dossier(resolved[0], dossier, folder=job.folder) if is_one else None
-    return Accepted(dossier, judged.results, page, record, kept)
+    return Accepted(dossier, judged.results, page, record, names, kept)

@@ -56,10 +56,13 @@ class StatedBound:
     @property
     def sentence(self) -> str:
         """The bound in words."""
-        whom, local = "patients", f"{self.patients} local patients"
+        whom, local = "patients", f"{self.patients} scored local patients"
         if self.reviewed is not None:
             whom = "unreviewed patients"
-            local = f"{self.patients} unreviewed local patients, {self.reviewed} are reviewed"
+            local = (
+                f"{self.patients} unreviewed local patients; {self.reviewed} more are below the "
+                "package's threshold of review"
+            )
         promise = (
             f"at most {self.upper:.1%} of the {whom} have a structure under Dice {self.dice:g}, "
             f"with {self.confidence:.0%} confidence ({self.bad} of {local})"

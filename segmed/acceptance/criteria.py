@@ -46,8 +46,14 @@ OF_STRUCTURES = {
 
 MEASURES = (*OF_SITE, *OF_STRUCTURES, *(f"{name}{LOSS}" for name in OF_STRUCTURES))
 
-Facts = Mapping[tuple[str, str], float | None]
-"""Value of each measure: by name and structure, the structure empty for measures of the site."""
+Fact = float | str
+"""Value of a measure, or the reason in words why it is not known."""
+
+Facts = Mapping[tuple[str, str], Fact]
+"""Facts by measure and structure, the structure empty for measures of the site."""
+
+NOT_MEASURED = "not measured"
+"""Reason of a measure about which nothing is stated."""
 
 
 class Criterion(Frozen):
@@ -114,6 +120,20 @@ class Criteria(Frozen):
     bound: BoundTerms = BoundTerms()
 
 
+def in_words(measure: str) -> str:
+    """Definition of a measure, for a reader.
+
+    Args:
+        measure: One of `MEASURES`.
+    """
+    if measure in OF_SITE:
+        return OF_SITE[measure]
+    if not measure.endswith(LOSS):
+        return f"{OF_STRUCTURES[measure]}, unfavourable end of its 95 % interval"
+    of = OF_STRUCTURES[measure.removesuffix(LOSS)]
+    return f"loss of {of} against the card, upper end of its one-sided 95 % interval"
+
+
 @dataclass(frozen=True)
 class CriterionLine:
     """One criterion applied.
@@ -124,6 +144,7 @@ class CriterionLine:
         value: What was measured; None where it could not be.
         needed: The condition in words.
         is_fulfilled: Whether the value fulfils it; a value that is not known does not.
+        unknown: Reason why the value is not known; empty where it is.
     """
 
     measure: str
@@ -131,13 +152,18 @@ class CriterionLine:
     value: float | None
     needed: str
     is_fulfilled: bool
+    unknown: str = ""
+
+    @property
+    def found(self) -> str:
+        """The value, or the reason why it is not known."""
+        return self.unknown if self.value is None else f"{self.value:.4g}"
 
     @property
     def sentence(self) -> str:
         """The line in words."""
-        found = "not known here" if self.value is None else f"{self.value:.4g}"
         name = f"{self.measure} of {self.of}" if self.of else self.measure
-        return f"{name}: {found}, needed {self.needed}"
+        return f"{name}: {self.found}, needed {self.needed}"
 
 
 def read_criteria(path: Path) -> Criteria:
@@ -175,10 +201,11 @@ def apply(criteria: Sequence[Criterion], facts: Facts) -> list[CriterionLine]:
 
 def _lines(criterion: Criterion, facts: Facts) -> Iterator[CriterionLine]:
     for of in _structures_of(criterion, facts):
-        value = facts.get((criterion.measure, of))
-        if value is None:
-            is_fulfilled = False
-        elif criterion.at_least is not None:
+        value = facts.get((criterion.measure, of), NOT_MEASURED)
+        if isinstance(value, str):
+            yield CriterionLine(criterion.measure, of, None, criterion.bound, False, value)
+            continue
+        if criterion.at_least is not None:
             is_fulfilled = value >= criterion.at_least
         else:
             assert criterion.at_most is not None

@@ -18,10 +18,18 @@ import pandas as pd
 from segmed.acceptance.archive_facts import ArchiveFacts
 from segmed.acceptance.bound import ReviewRule, StatedBound, state_bound
 from segmed.acceptance.calibration import Calibration, calibrate
-from segmed.acceptance.criteria import Criteria, CriterionLine, apply
+from segmed.acceptance.criteria import NOT_MEASURED, Criteria, CriterionLine, Fact, apply
 from segmed.acceptance.facts import shown_values
 from segmed.acceptance.groups import GroupRow, compare_groups
-from segmed.acceptance.measured import judged_facts, site_facts, structure_facts
+from segmed.acceptance.measured import (
+    bound_fact,
+    drift_fact,
+    judged_facts,
+    mean_seconds,
+    site_facts,
+    structure_facts,
+    uncompared,
+)
 from segmed.acceptance.order import in_score_order
 from segmed.acceptance.scoring import LocalResults
 from segmed.acceptance.shift import ScoreRow, scores_beside_card
@@ -88,6 +96,8 @@ class Dossier:
         table: Scores by case number and structure.
         copies: Cases whose image is that of another case.
         judged: Counts of a monthly dossier: results accepted, corrected and rejected.
+        drifted: Number of features that drifted, here and in the archive; or the reason why that
+            is not known.
         calibration: Predicted quality beside the local scores; None where none is predicted.
         doubt: Reason why the local scores are no sign of learning; None where they are.
     """
@@ -110,6 +120,7 @@ class Dossier:
     table: pd.DataFrame = field(repr=False)
     copies: int = 0
     judged: dict[str, int] = field(default_factory=dict)
+    drifted: Fact = NOT_MEASURED
     calibration: Calibration | None = None
     doubt: str | None = None
 
@@ -132,6 +143,13 @@ class Dossier:
     def findings(self) -> list[str]:
         """Worse groups, shifts and drift in words; any of them withdraws the bound."""
         return list(self.bound.withdrawn)
+
+    @property
+    def unjudged(self) -> list[str]:
+        """Findings that nothing here could show, whatever the criteria ask for, in words."""
+        drift = [f"drift: {self.drifted}"] if isinstance(self.drifted, str) else []
+        why = uncompared(self.groups)
+        return [*drift, *([f"groups: not compared ({why})"] if why else [])]
 
     @property
     def reasons(self) -> list[str]:
@@ -162,6 +180,7 @@ class Dossier:
             },
             "bound": asdict(self.bound),
             "findings": self.findings,
+            "not_judged": self.unjudged,
             "cases": self.cases,
             "patients": self.patients,
             "copies": self.copies,
@@ -209,19 +228,15 @@ def make_dossier(
     num_refused = len(results.refused)
     met = (num_refused, num_refused + len(results.cases))
     drift = watch(model.norms, current, refused=met) if model.norms and current else None
-    seconds = sum(results.seconds.values()) / len(results.seconds) if results.seconds else None
+    drifted = drift_fact(drift, archive)
     calibration = calibrate(results.table, results.patients, results.predicted)
     findings = findings_of(scores, groups, drift, archive)
     findings += [row.sentence for row in (calibration.rows if calibration else ()) if row.is_short]
     rule = _review_rule(model, results)
     bound = state_bound(results.table, results.patients, criteria.bound, findings, rule)
-    patients = len({results.patients[case] for case in results.cases})
-    facts: dict[tuple[str, str], float | None] = {
-        **site_facts(results, scores, groups, drift, archive, is_monthly=bool(months)),
-        ("patients", ""): float(patients),
-        ("seconds", ""): seconds,
-        ("memory_mb", ""): results.memory_mb,
-        ("below", ""): None if bound.withdrawn else bound.upper,
+    facts: dict[tuple[str, str], Fact] = {
+        **site_facts(results, scores, groups, drifted, archive, is_monthly=bool(months)),
+        **bound_fact(bound),
         **judged_facts(judged or {}),
         **structure_facts(scores),
     }
@@ -229,14 +244,14 @@ def make_dossier(
         model=model,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         months=months,
-        patients=patients,
+        patients=len({results.patients[case] for case in results.cases}),
         refused=dict(Counter(results.refused.values()).most_common()),
         scores=scores,
         groups=groups,
         drift=drift,
         baseline={name: sorted(map(_digits, values)) for name, values in current.items()},
         archive=archive,
-        seconds=seconds,
+        seconds=mean_seconds(results),
         memory_mb=results.memory_mb,
         bound=bound,
         accept=apply(criteria.accept, facts),
@@ -244,6 +259,7 @@ def make_dossier(
         table=results.table.assign(case=results.table["case"].map(numbers)),
         copies=len(results.contents) - len(set(results.contents.values())),
         judged=dict(judged or {}),
+        drifted=drifted,
         calibration=calibration,
         doubt=doubt_of_learning(results.table),
     )

@@ -112,7 +112,8 @@ class Evidence(Frozen):
         refused: Refused and failed cases by reason code.
         groups: Groups of cases that are scored worse than the rest.
         shifts: Structures scored worse than on the card.
-        drift: Features that drifted from the training; None where that is not known.
+        drift: Features that drifted from the training, of the cases or of the archive; None where
+            that is not known, such as with fewer cases than show drift.
         seconds: Seconds a case of the model.
         against_seconds: The same of the other model.
         rows: Scores, in the order of the hashes.
@@ -277,7 +278,7 @@ def make_evidence(
         refused=dossier.refused,
         groups=len({(row.kind, row.value) for row in dossier.groups if row.is_worse}),
         shifts=len(shifted_structures(dossier.scores)),
-        drift=None if dossier.drift is None else sum(row.is_alarm for row in dossier.drift),
+        drift=None if isinstance(dossier.drifted, str) else round(dossier.drifted),
         seconds=_mean(results.seconds),
         against_seconds=None if rival is None else _mean(rival.results.seconds),
         rows=tuple(sorted(rows, key=lambda row: (row.case, row.label))),

@@ -19,7 +19,7 @@ from segmed.inference import Predictor
 from segmed.manifest import Case, Manifest
 from segmed.package import ModelPackage
 from segmed.package.predicted_quality import with_quality
-from segmed.package.training_cases import image_mark, seen_by
+from segmed.package.training_cases import image_mark, require_unseen
 from segmed.quality.fitting import FEWEST_PATIENTS
 from segmed.quality.risk import DEFAULT_TARGET, RiskTarget
 
@@ -58,7 +58,7 @@ def fit_locally(
             manifest has other channels or labels than the package.
     """
     marks = {case.id: image_mark(manifest, case) for case in cases}
-    _require_unseen(package, marks)
+    require_unseen([package], manifest, cases)
     patients = len({case.group for case in cases})
     if patients < FEWEST_PATIENTS:
         raise UsageError(
@@ -79,13 +79,3 @@ def fit_locally(
             with_features=True,
         ).quality_cases
     return with_quality(whole, found, basis="local", networks=package.members, target=target)
-
-
-def _require_unseen(package: ModelPackage, marks: dict[str, str]) -> None:
-    known = seen_by(package) or frozenset()
-    found = [name for name, mark in marks.items() if mark in known]
-    if found:
-        raise UsageError(
-            f"{len(found)} of {len(marks)} cases are images that trained or chose the model, such "
-            f"as {found[0]!r}: give others"
-        )

@@ -7,17 +7,20 @@ from dataclasses import replace
 
 from segmed.acceptance.calibration import CalibrationRow
 from segmed.acceptance.criteria import CriterionLine
+from segmed.acceptance.criteria import in_words as measure_in_words
 from segmed.acceptance.dossier import AssessedModel, Dossier
+from segmed.acceptance.groups import FEWEST_CASES
+from segmed.acceptance.groups import MARGIN as GROUP_MARGIN
 from segmed.acceptance.scoring import LocalResults
-from segmed.acceptance.shift import ScoreRow
-from segmed.archive.drift import MIN_STUDIES, DriftRow
+from segmed.acceptance.shift import MARGIN, MARGIN_MM, ScoreRow
+from segmed.archive.drift import MIN_STUDIES, DriftRow, num_judged
+from segmed.archive.drift import in_words as feature_in_words
 from segmed.manifest.schema import Manifest
 from segmed.metrics.score import METRICS
 from segmed.pictures.legend import Legend
 from segmed.report import OverlayItem, ReportContent
 from segmed.report.case_overlay import overlay_of_case
-from segmed.report.content import ReportChart, ReportTable
-from segmed.report.tables import UNKNOWN
+from segmed.report.content import UNKNOWN, ReportChart, ReportTable
 
 SHOWN_METRICS = ("dice", "hd95_mm", "nsd")
 """Metrics of the table beside the card; `dossier.json` has all."""
@@ -42,11 +45,14 @@ def dossier_content(
     named = title_of(model)
     state = "accepted" if dossier.is_accepted else "not accepted"
     period = f", {dossier.months}" if dossier.months else ""
+    refused = sum(dossier.refused.values())
     return ReportContent(
         title=f"Acceptance of {named}: {state}{period}",
-        subtitle=f"{dossier.cases} local cases of {dossier.patients} patients.",
+        subtitle=f"{dossier.cases} local cases of {dossier.patients} patients are scored; "
+        f"{refused} more were refused or failed and have no score.",
         warnings=[*dossier.reasons, *dossier.findings, *_copies(dossier)],
-        sentences=[dossier.bound.sentence, *_judged(dossier)],
+        sentences=[dossier.bound.sentence, *dossier.unjudged, *_judged(dossier)],
+        cards=[("Refused", f"{refused} of {refused + dossier.cases}"), ("Verdict", state)],
         leading=list(_verdict(dossier)),
         tables=list(_tables(dossier, (legend or Legend()).unit)),
         charts=_charts(dossier),
@@ -107,28 +113,32 @@ def _judged(dossier: Dossier) -> list[str]:
 
 
 def _verdict(dossier: Dossier) -> Iterator[ReportTable]:
-    columns = ("criterion", "structure", "value", "needed", "result")
-    rows = [
-        (line.measure, line.of, _text(line.value), line.needed, "pass" if ok else "FAIL")
-        for line in dossier.accept
-        for ok in [line.is_fulfilled]
-    ]
-    yield ReportTable("Verdict", "All criteria must be fulfilled.", columns, rows)
+    columns = ("criterion", "meaning", "structure", "value", "needed", "result")
+    rows = [(*_asked(line), "pass" if line.is_fulfilled else "FAIL") for line in dossier.accept]
+    note = (
+        f"All criteria must be fulfilled. Values are of the {dossier.cases} scored cases, those of "
+        "refusals of all cases."
+    )
+    yield ReportTable("Verdict", note, columns, rows)
     if dossier.stop:
-        stops = [
-            (line.measure, line.of, _text(line.value), line.needed, _stop_state(line))
-            for line in dossier.stop
-        ]
+        stops = [(*_asked(line), _stop_state(line)) for line in dossier.stop]
         note = "Use of the model ends when one of these limits is crossed, here or in a month."
         yield ReportTable("Stop rules", note, ("rule", *columns[1:]), stops)
+
+
+def _asked(line: CriterionLine) -> tuple[str, ...]:
+    return line.measure, measure_in_words(line.measure), line.of, line.found, line.needed
 
 
 def _tables(dossier: Dossier, unit: str) -> Iterator[ReportTable]:
     yield ReportTable(
         "Local scores beside the card",
-        "Mean with the 95 % bootstrap interval over cases. Loss is how much worse than the card; "
-        "p is one-sided (Welch), after Holm's correction.",
-        ("structure", "metric", "here", "n", "card", "n of the card", "loss", "p"),
+        "Mean with its 95 % bootstrap interval over n cases, here and on the held-out cases of the "
+        "card. A missed structure counts as Dice 0 and as the image diagonal; refused cases have "
+        "no score. Loss is how much worse than the card, negative is better; p is one-sided "
+        f"(Welch), after Holm's correction; NSD is not tested. A shift is p < 0.05 and a loss of "
+        f"more than {MARGIN:g} ({MARGIN_MM:g} {unit}).",
+        ("structure", "metric", "here", "n", "card", "n of the card", "loss", "p", "result"),
         [_score_cells(row, unit) for row in dossier.scores if row.metric in SHOWN_METRICS],
     )
     yield _groups(dossier)
@@ -143,25 +153,29 @@ def _stop_state(line: CriterionLine) -> str:
 
 def _groups(dossier: Dossier) -> ReportTable:
     note = (
-        "Dice of each group beside the other cases: Mann-Whitney test, one-sided, p after Holm's "
-        "correction over all comparisons. Groups with fewer than 5 cases are not compared."
+        "Mean Dice of each group of n cases beside the others, and the difference with its 95 % "
+        "bootstrap interval. p is that of a Mann-Whitney test, one-sided, after Holm's correction "
+        f"over all comparisons. Worse is p < 0.05 and a difference of more than {GROUP_MARGIN:g}. "
+        f"Groups with fewer than {FEWEST_CASES} cases are not compared. Refused cases are in no "
+        "group."
     )
     if not dossier.groups:
         note = "No scanner, protocol, age or sex is stated in headers or manifest."
     return ReportTable(
         "Groups of cases",
         note,
-        ("group", "value", "structure", "n", "Dice", "others", "difference", "p", "result"),
+        ("group", "value", "structure", "n", "Dice", "others", "n", "difference", "p", "result"),
         [
             (
                 row.kind,
                 row.value,
                 row.label,
                 str(row.n),
-                _text(row.mean),
-                _text(row.rest),
+                _fixed(row.mean),
+                _fixed(row.rest),
+                str(row.n_rest),
                 _interval(row.difference, row.ci_low, row.ci_high),
-                _text(row.p_holm),
+                _p(row.p_holm),
                 "WORSE" if row.is_worse else "",
             )
             for row in dossier.groups
@@ -174,7 +188,10 @@ def _site_tables(dossier: Dossier) -> Iterator[ReportTable]:
     names = list(dict.fromkeys([*dossier.refused, *reasons]))
     yield ReportTable(
         "Refusals by reason",
-        "Cases that the model did not take." if names else "None of the cases was refused.",
+        "Cases that were refused or failed: they have no score and no result, and the other cases "
+        "continued."
+        if names
+        else "None of the cases was refused.",
         ("reason", "local cases", "archive"),
         [(name, str(dossier.refused.get(name, 0)), str(reasons.get(name, 0))) for name in names],
     )
@@ -188,11 +205,16 @@ def _site_tables(dossier: Dossier) -> Iterator[ReportTable]:
     archive = dossier.archive
     yield ReportTable(
         "Cost",
-        "Wall time of a case without reading and writing; largest memory of the process.",
-        ("", "seconds a case", "memory in MB"),
+        "Mean wall time of a segmented case, without reading and writing for local cases; largest "
+        "memory of the process, on a GPU of the device.",
+        ("", "n", "seconds a case", "memory in MB"),
         [
-            ("local cases", _text(dossier.seconds), _text(dossier.memory_mb)),
-            *([("archive", _text(archive.seconds), UNKNOWN)] if archive else []),
+            ("local cases", str(dossier.cases), _text(dossier.seconds), _text(dossier.memory_mb)),
+            *(
+                [("archive", str(archive.counts.get("done", 0)), _text(archive.seconds), UNKNOWN)]
+                if archive
+                else []
+            ),
         ],
     )
 
@@ -208,7 +230,12 @@ def _charts(dossier: Dossier) -> list[ReportChart]:
     )
 
     intervals = "; ".join(map(_intervals, found.rows))
-    note = f"The package predicts a Dice for each segmentation. {intervals}."
+    note = (
+        f"The package predicts a Dice for each segmentation; one case a patient counts. "
+        f"{intervals}. Risk is the mean of 1 - lowest Dice of the {len(found.curve.risk)} cases "
+        "without those that are reviewed first, worst predicted quality first; AURC is the area "
+        "under this curve, lower is better."
+    )
     svgs = (calibration_svg(found.points), risk_coverage_svg(found.curve))
     return [ReportChart("Predicted quality", note, svgs)]
 
@@ -223,19 +250,23 @@ def _intervals(row: CalibrationRow) -> str:
 
 
 def _drift(title: str, rows: Sequence[DriftRow]) -> ReportTable:
-    note = "Images and results beside the training cases; shift in training interquartile ranges."
-    if all(row.num_run < MIN_STUDIES for row in rows):
-        note += f" Fewer than {MIN_STUDIES} cases cannot show drift."
+    note = (
+        "Medians of n images and results here beside those of training: images beside the training "
+        "images, results beside the model's own on held-out cases. The shift is in training "
+        "interquartile ranges, of a share the difference."
+    )
+    if num_judged(rows) < MIN_STUDIES:
+        note += f" Fewer than {MIN_STUDIES} cases cannot show drift: not judged."
     return ReportTable(
         title,
         note,
         ("feature", "training", "here", "shift", "n", "result"),
         [
             (
-                row.feature,
+                feature_in_words(row.feature),
                 _text(row.training),
                 _text(row.run),
-                _text(row.shift),
+                f"{row.shift:+.2f}",
                 str(row.num_run),
                 "ALARM" if row.is_alarm else "",
             )
@@ -255,15 +286,24 @@ def _score_cells(row: ScoreRow, unit: str) -> tuple[str, ...]:
         str(row.n),
         _interval(row.card, row.card_ci_low, row.card_ci_high),
         UNKNOWN if row.card_n is None else str(row.card_n),
-        _text(row.loss),
-        _text(row.p_holm),
+        UNKNOWN if row.loss is None else f"{row.loss:+.3f}",
+        _p(row.p_holm),
+        "SHIFT" if row.is_shift else "",
     )
 
 
 def _interval(value: float | None, low: float | None, high: float | None) -> str:
     if value is None or low is None or high is None:
-        return _text(value)
+        return _fixed(value)
     return f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _fixed(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.3f}"
+
+
+def _p(value: float | None) -> str:
+    return "<0.001" if value is not None and value < 0.001 else _fixed(value)
 
 
 def _text(value: float | None) -> str:

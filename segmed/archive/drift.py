@@ -38,7 +38,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from segmed.metrics.measures import FLAGGED, Distributions
+from segmed.metrics.measures import FLAGGED, PREDICTED_QUALITY, VOLUME, Distributions
 
 SCHEMA_VERSION = 1
 MIN_STUDIES = 8
@@ -186,6 +186,34 @@ def _share_row(
         number >= MIN_STUDIES and p_value < ALPHA / num_tests and share - usual >= MIN_RATE_STEP
     )
     return DriftRow(name, num_training, number, usual, share, share - usual, p_value, is_alarm)
+
+
+def in_words(feature: str) -> str:
+    """Name of a feature with its unit, for a reader.
+
+    Args:
+        feature: Such as `volume_ml:anterior`; one of another form stays as it is.
+    """
+    kind, _, rest = feature.partition(":")
+    channel, _, what = rest.partition(":")
+    words = {
+        FLAGGED: "share of results with a quality flag",
+        REFUSED: "share of cases refused",
+        PREDICTED_QUALITY: "predicted quality",
+        VOLUME.rstrip(":"): f"volume of {rest} in ml",
+        "spacing_mm": f"voxel edge {channel} in mm, by size",
+        "intensity": f"{what} of the intensities of channel {channel}",
+    }
+    return words.get(kind, feature)
+
+
+def num_judged(rows: Iterable[DriftRow]) -> int:
+    """Studies whose features are judged; refused ones have none.
+
+    Args:
+        rows: From `watch`.
+    """
+    return max((row.num_run for row in rows if row.feature != REFUSED), default=0)
 
 
 def drift_table(rows: Sequence[DriftRow]) -> pd.DataFrame:

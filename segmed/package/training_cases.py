@@ -49,6 +49,28 @@ def seen_by(package: ModelPackage) -> frozenset[str] | None:
     return None if marks is None else frozenset(map(str, marks))
 
 
+def require_unseen(
+    packages: Sequence[ModelPackage], manifest: Manifest, cases: Sequence[Case]
+) -> None:
+    """Refuse cases whose images trained or chose a model, whatever set and name they have now.
+
+    Args:
+        packages: The packages of one model; those that record no images refuse none.
+        manifest: The image set of the cases.
+        cases: The cases.
+
+    Raises:
+        UsageError: There is one; the first is named.
+    """
+    known = frozenset().union(*(seen_by(package) or () for package in packages))
+    found = [case.id for case in cases if image_mark(manifest, case) in known] if known else []
+    if found:
+        raise UsageError(
+            f"{len(found)} of {len(cases)} cases are images that trained or chose the model, such "
+            f"as {found[0]!r}: give others"
+        )
+
+
 def trained_folds(package: ModelPackage, manifest: Manifest) -> tuple[int, ...]:
     """Folds of a manifest that the trainings of a package held out.
 

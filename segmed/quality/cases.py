@@ -53,12 +53,18 @@ def quality_case(
     return QualityCase(group, features, truth, is_flagged) if is_whole else None
 
 
-def with_table(cases: Mapping[str, QualityCase], table: pd.DataFrame) -> QualityCases:
+def with_table(
+    cases: Mapping[str, QualityCase],
+    table: pd.DataFrame,
+    flags: Mapping[str, bool] | None = None,
+) -> QualityCases:
     """The same cases with the scores of a table, such as those after post-processing.
 
     Args:
         cases: Cases by id.
         table: One row a case and structure; cases that it lacks are left out.
+        flags: Whether each result of the table has a quality flag; those of the cases are kept if
+            not given, as where the table has the same results.
     """
     found: QualityCases = {}
     for name, rows in table.groupby("case"):
@@ -74,7 +80,9 @@ def with_table(cases: Mapping[str, QualityCase], table: pd.DataFrame) -> Quality
             for row in rows.to_dict("records")
         }
         if truth.keys() >= case.truth.keys():
-            found[str(name)] = replace(case, truth={label: truth[label] for label in case.truth})
+            is_flagged = case.is_flagged if flags is None else flags.get(str(name))
+            own = {label: truth[label] for label in case.truth}
+            found[str(name)] = replace(case, truth=own, is_flagged=is_flagged)
     return found
 
 

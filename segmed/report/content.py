@@ -12,6 +12,9 @@ import pandas as pd
 from segmed.outcomes import Status
 from segmed.pictures.legend import Legend
 
+UNKNOWN = "–"
+"""Cell of a value that is not known."""
+
 Array = npt.NDArray[Any]
 History = Sequence[Mapping[str, Any]]
 """One run's epochs: keys `epoch train_loss val_loss val_dice learning_rate seconds`."""
@@ -125,6 +128,7 @@ class ReportContent:
         subtitle: What was compared, on which cases and folds, within which budget.
         warnings: Sentences for the very top, beside those that the scores themselves call for.
         sentences: Findings in words, such as those of `segmed.metrics.compare_models`.
+        cards: Label and value of further figures at the top.
         leading: Tables above the comparison.
         tables: Further tables, below it.
         charts: Further figures, below the tables.
@@ -143,6 +147,7 @@ class ReportContent:
     subtitle: str = ""
     warnings: Sequence[str] = ()
     sentences: Sequence[str] = ()
+    cards: Sequence[tuple[str, str]] = ()
     leading: Sequence[ReportTable] = ()
     tables: Sequence[ReportTable] = ()
     charts: Sequence[ReportChart] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime
 import io
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from segmed.io.atomic import whole_file
 from segmed.pictures.overlay import PANEL_HEIGHT
 from segmed.report import figures, tables
 from segmed.report.case_overlay import draw_overlay
-from segmed.report.content import OverlayItem, ReportContent
+from segmed.report.content import UNKNOWN, OverlayItem, ReportContent, ReportTable
 from segmed.report.templates import asset, page_templates
 from segmed.report.viewer import ViewerCase, niivue_base64, viewer_case
 
@@ -83,6 +84,7 @@ def render(content: ReportContent) -> str:
     thumbnails = {f"{p.case}\t{p.model}": i for i, p in enumerate(pictures) if p.case}
     return environment.get_template("report.html.j2").render(
         content=content,
+        is_number=_is_number,
         style=asset("report.css"),
         script=asset("report.js"),
         warnings=[*content.warnings, *tables.warnings_from(content.scores, content.warnings)],
@@ -105,6 +107,12 @@ def render(content: ReportContent) -> str:
         written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         version=segmed.__version__,
     )
+
+
+def _is_number(table: ReportTable, place: int) -> bool:
+    """Return whether a column has numbers, which are aligned at the right."""
+    cells = [row[place] for row in table.rows if row[place] not in ("", UNKNOWN)]
+    return bool(cells) and all(re.match(r"[<+-]?\d", cell) for cell in cells)
 
 
 def _outcome_counts(content: ReportContent) -> dict[str, int]:

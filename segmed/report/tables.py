@@ -12,10 +12,7 @@ import pandas as pd
 from segmed.errors import MetricError
 from segmed.metrics import summarise
 from segmed.metrics.score import MEAN_LABEL
-from segmed.report.content import Cost
-
-UNKNOWN = "–"
-"""Text of a number that is not known."""
+from segmed.report.content import UNKNOWN, Cost
 
 
 @dataclass(frozen=True)

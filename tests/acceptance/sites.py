@@ -134,6 +134,20 @@ def make_site(
     return model, results
 
 
+def part(results: LocalResults, cases: list[str]) -> LocalResults:
+    """The results of some of the cases."""
+    return LocalResults(
+        table=results.table[results.table["case"].isin(cases)].reset_index(drop=True),
+        cases=cases,
+        patients={case: results.patients[case] for case in cases},
+        values={case: results.values[case] for case in cases},
+        measures={case: results.measures[case] for case in cases},
+        contents={case: results.contents[case] for case in cases},
+        seconds={case: results.seconds[case] for case in cases},
+        memory_mb=results.memory_mb,
+    )
+
+
 def mean_dice(table: pd.DataFrame) -> float:
     """Mean Dice over all rows."""
     return float(table["dice"].mean())

@@ -11,6 +11,7 @@ import pytest
 from pipelines.registry.acceptance import DEFAULT_CRITERIA
 from segmed.acceptance.criteria import (
     MEASURES,
+    NOT_MEASURED,
     Criterion,
     apply,
     read_criteria,
@@ -72,7 +73,7 @@ def test_each_structure_has_a_line_and_a_value_not_known_fails() -> None:
     assert [(line.of, line.is_fulfilled) for line in each] == [("a", True), ("b", False)]
     (absent,) = apply([Criterion(measure="drift", at_most=0)], facts)
     assert not absent.is_fulfilled
-    assert "not known" in absent.sentence
+    assert absent.sentence == f"drift: {NOT_MEASURED}, needed at most 0"
     (cases,) = apply([Criterion(measure="cases", at_most=3)], facts)
     assert cases.is_fulfilled
 

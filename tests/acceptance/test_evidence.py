@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sites import ScoredCase, make_site, score_bank
+from sites import ScoredCase, make_site, part, score_bank
 
+from pipelines.cli.accept_pool import lines_of
 from pipelines.registry.acceptance import DEFAULT_CRITERIA
 from pipelines.registry.pooled import PooledVerdict, judge_pool
 from segmed.acceptance.criteria import read_criteria
@@ -40,20 +41,6 @@ SAMPLE = Path(__file__).parents[2] / "data_manifests" / "hippocampus_sample" / "
 @pytest.fixture(scope="module")
 def bank(shared_data: Callable[[str], Path]) -> list[ScoredCase]:
     return score_bank(shared_data("hippocampus"), 60)
-
-
-def part(results: LocalResults, cases: list[str]) -> LocalResults:
-    """The results of some of the cases."""
-    return LocalResults(
-        table=results.table[results.table["case"].isin(cases)].reset_index(drop=True),
-        cases=cases,
-        patients={case: results.patients[case] for case in cases},
-        values={case: results.values[case] for case in cases},
-        measures={case: results.measures[case] for case in cases},
-        contents={case: results.contents[case] for case in cases},
-        seconds={case: results.seconds[case] for case in cases},
-        memory_mb=results.memory_mb,
-    )
 
 
 def worsened(results: LocalResults) -> LocalResults:
@@ -279,6 +266,19 @@ def test_finding_of_one_site_stops_the_pool(
     assert found.gate.passed
     assert not found.passed
     assert "2 worse groups" in found.findings[0]
+
+
+def test_drift_that_a_site_could_not_judge_is_not_said_to_be_none(
+    whole: tuple[object, LocalResults],
+    five: list[Path],
+    keys: list[Ed25519PrivateKey],
+    tmp_path: Path,
+) -> None:
+    few = saved(tmp_path, "few.json", evidence_of(whole, whole[1].cases[4:35:SITES]), keys[4])
+    many = saved(tmp_path, "many.json", evidence_of(whole, whole[1].cases[:8]), keys[0])
+    assert [read_evidence(path).evidence.drift for path in (few, many)] == [None, 0]
+    lines = lines_of(judge_pool([*five[:4], few]))
+    assert [line.split()[-1] for line in lines[1:6]] == ["known"] * 5  # six cases each
 
 
 def test_keys_are_drawn_once_for_their_owner_alone(tmp_path: Path) -> None:

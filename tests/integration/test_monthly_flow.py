@@ -82,8 +82,9 @@ def test_served_month_says_that_nothing_was_judged_then_writes_a_dossier(
     assert {path.name for path in folder.iterdir()} == {
         "dossier.html",
         "dossier.json",
-        "cases.csv",
+        "private",
     }
+    assert [path.name for path in (folder / "private").iterdir()] == ["cases.csv"]
     record = json.loads((folder / "dossier.json").read_text(encoding="utf-8"))
     calibration = record["calibration"]
     assert calibration["best_aurc"] <= calibration["aurc"]

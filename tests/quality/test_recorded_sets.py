@@ -27,9 +27,11 @@ def splits() -> ModuleType:
     return importlib.import_module("tests.benchmarks.quality_splits")
 
 
-@pytest.mark.parametrize("name", ["left_atrium", "cardiac_mr"])
+@pytest.mark.parametrize("name", ["hippocampus", "left_atrium", "cardiac_mr"])
 def test_promises_are_kept_on_a_recorded_set(splits: ModuleType, name: str) -> None:
-    path = REPOSITORY / "tests" / "benchmarks" / "results" / "quality" / f"{name}.json"
+    """Coverage, risk, and no significant loss of AURC against a feature alone, over patients."""
+    recorded = REPOSITORY / "tests" / "benchmarks" / "results" / "quality" / f"{name}.json"
+    path = HIPPOCAMPUS if name == "hippocampus" else recorded
     if not path.is_file():
         pytest.skip(f"no recorded cases of {name}: python -m tests.benchmarks.bench_quality "
                     f"--record {name} makes them")  # fmt: skip
@@ -37,7 +39,7 @@ def test_promises_are_kept_on_a_recorded_set(splits: ModuleType, name: str) -> N
         assert all(row["is_kept"] for row in record["coverage"].values()), table
         assert record["risk"]["is_kept"], table
         against = record["aurc"]["against"]
-        assert against.keys() == {"entropy", *(["pairwise_dice"] if "all" in table else [])}
+        assert against.keys() == {"entropy", *(["pairwise_dice"] if "one" not in table else [])}
         assert all(row["is_as_good"] for row in against.values()), (table, against)
 
 

@@ -25,8 +25,12 @@ PERSON_TAGS = (
 )  # fmt: skip
 """Elements that name a person; their words are taken out of the other texts."""
 
+INSTITUTION_TAGS = ("InstitutionName", "InstitutionAddress", "InstitutionalDepartmentName")
+"""Elements that name the site; their words are taken out likewise."""
+
 TAGS = [
-    *PERSON_TAGS, "Manufacturer", "ManufacturerModelName", "MagneticFieldStrength", "ProtocolName",
+    *PERSON_TAGS, *INSTITUTION_TAGS, "Manufacturer", "ManufacturerModelName",
+    "MagneticFieldStrength", "ProtocolName",
     "ScanningSequence", "MRAcquisitionType", "KVP", "ConvolutionKernel", "PatientAge", "PatientSex",
     "StudyDate", "AcquisitionDate",
 ]  # fmt: skip
@@ -62,7 +66,7 @@ def acquisition_at(path: Path) -> Acquisition | None:
     """Facts of the first DICOM file of a folder, or of a file; None where there is none.
 
     Scanner and protocol come from elements that de-identification keeps, and words of names and
-    numbers of persons that the header contains are removed from them.
+    numbers of persons and of the institution that the header contains are removed from them.
 
     Args:
         path: A DICOM file, or the folder of a series.
@@ -87,15 +91,15 @@ def acquisition_at(path: Path) -> Acquisition | None:
 
 def acquisition_in(dataset: Dataset) -> Acquisition:
     """Facts that a header states; see `acquisition_at`."""
-    persons = _person_words(dataset)
+    names = _names_in(dataset)
     field = number(dataset, "MagneticFieldStrength")
     scanner = [*words(dataset, "Manufacturer"), *words(dataset, "ManufacturerModelName")]
     if field is not None and any(scanner):
         scanner.append(f"{field:.2g} T")
     sex = " ".join(words(dataset, "PatientSex")).upper()
     return Acquisition(
-        scanner=_without(persons, " ".join(filter(None, scanner))),
-        protocol=_without(persons, _protocol(dataset)),
+        scanner=_without(names, " ".join(filter(None, scanner))),
+        protocol=_without(names, _protocol(dataset)),
         protocol_name=" ".join(words(dataset, "ProtocolName")).strip(),
         age=_age(dataset),
         sex=sex if sex in {"F", "M", "O"} else "",
@@ -130,16 +134,17 @@ def _day(value: Any) -> date | None:
         return None
 
 
-def _person_words(dataset: Dataset) -> set[str]:
-    texts = (str(dataset.get(keyword) or "") for keyword in PERSON_TAGS)
+def _names_in(dataset: Dataset) -> set[str]:
+    tags = (*PERSON_TAGS, *INSTITUTION_TAGS)
+    texts = (str(dataset.get(keyword) or "") for keyword in tags)
     found = {word for text in texts for word in re.findall(r"[^\W_]+", text.casefold())}
     return {word for word in found if len(word) >= SHORTEST_NAME}
 
 
-def _without(persons: set[str], text: str) -> str:
-    """A text in which each word that names a person is replaced."""
+def _without(names: set[str], text: str) -> str:
+    """A text in which each word that names a person or the institution is replaced."""
 
     def kept(match: re.Match[str]) -> str:
-        return REMOVED if match[0].casefold() in persons else match[0]
+        return REMOVED if match[0].casefold() in names else match[0]
 
     return re.sub(r"[^\W_]+", kept, " ".join(text.split()))

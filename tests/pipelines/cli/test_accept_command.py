@@ -119,8 +119,8 @@ def test_dossier_of_dicom_series_groups_by_header_and_names_nobody(
         assert name not in (out / "dossier.json").read_text(encoding="utf-8")
         assert name not in (out / "dossier.html").read_text(encoding="utf-8")
         assert name not in told.replace(str(out), "")
-    assert IN_FILES in (out / "cases.csv").read_text(encoding="utf-8")
-    assert (out / "cases.csv").stat().st_mode & 0o777 == PRIVATE
+    assert IN_FILES in (out / "private" / "cases.csv").read_text(encoding="utf-8")
+    assert (out / "private" / "cases.csv").stat().st_mode & 0o777 == PRIVATE
 
 
 def test_evidence_of_dicom_series_names_nobody_and_pools(
@@ -222,6 +222,10 @@ def test_copies_of_a_case_are_named(package: Path, tmp_path: Path, run: Callable
         (("--cases", "{manifest}", "--fold", "9"), "fold 9 is not in manifest"),
         (("--cases", "{manifest}", "--criteria", "{liver}"), "liver"),
         (("--cases", "{unlabelled}"), "no labelled case"),
+        (("--cases", "{empty}"), "no labelled case"),
+        (("--cases", "{renamed}"), "has labels that the model has not"),
+        (("--cases", "{manifest}", "--criteria", "{typo}"), "at_leest"),
+        (("--cases", "{manifest}", "--against", "{package}", "--export", "x.json"), "itself"),
     ],
 )
 def test_wrong_calls_end_with_status_2_and_one_line(
@@ -236,7 +240,15 @@ def test_wrong_calls_end_with_status_2_and_one_line(
         "{manifest}": write_manifest(manifest, tmp_path / "set" / "M.json"),
         "{unlabelled}": tmp_path / "set" / "U.json",
         "{liver}": tmp_path / "liver.yaml",
+        "{typo}": tmp_path / "typo.yaml",
+        "{empty}": tmp_path / "set" / "E.json",
+        "{renamed}": tmp_path / "set" / "R.json",
+        "{package}": package,
     }
+    tail = (LABELS[0], LabelClass(name="tail", value=2))
+    write_manifest(manifest.model_copy(update={"training": ()}), places["{empty}"])
+    write_manifest(manifest.model_copy(update={"labels": tail}), places["{renamed}"])
+    places["{typo}"].write_text("accept: [{measure: cases, at_leest: 20}]", encoding="utf-8")
     bare = tuple(case.model_copy(update={"label": None}) for case in manifest.training)
     write_manifest(manifest.model_copy(update={"training": bare}), places["{unlabelled}"])
     places["{liver}"].write_text(

@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from tiny_data import hippocampus_package
 
-from pipelines.comparing.predicted_quality import out_of_fold_cases
+from pipelines.comparing.predicted_quality import flags_when_cleaned, out_of_fold_cases
 from segmed.errors import PackageError
 from segmed.evaluation import score_cases
 from segmed.inference import Predictor
+from segmed.inference.postprocessing import Cleaning, with_steps
 from segmed.manifest import Manifest, read_manifest
+from segmed.metrics.measures import FLAGGED
+from segmed.metrics.training_norms import RANGES, RESULTS
 from segmed.package import ModelPackage
 from segmed.package.ensemble import join_packages
 from segmed.package.predicted_quality import with_quality
@@ -75,6 +79,40 @@ def test_scores_after_post_processing_replace_those_before(
     found = out_of_fold_cases([fold], changed)
     assert {item.dice for case in found.values() for item in case.truth.values()} == {0.123}
     assert cases.keys() == found.keys()
+
+
+def test_flags_that_cleaning_removes_are_not_among_those_that_drift_is_judged_by(
+    scored: tuple[Path, QualityCases, FoldResult], manifest: Manifest, tmp_path: Path
+) -> None:
+    """Results with an island far from the structure, which keeping the largest piece removes."""
+    _, cases, fold = scored
+    islands = {}
+    for name in cases:
+        path = manifest.label_path(manifest.case(name))
+        assert path is not None
+        whole = nib.load(path)
+        values = np.asarray(whole.dataobj).astype(np.uint8)
+        values[1, 1, 1] = 1
+        islands[name] = tmp_path / f"{name}.nii.gz"
+        nib.save(nib.Nifti1Image(values, whole.affine), islands[name])
+    raw = hippocampus_package()
+    any_value = dict.fromkeys(("volume_ml", "elongation", "compactness"), (0.0, 1e6))
+    one = {"cases": 9, "components": 1, "cut": 1.0, "present": 1.0, **any_value}
+    ranges = [{"label": label.name, **one} for label in raw.plan.labels]
+    rules = with_steps(
+        raw.plan.inference, [Cleaning("keep_largest", label.value) for label in raw.plan.labels]
+    )
+    package = replace(raw, provenance={RANGES: ranges})
+    cleaning = replace(package, plan=raw.plan.model_copy(update={"inference": rules}))
+    shares = []
+    for either in (package, cleaning):
+        flags = flags_when_cleaned(islands, either)
+        assert flags.keys() == cases.keys()
+        found = out_of_fold_cases([fold], fold.table, flags)
+        assert {name: case.is_flagged for name, case in found.items()} == flags
+        norms = with_quality(either, found, basis="held_out").provenance[RESULTS][FLAGGED]
+        shares.append(sum(norms) / len(norms))
+    assert shares == [1.0, 0.0]
 
 
 def test_a_training_of_an_earlier_version_gives_no_model(
