@@ -59,9 +59,9 @@ HEADER = {
 
 SHOWN_ELEMENTS = {
     "Manufacturer": "ACME",
-    "ManufacturerModelName": "One of Seeblick, Zweistein and Anneliese",
+    "ManufacturerModelName": "One of Seeblick, Zweistein, Müßiggang and Anneliese",
     "ScanningSequence": "GR",
-    "ConvolutionKernel": "sharp Müßiggang Dreistein",
+    "ConvolutionKernel": "sharp Dreistein",
     "PatientAge": "067Y",
     "PatientSex": "F",
 }

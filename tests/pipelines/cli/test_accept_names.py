@@ -48,7 +48,7 @@ def archive(local: Path, package: Path, tmp_path_factory: pytest.TempPathFactory
     assert result.exit_code == 1, result.output  # one series is refused
     archive = ReviewArchive(out)
     first, *others = archive.studies()
-    assert len(others) == CASES - 1
+    assert len(others) == CASES - 1, result.output
     for study in others:
         archive.store.add_opinion(study.entry.key, REVIEWER, "accepted")
     values = archive.result(first).copy()
@@ -122,7 +122,11 @@ def test_dossier_tells_no_planted_name(
     assert sum(record["refused"].values()) == BROKEN
     assert record["archive"] is None or sum(record["archive"]["reasons"].values()) == BROKEN
     shown = {row["value"] for row in record["groups"]}
-    assert {"ACME One of [removed], [removed] and [removed]", "60 to 69", "female"} <= shown
+    assert {
+        "ACME One of [removed], [removed], [removed] and [removed]",
+        "60 to 69",
+        "female",
+    } <= shown
     assert list((tmp_path / "mlartifacts").rglob("dossier.html"))
     assert planted.leaks_below(tmp_path, apart=[out / "private"]) == {}
     assert planted.leaks(told) == planted.leaks(in_registry(registered)) == set()
