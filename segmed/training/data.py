@@ -26,13 +26,9 @@ from segmed.training.sampling import (
     step_generator,
 )
 from segmed.training.stored import stored_case
-from segmed.transforms.augmentation import (
-    AugmentationDraw,
-    apply_augmentation,
-    draw_augmentation,
-    source_size,
-)
+from segmed.transforms.augmentation import AugmentationDraw, source_size
 from segmed.transforms.extra_augmentation import extra_augmentation
+from segmed.transforms.rand_augment import RandAugment
 
 if TYPE_CHECKING:
     from segmed.preprocessing import PreparedDataset
@@ -208,15 +204,7 @@ def make_batch(
     """
     generator = step_generator(seed, step)
     draws = draw_patches(cases, plan, generator, batch_size=batch_size)
-    spacing_mm = [
-        edge for axis, edge in enumerate(plan.preprocessing.spacing_mm) if axis != plan.slice_axis
-    ]
-    draw = draw_augmentation(
-        plan.recipe.augmentation,
-        batch_size=len(draws),
-        spacing_mm=spacing_mm,
-        generator=generator,
-    ).part(share)
+    draw = RandAugment.of(plan).drawn(len(draws), generator).part(share)
     size = list(source_size(plan.patch_size, draw))
     axes = len(cases[0].shape)
     if plan.slice_axis is not None and axes == len(plan.patch_size) + 1:
@@ -236,7 +224,7 @@ def augment(batch: Batch, plan: Plan, device: Device) -> tuple[Tensor, Tensor]:
     where = device.torch_device
     image = batch.image.to(where, non_blocking=True)
     label = batch.label.to(where, non_blocking=True)
-    image, label = apply_augmentation(image, label, batch.draw, plan.patch_size)
+    image, label = RandAugment.of(plan, batch.draw).applied(image, label, plan.patch_size)
     extra = extra_augmentation(plan)
     return (image, label) if extra is None else extra(image, label, batch.draw.noise_seed.tolist())
 

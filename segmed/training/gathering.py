@@ -1,7 +1,7 @@
 """Patches gathered straight out of the voxels on the device: one pass cuts, moves and mirrors.
 
 Shapes and calls do not depend on the draw, so a step can be captured as a graph. The result is that
-of `make_batch` and `apply_augmentation` from the same draw, up to the rounding of coordinates and
+of `make_batch` and `RandAugment` from the same draw, up to the rounding of coordinates and
 voxels beyond 1.6 times the patch.
 
 A step at 128 cubed is bound by memory here, so positions and weights are kept for each axis, and

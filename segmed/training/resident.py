@@ -24,11 +24,8 @@ from segmed.training.sampling import (
     step_generator,
 )
 from segmed.training.shading import shade_factors
-from segmed.transforms.augmentation import (
-    AugmentationDraw,
-    draw_augmentation,
-    offset_matrices,
-)
+from segmed.transforms.augmentation import AugmentationDraw, offset_matrices
+from segmed.transforms.rand_augment import RandAugment
 
 Floats = npt.NDArray[np.float64]
 
@@ -217,15 +214,7 @@ def patch_rows(
     generator = step_generator(seed, step)
     batch_size = process_group.whole_batch(plan.recipe.batch_size)
     patches = draw_patches(cases, plan, generator, batch_size=batch_size)
-    spacing_mm = [
-        edge for axis, edge in enumerate(plan.preprocessing.spacing_mm) if axis != plan.slice_axis
-    ]
-    draw = draw_augmentation(
-        plan.recipe.augmentation,
-        batch_size=batch_size,
-        spacing_mm=spacing_mm,
-        generator=generator,
-    )
+    draw = RandAugment.of(plan).drawn(batch_size, generator)
     share = process_group.share(plan.recipe.batch_size)
     patches, draw = patches[share], draw.part(share)
     batch = _drawn(patches, draw, plan, axes=len(cases[0].shape))

@@ -40,12 +40,34 @@ class RandAugment(Randomizable, Transform):
         self.draw: AugmentationDraw | None = None
 
     @classmethod
-    def of(cls, plan: Plan) -> RandAugment:
-        """Return the random changes of a plan."""
+    def of(cls, plan: Plan, draw: AugmentationDraw | None = None) -> RandAugment:
+        """Return the random changes of a plan, which training draws and applies.
+
+        Args:
+            plan: Gives ranges, probabilities and spacing.
+            draw: A draw to apply.
+        """
         edges = enumerate(plan.preprocessing.spacing_mm)
-        return cls(
+        made = cls(
             plan.recipe.augmentation, [edge for axis, edge in edges if axis != plan.slice_axis]
         )
+        made.draw = draw
+        return made
+
+    def drawn(self, num_cases: int, generator: np.random.Generator) -> AugmentationDraw:
+        """Draw the changes of a batch from a generator, and keep the draw for later calls.
+
+        Args:
+            num_cases: Number of cases.
+            generator: Source of randomness.
+        """
+        self.draw = draw_augmentation(
+            self.settings,
+            batch_size=num_cases,
+            spacing_mm=self.spacing_mm,
+            generator=generator,
+        )
+        return self.draw
 
     def randomize(self, data: int = 1) -> None:
         """Draw the changes of a batch.
@@ -54,12 +76,7 @@ class RandAugment(Randomizable, Transform):
             data: Number of cases.
         """
         seed = int(self.R.randint(LARGEST_SEED, dtype="int64"))
-        self.draw = draw_augmentation(
-            self.settings,
-            batch_size=data,
-            spacing_mm=self.spacing_mm,
-            generator=np.random.default_rng(seed),
-        )
+        self.drawn(data, np.random.default_rng(seed))
 
     def source_size(self, patch_size: Sequence[int]) -> tuple[int, ...]:
         """Return the size to cut cases with for the present draw, so that no change looks beyond.
@@ -70,7 +87,25 @@ class RandAugment(Randomizable, Transform):
         Raises:
             UsageError: Nothing is drawn.
         """
-        return source_size(patch_size, self._drawn())
+        return source_size(patch_size, self._present())
+
+    def applied(
+        self, image: Tensor, label: Tensor, patch_size: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Apply the present draw to a batch, as a training step does.
+
+        Args:
+            image: `[B, C, *source]`, as cut with `source_size`.
+            label: Class indices, `[B, *source]`.
+            patch_size: Size of the result along each axis.
+
+        Returns:
+            Image `[B, C, *patch]` and label `[B, *patch]`.
+
+        Raises:
+            UsageError: Nothing is drawn.
+        """
+        return apply_augmentation(image, label, self._present(), patch_size)
 
     def __call__(
         self,
@@ -110,13 +145,13 @@ class RandAugment(Randomizable, Transform):
         if randomize:
             self.randomize(len(batch))
         size = tuple(patch_size or batch.shape[2:])
-        moved, picked = apply_augmentation(batch.float(), classes, self._drawn(), size)
+        moved, picked = self.applied(batch.float(), classes, size)
         done = self._like(image, moved[0] if is_case else moved)
         if label is None:
             return done
         return done, self._like(label, picked if is_case else picked[:, None])
 
-    def _drawn(self) -> AugmentationDraw:
+    def _present(self) -> AugmentationDraw:
         if self.draw is None:
             raise UsageError("RandAugment has no draw yet: call randomize first")
         return self.draw
