@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 from PIL.Image import Image
 
+from segmed.doors import checked
 from segmed.encoding import LabelEncoding
 from segmed.errors import ManifestError, SegmedError, UsageError
 from segmed.formats import OutputFormat
@@ -91,6 +92,7 @@ def dice_line(table: pd.DataFrame) -> str:
     return f"{counted}, mean Dice {', '.join(parts[:MOST_SHOWN] + more)}"
 
 
+@checked("manifest")
 def evaluate(
     model: ModelPackage | Predictor | Path | str,
     manifest: Manifest | Path | str,

@@ -35,7 +35,7 @@ VANISHING_EDGE = 16
 Affine = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Grid:
     """Shape and placement of an image.
 
@@ -47,6 +47,11 @@ class Grid:
 
     shape: tuple[int, ...]
     affine_ras: Affine
+
+    def __repr__(self) -> str:
+        """Voxels and spacing in one line."""
+        shape, edges = ("x".join(f"{one:g}" for one in of) for of in (self.shape, self.spacing_mm))
+        return f"Grid({shape} voxels of {edges} mm)"
 
     @property
     def spacing_mm(self) -> tuple[float, ...]:

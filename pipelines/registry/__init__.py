@@ -1,7 +1,7 @@
 """The model registry: versions, the gate, aliases, cards, export and import.
 
-Importing it lets the library resolve references of the registry, as in
-`segmed.Predictor.load("models:/NAME@champion")`.
+The library imports it to resolve references of the registry, as in
+`segmed.Predictor.load("models:/NAME@champion")`: it is announced as an entry point.
 """
 
 from __future__ import annotations

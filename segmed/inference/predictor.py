@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from segmed.doors import checked
 from segmed.errors import UsageError, is_out_of_memory
 from segmed.geometry import Grid
 from segmed.inference.choice import EngineRequest, make_engine
@@ -93,6 +94,7 @@ class Predictor:
         path: Way through a GPU of the networks of the first plan; None on a CPU.
     """
 
+    @checked("packages")
     def __init__(
         self,
         packages: ModelPackage | Sequence[ModelPackage],
@@ -133,6 +135,7 @@ class Predictor:
         self._base_bytes = resident_bytes()
 
     @classmethod
+    @checked()
     def load(
         cls,
         model: str | Path,
@@ -145,8 +148,7 @@ class Predictor:
         """Load a model and make a predictor of it.
 
         Args:
-            model: Folder or zip of a package, or `models:/NAME@alias` after
-                `import pipelines.registry`.
+            model: Folder or zip of a package, or `models:/NAME@alias` of the model registry.
             device: As for the class, like the rest.
             engine: Name of an engine.
             tta: Average over mirror images; None: as the plan has it.
@@ -162,8 +164,8 @@ class Predictor:
     def __repr__(self) -> str:
         """Architectures, structures and device in one line."""
         names = ", ".join(package.architecture for package in self.packages)
-        found = ", ".join(label.name for label in self.plan.labels[:4])
-        found += ", ..." if len(self.plan.labels) > 4 else ""
+        shown = [label.name for label in self.plan.labels]
+        found = ", ".join(shown[:4] + ["..."] * (len(shown) > 4))
         return f"Predictor({names}; {self.plan.name}: {found}; {self.device})"
 
     def predict(
@@ -362,8 +364,7 @@ class Predictor:
         network = self._network(CaseObserver(self.plan.encoding))
         before = resident_bytes()
         network(windows)
-        retained = max(0, resident_bytes() - before)
-        return retained, growth_of(lambda: network(windows))
+        return max(0, resident_bytes() - before), growth_of(lambda: network(windows))
 
     def require_memory(
         self, grid: Grid, *, keeps_image: bool = True, keeps_probs: bool = False

@@ -10,6 +10,7 @@ import torch
 from monai.inferers import Inferer
 from torch import Tensor
 
+from segmed.doors import checked
 from segmed.errors import ModelError, UsageError, unknown_name
 from segmed.inference.engine import Activation
 from segmed.inference.engine import softmax as softmax_classes
@@ -43,6 +44,7 @@ class SlabInferer(Inferer):
         UsageError: An option is out of its range.
     """
 
+    @checked()
     def __init__(
         self,
         roi_size: Sequence[int],
@@ -72,6 +74,15 @@ class SlabInferer(Inferer):
         self.activation: Activation | None = softmax_classes if softmax else None
         self.slice_axis = slice_axis
         self.averages_logits = False
+
+    def __repr__(self) -> str:
+        """Window, overlap and blend in one line."""
+        recipe = self.recipe
+        values = "network's values" if self.activation is None else "probabilities"
+        return (
+            f"SlabInferer({'x'.join(map(str, recipe.window))} voxels, overlap {recipe.overlap:g}, "
+            f"{recipe.blend} blend of {values}, {recipe.placement} placement)"
+        )
 
     @classmethod
     def of(cls, plan: Plan, *, sw_batch_size: int = 1, softmax: bool = True) -> SlabInferer:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from segmed.doors import checked
 from segmed.errors import ImageError, UsageError
 from segmed.geometry import Grid, require_same_grid
 from segmed.io.arrays import load
@@ -28,6 +29,7 @@ Read = Callable[[Path | SeriesAudit], MetaTensor]
 """Reads one file or folder, or one DICOM series that has been scanned."""
 
 
+@checked()
 def read_image(
     path: Path | str | SeriesAudit | FileHead,
     *,
@@ -61,6 +63,7 @@ def read_image(
     return as_image(load(path, limits, trusted=trusted, num_channels=num_channels))
 
 
+@checked()
 def read_images(
     paths: Sequence[Path | str],
     *,

@@ -16,6 +16,7 @@ from segmed.formats import has_image_suffix
 from segmed.io.limits import DEFAULT_LIMITS, ReadLimits
 from segmed.io.read import as_channels, read_images, read_label, source_of
 from segmed.metatensor import ImageReader, MetaTensor
+from segmed.one_line import OneLine
 from segmed.structures import LabelClass
 
 StrPath = str | os.PathLike[str]
@@ -28,7 +29,7 @@ class UnreadImage:
     paths: tuple[Path, ...]
 
 
-class SafeReader(ImageReader):
+class SafeReader(OneLine, ImageReader):
     """Read what `read_image` reads, with its limits, its refusals and its geometry.
 
     `LoadImage` catches every error of `read` and then tries MONAI's own readers, one of which would

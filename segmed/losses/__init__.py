@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from segmed.doors import checked
 from segmed.encoding import LabelEncoding
 from segmed.errors import unknown_name
 from segmed.losses.case_loss import CaseLoss
@@ -34,6 +35,7 @@ def list_losses() -> tuple[str, ...]:
     return tuple(LOSSES)
 
 
+@checked()
 def make_loss(
     name: str,
     *,

@@ -52,6 +52,8 @@ class CaseLoss(_Loss):
                 "DiceCELoss"
             )
         self.num_classes = num_classes
+        channels = num_classes if encoding is None else encoding.num_channels
+        self._channels = {channels, 1} if channels == 2 else {channels}  # 1 is a sigmoid
         is_plain = encoding is None or encoding.is_plain
         self.reader = None if encoding is None or is_plain else VoxelReader(encoding)
         if self.reader is not None and include_background:
@@ -74,6 +76,11 @@ class CaseLoss(_Loss):
             UsageError: The target has another shape, or is not a map of class indices.
         """
         logits, target = plain(logits), class_indices(logits, target)
+        if logits.shape[1] not in self._channels:
+            raise UsageError(
+                f"the logits have {logits.shape[1]} channels, this loss is of {self.num_classes} "
+                "classes, background included: give num_classes as the network has it"
+            )
         if self.reduction == "mean":
             return self._mean(logits, target)
         cases = zip(logits.chunk(len(logits)), target.chunk(len(logits)), strict=True)

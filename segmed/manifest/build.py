@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from segmed.doors import checked
 from segmed.errors import ManifestError, UsageError, unknown_name
 from segmed.manifest.case_folders import find_case_folders
 from segmed.manifest.content import with_digests
@@ -89,6 +90,7 @@ class Reading:
             raise UsageError(f"--channels {','.join(self.channels)}: a name occurs twice")
 
 
+@checked()
 def build_manifest(
     source: Path | str,
     *,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from segmed.doors import checked
 from segmed.encoding import LabelEncoding
 from segmed.errors import UsageError
 from segmed.structures import Channel, Code, Frozen, LabelClass, LabelValue
@@ -198,6 +199,7 @@ class Manifest(Frozen):
             )
         return cases[name]
 
+    @checked()
     def read(self, case: Case | str) -> LabelledImage:
         """Read image and label of a case: `image, label = manifest.read(case)`.
 

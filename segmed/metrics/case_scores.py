@@ -17,10 +17,11 @@ from segmed.metrics.cumulative import grids_of
 from segmed.metrics.score import METRICS, CaseScore
 from segmed.metrics.summary import summarise
 from segmed.metrics.table import scores_table
+from segmed.one_line import OneLine
 from segmed.structures import LabelClass
 
 
-class CaseScores(CumulativeIterationMetric):
+class CaseScores(OneLine, CumulativeIterationMetric):
     """Scores of label maps, each case and structure a row of a table; see `evaluate_case`.
 
     `segmed.evaluate`, `segmed evaluate` and `segmed compare` fill one case by case. A MONAI program

@@ -16,6 +16,7 @@ from segmed.metatensor import CumulativeIterationMetric
 from segmed.metrics import overlap
 from segmed.metrics.case import evaluate_case
 from segmed.metrics.score import METRICS
+from segmed.one_line import OneLine
 from segmed.structures import LabelClass
 
 VOXEL_SCORES = {
@@ -33,7 +34,7 @@ SURFACE_SCORES = ("hd_mm", "hd95_mm", "assd_mm", "nsd")
 REDUCTIONS = ("mean", "mean_batch", "none")
 
 
-class CumulativeScores(CumulativeIterationMetric):
+class CumulativeScores(OneLine, CumulativeIterationMetric):
     """Scores of `evaluate_case` by the interface of MONAI's metrics.
 
     Where exactly one of prediction and reference has a structure, scores in 0..1 are 0 and
@@ -83,7 +84,8 @@ class CumulativeScores(CumulativeIterationMetric):
             )
         self.num_classes = num_classes
         self.is_plain = encoding is None or encoding.is_plain
-        self.encoding = _indexed(encoding) if encoding is not None else _numbered(num_classes)
+        self.encoding = encoding
+        self._encoding = _indexed(encoding) if encoding is not None else _numbered(num_classes)
         self.reduction = _known_reduction(reduction)
         self.tolerance_mm = tolerance_mm
 
@@ -133,7 +135,7 @@ class CumulativeScores(CumulativeIterationMetric):
         """Class indices of one side of a batch."""
         if self.is_plain:
             return class_map(values, self.num_classes, name)
-        count = len(self.encoding.stored_values)
+        count = len(self._encoding.stored_values)
         if values.ndim not in (4, 5) or values.shape[1] != 1:
             raise MetricError(
                 f"{name} has shape {tuple(values.shape)}; give [B, 1, *spatial] class indices: "
@@ -144,12 +146,12 @@ class CumulativeScores(CumulativeIterationMetric):
 
     def _case(self, predicted: Tensor, true: Tensor, spacing_mm: Sequence[float]) -> list[Any]:
         if all(name in VOXEL_SCORES for name in self.metric_names):
-            counted = overlap.structure_counts(predicted, true, self.encoding)
+            counted = overlap.structure_counts(predicted, true, self._encoding)
             return [[VOXEL_SCORES[name](one) for name in self.metric_names] for one in counted]
         scores = evaluate_case(
             predicted,
             true,
-            labels=self.encoding,
+            labels=self._encoding,
             spacing_mm=spacing_mm,
             case_id="",
             tolerance_mm=self.tolerance_mm,

@@ -317,7 +317,7 @@ def initialise_he(network: nn.Module) -> None:
 
 
 def check_input(image: Tensor, *, spatial_dims: int, in_channels: int) -> None:
-    """Refuse an input of another rank or another number of channels.
+    """Refuse an input of another type, rank or number of channels.
 
     Args:
         image: `[B, C, *spatial]`.
@@ -325,8 +325,11 @@ def check_input(image: Tensor, *, spatial_dims: int, in_channels: int) -> None:
         in_channels: Channels expected.
 
     Raises:
-        ModelError: The shape does not fit.
+        ModelError: Type or shape do not fit.
     """
+    if not isinstance(image, Tensor) or not image.is_floating_point():
+        kind = getattr(image, "dtype", type(image).__name__)
+        raise ModelError(f"the network takes a tensor of floating-point numbers, got {kind}")
     if image.ndim != spatial_dims + 2 or image.shape[1] != in_channels:
         raise ModelError(
             f"the network takes [batch, {in_channels}, {spatial_dims} axes], "

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from segmed.architectures import registered_architecture, require_architecture
+from segmed.doors import checked
 from segmed.errors import ModelError, UsageError, unknown_name
 from segmed.models import deeplabv3plus, fcn, nnunet, unet, unet3plus, unetpp
 from segmed.models.options import Architecture, Task
@@ -72,6 +73,7 @@ def resolve_options(name: str, *, preset: str | None, spatial_dims: int) -> dict
     return {**entry.paper, **(entry.paper_3d if spatial_dims == 3 else {})}
 
 
+@checked()
 def build_model(
     name: str,
     *,

@@ -32,6 +32,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from segmed.architectures import require_registered
+from segmed.doors import checked
 from segmed.errors import PackageError, UsageError, WeightsError
 from segmed.io.atomic import whole_folder
 from segmed.io.digest import sha256_of_bytes, sha256_of_file
@@ -256,6 +257,7 @@ class ModelPackage:
         (folder / CARD_FILE).write_bytes(text.encode())
 
     @classmethod
+    @checked()
     def load(cls, path: Path | str) -> ModelPackage:
         """Read a package and check it.
 

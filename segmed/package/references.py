@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from segmed.errors import PackageError, UsageError
 from segmed.package.model_package import ModelPackage
-from segmed.package.resolvers import RESOLVERS
+from segmed.package.resolvers import resolver_of
 
 
 def load_package(model: str | Path) -> ModelPackage:
@@ -23,13 +24,14 @@ def load_package(model: str | Path) -> ModelPackage:
     scheme, colon, _ = str(model).partition(":/")
     if not colon or isinstance(model, Path) or Path(model).exists():
         return ModelPackage.load(model)
-    if scheme in RESOLVERS:
-        return ModelPackage.load(RESOLVERS[scheme](str(model)))
+    resolve = resolver_of(scheme)
+    if resolve is not None:
+        return ModelPackage.load(resolve(str(model)))
     if scheme == "models":
         raise UsageError(
-            f"{model!r} is in a model registry, which this library does not read by itself: "
-            "`import pipelines.registry` first, which connects the two, or give the path of a "
-            "package"
+            f"{model!r} is in a model registry, and no installed package reads it: install segmed "
+            "with its package `pipelines` (in a checkout, `import pipelines.registry`), or give "
+            "the path of a model package"
         )
     raise PackageError(f"{model!r} does not exist; give the path of a package folder or zip")
 
@@ -40,7 +42,9 @@ def members_of(packages: ModelPackage | Sequence[ModelPackage]) -> list[ModelPac
     Raises:
         UsageError: Anything else is among them, such as a path.
     """
-    members = [packages] if isinstance(packages, ModelPackage | str | Path) else list(packages)
+    given: Any = packages
+    is_one = isinstance(given, ModelPackage | str | Path) or not hasattr(given, "__iter__")
+    members: list[Any] = [given] if is_one else list(given)
     for member in members:
         if not isinstance(member, ModelPackage):
             raise UsageError(

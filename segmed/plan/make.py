@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from segmed.architectures import PlannedInput
+from segmed.doors import checked
 from segmed.errors import UsageError, unknown_name
 from segmed.given import manifest_of
 from segmed.manifest.schema import Manifest
@@ -58,6 +59,7 @@ class _Choice:
     why: str
 
 
+@checked("manifest")
 def make_plan(
     manifest: Manifest | Path | str,
     *,

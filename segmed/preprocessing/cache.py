@@ -22,6 +22,7 @@ from segmed.manifest.known_digests import DIGESTS, KnownDigests
 from segmed.manifest.label_values import values_in
 from segmed.metatensor import MetaTensor
 from segmed.metrics.training_norms import measure_reference
+from segmed.one_line import OneLine
 from segmed.plan.schema import Plan
 from segmed.preprocessing.blocks import BlockCache
 from segmed.preprocessing.entry import EntryFacts, PreparedEntry, encode_entry
@@ -67,7 +68,7 @@ def _shelf_of(folder: Path) -> _Shelf:
     return _Shelf(folder)
 
 
-class PreparedCache:
+class PreparedCache(OneLine):
     """Prepared cases of one image set under one plan.
 
     Cases are records of packs, named by the content of their files and the part of the plan that
@@ -217,6 +218,10 @@ class PreparedCase:
         self._key = key
         self.id = case.id
         self.facts = EntryFacts.from_record(cache.record(case, key).facts)
+
+    def __repr__(self) -> str:
+        """Name and size in one line."""
+        return f"PreparedCase({self.id!r}: {'x'.join(map(str, self.facts.shape))} voxels)"
 
     def read(self, use: Callable[[PreparedEntry], Got]) -> Got:
         """Return what `use` gives for the opened record; repeated if the record is damaged.

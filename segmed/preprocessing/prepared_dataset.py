@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from monai.data import Dataset
 
+from segmed.doors import checked
 from segmed.errors import UsageError
 from segmed.manifest.schema import Case, Manifest
 from segmed.metatensor import MetaTensor
@@ -38,6 +39,7 @@ class PreparedDataset(Dataset):
         UsageError: No case has an id, or there is no case.
     """
 
+    @checked()
     def __init__(
         self,
         manifest: Manifest,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy.typing as npt
 import pandas as pd
 
+from segmed.one_line import OneLine
 from segmed.outcomes import Status
 from segmed.pictures.legend import Legend
 
@@ -37,8 +38,8 @@ class Cost:
     peak_memory_mb: float | None = None
 
 
-@dataclass(frozen=True)
-class OverlayItem:
+@dataclass(frozen=True, repr=False)
+class OverlayItem(OneLine):
     """One case to look at.
 
     Attributes:
@@ -119,8 +120,8 @@ class ReportChart:
     svgs: Sequence[str]
 
 
-@dataclass(frozen=True)
-class ReportContent:
+@dataclass(frozen=True, repr=False)
+class ReportContent(OneLine):
     """Everything on the page, top to bottom; parts that are empty are left out.
 
     Attributes:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Unpack
 
+from segmed.doors import checked
 from segmed.errors import UsageError, unknown_name
 from segmed.given import manifest_of, plan_of
 from segmed.manifest.schema import Manifest
@@ -17,6 +18,7 @@ from segmed.training.loop import fit
 from segmed.training.settings import EpochResult, Settings, TrainingOptions
 
 
+@checked("manifest", "plan", "budget")
 def train(
     manifest: Manifest | Path | str,
     plan: Plan | Path | str,

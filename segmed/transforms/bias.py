@@ -10,6 +10,7 @@ from torch import Tensor
 
 from segmed.errors import UsageError
 from segmed.metatensor import MetaTensor, Transform
+from segmed.one_line import OneLine
 from segmed.transforms.intensity import with_voxels
 from segmed.transforms.taken import taken_image
 
@@ -17,7 +18,7 @@ BIAS_SHRINK = 4
 """Factor by which N4 coarsens an image before it fits the bias field."""
 
 
-class CorrectBias(Transform):
+class CorrectBias(OneLine, Transform):
     """Remove the bias field of MR channels by N4.
 
     Args:

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from segmed.doors import checked
 from segmed.errors import ImageError, SegmedError, UsageError
 from segmed.geometry import Grid, require_same_grid
 from segmed.io.read import grid_of
 from segmed.metatensor import Compose, MetaTensor, Transform
+from segmed.one_line import OneLine
 from segmed.plan.schema import Plan
 from segmed.transforms.crop import CropBox
 from segmed.transforms.dictionary import (
@@ -45,7 +47,7 @@ IMAGE, LABEL = "image", "label"
 """Entries of a row."""
 
 
-class PreparationChain(Compose):
+class PreparationChain(OneLine, Compose):
     """The chain of a plan: a MONAI `Compose` whose errors are those of its steps.
 
     Args:
@@ -57,6 +59,7 @@ class PreparationChain(Compose):
         steps = _steps(plan)
         super().__init__(steps if read is None else [read, *steps])
         self.plan = plan
+        self.read = read
 
     def __call__(self, input_: Mapping[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return a row with the network's input.
@@ -78,7 +81,7 @@ class PreparationChain(Compose):
         """
         if not (args or kwargs or self.lazy or self.overrides or _has_pending(input_)):
             # MONAI's own loop does the same, and imports all of MONAI for it: two CPU seconds.
-            row: dict[str, Any] = dict(input_)
+            row: dict[str, Any] = input_  # type: ignore[assignment]  # the first step checks it
             for step in self.transforms:
                 row = step(row)
             return row
@@ -112,7 +115,8 @@ class PreparationChain(Compose):
 
 def _has_pending(row: Mapping[str, Any]) -> bool:
     """Return whether operations of MONAI are still to be applied to an entry of a row."""
-    return any(getattr(entry, "pending_operations", None) for entry in row.values())
+    entries = row.values() if isinstance(row, Mapping) else ()
+    return any(getattr(entry, "pending_operations", None) for entry in entries)
 
 
 @contextmanager
@@ -127,6 +131,7 @@ def _errors_of_steps() -> Iterator[None]:
         raise
 
 
+@checked()
 def preparation(plan: Plan, read: Transform | None = None) -> PreparationChain:
     """Return the chain from images as stored to the network's input.
 
@@ -173,7 +178,7 @@ def _steps(plan: Plan) -> list[Transform]:
     ]
 
 
-class ImageOfPlan(Transform):
+class ImageOfPlan(OneLine, Transform):
     """Check the channels of a row's image, and convert its voxels to float32.
 
     Args:
@@ -189,14 +194,31 @@ class ImageOfPlan(Transform):
         Raises:
             ImageError: The image has other channels than the plan (`channels`).
         """
-        image = data[IMAGE]
-        if not isinstance(image, MetaTensor):
-            raise UsageError(
-                f"the chain takes an image as a MetaTensor, got a {type(image).__name__}; for "
-                "paths begin it with a reading step: preparation(plan, ReadCase(channels))"
-            )
+        image = _entry(data, IMAGE)
+        if LABEL in data:
+            _entry(data, LABEL)
         require_channels(image, self.plan)
         return {**data, IMAGE: with_voxels(image, image.as_tensor().to(torch.float32))}
+
+
+def _entry(row: Mapping[str, Any], key: str) -> MetaTensor:
+    """Return an entry of a row, which must be a MetaTensor.
+
+    Raises:
+        UsageError: It is missing or of another type.
+    """
+    if not isinstance(row, Mapping) or key not in row:
+        found = ", ".join(map(str, row)) if isinstance(row, Mapping) else f"a {type(row).__name__}"
+        raise UsageError(
+            f"the chain takes a dictionary with the entry {key!r}, got {found or 'an empty one'}"
+        )
+    if not isinstance(row[key], MetaTensor):
+        raise UsageError(
+            f"the chain takes {key!r} as a MetaTensor, got a {type(row[key]).__name__}; for paths "
+            "begin it with a reading step: preparation(plan, ReadCase(channels))"
+        )
+    entry: MetaTensor = row[key]
+    return entry
 
 
 def target_transform(grid: Grid, plan: Plan) -> GridTransform:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from segmed.doors import checked
 from segmed.errors import UsageError
 from segmed.metatensor import MetaTensor
 from segmed.transforms.grid_step import GridStep, Placement, placed_back
@@ -27,6 +28,7 @@ class CropBox(GridStep):
         UsageError: `lazy` is set, or the box is empty along an axis or begins before the image.
     """
 
+    @checked()
     def __init__(self, box: Box, *, lazy: bool = False) -> None:
         super().__init__(lazy=lazy)
         self.box = tuple((int(start), int(stop)) for start, stop in box)

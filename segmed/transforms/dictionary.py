@@ -41,6 +41,12 @@ class EachEntry(MapTransform):
             )
         self.steps = tuple(given)
 
+    def __repr__(self) -> str:
+        """Entries and steps in one line."""
+        steps = [repr(step) for step in self.steps]
+        shown = ", ".join(steps if len(set(steps)) > 1 else steps[:1])
+        return f"{type(self).__name__}({list(self.keys)}, {shown})"
+
     def __call__(self, data: Row) -> dict[Hashable, Any]:
         """Return the dictionary with its entries transformed."""
         done = dict(data)

@@ -13,6 +13,7 @@ from segmed.errors import GeometryError, UsageError
 from segmed.geometry import Grid
 from segmed.io.read import grid_of
 from segmed.metatensor import InvertibleTransform, MetaTensor
+from segmed.one_line import OneLine
 from segmed.transforms.grid_transform import GridTransform, turned
 from segmed.transforms.taken import taken_image
 
@@ -42,7 +43,7 @@ class Placement:
     unmirrored: tuple[bool, ...]
 
 
-class GridStep(InvertibleTransform):
+class GridStep(OneLine, InvertibleTransform):
     """Invertible transform of a grid that records its grid transform.
 
     Args:

@@ -13,7 +13,7 @@ from segmed.errors import GeometryError
 from segmed.geometry import Affine, Grid, reorientation, resampled_fault, resampled_shape
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GridTransform:
     """Transform from an input grid to a target grid: turn axes, crop, resample.
 
@@ -32,6 +32,10 @@ class GridTransform:
     box: tuple[tuple[int, int], ...]
     shape: tuple[int, ...]
     nearest_axis: int | None = None
+
+    def __repr__(self) -> str:
+        """Grids on either side in one line."""
+        return f"GridTransform({self.grid_in} to {self.grid})"
 
     @property
     def cropped_shape(self) -> tuple[int, ...]:
@@ -95,7 +99,7 @@ class GridTransform:
         return matrix
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prepared:
     """Network input of one image, with its grid transform.
 
@@ -106,6 +110,11 @@ class Prepared:
 
     tensor: Tensor
     transform: GridTransform
+
+    def __repr__(self) -> str:
+        """Channels and grid in one line."""
+        count = len(self.tensor)
+        return f"Prepared({count} channel{'s' * (count != 1)}, {self.grid})"
 
     @property
     def grid_in(self) -> Grid:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from segmed.errors import ImageError, UsageError
 from segmed.metatensor import InvertibleTransform, MetaTensor, Transform
+from segmed.one_line import OneLine
 from segmed.transforms.grid_step import operation, without_last
 from segmed.transforms.intensity import with_voxels
 from segmed.transforms.resampling import in_memory_order
@@ -18,7 +19,7 @@ MAX_LABEL_VALUE = 1 << 16
 """Label values below this are counted, which is quicker than sorting them."""
 
 
-class KnownLabels(Transform):
+class KnownLabels(OneLine, Transform):
     """Check that a label map has known values alone, and store it in one byte where that suffices.
 
     Args:
@@ -45,7 +46,7 @@ class KnownLabels(Transform):
         return with_voxels(taken, voxels.to(torch.uint8) if high < 256 else voxels)
 
 
-class ClassIndices(InvertibleTransform):
+class ClassIndices(OneLine, InvertibleTransform):
     """Replace label values by class indices; the inverse, of class indices, is exact.
 
     A value of unannotated voxels is one of `values`, the last: it has an index too.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from segmed.metatensor import MetaTensor, Transform
+from segmed.one_line import OneLine
 from segmed.plan.schema import Intensity, Preprocessing
 from segmed.transforms.dictionary import EachEntry, EachInvertibleEntry, Keys
 from segmed.transforms.grid_step import GridStep, Placement, placed_back
@@ -84,7 +85,7 @@ class OrderAxesd(EachInvertibleEntry):
         super().__init__(keys, OrderAxes(axes), allow_missing_keys)
 
 
-class ScaleCropped(Transform):
+class ScaleCropped(OneLine, Transform):
     """Scale each channel of a cropped image before it is resampled.
 
     Args:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from segmed.errors import UsageError
 from segmed.metatensor import MapTransform, MetaTensor, Randomizable, Transform
+from segmed.one_line import OneLine
 from segmed.plan.schema import Augmentation, Plan
 from segmed.transforms.augmentation import (
     AugmentationDraw,
@@ -24,7 +25,7 @@ LARGEST_SEED = 2**32
 """Seeds of the generator are drawn below this."""
 
 
-class RandAugment(Randomizable, Transform):
+class RandAugment(OneLine, Randomizable, Transform):
     """Flip, rotation, zoom, elastic deformation and changes of intensity, as training draws them.
 
     `randomize` draws, a call applies: the same draw may be applied to image and label, or again.
@@ -161,7 +162,7 @@ class RandAugment(Randomizable, Transform):
         return with_voxels(given, values) if isinstance(given, MetaTensor) else values
 
 
-class RandAugmentd(Randomizable, MapTransform):
+class RandAugmentd(OneLine, Randomizable, MapTransform):
     """`RandAugment` of an image and its label in a dictionary, by one draw.
 
     Args:
@@ -180,6 +181,7 @@ class RandAugmentd(Randomizable, MapTransform):
     ) -> None:
         super().__init__([image_key, label_key], allow_missing_keys=True)
         self.image_key, self.label_key = image_key, label_key
+        self.settings, self.spacing_mm = settings, tuple(spacing_mm)
         self.transform = RandAugment(settings, spacing_mm)
 
     def set_random_state(

@@ -10,10 +10,11 @@ from segmed.io.safe_reader import SafeReader
 from segmed.manifest.reference import read_reference
 from segmed.manifest.schema import Manifest
 from segmed.metatensor import MetaTensor, Transform
+from segmed.one_line import OneLine
 from segmed.structures import LabelClass
 
 
-class ReadCase(Transform):
+class ReadCase(OneLine, Transform):
     """Read the image files and the label of a data-list row in their storage order.
 
     Args:
@@ -28,6 +29,8 @@ class ReadCase(Transform):
         labels: Sequence[LabelClass] = (),
         manifest: Manifest | None = None,
     ) -> None:
+        self.num_channels = num_channels
+        self.labels = tuple(labels)
         self.manifest = manifest
         self._reads_image = SafeReader(num_channels=num_channels)
         self._reads_label = SafeReader(is_label=True, labels=labels)

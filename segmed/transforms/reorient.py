@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from segmed.doors import checked
 from segmed.errors import UsageError
 from segmed.io.read import grid_of
 from segmed.metatensor import MetaTensor
@@ -29,6 +30,7 @@ class Reorient(GridStep):
         UsageError: `lazy` is set, or the codes do not name each of three directions once.
     """
 
+    @checked()
     def __init__(self, orientation: str, *, mirror: bool = True, lazy: bool = False) -> None:
         super().__init__(lazy=lazy)
         named = {DIRECTIONS.get(code) for code in orientation}

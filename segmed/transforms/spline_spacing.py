@@ -8,6 +8,7 @@ from math import inf
 import torch
 from torch import Tensor
 
+from segmed.doors import checked
 from segmed.errors import UsageError
 from segmed.metatensor import MetaTensor
 from segmed.transforms.grid_step import GridStep, Placement, placed_back
@@ -38,6 +39,7 @@ class SplineSpacing(GridStep):
             another number of orders than of edges.
     """
 
+    @checked()
     def __init__(
         self, spacing_mm: Sequence[float], *, order: int | Sequence[int] = 3, lazy: bool = False
     ) -> None:

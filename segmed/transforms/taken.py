@@ -17,9 +17,21 @@ def taken_image(image: Tensor, step: object) -> MetaTensor:
         step: The transform, for the message.
 
     Raises:
-        UsageError: It has another number of axes, such as a batch, or no voxel.
+        UsageError: It is no array, has complex numbers, another number of axes, such as a batch, or
+            no voxel.
     """
-    taken = image if isinstance(image, MetaTensor) else MetaTensor(torch.as_tensor(image))
+    try:
+        taken = image if isinstance(image, MetaTensor) else MetaTensor(torch.as_tensor(image))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"{type(step).__name__} takes an image as a tensor or an array of numbers, got a "
+            f"{type(image).__name__}"
+        ) from error
+    if taken.is_complex():
+        raise UsageError(
+            f"{type(step).__name__} takes an image of real numbers, got {taken.dtype}: give its "
+            "absolute value"
+        )
     shape = tuple(int(edge) for edge in taken.shape)
     if len(shape) not in (3, 4):
         hint = "; of a batch give one image at a time" if len(shape) > 4 else ""

@@ -153,6 +153,16 @@ def preparation() -> list[Row]:
     own = readers.pop("segmed scan")
     for name, rate in readers.items():
         rows.append(("scan of DICOM files", f"{own / rate:.1f} times", name))
+    return [*rows, *transforms()]
+
+
+def transforms() -> list[Row]:
+    """Steps of the preparation beside MONAI's transforms of the same meaning."""
+    rows = []
+    for name, step in read("transforms")["steps"].items():
+        bits = "the same values to the bit" if step["has_equal_bits"] else "other rounding or grid"
+        rate = f"{step['theirs_ms'] / step['ours_ms']:.3g} times"
+        rows.append((f"transform: {name}", rate, f"MONAI's {step['peer']} ({bits})"))
     return rows
 
 

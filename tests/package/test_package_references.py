@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from tiny_data import hippocampus_package
 from segmed.errors import PackageError, UsageError
 from segmed.package import resolvers
 from segmed.package.references import load_package
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -22,41 +26,89 @@ def folder(tmp_path: Path) -> Path:
 def test_resolver_of_a_scheme_gives_the_folder(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resolvers, "RESOLVERS", dict(resolvers.RESOLVERS))
+    monkeypatch.setattr(resolvers, "RESOLVERS", {})
     asked: list[str] = []
 
     def resolve(reference: str) -> Path:
         asked.append(reference)
         return folder
 
-    resolvers.RESOLVERS.clear()
     resolvers.register_resolver("shelf", resolve)
-    monkeypatch.setattr("segmed.package.references.RESOLVERS", resolvers.RESOLVERS)
     assert load_package("shelf:/x@champion").hash == hippocampus_package().hash
     assert asked == ["shelf:/x@champion"]
 
 
-def test_registry_without_a_resolver_is_named_with_the_repair() -> None:
-    code = "import segmed; segmed.Predictor.load('models:/x@champion')"
-    done = subprocess.run(
+def announced(folder: Path, scheme: str, value: str, module: str = "") -> dict[str, str]:
+    """The environment of an installed package that announces a resolver."""
+    info = folder / "my_shelf-1.0.dist-info"
+    info.mkdir(parents=True)
+    about = "Metadata-Version: 2.1\nName: my-shelf\nVersion: 1.0\n"
+    (info / "METADATA").write_text(about, encoding="utf-8")
+    point = f"[{resolvers.GROUP}]\n{scheme} = {value}\n"
+    (info / "entry_points.txt").write_text(point, encoding="utf-8")
+    (folder / "my_shelf.py").write_text(module, encoding="utf-8")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(REPOSITORY)])}
+
+
+def ran(code: str, folder: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
+        capture_output=True, text=True, check=False, timeout=300, cwd=folder, env=env,
         encoding="utf-8",
-    )
-    assert "UsageError: 'models:/x@champion' is in a model registry" in done.stderr
-    assert "import pipelines.registry" in done.stderr
-
-
-def test_registry_resolves_once_it_is_imported(tmp_path: Path) -> None:
-    code = "import segmed, pipelines.registry\nsegmed.Predictor.load('models:/absent@champion')"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path, encoding="utf-8",
     )  # fmt: skip
+
+
+def test_installed_package_announces_its_resolver(folder: Path, tmp_path: Path) -> None:
+    module = (
+        "from segmed.package.resolvers import register_resolver\n"
+        f"register_resolver('shelf', lambda reference: {str(folder)!r})\n"
+    )
+    env = announced(tmp_path / "site", "shelf", "my_shelf", module)
+    code = (
+        "import sys, segmed\n"
+        "segmed.Predictor.load('shelf:/a@b', device='cpu')\n"
+        "print('my_shelf' in sys.modules)"
+    )
+    done = ran(code, tmp_path, env)
+    assert done.stdout.strip() == "True", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "module", "message"),
+    [
+        ("absent_shelf", "", "need 'absent_shelf', which cannot be imported: No module named"),
+        ("my_shelf", "import nowhere", "cannot be imported: No module named 'nowhere'"),
+        ("my_shelf:absent", "", "cannot be imported"),
+        ("my_shelf", "x = 1", "registers no resolver: call register_resolver('shelf', ...) there"),
+    ],
+)
+def test_announced_module_that_resolves_nothing_is_named(
+    value: str, module: str, message: str, tmp_path: Path
+) -> None:
+    env = announced(tmp_path / "site", "shelf", value, module)
+    done = ran("import segmed; segmed.Predictor.load('shelf:/a@b')", tmp_path, env)
+    assert "UsageError: " in done.stderr
+    assert message in done.stderr
+
+
+def test_registry_is_read_without_an_import_by_its_user(tmp_path: Path) -> None:
+    env = announced(tmp_path / "site", "models", "pipelines.registry")
+    done = ran("import segmed; segmed.Predictor.load('models:/absent@champion')", tmp_path, env)
     assert "UsageError: no model 'absent' is registered in" in done.stderr
+
+
+def test_segmed_announces_its_registry() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["entry-points"][resolvers.GROUP] == {"models": "pipelines.registry"}
+
+
+def test_registry_that_no_installed_package_reads_is_named_with_the_repair(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resolvers, "RESOLVERS", {})
+    monkeypatch.setattr(resolvers, "entry_points", lambda **_: ())  # nothing is installed
+    with pytest.raises(UsageError, match=r"'models:/x@champion' is in a model registry.*install"):
+        load_package("models:/x@champion")
 
 
 @pytest.mark.parametrize("name", ["nowhere", "ftp:/x", "models", "C:/models/x"])

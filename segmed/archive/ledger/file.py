@@ -12,6 +12,7 @@ from typing import Self, TextIO
 
 from segmed.archive.ledger.migrations import settle_schema
 from segmed.errors import ServiceError, UsageError
+from segmed.one_line import OneLine
 
 LEDGER_FILE = "ledger.sqlite"
 """Name of the ledger in the output folder of an archive."""
@@ -24,7 +25,7 @@ LONGEST_OPEN_S = 0.5
 """Longest time for which readers do not see what is in hand, in s."""
 
 
-class LedgerFile:
+class LedgerFile(OneLine):
     """An SQLite file that one process writes at a time.
 
     Args:
@@ -38,6 +39,7 @@ class LedgerFile:
 
     def __init__(self, path: Path, *, writer: bool = True) -> None:
         self.path = path
+        self.writer = writer
         self._lock: TextIO | None = None
         self._opened = 0.0
         if writer:
