@@ -362,8 +362,7 @@ class Predictor:
         """Bytes kept after a first batch of windows, and those of each batch at its peak."""
         windows = torch.zeros((self.batch, self.plan.network_channels, *self.plan.patch_size))
         network = self._network(CaseObserver(self.plan.encoding))
-        before = resident_bytes()
-        network(windows)
+        before, _ = resident_bytes(), network(windows)
         return max(0, resident_bytes() - before), growth_of(lambda: network(windows))
 
     def require_memory(
