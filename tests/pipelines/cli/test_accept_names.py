@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -56,22 +55,6 @@ def archive(local: Path, package: Path, tmp_path_factory: pytest.TempPathFactory
     saved = archive.save(first, values, REVIEWER, origin="page")
     archive.store.add_opinion(first.entry.key, REVIEWER, "accepted", correction=saved.id)
     return archive
-
-
-@pytest.fixture
-def run(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Gives a function that runs `segmed` and returns all that it said, in logs too."""
-    caplog.set_level(logging.INFO)
-    caplog.set_level(logging.DEBUG, logger="segmed")
-
-    def call(*words: str | Path, status: int) -> bytes:
-        caplog.clear()
-        result = CliRunner().invoke(app, [str(word) for word in words])
-        assert result.exit_code == status, result.output
-        streams = capfd.readouterr()
-        return "\n".join((result.output, caplog.text, streams.out, streams.err)).encode()
-
-    return call
 
 
 @pytest.fixture

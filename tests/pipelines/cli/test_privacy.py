@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,9 +13,7 @@ import pydicom
 import pytest
 import torch
 from monai.data import MetaTensor
-from typer.testing import CliRunner
 
-from pipelines.cli.app import app
 from segmed.io.atomic import PRIVATE
 from segmed.io.dicom.header import tolerant_pydicom
 from segmed.io.dicom.write import write_series
@@ -141,24 +138,6 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     broken = root / "broken.nii"
     broken.write_bytes(broken.read_bytes()[:-5])
     return root
-
-
-@pytest.fixture
-def run(
-    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., bytes]:
-    """Gives a function that runs `segmed` and returns all that it said, in logs too."""
-    caplog.set_level(logging.INFO)
-    caplog.set_level(logging.DEBUG, logger="segmed")
-
-    def call(*words: str | Path, status: int) -> bytes:
-        caplog.clear()
-        result = CliRunner().invoke(app, [str(word) for word in words])
-        assert result.exit_code == status, result.output
-        streams = capfd.readouterr()
-        return "\n".join((result.output, caplog.text, streams.out, streams.err)).encode()
-
-    return call
 
 
 def contents(folder: Path, *, only_names_of: str = "nothing") -> Iterator[tuple[Path, bytes]]:
