@@ -66,17 +66,21 @@ def forget_stop() -> bool:
 def is_caused_by_stop(error: BaseException) -> bool:
     """Return whether an error is what a library made of a KeyboardInterrupt.
 
-    Extension modules of pybind11 end an interrupted import with an ImportError of that cause. An
-    error that arose while a stop was handled (its context) is one of its own.
+    Extension modules of pybind11 end an interrupted import with an ImportError of that cause; those
+    of Rust and C (pydantic, SQLite) raise an error of their own, which knows nothing of the
+    interrupt. An error that arose while a stop was handled (its context) is one of its own.
     """
     cause = error.__cause__
     while cause is not None and not isinstance(cause, KeyboardInterrupt):
         cause = cause.__cause__
-    return cause is not None
+    return cause is not None or (_Stop.was_raised and not _is_of_interrupt(error))
 
 
 class _Stop:
     """Handler that raises KeyboardInterrupt in the main thread, within an import only late."""
+
+    was_raised = False
+    """Whether a KeyboardInterrupt was raised in this process."""
 
     def __init__(self) -> None:
         self.process = os.getpid()
@@ -97,6 +101,7 @@ class _Stop:
             self.raises_at = time.monotonic() + LONGEST_WAIT_S
         elif self.end_wait() and _is_unwinding():
             return
+        _Stop.was_raised = True
         raise KeyboardInterrupt
 
     def end_wait(self) -> bool:
@@ -125,7 +130,11 @@ def _is_swallowing(frame: FrameType | None) -> bool:
 
 def _is_unwinding() -> bool:
     """Return whether a KeyboardInterrupt is being handled."""
-    error = sys.exc_info()[1]
+    return _is_of_interrupt(sys.exc_info()[1])
+
+
+def _is_of_interrupt(error: BaseException | None) -> bool:
+    """Return whether an error is a KeyboardInterrupt, or arose while one was handled."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None

@@ -118,6 +118,63 @@ def test_long_import_is_interrupted_until_it_ends(folder: Path) -> None:
     assert "interrupted; " in interrupted(words, folder, "torch", signal.SIGINT, times=-1)
 
 
+LOST_INTERRUPT = """
+import os, signal, sqlite3, sys, time
+from contextlib import suppress
+from pydantic import BaseModel, model_serializer
+
+form = sys.argv.pop(1)
+
+def wait():
+    time.sleep(300)
+
+class Settings(BaseModel):
+    @model_serializer
+    def settings(self):
+        wait()
+
+def forget():
+    with suppress(KeyboardInterrupt):
+        wait()
+    raise RuntimeError("the library was not set up")
+
+class Import:
+    def find_spec(self, name, path=None, target=None):
+        if name != "torch":
+            return None
+        os.kill(os.getpid(), signal.SIGINT)
+        if form == "Rust":
+            Settings().model_dump()
+        if form == "C":
+            database = sqlite3.connect(":memory:")
+            database.create_function("wait", 0, wait)
+            database.execute("select wait()")
+        forget()
+
+sys.meta_path.insert(0, Import())
+from pipelines.cli import main
+main()
+"""
+"""The command line, stopped in an import whose own error knows nothing of the interrupt."""
+
+
+@pytest.mark.parametrize("form", ["Rust", "C", "Python"])
+def test_error_that_a_library_makes_of_an_interrupt_is_an_interrupt(
+    form: str, folder: Path
+) -> None:
+    words = shlex.split("predict scans --model package -o out")
+    done = subprocess.run(
+        [sys.executable, "-c", LOST_INTERRUPT, form, *words],
+        cwd=folder,
+        capture_output=True,
+        check=False,
+        encoding="utf-8",
+    )
+    assert done.returncode == INTERRUPTED, done.stderr
+    assert "segmed: interrupted; " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 INTERRUPTED_CONVERSIONS = """
 import os, signal, threading, time
 import torch
