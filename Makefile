@@ -12,8 +12,9 @@ PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint re
 demo: $(VENV)/.core  ## The whole chain on the bundled sample
 	$(BIN)/segmed demo
 
-test: $(VENV)/.dev  ## The default tests
-	$(BIN)/python -m pytest
+TEST_PROCESSES ?= logical
+test: $(VENV)/.dev  ## The default tests, a process a core (TEST_PROCESSES=0: all in one)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --maxprocesses 4 --dist loadfile
 
 test-all: $(VENV)/.dev  ## With the slow tests and those that start real servers
 	$(BIN)/python -m pytest -m "not gpu and not benchmark"

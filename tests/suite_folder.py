@@ -5,11 +5,16 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
-SUITE_FOLDER = Path(tempfile.mkdtemp(prefix="segmed-tests-"))
-"""Home, caches and temporary files of the whole run and of every process that it starts."""
+WHOLE = "SEGMED_TESTS_FOLDER"
+"""Variable that names the folder of the whole run; the processes of a divided run (pytest-xdist)
+have folders of their own in it."""
+
+SUITE_FOLDER = Path(tempfile.mkdtemp(prefix="segmed-tests-", dir=os.environ.get(WHOLE)))
+"""Home, caches and temporary files of this process and of every process that it starts."""
 
 FOLDERS = {
     "HOME": "home",
@@ -39,8 +44,12 @@ def isolate() -> None:
     """Point every folder that a user may own into the suite's folder, and name no server.
 
     Runs when this file is imported: before any test module, hence before any library reads its
-    environment.
+    environment. The processes of a divided run (pytest-xdist) share the cores out.
     """
+    os.environ.setdefault(WHOLE, str(SUITE_FOLDER))
+    if processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
     atexit.register(_remove, os.getpid())  # the first to be registered is the last to run
     SUITE_FOLDER.chmod(0o711)  # servers such as PostgreSQL run as users of their own
     for variable, name in FOLDERS.items():
