@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from suite_folder import FOLDERS, SUITE_FOLDER, UNSET
+from suite_folder import FOLDERS, SUITE_FOLDER, UNSET, WHOLE
 
 from pipelines.registry.cache import cache_folder
 from segmed.io.salt import salt_path
@@ -18,8 +18,10 @@ from segmed.io.salt import salt_path
 def test_home_caches_and_temporary_files_lie_in_the_suites_folder(tmp_path: Path) -> None:
     users_home = Path(pwd.getpwuid(os.getuid()).pw_dir)
     places = [Path.home(), cache_folder(), salt_path(), Path(tempfile.gettempdir()), tmp_path]
+    whole = os.environ[WHOLE]
+    assert SUITE_FOLDER.is_relative_to(whole)
     for place in places:
-        assert place.is_relative_to(SUITE_FOLDER), place
+        assert place.is_relative_to(whole), place
         assert not place.is_relative_to(users_home), place
 
 
