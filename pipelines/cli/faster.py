@@ -9,6 +9,7 @@ import typer
 
 from pipelines.cli.arguments import require_manifest, require_models
 from pipelines.terminal.console import DONE_WITH_FAILURES, JsonOption, emit, note, table
+from segmed.package.int8 import other_precision
 
 ReferenceArgument = Annotated[
     str,
@@ -179,7 +180,7 @@ def lines_of(record: dict[str, Any]) -> list[str]:
         f"Dice of {last['cases']} held-out cases, float32 before and int8 after:",
         *table(rows, list(rows[0])),
         f"labels changed: {last['labels_changed']:.2%}; {len(last['float32_layers'])} layers stay "
-        "in float32",
+        f"in {other_precision(last['bf16'])}",
     ]
     if record["accepted"]:
         return [*lines, f"accepted: {record['model']} {record['hash'][:12]}"]

@@ -22,4 +22,5 @@ def in_words(record: Mapping[str, Any] | None) -> str:
     return (
         f"accepted on {record['cases']} held-out cases: {effects}; "
         f"{record['labels_changed']:.2%} of labels changed"
+        + ("; what is not int8 computes in bfloat16" if record.get("bf16") else "")
     )

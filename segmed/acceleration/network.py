@@ -57,6 +57,7 @@ class QuantisedNetwork:
         float32_layers: Layers that stay in float32.
         noise_difference: Mean difference from float32 on a window of noise.
         generated_kernels: It runs with kernels that OpenVINO generates for it.
+        bf16: What is not int8 computes in bfloat16, on processors with units for it.
         versions: Versions of NNCF and OpenVINO.
     """
 
@@ -64,6 +65,7 @@ class QuantisedNetwork:
     float32_layers: tuple[str, ...]
     noise_difference: float
     generated_kernels: bool
+    bf16: bool
     versions: dict[str, str]
 
 
@@ -93,6 +95,7 @@ class Quantiser:
         self._network = network
         self._folder = folder
         self._windows = windows
+        self._made: tuple[str, ...] | None = None
         model = converted(network, (1, *windows.shape[1:]))
         self.outer_layers, self._layers = layers_of(model)
         self._noise = noise_window((1, *windows.shape[1:]))
@@ -100,24 +103,30 @@ class Quantiser:
         np.save(folder / "windows.npy", windows)
         np.save(folder / "noise.npy", self._noise)
 
-    def quantise(self, float32_layers: Sequence[str]) -> QuantisedNetwork:
+    def quantise(self, float32_layers: Sequence[str], *, bf16: bool = False) -> QuantisedNetwork:
         """The network in int8 but for some layers.
+
+        Args:
+            float32_layers: Layers that are not quantised.
+            bf16: Compute them, and all other operations that are not quantised, in bfloat16.
 
         Raises:
             ModelError: NNCF or the compiler cannot quantise it.
         """
         folder = self._folder
-        _run(
-            {
-                "task": "quantise",
-                "model": str(folder / "float32.xml"),
-                "windows": str(folder / "windows.npy"),
-                "versions": str(folder / "versions.json"),
-                "out": str(folder / "int8.xml"),
-                "float32_layers": list(float32_layers),
-            }
-        )
-        generated_kernels, found = trial(folder / "int8.xml", folder / "noise.npy")
+        if self._made != tuple(float32_layers):
+            _run(
+                {
+                    "task": "quantise",
+                    "model": str(folder / "float32.xml"),
+                    "windows": str(folder / "windows.npy"),
+                    "versions": str(folder / "versions.json"),
+                    "out": str(folder / "int8.xml"),
+                    "float32_layers": list(float32_layers),
+                }
+            )
+            self._made = tuple(float32_layers)
+        generated_kernels, found = trial(folder / "int8.xml", folder / "noise.npy", bf16=bf16)
         with torch.inference_mode():
             expected = self._network(torch.from_numpy(self._noise))
         xml, weights = ((folder / f"int8.{kind}").read_bytes() for kind in ("xml", "bin"))
@@ -126,6 +135,7 @@ class Quantiser:
             float32_layers=tuple(float32_layers),
             noise_difference=noise_difference(found, expected),
             generated_kernels=generated_kernels,
+            bf16=bf16,
             versions=json.loads((folder / "versions.json").read_text(encoding="utf-8")),
         )
 
@@ -147,12 +157,13 @@ class Quantiser:
         return sorted(inner, key=lambda name: -errors[name])
 
 
-def trial(model: Path, noise: Path) -> tuple[bool, Tensor]:
+def trial(model: Path, noise: Path, *, bf16: bool = False) -> tuple[bool, Tensor]:
     """Run a model with generated kernels or, where its compiler dies of them, without.
 
     Args:
         model: The XML file of the model.
         noise: A window, as NumPy's file; the maps are written beside it.
+        bf16: See `compile_hints`.
 
     Returns:
         Whether it runs with generated kernels, and its maps.
@@ -162,10 +173,10 @@ def trial(model: Path, noise: Path) -> tuple[bool, Tensor]:
     """
     found, is_generated = noise.with_name("found.npy"), True
     try:
-        run_in_child(model, noise, found, compile_hints(generated_kernels=True))
+        run_in_child(model, noise, found, compile_hints(generated_kernels=True, bf16=bf16))
     except ModelError:
         is_generated = False
-        run_in_child(model, noise, found, compile_hints(generated_kernels=False))
+        run_in_child(model, noise, found, compile_hints(generated_kernels=False, bf16=bf16))
     return is_generated, torch.from_numpy(np.load(found))
 
 

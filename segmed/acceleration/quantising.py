@@ -1,8 +1,9 @@
 """Quantise a package: calibrate on training cases, accept by paired scores on held-out ones.
 
-The first try leaves the first and the last layers in float32, and all norms. If a limit is not
-kept, the quarter of the other layers that adds the largest error stays in float32, too, then half
-of them. A package of which all three are refused has no int8 network.
+The first try leaves the first and the last layers as they are, and all norms; they compute in
+bfloat16 where the processor has units for it, else in float32, which is tried next. If a limit is
+not kept, the quarter of the other layers that adds the largest error stays in float32, too, then
+half of them. A package of which all are refused has no int8 network.
 """
 
 from __future__ import annotations
@@ -21,18 +22,25 @@ from segmed.errors import UsageError
 from segmed.evaluation import Evaluated, score_cases
 from segmed.inference import Predictor
 from segmed.inference.engine import activation_of
+from segmed.inference.int8_units import has_bf16_units
 from segmed.inference.openvino_engine import complete_network
 from segmed.io.digest import sha256_of_bytes
 from segmed.io.scratch import scratch_space
 from segmed.manifest import Case, Manifest
 from segmed.package import ModelPackage
-from segmed.package.int8 import ChangeLimits, Int8Network, Int8Record, StructureEffect
+from segmed.package.int8 import (
+    ChangeLimits,
+    Int8Network,
+    Int8Record,
+    StructureEffect,
+    other_precision,
+)
 
 WINDOWS = 32
 """Calibration windows unless the caller decides otherwise."""
 
-FLOAT32_SHARES = (0.0, 0.25, 0.5)
-"""Share of the inner layers that stays in float32, try by try."""
+TRIES = ((0.0, True), (0.0, False), (0.25, False), (0.5, False))
+"""Share of the inner layers that stays as it is, and whether what is not int8 is bfloat16."""
 
 Report = Callable[[str], None]
 
@@ -61,7 +69,8 @@ class Attempt:
     """One int8 network and its effect on the held-out cases.
 
     Attributes:
-        float32_layers: Layers that stay in float32.
+        float32_layers: Layers that are not int8.
+        bf16: They compute in bfloat16.
         cases: Held-out cases.
         structures: Effect on each structure.
         labels_changed: Share of changed labels, of the voxels that either gives to a structure.
@@ -69,6 +78,7 @@ class Attempt:
     """
 
     float32_layers: tuple[str, ...]
+    bf16: bool
     cases: int
     structures: tuple[StructureEffect, ...]
     labels_changed: float
@@ -83,6 +93,7 @@ class Attempt:
             "labels_changed": self.labels_changed,
             "structures": [effect.model_dump() for effect in self.structures],
             "float32_layers": list(self.float32_layers),
+            "bf16": self.bf16,
         }
 
 
@@ -155,14 +166,18 @@ def quantise(
         say(f"scoring {len(held_out)} held-out cases in float32")
         before = score_cases(predictor, manifest, held_out, out_dir=scratch / "float32")
         attempts: list[Attempt] = []
-        for share in FLOAT32_SHARES:
+        for share, bf16 in TRIES:
+            if bf16 and not has_bf16_units():
+                continue
             layers = _float32_layers(quantiser, share)
-            made = quantiser.quantise(layers)
-            say(f"scoring them in int8, {len(layers)} layers in float32")
+            made = quantiser.quantise(layers, bf16=bf16)
+            say(f"scoring them in int8, {len(layers)} layers in {other_precision(bf16)}")
             draft = _record(plain, made, request, sources)
             int8 = Int8Network(draft, made.content)
             measured = Predictor(replace(plain, int8=int8), device="cpu", engine="int8")
-            after = score_cases(measured, manifest, held_out, out_dir=scratch / f"int8-{share}")
+            after = score_cases(
+                measured, manifest, held_out, out_dir=scratch / f"int8-{len(attempts)}"
+            )
             attempt = _attempt(before, after, made, request.limits)
             attempts.append(attempt)
             for fault in attempt.faults:
@@ -191,7 +206,7 @@ def _attempt(
     changed = labels_changed(before.predictions, after.predictions)
     cases = len(before.predictions)
     faults = faults_of(effects, changed, limits, cases=cases)
-    return Attempt(made.float32_layers, cases, effects, changed, tuple(faults))
+    return Attempt(made.float32_layers, made.bf16, cases, effects, changed, tuple(faults))
 
 
 def _record(
@@ -211,6 +226,7 @@ def _record(
         seed=request.seed,
         noise_difference=made.noise_difference,
         generated_kernels=made.generated_kernels,
+        bf16=made.bf16,
         versions=made.versions,
     )
 

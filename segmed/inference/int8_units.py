@@ -1,4 +1,4 @@
-"""Detection of a processor's units for products of 8-bit integers."""
+"""Detection of a processor's units for products of 8-bit integers and of bfloat16."""
 
 from __future__ import annotations
 
@@ -15,13 +15,26 @@ Without them int8 gains little over float32, and some kernels saturate.
 """
 
 
-@cache
+BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""Features that multiply and add bfloat16: Intel and AMD, then ARM. Without them it is emulated."""
+
+
 def has_int8_units() -> bool:
     """Return whether this processor has units for int8; False where it cannot be found out."""
+    return bool(_features() & INT8_FLAGS)
+
+
+def has_bf16_units() -> bool:
+    """Return whether this processor has units for bfloat16; False where it cannot be found out."""
+    return bool(_features() & BF16_FLAGS)
+
+
+@cache
+def _features() -> frozenset[str]:
     try:
-        return bool(features_in(CPU_INFO.read_text(encoding="utf-8")) & INT8_FLAGS)
+        return features_in(CPU_INFO.read_text(encoding="utf-8"))
     except OSError:
-        return False
+        return frozenset()
 
 
 def features_in(text: str) -> frozenset[str]:

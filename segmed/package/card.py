@@ -249,7 +249,7 @@ def checked_card(folder: Path) -> tuple[Card, tuple[Plan, ...]]:
     if card.int8 is not None:
         require_size(folder / INT8_FILE, MAX_INT8_BYTES)
         require_int8(card.int8, digest(folder / INT8_FILE), found, str(folder))
-        found = hash_with_int8(found, card.int8.sha256)
+        found = hash_with_int8(found, card.int8)
     found = hash_with_quality(found, card.provenance)
     if found != card.hash:
         raise hash_differs(folder, card, found)

@@ -82,6 +82,7 @@ class Int8Record(Frozen):
             value; other processors are compared with it before first use.
         generated_kernels: OpenVINO generates kernels for it, which is faster; False where its
             compiler died of that.
+        bf16: What is not int8 computes in bfloat16, on processors with units for it.
         versions: Versions of NNCF and OpenVINO.
     """
 
@@ -97,7 +98,13 @@ class Int8Record(Frozen):
     seed: int
     noise_difference: NonNegativeFloat
     generated_kernels: bool = False
+    bf16: bool = False
     versions: dict[str, str]
+
+    @property
+    def form(self) -> str:
+        """Digest of the file, with the precision of what is not int8: both decide the values."""
+        return f"bf16-{self.sha256}" if self.bf16 else self.sha256
 
 
 @dataclass(frozen=True, repr=False)
@@ -142,9 +149,14 @@ def int8_content(xml: bytes, weights: bytes) -> bytes:
     return content
 
 
-def hash_with_int8(float32_hash: str, sha256: str) -> str:
+def other_precision(bf16: bool) -> str:
+    """Name of the precision of what is not int8."""
+    return "bfloat16" if bf16 else "float32"
+
+
+def hash_with_int8(float32_hash: str, record: Int8Record) -> str:
     """Hash of a package with an int8 network: it computes other labels, so it has another name."""
-    return sha256_of_text(f"{float32_hash}|int8|{sha256}")
+    return sha256_of_text(f"{float32_hash}|int8|{record.form}")
 
 
 def require_int8(record: Int8Record, content_sha256: str, float32_hash: str, where: str) -> None:

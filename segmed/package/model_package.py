@@ -121,7 +121,7 @@ class ModelPackage:
         Except for predicted quality that was changed since, see `quality_digest`.
         """
         int8, plain = self.accepted_int8, self.float32_hash
-        whole = plain if int8 is None else hash_with_int8(plain, int8.record.sha256)
+        whole = plain if int8 is None else hash_with_int8(plain, int8.record)
         return hash_with_quality(whole, self.provenance)
 
     @cached_property

@@ -11,6 +11,7 @@ import torch
 from segmed.acceleration.network import Quantiser, trial
 from segmed.errors import ModelError
 from segmed.inference.engine import softmax
+from segmed.inference.int8_units import has_bf16_units
 from segmed.inference.openvino_engine import compile_hints, complete_network
 from segmed.models import build_model
 
@@ -59,3 +60,9 @@ def test_hints_differ_in_the_generated_kernels_alone() -> None:
     with_them, without = (compile_hints(generated_kernels=given) for given in (True, False))
     assert set(without.items()) - set(with_them.items()) == {("SNIPPETS_MODE", "DISABLE")}
     assert with_them.items() < without.items()
+
+
+def test_bfloat16_is_asked_of_processors_with_units_alone() -> None:
+    plain, asked = (compile_hints(generated_kernels=True, bf16=given) for given in (False, True))
+    precision = "bf16" if has_bf16_units() else "f32"
+    assert asked == {**plain, "INFERENCE_PRECISION_HINT": precision}

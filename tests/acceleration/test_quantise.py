@@ -19,7 +19,7 @@ from segmed.evaluation import evaluate
 from segmed.inference import Predictor, choice
 from segmed.inference.choice import EngineRequest, make_engine
 from segmed.inference.engine import softmax
-from segmed.inference.int8_units import features_in
+from segmed.inference.int8_units import features_in, has_bf16_units
 from segmed.inference.openvino_engine import complete_network, converted
 from segmed.manifest import Manifest
 from segmed.package import ModelPackage
@@ -95,11 +95,38 @@ def test_refused_network_leaves_the_package_as_it_was(
     )
     assert not found.is_accepted
     assert found.package.hash == package.hash
-    counts = [len(attempt.float32_layers) for attempt in found.attempts]
+    assert [attempt.bf16 for attempt in found.attempts] == [True] * has_bf16_units() + [False] * 3
+    counts = [len(attempt.float32_layers) for attempt in found.attempts if not attempt.bf16]
     assert counts == sorted(set(counts))
-    assert len(counts) == 3
     assert all("labels change" in attempt.faults[-1] for attempt in found.attempts)
     assert sum(line.startswith("not accepted") for line in said) >= 3
+
+
+def test_bfloat16_is_tried_first_where_the_processor_has_units(quantised: Quantised) -> None:
+    assert quantised.package.int8 is not None
+    assert quantised.attempts[0].bf16 == has_bf16_units()
+    assert quantised.package.int8.record.bf16 == quantised.attempts[-1].bf16
+    assert quantised.attempts[-1].record()["bf16"] == quantised.attempts[-1].bf16
+
+
+def test_other_precision_of_the_same_file_is_another_package(
+    quantised: Quantised, tmp_path: Path
+) -> None:
+    package = quantised.package
+    assert package.int8 is not None
+    window = torch.from_numpy(np.random.default_rng(1).normal(size=(1, 1, 32, 32, 32))).float()
+    maps, hashes = {}, set()
+    for bf16 in (False, True):
+        record = package.int8.record.model_copy(update={"bf16": bf16})
+        other = replace(package, int8=replace(package.int8, record=record))
+        saved = ModelPackage.load(other.save(tmp_path / str(bf16)))
+        assert saved.hash == other.hash
+        hashes.add(saved.hash)
+        maps[bf16] = make_engine(saved, request("int8", saved, tmp_path / "cache"))(window).clone()
+    assert len(hashes) == 2
+    assert maps[True].dtype == torch.float32
+    assert torch.equal(maps[True], maps[False]) != has_bf16_units()
+    assert (maps[True] - maps[False]).abs().mean() < 0.01
 
 
 def effect(label: str, difference: float, bound: float) -> StructureEffect:

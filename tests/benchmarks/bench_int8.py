@@ -27,13 +27,13 @@ from segmed.acceleration.network import Quantiser
 from segmed.formats import OutputFormat
 from segmed.inference import Predictor, Segmentation
 from segmed.inference.engine import TorchEngine, softmax
-from segmed.inference.int8_units import has_int8_units
+from segmed.inference.int8_units import has_bf16_units, has_int8_units
 from segmed.inference.openvino_engine import Conversion, OpenVinoEngine, complete_network
 from segmed.inference.pipeline import Pipeline, PipelineItem
 from segmed.inference.writing import write_result
 from segmed.io.channel_files import CaseFiles
 from segmed.metatensor import MetaTensor
-from segmed.package.int8 import ChangeLimits, Int8Network, Int8Record
+from segmed.package.int8 import ChangeLimits, Int8Network, Int8Record, other_precision
 from segmed.plan import Topology, plan_networks
 from tests.benchmarks.bench_inference import HIPPOCAMPUS, a_package, a_plan
 from tests.benchmarks.inference_blend import CPU, Record
@@ -64,7 +64,7 @@ def speed(edge: int = 96) -> Record:
     windows = torch.cat([smooth(shape[2:], seed) for seed in range(4)]).numpy()
     with tempfile.TemporaryDirectory() as folder:
         quantiser = Quantiser(complete_network(network, softmax), windows, Path(folder))
-        made = quantiser.quantise(quantiser.outer_layers)
+        made = quantiser.quantise(quantiser.outer_layers, bf16=has_bf16_units())
     record = Int8Record(
         made_from=package.float32_hash,
         sha256="0" * 64,
@@ -78,6 +78,7 @@ def speed(edge: int = 96) -> Record:
         seed=0,
         noise_difference=1.0,  # an untrained network: its labels are near one half everywhere
         generated_kernels=made.generated_kernels,
+        bf16=made.bf16,
         versions=made.versions,
     )
     conversion = Conversion(package.hash, shape)
@@ -98,6 +99,7 @@ def speed(edge: int = 96) -> Record:
         "window": edge,
         "parameters": sum(value.numel() for value in network.parameters()),
         "int8_units": has_int8_units(),
+        "other_precision": other_precision(made.bf16),
         **{f"{name}_cpu_s": seconds for name, seconds in least.items()},
         "int8_over_openvino": least["openvino"] / least["int8"],
         "int8_over_eager": least["eager"] / least["int8"],
