@@ -156,7 +156,7 @@ def _guarded(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         cwd=folder,
-        timeout=120,
+        timeout=360,
         encoding="utf-8",
     )
 

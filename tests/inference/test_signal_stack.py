@@ -33,7 +33,7 @@ os.kill(os.getpid(), signal.SIGTERM)
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=360,
         encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr[-500:]

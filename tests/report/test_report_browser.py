@@ -88,7 +88,7 @@ def test_table_sorts_filters_and_viewer_opens_without_network(
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=360,
         check=True,
         encoding="utf-8",
     )

@@ -91,7 +91,7 @@ def test_structures_are_found_by_name_in_a_browser(tmp_path: Path, content: Repo
     profile = f"--user-data-dir={tmp_path / 'profile'}"
     command = [browser, *FLAGS, profile, "--virtual-time-budget=5000", "--dump-dom", path.as_uri()]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=True, encoding="utf-8"
+        command, capture_output=True, text=True, timeout=360, check=True, encoding="utf-8"
     )
     found = re.search(r'data-seen="([^"]*)"', done.stdout)
     assert found is not None, done.stderr[-2000:]

@@ -17,7 +17,7 @@ from segmed.plan import Plan
 def train(folder: Path, budget: str, *, processes: int) -> list[dict[str, Any]]:
     """Output of each process, by rank."""
     child = launch(folder, budget, processes=processes)
-    output, _ = child.communicate(timeout=200)
+    output, _ = child.communicate(timeout=600)
     assert child.returncode == 0, output
     return [
         json.loads((folder / f"rank{rank}.json").read_text(encoding="utf-8"))
@@ -96,7 +96,7 @@ def test_training_of_two_processes_is_not_continued_by_one(plan: Plan, tmp_path:
     folder = prepare(tmp_path / "group", plan)
     train(folder, "epochs=1", processes=2)
     child = launch(folder, "epochs=2", processes=1)
-    output, _ = child.communicate(timeout=200)
+    output, _ = child.communicate(timeout=600)
     assert child.returncode != 0
     assert "is of a training by 2 process(es), now there are 1: start as many" in output
 
@@ -108,7 +108,7 @@ def test_process_that_dies_ends_the_others_with_a_clear_error(
 ) -> None:
     folder = prepare(tmp_path / "group", plan)
     child = launch(folder, f"epochs=5000 SIGKILL {rank} 1", processes=2)
-    output, _ = child.communicate(timeout=200)
+    output, _ = child.communicate(timeout=600)
     assert child.returncode != 0
     assert "TrainingError: another process of this training has ended" in output
     assert "with --resume" in output

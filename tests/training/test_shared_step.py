@@ -16,7 +16,7 @@ from segmed.training.distributed import ProcessGroup
 def one_step(folder: Path, kind: str, *, processes: int) -> list[dict[str, Any]]:
     """Loss, gradients, scores and collectives of one step of each process."""
     child = launch(folder, kind, processes=processes, script=STEP)
-    output, _ = child.communicate(timeout=200)
+    output, _ = child.communicate(timeout=600)
     assert child.returncode == 0, output
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(processes)]
 

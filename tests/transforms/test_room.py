@@ -158,7 +158,7 @@ def test_a_bound_of_the_process_itself_counts() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=360,
         encoding="utf-8",
     )
     assert done.stdout.strip() == "out_of_memory"

@@ -90,7 +90,7 @@ def test_a_study_that_kills_a_run_without_workers_is_refused_at_the_next_start(
             [sys.executable, "-c", IN_PROCESS, str(tmp_path), str(package_folder)],
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=720,
             check=False,
             encoding="utf-8",
         )

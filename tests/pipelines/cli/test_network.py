@@ -38,7 +38,7 @@ def traced(folder: Path, *words: str) -> list[str]:
     done = subprocess.run(
         ["strace", "-f", "-qq", "-s", "200", "-e", "trace=connect,sendto,sendmsg", "-o", report,
          sys.executable, "-c", "from pipelines.cli import main; main()", *words],
-        capture_output=True, text=True, check=False, env=environment, timeout=280, encoding="utf-8",
+        capture_output=True, text=True, check=False, env=environment, timeout=840, encoding="utf-8",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     return attempts(report.read_text(encoding="utf-8"))

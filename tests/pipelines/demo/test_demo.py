@@ -47,7 +47,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text=True,
         check=False,
         env=environment,
-        timeout=280,
+        timeout=840,
         encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr[-3000:]

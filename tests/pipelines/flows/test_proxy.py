@@ -34,7 +34,7 @@ def test_a_flow_ends_behind_a_proxy(exempt: dict[str, str]) -> None:
         env=behind_proxy(**exempt),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=360,
         check=False,
         encoding="utf-8",
     )

@@ -33,7 +33,7 @@ def run(
     done = subprocess.run(
         [*SEGMED, "--log-format", "json", "archive", "segment", str(root / "scans"),
          "--model", str(package_folder), "-o", str(root / "out")],
-        capture_output=True, text=True, check=False, timeout=250, encoding="utf-8",
+        capture_output=True, text=True, check=False, timeout=750, encoding="utf-8",
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("{")]

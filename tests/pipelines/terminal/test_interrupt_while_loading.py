@@ -177,8 +177,10 @@ def test_error_that_a_library_makes_of_an_interrupt_is_an_interrupt(
 
 INTERRUPTED_CONVERSIONS = """
 import os, signal, threading, time
+from contextlib import suppress
 import torch
 from pipelines.terminal.termination import stop_on_signals
+from segmed.errors import ModelError
 from segmed.inference.openvino_engine import converted
 from segmed.models import build_model
 
@@ -194,7 +196,8 @@ for number in range(20):
     interrupt = threading.Timer(after, os.kill, (os.getpid(), signal.SIGINT))
     interrupt.start()
     try:
-        converted(network, shape)
+        with suppress(ModelError):  # of a long conversion: raised again behind it
+            converted(network, shape)
         time.sleep(60)
     except KeyboardInterrupt:
         interrupt.join()

@@ -63,7 +63,7 @@ def run(words: list[str], folder: Path, *, terminal: bool, columns: int = 120) -
         [*SEGMED, *words], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=theirs
     )
     os.close(theirs)
-    out, _ = process.communicate(timeout=240)
+    out, _ = process.communicate(timeout=720)
     listener.join(10)
     os.close(ours)
     return Shown(process.returncode, out.decode(), said.decode(errors="replace"))

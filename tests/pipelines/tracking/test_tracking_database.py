@@ -98,7 +98,7 @@ def test_processes_that_begin_at_once_share_a_fresh_file(tmp_path: Path) -> None
         )
         for number in range(3)
     ]
-    texts = [child.communicate(timeout=180)[0] for child in children]
+    texts = [child.communicate(timeout=540)[0] for child in children]
     assert [child.returncode for child in children] == [0, 0, 0], texts
     answers = [text.split()[-2:] for text in texts]
     assert len({experiment for experiment, _ in answers}) == 1
