@@ -141,8 +141,8 @@ def test_analyze_is_called_so_from_either_file(tmp_path: Path, order: str) -> No
     ("name", "content", "expected"),
     [
         ("a.jp2", b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(64), "JPEG 2000"),
-        ("a.mgz", gzip.compress(b"\0\0\0\x01" + bytes(300)), "FreeSurfer"),
-        ("a.dcm.gz", gzip.compress(bytes(128) + b"DICM" + bytes(60)), "gzipped DICOM"),
+        ("a.mgz", gzip.compress(b"\0\0\0\x01" + bytes(300), mtime=0), "FreeSurfer"),
+        ("a.dcm.gz", gzip.compress(bytes(128) + b"DICM" + bytes(60), mtime=0), "gzipped DICOM"),
         ("a.mnc", b"\x89HDF\r\n\x1a\n" + bytes(60), "MINC"),
         ("a.bmp", b"BM" + bytes(60), "BMP"),
     ],
