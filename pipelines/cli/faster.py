@@ -9,7 +9,6 @@ import typer
 
 from pipelines.cli.arguments import require_manifest, require_models
 from pipelines.terminal.console import DONE_WITH_FAILURES, JsonOption, emit, note, table
-from segmed.package.int8 import other_precision
 
 ReferenceArgument = Annotated[
     str,
@@ -174,6 +173,8 @@ def _rows_of(structures: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def lines_of(record: dict[str, Any]) -> list[str]:
     """The outcome of a quantisation in lines."""
+    from segmed.package.int8 import other_precision  # noqa: PLC0415 - help starts without pydantic
+
     last = record["attempts"][-1]
     rows = _rows_of(last["structures"])
     lines = [
