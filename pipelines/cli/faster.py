@@ -173,7 +173,7 @@ def _rows_of(structures: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def lines_of(record: dict[str, Any]) -> list[str]:
     """The outcome of a quantisation in lines."""
-    from segmed.package.int8 import other_precision  # noqa: PLC0415 - help starts without pydantic
+    from segmed.package.int8 import other_precision
 
     last = record["attempts"][-1]
     rows = _rows_of(last["structures"])
