@@ -80,7 +80,7 @@ class _Stop:
     """Handler that raises KeyboardInterrupt in the main thread, within an import only late."""
 
     was_raised = False
-    """Whether a KeyboardInterrupt was raised in this process."""
+    """True once a KeyboardInterrupt was raised in this process."""
 
     def __init__(self) -> None:
         self.process = os.getpid()
