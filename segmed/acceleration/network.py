@@ -44,6 +44,9 @@ LAYER_TYPES = frozenset(
 )
 """Operations with weights, which are the ones that int8 makes faster; norms stay in float32."""
 
+_GIVEN = {"model": "float32.xml", "windows": "windows.npy"}
+"""Files of a quantiser's folder that every task of the child reads."""
+
 CHILD_SECONDS = 3600
 """Longest quantisation, in seconds."""
 
@@ -115,15 +118,11 @@ class Quantiser:
         """
         folder = self._folder
         if self._made != tuple(float32_layers):
-            _run(
-                {
-                    "task": "quantise",
-                    "model": str(folder / "float32.xml"),
-                    "windows": str(folder / "windows.npy"),
-                    "versions": str(folder / "versions.json"),
-                    "out": str(folder / "int8.xml"),
-                    "float32_layers": list(float32_layers),
-                }
+            self._run(
+                "quantise",
+                versions=str(folder / "versions.json"),
+                out=str(folder / "int8.xml"),
+                float32_layers=list(float32_layers),
             )
             self._made = tuple(float32_layers)
         generated_kernels, found = trial(folder / "int8.xml", folder / "noise.npy", bf16=bf16)
@@ -143,18 +142,19 @@ class Quantiser:
         """Layers of the latest int8 network, those that add the largest error first."""
         folder = self._folder
         inner = [name for name in self._layers if name not in self.outer_layers]
-        _run(
-            {
-                "task": "compare",
-                "model": str(folder / "float32.xml"),
-                "int8": str(folder / "int8.xml"),
-                "windows": str(folder / "windows.npy"),
-                "errors": str(folder / "errors.json"),
-                "layers": inner,
-            }
+        self._run(
+            "compare",
+            int8=str(folder / "int8.xml"),
+            errors=str(folder / "errors.json"),
+            layers=inner,
         )
         errors: dict[str, float] = json.loads((folder / "errors.json").read_text(encoding="utf-8"))
         return sorted(inner, key=lambda name: -errors[name])
+
+    def _run(self, task: str, **wish: Any) -> None:
+        """Have the child do something with the float32 model and the windows."""
+        files = {name: str(self._folder / file) for name, file in _GIVEN.items()}
+        _run({"task": task, **files, **wish})
 
 
 def trial(model: Path, noise: Path, *, bf16: bool = False) -> tuple[bool, Tensor]:
