@@ -53,9 +53,10 @@ def quantise(
 
     It is calibrated on windows of training cases and scored on held-out ones beside float32. It is
     accepted if the mean Dice of each structure falls by no more than 0.002, by its lower bound over
-    pairs of cases, too, and no more than 2 % of the labels change. Engine auto then uses it on
-    processors with int8 units. Weights and plan stay as they are; other weights have no int8
-    network until they are quantised. Needs pip install 'segmed[int8]'.
+    pairs of cases, too, and no more than 2 % of the labels change. Layers that are not int8 compute
+    in bfloat16 on processors with units for it, if that keeps the limits, else in float32. Engine
+    auto uses the network on processors with int8 units. Weights and plan stay as they are; other
+    weights have no int8 network until they are quantised. Needs pip install 'segmed[int8]'.
 
     A package folder is replaced; of a registered model a new version is registered.
 
