@@ -1,7 +1,8 @@
-"""Server processes that import the readers once, and fork a child for each file.
+"""Server processes that import the readers once, and fork a child for each request.
 
-A child starts in milliseconds and takes whatever a file does to it to its grave: the server itself
-never opens a file, so nothing of one file reaches the reading of the next.
+A request is one file, or a batch of small ones (`segmed.io.batches`). A child starts in
+milliseconds, and what a file does to it ends with it: the server itself never opens a file, so
+nothing of one request reaches the next.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Sandbox of `read_image`: read a file in a process of its own, which may crash or hang.
 
-The child is forked for this one file from a server without torch and MONAI. It hands its
-result back as a plain `.npy` file and JSON in a temporary folder; nothing is unpickled.
+The child is forked for this one file, or for a batch of small ones, from a server without torch and
+MONAI. It hands its result back as plain `.npy` files and JSON in a temporary folder; nothing is
+unpickled. `segmed.io.batches` states what the files of a batch share.
 """
 
 from __future__ import annotations
@@ -118,22 +119,69 @@ def count_isolated(
     """Values of several label files, counted in one process: a fork takes longer than a small file.
 
     Args:
-        paths: Label files of formats that a compiled decoder reads.
+        paths: Label files of formats that a compiled decoder reads, all of one origin.
+        timeout_s: The process is killed after this many seconds; another one counts what is left.
+        memory_gb: Address space of the process, in GiB.
+        limits: As for `arrays.load`, for each file.
+
+    Returns:
+        The facts of each file; None for a file to be read alone, which names its fault.
+    """
+    batch = [(_absolute(path), True) for path in paths]
+    found: list[LabelFacts | None] = []
+    while len(found) < len(batch):
+        wish = {"batch": batch[len(found) :], "is_counted": True}
+        with _request(wish, timeout_s, memory_gb, limits) as folder:
+            answers = _answers(folder, batch[len(found) :], timeout_s)
+        found += [None if one is None else LabelFacts.from_record(one) for one in answers]
+    return found
+
+
+def load_together(
+    files: Sequence[tuple[Path, bool]],
+    *,
+    decoded_bytes: int,
+    timeout_s: float = 300.0,
+    memory_gb: float = 8.0,
+    limits: ReadLimits = DEFAULT_LIMITS,
+) -> list[Loaded | None]:
+    """`arrays.load` of several small files in one process.
+
+    Args:
+        files: Files of formats that a compiled decoder reads, all of one origin, each with `exact`
+            of `arrays.load`.
+        decoded_bytes: No further file is read once the arrays have so many bytes together.
         timeout_s: The process is killed after this many seconds.
         memory_gb: Address space of the process, in GiB.
         limits: As for `arrays.load`, for each file.
 
     Returns:
-        The facts of each file; None for a file that is refused, and for all where one of them
-        ended the process: read alone, they are named.
+        The images of the first files, one file at least; None for a file to be read alone: it was
+        refused, or the process ended while it was read. Files behind it are for another process.
     """
-    wish = {"path": "", "counted": [_absolute(path) for path in paths]}
+    batch = [(_absolute(path), exact) for path, exact in files]
+    wish = {"batch": batch, "is_counted": False, "decoded_bytes": decoded_bytes}
     with _request(wish, timeout_s, memory_gb, limits) as folder:
-        answer = folder / "answer.json"
-        if run_isolated(folder, timeout_s) != 0 or not answer.is_file():
-            return [None] * len(paths)
-        counts = json.loads(answer.read_text(encoding="utf-8"))["counts"]
-        return [None if one is None else LabelFacts.from_record(one) for one in counts]
+        return [
+            None if answer is None else _loaded(answer, folder / f"{number}.npy")
+            for number, answer in enumerate(_answers(folder, batch, timeout_s))
+        ]
+
+
+def _answers(folder: Path, batch: Sequence[tuple[str, bool]], timeout_s: float) -> list[Any]:
+    """Have a batch served: answers to its first files, one at least, None as in `load_together`."""
+    status = run_isolated(folder, timeout_s)
+    place = folder / "answers.jsonl"
+    lines = place.read_bytes().split(b"\n")[:-1] if place.is_file() else []  # the last is partial
+    answers: list[Any] = []
+    for number, (line, (path, _)) in enumerate(zip(lines, batch, strict=False)):
+        *stated, answer = json.loads(line)
+        if stated != [number, path]:
+            break
+        answers.append(answer)
+    if status != 0 or not answers:
+        answers.append(None)  # the file that was read when the process ended
+    return answers[: len(batch)]
 
 
 def _load(wish: dict[str, Any], timeout_s: float, memory_gb: float, limits: ReadLimits) -> Loaded:
@@ -179,6 +227,11 @@ def _result(path: Path, folder: Path, status: int) -> Loaded:
     if "reason" in answer:
         kind = GeometryError if answer["geometry"] else ImageError
         raise kind(answer["message"], reason=answer["reason"], paths=answer["paths"])
-    mapped = np.load(folder / "array.npy", mmap_mode="r", allow_pickle=False)
+    return _loaded(answer, folder / "array.npy")
+
+
+def _loaded(answer: dict[str, Any], array: Path) -> Loaded:
+    """The image that the child wrote."""
+    mapped = np.load(array, mmap_mode="r", allow_pickle=False)
     affine = np.asarray(answer["affine"], dtype=np.float64)
     return Loaded(np.array(mapped), affine, Source.from_json(answer["source"]))

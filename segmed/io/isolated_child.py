@@ -1,4 +1,4 @@
-"""Server process of `isolated`: forks a child for each file, which writes an array or a refusal."""
+"""Server process of `isolated`: forks a child a request, which writes arrays or a refusal."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from segmed.io.dicom.read import load_series
 from segmed.io.label import as_integers
 from segmed.io.label_counts import label_facts_of
 from segmed.io.limits import ReadLimits, out_of_memory
+from segmed.io.source import Loaded
 from segmed.structures import LabelClass
 
 
@@ -69,7 +70,7 @@ def main(folder_name: str) -> None:
 
     Args:
         folder_name: Folder with `request.json` (`memory_bytes`, `cpu_s`, `limits`, `path`, and
-            one of `exact`, `series` and `counted`), and where the answer goes.
+            `exact` or `series`; or `batch` in place of these), and where the answer goes.
     """
     folder = Path(folder_name)
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
@@ -77,6 +78,9 @@ def main(folder_name: str) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
     # If the parent is killed, nothing else stops a decoder that hangs.
     resource.setrlimit(resource.RLIMIT_CPU, (request["cpu_s"],) * 2)
+    if "batch" in request:
+        _serve_batch(request, folder)
+        return
     try:
         answer = _answer(request, folder)
     except ImageError as error:
@@ -97,8 +101,6 @@ def _refusal(error: ImageError) -> dict[str, Any]:
 
 def _answer(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     limits = ReadLimits(**request["limits"])
-    if "counted" in request:
-        return {"counts": [_counted(path, limits) for path in request["counted"]]}
     if "series" in request:
         loaded = load_series(_audit(request["series"]), limits)
     else:
@@ -106,17 +108,44 @@ def _answer(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         loaded = load(
             request["path"], limits, exact=request["exact"], grid=_grid(request), labels=labels
         )
-    np.save(folder / "array.npy", loaded.array, allow_pickle=False)
+    return _handed_back(loaded, folder / "array.npy")
+
+
+def _handed_back(loaded: Loaded, place: Path) -> dict[str, Any]:
+    np.save(place, loaded.array, allow_pickle=False)
     return {"affine": loaded.affine_ras.tolist(), "source": loaded.source.as_json()}
 
 
-def _counted(path: str, limits: ReadLimits) -> list[Any] | None:
-    """The values of one label file; None if it is refused, with the reason when it is read."""
+def _serve_batch(request: dict[str, Any], folder: Path) -> None:
+    """Read file after file.
+
+    The line of a file (number, path, answer) is written before the next one is read, which may end
+    this process.
+    """
+    decoded = 0
+    with (folder / "answers.jsonl").open("w", encoding="utf-8", buffering=1) as lines:
+        for number, (path, exact) in enumerate(request["batch"]):
+            answer, size = _answer_of_batch(request, path, exact, folder / f"{number}.npy")
+            lines.write(json.dumps([number, path, answer]) + "\n")
+            decoded += size
+            if not request["is_counted"] and decoded >= request["decoded_bytes"]:
+                return
+
+
+def _answer_of_batch(
+    request: dict[str, Any], path: str, exact: bool, place: Path
+) -> tuple[Any, int]:
+    """Answer to one file of a batch, and the bytes that are kept for it on disk.
+
+    The answer is None for a file that is refused: read alone, it is refused with its reason.
+    """
     try:
-        array = load(path, limits, exact=True).array
-        return label_facts_of(as_integers(array, Path(path))).as_record()
+        loaded = load(path, ReadLimits(**request["limits"]), exact=exact)
+        if request["is_counted"]:
+            return label_facts_of(as_integers(loaded.array, Path(path))).as_record(), 0
+        return _handed_back(loaded, place), loaded.array.nbytes
     except (ImageError, MemoryError):
-        return None
+        return None, 0
 
 
 def _grid(request: dict[str, Any]) -> Grid | None:

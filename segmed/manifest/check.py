@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +15,14 @@ from segmed.geometry import Grid, grid_difference_mm, same_grid, spacing_text
 from segmed.io import grid_of, source_of
 from segmed.io.joining import require_joinable
 from segmed.io.nifti import VOLUMES_NOTE
-from segmed.io.read import as_label, read_images
+from segmed.io.read import as_label
+from segmed.manifest.case_reader import CaseReader, over_cases
 from segmed.manifest.census import count_values, rare_note
 from segmed.manifest.content import image_digest, is_as_listed, repair_of
 from segmed.manifest.faults import CaseRecord, ManifestFault, note, order_of
 from segmed.manifest.label_values import counts_in
 from segmed.manifest.outliers import duplicates, outliers
-from segmed.manifest.reference import as_meant, load_reference
+from segmed.manifest.reference import as_meant
 from segmed.manifest.resampled import extents_of
 from segmed.manifest.resampling_faults import resampling_faults
 from segmed.manifest.schema import Case, Manifest
@@ -54,13 +54,14 @@ def check_manifest(
     cases = [*manifest.training, *manifest.test]
     training = frozenset(case.id for case in manifest.training)
     records: dict[str, CaseRecord] = {}
-    with ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
-        waiting = [pool.submit(check_case, manifest, case, training) for case in cases]
-        for done, future in enumerate(as_completed(waiting), start=1):
-            record = future.result()
-            records[record.case_id] = record
-            if progress is not None:
-                progress(done, len(cases))
+
+    def checked(reader: CaseReader, case: Case) -> CaseRecord:
+        return check_case(reader, case, training)
+
+    for record in over_cases(checked, manifest, cases, workers=max(workers, 1)):
+        records[record.case_id] = record
+        if progress is not None:
+            progress(len(records), len(cases))
     ordered = [records[case.id] for case in cases]
     faults = [fault for record in ordered for fault in record.faults]
     faults += duplicates(ordered) + outliers(manifest, ordered)
@@ -69,17 +70,17 @@ def check_manifest(
     return sorted(faults, key=order_of([case.id for case in cases]))
 
 
-def check_case(manifest: Manifest, case: Case, training: frozenset[str]) -> CaseRecord:
+def check_case(reader: CaseReader, case: Case, training: frozenset[str]) -> CaseRecord:
     """The faults of one case by itself, and the facts that are compared between cases.
 
     Args:
-        manifest: Where the case comes from.
+        reader: Reads the cases of the manifest.
         case: The case.
         training: Ids of the training cases.
     """
     record = CaseRecord(case.id)
     try:
-        _examine(manifest, case, record, is_training=case.id in training)
+        _examine(reader, case, record, is_training=case.id in training)
     except Exception as error:  # noqa: BLE001 - one case must not hide the faults of the others
         record.error(*_reason_of(error))
     return record
@@ -95,7 +96,8 @@ def _reason_of(error: Exception) -> tuple[str, str]:
     return "unexpected", f"its check ended by {type(error).__name__}: {error}"
 
 
-def _examine(manifest: Manifest, case: Case, record: CaseRecord, *, is_training: bool) -> None:
+def _examine(reader: CaseReader, case: Case, record: CaseRecord, *, is_training: bool) -> None:
+    manifest = reader.manifest
     names = [*case.image, *([case.label] if case.label else [])]
     missing = [name for name in names if not (manifest.root / name).exists()]
     for name in missing:
@@ -106,10 +108,10 @@ def _examine(manifest: Manifest, case: Case, record: CaseRecord, *, is_training:
         return
     for name in names:
         _check_digest(manifest, case, name, record)
-    grid = _check_image(manifest, case, record)
+    grid = _check_image(reader, case, record)
     label = manifest.label_path(case)
     if label is not None:
-        _check_label(manifest, label, grid, record)
+        _check_label(reader, label, grid, record)
 
 
 def _check_digest(manifest: Manifest, case: Case, name: str, record: CaseRecord) -> None:
@@ -130,9 +132,10 @@ def _check_digest(manifest: Manifest, case: Case, name: str, record: CaseRecord)
         )
 
 
-def _check_image(manifest: Manifest, case: Case, record: CaseRecord) -> Grid | None:
+def _check_image(reader: CaseReader, case: Case, record: CaseRecord) -> Grid | None:
+    manifest = reader.manifest
     try:
-        image = read_images(manifest.image_paths(case), num_channels=manifest.num_channels)
+        image = reader.image(case)
     except ImageError as error:
         record.error(error.reason, str(error))
         return None
@@ -157,9 +160,10 @@ def _check_image(manifest: Manifest, case: Case, record: CaseRecord) -> Grid | N
     return grid
 
 
-def _check_label(manifest: Manifest, path: Path, grid: Grid | None, record: CaseRecord) -> None:
+def _check_label(reader: CaseReader, path: Path, grid: Grid | None, record: CaseRecord) -> None:
+    manifest = reader.manifest
     try:
-        loaded = load_reference(manifest, path, grid=grid)
+        loaded = reader.stored_label(path, grid=grid)
         require_joinable([record.source, loaded.source], ["the image", "its label"])
         label = as_meant(manifest, as_label(loaded))
     except ImageError as error:

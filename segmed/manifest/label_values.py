@@ -10,7 +10,8 @@ from torch import Tensor
 
 from segmed.cores import usable_cores
 from segmed.errors import ImageError, ManifestError
-from segmed.formats import RASTER_FORMATS, RASTER_SUFFIXES
+from segmed.formats import RASTER_FORMATS
+from segmed.io.batches import BATCH, is_small_raster
 from segmed.io.head import sniff
 from segmed.io.isolated import count_isolated
 from segmed.io.label_counts import LabelFacts, counts_of, label_facts_of
@@ -25,12 +26,6 @@ LARGEST_VALUE = 65535
 
 ROUGH_SHARE = 0.25
 """Share of neighbouring voxels that differ: images have more, label maps less."""
-
-BATCH = 64
-"""Small files that one process decodes and counts."""
-
-BATCH_BYTES = 4 << 20
-"""Files above this size are read one by one."""
 
 COLOURS = {1: ("grey",), 3: ("red", "green", "blue")}
 
@@ -73,12 +68,8 @@ def _is_raster(path: Path) -> bool:
 
 def _count_rasters(paths: Sequence[Path], pool: ThreadPoolExecutor) -> None:
     """Count the values of small raster files, many in one process; what fails is left for later."""
-    keys = [
-        _key(path, (), is_raster=True)
-        for path in paths
-        if path.suffix.lower() in RASTER_SUFFIXES and _is_raster(path)
-    ]
-    small = [key for key in keys if key not in _known and key[1][0][1] <= BATCH_BYTES]
+    keys = [_key(path, (), is_raster=True) for path in paths if is_small_raster(path)]
+    small = [key for key in keys if key not in _known]
     batches = [small[start : start + BATCH] for start in range(0, len(small), BATCH)]
 
     def counted(batch: list[Key]) -> list[LabelFacts | None]:

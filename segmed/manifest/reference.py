@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from segmed.geometry import Grid
-from segmed.io.read import load_label, read_label
+from segmed.io.read import as_label, grid_of, load_label, require_belonging
 from segmed.io.source import Loaded
 from segmed.manifest.schema import Manifest
 from segmed.metatensor import MetaTensor
@@ -31,8 +31,20 @@ def read_reference(manifest: Manifest, path: Path, *, like: MetaTensor | None = 
         ImageError: The file cannot be read correctly, has a segment that is not a label, or is of
             another patient, study or frame of reference than `like`.
     """
-    label = read_label(path, like=like, labels=stored_structures(manifest))
-    return as_meant(manifest, label)
+    loaded = load_reference(manifest, path, grid=None if like is None else grid_of(like))
+    return reference_of(manifest, loaded, like=like)
+
+
+def reference_of(
+    manifest: Manifest, loaded: Loaded, *, like: MetaTensor | None = None
+) -> MetaTensor:
+    """The label map of `read_reference` from the stored values of its file.
+
+    Raises:
+        ImageError: As `read_reference` raises it.
+    """
+    require_belonging(loaded, like)
+    return as_meant(manifest, as_label(loaded))
 
 
 def load_reference(manifest: Manifest, path: Path, *, grid: Grid | None = None) -> Loaded:

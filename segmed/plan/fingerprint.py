@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,8 +13,7 @@ import numpy.typing as npt
 from segmed.errors import ManifestError, SegmedError
 from segmed.geometry import reorientation, spacing_of
 from segmed.io import grid_of
-from segmed.io.read import read_images
-from segmed.manifest.reference import read_reference
+from segmed.manifest.case_reader import CaseReader, over_cases
 from segmed.manifest.resampled import Box, extents_of
 from segmed.manifest.schema import Case, Manifest
 from segmed.plan.case_facts import CaseFacts
@@ -111,29 +109,33 @@ def survey(
     facts: list[CaseFacts] = []
     samples = max(1, min(FOREGROUND_SAMPLES, ALL_SAMPLES // len(manifest.training)))
 
-    def facts_of(case: Case) -> CaseFacts:
+    def facts_of(reader: CaseReader, case: Case) -> CaseFacts:
         if known is None:
-            return _look_at(manifest, case, samples)
-        return known.facts(manifest, case, samples, lambda: _look_at(manifest, case, samples))
+            return _look_at(reader, case, samples)
+        return known.facts(manifest, case, samples, lambda: _look_at(reader, case, samples))
 
-    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-        for case_facts in pool.map(facts_of, manifest.training):
-            facts.append(case_facts)
-            if progress is not None:
-                progress(len(facts), len(manifest.training))
+    def is_read(case: Case) -> bool:
+        return known is None or not known.has(manifest, case, samples)
+
+    for case_facts in over_cases(
+        facts_of, manifest, manifest.training, workers=max(1, workers), is_read=is_read
+    ):
+        facts.append(case_facts)
+        if progress is not None:
+            progress(len(facts), len(manifest.training))
     dimensions = {len(fact.shape) for fact in facts}
     if len(dimensions) > 1:
         raise ManifestError(f"manifest {manifest.name!r} mixes 2D images and volumes: split it")
     return facts
 
 
-def _look_at(manifest: Manifest, case: Case, samples: int) -> CaseFacts:
-    label_path = manifest.label_path(case)
-    if label_path is None:
+def _look_at(reader: CaseReader, case: Case, samples: int) -> CaseFacts:
+    manifest = reader.manifest
+    if case.label is None:
         raise ManifestError(f"training case {case.id} has no label: name one, or move it to 'test'")
     try:
-        image = read_images(manifest.image_paths(case), num_channels=manifest.num_channels)
-        label = read_reference(manifest, label_path, like=image)
+        image = reader.image(case)
+        label = reader.label(case.label, like=image)
     except SegmedError as error:
         raise ManifestError(f"case {case.id}: {error}") from error
     grid = grid_of(image)

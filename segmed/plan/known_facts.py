@@ -74,6 +74,13 @@ class KnownFacts:
         self._fresh[key] = found = look()
         return found
 
+    def has(self, manifest: Manifest, case: Case, samples: int) -> bool:
+        """Return whether the facts of a case were kept; arguments as for `facts`."""
+        try:
+            return self._index.get(self._key(manifest, case, samples)) is not None
+        except OSError:  # a file is missing
+            return False
+
     def save(self) -> None:
         """Keep what was measured since, for the next plan; a read-only folder is left alone."""
         if not self._fresh:

@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from segmed.errors import ManifestError
+from segmed.errors import ManifestError, SegmedError
 from segmed.io.digest import sha256_of_json
 from segmed.io.packs import PackIndex, Record, write_pack
 from segmed.manifest import Case, Manifest
+from segmed.manifest.case_reader import CaseReader
 from segmed.manifest.content import encoding_parts, is_as_listed, repair_of, stored_parts
 from segmed.manifest.known_digests import DIGESTS, KnownDigests
 from segmed.manifest.label_values import values_in
@@ -29,7 +30,6 @@ from segmed.preprocessing.entry import EntryFacts, PreparedEntry, encode_entry
 from segmed.transforms.chain import preparation, prepared_of
 from segmed.transforms.grid_transform import Prepared
 from segmed.transforms.labels import index_dtype
-from segmed.transforms.reading import ReadCase
 from segmed.transforms.room import free_bytes
 
 log = logging.getLogger(__name__)
@@ -106,6 +106,13 @@ class PreparedCache(OneLine):
         """Return whether a record was there at the last refresh."""
         return self._shelf.index.get(key) is not None
 
+    def lacks(self, case: Case) -> bool:
+        """Return whether a case is still to be prepared; True if its files cannot be read."""
+        try:
+            return not self.has(self.key(case))
+        except (SegmedError, OSError):
+            return True
+
     def find(self, key: str) -> Record | None:
         """The record of a key, if the cache has it now."""
         if not self.has(key):
@@ -123,13 +130,17 @@ class PreparedCache(OneLine):
         self.save()
         return found
 
-    def content(self, case: Case) -> tuple[bytes, list[Any]]:
+    def content(self, case: Case, reader: CaseReader | None = None) -> tuple[bytes, list[Any]]:
         """A case read and prepared again, as the content of a record and its facts.
+
+        Args:
+            case: The case.
+            reader: Reader of the manifest's cases that has the files of several at once.
 
         Raises:
             ImageError: A file cannot be read correctly, or does not fit the plan.
         """
-        image, label = _read(self.manifest, case)
+        image, label = _read(reader or CaseReader(self.manifest), case)
         prepared, indices = _prepare(image, label, self.plan)
         measures, lost = None, []
         if label is not None and indices is not None:
@@ -303,13 +314,12 @@ def lost_names(label: Tensor, indices: Tensor, plan: Plan) -> list[str]:
 
 def prepared_case(manifest: Manifest, case: Case, plan: Plan) -> tuple[Prepared, Tensor | None]:
     """Image and class indices of a case on the target grid, read and prepared again."""
-    return _prepare(*_read(manifest, case), plan)
+    return _prepare(*_read(CaseReader(manifest), case), plan)
 
 
-def _read(manifest: Manifest, case: Case) -> tuple[MetaTensor, MetaTensor | None]:
-    read = ReadCase(manifest.num_channels, manifest=manifest)
-    row = read({"image": manifest.image_paths(case), "label": manifest.label_path(case)})
-    return row["image"], row.get("label")
+def _read(reader: CaseReader, case: Case) -> tuple[MetaTensor, MetaTensor | None]:
+    image = reader.image(case)
+    return image, None if case.label is None else reader.label(case.label, like=image)
 
 
 def _prepare(

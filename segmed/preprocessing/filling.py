@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any, TypeVar
+from typing import Any
 
 from segmed.cores import usable_cores
 from segmed.errors import ManifestError, SegmedError
+from segmed.manifest.case_reader import CaseReader, over_cases
 from segmed.manifest.schema import Case
 from segmed.plan.schema import Plan
 from segmed.preprocessing.cache import PreparedCache, PreparedCase
@@ -32,12 +30,6 @@ PACK_S = 30.0
 
 PREPARING_BYTES = 24
 """Bytes a voxel that reading and preparing a case takes, about."""
-
-AHEAD = 2
-"""Cases in hand for each worker."""
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def prepare_cases(
@@ -65,17 +57,19 @@ def prepare_cases(
     keys: list[str] = []
     cache.refresh()
 
-    def work(case: Case) -> tuple[str, tuple[bytes, Any] | None] | None:
+    def work(reader: CaseReader, case: Case) -> tuple[str, tuple[bytes, Any] | None] | None:
         if stop is not None and stop.is_set():
             return None
         try:
             key = cache.key(case)
-            return key, None if cache.has(key) else cache.content(case)
+            return key, None if cache.has(key) else cache.content(case, reader)
         except (SegmedError, OSError) as error:
             raise ManifestError(f"case {case.id}: {error}") from error
 
+    workers = workers_for(cache.plan, len(cases))
+    prepared = over_cases(work, cache.manifest, cases, workers=workers, is_read=cache.lacks)
     try:
-        for done in in_order(work, cases, workers_for(cache.plan, len(cases))):
+        for done in prepared:
             if done is None:
                 break
             key, made = done
@@ -85,6 +79,7 @@ def prepare_cases(
             if on_case is not None:
                 on_case()
     finally:
+        prepared.close()
         batch.flush()
         cache.save()
     return [PreparedCase(cache, case, key) for case, key in zip(cases, keys, strict=False)]
@@ -128,25 +123,3 @@ def _largest_voxels(plan: Plan) -> float:
     stored = plan.fingerprint.get("median_spacing_mm") or [1.0]
     growth = prod(stored) / prod(plan.preprocessing.spacing_mm)
     return float(prod(shape) * max(1.0, growth))
-
-
-def in_order(
-    work: Callable[[Item], Result], items: Sequence[Item], workers: int
-) -> Iterator[Result]:
-    """Results of some work on items, in their order, a few of which are in hand at a time.
-
-    The first error ends it; what is in hand is waited for.
-    """
-    coming = iter(items)
-    with ThreadPoolExecutor(max_workers=workers) as pool:
-        pending: deque[Future[Result]] = deque(
-            pool.submit(work, item) for item in islice(coming, AHEAD * workers)
-        )
-        try:
-            while pending:
-                result = pending.popleft().result()
-                pending.extend(pool.submit(work, item) for item in islice(coming, 1))
-                yield result
-        finally:
-            for future in pending:
-                future.cancel()

@@ -16,6 +16,7 @@ from pipelines.comparing.jobs import CACHE, settle_plan
 from segmed.errors import ManifestError, UsageError
 from segmed.io.packs import read_index
 from segmed.manifest import Manifest, build_manifest, read_manifest, write_manifest
+from segmed.manifest.case_reader import CaseReader
 from segmed.plan import fingerprint, make_plan, plan_hash, read_plan
 from segmed.plan.fingerprint import gather, survey
 from segmed.plan.known_facts import KnownFacts
@@ -41,9 +42,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ids: list[str] = []
     real = fingerprint._look_at
 
-    def noted(manifest: Manifest, case: Any, samples: int) -> Any:
+    def noted(reader: CaseReader, case: Any, samples: int) -> Any:
         ids.append(case.id)
-        return real(manifest, case, samples)
+        return real(reader, case, samples)
 
     monkeypatch.setattr(fingerprint, "_look_at", noted)
     return ids

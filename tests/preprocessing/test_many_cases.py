@@ -17,6 +17,7 @@ from monai.data import MetaTensor
 
 from segmed.errors import ManifestError
 from segmed.manifest import Case, Manifest
+from segmed.manifest.case_reader import CaseReader
 from segmed.plan.schema import Intensity, Plan
 from segmed.preprocessing import PreparedCache, filling, prepare_cases
 from segmed.preprocessing import cache as cache_module
@@ -63,9 +64,9 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     read: list[str] = []
     real = cache_module._read
 
-    def noted(manifest: Manifest, case: Case) -> tuple[MetaTensor, MetaTensor | None]:
+    def noted(reader: CaseReader, case: Case) -> tuple[MetaTensor, MetaTensor | None]:
         read.append(case.id)
-        return real(manifest, case)
+        return real(reader, case)
 
     monkeypatch.setattr(cache_module, "_read", noted)
     return read
