@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 
 import jinja2
+from markupsafe import Markup
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -16,13 +18,20 @@ def page_templates() -> jinja2.Environment:
 
     Text is escaped, and a value that a template lacks is an error.
     """
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(ASSETS),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["breakable"] = breakable
+    return environment
+
+
+def breakable(name: str) -> Markup:
+    """A name that a browser may wrap after `_`, `/`, `.` and `:`, beside spaces and hyphens."""
+    return Markup("<wbr>").join(re.split(r"(?<=[_/.:])(?=[^_/.:])", name))
 
 
 def asset(name: str) -> str:
