@@ -14,7 +14,6 @@ from segmed.doors import checked
 from segmed.encoding import LabelEncoding
 from segmed.errors import ManifestError, SegmedError, UsageError
 from segmed.formats import OutputFormat
-from segmed.geometry import require_same_grid
 from segmed.given import manifest_of
 from segmed.inference import Predictor, Segmentation
 from segmed.inference.pipeline import Pipeline, PipelineEnd, PipelineItem
@@ -257,7 +256,6 @@ class ScoringSink:
         path = self._manifest.label_path(origin)
         assert path is not None  # checked for all cases at first
         reference = read_reference(self._manifest, path, like=image)
-        require_same_grid(grid_of(image), grid_of(reference), names=("image", "label"))
         self._references[origin.id] = reference
         return self._out_dir / f"{origin.id}{suffix_for(self.format, image)}"
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
+from typing import TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -33,6 +34,8 @@ VANISHING_EDGE = 16
 """if it has at least so many along one of them as stored."""
 
 Affine = npt.NDArray[np.float64]
+
+AnyType = TypeVar("AnyType", bound=np.generic)
 
 
 @dataclass(frozen=True, repr=False)
@@ -61,7 +64,7 @@ class Grid:
     @property
     def orientation(self) -> str:
         """Direction of growing index for each array axis, such as `RAS` or `LPI`."""
-        return "".join(nib.aff2axcodes(self.affine_ras))
+        return "".join(code or "?" for code in nib.aff2axcodes(self.affine_ras))
 
     def corners_mm(self) -> npt.NDArray[np.float64]:
         """World coordinates of the grid's 2^d corner voxels, `[2^d, 3]`, in mm."""
@@ -101,25 +104,137 @@ def require_same_grid(
     Args:
         first: One grid.
         second: The other.
-        names: What the two are, for the message.
+        names: What the two are, for the message, which advises to change the second.
         tolerance_mm: Largest corner distance that still counts as the same, in mm.
 
     Raises:
         GeometryError: The shapes differ, or a corner differs.
     """
-    if first.shape != second.shape:
-        raise GeometryError(
-            f"{names[0]} and {names[1]} have different shapes: {first.shape} at "
-            f"{spacing_text(first)} and {second.shape} at {spacing_text(second)}; "
-            "bring them to one grid first"
-        )
-    difference = grid_difference_mm(first, second)
-    if not difference <= tolerance_mm:
-        raise GeometryError(
-            f"{names[0]} and {names[1]} are up to {difference:.3f} mm apart on grids of the same "
-            f"shape (tolerance {tolerance_mm} mm), their voxels {spacing_text(first)} and "
-            f"{spacing_text(second)}; bring them to one grid first"
-        )
+    if not same_grid(first, second, tolerance_mm=tolerance_mm):
+        raise GeometryError(grid_difference(first, second, names=names))
+
+
+def grid_difference(first: Grid, second: Grid, *, names: tuple[str, str]) -> str:
+    """The difference of two grids in words: both values of what differs, and the repair.
+
+    Args:
+        first: One grid.
+        second: The other, which is to be changed.
+        names: What the two are.
+    """
+    turn = _nearest_turn(second, first)
+    turned = second if turn is None else turn.grid(second)
+    if same_grid(first, turned):
+        turned = second  # nothing else differs: both orders are shown
+    parts = []
+    if _orientation_text(first) != _orientation_text(second):
+        parts.append(f"orientation {_orientation_text(first)} and {_orientation_text(second)}")
+        if turned is not second:
+            parts.append("with the axes turned")
+    for what, words in (
+        ("voxels", _shape_text),
+        ("spacing", spacing_text),
+        ("first voxel at", _origin_text),
+    ):
+        if words(first) != words(turned):
+            parts.append(f"{what} {words(first)} and {words(turned)}")
+    if first.shape == turned.shape:
+        parts.append(f"corners up to {grid_difference_mm(first, turned):.3g} mm apart")
+    return (
+        f"{names[0]} and {names[1]} are on different grids ({'; '.join(parts)}): "
+        f"{_repair(first, turned, names)}"
+    )
+
+
+def _repair(first: Grid, second: Grid, names: tuple[str, str]) -> str:
+    """Advice on two grids that differ."""
+    if len(first.shape) != len(second.shape):
+        return "give two volumes or two 2D images"
+    if turn_onto(second, first) is not None:  # an image: labels are turned when they are read
+        return f"store {names[1]} with the axes of {names[0]}, which changes no voxel"
+    resample = f"resample {names[1]} to the grid of {names[0]}, a label by nearest neighbour"
+    if first.shape != second.shape or spacing_text(first) != spacing_text(second):
+        return resample
+    return f"correct the header that is wrong or, if both are right, {resample}"
+
+
+def _shape_text(grid: Grid) -> str:
+    return " x ".join(map(str, grid.shape))
+
+
+def _orientation_text(grid: Grid) -> str:
+    is_known = bool(np.isfinite(grid.affine_ras).all())
+    return grid.orientation[: len(grid.shape)] if is_known else "unknown"
+
+
+def _origin_text(grid: Grid) -> str:
+    shown = (f"{at:.6g}" for at in np.round(grid.affine_ras[:3, 3], 3) + 0.0)
+    return f"({', '.join(shown)}) mm"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Permutation and flips of axes, which move voxels and change none.
+
+    Attributes:
+        order: Axis before the turn that becomes each axis.
+        flips: Axes after the permutation whose voxels are reversed, in growing order.
+    """
+
+    order: tuple[int, ...]
+    flips: tuple[int, ...]
+
+    def grid(self, source: Grid) -> Grid:
+        """The grid of an image after the turn."""
+        order = [*self.order, *range(len(self.order), 3)]
+        affine = source.affine_ras.copy()
+        affine[:3, :3] = source.affine_ras[:3, order]
+        shape = tuple(source.shape[axis] for axis in self.order)
+        for axis in self.flips:
+            affine[:3, 3] += affine[:3, axis] * (shape[axis] - 1)
+            affine[:3, axis] *= -1
+        return Grid(shape, affine)
+
+    def turned(self, array: npt.NDArray[AnyType]) -> npt.NDArray[AnyType]:
+        """The voxels after the turn, as a view of `array`.
+
+        Args:
+            array: `[C, *spatial]`.
+        """
+        moved = np.transpose(array, (0, *(axis + 1 for axis in self.order)))
+        return np.flip(moved, tuple(axis + 1 for axis in self.flips))
+
+
+def turn_onto(source: Grid, target: Grid) -> Turn | None:
+    """The turn that puts each voxel of a grid onto the voxel of another at the same place.
+
+    It follows from the two affines alone; shapes and voxels decide nothing.
+
+    Args:
+        source: Grid before the turn.
+        target: Grid after it.
+
+    Returns:
+        The turn; None if the grids differ in more than the order and direction of their axes, by
+        the tolerance of `same_grid`.
+    """
+    if same_grid(source, target):
+        return Turn(tuple(range(len(target.shape))), ())
+    turn = _nearest_turn(source, target)
+    return turn if turn is not None and same_grid(turn.grid(source), target) else None
+
+
+def _nearest_turn(source: Grid, target: Grid) -> Turn | None:
+    """The turn after which each axis of a grid points along the same axis of another, or nearly."""
+    axes = len(target.shape)
+    is_known = np.isfinite(source.affine_ras).all() and np.isfinite(target.affine_ras).all()
+    if len(source.shape) != axes or not is_known:
+        return None
+    steps = np.linalg.pinv(source.affine_ras[:3, :axes]) @ target.affine_ras[:3, :axes]
+    order = tuple(int(axis) for axis in np.argmax(np.abs(steps), axis=0))
+    if len(set(order)) != axes:
+        return None
+    return Turn(order, tuple(axis for axis in range(axes) if steps[order[axis], axis] < 0))
 
 
 def spacing_text(grid: Grid) -> str:

@@ -43,3 +43,10 @@ def paired_set(tmp_path: Path, save_nifti: SaveNifti) -> Path:
         label[3, 2:4, 1:3] = 2
         save_nifti(tmp_path / "set" / "labels" / name, label)
     return tmp_path / "set"
+
+
+def stored_along(image: nib.Nifti1Image, codes: str) -> nib.Nifti1Image:
+    """The same voxels at the same places, stored along other axes, such as `ASL`."""
+    wanted = nib.orientations.axcodes2ornt(codes)
+    start = nib.io_orientation(image.affine)
+    return image.as_reoriented(nib.orientations.ornt_transform(start, wanted))

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from segmed.errors import UsageError
+from segmed.errors import ImageError, UsageError
 from segmed.formats import suffix_of
-from segmed.geometry import require_same_grid
-from segmed.io import grid_of, read_image, read_label
+from segmed.io import read_image, read_label
 from segmed.manifest import LabelClass, Manifest, read_reference
 from segmed.metrics.label_pairs import label_files, prediction_files
 from segmed.report import OverlayItem
@@ -80,13 +79,15 @@ def lowest_overlays(
     for case, dice in means.head(most).items():
         case_id = str(case)
         image = read_image(images[case_id])
-        prediction = read_label(found[case_id], like=image, labels=labels)
-        if manifest is None:
-            reference = read_label(wanted[case_id], like=image, labels=labels)
-        else:
-            reference = read_reference(manifest, wanted[case_id], like=image)
-        names = (f"the image of {case_id}", "its reference")
-        require_same_grid(grid_of(image), grid_of(reference), names=names)
+        try:
+            prediction = read_label(found[case_id], like=image, labels=labels)
+            if manifest is None:
+                reference = read_label(wanted[case_id], like=image, labels=labels)
+            else:
+                reference = read_reference(manifest, wanted[case_id], like=image)
+        except ImageError as error:
+            message = f"the image of {case_id}: {error}"
+            raise ImageError(message, reason=error.reason, paths=error.paths) from error
         yield overlay_of_images(
             image,
             reference,

@@ -72,7 +72,7 @@ def write_nifti(
 
 def _header_like(array: npt.NDArray[Any], affine_ras: Affine, source: Source | None) -> Any:
     """A little-endian header with the geometry of the source, its text fields empty."""
-    if source is not None and source.format == "nifti":
+    if source is not None and source.header:
         theirs = parse_header(source.header, path=source.paths[0])
         header = type(theirs)(endianness="<")
         for name in KEPT:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 
 from segmed.doors import checked
 from segmed.errors import ImageError, UsageError
-from segmed.geometry import Grid, require_same_grid
+from segmed.geometry import Grid, Turn, require_same_grid, same_grid, turn_onto
 from segmed.io.arrays import load
 from segmed.io.channel_files import CaseFiles
 from segmed.io.dicom.audit import SeriesAudit
@@ -166,8 +167,9 @@ def read_label(
             set. A palette image gives its indices, not its colours.
         trusted: As for `read_image`.
         limits: Bounds on its size and spacing.
-        like: The image it belongs to. A DICOM segmentation, which may leave out empty slices, is
-            put on its grid, and a structure set is drawn on it; for other formats it plays no part.
+        like: The image it belongs to, on whose grid the label is put: a label with its axes in
+            another order or direction is turned, which changes no voxel; a DICOM segmentation gets
+            the empty slices that it left out; a structure set is drawn.
         labels: Structures that the segments of a DICOM segmentation are matched to, by name and
             code; without any, its values are those that `write_dicom_seg` noted, else segment
             numbers. Regions of a structure set are matched by name. For other formats they play no
@@ -180,12 +182,12 @@ def read_label(
         ImageError: The file cannot be read correctly, has other values (`not_integer`) or
             segments that are not labels (`unknown_segment`), or is of another patient,
             study or frame of reference than `like`.
-        GeometryError: A frame of a DICOM segmentation is on no slice of `like`.
+        GeometryError: The label has other voxel centres than `like`, or a frame of a DICOM
+            segmentation is on no slice of it.
     """
     grid = None if like is None else grid_of(like)
     loaded = load_label(path, trusted=trusted, limits=limits, grid=grid, labels=labels)
-    require_belonging(loaded, like)
-    return as_label(loaded)
+    return label_for(loaded, like)
 
 
 def load_label(
@@ -202,23 +204,97 @@ def load_label(
         path: As for `read_label`.
         trusted: As for `read_image`.
         limits: Bounds on its size and spacing.
-        grid: Grid that a DICOM segmentation is put on.
+        grid: Grid of the image, as for `read_label`; a label that cannot be put on it keeps its
+            own, which the caller compares.
         labels: As for `read_label`.
 
     Raises:
         ImageError: As for `read_label`.
     """
-    return load(path, limits, trusted=trusted, exact=True, grid=grid, labels=labels)
+    loaded = load(path, limits, trusted=trusted, exact=True, grid=grid, labels=labels)
+    return loaded if grid is None else turned_onto(loaded, grid)
 
 
-def require_belonging(label: Loaded, image: MetaTensor | None) -> None:
-    """Raise an error if a label states another patient, study or frame of reference than its image.
+def turned_onto(label: Loaded, grid: Grid) -> Loaded:
+    """A label with its axes permuted and flipped onto the grid of its image.
+
+    The turn follows from the affines. A raster has none of its own and is not turned.
+
+    Args:
+        label: `[C, *spatial]` on any grid.
+        grid: Grid of the image.
+
+    Returns:
+        The label itself where its grid is that of the image or cannot be turned onto it; else a
+        view of its voxels, with the orientation of the file in `source.stored_as`.
+    """
+    stored = Grid(tuple(label.array.shape[1:]), np.asarray(label.affine_ras, dtype=np.float64))
+    turn = _turn_of(stored, label.source, grid)
+    if turn is None:
+        return label
+    source = _turned_source(label.source, stored)
+    return Loaded(turn.turned(label.array), turn.grid(stored).affine_ras, source)
+
+
+def label_on_grid(
+    label: MetaTensor, grid: Grid, *, names: tuple[str, str] = ("the image", "its label")
+) -> MetaTensor:
+    """A label map that has been read, turned onto a grid as `read_label` turns it.
+
+    Args:
+        label: `[1, *spatial]`.
+        grid: Grid of its image.
+        names: What has the grid, and what the label map is, for the message.
+
+    Returns:
+        The label map itself where it is on that grid; else a turned copy.
 
     Raises:
-        ImageError: `mixed_patient`, `mixed_study` or `mixed_frame_of_reference`.
+        GeometryError: It has other voxel centres than the grid.
     """
-    if image is not None:
-        require_joinable([source_of(image), label.source], ["the image", "its label"])
+    stored, source = grid_of(label), source_of(label)
+    turn = _turn_of(stored, source, grid)
+    if turn is None:
+        require_same_grid(grid, stored, names=names)
+        return label
+    moved = label.as_tensor().permute(0, *(axis + 1 for axis in turn.order))
+    meta = {key: value for key, value in label.meta.items() if key != "affine"}
+    if source is not None:
+        meta["source"] = _turned_source(source, stored)
+    return MetaTensor(
+        moved.flip([axis + 1 for axis in turn.flips]),
+        affine=torch.from_numpy(turn.grid(stored).affine_ras),
+        meta=meta,
+        applied_operations=list(label.applied_operations),
+    )
+
+
+def _turn_of(stored: Grid, source: Source | None, grid: Grid) -> Turn | None:
+    """The turn of a label onto a grid; None if it needs none, or none would do."""
+    is_stated = source is None or source.states_spacing
+    return turn_onto(stored, grid) if is_stated and not same_grid(stored, grid) else None
+
+
+def _turned_source(source: Source, stored: Grid) -> Source:
+    """The source of a turned label, without the header that describes the grid in the file."""
+    return replace(source, header=b"", stored_as=stored.orientation[: len(stored.shape)])
+
+
+def label_for(label: Loaded, image: MetaTensor | None) -> MetaTensor:
+    """The label map of an image from its stored values, on the grid of the image.
+
+    Args:
+        label: Stored values, as `load_label` gives them.
+        image: The image; None compares nothing.
+
+    Raises:
+        ImageError: `mixed_patient`, `mixed_study`, `mixed_frame_of_reference`, or as `as_label`.
+        GeometryError: The label has other voxel centres than the image.
+    """
+    if image is None:
+        return as_label(label)
+    require_joinable([source_of(image), label.source], ["the image", "its label"])
+    return label_on_grid(as_label(label), grid_of(image))
 
 
 def grid_of(image: MetaTensor) -> Grid:

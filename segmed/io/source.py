@@ -28,6 +28,8 @@ class Source:
         notes: What was odd, though not wrong, in plain words and without identifiers.
         patient_key: Short hash of the PatientID of a DICOM series; else empty.
         frame_of_reference: FrameOfReferenceUID of a DICOM series; else empty.
+        stored_as: Orientation of the axes in the file, such as `ASL`, of a label that was turned
+            onto the grid of its image; else empty.
         other_channels: Sources of the second and further channels, where these have their own.
     """
 
@@ -41,6 +43,7 @@ class Source:
     notes: tuple[str, ...] = ()
     patient_key: str = ""
     frame_of_reference: str = field(default="", repr=False)
+    stored_as: str = ""
     other_channels: tuple[Source, ...] = field(default=(), repr=False)
 
     @property
@@ -61,6 +64,7 @@ class Source:
             "notes": list(self.notes),
             "patient_key": self.patient_key,
             "frame_of_reference": self.frame_of_reference,
+            "stored_as": self.stored_as,
             "other_channels": [source.as_json() for source in self.other_channels],
         }
 
@@ -78,6 +82,7 @@ class Source:
             notes=tuple(values["notes"]),
             patient_key=values["patient_key"],
             frame_of_reference=values["frame_of_reference"],
+            stored_as=values.get("stored_as", ""),
             other_channels=tuple(map(cls.from_json, values["other_channels"])),
         )
 

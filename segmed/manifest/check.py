@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from segmed.errors import ImageError, is_out_of_memory
-from segmed.geometry import Grid, grid_difference_mm, same_grid, spacing_text
+from segmed.geometry import Grid, grid_difference, same_grid
 from segmed.io import grid_of, source_of
 from segmed.io.joining import require_joinable
 from segmed.io.nifti import VOLUMES_NOTE
@@ -40,8 +40,9 @@ def check_manifest(
     label values that are not labels, no label in training, a wrong number of channels, a constant
     image, a second copy of another case, channels or a label of another patient, an image whose
     size is out of all bounds at the median spacing. Notes are for a look: labels stored as floats,
-    empty labels, outliers of intensity or spacing, structures that occur never or hardly, or are
-    lost at the median spacing, remarks of the reader (lossy compression, missing images).
+    empty labels, labels whose axes are turned onto those of the image, outliers of intensity or
+    spacing, structures that occur never or hardly, or are lost at the median spacing, remarks of
+    the reader (lossy compression, missing images).
 
     Args:
         manifest: What to check.
@@ -174,8 +175,14 @@ def _check_label(reader: CaseReader, path: Path, grid: Grid | None, record: Case
         rounding = f"rounded by up to {off:.1e}" if off > 0 else "all of them whole numbers"
         record.note("float_label", f"{path.name} stores label values as floats, {rounding}")
     place = grid_of(label)
+    if loaded.source.stored_as and grid is not None:
+        record.note(
+            "turned_label",
+            f"{path.name} is stored as {loaded.source.stored_as}, the image as "
+            f"{grid.orientation}, by their headers: the label is turned when it is read",
+        )
     if grid is not None and not same_grid(grid, place):
-        record.error("other_grid", _difference(grid, place))
+        record.error("other_grid", grid_difference(grid, place, names=("the image", path.name)))
     voxels = counts_in(label.as_tensor())
     voxels.pop(0, None)
     known = {one.value for one in manifest.labels}
@@ -196,20 +203,6 @@ def _check_label(reader: CaseReader, path: Path, grid: Grid | None, record: Case
     record.voxels = {value: count for value, count in voxels.items() if value in known}
     record.has_label = True
     record.extents = extents_of(np.asarray(label)[0], known)
-
-
-def _difference(image: Grid, label: Grid) -> str:
-    if image.shape != label.shape:
-        return (
-            f"image of {image.shape} voxels at {spacing_text(image)}, label of {label.shape} at "
-            f"{spacing_text(label)}; they need one grid: resample the label to the image's, by "
-            "nearest neighbour"
-        )
-    apart = grid_difference_mm(image, label)
-    return (
-        f"image at {spacing_text(image)} and label at {spacing_text(label)} are {apart:.3g} mm "
-        "apart; they need one grid"
-    )
 
 
 def _fingerprint(voxels: npt.NDArray[np.float32], grid: Grid) -> str:

@@ -6,14 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from segmed.errors import ImageError, ManifestError
 from segmed.formats import VOLUME_SUFFIXES, stem_of
-from segmed.geometry import Grid, same_grid
-from segmed.io.read import grid_of, read_label
+from segmed.geometry import Grid, grid_difference, same_grid
+from segmed.io.read import as_label, grid_of, load_label
 from segmed.manifest.content import is_hidden
 from segmed.manifest.made_labels import LabelMaker
 from segmed.metatensor import MetaTensor
@@ -91,39 +89,18 @@ def volume_label(case_id: str, path: Path, grid: Grid, maker: LabelMaker) -> Pat
         ManifestError: It cannot be read, or is on another grid.
     """
     try:
-        label = read_label(path)
+        loaded = load_label(path, grid=grid)
+        label = as_label(loaded)
     except ImageError as error:
         raise ManifestError(f"label of study {case_id}: {error}") from error
-    if same_grid(grid_of(label), grid):
+    place = grid_of(label)
+    if not same_grid(grid, place):
+        names = (f"the series of study {case_id}", f"its label {path.name}")
+        raise ManifestError(grid_difference(grid, place, names=names))
+    if not loaded.source.stored_as:
         return path
-    turned = _turned(label.as_tensor().numpy()[0], np.asarray(label.affine), grid)
-    if turned is None:
-        raise ManifestError(
-            f"label {path.name} of study {case_id} has another grid than its series "
-            f"({grid_of(label).shape} voxels against {grid.shape}): resample it to the series"
-        )
     like = MetaTensor(torch.zeros((1, *grid.shape)), affine=torch.from_numpy(grid.affine_ras))
-    return maker.write(case_id, torch.from_numpy(turned)[None], like)
-
-
-def _turned(
-    array: npt.NDArray[np.int32], affine: npt.NDArray[np.float64], grid: Grid
-) -> npt.NDArray[np.int32] | None:
-    """The array with axes swapped and flipped onto a grid; None if that is not enough."""
-    steps = np.linalg.inv(affine)[:3, :3] @ grid.affine_ras[:3, :3]
-    order = np.argmax(np.abs(steps), axis=0)
-    if sorted(order) != [0, 1, 2]:
-        return None
-    flips = tuple(axis for axis in range(3) if steps[order[axis], axis] < 0)
-    moved = np.flip(np.transpose(array, order), flips)
-    placed = np.eye(4)
-    placed[:3, :3] = affine[:3, order]
-    placed[:3, 3] = affine[:3, 3]
-    for axis in flips:
-        placed[:3, 3] += placed[:3, axis] * (moved.shape[axis] - 1)
-        placed[:3, axis] *= -1
-    fits = moved.shape == tuple(grid.shape) and same_grid(Grid(moved.shape, placed), grid)
-    return np.ascontiguousarray(moved) if fits else None
+    return maker.write(case_id, label.as_tensor(), like)
 
 
 def region_labels(

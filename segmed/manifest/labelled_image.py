@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from segmed.errors import ManifestError, SegmedError
-from segmed.geometry import require_same_grid
 from segmed.io import grid_of, read_images
 from segmed.manifest.reference import read_reference
 from segmed.manifest.schema import Case, Manifest
@@ -88,8 +87,6 @@ def read_labelled(manifest: Manifest, case: Case) -> LabelledImage:
     try:
         image = read_images(manifest.image_paths(case), num_channels=manifest.num_channels)
         label = None if path is None else read_reference(manifest, path, like=image)
-        if label is not None:
-            require_same_grid(grid_of(image), grid_of(label), names=("image", "label"))
     except SegmedError as error:
         raise ManifestError(f"case {case.id}: {error}") from error
     return LabelledImage(image, label, case=case.id, labels=manifest.labels)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from segmed.errors import GeometryError, ImageError, ManifestError
 from segmed.formats import OUTPUT_SUFFIXES, RASTER_FORMATS, RASTER_OUTPUT_SUFFIX, stem_of
-from segmed.geometry import require_same_grid
 from segmed.io import grid_of, read_label, source_of, write_label
+from segmed.io.read import label_on_grid
 from segmed.metatensor import MetaTensor
 
 MaskMode = Literal["union", "instances", "structures"]
@@ -58,7 +58,7 @@ class LabelMaker:
 
         Args:
             case_id: Name of the case and of the file.
-            files: The masks, on one grid, at least one.
+            files: The masks, on one grid up to the order of their axes, at least one.
             values: Value of each mask; masks of one value may overlap.
 
         Returns:
@@ -69,11 +69,11 @@ class LabelMaker:
                 instances share a voxel.
         """
         try:
-            masks = [read_label(path) for path in files]
-            for path, mask in zip(files[1:], masks[1:], strict=True):
-                require_same_grid(
-                    grid_of(masks[0]), grid_of(mask), names=(files[0].name, path.name)
-                )
+            first, *others = [read_label(path) for path in files]
+            masks = [first] + [
+                label_on_grid(mask, grid_of(first), names=(files[0].name, path.name))
+                for path, mask in zip(files[1:], others, strict=True)
+            ]
         except (ImageError, GeometryError) as error:
             raise ManifestError(f"masks of case {case_id!r}: {error}") from error
         label = torch.zeros(masks[0].shape, dtype=torch.int32)

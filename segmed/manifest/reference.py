@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from segmed.geometry import Grid
-from segmed.io.read import as_label, grid_of, load_label, require_belonging
+from segmed.io.read import grid_of, label_for, load_label
 from segmed.io.source import Loaded
 from segmed.manifest.schema import Manifest
 from segmed.metatensor import MetaTensor
@@ -22,7 +22,7 @@ def read_reference(manifest: Manifest, path: Path, *, like: MetaTensor | None = 
     Args:
         manifest: States the labels, and how they are stored.
         path: A label file of one of its cases.
-        like: The image it belongs to.
+        like: The image it belongs to, on whose grid it is put; see `read_label`.
 
     Returns:
         `[1, *spatial]` int32; values that are stored nowhere in the manifest stay as they are.
@@ -30,6 +30,7 @@ def read_reference(manifest: Manifest, path: Path, *, like: MetaTensor | None = 
     Raises:
         ImageError: The file cannot be read correctly, has a segment that is not a label, or is of
             another patient, study or frame of reference than `like`.
+        GeometryError: It has other voxel centres than `like`.
     """
     loaded = load_reference(manifest, path, grid=None if like is None else grid_of(like))
     return reference_of(manifest, loaded, like=like)
@@ -42,9 +43,9 @@ def reference_of(
 
     Raises:
         ImageError: As `read_reference` raises it.
+        GeometryError: As `read_reference` raises it.
     """
-    require_belonging(loaded, like)
-    return as_meant(manifest, as_label(loaded))
+    return as_meant(manifest, label_for(loaded, like))
 
 
 def load_reference(manifest: Manifest, path: Path, *, grid: Grid | None = None) -> Loaded:
@@ -53,7 +54,7 @@ def load_reference(manifest: Manifest, path: Path, *, grid: Grid | None = None) 
     Args:
         manifest: States how labels are stored.
         path: The file.
-        grid: Where to put a DICOM segmentation.
+        grid: Grid of the image, see `load_label`.
 
     Raises:
         ImageError: As `read_reference` raises it.

@@ -191,7 +191,10 @@ def _write_label(
     found = values_in(label.as_tensor())
     if unknown := sorted(found - labels.value_of.keys()):
         raise ManifestError(f"{path.name} has the value {unknown[0]}, which is not a label")
-    if labels.is_identity and not manifest.stored_labels and _is_read_there(path):
+    source = source_of(label)
+    is_turned = source is not None and bool(source.stored_as)
+    is_as_stored = labels.is_identity and not manifest.stored_labels and not is_turned
+    if is_as_stored and _is_read_there(path):
         link_or_copy(path, target)
         return
     table = np.zeros(max(labels.value_of) + 1, dtype=np.int32)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from segmed.errors import UsageError
 from segmed.formats import LABEL_SUFFIXES, suffix_of
-from segmed.geometry import require_same_grid, same_grid
+from segmed.geometry import same_grid
 from segmed.io import grid_of, read_label, source_of
 from segmed.io.head import looks_like_dicom
 from segmed.io.joining import require_joinable
 from segmed.io.output_names import writable
+from segmed.io.read import as_label, label_on_grid, load_label
 from segmed.manifest.label_values import counts_in
 from segmed.manifest.reference import as_meant, stored_structures
 from segmed.manifest.schema import Manifest
@@ -118,7 +119,8 @@ def read_pair(
 ) -> LabelPair:
     """Read a prediction and its reference; segments of DICOM objects by name and code.
 
-    A DICOM segmentation, which may leave out empty slices, is put on the grid of the other.
+    A DICOM segmentation, which may leave out empty slices, is put on the grid of the other, and a
+    reference with its axes in another order or direction is turned onto that of the prediction.
 
     Args:
         case: Case id, for messages.
@@ -130,19 +132,19 @@ def read_pair(
     Raises:
         ImageError: A file cannot be read correctly, has a segment that is not a label, or they
             are of two patients, studies or frames of reference.
-        GeometryError: They are on different grids; the case is named.
+        GeometryError: They have different voxel centres; the case is named.
     """
     stored = labels if manifest is None else stored_structures(manifest)
     found = read_label(prediction, labels=labels)
     right = read_label(reference, labels=stored)
     if not same_grid(grid_of(found), grid_of(right)):
         if _is_dicom(reference) and (not _is_dicom(prediction) or right.numel() < found.numel()):
-            right = read_label(reference, like=found, labels=stored)
+            right = as_label(load_label(reference, grid=grid_of(found), labels=stored))
         elif _is_dicom(prediction):
-            found = read_label(prediction, like=right, labels=labels)
+            found = as_label(load_label(prediction, grid=grid_of(right), labels=labels))
     names = (f"the prediction of {case}", "its reference")
     require_joinable([source_of(found), source_of(right)], names)
-    require_same_grid(grid_of(found), grid_of(right), names=names)
+    right = label_on_grid(right, grid_of(found), names=names)
     if manifest is not None:
         right = as_meant(manifest, right)
     known = {value for label in labels for value in label.values}

@@ -141,11 +141,6 @@ def _look_at(reader: CaseReader, case: Case, samples: int) -> CaseFacts:
     grid = grid_of(image)
     voxels = np.asarray(image)
     values = np.asarray(label)[0]
-    if values.shape != voxels.shape[1:]:
-        raise ManifestError(
-            f"case {case.id}: image is {voxels.shape[1:]} and label is {values.shape}; "
-            "run `segmed manifest check`"
-        )
     if manifest.ignore_value is not None:  # nothing is known of these voxels
         values = np.where(values == manifest.ignore_value, 0, values)
     counts = np.bincount(values.ravel().astype(np.int64), minlength=1)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from segmed.doors import checked
 from segmed.errors import ImageError, SegmedError, UsageError
-from segmed.geometry import Grid, require_same_grid
-from segmed.io.read import grid_of
+from segmed.geometry import Grid
+from segmed.io.read import label_on_grid
 from segmed.metatensor import Compose, MetaTensor, Transform
 from segmed.one_line import OneLine
 from segmed.plan.schema import Plan
@@ -292,7 +292,8 @@ def prepare_label(label: MetaTensor, prepared_like: Prepared, plan: Plan) -> Ten
     """Run the steps of labels on one label map whose image has been prepared already.
 
     Args:
-        label: `[1, *spatial]` integers on the grid of the image as stored.
+        label: `[1, *spatial]` integers on the grid of the image as stored, up to the order and
+            direction of the axes.
         prepared_like: The image as `prepare` gave it.
         plan: The plan of the training set.
 
@@ -307,7 +308,7 @@ def prepare_label(label: MetaTensor, prepared_like: Prepared, plan: Plan) -> Ten
     """
     transform, rules = prepared_like.transform, plan.preprocessing
     values = plan.encoding.stored_values
-    require_same_grid(transform.grid_in, grid_of(label), names=("the image", "the label"))
+    label = label_on_grid(label, transform.grid_in)
     box = tuple(transform.kept(turned_axis) for turned_axis in range(len(transform.axes)))
     turn: Transform = Reorient(rules.orientation, mirror=False)
     spacing: Transform = SplineSpacing(rules.spacing_mm, order=0)

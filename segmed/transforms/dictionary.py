@@ -6,8 +6,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from segmed.errors import UsageError
-from segmed.geometry import require_same_grid
-from segmed.io.read import grid_of
+from segmed.io.read import grid_of, label_on_grid
 from segmed.metatensor import InvertibleTransform, MapTransform, Transform
 from segmed.plan.schema import Intensity
 from segmed.transforms.bias import CorrectBias
@@ -225,7 +224,7 @@ class KnownLabelsd(EachEntry):
     Args:
         keys: The entries.
         values: See `KnownLabels`.
-        image_key: Entry of the image whose grid they must have; None compares none.
+        image_key: Entry of the image onto whose grid they are turned; None compares none.
         allow_missing_keys: Leave out entries that the dictionary lacks.
     """
 
@@ -241,17 +240,18 @@ class KnownLabelsd(EachEntry):
         self.image_key = image_key
 
     def __call__(self, data: Row) -> dict[Hashable, Any]:
-        """Return the dictionary with its label maps checked.
+        """Return the dictionary with its label maps checked, and turned onto the image's grid.
 
         Raises:
-            GeometryError: A label map has another grid than the image.
+            GeometryError: A label map has other voxel centres than the image.
             ImageError: It has a value that is not among the known ones (`unknown_label`).
         """
+        done = dict(data)
         if self.image_key is not None:
-            grid = grid_of(data[self.image_key])
-            for key in self.key_iterator(data):
-                require_same_grid(grid, grid_of(data[key]), names=("the image", "the label"))
-        return super().__call__(data)
+            grid = grid_of(done[self.image_key])
+            for key in self.key_iterator(done):
+                done[key] = label_on_grid(done[key], grid)
+        return super().__call__(done)
 
 
 class ClassIndicesd(EachInvertibleEntry):

@@ -209,7 +209,7 @@ def test_a_label_on_another_grid_is_refused(
     shifted = image.affine.clone()
     shifted[0, 3] += 0.5
     label = MetaTensor(torch.zeros((1, 3, 3, 3), dtype=torch.int32), affine=shifted)
-    with pytest.raises(GeometryError, match=r"0\.500 mm apart"):
+    with pytest.raises(GeometryError, match=r"corners up to 0\.5 mm apart"):
         prepare_label(label, prepare(image, plan), plan)
 
 

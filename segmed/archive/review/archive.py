@@ -23,7 +23,6 @@ from segmed.archive.review.structures import ModelStructures, structures_of
 from segmed.archive.triage import priority_of
 from segmed.errors import GeometryError, UsageError
 from segmed.formats import RASTER_FORMATS, RASTER_OUTPUT_SUFFIX
-from segmed.geometry import require_same_grid
 from segmed.io import grid_of, read_label, source_of, write_label
 from segmed.io.channel_files import CaseFiles
 from segmed.io.digest import sha256_of_file
@@ -188,7 +187,6 @@ class ReviewArchive:
         self, study: ReviewedStudy, path: Path, structures: ModelStructures, image: MetaTensor
     ) -> npt.NDArray[np.int32]:
         label = read_label(path, like=image, labels=structures.labels)
-        require_same_grid(grid_of(image), grid_of(label), names=("the image", path.name))
         return np.asarray(np.asarray(label)[0], dtype=np.int32)
 
     def save(
