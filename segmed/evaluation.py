@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -19,13 +19,20 @@ from segmed.inference import Predictor, Segmentation
 from segmed.inference.pipeline import Pipeline, PipelineEnd, PipelineItem
 from segmed.inference.writing import suffix_for, write_result
 from segmed.io import grid_of
+from segmed.io.batched_work import over_runs, runs_of
 from segmed.io.channel_files import CaseFiles
 from segmed.io.scratch import scratch_space
-from segmed.manifest.reference import read_reference
+from segmed.manifest.case_reader import CaseReader
 from segmed.manifest.schema import MOST_SHOWN, Case, Manifest
 from segmed.metatensor import MetaTensor
 from segmed.metrics import CaseScore, CaseScores
-from segmed.metrics.label_pairs import StrayValue, label_files, prediction_files, read_pair
+from segmed.metrics.label_pairs import (
+    PairsAhead,
+    StrayValue,
+    label_files,
+    prediction_files,
+    read_pair,
+)
 from segmed.metrics.measures import measure_label
 from segmed.metrics.quality import ShapeRange
 from segmed.metrics.training_norms import ranges_of
@@ -43,6 +50,9 @@ Progress = Callable[[int, int], None]
 
 Scored = tuple[Path, list[CaseScore]]
 """File of a segmentation, and its scores."""
+
+FolderScored = tuple[list[CaseScore], tuple[StrayValue, ...]]
+"""Scores of a label map, and values that are not labels."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -166,7 +176,7 @@ def score_cases(
     if with_features:
         predictor.gather_features()
     ranges = ranges_of(predictor.packages[0].provenance)
-    sink = ScoringSink(manifest, out_dir, scores, ranges=ranges)
+    sink = ScoringSink(manifest, out_dir, scores, cases=cases, ranges=ranges)
     predictions: dict[str, Path] = {}
     seconds = 0.0
     for case, end in segmented_cases(predictor, manifest, cases, sink, progress=progress):
@@ -227,6 +237,7 @@ class ScoringSink:
         manifest: The image set of the cases.
         out_dir: Folder for one segmentation a case.
         scores: What a result is scored by.
+        cases: The cases in the order in which they are scored.
         ranges: What the structures looked like in training, for quality flags.
 
     Attributes:
@@ -242,10 +253,12 @@ class ScoringSink:
         out_dir: Path,
         scores: CaseScores,
         *,
+        cases: Sequence[Case],
         ranges: Sequence[ShapeRange] = (),
     ) -> None:
         self._ranges = ranges
         self._manifest = manifest
+        self._reader = CaseReader(manifest, cases, has_images=False)
         self._out_dir = out_dir
         self._scores = scores
         self._references: dict[str, MetaTensor] = {}
@@ -253,9 +266,8 @@ class ScoringSink:
 
     def output_for(self, origin: Case, image: MetaTensor) -> Path:
         """File of the result, named after the case; its label is read before the network runs."""
-        path = self._manifest.label_path(origin)
-        assert path is not None  # checked for all cases at first
-        reference = read_reference(self._manifest, path, like=image)
+        assert origin.label is not None  # checked for all cases at first
+        reference = self._reader.label(origin.label, like=image)
         self._references[origin.id] = reference
         return self._out_dir / f"{origin.id}{suffix_for(self.format, image)}"
 
@@ -343,19 +355,25 @@ def compare_folders(
     ignore_value = None if manifest is None else manifest.ignore_value
     scores = CaseScores(LabelEncoding(tuple(labels), ignore_value), tolerance_mm=tolerance_mm)
 
-    def score(case_id: str) -> tuple[list[CaseScore], tuple[StrayValue, ...]]:
-        pair = read_pair(case_id, found[case_id], wanted[case_id], labels, manifest=manifest)
+    def begin(run: Sequence[str]) -> Callable[[str], FolderScored]:
+        pairs = [(found[case_id], wanted[case_id]) for case_id in run]
+        return partial(score, PairsAhead(pairs))
+
+    def score(ahead: PairsAhead, case_id: str) -> FolderScored:
+        files = found[case_id], wanted[case_id]
+        pair = read_pair(case_id, *files, labels, manifest=manifest, ahead=ahead)
         spacing_mm = grid_of(pair.reference).spacing_mm
         rows = scores.measure(
             pair.prediction[0], pair.reference[0], spacing_mm=spacing_mm, case_id=case_id
         )
         return rows, pair.strays
 
+    workers = max(1, workers)
+    runs = runs_of(sorted(wanted), lambda one: [found[one], wanted[one]], workers=workers)
     strays: list[StrayValue] = []
-    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-        for done, (rows, odd) in enumerate(pool.map(score, sorted(wanted)), start=1):
-            scores.add(rows)
-            strays += odd
-            if progress is not None:
-                progress(done, len(wanted))
+    for done, (rows, odd) in enumerate(over_runs(begin, runs, workers=workers), start=1):
+        scores.add(rows)
+        strays += odd
+        if progress is not None:
+            progress(done, len(wanted))
     return FolderScores(scores.table(), tuple(strays))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from sandbox_processes import sandbox  # noqa: F401 - a fixture
 from signal_stack_guard import (  # noqa: F401 - hooks that pytest finds here
     pytest_runtest_protocol,
     pytest_runtest_teardown,

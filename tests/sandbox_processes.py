@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-
-from segmed.io import isolated
 
 
 class SandboxProcesses:
@@ -22,10 +22,10 @@ class SandboxProcesses:
         fatal: Files at which every process that reads an image from them ends.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, real: Callable[[Path, float], int | None]) -> None:
         self.requests: list[dict[str, Any]] = []
         self.fatal: set[Path] = set()
-        self._real = isolated.run_isolated
+        self._real = real
         self._held_at: int | None = None
         self._is_killed = False
 
@@ -89,6 +89,7 @@ def _readers() -> list[psutil.Process]:
 @pytest.fixture
 def sandbox(monkeypatch: pytest.MonkeyPatch) -> SandboxProcesses:
     """The sandbox processes of a test."""
-    processes = SandboxProcesses()
+    isolated = importlib.import_module("segmed.io.isolated")  # not before a test needs it
+    processes = SandboxProcesses(isolated.run_isolated)
     monkeypatch.setattr(isolated, "run_isolated", processes.run)
     return processes

@@ -30,12 +30,16 @@ def labels_of(path: Path | None, references: Path) -> tuple[LabelClass, ...]:
         found_structures,
         segments_at,
     )
-    from segmed.manifest.label_values import label_facts  # noqa: PLC0415 - see above
+    from segmed.manifest.label_values import (  # noqa: PLC0415 - see above
+        count_rasters,
+        label_facts,
+    )
     from segmed.metrics.label_pairs import label_files  # noqa: PLC0415 - see above
 
     files = [str(path.relative_to(references)) for path in label_files(references).values()]
     if any(segments_at(references / name) for name in files):
         return found_structures(references, files)[0]
+    count_rasters([references / name for name in files])
     values: set[int] = set()
     for name in files:
         values |= set(label_facts(references / name).voxels)

@@ -88,6 +88,7 @@ class AcceptanceSink(ScoringSink):
         scores: What a result is scored by.
         results: Where measures and digests go.
         ranges: Ranges of the structures in training.
+        cases: The cases in the order in which they are scored.
     """
 
     keeps_image = True
@@ -99,8 +100,9 @@ class AcceptanceSink(ScoringSink):
         scores: CaseScores,
         results: LocalResults,
         ranges: Sequence[ShapeRange],
+        cases: Sequence[Case],
     ) -> None:
-        super().__init__(manifest, out_dir, scores)
+        super().__init__(manifest, out_dir, scores, cases=cases)
         self._labels = manifest.labels
         self._results = results
         self._ranges = ranges
@@ -145,7 +147,7 @@ def score_site(
         raise UsageError("no labelled case to score: give a manifest with labels")
     scores, results = CaseScores(manifest.encoding), LocalResults()
     ranges = model_of(predictor.packages).ranges
-    sink = AcceptanceSink(manifest, out_dir, scores, results, ranges)
+    sink = AcceptanceSink(manifest, out_dir, scores, results, ranges, cases)
     for case, end in segmented_cases(predictor, manifest, cases, sink, progress=progress):
         results.patients[case.id] = case.group
         _keep(results, scores, case, end)

@@ -5,25 +5,19 @@ Cases of small raster files are read in batches: one process decodes the files o
 
 from __future__ import annotations
 
-import threading
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from segmed.errors import SegmedError
 from segmed.geometry import Grid
 from segmed.io import batches
+from segmed.io.batched_work import over_runs, runs_of
 from segmed.io.read import as_channels, as_image, grid_of, read_image
 from segmed.io.source import Loaded
 from segmed.manifest.reference import load_reference, reference_of
 from segmed.manifest.schema import Case, Manifest
 from segmed.metatensor import MetaTensor
-
-AHEAD = 2
-"""Batches in hand for each worker."""
 
 Result = TypeVar("Result")
 
@@ -36,6 +30,7 @@ class CaseReader:
         cases: Cases in the order in which they are read: small raster files of those that follow
             are decoded with those of the one that is read. Other cases are read alone.
         is_read: False for those of `cases` that will not be read after all.
+        has_images: False for a reader of labels alone.
     """
 
     def __init__(
@@ -43,6 +38,8 @@ class CaseReader:
         manifest: Manifest,
         cases: Sequence[Case] = (),
         is_read: Callable[[Case], bool] = lambda _: True,
+        *,
+        has_images: bool = True,
     ) -> None:
         self.manifest = manifest
         self._ahead = batches.ReadAhead(
@@ -50,6 +47,7 @@ class CaseReader:
             for case in (cases if len(cases) > 1 else ())
             if is_read(case)
             for file in _files(manifest, case)
+            if has_images or file[1]
         )
 
     def image(self, case: Case) -> MetaTensor:
@@ -94,7 +92,7 @@ def over_cases(
     workers: int,
     is_read: Callable[[Case], bool] = lambda _: True,
 ) -> Generator[Result, None, None]:
-    """Results of some work on cases, in their order, a few of which are in hand at a time.
+    """Results of some work on cases, in their order; see `over_runs`.
 
     Args:
         work: Called on the threads; reads by the reader that it is given.
@@ -104,69 +102,16 @@ def over_cases(
         is_read: False for cases that `work` will not read; called on the threads.
 
     Raises:
-        SegmedError: The first that `work` raises, after the results of the cases before it. It ends
-            the work; what is in hand is waited for.
+        SegmedError: The first that `work` raises, after the results of the cases before it.
     """
-    ended = threading.Event()
 
-    def done_of(batch: Sequence[Case]) -> tuple[list[Result], SegmedError | None]:
-        reader = CaseReader(manifest, batch, is_read)
-        done: list[Result] = []
-        for case in batch:
-            if ended.is_set():
-                break
-            try:
-                done.append(work(reader, case))
-            except SegmedError as error:
-                return done, error
-        return done, None
+    def begin(run: Sequence[Case]) -> Callable[[Case], Result]:
+        return partial(work, CaseReader(manifest, run, is_read))
 
-    coming = case_batches(manifest, cases, workers)
-    with ThreadPoolExecutor(max_workers=workers) as pool:
-        pending = deque(pool.submit(done_of, batch) for batch in islice(coming, AHEAD * workers))
-        try:
-            while pending:
-                done, error = pending.popleft().result()
-                pending.extend(pool.submit(done_of, batch) for batch in islice(coming, 1))
-                yield from done
-                if error is not None:
-                    raise error
-        finally:
-            ended.set()
-            for future in pending:
-                future.cancel()
+    def files_of(case: Case) -> list[Path]:
+        return [path for path, _ in _files(manifest, case)]
 
-
-def case_batches(manifest: Manifest, cases: Sequence[Case], workers: int) -> Iterator[list[Case]]:
-    """Runs of cases that one worker reads; longer than one case only where all files are small.
-
-    Args:
-        manifest: Where the cases come from.
-        cases: The cases, in order.
-        workers: Each shall get several runs, however few the cases are.
-    """
-    most = -(-len(cases) // (AHEAD * max(1, workers)))
-    batch: list[Case] = []
-    files = size = 0
-    for case in cases:
-        sizes = [batches.small_raster_bytes(path) for path, _ in _files(manifest, case)]
-        known = [one for one in sizes if one is not None]
-        is_small = len(known) == len(sizes)
-        is_full = (
-            len(batch) >= most
-            or files + len(sizes) > batches.BATCH
-            or size + sum(known) > batches.BATCH_BYTES
-        )
-        if batch and (is_full or not is_small):
-            yield batch
-            batch, files, size = [], 0, 0
-        if is_small:
-            batch.append(case)
-            files, size = files + len(sizes), size + sum(known)
-        else:
-            yield [case]
-    if batch:
-        yield batch
+    return over_runs(begin, runs_of(cases, files_of, workers=workers), workers=workers)
 
 
 def _files(manifest: Manifest, case: Case) -> list[batches.RasterFile]:

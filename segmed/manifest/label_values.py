@@ -66,8 +66,14 @@ def _is_raster(path: Path) -> bool:
     return path.is_file() and sniff(path).format in RASTER_FORMATS
 
 
-def _count_rasters(paths: Sequence[Path], pool: ThreadPoolExecutor) -> None:
-    """Count the values of small raster files, many in one process; what fails is left for later."""
+def count_rasters(paths: Sequence[Path]) -> None:
+    """Count the values of small raster files, many to a process, for `label_facts` to give.
+
+    A file that is refused is left to `label_facts`, which names it.
+
+    Args:
+        paths: Label files of one origin, of any format.
+    """
     keys = [_key(path, (), is_raster=True) for path in paths if is_small_raster(path)]
     small = [key for key in keys if key not in _known]
     batches = [small[start : start + BATCH] for start in range(0, len(small), BATCH)]
@@ -75,10 +81,11 @@ def _count_rasters(paths: Sequence[Path], pool: ThreadPoolExecutor) -> None:
     def counted(batch: list[Key]) -> list[LabelFacts | None]:
         return count_isolated([path for path, _, _ in batch])
 
-    for batch, found in zip(batches, pool.map(counted, batches), strict=True):
-        _known.update(
-            {key: facts for key, facts in zip(batch, found, strict=True) if facts is not None}
-        )
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        for batch, found in zip(batches, pool.map(counted, batches), strict=True):
+            _known.update(
+                {key: facts for key, facts in zip(batch, found, strict=True) if facts is not None}
+            )
 
 
 def label_values(folder: Path, names: list[str]) -> list[int]:
@@ -99,8 +106,8 @@ def label_values(folder: Path, names: list[str]) -> list[int]:
         except ImageError as error:
             raise ManifestError(f"label {name}: {error}") from error
 
+    count_rasters([folder / name for name in names])
     with ThreadPoolExecutor(usable_cores()) as pool:
-        _count_rasters([folder / name for name in names], pool)
         facts = list(pool.map(facts_of, names))
     found = sorted(set().union(*(one.voxels for one in facts)) - {0})
     if not found:

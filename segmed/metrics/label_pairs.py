@@ -10,6 +10,7 @@ from segmed.errors import UsageError
 from segmed.formats import LABEL_SUFFIXES, suffix_of
 from segmed.geometry import same_grid
 from segmed.io import grid_of, read_label, source_of
+from segmed.io.batches import ReadAhead
 from segmed.io.head import looks_like_dicom
 from segmed.io.joining import require_joinable
 from segmed.io.output_names import writable
@@ -109,6 +110,35 @@ def _label_maps(folder: Path, paths: Iterable[Path]) -> dict[str, Path]:
     return files
 
 
+class PairsAhead:
+    """Reads the label maps of pairs, one pair after the other. For one thread.
+
+    Small raster files of predictions share a process with each other, those of references too, but
+    never predictions with references: whoever made the predictions has no influence on what they
+    are scored against.
+
+    Args:
+        pairs: Prediction and reference of each case in the order in which they are read.
+    """
+
+    def __init__(self, pairs: Sequence[tuple[Path, Path]] = ()) -> None:
+        self._predictions = ReadAhead((prediction, True) for prediction, _ in pairs)
+        self._references = ReadAhead((reference, True) for _, reference in pairs)
+
+    def prediction(self, path: Path, labels: Sequence[LabelClass]) -> MetaTensor:
+        """A prediction as `read_label` gives it."""
+        return _label(self._predictions, path, labels)
+
+    def reference(self, path: Path, labels: Sequence[LabelClass]) -> MetaTensor:
+        """A reference as `read_label` gives it."""
+        return _label(self._references, path, labels)
+
+
+def _label(ahead: ReadAhead, path: Path, labels: Sequence[LabelClass]) -> MetaTensor:
+    loaded = ahead.take(path, is_label=True)
+    return read_label(path, labels=labels) if loaded is None else as_label(loaded)
+
+
 def read_pair(
     case: str,
     prediction: Path,
@@ -116,6 +146,7 @@ def read_pair(
     labels: Sequence[LabelClass],
     *,
     manifest: Manifest | None = None,
+    ahead: PairsAhead | None = None,
 ) -> LabelPair:
     """Read a prediction and its reference; segments of DICOM objects by name and code.
 
@@ -128,6 +159,7 @@ def read_pair(
         reference: The label map that is right.
         labels: Structures that are scored.
         manifest: The set of the references, if it states how they are stored.
+        ahead: Reads this pair among others; without it, each file is read alone.
 
     Raises:
         ImageError: A file cannot be read correctly, has a segment that is not a label, or they
@@ -135,8 +167,9 @@ def read_pair(
         GeometryError: They have different voxel centres; the case is named.
     """
     stored = labels if manifest is None else stored_structures(manifest)
-    found = read_label(prediction, labels=labels)
-    right = read_label(reference, labels=stored)
+    ahead = ahead or PairsAhead()
+    found = ahead.prediction(prediction, labels)
+    right = ahead.reference(reference, stored)
     if not same_grid(grid_of(found), grid_of(right)):
         if _is_dicom(reference) and (not _is_dicom(prediction) or right.numel() < found.numel()):
             right = as_label(load_label(reference, grid=grid_of(found), labels=stored))

@@ -10,12 +10,9 @@ import pydicom
 import pytest
 from monai.data import MetaTensor
 from pydicom.dataset import FileDataset
-from sandbox_processes import sandbox
 from volumes_in_space import ORIENTATIONS, volume
 
 from segmed.structures import Code, LabelClass
-
-__all__ = ["sandbox"]  # a fixture of its own module
 
 T1POST = "PGBM-001/04-02-1992-FH-HEADBrain Protocols-79896/11-T1post-80644"
 

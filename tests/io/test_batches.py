@@ -191,3 +191,23 @@ def test_files_that_are_passed_over_are_not_read(pictures: list[Path]) -> None:
     assert ahead.take(pictures[3], is_label=False) is None  # once
     assert ahead.take(pictures[4], is_label=True) is None
     assert ahead.take(pictures[4], is_label=False) is not None
+
+
+def test_counting_continues_behind_a_file_that_ends_its_process(
+    pictures: list[Path], monkeypatch: pytest.MonkeyPatch, sandbox: SandboxProcesses
+) -> None:
+    def ended_at_the_second(folder: Path, timeout_s: float) -> int | None:
+        status = sandbox.run(folder, timeout_s)
+        if len(sandbox.requests) > 1:
+            return status
+        place = folder / "answers.jsonl"
+        lines = place.read_text(encoding="utf-8").splitlines(keepends=True)
+        place.write_text(lines[0] + lines[1][:9], encoding="utf-8")
+        return -9
+
+    monkeypatch.setattr(isolated, "run_isolated", ended_at_the_second)
+    masks = [pictures[number] for number in (4, 0, 5, 1)]
+    found = count_isolated(masks)
+    assert [one is None for one in found] == [False, True, False, False]
+    assert sandbox.files == [[one.name for one in masks], ["bits.png", "deep.png"]]
+    assert found[2:] == count_isolated(masks[2:])

@@ -1,8 +1,7 @@
-"""Small image sets in the layouts that manifests are built from, and the processes that read."""
+"""Small image sets in the layouts that manifests are built from."""
 
 from __future__ import annotations
 
-from sandbox_processes import sandbox
 from small_sets import paired_set, save_nifti
 
-__all__ = ["paired_set", "sandbox", "save_nifti"]
+__all__ = ["paired_set", "save_nifti"]

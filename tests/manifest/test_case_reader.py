@@ -14,8 +14,9 @@ from sandbox_processes import SandboxProcesses
 
 from segmed.errors import ManifestError, SegmedError
 from segmed.io import batches
+from segmed.io.batched_work import runs_of
 from segmed.manifest import Case, Manifest, build_manifest, check_manifest
-from segmed.manifest.case_reader import CaseReader, case_batches, over_cases
+from segmed.manifest.case_reader import CaseReader, over_cases
 from segmed.plan import plan_hash
 from segmed.plan.fingerprint import survey
 from segmed.plan.known_facts import KnownFacts
@@ -182,18 +183,27 @@ def test_kept_facts_and_prepared_cases_are_not_read_ahead(
     path = manifest.root / str(changed.label)
     Image.fromarray(np.asarray(Image.open(path))[::-1].copy()).save(path)
     survey(manifest, known=KnownFacts(tmp_path / "cache"))
-    assert len(sandbox.requests) == 1  # image and label of the one that changed
+    names = [Path(name).name for name in (*changed.image, str(changed.label))]
+    assert sandbox.files == [names]
+    sandbox.requests.clear()
+    prepare_cases(cache, manifest.training[:6])
+    missing = manifest.training[1:6:2]
+    expected = [Path(name).name for one in missing for name in (*one.image, str(one.label))]
+    assert sorted(name for names in sandbox.files for name in names) == sorted(expected)
 
 
-def test_batches_are_small_enough_for_every_worker(
+def test_runs_are_small_enough_for_every_worker(
     manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cases = list(manifest.training)
 
+    def files_of(case: Case) -> list[Path]:
+        return [*manifest.image_paths(case), manifest.root / str(case.label)]
+
     def lengths(workers: int) -> list[int]:
-        found = list(case_batches(manifest, cases, workers))
-        assert [case for batch in found for case in batch] == cases
-        return [len(batch) for batch in found]
+        found = list(runs_of(cases, files_of, workers=workers))
+        assert [case for run in found for case in run] == cases
+        return [len(run) for run in found]
 
     assert lengths(1) == [32, 32, 16]
     assert lengths(2) == [20] * 4
@@ -203,8 +213,7 @@ def test_batches_are_small_enough_for_every_worker(
     assert max(lengths(1)) <= 5
     large = manifest.root / cases[3].image[0]
     monkeypatch.setattr(batches, "LARGEST_BYTES", large.stat().st_size - 1)
-    found = list(case_batches(manifest, cases[:6], 1))
-    assert [cases[3]] in found
+    assert [cases[3]] in list(runs_of(cases[:6], files_of, workers=1))
 
 
 def test_the_first_error_ends_the_work_behind_the_results_before_it(manifest: Manifest) -> None:
