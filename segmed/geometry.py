@@ -122,7 +122,7 @@ def grid_difference(first: Grid, second: Grid, *, names: tuple[str, str]) -> str
         second: The other, which is to be changed.
         names: What the two are.
     """
-    turn = _nearest_turn(second, first)
+    turn = nearest_turn(second, first)
     turned = second if turn is None else turn.grid(second)
     if same_grid(first, turned):
         turned = second  # nothing else differs: both orders are shown
@@ -184,6 +184,11 @@ class Turn:
     order: tuple[int, ...]
     flips: tuple[int, ...]
 
+    @property
+    def is_identity(self) -> bool:
+        """True if it moves no voxel."""
+        return not self.flips and self.order == tuple(range(len(self.order)))
+
     def grid(self, source: Grid) -> Grid:
         """The grid of an image after the turn."""
         order = [*self.order, *range(len(self.order), 3)]
@@ -220,12 +225,20 @@ def turn_onto(source: Grid, target: Grid) -> Turn | None:
     """
     if same_grid(source, target):
         return Turn(tuple(range(len(target.shape))), ())
-    turn = _nearest_turn(source, target)
+    turn = nearest_turn(source, target)
     return turn if turn is not None and same_grid(turn.grid(source), target) else None
 
 
-def _nearest_turn(source: Grid, target: Grid) -> Turn | None:
-    """The turn after which each axis of a grid points along the same axis of another, or nearly."""
+def nearest_turn(source: Grid, target: Grid) -> Turn | None:
+    """The turn after which each axis of a grid points along the same axis of another, or nearly.
+
+    Args:
+        source: Grid before the turn.
+        target: Grid whose axes are to be met; its shape and origin play no part.
+
+    Returns:
+        The turn; None if two axes are nearest to one, or the grids have other numbers of axes.
+    """
     axes = len(target.shape)
     is_known = np.isfinite(source.affine_ras).all() and np.isfinite(target.affine_ras).all()
     if len(source.shape) != axes or not is_known:

@@ -1,14 +1,15 @@
 """Read segmentations that 3D Slicer wrote, on the grid of the image that they belong to.
 
 3D Slicer may crop a segmentation to the box of its segments, and keeps segments that overlap in
-several layers of one file. Both are put back onto the image's own grid, and anything that does not
-fit it is refused: `not_slicer`, `other_grid`, `overlap`, `unknown_segment` and `repeated_segment`.
+several layers of one file. Both are put back onto the image's own grid, and so are axes in another
+order or direction. Anything that does not fit it is refused: `not_slicer`, `other_grid`, `overlap`,
+`unknown_segment` and `repeated_segment`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segmed.encoding import LabelEncoding
-from segmed.geometry import Affine, Grid
+from segmed.geometry import Affine, Grid, nearest_turn
 from segmed.io.bytestream import refusal
 from segmed.io.limits import ReadLimits
 from segmed.io.nrrd import read_layers
@@ -90,7 +91,7 @@ def label_from_slicer(
     Raises:
         ImageError: See the module; the message names the segment.
     """
-    found = read_slicer(path, limits)
+    found = _turned(read_slicer(path, limits), grid)
     begin = _offset(path, found, grid)
     label = np.zeros(grid.shape, np.int32)
     used: dict[int, str] = {}
@@ -117,6 +118,15 @@ def label_from_slicer(
             )
         part[mask] = value
     return label
+
+
+def _turned(found: SlicerSegmentation, grid: Grid) -> SlicerSegmentation:
+    """A segmentation with its axes in the order and direction of those of an image."""
+    stored = Grid(found.layers.shape[1:], found.affine_ras)
+    turn = nearest_turn(stored, grid)
+    if turn is None or turn.is_identity:
+        return found
+    return replace(found, layers=turn.turned(found.layers), affine_ras=turn.grid(stored).affine_ras)
 
 
 def _offset(path: Path, found: SlicerSegmentation, grid: Grid) -> npt.NDArray[np.int64]:

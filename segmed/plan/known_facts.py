@@ -24,7 +24,7 @@ from segmed.manifest.schema import Case, Manifest
 from segmed.plan.case_facts import CaseFacts
 from segmed.plan.shapes import StructureShapes
 
-FACTS_FORM = 1
+FACTS_FORM = 2
 """Version of what is measured and of how it is kept; raise it when either changes."""
 
 SHAPES = ("extent_mm", "thickness_mm", "gap_mm", "together_mm")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its users know it by this name
 import torch
 from monai.data import MetaTensor
+from small_sets import stored_along
 
 from segmed.errors import ImageError, UsageError
 from segmed.inference import Segmentation
@@ -74,6 +76,24 @@ def test_what_was_written_is_read_back_by_every_reader(
     np.testing.assert_array_equal(read, label.numpy()[0])
     theirs = sitk.GetArrayFromImage(sitk.ReadImage(str(written))).transpose(2, 1, 0)
     np.testing.assert_array_equal(theirs, label.numpy()[0])
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "ASL", "IPR"])
+def test_axes_in_another_order_are_turned_onto_those_of_the_image(
+    tmp_path: Path, placed_volume: MetaTensor, label: torch.Tensor, codes: str
+) -> None:
+    affine = np.asarray(placed_volume.affine)
+    one = stored_along(nib.Nifti1Image(label.numpy()[0].astype(np.int16), affine), codes)
+    values = torch.from_numpy(np.asarray(one.dataobj).astype(np.int32)[None])
+    like = MetaTensor(values, affine=torch.from_numpy(one.affine))
+    path = write_label(tmp_path / "turned.seg.nrrd", values, like=like, labels=LABELS)
+    read = label_from_slicer(path, grid_of(placed_volume), LABELS)
+    np.testing.assert_array_equal(read, label.numpy()[0])
+    aside = placed_volume.affine.clone()
+    aside[:3, 3] += aside[:3, 1] / 2
+    moved = MetaTensor(placed_volume.as_tensor(), affine=aside)
+    with pytest.raises(ImageError, match="source volume"):
+        label_from_slicer(path, grid_of(moved), LABELS)
 
 
 def test_it_is_known_as_a_result_and_paired_by_the_name_of_its_image(written: Path) -> None:

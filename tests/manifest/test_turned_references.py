@@ -15,6 +15,7 @@ from segmed.errors import GeometryError, ManifestError
 from segmed.geometry import same_grid
 from segmed.io import grid_of, read_image, read_label
 from segmed.manifest import Manifest, check_manifest, read_manifest, write_nnunet
+from segmed.manifest.made_labels import LabelMaker
 from segmed.plan import fingerprint
 from segmed.transforms.reading import ReadCase
 
@@ -107,3 +108,20 @@ def test_labels_for_nnunet_have_the_axes_of_their_images(
         assert same_grid(grid_of(image), grid_of(label))
         expected = as_listed.read(case)[1]
         np.testing.assert_array_equal(np.asarray(label), np.asarray(expected))
+
+
+@pytest.mark.parametrize("codes", CODES)
+def test_masks_of_one_case_may_have_axes_of_their_own(tmp_path: Path, codes: str) -> None:
+    values = np.zeros((2, 5, 6, 7), np.uint8)
+    values[0, 1, 2:4, 3] = 1
+    values[1, 3, 0, 2:6] = 1
+    affine = np.diag([1.0, 1.5, 3.0, 1.0])
+    paths = [tmp_path / "a.nii", tmp_path / "b.nii"]
+    nib.save(nib.Nifti1Image(values[0], affine), paths[0])
+    nib.save(stored_along(nib.Nifti1Image(values[1], affine), codes), paths[1])
+    made = LabelMaker(tmp_path / "made").combined("case", paths, "instances")
+    np.testing.assert_array_equal(read_label(made).numpy()[0], values[0] + 2 * values[1])
+    affine[0, 3] = 0.5
+    nib.save(stored_along(nib.Nifti1Image(values[1], affine), codes), paths[1])
+    with pytest.raises(ManifestError, match=r"a\.nii and b\.nii are on different grids"):
+        LabelMaker(tmp_path / "made").combined("case", paths, "instances")
