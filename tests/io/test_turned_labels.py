@@ -50,6 +50,9 @@ def test_a_label_is_read_on_the_grid_of_its_image(tmp_path: Path, axes: str, suf
         read = read_label(path, like=image)
         assert torch.equal(read.as_tensor()[0], label)
         assert same_grid(grid_of(read), grid_of(image))
+        loaded = load_label(path, grid=grid_of(image))
+        np.testing.assert_array_equal(loaded.array[0], label)
+        assert loaded.source.stored_as == source_of(read).stored_as
         found.add(source_of(read).stored_as)
         assert source_of(read_label(path)).stored_as == ""
     assert found - {""} == set(CODES) - {grid_of(image).orientation}
