@@ -2,7 +2,8 @@
 
 Run: `python -m tests.benchmarks.bench_inference [PART...]`; without a part the short ones run.
 Parts: `blend` (window bookkeeping on a stub network, against MONAI, nnU-Net and the memory's own
-speed), `cases` (hippocampus cases end to end, against the summed time of their windows), `volumes`
+speed), `cases` (hippocampus cases end to end, by
+`predict` and as an archive, against the summed time of their windows), `volumes`
 (the same with ten of 256x256x128 voxels; takes long), `engines` (OpenVINO against eager, the seven
 names), `rasters` (2,000 PNGs, against one process a file), `big` (512x512x800 voxels, 20 classes:
 peak memory against the figure printed beforehand; takes long).
@@ -20,8 +21,9 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import nibabel as nib
 import numpy as np
@@ -30,6 +32,7 @@ from monai.data import MetaTensor
 from PIL import Image
 from torch import Tensor
 
+from segmed.archive import FolderSource, RunOptions, segment_archive
 from segmed.errors import ModelError
 from segmed.inference import Predictor, predict_files
 from segmed.inference.choice import EngineRequest, make_engine
@@ -123,7 +126,37 @@ class Watched(Predictor):
         return found
 
 
-def end_to_end(package: ModelPackage, paths: Sequence[Path], engine: EngineName) -> Record:
+class Ended(Protocol):
+    """What both walks say of a file."""
+
+    @property
+    def status(self) -> str:
+        """`done`, `refused` or `failed`."""
+
+
+Walk = Callable[[Watched, Sequence[Path], Path], Iterable[Ended]]
+
+
+def by_predict(predictor: Watched, paths: Sequence[Path], folder: Path) -> Iterable[Ended]:
+    """The files, as `segmed predict` segments them."""
+    return predict_files(predictor, paths, folder, read=predictor.read)
+
+
+def by_archive(predictor: Watched, paths: Sequence[Path], folder: Path) -> Iterable[Ended]:
+    """The files, as `segmed archive segment` segments them: with ledger, measures and pictures."""
+    root = folder / "archive"
+    root.mkdir()
+    for path in paths:
+        (root / path.name).symlink_to(path)
+    options = RunOptions(min_free_bytes=0)
+    return segment_archive(
+        FolderSource(root), predictor=predictor, out_dir=folder / "out", options=options
+    )
+
+
+def end_to_end(
+    package: ModelPackage, paths: Sequence[Path], engine: EngineName, walk: Walk = by_predict
+) -> Record:
     """Files to label files, beside the bare forward passes of the windows that they need.
 
     The bare passes have all threads for one window after the other; the pipeline runs small windows
@@ -153,7 +186,7 @@ def end_to_end(package: ModelPackage, paths: Sequence[Path], engine: EngineName)
     before = bare_s(batches[::2])
     with tempfile.TemporaryDirectory() as folder:
         start, cpu = time.perf_counter(), time.process_time()
-        outcomes = list(predict_files(predictor, paths, folder, read=predictor.read))
+        outcomes = list(walk(predictor, paths, Path(folder)))
         wall, cpu = time.perf_counter() - start, time.process_time() - cpu
     assert all(outcome.status == "done" for outcome in outcomes)
     after = bare_s(batches[1::2])
@@ -171,7 +204,7 @@ def end_to_end(package: ModelPackage, paths: Sequence[Path], engine: EngineName)
 
 
 def cases(count: int = 100) -> Record:
-    """Hippocampus files to label files; bar 1.25 of the summed forward time of the windows."""
+    """Hippocampus files to label files; bars of the summed forward time: 1.25, archive 1.10."""
     paths = sorted(HIPPOCAMPUS.glob("*.nii.gz"))[:count]
     if not paths:
         return {"skipped": "../shared/data/hippocampus is not there"}
@@ -179,6 +212,7 @@ def cases(count: int = 100) -> Record:
     found: Record = {"cases": len(paths)}
     for engine in ("torch", "openvino"):
         found[engine] = end_to_end(package, paths, engine)
+    found["archive"] = end_to_end(package, paths, "openvino", by_archive)
     return found
 
 
