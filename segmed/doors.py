@@ -64,7 +64,7 @@ def checked(*own: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def _title(call: Callable[..., Any]) -> str:
-    return call.__qualname__.removesuffix(".__init__")
+    return call.__qualname__.removesuffix(".__init__").removesuffix(".__call__")
 
 
 @cache

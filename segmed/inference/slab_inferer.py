@@ -110,6 +110,7 @@ class SlabInferer(Inferer):
         inferer.averages_logits = plan.inference.average == "logits"
         return inferer
 
+    @checked()
     def __call__(
         self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Tensor:
@@ -126,7 +127,7 @@ class SlabInferer(Inferer):
             where they are one.
 
         Raises:
-            UsageError: The batch is empty, or the window has another number of axes.
+            UsageError: The batch is empty or no tensor, or the window has another number of axes.
             ModelError: The network gives no single tensor, or another grid than the windows'.
         """
         volumes = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs

@@ -33,6 +33,9 @@ class CaseLoss(_Loss):
     uses_background: ClassVar[bool | None] = None
     """Part of the background in the Dice; None where the caller decides."""
 
+    takes_sigmoid: ClassVar[bool] = False
+    """Takes one channel of logits for two classes."""
+
     def __init__(
         self,
         num_classes: int,
@@ -53,7 +56,9 @@ class CaseLoss(_Loss):
             )
         self.num_classes = num_classes
         channels = num_classes if encoding is None else encoding.num_channels
-        self._channels = {channels, 1} if channels == 2 else {channels}  # 1 is a sigmoid
+        self._channels = {channels, 1} if channels == 2 and self.takes_sigmoid else {channels}
+        indices = num_classes if encoding is None else len(encoding.stored_values)
+        self._num_indices = max(indices, 2)  # a sigmoid tells 0 and 1 apart
         is_plain = encoding is None or encoding.is_plain
         self.reader = None if encoding is None or is_plain else VoxelReader(encoding)
         if self.reader is not None and include_background:
@@ -73,7 +78,8 @@ class CaseLoss(_Loss):
             A scalar, or `[B]` with reduction `none`.
 
         Raises:
-            UsageError: The target has another shape, or is not a map of class indices.
+            UsageError: The target has another shape, or is not a map of the loss's class indices;
+                values beyond them are looked for on a CPU alone.
         """
         logits, target = plain(logits), class_indices(logits, target)
         if logits.shape[1] not in self._channels:
@@ -81,11 +87,23 @@ class CaseLoss(_Loss):
                 f"the logits have {logits.shape[1]} channels, this loss is of {self.num_classes} "
                 "classes, background included: give num_classes as the network has it"
             )
+        self._require_known(target)
         if self.reduction == "mean":
             return self._mean(logits, target)
         cases = zip(logits.chunk(len(logits)), target.chunk(len(logits)), strict=True)
         values = torch.stack([self._mean(one, truth) for one, truth in cases])
         return values.sum() if self.reduction == "sum" else values
+
+    def _require_known(self, target: Tensor) -> None:
+        """Refuse class indices of no class; on a GPU the look at them would wait for the device."""
+        if target.device.type != "cpu" or target.numel() == 0:
+            return
+        low, high = (int(extreme) for extreme in target.aminmax())
+        if low < 0 or high >= self._num_indices:
+            raise UsageError(
+                f"the target has class index {low if low < 0 else high}; this loss takes 0 to "
+                f"{self._num_indices - 1}, 0 the background: give indices, not the file's values"
+            )
 
     def _mean(self, logits: Tensor, target: Tensor) -> Tensor:
         if self.reader is None:

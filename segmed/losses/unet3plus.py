@@ -72,6 +72,7 @@ class HybridLoss(CaseLoss):
     """
 
     uses_background = False
+    takes_sigmoid = True
 
     def batch_mean(self, logits: Tensor, target: Tensor) -> Tensor:
         """The mean over a batch; see `CaseLoss`."""

@@ -29,6 +29,7 @@ class BCEDiceLoss(CaseLoss):
     """
 
     uses_background = False
+    takes_sigmoid = True
 
     def batch_mean(self, logits: Tensor, target: Tensor) -> Tensor:
         """The mean over a batch; see `CaseLoss`."""

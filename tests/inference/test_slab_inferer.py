@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
@@ -117,6 +118,12 @@ def test_options_out_of_range_are_refused_by_name(options) -> None:
 def test_inputs_without_batch_or_channels_are_refused(shape) -> None:
     with pytest.raises(UsageError, match=r"\[B, C"):
         SlabInferer((4, 4, 4))(torch.zeros(shape), two_maps)
+
+
+@pytest.mark.parametrize("inputs", [np.zeros((1, 1, 9, 9, 9), np.float32), [[0.0]], "image.nii"])
+def test_inputs_of_another_type_are_refused_by_name(inputs) -> None:
+    with pytest.raises(UsageError, match=f"inputs is a {type(inputs).__name__}: .*Tensor"):
+        SlabInferer((4, 4, 4))(inputs, two_maps)
 
 
 @pytest.mark.parametrize("output", [lambda w: [w], lambda w: {"a": w}, lambda w: w[..., :2]])

@@ -149,3 +149,14 @@ def test_backward_steps_do_not_multiply_with_the_heads_or_wait_for_the_device(en
     terms = reader(logits.to("meta"), target.to("meta"))
     for value in (terms.mean(terms.entropy), *terms.sums(), terms.truth()):
         assert value.is_meta
+
+
+@pytest.mark.parametrize("encoding", [NESTED, NESTED_IGNORING, IGNORING])
+@pytest.mark.parametrize("name", list_losses())
+def test_values_of_the_file_and_negative_indices_are_refused(name, encoding) -> None:
+    logits, target = batch(encoding)
+    most = len(encoding.stored_values) - 1
+    for index in (most + 1, -1, 255):
+        target[0, 0, 0] = index
+        with pytest.raises(UsageError, match=rf"class index {index}; this loss takes 0 to {most}"):
+            loss_of(name, encoding)(logits, target)

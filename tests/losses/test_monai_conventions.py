@@ -86,3 +86,28 @@ def test_options_without_a_meaning_are_refused_by_name() -> None:
     assert with_background(logits, target) != make_loss("dice_ce", num_classes=3)(logits, target)
     with pytest.raises(UsageError, match="integers"):
         DiceCELoss(3)(logits, target + 0.5)
+
+
+@pytest.mark.parametrize("index", [3, -1, 255])
+@pytest.mark.parametrize("name", list_losses())
+def test_class_indices_of_no_class_are_refused_by_value(name, index) -> None:
+    logits, target = pair()
+    target[1, 2, 3] = index
+    with pytest.raises(UsageError, match=rf"class index {index}; this loss takes 0 to 2"):
+        make_loss(name, num_classes=3)(logits, target)
+
+
+@pytest.mark.parametrize("name", ["unetpp_bce_dice", "unet3plus_hybrid"])
+def test_a_sigmoid_takes_0_and_1(name) -> None:
+    logits, target = pair()
+    loss = make_loss(name, num_classes=2)
+    assert loss(logits[:, :1], target.clamp(max=1)).isfinite()
+    with pytest.raises(UsageError, match="class index 2; this loss takes 0 to 1"):
+        loss(logits[:, :1], target)
+
+
+@pytest.mark.parametrize("name", ["dice_ce", "unet_weighted_ce"])
+def test_one_channel_is_refused_where_the_loss_has_no_sigmoid(name) -> None:
+    logits, target = pair()
+    with pytest.raises(UsageError, match="1 channels, this loss is of 2 classes"):
+        make_loss(name, num_classes=2)(logits[:, :1], torch.zeros_like(target))
