@@ -44,6 +44,7 @@ def make_loss(
     reduction: str = "mean",
     include_background: bool | None = None,
     encoding: LabelEncoding | None = None,
+    checks_indices: bool = True,
 ) -> DeepSupervisionLoss:
     """A loss that takes logits, or a list of them, and class indices; usable as one of MONAI's.
 
@@ -55,6 +56,7 @@ def make_loss(
         reduction: `mean`; `sum` or `none` over the cases where the loss has a value for each.
         include_background: As the loss is defined where not given; refused where it has no choice.
         encoding: Of the plan, if structures are regions or some voxels are not annotated.
+        checks_indices: Refuse a target with values beyond the class indices; on a CPU alone.
 
     Returns:
         A module `(logits [B, K, *spatial] | list of them, target) -> scalar`, the target
@@ -67,6 +69,7 @@ def make_loss(
         raise unknown_name("loss", name, LOSSES)
     background = {} if include_background is None else {"include_background": include_background}
     loss = LOSSES[name](num_classes, reduction=reduction, encoding=encoding, **background)
+    loss.checks_indices = checks_indices
     return DeepSupervisionLoss(loss, deep_supervision_weights, ratio=HEAD_RATIO.get(name, 1.0))
 
 

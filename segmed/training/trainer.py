@@ -65,7 +65,10 @@ class Trainer:
         self._format = training_format(plan.spatial_dims, device.torch_device)
         self.network.to(memory_format=self._format)  # type: ignore[call-overload]  # missing from the stub
         self.loss = make_loss(
-            self.settings.loss, num_classes=plan.num_classes, encoding=plan.encoding
+            self.settings.loss,
+            num_classes=plan.num_classes,
+            encoding=plan.encoding,
+            checks_indices=False,  # prepared labels hold class indices alone
         ).to(device.torch_device)
         self.optimizer = make_optimizer(
             self.network, plan.recipe, self.settings.learning_rate, device=device
