@@ -127,7 +127,7 @@ class Watched(Predictor):
 
 
 class Ended(Protocol):
-    """What both walks say of a file."""
+    """Outcome of a file in either walk."""
 
     @property
     def status(self) -> str:
