@@ -154,6 +154,8 @@ def _load_alone() -> dict[str, Any]:
         setattr(parent, last, packages[-1])
     with _without_hidden():
         found = _classes()
+    # MONAI looks for it at each conversion of an array, such as by a metric.
+    sys.modules["monai.data"].__dict__["MetaTensor"] = found["MetaTensor"]
     for package in packages:
         del package.__path__  # the next import from below them executes them
     return found

@@ -21,7 +21,7 @@ from segmed.losses import list_losses, make_loss
 from segmed.manifest import Manifest, read_manifest
 from segmed.metatensor import MetaTensor
 from segmed.plan import Plan
-from segmed.preprocessing import PreparedDataset
+from segmed.preprocessing import PreparedCases, PreparedDataset
 from segmed.transforms import CropBox, Reorient, SplineSpacing, preparation
 
 DOORS: list[Callable[..., Any]] = [
@@ -35,6 +35,7 @@ DOORS: list[Callable[..., Any]] = [
     segmed.Predictor.load,
     segmed.ModelPackage.load,
     Manifest.read,
+    PreparedCases.__init__,
     PreparedDataset.__init__,
     SlabInferer.__init__,
     preparation,

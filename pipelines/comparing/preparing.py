@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipelines.comparing.jobs import TrainJob, settle_plan
 from pipelines.comparing.progress import EVERY_S, Report, duration, report
@@ -18,9 +17,7 @@ from segmed.errors import ManifestError, SegmedError
 from segmed.manifest import read_manifest
 from segmed.plan import read_plan
 from segmed.plan.agreement import require_same_channels, require_same_labels
-
-if TYPE_CHECKING:
-    from segmed.preprocessing import PreparedDataset
+from segmed.preprocessing import PreparedCases
 
 WORKERS = 2
 """Cases prepared at once, as in a training: each takes memory for a whole image."""
@@ -138,7 +135,7 @@ def missing_chunks(preparation: Preparation) -> list[Chunk]:
         ManifestError: A file is missing, or holds something else than the manifest says.
         UsageError: The plan was made for another image set.
     """
-    ids = [case.id for case in _dataset(preparation).missing()]
+    ids = [case.id for case in _cases(preparation).missing()]
     size = max(1, min(CHUNK, math.ceil(len(ids) / (2 * WORKERS))))
     return [
         Chunk(preparation, tuple(ids[start : start + size]), start + 1, len(ids))
@@ -155,13 +152,13 @@ def prepare_chunk(chunk: Chunk, tally: Tally) -> int:
     Raises:
         ManifestError: A case cannot be prepared; the message names it.
     """
-    dataset = _dataset(chunk.preparation, chunk.case_ids)
+    cases = _cases(chunk.preparation, chunk.case_ids)
     done = 0
     for index, case_id in enumerate(chunk.case_ids):
         if tally.is_stopped.is_set():
             break
         try:
-            dataset.case(index)
+            cases.case(index)
         except SegmedError as error:
             raise ManifestError(f"case {case_id}: {error}") from error
         done += 1
@@ -169,16 +166,14 @@ def prepare_chunk(chunk: Chunk, tally: Tally) -> int:
     return done
 
 
-def _dataset(preparation: Preparation, case_ids: Sequence[str] | None = None) -> PreparedDataset:
+def _cases(preparation: Preparation, case_ids: Sequence[str] | None = None) -> PreparedCases:
     """The training cases of a preparation, or some of them.
 
     Raises:
         ManifestError: The manifest cannot be read.
         UsageError: The plan was made for another image set.
     """
-    from segmed.preprocessing import PreparedDataset  # noqa: PLC0415 - loads all of MONAI
-
     manifest, plan = read_manifest(preparation.manifest_path), read_plan(preparation.plan_path)
     require_same_labels(plan, manifest)  # a deployed run comes without `parse`
     require_same_channels(plan, manifest)
-    return PreparedDataset(manifest, plan, preparation.cache_dir, cases=case_ids)
+    return PreparedCases(manifest, plan, preparation.cache_dir, cases=case_ids)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         prepared_case,
     )
     from segmed.preprocessing.filling import prepare_cases
+    from segmed.preprocessing.prepared_cases import PreparedCases
     from segmed.preprocessing.prepared_dataset import PreparedDataset
     from segmed.transforms.chain import class_values, prepare, prepare_label
     from segmed.transforms.grid_transform import GridTransform, Prepared
@@ -27,6 +28,7 @@ else:  # the cache's compression, which prediction does without, and classes of 
             "segmed.preprocessing.cache": "PreparedCache PreparedCase cache_key cached_case "
             "cached_measures prepared_case",
             "segmed.preprocessing.filling": "prepare_cases",
+            "segmed.preprocessing.prepared_cases": "PreparedCases",
             "segmed.preprocessing.prepared_dataset": "PreparedDataset",
             "segmed.transforms.chain": "class_values prepare prepare_label",
             "segmed.transforms.grid_transform": "GridTransform Prepared",
@@ -39,6 +41,7 @@ __all__ = [
     "Prepared",
     "PreparedCache",
     "PreparedCase",
+    "PreparedCases",
     "PreparedDataset",
     "cache_key",
     "cached_case",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +10,19 @@ import torch
 from monai.data import Dataset
 
 from segmed.doors import checked
-from segmed.errors import UsageError
 from segmed.manifest.schema import Case, Manifest
 from segmed.metatensor import MetaTensor
 from segmed.plan.schema import Plan
-from segmed.preprocessing.cache import PreparedCache, PreparedCase
-from segmed.preprocessing.filling import prepare_cases
+from segmed.preprocessing.prepared_cases import PreparedCases
 
 
-class PreparedDataset(Dataset):
+class PreparedDataset(PreparedCases, Dataset):
     """Map-style dataset of the cases that training reads, prepared once and mapped from disk.
 
     An item has `image` (float32 MetaTensor `[C, *target]`), `label` (MetaTensor of class indices
     `[1, *target]`; absent for a case without a reference) and `case` (the id). The affine of both
-    is that of the prepared grid, in RAS+ mm. `segmed preprocess` and `segmed train` fill and read
-    their cache by this class: training takes patches of `prepare()` instead of whole items.
+    is that of the prepared grid, in RAS+ mm. Training takes patches of the same cache instead of
+    whole items.
 
     Args:
         manifest: The image set.
@@ -49,62 +45,8 @@ class PreparedDataset(Dataset):
         cases: Sequence[Case | str] | None = None,
         transform: Callable[..., Any] | Sequence[Callable[..., Any]] | None = None,
     ) -> None:
-        chosen = manifest.training if cases is None else _cases_of(manifest, cases)
-        if not chosen:
-            raise UsageError("a dataset needs at least one case, none was given")
-        super().__init__(list(chosen), transform)
-        self.manifest = manifest
-        self.plan = plan
-        self.cache = Path(cache)
-
-    @cached_property
-    def _entries(self) -> PreparedCache:
-        """The cache, opened at first use in each process."""
-        return PreparedCache(self.manifest, self.plan, self.cache)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Everything but the open cache: a worker process opens its own."""
-        return {name: value for name, value in self.__dict__.items() if name != "_entries"}
-
-    def missing(self) -> list[Case]:
-        """Cases that are not in the cache.
-
-        Raises:
-            ManifestError: A file is missing, or differs from the manifest's digest.
-        """
-        return self._entries.missing(self.data)
-
-    def prepare(
-        self,
-        *,
-        on_case: Callable[[], None] | None = None,
-        stop: threading.Event | None = None,
-    ) -> list[PreparedCase]:
-        """Prepare the cases that are not in the cache, several at once.
-
-        Args:
-            on_case: Called after each case, prepared or found.
-            stop: Ends the preparation after the cases in hand.
-
-        Returns:
-            The cases in order, of which parts can be read; if stopped, only those prepared.
-
-        Raises:
-            ManifestError: A case cannot be read; the message names it. Cases before it are kept.
-        """
-        return prepare_cases(self._entries, self.data, on_case=on_case, stop=stop)
-
-    def case(self, index: int) -> PreparedCase:
-        """One case of which parts can be read, prepared first if it is missing.
-
-        Args:
-            index: Number of the case.
-
-        Raises:
-            ManifestError: A file is missing, or differs from the manifest's digest.
-            ImageError: A file cannot be read correctly, or does not fit the plan.
-        """
-        return self._entries.case(self.data[index])
+        PreparedCases.__init__(self, manifest, plan, cache, cases=cases)
+        Dataset.__init__(self, self.data, transform)
 
     def _transform(self, index: int) -> Any:
         """Return one item, read from the cache and transformed.
@@ -122,14 +64,3 @@ class PreparedDataset(Dataset):
         if label is not None:
             item["label"] = MetaTensor(label[None], affine=affine)
         return self.transform(item)
-
-    def __repr__(self) -> str:
-        """Number of cases and name of the plan."""
-        return f"PreparedDataset({len(self)} cases, plan {self.plan.name!r})"
-
-
-def _cases_of(manifest: Manifest, listed: Sequence[Case | str]) -> list[Case]:
-    by_id = {case.id: case for case in (*manifest.training, *manifest.test)}
-    return [
-        one if isinstance(one, Case) else by_id.get(one) or manifest.case(one) for one in listed
-    ]

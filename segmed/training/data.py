@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from segmed.errors import ManifestError
 from segmed.manifest.schema import Case, Manifest
 from segmed.metrics.training_norms import training_norms
 from segmed.plan.schema import Plan
+from segmed.preprocessing import PreparedCases
 from segmed.training.device import Device
 from segmed.training.distributed import ProcessGroup
 from segmed.training.sampling import (
@@ -29,9 +30,6 @@ from segmed.training.stored import stored_case
 from segmed.transforms.augmentation import AugmentationDraw, source_size
 from segmed.transforms.extra_augmentation import extra_augmentation
 from segmed.transforms.rand_augment import RandAugment
-
-if TYPE_CHECKING:
-    from segmed.preprocessing import PreparedDataset
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +90,8 @@ def load_cases(
     for case in cases:
         if case.label is None:
             raise ManifestError(f"case {case.id} has no label: it cannot be trained on")
-    dataset = _dataset(manifest, cases, plan, cache_dir)
-    return [stored_case(case) for case in dataset.prepare(on_case=on_case)]
+    prepared = PreparedCases(manifest, plan, cache_dir, cases=cases)
+    return [stored_case(case) for case in prepared.prepare(on_case=on_case)]
 
 
 def load_shared(
@@ -133,20 +131,12 @@ def norms_of(
 
     It was measured when the cases were prepared: here a small file a case is read.
     """
-    dataset = _dataset(manifest, cases, plan, cache_dir)
-    prepared = [dataset.case(index) for index in range(len(dataset))]
+    kept = PreparedCases(manifest, plan, cache_dir, cases=cases)
+    prepared = [kept.case(index) for index in range(len(kept))]
     found = (case.read(lambda entry: entry.measures) for case in prepared)
     measured = [measures for measures in found if measures is not None]
     lost = Counter(name for case in prepared for name in case.facts.lost)
     return {**training_norms(measured), **({LOST_STRUCTURES: dict(lost)} if lost else {})}
-
-
-def _dataset(
-    manifest: Manifest, cases: Sequence[Case], plan: Plan, cache_dir: Path
-) -> PreparedDataset:
-    from segmed.preprocessing import PreparedDataset  # noqa: PLC0415 - loads all of MONAI
-
-    return PreparedDataset(manifest, plan, cache_dir, cases=cases)
 
 
 def warn_of_losses(norms: Mapping[str, Any], spacing_mm: Sequence[float]) -> None:

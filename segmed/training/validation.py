@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -152,14 +152,23 @@ def predict_probs(network: nn.Module, image: Tensor, plan: Plan, device: Device)
     norm over a whole volume at once scored 0.02 of Dice less than it does in windows.
     """
     # Imported here: the loop is inference's, which loads more than a training needs to start.
-    from segmed.inference.slab_inferer import SlabInferer  # noqa: PLC0415 - see above
+    from segmed.inference.ensemble import slice_by_slice  # noqa: PLC0415 - see above
+    from segmed.inference.plan_recipe import is_thin, recipe_of  # noqa: PLC0415 - see above
+    from segmed.inference.sliding import sliding_slabs  # noqa: PLC0415 - see above
 
     def probabilities(windows: Tensor) -> Tensor:
         return plan.encoding.probabilities(_forward(network, windows, device))
 
-    batch = max(1, BATCH_VOXELS // prod(plan.patch_size))
-    inferer = SlabInferer.of(plan, sw_batch_size=batch, softmax=False)
-    return inferer(image.to(device.torch_device)[None], probabilities)[0]
+    batch, shape = max(1, BATCH_VOXELS // prod(plan.patch_size)), tuple(image.shape[1:])
+    recipe = replace(recipe_of(plan, shape, batch=batch, buffer_dim=0), skip_empty=False)
+    is_sliced = is_thin(plan, len(shape))
+    maps = slice_by_slice(probabilities, recipe.buffer_dim) if is_sliced else probabilities
+    volume = image.to(device.torch_device)
+    result = torch.zeros((plan.encoding.num_channels, *shape), device=volume.device)
+    for slab in sliding_slabs(maps, volume, recipe):
+        rows = slab.values.shape[1 + recipe.buffer_dim]
+        result.narrow(1 + recipe.buffer_dim, slab.start, rows).copy_(slab.values)
+    return result
 
 
 def _forward(network: nn.Module, batch: Tensor, device: Device) -> Tensor:

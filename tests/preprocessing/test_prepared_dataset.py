@@ -12,7 +12,7 @@ from tiny_data import write_set
 from segmed.errors import UsageError
 from segmed.manifest import Manifest, read_manifest
 from segmed.plan import Plan, read_plan
-from segmed.preprocessing import PreparedDataset
+from segmed.preprocessing import PreparedCases, PreparedDataset
 from segmed.preprocessing.cache import PreparedCache
 
 
@@ -74,3 +74,17 @@ def test_unknown_cases_and_none_are_refused(manifest: Manifest, plan: Plan, tmp_
         PreparedDataset(manifest, plan, tmp_path, cases=["case9"])
     with pytest.raises(UsageError, match="at least one case"):
         PreparedDataset(manifest, plan, tmp_path, cases=[])
+    with pytest.raises(UsageError, match="no case 'case9'"):
+        PreparedCases(manifest, plan, tmp_path, cases=["case9"])
+    with pytest.raises(UsageError, match="PreparedCases needs at least one case"):
+        PreparedCases(manifest, plan, tmp_path, cases=[])
+
+
+def test_cases_and_dataset_share_one_cache(manifest: Manifest, plan: Plan, tmp_path: Path) -> None:
+    cases = PreparedCases(manifest, plan, tmp_path / "cache")
+    assert (len(cases), repr(cases)) == (3, "PreparedCases(3 cases, plan 'cubes')")
+    cases.prepare()
+    dataset = PreparedDataset(manifest, plan, tmp_path / "cache")
+    assert dataset.missing() == []
+    whole = dataset[1]["image"].as_tensor()
+    assert torch.equal(cases.case(1).read(lambda entry: entry.image()), whole)
