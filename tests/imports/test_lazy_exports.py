@@ -118,6 +118,7 @@ def test_monai_is_whole_and_has_the_same_class_when_it_is_used_later(use: str) -
         f"{LIGHT} {use}\n"
         "import monai, monai.data.meta_tensor, monai.data.utils\n"
         "assert monai.data.MetaTensor is MetaTensor is monai.data.meta_tensor.MetaTensor\n"
+        "assert monai.data.Dataset is not None  # a MetaTensor alone executes no package\n"
         "assert type(monai) is type(monai.data) is type(monai.transforms) is type(sys)\n"
         "assert monai.transforms.Compose is Compose and monai.apps.download_url\n"
         "assert monai.utils.jupyter_utils.has_matplotlib and monai.losses.DiceLoss\n"
