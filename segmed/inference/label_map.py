@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -63,6 +63,33 @@ def certain_background(encoding: LabelEncoding, shape: Sequence[int]) -> Tensor:
     if not encoding.has_regions:
         probs[0] = 1.0
     return probs
+
+
+def gathered(
+    pieces: Iterable[ProbsBox],
+    shape: Sequence[int],
+    encoding: LabelEncoding,
+    kept: KeptProbabilities,
+) -> npt.NDArray[Any]:
+    """The label map of an image whose probabilities come piece by piece.
+
+    Args:
+        pieces: Boxes that tile the image; at least one.
+        shape: Shape of the image.
+        encoding: Meaning of the channels.
+        kept: Takes the probabilities that are kept.
+
+    Returns:
+        Label values `[*shape]`, uint8 or uint16.
+    """
+    label: Tensor | None = None
+    for piece in pieces:
+        if label is None:  # where the pieces are: one copy leaves a GPU, a byte a voxel
+            label = all_background(shape, piece.probs.device, encoding)
+        label[piece.region] = label_values(piece.probs, encoding)
+        kept.put(piece)
+    assert label is not None  # a prepared image has at least one voxel
+    return stored(label, encoding)
 
 
 class KeptProbabilities:

@@ -15,9 +15,11 @@ from torch import Tensor
 
 from segmed.errors import UsageError
 from segmed.geometry import nearest_index
+from segmed.inference.cascade import PreparedForStages, first_stage_of
 from segmed.inference.ensemble import require_one_average, same_contract
 from segmed.inference.plan_recipe import is_thin, recipe_of
 from segmed.package import ModelPackage
+from segmed.package.cascade import stages_of
 from segmed.package.several_plans import difference_of, of_each_plan
 from segmed.plan import Plan
 from segmed.transforms.grid_transform import Prepared
@@ -49,7 +51,9 @@ class PreparedForPlans(Prepared):
 
 
 def views_of(prepared: Prepared) -> tuple[Prepared, ...]:
-    """The image as each plan has prepared it."""
+    """The image as each plan has prepared it, that of a first stage included."""
+    if isinstance(prepared, PreparedForStages):
+        return (prepared, *views_of(prepared.first))
     return (prepared, *prepared.others) if isinstance(prepared, PreparedForPlans) else (prepared,)
 
 
@@ -57,6 +61,7 @@ def groups_of(packages: Sequence[ModelPackage]) -> list[PlanGroup]:
     """Packages in groups of one contract, in order of their first one.
 
     Every network of a package of several plans counts the same, and every one of several packages.
+    Of a cascade only the second stage is averaged.
 
     Args:
         packages: One package, or several of one plan each.
@@ -66,6 +71,8 @@ def groups_of(packages: Sequence[ModelPackage]) -> list[PlanGroup]:
     """
     if not packages:
         raise UsageError("an ensemble needs at least one package, none was given")
+    if first_stage_of(packages) is not None:
+        return [PlanGroup((stages_of(packages[0])[0],), 1.0)]
     for number, package in enumerate(packages, start=1):
         if package.plans and len(packages) > 1:
             raise UsageError(

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from segmed.doors import checked
 from segmed.errors import UsageError, is_out_of_memory
 from segmed.geometry import Grid
+from segmed.inference.cascade import PreparedForStages, first_stage_of
 from segmed.inference.choice import EngineRequest, make_engine
 from segmed.inference.cuda_engine import CudaEngine
 from segmed.inference.device_memory import DeviceMemory, full_batch
@@ -32,13 +32,7 @@ from segmed.inference.foreseen import (
     take_less,
 )
 from segmed.inference.given_image import GivenImage, image_from
-from segmed.inference.label_map import (
-    Keeps,
-    KeptProbabilities,
-    all_background,
-    label_values,
-    stored,
-)
+from segmed.inference.label_map import Keeps, KeptProbabilities, gathered
 from segmed.inference.mean_of_plans import (
     PreparedForPlans,
     course_of,
@@ -60,6 +54,7 @@ from segmed.package import ModelPackage
 from segmed.package.references import load_package, members_of
 from segmed.plan import Plan
 from segmed.transforms.chain import IMAGE, preparation, prepared_of
+from segmed.transforms.first_stage import with_label_map
 from segmed.transforms.grid_transform import Prepared
 from segmed.transforms.inverse import ProbsBox
 
@@ -92,6 +87,7 @@ class Predictor:
         streams: Small images that go through the networks at once.
         observer: Gathers features of each segmentation, and predicts its quality.
         path: Way through a GPU of the networks of the first plan; None on a CPU.
+        first_stage: Predictor of the first stage of a cascade; None for models of one stage.
     """
 
     @checked("packages")
@@ -125,12 +121,15 @@ class Predictor:
         axes = tuple(self.plan.inference.mirror_axes) if self.tta else ()
         shown, bound = self.observer.needs_members, memory_gb is not None
         self._request = EngineRequest(engine, self.device, shape, cache_dir, axes, shown, bound)
-        self._gpu_share = gpu_share / (1 + len(further))
+        first = first_stage_of(members)
+        self._gpu_share = gpu_share / (1 + len(further) + (first is not None))
         self._shares = [group.share for group in (own, *further)]
         options: Any = {"device": device, "engine": engine, "tta": self.tta, "cache_dir": cache_dir}
         options |= {"memory_gb": memory_gb, "gpu_share": self._gpu_share}
         others = [Predictor(group.packages, **options) for group in further]
         self._walks: tuple[Predictor, ...] = (self, *others)  # one a plan
+        self.first_stage = None if first is None else Predictor(first, **options)
+        self._all = self._walks if self.first_stage is None else (self, self.first_stage)
         self._use([make_engine(member, self._request) for member in own.packages])
         self._base_bytes = resident_bytes()
 
@@ -198,9 +197,10 @@ class Predictor:
         prepared = self.prepare(read)
         spent = time.perf_counter() - start
         found = self.segment(prepared, probabilities=probabilities)
-        phases = {"prepare": spent, **found.phases}
         seconds = time.perf_counter() - start
-        return replace(found, seconds=seconds, phases=phases, image=read)
+        return replace(
+            found, seconds=seconds, phases={"prepare": spent, **found.phases}, image=read
+        )
 
     def require_fitting(self, image: MetaTensor) -> None:
         """Check modality and body part of an image read from DICOM, unless any may come.
@@ -214,6 +214,8 @@ class Predictor:
     def prepare(self, image: MetaTensor) -> Prepared:
         """Run the plan's chain on an image `[C, *spatial]`; raises as `PreparationChain` does."""
         own, *more = (prepared_of(one.preparation({IMAGE: image})[IMAGE]) for one in self._walks)
+        if self.first_stage is not None:
+            return PreparedForStages(own.tensor, own.transform, self.first_stage.prepare(image))
         return PreparedForPlans(own.tensor, own.transform, tuple(more)) if more else own
 
     def streams_for(self, prepared: Prepared) -> int:
@@ -234,18 +236,22 @@ class Predictor:
         """
         start = time.perf_counter()
         with self._places.taken(1 + self.streams - self.streams_for(prepared)):
+            prepared = self._refining(prepared)
             label, kept, case = self._in_memory(prepared, probabilities=probabilities)
             while fell_back(self._walks):
                 label, kept, case = self._in_memory(prepared, probabilities=probabilities)
             features = case.features()
-        rules, spacing_mm = self.plan.inference, prepared.grid_in.spacing_mm
-        label = cleaned(label, rules, self.plan.labels, spacing_mm=spacing_mm)
+        rules, labels, spacing_mm = (
+            self.plan.inference,
+            self.plan.labels,
+            prepared.grid_in.spacing_mm,
+        )
+        label = cleaned(label, rules, labels, spacing_mm=spacing_mm)
         affine = torch.from_numpy(prepared.grid_in.affine_ras)
         whole = MetaTensor(torch.from_numpy(label)[None], affine=affine)
         seconds = time.perf_counter() - start
         phases = {"network": case.network_s, "inverse": seconds - case.network_s}
-        labels, fractions = self.plan.labels, kept.fractions
-        found = Segmentation(whole, kept.whole, seconds, phases, labels, None, fractions)
+        found = Segmentation(whole, kept.whole, seconds, phases, labels, None, kept.fractions)
         return self.observer.described(found, features)
 
     def _in_memory(
@@ -264,16 +270,15 @@ class Predictor:
     ) -> tuple[npt.NDArray[Any], KeptProbabilities, CaseObserver]:
         """Label values and probabilities on the input's grid, and the observer of the image."""
         case = self.observer.of_case(prepared, len(self.engines))
-        grid, encoding = prepared.grid_in, self.plan.encoding
-        label: Tensor | None = None
-        kept = KeptProbabilities(probabilities, encoding, grid.shape)
-        for piece in self._pieces(prepared, case):
-            if label is None:  # where the pieces are: one copy leaves a GPU, a byte a voxel
-                label = all_background(grid.shape, piece.probs.device, encoding)
-            label[piece.region] = label_values(piece.probs, encoding)
-            kept.put(piece)
-        assert label is not None  # a prepared image has at least one voxel
-        return stored(label, encoding), kept, case
+        shape, encoding = prepared.grid_in.shape, self.plan.encoding
+        kept = KeptProbabilities(probabilities, encoding, shape)
+        return gathered(self._pieces(prepared, case), shape, encoding, kept), kept, case
+
+    def _refining(self, prepared: Prepared) -> Prepared:
+        """The image with the label map of the first stage, where there is one."""
+        if self.first_stage is None or not isinstance(prepared, PreparedForStages):
+            return prepared
+        return with_label_map(prepared, self.first_stage.segment(prepared.first).label, self.plan)
 
     def _pieces(self, prepared: Prepared, case: CaseObserver) -> Iterator[ProbsBox]:
         """Probabilities on the input's grid, piece by piece as the windows advance.
@@ -302,7 +307,8 @@ class Predictor:
                 network = lambda windows: on_gpu(windows).cpu()  # noqa: E731 - one line says it
         recipe = self.recipe(shape, dim)
         slabs = sliding_slabs(case.timed(network), tensor, recipe)
-        slabs = case.watch(slabs, tensor, recipe.buffer_dim) if dim is None else slabs
+        images = tensor[: len(tensor) - self.plan.label_channels]
+        slabs = case.watch(slabs, images, recipe.buffer_dim) if dim is None else slabs
         boxes = self.preparation.inverse_slabs(slabs, prepared.transform, recipe.buffer_dim)
         return map(self._of_logits, boxes) if self.plan.inference.average == "logits" else boxes
 
@@ -315,7 +321,7 @@ class Predictor:
         Args:
             grid: Grid of the image as stored.
         """
-        return device_memory_of(self._walks, grid)
+        return device_memory_of(self._all, grid)
 
     def gather_features(self) -> None:
         """Give each segmentation its features from now on, with the agreement of the members."""
@@ -342,7 +348,7 @@ class Predictor:
 
     def describe_engines(self) -> list[str]:
         """Describe engine and device of each network."""
-        return [f"{one.name} on {one.device}" for walk in self._walks for one in walk.engines]
+        return [f"{one.name} on {one.device}" for walk in self._all for one in walk.engines]
 
     def estimate_memory(
         self, grid: Grid, *, keeps_image: bool = True, keeps_probs: bool = False
@@ -355,7 +361,7 @@ class Predictor:
             keeps_probs: Whether probabilities are requested.
         """
         around = Surroundings(self._base_bytes, 0, keeps_image, keeps_probs)
-        return memory_of(self._walks, grid, around)
+        return memory_of(self._all, grid, around)
 
     @cached_property
     def probe(self) -> tuple[int, int]:
@@ -383,7 +389,7 @@ class Predictor:
             GeometryError: Its spacing gives it a size out of all bounds (`absurd_spacing`).
         """
         if self.memory_gb is None:
-            require_free(self._walks, grid, self.device, keeps_probs=keeps_probs)
+            require_free(self._all, grid, self.device, keeps_probs=keeps_probs)
             return
         estimate = self.estimate_memory(grid, keeps_image=keeps_image, keeps_probs=keeps_probs)
         if estimate.total_gb > self.memory_gb:

@@ -11,6 +11,7 @@ from segmed.errors import UsageError
 from segmed.metrics.training_norms import DISTRIBUTIONS, RANGES, RESULTS
 from segmed.package import ModelPackage
 from segmed.package.card import PackagePart
+from segmed.package.cascade import join_cascades
 from segmed.package.training_cases import CORRECTIONS, SEEN
 from segmed.plan import plan_hash
 from segmed.quality.identity import PREDICTED_QUALITY
@@ -29,7 +30,7 @@ def join_packages(
 
     Args:
         packages: Single networks of one architecture under one plan, as the folds of a
-            cross-validation are. Their order does not matter to the result.
+            cross-validation are, or cascades of these. Their order does not matter to the result.
         provenance: What is to be known of the whole, such as the norms of all training cases.
 
     Returns:
@@ -42,6 +43,8 @@ def join_packages(
     if len(packages) < 2:
         raise UsageError(f"an ensemble needs at least two packages, got {len(packages)}")
     first = packages[0]
+    if all(package.plan.refines and package.plans for package in packages):
+        return join_cascades(packages, {**joined_provenance(packages), **(provenance or {})})
     for number, package in enumerate(packages, start=1):
         if package.members > 1:
             raise UsageError(f"package {number} is an ensemble itself; join its members instead")

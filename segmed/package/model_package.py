@@ -87,8 +87,8 @@ class ModelPackage:
         parts: The architectures, or the part models, if there are several; their networks follow
             each other.
         int8: The network in int8; `accepted_int8` is the one to use.
-        plans: The plans after the first, of networks that are averaged on the image's own grid;
-            see `segmed.package.several_plans`.
+        plans: The plans after the first, of networks that are averaged on the image's own grid
+            (see `segmed.package.several_plans`), or that of the first stage of a cascade.
     """
 
     architecture: str
@@ -175,9 +175,14 @@ class ModelPackage:
             UsageError: The package has several plans.
         """
         if self.plans:
+            several = (
+                "is a cascade, whose second stage refines the label map of the first"
+                if self.plan.refines
+                else f"averages networks of {len(self.plans) + 1} plans ({self.dimensions}) on the "
+                "grid of the image"
+            )
             raise UsageError(
-                f"{use} takes one network on one grid, and {self.architecture} averages networks "
-                f"of {len(self.plans) + 1} plans ({self.dimensions}) on the grid of the image: use "
+                f"{use} takes one network on one grid, and {self.architecture} {several}: use "
                 "predict, archive, serve or export zip; or give the model of one plan"
             )
 

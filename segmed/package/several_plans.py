@@ -28,6 +28,8 @@ def difference_of(first: Plan, other: Plan) -> str:
         first: A plan.
         other: Another one; patch, spacing, dimensions and intensities may differ.
     """
+    if first.refines or other.refines:
+        return "refines"
     for name in SHARED:
         if getattr(first, name) != getattr(other, name):
             return name

@@ -45,7 +45,7 @@ def _network(plan: Plan, form: PackagePart, num_classes: int) -> nn.Module:
     return build_model(
         form.architecture,
         spatial_dims=plan.spatial_dims,
-        in_channels=plan.in_channels,
+        in_channels=plan.in_channels + plan.label_channels,
         num_classes=num_classes,
         has_regions=plan.encoding.has_regions,
         **form.options,

@@ -297,6 +297,8 @@ class Plan(Frozen):
             spacing.
         slice_axis: Axis of the reoriented volume that a 2D network walks along, slice by slice;
             absent for 3D networks and for rasters.
+        refines: The networks are the second stage of a cascade: they refine the label map of a
+            first stage, which is one more channel a structure of their input.
         networks: How each architecture is built, by name.
         recipe: How each is trained.
         inference: How a volume is segmented.
@@ -315,6 +317,7 @@ class Plan(Frozen):
     preprocessing: Preprocessing
     patch_size: Axes
     slice_axis: Annotated[int, Field(ge=0, le=2)] | None = None
+    refines: bool = False
     networks: dict[str, NetworkPlan]
     recipe: Recipe
     inference: Inference = Inference()
@@ -338,12 +341,23 @@ class Plan(Frozen):
             )
         return self
 
+    @model_validator(mode="after")
+    def _require_images_alone_for_monai(self) -> Plan:
+        if self.refines and self.recipe.extra_augmentation:
+            raise ValueError(
+                "recipe.extra_augmentation would change the intensities of the first stage's label "
+                "map, which this plan refines: leave it out"
+            )
+        return self
+
     @model_serializer(mode="wrap")
     def _without_none(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave unused later fields out: hashes of plans without them stay as they were."""
         fields: dict[str, Any] = serialize(self)
         if self.ignore_value is None:
             fields.pop("ignore_value", None)
+        if not self.refines:
+            fields.pop("refines", None)
         return fields
 
     @property
@@ -363,8 +377,17 @@ class Plan(Frozen):
 
     @property
     def network_channels(self) -> int:
-        """Channels of the network's input: those of an image on each scale that networks need."""
-        return len(self.channels) * (1 + len(self.preprocessing.more_intensities))
+        """Channels of the network's input.
+
+        Those of an image on each scale that networks need, then those of a first stage's label map.
+        """
+        images = len(self.channels) * (1 + len(self.preprocessing.more_intensities))
+        return images + self.label_channels
+
+    @property
+    def label_channels(self) -> int:
+        """Channels of the first stage's label map in the network's input: one a structure."""
+        return len(self.labels) if self.refines else 0
 
     def __repr__(self) -> str:
         """Name, dimensions, spacing, patch, classes and networks in one line."""

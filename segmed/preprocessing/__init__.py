@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from segmed.preprocessing.cache import (
         PreparedCache,
         PreparedCase,
-        cache_key,
         cached_case,
         cached_measures,
         prepared_case,
     )
+    from segmed.preprocessing.entry_key import cache_key
     from segmed.preprocessing.filling import prepare_cases
     from segmed.preprocessing.prepared_cases import PreparedCases
     from segmed.preprocessing.prepared_dataset import PreparedDataset
@@ -25,8 +25,9 @@ else:  # the cache's compression, which prediction does without, and classes of 
     __getattr__ = lazy_exports(
         __name__,
         {
-            "segmed.preprocessing.cache": "PreparedCache PreparedCase cache_key cached_case "
+            "segmed.preprocessing.cache": "PreparedCache PreparedCase cached_case "
             "cached_measures prepared_case",
+            "segmed.preprocessing.entry_key": "cache_key",
             "segmed.preprocessing.filling": "prepare_cases",
             "segmed.preprocessing.prepared_cases": "PreparedCases",
             "segmed.preprocessing.prepared_dataset": "PreparedDataset",

@@ -5,20 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
 from segmed.errors import ManifestError, SegmedError
-from segmed.io.digest import sha256_of_json
+from segmed.io import read_label
 from segmed.io.packs import PackIndex, Record, write_pack
 from segmed.manifest import Case, Manifest
 from segmed.manifest.case_reader import CaseReader
-from segmed.manifest.content import encoding_parts, is_as_listed, repair_of, stored_parts
 from segmed.manifest.known_digests import DIGESTS, KnownDigests
 from segmed.manifest.label_values import values_in
 from segmed.metatensor import MetaTensor
@@ -27,15 +25,13 @@ from segmed.one_line import OneLine
 from segmed.plan.schema import Plan
 from segmed.preprocessing.blocks import BlockCache
 from segmed.preprocessing.entry import EntryFacts, PreparedEntry, encode_entry
+from segmed.preprocessing.entry_key import key_of, rules_of
 from segmed.transforms.chain import preparation, prepared_of
+from segmed.transforms.first_stage import needs_first_stage, with_label_map
 from segmed.transforms.grid_transform import Prepared
-from segmed.transforms.labels import index_dtype
 from segmed.transforms.room import free_bytes
 
 log = logging.getLogger(__name__)
-
-CACHE_FORM = 4
-"""Version of what `prepare` does and of how it is kept; raise it when either changes."""
 
 BLOCK_SHARE = 0.125
 """Share of the memory that is free at first use for blocks that were read last."""
@@ -79,16 +75,29 @@ class PreparedCache(OneLine):
         manifest: Where the cases come from.
         plan: The plan of the training set.
         folder: Folder of packs; made where it is missing.
+        label_maps: For a plan that refines a first stage: the label map of each case by it, a file.
+
+    Raises:
+        UsageError: The plan refines a first stage, and no label map of it is given.
     """
 
-    def __init__(self, manifest: Manifest, plan: Plan, folder: Path | str) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        plan: Plan,
+        folder: Path | str,
+        label_maps: Mapping[str, Path] | None = None,
+    ) -> None:
+        if plan.refines and not label_maps:
+            raise needs_first_stage(plan)
+        self._label_maps = dict(label_maps or {}) if plan.refines else {}
         self.manifest = manifest
         self.plan = plan
         self.folder = Path(folder)
         self._shelf = _shelf_of(Path(folder).absolute())
         self._entries: OrderedDict[str, PreparedEntry] = OrderedDict()
         self._lock = threading.Lock()
-        self._rules = _rules(manifest, plan)
+        self._rules = rules_of(manifest, plan)
 
     def key(self, case: Case) -> str:
         """Name of a case's record; its files are read only if they were touched since last time.
@@ -96,7 +105,20 @@ class PreparedCache(OneLine):
         Raises:
             ManifestError: A file is missing, or its digest is not the manifest's.
         """
-        return _key(self.manifest, case, self._rules, self._shelf.digests.digest)
+        digest = self._shelf.digests.digest
+        return key_of(self.manifest, case, self._rules, digest, self._label_map(case))
+
+    def _label_map(self, case: Case) -> Path | None:
+        """The label map of a case by a first stage, where the plan refines one."""
+        if not self.plan.refines:
+            return None
+        found = self._label_maps.get(case.id)
+        if found is None:
+            raise ManifestError(
+                f"case {case.id!r} has no label map of the first stage: train the first stage on "
+                "all folds"
+            )
+        return found
 
     def refresh(self) -> None:
         """Take notice of what other processes have prepared."""
@@ -142,6 +164,9 @@ class PreparedCache(OneLine):
         """
         image, label = _read(reader or CaseReader(self.manifest), case)
         prepared, indices = _prepare(image, label, self.plan)
+        if (of_first := self._label_map(case)) is not None:
+            found = read_label(of_first, trusted=True, like=image)
+            prepared = with_label_map(prepared, found, self.plan)
         measures, lost = None, []
         if label is not None and indices is not None:
             measures = measure_reference(image, label, self.plan.labels)
@@ -313,7 +338,10 @@ def lost_names(label: Tensor, indices: Tensor, plan: Plan) -> list[str]:
 
 
 def prepared_case(manifest: Manifest, case: Case, plan: Plan) -> tuple[Prepared, Tensor | None]:
-    """Image and class indices of a case on the target grid, read and prepared again."""
+    """Image and class indices of a case on the target grid, read and prepared again.
+
+    The channels are those of the image, also where the plan refines a first stage.
+    """
     return _prepare(*_read(CaseReader(manifest), case), plan)
 
 
@@ -328,61 +356,3 @@ def _prepare(
     row = preparation(plan)({"image": image} if label is None else {"image": image, "label": label})
     indices = None if label is None else row["label"].as_tensor()[0]
     return prepared_of(row["image"]), indices
-
-
-def cache_key(manifest: Manifest, case: Case, plan: Plan) -> str:
-    """Hex digest of a case's content and of what the plan does to it before training.
-
-    Raises:
-        ManifestError: A file is missing, or its digest is not the manifest's.
-    """
-    return _key(manifest, case, _rules(manifest, plan), KnownDigests().digest)
-
-
-def _rules(manifest: Manifest, plan: Plan) -> str:
-    """Digest of all that decides how a case of the set is prepared."""
-    return sha256_of_json(
-        {
-            "form": CACHE_FORM,
-            "labels": [(label.value, label.name) for label in plan.labels],
-            **encoding_parts(plan.encoding),
-            **_index_type(plan),
-            **stored_parts(manifest),
-            "preprocessing": plan.preprocessing.model_dump(mode="json"),
-        }
-    )
-
-
-def _index_type(plan: Plan) -> dict[str, str]:
-    """The type of class indices where it is not uint8: earlier versions wrapped more classes."""
-    dtype = index_dtype(len(plan.encoding.stored_values))
-    return {} if dtype is torch.uint8 else {"index_type": str(dtype)}
-
-
-def _key(manifest: Manifest, case: Case, rules: str, digest: Callable[[Path], str]) -> str:
-    files = [*case.image, *([case.label] if case.label else [])]
-    parts = {
-        "rules": rules,
-        "files": [_checked_digest(manifest, case, name, digest) for name in files],
-        "label": case.label is not None,
-    }
-    return sha256_of_json(parts)[:32]
-
-
-def _checked_digest(
-    manifest: Manifest, case: Case, name: str, digest: Callable[[Path], str]
-) -> str:
-    path = manifest.root / name
-    try:
-        found = digest(path)
-    except FileNotFoundError:
-        raise ManifestError(
-            f"case {case.id!r}: {name} does not exist; `segmed manifest check` lists every fault"
-        ) from None
-    expected = case.sha256.get(name)
-    if expected is not None and not is_as_listed(path, expected, found):
-        raise ManifestError(
-            f"case {case.id!r}: {name} does not have the content that the manifest states (sha256 "
-            f"{found[:12]}, expected {expected[:12]}); {repair_of(path, expected)}"
-        )
-    return found

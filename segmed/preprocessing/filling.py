@@ -113,7 +113,7 @@ def workers_for(plan: Plan, num_cases: int) -> int:
         plan: Its fingerprint says how large the images are.
         num_cases: Cases in all.
     """
-    need = PREPARING_BYTES * plan.in_channels * _largest_voxels(plan)
+    need = PREPARING_BYTES * plan.network_channels * _largest_voxels(plan)
     return max(1, min(usable_cores(), num_cases, int(free_bytes() // (2 * max(need, 1)))))
 
 

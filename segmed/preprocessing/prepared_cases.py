@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from segmed.manifest.schema import Case, Manifest
 from segmed.plan.schema import Plan
 from segmed.preprocessing.cache import PreparedCache, PreparedCase
 from segmed.preprocessing.filling import prepare_cases
+from segmed.transforms.first_stage import needs_first_stage
 
 
 class PreparedCases:
@@ -27,9 +28,10 @@ class PreparedCases:
         plan: How its cases are prepared.
         cache: Folder of prepared cases; made where it is missing.
         cases: Cases, or their ids, in order; `manifest.training` where not given.
+        label_maps: For a plan that refines a first stage: the label map of each case by it, a file.
 
     Raises:
-        UsageError: No case has an id, or there is no case.
+        UsageError: No case has an id, there is no case, or a label map is missing.
     """
 
     @checked()
@@ -40,6 +42,7 @@ class PreparedCases:
         cache: Path | str,
         *,
         cases: Sequence[Case | str] | None = None,
+        label_maps: Mapping[str, Path] | None = None,
     ) -> None:
         chosen = manifest.training if cases is None else _cases_of(manifest, cases)
         if not chosen:
@@ -48,6 +51,9 @@ class PreparedCases:
         self.manifest = manifest
         self.plan = plan
         self.cache = Path(cache)
+        if plan.refines and not label_maps:
+            raise needs_first_stage(plan)
+        self.label_maps = label_maps
 
     def __len__(self) -> int:
         """Number of cases."""
@@ -60,7 +66,7 @@ class PreparedCases:
     @cached_property
     def _entries(self) -> PreparedCache:
         """The cache, opened at first use in each process."""
-        return PreparedCache(self.manifest, self.plan, self.cache)
+        return PreparedCache(self.manifest, self.plan, self.cache, self.label_maps)
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the open cache: a worker process opens its own."""

@@ -16,15 +16,24 @@ from segmed.models.blocks import VolumeMaxPool
 from segmed.plan.agreement import require_same_channels, require_same_labels
 from segmed.plan.schema import Plan
 from segmed.training.device import Device
+from segmed.training.first_stage import check_first_stage
+from segmed.training.settings import FirstStage
 from segmed.transforms.extra_augmentation import extra_augmentation
 
 
-def check_request(manifest: Manifest, plan: Plan, architecture: str, fold: int) -> None:
+def check_request(
+    manifest: Manifest,
+    plan: Plan,
+    architecture: str,
+    fold: int,
+    first_stage: FirstStage | None = None,
+) -> None:
     """Refuse a training that cannot be meant.
 
     Raises:
-        UsageError: Architecture or fold is unknown, the plan was made for another image set, or
-            MONAI refuses an argument of its extra augmentation.
+        UsageError: Architecture or fold is unknown, the plan was made for another image set, MONAI
+            refuses an argument of its extra augmentation, or a first stage is missing that the plan
+            refines.
     """
     require_architecture(architecture)
     if architecture not in plan.networks and architecture in registered_names():
@@ -41,6 +50,7 @@ def check_request(manifest: Manifest, plan: Plan, architecture: str, fold: int) 
     require_same_labels(plan, manifest)
     require_same_channels(plan, manifest)
     extra_augmentation(plan)
+    check_first_stage(plan, manifest, first_stage)
 
 
 @contextmanager

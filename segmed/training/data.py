@@ -7,9 +7,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,6 +31,9 @@ from segmed.training.stored import stored_case
 from segmed.transforms.augmentation import AugmentationDraw, source_size
 from segmed.transforms.extra_augmentation import extra_augmentation
 from segmed.transforms.rand_augment import RandAugment
+
+LabelMaps: TypeAlias = Mapping[str, Path] | None
+"""File of each case's label map by a first stage, by case id."""
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +74,7 @@ def load_cases(
     plan: Plan,
     cache_dir: Path,
     *,
+    label_maps: LabelMaps = None,
     on_case: Callable[[], None] | None = None,
 ) -> list[TrainingCase]:
     """Prepare the cases that the cache does not have yet; voxels are read when they are used.
@@ -79,6 +84,7 @@ def load_cases(
         cases: Which of its cases.
         plan: How they are prepared.
         cache_dir: Where prepared cases are kept.
+        label_maps: Those of a first stage, for a plan that refines it.
         on_case: Called after each case.
 
     Returns:
@@ -90,7 +96,7 @@ def load_cases(
     for case in cases:
         if case.label is None:
             raise ManifestError(f"case {case.id} has no label: it cannot be trained on")
-    prepared = PreparedCases(manifest, plan, cache_dir, cases=cases)
+    prepared = PreparedCases(manifest, plan, cache_dir, cases=cases, label_maps=label_maps)
     return [stored_case(case) for case in prepared.prepare(on_case=on_case)]
 
 
@@ -101,6 +107,7 @@ def load_shared(
     cache_dir: Path,
     *,
     process_group: ProcessGroup,
+    label_maps: LabelMaps = None,
     on_case: Callable[[], None] | None = None,
 ) -> list[TrainingCase]:
     """`load_cases`, the preparation shared out over the processes of a training.
@@ -114,24 +121,30 @@ def load_shared(
         plan: How they are prepared.
         cache_dir: Where prepared cases are kept.
         process_group: The processes.
+        label_maps: Those of a first stage, for a plan that refines it.
         on_case: Called after each case that this process prepares.
     """
+    load = partial(load_cases, label_maps=label_maps)
     if process_group.is_joined:
         if part := process_group.part_of(cases):  # there may be more processes than cases
-            load_cases(manifest, part, plan, cache_dir, on_case=on_case)
+            load(manifest, part, plan, cache_dir, on_case=on_case)
         process_group.wait()
         on_case = None
-    return load_cases(manifest, cases, plan, cache_dir, on_case=on_case)
+    return load(manifest, cases, plan, cache_dir, on_case=on_case)
 
 
 def norms_of(
-    manifest: Manifest, cases: Sequence[Case], plan: Plan, cache_dir: Path
+    manifest: Manifest,
+    cases: Sequence[Case],
+    plan: Plan,
+    cache_dir: Path,
+    label_maps: LabelMaps = None,
 ) -> dict[str, Any]:
     """Return the reference statistics of the cases; see `segmed.metrics.training_norms`.
 
     It was measured when the cases were prepared: here a small file a case is read.
     """
-    kept = PreparedCases(manifest, plan, cache_dir, cases=cases)
+    kept = PreparedCases(manifest, plan, cache_dir, cases=cases, label_maps=label_maps)
     prepared = [kept.case(index) for index in range(len(kept))]
     found = (case.read(lambda entry: entry.measures) for case in prepared)
     measured = [measures for measures in found if measures is not None]
@@ -206,6 +219,8 @@ def make_batch(
     if len(size) > len(plan.patch_size) and plan.slice_axis is not None:
         images = images.squeeze(plan.slice_axis + 2)
         labels = labels.squeeze(plan.slice_axis + 1)
+    if plan.refines:  # no structure of the first stage beyond the border
+        images[:, plan.in_channels :].clamp_(min=0.0)
     return Batch(images, labels.long(), draw, tuple(cases[d.case].id for d in taken))
 
 

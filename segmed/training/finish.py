@@ -14,10 +14,11 @@ import torch
 
 from segmed.manifest.schema import Manifest
 from segmed.package import ModelPackage
+from segmed.package.cascade import with_first_stage
 from segmed.package.series_rules import stored_rules
 from segmed.package.training_cases import seen_record
 from segmed.training.phases import totals
-from segmed.training.settings import EpochResult
+from segmed.training.settings import EpochResult, FirstStage
 from segmed.training.trainer import Trainer
 
 PACKAGE = "package"
@@ -27,14 +28,14 @@ CURVES = "curves"
 """Key of the training's curves in a package's provenance."""
 
 
-def save_package(
+def packaged(
     trainer: Trainer,
     manifest: Manifest,
     history: Sequence[EpochResult],
     identity: Mapping[str, Any],
-    folder: Path,
+    first_stage: FirstStage | None = None,
 ) -> ModelPackage:
-    """Write the trained network as a package.
+    """The trained network as a package.
 
     Args:
         trainer: Holds the weights.
@@ -42,10 +43,7 @@ def save_package(
         history: One result an epoch.
         identity: Architecture, fold, seed, budget, plan and data hash; and what the training cases
             looked like, from `norms_of`, which quality flags and the drift watch read.
-        folder: Where the package goes.
-
-    Returns:
-        The package.
+        first_stage: What the network refines, where it does.
     """
     last = history[-1] if history else None
     package = ModelPackage(
@@ -73,8 +71,9 @@ def save_package(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     )
-    package.save(folder)
-    return package
+    if first_stage is None:
+        return package
+    return with_first_stage(package, ModelPackage.load(first_stage.package))
 
 
 def curves(history: Sequence[EpochResult]) -> dict[str, list[Any]]:

@@ -104,6 +104,8 @@ def gather_patches(
     for line in lines[1:]:
         inside = inside * (line.below.weight + line.above.weight)
     image.addcmul_(1 - inside, part.fill.view(start.shape))
+    if plan.refines:  # no structure of the first stage beyond the border
+        image[plan.in_channels :].clamp_(min=0.0)
     return image.transpose(0, 1), _nearest(voxels.label, lines, start), part.shades
 
 

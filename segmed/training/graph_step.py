@@ -26,7 +26,7 @@ from segmed.training.distributed import ProcessGroup
 from segmed.training.gathering import gather_patches
 from segmed.training.resident import PatchRows, ResidentCases, VoxelStore, patch_rows
 from segmed.training.sampling import TrainingCase
-from segmed.training.shading import shade
+from segmed.training.shading import shade_images
 from segmed.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -186,7 +186,7 @@ class GraphStep:
         trainer, plan = self._trainer, self._trainer.plan
         with torch.no_grad():
             image, label, factors = gather_patches(self._voxels, self._places, self._floats, plan)
-            image = trainer.in_memory_format(shade(image, factors, plan.recipe.augmentation))
+            image = trainer.in_memory_format(shade_images(image, factors, plan))
         loss = trainer.update(image, label)
         trainer.average(self._ema_weight)
         self.loss_sum += loss

@@ -25,7 +25,8 @@ from segmed.training.conditions import check_request, chosen_algorithms, require
 from segmed.training.data import load_shared, norms_of, warn_of_losses
 from segmed.training.device import Device, choose_device
 from segmed.training.distributed import ProcessGroup, join_process_group
-from segmed.training.finish import PACKAGE, save_package
+from segmed.training.finish import PACKAGE, packaged
+from segmed.training.first_stage import stage_identity
 from segmed.training.held_out import HeldOut, is_best, is_patience_over
 from segmed.training.interrupt import StopWish, stop_on_signals
 from segmed.training.memory import (
@@ -62,13 +63,10 @@ def fit(
 ) -> Iterator[EpochResult]:
     """Train one architecture on one fold, and yield a result after each epoch.
 
-    This is a generator: nothing is trained until its results are consumed, as by
-    `for result in fit(...)`. `segmed.train` does that and returns the package.
-
-    Writes into `out_dir`: `last.ckpt` (after every epoch and every few minutes), `best.ckpt` (the
-    epoch of best validation Dice), `history.jsonl` (a line an epoch), and at the end `package/`
-    with the weights of the last step. The last weights are packaged, not the best ones: picking
-    the epoch on the cases that are reported afterwards would flatter.
+    A generator: nothing is trained until its results are consumed, as `segmed.train` does. Writes
+    into `out_dir`: `last.ckpt` (after every epoch and every few minutes), `best.ckpt` (the epoch of
+    best validation Dice), `history.jsonl` (a line an epoch), and at the end `package/` of the last
+    weights, not the best ones: an epoch picked on the cases that are reported flatters.
 
     Args:
         manifest: The image set.
@@ -90,7 +88,7 @@ def fit(
         KeyboardInterrupt: Stopped by Ctrl-C or SIGTERM, after saving.
     """
     clock = Clock(budget.clock)
-    check_request(manifest, plan, architecture, fold)
+    check_request(manifest, plan, architecture, fold, settings.first_stage)
     device = choose_device(settings.device)
     with ExitStack() as stack:
         process_group = stack.enter_context(join_process_group(device))
@@ -117,7 +115,8 @@ def fit(
             run.files.finish()
             made = {**run.files.identity, "budget": asdict(budget), **run.norms}
             made |= origin_of(settings.weights)
-            save_package(run.trainer, manifest, run.history, made, out_dir / PACKAGE)
+            package = packaged(run.trainer, manifest, run.history, made, settings.first_stage)
+            package.save(out_dir / PACKAGE)
         process_group.wait()  # the package is there for all
 
 
@@ -156,7 +155,7 @@ class _Run:
         clock: Clock,
     ) -> _Run:
         """Prepare cases and network, or take over a checkpoint."""
-        settings = job.settings
+        settings, maps = job.settings, job.settings.label_maps
         inside, held_out = manifest.split(job.fold)
         name, batch_size = job.architecture, plan.recipe.batch_size
         need = estimate_step_bytes(name, plan, batch_size=batch_size, device=device)
@@ -169,6 +168,7 @@ class _Run:
             plan,
             cache_dir,
             process_group=process_group,
+            label_maps=maps,
             on_case=ready,
         )
         training = cases[: len(inside)]
@@ -193,6 +193,7 @@ class _Run:
                     "plan_hash": plan_hash(plan),
                     "data_hash": data_hash(manifest, inside),
                     **process_group.identity,
+                    **stage_identity(settings.first_stage),
                 },
                 job.budget,
                 settings.checkpoint_minutes,
@@ -202,7 +203,7 @@ class _Run:
             process_group=process_group,
             clock=clock,
             pace=Pace(plan.recipe.iterations_per_epoch, len(held_out)),
-            norms=norms_of(manifest, inside, plan, cache_dir) if process_group.leads else {},
+            norms=norms_of(manifest, inside, plan, cache_dir, maps) if process_group.leads else {},
         )
         log.info("training %s fold %d on %s", job.architecture, job.fold, device.why)
         if process_group.leads:

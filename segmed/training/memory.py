@@ -41,7 +41,7 @@ def estimate_step_bytes(
             architecture,
             network.options,
             network.loss,
-            plan.in_channels,
+            plan.network_channels,
             plan.num_classes,
             plan.patch_size,
         ),

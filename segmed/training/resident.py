@@ -94,7 +94,7 @@ class ResidentCases:
     def of(cls, cases: Sequence[TrainingCase], plan: Plan, device: torch.device) -> ResidentCases:
         """Copy cases to a device, one at a time: no more is needed there than what stays."""
         ends = [int(n) for n in np.cumsum([0, *(prod(case.shape) for case in cases)])]
-        image = torch.empty((plan.in_channels, ends[-1]), device=device)
+        image = torch.empty((plan.network_channels, ends[-1]), device=device)
         label = torch.empty(ends[-1], dtype=label_type(plan), device=device)
         for case, start, end in zip(cases, ends, ends[1:], strict=False):
             image[:, start:end] = case.image.flatten(1).to(device)
@@ -105,7 +105,7 @@ class ResidentCases:
     def num_bytes(cases: Sequence[TrainingCase], plan: Plan) -> int:
         """Memory on the device of so many cases."""
         voxels = sum(prod(case.shape) for case in cases)
-        return voxels * (4 * plan.in_channels + label_type(plan).itemsize)
+        return voxels * (4 * plan.network_channels + label_type(plan).itemsize)
 
     def places(self, batch: DrawnBatch, step: int) -> list[Place]:
         """Place of the case of each patch."""

@@ -121,7 +121,7 @@ class PatchRing:
         self._cases = cases
         self._device = device
         self._voxels = box_voxels(cases, plan)
-        batch, channels = plan.recipe.batch_size, plan.in_channels
+        batch, channels = plan.recipe.batch_size, plan.network_channels
         count, dtype = SLOTS * batch * self._voxels, label_type(plan)
         self.image = torch.zeros((channels, count), device=device)
         self.label = torch.zeros(count, dtype=dtype, device=device)
@@ -139,7 +139,7 @@ class PatchRing:
     @staticmethod
     def num_bytes(cases: Sequence[TrainingCase], plan: Plan) -> int:
         """Memory on the device, and as much pinned memory on the host."""
-        voxel = 4 * plan.in_channels + label_type(plan).itemsize
+        voxel = 4 * plan.network_channels + label_type(plan).itemsize
         return SLOTS * plan.recipe.batch_size * box_voxels(cases, plan) * voxel
 
     def places(self, batch: DrawnBatch, step: int) -> list[Place]:

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any, TypedDict
 
 from segmed.training.budget import Budget
+
+
+@dataclass(frozen=True)
+class FirstStage:
+    """First stage of a cascade, whose label maps a training refines.
+
+    Attributes:
+        package: Package of the networks that have not seen the cases of the fold that is held out;
+            it becomes a part of the trained package.
+        label_maps: File with the label map of each training case, by case id, each made by networks
+            that had not seen the case: so the second stage learns from errors as they will be.
+    """
+
+    package: Path
+    label_maps: Mapping[str, Path]
 
 
 @dataclass(frozen=True)
@@ -28,6 +43,7 @@ class Settings:
             need be, and that those between the first and the last one may take together.
         is_scored: The caller scores all held-out cases afterwards, within the same time budget.
         patience: Epochs without a better validation Dice after which to stop; 0 never stops early.
+        first_stage: First stage of a cascade, for a plan that refines one.
     """
 
     device: str = "auto"
@@ -41,6 +57,12 @@ class Settings:
     validation_share: float = 0.1
     is_scored: bool = False
     patience: int = 0
+    first_stage: FirstStage | None = None
+
+    @property
+    def label_maps(self) -> Mapping[str, Path] | None:
+        """Label maps of the training cases by the first stage, where there is one."""
+        return None if self.first_stage is None else self.first_stage.label_maps
 
 
 class TrainingOptions(TypedDict, total=False):
@@ -57,6 +79,7 @@ class TrainingOptions(TypedDict, total=False):
     validation_share: float
     is_scored: bool
     patience: int
+    first_stage: FirstStage | None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from segmed.plan.schema import Augmentation
+from segmed.plan.schema import Augmentation, Plan
 from segmed.transforms.augmentation import AugmentationDraw, blur_radius
 
 SHADES = ("noise_std", "blur_voxels", "brightness", "contrast", "gamma")
@@ -29,6 +29,21 @@ def shade_factors(draw: AugmentationDraw, patch_size: Sequence[int]) -> npt.NDAr
     # Python's round, as the branching path has it: half to even.
     sizes = [[max(1, round(n * zoom)) for zoom in draw.low_resolution] for n in patch_size]
     return np.stack([*columns, *np.asarray(sizes, dtype=np.float64)], axis=1)
+
+
+def shade_images(image: Tensor, factors: Tensor, plan: Plan) -> Tensor:
+    """`shade` of the channels of images; those of a first stage's label map stay as they are.
+
+    Args:
+        image: `[B, C, *patch]`.
+        factors: As for `shade`.
+        plan: Gives the ranges, and how many channels are those of images.
+    """
+    settings = plan.recipe.augmentation
+    if not plan.refines:
+        return shade(image, factors, settings)
+    shaded = shade(image[:, : plan.in_channels], factors, settings)
+    return torch.cat([shaded, image[:, plan.in_channels :]], dim=1)
 
 
 def shade(image: Tensor, factors: Tensor, settings: Augmentation) -> Tensor:

@@ -56,7 +56,7 @@ class Trainer:
         self.network = build_model(
             architecture,
             spatial_dims=plan.spatial_dims,
-            in_channels=plan.in_channels,
+            in_channels=plan.network_channels,
             num_classes=plan.num_classes,
             has_regions=plan.encoding.has_regions,
             **self.settings.options,
@@ -185,7 +185,7 @@ class Trainer:
             The reason why it cannot be; empty where it is.
         """
         plan, fault = self.plan, ""
-        shape = (plan.recipe.batch_size, plan.in_channels, *plan.patch_size)
+        shape = (plan.recipe.batch_size, plan.network_channels, *plan.patch_size)
         image = torch.zeros(shape, device=self.device.torch_device)
         compiled = torch.compile(self.network, dynamic=False, backend=backend)
         self.network.train()

@@ -82,7 +82,7 @@ def check_start(path: Path, architecture: str, plan: Plan) -> WeightsReport | UN
     network = build_model(
         architecture,
         spatial_dims=plan.spatial_dims,
-        in_channels=plan.in_channels,
+        in_channels=plan.network_channels,
         num_classes=plan.num_classes,
         has_regions=plan.encoding.has_regions,
         **plan.networks[architecture].options,

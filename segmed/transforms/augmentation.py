@@ -135,7 +135,12 @@ def source_size(patch_size: Sequence[int], draw: AugmentationDraw) -> tuple[int,
 
 
 def apply_augmentation(
-    image: Tensor, label: Tensor, draw: AugmentationDraw, patch_size: Sequence[int]
+    image: Tensor,
+    label: Tensor,
+    draw: AugmentationDraw,
+    patch_size: Sequence[int],
+    *,
+    num_shaded: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Apply a draw to a batch.
 
@@ -144,6 +149,8 @@ def apply_augmentation(
         label: Class indices, `[B, *source]`.
         draw: The changes.
         patch_size: Size of the result along each axis.
+        num_shaded: Leading channels whose intensities are changed; all where not given. The others
+            are those of a label map: they are moved alone.
 
     Returns:
         Image `[B, C, *patch]` and label `[B, *patch]`.
@@ -151,7 +158,10 @@ def apply_augmentation(
     if draw.is_spatial:
         image, label = _move(image, label, draw, patch_size)
     image, label = _flip(image, label, draw.flips)
-    return _shade(image, draw), label
+    if num_shaded is None or num_shaded == image.shape[1]:
+        return _shade(image, draw), label
+    shaded = _shade(image[:, :num_shaded], draw)
+    return torch.cat([shaded, image[:, num_shaded:]], dim=1), label
 
 
 def offset_matrices(draw: AugmentationDraw, axes: int) -> Floats:

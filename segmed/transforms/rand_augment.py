@@ -39,6 +39,7 @@ class RandAugment(OneLine, Randomizable, Transform):
         self.settings = settings
         self.spacing_mm = tuple(float(edge) for edge in spacing_mm)
         self.draw: AugmentationDraw | None = None
+        self.num_shaded: int | None = None
 
     @classmethod
     def of(cls, plan: Plan, draw: AugmentationDraw | None = None) -> RandAugment:
@@ -53,6 +54,7 @@ class RandAugment(OneLine, Randomizable, Transform):
             plan.recipe.augmentation, [edge for axis, edge in edges if axis != plan.slice_axis]
         )
         made.draw = draw
+        made.num_shaded = plan.in_channels if plan.refines else None
         return made
 
     def drawn(self, num_cases: int, generator: np.random.Generator) -> AugmentationDraw:
@@ -106,7 +108,8 @@ class RandAugment(OneLine, Randomizable, Transform):
         Raises:
             UsageError: Nothing is drawn.
         """
-        return apply_augmentation(image, label, self._present(), patch_size)
+        draw = self._present()
+        return apply_augmentation(image, label, draw, patch_size, num_shaded=self.num_shaded)
 
     def __call__(
         self,
