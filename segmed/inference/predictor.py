@@ -197,10 +197,8 @@ class Predictor:
         prepared = self.prepare(read)
         spent = time.perf_counter() - start
         found = self.segment(prepared, probabilities=probabilities)
-        seconds = time.perf_counter() - start
-        return replace(
-            found, seconds=seconds, phases={"prepare": spent, **found.phases}, image=read
-        )
+        spent_by = {"prepare": spent, **found.phases}
+        return replace(found, seconds=time.perf_counter() - start, phases=spent_by, image=read)
 
     def require_fitting(self, image: MetaTensor) -> None:
         """Check modality and body part of an image read from DICOM, unless any may come.
@@ -241,12 +239,8 @@ class Predictor:
             while fell_back(self._walks):
                 label, kept, case = self._in_memory(prepared, probabilities=probabilities)
             features = case.features()
-        rules, labels, spacing_mm = (
-            self.plan.inference,
-            self.plan.labels,
-            prepared.grid_in.spacing_mm,
-        )
-        label = cleaned(label, rules, labels, spacing_mm=spacing_mm)
+        rules, labels = self.plan.inference, self.plan.labels
+        label = cleaned(label, rules, labels, spacing_mm=prepared.grid_in.spacing_mm)
         affine = torch.from_numpy(prepared.grid_in.affine_ras)
         whole = MetaTensor(torch.from_numpy(label)[None], affine=affine)
         seconds = time.perf_counter() - start
