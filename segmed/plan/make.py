@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,7 +20,8 @@ from segmed.plan.coarse_axis import OwnGrid, own_grid
 from segmed.plan.fingerprint import Fingerprint, gather, survey
 from segmed.plan.mirroring import plan_mirroring, sides_of
 from segmed.plan.networks import BASE_WIDTH, MANY_LABELS, Size, plan_networks, plan_registered
-from segmed.plan.recipe import COARSE_AXIS_RATIO, plan_rare_labels, plan_recipe
+from segmed.plan.preprocessing_rules import plan_preprocessing, with_bias_correction
+from segmed.plan.recipe import plan_rare_labels, plan_recipe
 from segmed.plan.resampled import losses_in_words, lost_structures
 from segmed.plan.resources import DEFAULT_MEMORY_GB, Resources, default_resources
 from segmed.plan.scale import (
@@ -29,12 +30,8 @@ from segmed.plan.scale import (
     explain_spacing,
     shows_all_labels,
 )
-from segmed.plan.schema import (
-    Inference,
-    Intensity,
-    Plan,
-    Preprocessing,
-)
+from segmed.plan.schema import Inference, Plan
+from segmed.plan.stages import Stage, explain_stage, require_stage
 from segmed.plan.topology import plan_topology
 from segmed.plan.within_memory import StepMemory, narrowed, scale_within
 
@@ -45,9 +42,6 @@ SLICEWISE_RATIO = 4.0
 
 SLICEWISE_SLICES = 16
 """What "few slices" means."""
-
-CROP_SHARE = 0.25
-"""Volumes of which more is exactly zero are cropped."""
 
 
 @dataclass(frozen=True)
@@ -112,22 +106,25 @@ def make_plan(
     )
 
 
-def plan_of_cases(manifest: Manifest, cases: Sequence[CaseFacts], **wishes: Any) -> Plan:
+def plan_of_cases(
+    manifest: Manifest, cases: Sequence[CaseFacts], *, stage: Stage | None = None, **wishes: Any
+) -> Plan:
     """A plan from the facts of each case; no file is read.
 
     Args:
         manifest: The image set.
         cases: From `survey`.
+        stage: Part that the plan has in a cascade, see `segmed.plan.stages`.
         wishes: As for `decide_plan`.
 
     Returns:
         The plan, with reasons; structures that its spacing loses are named there and logged.
 
     Raises:
-        UsageError: As for `decide_plan`.
+        UsageError: As for `decide_plan`; or the image set is none for a cascade.
         ManifestError: A case would have a size out of all bounds.
     """
-    plan = decide_plan(manifest, gather(cases), **wishes)
+    plan = _decided(manifest, gather(cases), _Wishes(stage=stage, **wishes))
     if lost := lost_structures(manifest, cases, plan.preprocessing):
         reasons = plan.reasons | {"resampling": losses_in_words(lost)}
         log.warning("%s", reasons["resampling"])
@@ -164,24 +161,52 @@ def decide_plan(
     Raises:
         UsageError: The wish contradicts the images, or the memory is too little.
     """
-    memory_gb = memory_gb or DEFAULT_MEMORY_GB
-    resources = resources or default_resources(size)
-    choice = _choose_dimensions(facts, spatial_dims)
+    return _decided(
+        manifest,
+        facts,
+        _Wishes(spatial_dims, memory_gb, size, bias_correction, flips, resources),
+    )
+
+
+@dataclass(frozen=True)
+class _Wishes:
+    """Arguments of `decide_plan`, and the stage of a cascade."""
+
+    spatial_dims: Literal[2, 3] | None = None
+    memory_gb: float | None = None
+    size: Size = "small"
+    bias_correction: bool = False
+    flips: Sequence[int] | None = None
+    resources: Resources | None = None
+    stage: Stage | None = None
+
+
+def _decided(manifest: Manifest, facts: Fingerprint, wishes: _Wishes) -> Plan:
+    memory_gb, size = wishes.memory_gb or DEFAULT_MEMORY_GB, wishes.size
+    resources = wishes.resources or default_resources(size)
+    choice = _choose_dimensions(facts, wishes.spatial_dims)
     reasons = {"spatial_dims": choice.why}
+    require_stage(wishes.stage, manifest, choice.spatial_dims)
+    refines = wishes.stage == "cascade"
+    in_channels = len(manifest.channels) + (len(manifest.labels) if refines else 0)
     grid = own_grid(facts, slice_axis=choice.slice_axis)
-    preprocessing = _plan_preprocessing(manifest, facts, grid.spacing_mm, reasons)
-    if bias_correction:
-        preprocessing = _with_bias_correction(preprocessing, manifest, reasons)
-    mirroring = plan_mirroring(manifest.labels, choice.spatial_dims, choice.slice_axis, wish=flips)
+    preprocessing = plan_preprocessing(manifest, facts, grid.spacing_mm, reasons)
+    if wishes.bias_correction:
+        preprocessing = with_bias_correction(preprocessing, manifest, reasons)
+    mirroring = plan_mirroring(
+        manifest.labels, choice.spatial_dims, choice.slice_axis, wish=wishes.flips
+    )
     reasons["recipe.augmentation.flip_axes"] = mirroring.why
     is_sided = sides_of(manifest.labels) is not None
     crop = preprocessing.crop_nonzero
     subject = _subject(manifest, facts, choice, grid, size=size, crop=crop, is_sided=is_sided)
-    memory = StepMemory(
-        memory_gb, size, resources.device, len(manifest.channels), len(manifest.labels) + 1
-    )
+    subject = replace(subject, in_channels=in_channels, stage=wishes.stage)
+    memory = StepMemory(memory_gb, size, resources.device, in_channels, len(manifest.labels) + 1)
     scale, own = scale_within(subject, memory, resources)
-    why = (explain_spacing(scale, own, facts, resources), grid.why)
+    if wishes.stage is None:
+        why = (explain_spacing(scale, own, facts, resources), grid.why)
+    else:
+        why = (explain_stage(wishes.stage, scale, own), grid.why)
     reasons["preprocessing.spacing_mm"] = "; ".join(filter(None, why))
     reasons["patch_size"] = explain_patch(scale, subject, resources, memory_gb)
     spacing_mm = dict(zip(_network_axes(facts, choice), scale.spacing_mm, strict=True))
@@ -235,12 +260,13 @@ def decide_plan(
         preprocessing=preprocessing,
         patch_size=scale.patch_size,
         slice_axis=choice.slice_axis,
+        refines=refines,
         networks={
             **networks,
             **plan_registered(
                 PlannedInput(
                     spatial_dims=choice.spatial_dims,
-                    in_channels=len(manifest.channels),
+                    in_channels=in_channels,
                     num_classes=manifest.encoding.num_channels,
                     patch_size=scale.patch_size,
                     spacing_mm=scale.spacing_mm,
@@ -315,73 +341,3 @@ def _choose_dimensions(facts: Fingerprint, wish: Literal[2, 3] | None) -> _Choic
 
 def _network_axes(facts: Fingerprint, choice: _Choice) -> list[int]:
     return [axis for axis in range(len(facts.median_shape)) if axis != choice.slice_axis]
-
-
-def _plan_preprocessing(
-    manifest: Manifest,
-    facts: Fingerprint,
-    spacing_mm: tuple[float, ...],
-    reasons: dict[str, str],
-) -> Preprocessing:
-    """Everything but a coarser spacing, which is chosen with the patch."""
-    coarsest = max(range(len(spacing_mm)), key=lambda axis: spacing_mm[axis])
-    is_anisotropic = spacing_mm[coarsest] > COARSE_AXIS_RATIO * min(spacing_mm)
-    if is_anisotropic:
-        reasons["preprocessing.anisotropic_axis"] = (
-            f"voxels are more than {COARSE_AXIS_RATIO:g} times longer along this axis: it is "
-            "resampled apart, without cubic overshoot between far slices"
-        )
-    crop = facts.background_zero > CROP_SHARE and not facts.is_raster
-    intensity = tuple(
-        _plan_intensity(channel.modality, statistics, nonzero=crop)
-        for channel, statistics in zip(manifest.channels, facts.intensity, strict=True)
-    )
-    reasons["preprocessing.intensity"] = (
-        "CT is clipped to the 0.5 and 99.5 percentiles of the training foreground and scaled by "
-        "its mean and deviation; everything else by each image's own mean and deviation"
-        + (" of voxels that are not zero" if crop else "")
-    )
-    if not facts.is_raster:
-        reasons["preprocessing.crop_nonzero"] = (
-            f"{facts.background_zero:.0%} of a typical volume is exactly zero; cropped is what has "
-            f"more than {CROP_SHARE:.0%}"
-        )
-        stored = ", ".join(f"{count} {code}" for code, count in sorted(facts.orientations.items()))
-        reasons["preprocessing.orientation"] = f"one frame for all images, stored as {stored}"
-    reasons["preprocessing.image_order"] = (
-        "cubic B-spline for images; labels always by nearest neighbour, without new values"
-    )
-    reasons["preprocessing.bias_correction"] = (
-        "N4 is slow and helps MR only: requested by --bias-correction"
-    )
-    return Preprocessing(
-        orientation="" if facts.is_raster else "RAS",
-        spacing_mm=spacing_mm,
-        anisotropic_axis=coarsest if is_anisotropic else None,
-        crop_nonzero=crop,
-        intensity=intensity,
-    )
-
-
-def _with_bias_correction(
-    preprocessing: Preprocessing, manifest: Manifest, reasons: dict[str, str]
-) -> Preprocessing:
-    names = [channel.name for channel in manifest.channels if channel.modality == "MR"]
-    if not names:
-        raise UsageError(
-            "bias correction requested, but no channel of the manifest has the modality MR"
-        )
-    reasons["preprocessing.bias_correction"] = f"N4 as requested, on {', '.join(names)}"
-    return preprocessing.model_copy(update={"bias_correction": True})
-
-
-def _plan_intensity(modality: str, statistics: dict[str, float], *, nonzero: bool) -> Intensity:
-    if modality == "CT":
-        return Intensity(
-            scheme="ct",
-            low=statistics["p00_5"],
-            high=statistics["p99_5"],
-            mean=statistics["mean"],
-            std=max(statistics["std"], 1e-3),
-        )
-    return Intensity(scheme="zscore", nonzero=nonzero)

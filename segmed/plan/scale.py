@@ -13,6 +13,7 @@ from segmed.plan.cost import step_gmac, unet_macs
 from segmed.plan.fingerprint import Fingerprint
 from segmed.plan.networks import Size, planned_widths, residual_blocks
 from segmed.plan.resources import Resources
+from segmed.plan.stages import Stage, scale_of_stage
 from segmed.plan.topology import plan_patch, plan_topology
 
 Floats = npt.NDArray[np.float64]
@@ -96,6 +97,7 @@ class DatasetScale:
         labels_mm: Box around all labels together along each axis, in mm, where there are many.
         in_channels: Channels of the images.
         num_classes: Classes, background included.
+        stage: Stage of a cascade that the plan is for, see `segmed.plan.stages`.
     """
 
     shape: tuple[float, ...]
@@ -106,6 +108,7 @@ class DatasetScale:
     in_channels: int
     num_classes: int
     labels_mm: tuple[float, ...] = ()
+    stage: Stage | None = None
 
     @property
     def fov_mm(self) -> Floats:
@@ -192,14 +195,21 @@ def choose_scale(
 
     Returns:
         The choice, and the best one at the images' own spacing.
+
+    Raises:
+        UsageError: The plan is for a stage of a cascade, and the images have no use for one.
     """
-    own = _best(_at_edge(subject, min(subject.spacing_mm), most_voxels, size, resources), size)
+    at_own = list(_at_edge(subject, min(subject.spacing_mm), most_voxels, size, resources))
+    own = _best(at_own, size)
     coarser = [
         _best(_at_edge(subject, edge, most_voxels, size, resources), size)
         for edge in _edges(subject.spacing_mm)
     ]
     best = min(coarser, key=lambda scale: scale.loss)
-    return (best if best.loss < own.loss - FINER_GAIN else own), own
+    chosen = best if best.loss < own.loss - FINER_GAIN else own
+    if subject.stage is not None:
+        chosen = scale_of_stage(subject.stage, chosen, own, coarser=coarser, at_own=at_own)
+    return chosen, own
 
 
 def _best(scales: Iterable[Scale], size: Size) -> Scale:
