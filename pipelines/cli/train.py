@@ -116,8 +116,9 @@ def train(
 
     Example: segmed train hippocampus.json --model unet3plus --fold 0 --budget 10m
     """
-    from pipelines.comparing.jobs import TrainJob, check_job, check_start, require_size, settle_plan
+    from pipelines.comparing.jobs import TrainJob, check_job, check_start, require_size
     from pipelines.comparing.resources import resources_for
+    from pipelines.comparing.settled_plan import settle_plan
     from segmed.training import Settings
 
     allow_voxels(max_voxels)
@@ -226,6 +227,14 @@ def compare(
             "their mean. Default: decided from the images."
         ),
     ] = None,
+    cascade: Annotated[
+        bool,
+        typer.Option(
+            "--cascade",
+            help="For volumes much larger than a patch: train each model on a coarse grid, then a "
+            "second stage that refines its label map on the images' own grid; compare them.",
+        ),
+    ] = False,
     budget: Annotated[str | None, typer.Option(help="Time for all trainings together.")] = None,
     epochs: EpochsOption = None,
     resume: Annotated[
@@ -318,7 +327,8 @@ def compare(
         register=register,
         out_dir=out,
     )
-    request = replace(request.of_size(size).of_dims(dims), side_by_side=side_by_side)
+    request = request.of_size(size).of_dims(dims).of_cascade(cascade)
+    request = replace(request, side_by_side=side_by_side)
     request = replace(
         request, postprocess=postprocessing, ensembles=ensembles, against=tuple(against or ())
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines.comparing.first_stage import label_maps_of, runs_of_first_stage
 from pipelines.comparing.jobs import Request, cache_of
 from pipelines.comparing.predicted_quality import out_of_fold_cases
 from segmed.io.links import link_or_copy
@@ -68,11 +69,19 @@ def _ensemble(folds: Sequence[FoldResult], request: Request) -> ModelPackage:
         "data_hash": data_hash(manifest, seen),
         "folds": [c.fold for c in folds],
         **seen_record(manifest),
-        **norms_of(manifest, seen, packages[0].plan, cache_dir),
+        **norms_of(manifest, seen, packages[0].plan, cache_dir, _label_maps(folds[0], request)),
     }
     joined = join_packages(packages, facts)
     cases = out_of_fold_cases(folds)
     return with_quality(joined, cases, basis="out_of_fold", target=request.promise)
+
+
+def _label_maps(fold_result: FoldResult, request: Request) -> dict[str, Path]:
+    """Label maps of the first stage, of a model that refines one."""
+    architecture, _, kind = fold_result.architecture.rpartition("-")
+    if kind != "cascade":
+        return {}
+    return label_maps_of(runs_of_first_stage(request.out_dir, architecture))
 
 
 def _gather(folds: Sequence[FoldResult], folder: Path) -> int:

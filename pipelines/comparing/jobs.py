@@ -5,26 +5,26 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
+from pipelines.comparing.kinds import (
+    STAGES,
+    Kind,
+    kinds_of_dims,
+    plan_of_kind,
+    planned_stages,
+)
 from pipelines.comparing.progress import progress
-from pipelines.comparing.resources import memory_for, remark_on_budget, size_for
+from pipelines.comparing.resources import size_for
 from segmed.architectures import BUILT_IN, require_architecture
 from segmed.errors import UsageError
 from segmed.manifest import Manifest, read_manifest
 from segmed.plan import read_plan
-from segmed.plan.agreement import require_same_channels, require_same_labels
-from segmed.plan.networks import size_of
-from segmed.plan.resources import Resources
 from segmed.quality.risk import DEFAULT_TARGET, RiskTarget
 from segmed.training import Budget
 from segmed.training.settings import Settings
 
 CACHE = "cache"
 """Folder of a comparison with prepared cases and the facts that plans are made from."""
-
-Dims = Literal[2, 3]
-"""Dimensions of a network."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class TrainJob:
         settings: Device, seed, resume.
         number: Its number among the trainings of a comparison, from 1.
         of: How many trainings there are.
-        spatial_dims: Dimensions of its plan, where a comparison has plans of several.
+        kind: Kind of its plan, where a comparison has several.
         promise: Promise about unreviewed results that the package makes.
     """
 
@@ -54,14 +54,13 @@ class TrainJob:
     settings: Settings = field(default_factory=Settings)
     number: int = 1
     of: int = 1
-    spatial_dims: Dims | None = None
+    kind: Kind | None = None
     promise: RiskTarget = DEFAULT_TARGET
 
     @property
     def model(self) -> str:
         """Name of the model in tables and folders: `unet`, or `unet-2d` beside `unet-3d`."""
-        suffix = "" if self.spatial_dims is None else f"-{self.spatial_dims}d"
-        return f"{self.architecture}{suffix}"
+        return self.architecture if self.kind is None else f"{self.architecture}-{self.kind}"
 
     @property
     def run_dir(self) -> Path:
@@ -94,7 +93,7 @@ class Request:
         side_by_side: Trainings at once, see `pipelines.comparing.device_pool`.
         postprocess: Try post-processing on the held-out cases of the winner.
         ensembles: Try the winner averaged with other architectures on the held-out cases.
-        dims: Dimensions to compare, with a plan each; one plan, which decides, if empty.
+        kinds: Kinds of plans to compare; one plan of no kind, which decides, by default.
         against: Existing models that the winner is held against.
         promise: Promise about unreviewed results that the packages make.
     """
@@ -112,7 +111,7 @@ class Request:
     side_by_side: int = 1
     postprocess: bool = True
     ensembles: bool = True
-    dims: tuple[Dims, ...] = ()
+    kinds: tuple[Kind | None, ...] = (None,)
     against: tuple[str, ...] = ()
     promise: RiskTarget = DEFAULT_TARGET
 
@@ -162,20 +161,46 @@ class Request:
         """
         if text is None:
             return self
-        dims = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-        if not dims or not set(dims) <= {"2", "3"}:
-            raise UsageError(f"--dims {text!r}: give 2, 3 or 2,3")
-        if self.plan_path is not None:
+        kinds = kinds_of_dims(text)
+        self._require_no_plan(f"--dims {text}")
+        return replace(self, kinds=kinds)
+
+    def of_cascade(self, wanted: bool) -> Request:
+        """The same request with a cascade of each architecture, beside its stages alone.
+
+        Raises:
+            UsageError: A plan or dimensions are named, or not all folds are held out.
+        """
+        if not wanted:
+            return self
+        self._require_no_plan("--cascade")
+        if self.kinds != (None,):
+            raise UsageError("--cascade makes 3D plans of its own: leave out --dims")
+        folds = read_manifest(self.manifest_path).folds
+        if set(self.folds) != set(folds) or len(folds) < 2:
             raise UsageError(
-                f"--dims {text} is for plans to be made, and {self.plan_path} is used: leave out "
-                "--dims or --plan"
+                "--cascade needs all folds, and two or more: its second stage learns from label "
+                "maps of cases that the first stage has not seen; leave out --folds"
             )
-        return replace(self, dims=tuple(2 if name == "2" else 3 for name in dims))
+        return replace(self, kinds=planned_stages(self.out_dir / "plan.yaml") or STAGES[1:])
+
+    def _require_no_plan(self, option: str) -> None:
+        if self.plan_path is not None:
+            name = option.split(maxsplit=1)[0]
+            raise UsageError(
+                f"{option} is for plans to be made, and {self.plan_path} is used: leave out "
+                f"{name} or --plan"
+            )
+
+    @property
+    def has_cascade(self) -> bool:
+        """Return whether a cascade is among the models."""
+        return "cascade" in self.kinds
 
     @property
     def num_models(self) -> int:
-        """Models to compare: architectures, each in every dimension."""
-        return len(self.architectures) * max(1, len(self.dims))
+        """Models to compare: architectures, each by every kind of plan."""
+        return len(self.architectures) * len(self.kinds)
 
     def in_folder(self, folder: Path) -> Request:
         """The same request with another working folder."""
@@ -185,14 +210,13 @@ class Request:
         """One job a model and fold, the budget shared out evenly over `parallel` trainings.
 
         Args:
-            plan_path: The plan; of several dimensions, those of `plan_of_dims` beside it.
+            plan_path: The plan; of several kinds, those of `plan_of_kind` beside it.
             parallel: Trainings at once.
         """
-        kinds: tuple[Dims | None, ...] = self.dims or (None,)
         pairs = [
-            (name, fold, dims)
+            (name, fold, kind)
             for name in self.architectures
-            for dims in kinds
+            for kind in self.kinds
             for fold in self.folds
         ]
         share = self.budget
@@ -202,7 +226,7 @@ class Request:
         return [
             TrainJob(
                 self.manifest_path,
-                plan_of_dims(plan_path, dims),
+                plan_of_kind(plan_path, kind),
                 name,
                 fold,
                 share,
@@ -210,16 +234,11 @@ class Request:
                 self.settings,
                 number,
                 len(pairs),
-                dims,
+                kind,
                 self.promise,
             )
-            for number, (name, fold, dims) in enumerate(pairs, 1)
+            for number, (name, fold, kind) in enumerate(pairs, 1)
         ]
-
-
-def plan_of_dims(plan_path: Path, dims: Dims | None) -> Path:
-    """The plan of some dimensions beside the place of a comparison's one plan."""
-    return plan_path if dims is None else plan_path.parent / f"plan-{dims}d.yaml"
 
 
 SHORTEST_TRAINING_S = 5.0
@@ -268,74 +287,6 @@ def require_size(size: str | None, device: str, plan_path: Path | None) -> None:
             f"--size {size} is for a plan to be made, and {plan_path} is used: leave out --size "
             "or --plan"
         )
-
-
-def settle_plan(
-    manifest_path: Path,
-    plan_path: Path | None,
-    out_dir: Path,
-    *,
-    size: str | None = None,
-    resources: Resources | None = None,
-    device: str = "cpu",
-    is_fresh: bool = False,
-    spatial_dims: Dims | None = None,
-) -> Path:
-    """The plan to use: the one that was named, the one in `out_dir`, or a new one there.
-
-    Args:
-        manifest_path: The manifest.
-        plan_path: The plan that was named, if one was.
-        out_dir: Folder of the comparison.
-        size: Size of the networks of a plan that is made; a plan of another size in `out_dir` is
-            used with a remark.
-        resources: Time and device of one training, for a plan that is made; a plan that was made
-            for another time is used with a remark.
-        device: Device of the trainings; decides size and memory of a plan that is made.
-        is_fresh: All is trained anew: a plan of another size in `out_dir` is replaced.
-        spatial_dims: Dimensions of a plan that is made, in a file of its own; decided if not given.
-
-    Raises:
-        ManifestError: The manifest cannot be read.
-        UsageError: The plan cannot be read, or was made for another image set.
-    """
-    manifest = read_manifest(manifest_path)
-    place = plan_path or plan_of_dims(out_dir / "plan.yaml", spatial_dims)
-    remark = "" if plan_path else _remark_on_size(place, size)
-    if plan_path is None and (not place.exists() or (is_fresh and remark)):
-        from pipelines.comparing.planning import write_made_plan  # noqa: PLC0415 - reads images
-
-        write_made_plan(
-            manifest,
-            place,
-            out_dir / CACHE,
-            spatial_dims=spatial_dims,
-            size=size_for(size, device),
-            memory_gb=memory_for(device),
-            resources=resources,
-        )
-    elif remark:
-        progress.warning("%s", remark)
-    plan = read_plan(place)
-    require_same_labels(plan, manifest)
-    require_same_channels(plan, manifest)
-    if remark := remark_on_budget(plan, resources):
-        progress.warning("%s: %s", place, remark)
-    return place
-
-
-def _remark_on_size(place: Path, size: str | None) -> str:
-    """A sentence for a plan whose networks have another size than was requested."""
-    if size is None or not place.exists():
-        return ""
-    planned = size_of(read_plan(place).networks)
-    if planned == size:
-        return ""
-    return (
-        f"--size {size} is not used: {place} was made with {planned or 'other'} networks and is "
-        "kept for the trainings in this folder; give another --out, or with `segmed compare` "
-        "--fresh to train all anew"
-    )
 
 
 def check_job(job: TrainJob) -> None:

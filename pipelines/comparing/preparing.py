@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipelines.comparing.jobs import TrainJob, settle_plan
+from pipelines.comparing.jobs import TrainJob
 from pipelines.comparing.progress import EVERY_S, Report, duration, report
+from pipelines.comparing.settled_plan import settle_plan
 from pipelines.comparing.training_job import is_kept
 from segmed.errors import ManifestError, SegmedError
 from segmed.manifest import read_manifest

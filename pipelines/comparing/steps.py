@@ -17,11 +17,11 @@ from pipelines.comparing.cross_validation import join_folds
 from pipelines.comparing.device_pool import DevicePool
 from pipelines.comparing.jobs import Request, TrainJob
 from pipelines.comparing.progress import report_kept
+from pipelines.comparing.results import read_fold_result
 from pipelines.comparing.rivals import judge_rivals, rivals_table
 from pipelines.comparing.training_job import (
     OnEpoch,
     is_kept,
-    read_fold_result,
     score_held_out,
     train_network,
     unusual_settings,

@@ -9,12 +9,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
+from pipelines.comparing.first_stage import first_stage_of, hashes_of_first_stage
 from pipelines.comparing.jobs import TrainJob
 from pipelines.comparing.progress import TrainingProgress
+from pipelines.comparing.results import (
+    OLD_RESULT_FILE,
+    RESULT_FILE,
+    read_history,
+    result_path,
+)
 from pipelines.tracking.held_out import held_out_scores, keep_scores
 from segmed.evaluation import Evaluated, score_cases
 from segmed.inference import Predictor
@@ -22,28 +28,23 @@ from segmed.inference.engine import resolve_device
 from segmed.inference.vocabulary import EngineName
 from segmed.io.atomic import write_whole
 from segmed.manifest import data_hash, read_manifest
-from segmed.metrics import read_table, write_table
+from segmed.metrics import write_table
 from segmed.package import ModelPackage
 from segmed.package.predicted_quality import with_quality
 from segmed.plan import plan_hash, read_plan
 from segmed.quality.cases import QUALITY_CASES_FILE, write_quality_cases
 from segmed.quality.risk import DEFAULT_TARGET
 from segmed.report.legends import legend_of_set
-from segmed.report.model_comparison import FoldResult
 from segmed.training import EpochResult, fit
 from segmed.training.checkpoint import LAST
 from segmed.training.weights import weights_digest
 
 OnEpoch = Callable[[EpochResult], None]
 
-RESULT_FILE = "fold_result.json"
-OLD_RESULT_FILE = "contestant.json"
-"""Name of the result in runs of earlier versions; read, never written."""
-
 
 def is_done(job: TrainJob) -> bool:
     """Return whether the run folder has the scores of exactly this job."""
-    path = _result_path(job.run_dir)
+    path = result_path(job.run_dir)
     if not path.exists():
         return False
     record = json.loads(path.read_text(encoding="utf-8"))
@@ -55,11 +56,6 @@ def is_kept(job: TrainJob) -> bool:
     return job.settings.resume and is_done(job)
 
 
-def _result_path(run_dir: Path) -> Path:
-    old = run_dir / OLD_RESULT_FILE
-    return old if old.exists() else run_dir / RESULT_FILE
-
-
 def _identity(job: TrainJob) -> dict[str, Any]:
     """Return the inputs on which the scores of a job depend, beside the code."""
     manifest = read_manifest(job.manifest_path)
@@ -69,6 +65,7 @@ def _identity(job: TrainJob) -> dict[str, Any]:
         "budget": asdict(job.budget),
         "seed": job.settings.seed,
         **unusual_settings(job),
+        **({"first_stage": hashes_of_first_stage(job)} if job.kind == "cascade" else {}),
     }
 
 
@@ -138,7 +135,7 @@ def epochs_of(
         fold=job.fold,
         budget=job.budget,
         out_dir=job.run_dir,
-        settings=job.fit_settings,
+        settings=replace(job.fit_settings, first_stage=first_stage_of(job)),
         on_prepared=on_prepared,
     )
 
@@ -171,7 +168,7 @@ def _score(job: TrainJob, shown: TrainingProgress) -> Evaluated:
     record = {
         "architecture": job.model,
         "fold": job.fold,
-        "parameters": sum(value.numel() for value in package.build().parameters()),
+        "parameters": _num_parameters(package),
         "train_seconds": history[-1]["seconds"] if history else 0.0,
         "seconds_per_case": evaluated.seconds_per_case,
         "peak_memory_mb": max((entry["peak_memory_mb"] for entry in history), default=0.0),
@@ -182,21 +179,7 @@ def _score(job: TrainJob, shown: TrainingProgress) -> Evaluated:
     return evaluated
 
 
-def read_history(run_dir: Path) -> list[dict[str, Any]]:
-    """Read the training history: one record for each epoch."""
-    lines = (run_dir / "history.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def read_fold_result(run_dir: Path) -> FoldResult:
-    """Read the result that a finished job left."""
-    record = json.loads(_result_path(run_dir).read_text(encoding="utf-8"))
-    names: dict[str, str] = record.pop("predictions")
-    del record["identity"]
-    return FoldResult(
-        **record,
-        table=read_table(run_dir / "scores.parquet"),
-        history=read_history(run_dir),
-        package_dir=run_dir / "package",
-        predictions={case: run_dir / "predictions" / name for case, name in names.items()},
-    )
+def _num_parameters(package: ModelPackage) -> int:
+    """Trained numbers of a package, those of both stages of a cascade."""
+    tensors = package.state.values() if package.plans else package.build().parameters()
+    return sum(tensor.numel() for tensor in tensors)

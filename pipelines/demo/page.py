@@ -10,7 +10,7 @@ from shlex import quote
 from typing import Any
 
 from pipelines.comparing.jobs import Request
-from pipelines.comparing.training_job import read_fold_result
+from pipelines.comparing.results import read_fold_result
 from pipelines.terminal.console import program
 from segmed.manifest import data_hash, read_manifest
 from segmed.plan import plan_hash, read_plan

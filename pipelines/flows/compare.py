@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,13 @@ from pydantic import TypeAdapter
 
 from pipelines.comparing import steps
 from pipelines.comparing.device_pool import DevicePool, make_device_pool
-from pipelines.comparing.jobs import Dims, Request, TrainJob, settle_plan
-from pipelines.comparing.resources import resources_for
+from pipelines.comparing.first_stage import is_first_stage_done
+from pipelines.comparing.jobs import CACHE, Request, TrainJob
+from pipelines.comparing.kinds import planned_stages
+from pipelines.comparing.planning import stages_for
+from pipelines.comparing.resources import memory_for, resources_for, size_for
 from pipelines.comparing.rivals import rivals_of
+from pipelines.comparing.settled_plan import settle_plan
 from pipelines.comparing.training_job import is_kept
 from pipelines.flows.gpu_slot import held_devices
 from pipelines.flows.passing import Passed
@@ -48,6 +53,7 @@ def compare(request: Request) -> dict[str, Any]:
         Content of `comparison.json`, and the registered version.
     """
     rivals_of(request, read_manifest(request.manifest_path))  # misfits show before any training
+    request = with_stages(request)
     plan_path = plan_for(request)
     pool = make_device_pool(request.side_by_side, request.settings.device)
     jobs = request.jobs(plan_path, parallel=len(pool.devices))
@@ -56,7 +62,7 @@ def compare(request: Request) -> dict[str, Any]:
     models, folds = request.num_models, len(request.folds)
     title = f"{models} model{'s'[: models > 1]}, {folds} fold{'s'[: folds > 1]}"
     with comparison(title, manifest, plan, folder=request.folder) as parent:
-        fold_results, failures = train_all(jobs, pool, parent)
+        fold_results, failures = train_stages(jobs, pool, parent)
         compared, record = conclude(fold_results, request, failures)
         if request.register:
             record["registered"] = register(
@@ -71,11 +77,10 @@ def compare(request: Request) -> dict[str, Any]:
 def plan_for(request: Request) -> Path:
     """The plan of all trainings: made, where there is none, for the time that each of them has.
 
-    Where dimensions are compared there is a plan for each beside the place that is returned.
+    Where kinds are compared there is a plan for each beside the place that is returned.
     """
     pool = make_device_pool(request.side_by_side, request.settings.device)
     each = request.jobs(Path(), parallel=len(pool.devices))[0].budget
-    kinds: tuple[Dims | None, ...] = request.dims or (None,)
     places = [
         settle_plan(
             request.manifest_path,
@@ -85,11 +90,49 @@ def plan_for(request: Request) -> Path:
             is_fresh=not request.settings.resume,
             resources=resources_for(each, request.settings.device, cores=pool.threads),
             device=request.settings.device,
-            spatial_dims=dims,
+            kind=kind,
         )
-        for dims in kinds
+        for kind in request.kinds
     ]
-    return places[0] if not request.dims else request.out_dir / "plan.yaml"
+    return places[0] if request.kinds == (None,) else request.out_dir / "plan.yaml"
+
+
+def with_stages(request: Request) -> Request:
+    """The request with the stages that its set asks for, where a cascade is compared.
+
+    Raises:
+        UsageError: The set has no use for a cascade.
+    """
+    if not request.has_cascade or planned_stages(request.out_dir / "plan.yaml"):
+        return request
+    pool = make_device_pool(request.side_by_side, request.settings.device)
+    each = request.jobs(Path(), parallel=len(pool.devices))[0].budget
+    kinds = stages_for(
+        read_manifest(request.manifest_path),
+        request.out_dir / CACHE,
+        size=size_for(request.size, request.settings.device),
+        memory_gb=memory_for(request.settings.device),
+        resources=resources_for(each, request.settings.device, cores=pool.threads),
+    )
+    return replace(request, kinds=kinds)
+
+
+def train_stages(
+    jobs: Sequence[TrainJob], pool: DevicePool, parent: ParentLog
+) -> tuple[list[FoldResult], list[str]]:
+    """Every job; those that refine a first stage once it has come to its end on all folds."""
+    refining = [job for job in jobs if job.kind == "cascade"]
+    results, failures = train_all([job for job in jobs if job not in refining], pool, parent)
+    if not refining:
+        return results, failures
+    ready = [job for job in refining if is_first_stage_done(job)]
+    failures += [
+        f"{job.model}/fold{job.fold}: its first stage was not trained on all folds"
+        for job in refining
+        if job not in ready
+    ]
+    refined, failed = train_all(ready, pool, parent) if ready else ([], [])
+    return [*results, *refined], [*failures, *failed]
 
 
 def train_all(

@@ -57,6 +57,8 @@ def prepare_for(jobs: Sequence[TrainJob]) -> None:
     """Prepare the cases of trainings, those of each plan, unless all of them are kept."""
     by_plan: dict[Path, list[TrainJob]] = {}
     for job in jobs:
+        if job.kind == "cascade":  # prepared once its first stage has segmented the cases
+            continue
         by_plan.setdefault(job.plan_path, []).append(job)
     for some in by_plan.values():
         preparation = preparation_of(some)

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 Stage = Literal["fullres", "lowres", "cascade"]
 
-SEEN_ALREADY = 0.9
+SEEN_ALREADY = 0.75
 """A patch that covers this share of what structures need at the images' own spacing needs no first
 stage."""
 
-SEEN_BY_FIRST = 0.75
+SEEN_BY_FIRST = 0.9
 """Share that a patch of the first stage should cover; nnU-Net asks for a quarter of the volume."""
 
 MOST_LABELS = 32

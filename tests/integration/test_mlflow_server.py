@@ -26,7 +26,7 @@ from tiny_data import hippocampus_package, tiny_plan, write_set
 from typer.testing import CliRunner
 
 from pipelines.cli.app import app
-from pipelines.comparing import steps, training_job
+from pipelines.comparing import results, steps
 from pipelines.comparing.jobs import TrainJob
 from pipelines.registry.versions import Registry
 from pipelines.tracking import runs as tracking
@@ -54,7 +54,7 @@ def train(place: Path, epochs: int, on_epoch: Callable[[int], None]) -> tuple[Pa
     plan = place / "set/plan.yaml"
     job = TrainJob(manifest, plan, "unet", 0, Budget(epochs=epochs), place / "run")
     steps.train_alone(job, lambda result: on_epoch(result.epoch))
-    return job.run_dir, training_job.read_history(job.run_dir)
+    return job.run_dir, results.read_history(job.run_dir)
 
 
 def assert_complete(uri: str, written: list) -> None:

@@ -27,8 +27,7 @@ from segmed.manifest import (
 from segmed.manifest.census import census_lines, count_values, rare_note
 from segmed.plan.fingerprint import gather, survey
 from segmed.plan.make import make_plan
-from segmed.preprocessing import cached_case
-from segmed.preprocessing import cache_key
+from segmed.preprocessing import cache_key, cached_case
 
 SaveNifti = Callable[..., Path]
 SHAPE = (12, 11, 10)

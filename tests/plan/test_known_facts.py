@@ -12,7 +12,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipelines.comparing.jobs import CACHE, settle_plan
+from pipelines.comparing.jobs import CACHE
+from pipelines.comparing.settled_plan import settle_plan
 from segmed.errors import ManifestError, UsageError
 from segmed.io.packs import read_index
 from segmed.manifest import Manifest, build_manifest, read_manifest, write_manifest

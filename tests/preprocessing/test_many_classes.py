@@ -13,8 +13,7 @@ from monai.data import MetaTensor
 
 from segmed.manifest import Case, LabelClass, Manifest
 from segmed.plan.schema import Augmentation, Plan, Recipe
-from segmed.preprocessing import cached_case, prepare, prepare_label
-from segmed.preprocessing import cache_key
+from segmed.preprocessing import cache_key, cached_case, prepare, prepare_label
 from segmed.training.data import make_batch
 from segmed.training.sampling import TrainingCase
 from segmed.transforms.labels import index_dtype

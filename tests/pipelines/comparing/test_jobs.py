@@ -12,13 +12,8 @@ from tiny_data import write_set
 from typer.testing import CliRunner
 
 from pipelines.cli.app import app
-from pipelines.comparing.jobs import (
-    Request,
-    TrainJob,
-    check_start,
-    require_enough_time,
-    settle_plan,
-)
+from pipelines.comparing.jobs import Request, TrainJob, check_start, require_enough_time
+from pipelines.comparing.settled_plan import settle_plan
 from pipelines.comparing.steps import job_params
 from segmed.errors import UsageError
 from segmed.plan import read_plan, write_plan

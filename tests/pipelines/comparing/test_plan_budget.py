@@ -11,8 +11,9 @@ from tiny_data import tiny_plan, write_set
 from typer.testing import CliRunner
 
 from pipelines.cli.app import app
-from pipelines.comparing.jobs import Request, settle_plan
+from pipelines.comparing.jobs import Request
 from pipelines.comparing.resources import remark_on_budget, resources_for
+from pipelines.comparing.settled_plan import settle_plan
 from pipelines.demo import run
 from pipelines.flows.compare import plan_for
 from segmed.plan import plan_hash, read_plan, write_plan

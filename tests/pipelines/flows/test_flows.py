@@ -21,8 +21,9 @@ sys.path.append(str(Path(__file__).parents[2] / "integration"))
 from listener import WebHook, listening
 
 from pipelines.cli.app import app
-from pipelines.comparing.jobs import Request, settle_plan
+from pipelines.comparing.jobs import Request
 from pipelines.comparing.label_names import labels_of
+from pipelines.comparing.settled_plan import settle_plan
 from pipelines.flows.compare import compare
 from pipelines.flows.runner import run_flow, without_expected_tracebacks
 from pipelines.flows.schedules import Schedules, deployments, serve_schedules
