@@ -13,8 +13,8 @@ from segmed.errors import TrainingError
 from segmed.freed_memory import keep_freed_memory
 from segmed.losses import make_loss
 from segmed.losses.shared_batch import shared_batch
-from segmed.models import build_model
 from segmed.models.fast_kernels import training_format
+from segmed.plan.built import planned_network
 from segmed.plan.schema import NetworkPlan, Plan, Recipe
 from segmed.training.data import Batch, augment
 from segmed.training.device import Device
@@ -53,14 +53,7 @@ class Trainer:
         self.plan = plan
         self.device = device
         self.settings: NetworkPlan = plan.networks[architecture]
-        self.network = build_model(
-            architecture,
-            spatial_dims=plan.spatial_dims,
-            in_channels=plan.network_channels,
-            num_classes=plan.num_classes,
-            has_regions=plan.encoding.has_regions,
-            **self.settings.options,
-        )
+        self.network = planned_network(plan, architecture, self.settings.options)
         self.network.to(device.torch_device)
         self._format = training_format(plan.spatial_dims, device.torch_device)
         self.network.to(memory_format=self._format)  # type: ignore[call-overload]  # missing from the stub

@@ -9,7 +9,7 @@ from torch import nn
 
 from segmed.errors import UsageError
 from segmed.io.digest import sha256_of_file
-from segmed.models import build_model
+from segmed.models.refining import RefiningNetwork
 from segmed.models.weights import WeightsReport, load_weights
 from segmed.nnunet.to_unet import (
     UNetStart,
@@ -20,6 +20,7 @@ from segmed.nnunet.to_unet import (
 )
 from segmed.package.card import CARD_FILE, WEIGHTS_FILE
 from segmed.plan import Plan
+from segmed.plan.built import planned_network
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,8 @@ def start_from(path: Path, network: nn.Module, plan: Plan) -> WeightsReport | UN
         WeightsError: The file cannot be read safely, or too little of it fits.
         PackageError: The folder is no trained nnU-Net model, or is damaged.
     """
+    if isinstance(network, RefiningNetwork):
+        network = network.network
     report = (
         start_unet(network, open_fold(path), plan)
         if is_nnunet_source(path)
@@ -79,14 +82,7 @@ def check_start(path: Path, architecture: str, plan: Plan) -> WeightsReport | UN
     """
     if architecture not in plan.networks:
         return None
-    network = build_model(
-        architecture,
-        spatial_dims=plan.spatial_dims,
-        in_channels=plan.network_channels,
-        num_classes=plan.num_classes,
-        has_regions=plan.encoding.has_regions,
-        **plan.networks[architecture].options,
-    )
+    network = planned_network(plan, architecture, plan.networks[architecture].options)
     return start_from(path, network, plan)
 
 
