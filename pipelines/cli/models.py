@@ -118,6 +118,7 @@ def show(reference: ReferenceArgument, as_json: JsonOption = False) -> None:
             for one in (plan, *further)
         ],
         "members": package.members,
+        "is_cascade": plan.refines,
         "labels": {label.name: label.value for label in plan.labels},
         "channels": [channel.name for channel in plan.channels],
         "spacing_mm": list(plan.preprocessing.spacing_mm),
@@ -140,7 +141,9 @@ def _facts(facts: Mapping[str, Any], scores: Mapping[str, Any] | None) -> list[s
     steps = f"{made['steps']} steps" if "steps" in made else ""
     fold = f"fold {made['fold']} held out" if "fold" in made else ""
     averaged = f"the mean of {facts['members']}" if facts["members"] > 1 else ""
-    dimensions = " and ".join(f"{one['spatial_dims']}D" for one in facts["plans"])
+    if facts["is_cascade"]:
+        averaged = f"a cascade of two stages, {facts['members']} networks"
+    dimensions = " and ".join(dict.fromkeys(f"{one['spatial_dims']}D" for one in facts["plans"]))
     spacings = [
         " x ".join(f"{edge:g}" for edge in one["spacing_mm"]) + " mm" for one in facts["plans"]
     ]
@@ -168,7 +171,8 @@ def _facts(facts: Mapping[str, Any], scores: Mapping[str, Any] | None) -> list[s
         ),
         "path": facts["path"],
     }
-    return [f"{name:<12}{value}" for name, value in rows.items() if value]
+    width = max(map(len, rows)) + 2
+    return [f"{name:<{width}}{value}" for name, value in rows.items() if value]
 
 
 def _joined(*parts: Any) -> str:

@@ -91,6 +91,8 @@ def _predicted_quality(package: ModelPackage) -> list[str]:
 def _form(package: ModelPackage) -> str:
     encoder = " with a residual encoder" if package.options.get("residual_blocks") else ""
     members = f", mean of {package.members} networks" if package.members > 1 else ""
+    if package.plan.refines:
+        members = f", a cascade of two stages, {package.members} networks"
     return f"{package.architecture}{encoder}{members}"
 
 

@@ -106,6 +106,7 @@ class ModelPackage:
         labels = ", ".join(label.name for label in self.plan.labels[:6])
         labels += ", ..." if len(self.plan.labels) > 6 else ""
         members = "" if self.members == 1 else f" x {self.members}"
+        members = f" in two stages, {self.members} networks" if self.plan.refines else members
         steps = self.provenance.get("steps")
         trained = "" if steps is None else f"; {steps} steps, fold {self.provenance.get('fold')}"
         return (

@@ -124,7 +124,12 @@ def plan_of_cases(
         UsageError: As for `decide_plan`; or the image set is none for a cascade.
         ManifestError: A case would have a size out of all bounds.
     """
-    plan = _decided(manifest, gather(cases), _Wishes(stage=stage, **wishes))
+    facts = gather(cases)
+    plan = (
+        decide_plan(manifest, facts, **wishes)
+        if stage is None
+        else decide_stage(manifest, facts, stage, **wishes)
+    )
     if lost := lost_structures(manifest, cases, plan.preprocessing):
         reasons = plan.reasons | {"resampling": losses_in_words(lost)}
         log.warning("%s", reasons["resampling"])
@@ -166,6 +171,21 @@ def decide_plan(
         facts,
         _Wishes(spatial_dims, memory_gb, size, bias_correction, flips, resources),
     )
+
+
+def decide_stage(manifest: Manifest, facts: Fingerprint, stage: Stage, **wishes: Any) -> Plan:
+    """Decide the plan of a stage of a cascade from facts; no file is read.
+
+    Args:
+        manifest: The image set.
+        facts: What `gather` gave for it.
+        stage: See `segmed.plan.stages`.
+        wishes: As for `decide_plan`.
+
+    Raises:
+        UsageError: As for `decide_plan`; or the set has no use for a cascade.
+    """
+    return _decided(manifest, facts, _Wishes(stage=stage, **wishes))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from segmed.plan.cost import step_gmac, unet_macs
 from segmed.plan.fingerprint import Fingerprint
 from segmed.plan.networks import Size, planned_widths, residual_blocks
 from segmed.plan.resources import Resources
-from segmed.plan.stages import Stage, scale_of_stage
+from segmed.plan.stages import Stage, cascade_hint, scale_of_stage
 from segmed.plan.topology import plan_patch, plan_topology
 
 Floats = npt.NDArray[np.float64]
@@ -316,6 +316,7 @@ def explain_patch(
         f"in most cases, the median image over {_joined(subject.fov_mm)} mm; a patch covers "
         f"{scale.covered:.0%} of what structures need around them. {resources.described} allow "
         f"about {scale.steps:,} steps of such patches, they fit into {memory_gb:g} GB"
+        f"{cascade_hint(scale, subject)}"
     )
 
 

@@ -15,7 +15,7 @@ from segmed.errors import UsageError
 from segmed.manifest.schema import Manifest
 
 if TYPE_CHECKING:
-    from segmed.plan.scale import Scale
+    from segmed.plan.scale import DatasetScale, Scale
 
 Stage = Literal["fullres", "lowres", "cascade"]
 
@@ -100,3 +100,19 @@ def explain_stage(stage: Stage, scale: Scale, own: Scale) -> str:
             "from the label map of the first stage"
         )
     return "the images' own spacing, as a single stage that a cascade is held against"
+
+
+def cascade_hint(scale: Scale, subject: DatasetScale) -> str:
+    """Remark on a plan whose set has a use for a cascade; empty for others."""
+    is_coarse = min(scale.spacing_mm) > min(subject.spacing_mm)
+    has_use = is_coarse or scale.covered < SEEN_ALREADY
+    if subject.stage is not None or len(scale.patch_size) != 3 or not has_use:
+        return ""
+    if len(subject.extent_mm) > MOST_LABELS:
+        return ""
+    gain = (
+        "a second stage at the images' own spacing"
+        if is_coarse
+        else "a first stage on a coarser grid, whose patch shows the whole"
+    )
+    return f"; `segmed compare --cascade` tries {gain}"

@@ -141,8 +141,8 @@ def test_plans_of_both_dimensions_and_of_another_size_read_the_images_once(
     manifest: Manifest, tmp_path: Path, read: list[str]
 ) -> None:
     out = tmp_path / "out"
-    for dims in (2, 3):
-        settle_plan(tmp_path / "few.json", None, out, spatial_dims=dims)
+    for dims in ("2d", "3d"):
+        settle_plan(tmp_path / "few.json", None, out, kind=dims)
     assert len(read) == 6
     place = settle_plan(tmp_path / "few.json", None, out)
     again = settle_plan(tmp_path / "few.json", None, out, size="full", is_fresh=True)
@@ -173,7 +173,7 @@ def test_nothing_is_written_where_no_plan_can_be_made(
         rasters.model_copy(update={"training": rasters.training[:3]}), tmp_path / "em.json"
     )
     with pytest.raises(UsageError, match="two-dimensional"):
-        settle_plan(path, None, tmp_path / "out", spatial_dims=3)
+        settle_plan(path, None, tmp_path / "out", kind="3d")
     assert not (tmp_path / "out").exists()
 
 
