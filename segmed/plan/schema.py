@@ -354,10 +354,9 @@ class Plan(Frozen):
     def _without_none(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave unused later fields out: hashes of plans without them stay as they were."""
         fields: dict[str, Any] = serialize(self)
-        if self.ignore_value is None:
-            fields.pop("ignore_value", None)
-        if not self.refines:
-            fields.pop("refines", None)
+        for name, default in (("ignore_value", None), ("refines", False)):
+            if getattr(self, name) == default:
+                fields.pop(name, None)
         return fields
 
     @property
@@ -377,10 +376,7 @@ class Plan(Frozen):
 
     @property
     def network_channels(self) -> int:
-        """Channels of the network's input.
-
-        Those of an image on each scale that networks need, then those of a first stage's label map.
-        """
+        """Channels of the input: an image on each scale needed, then a first stage's label map."""
         images = len(self.channels) * (1 + len(self.preprocessing.more_intensities))
         return images + self.label_channels
 
