@@ -35,7 +35,7 @@ STOPPED = {0, 130, 143, -signal.SIGTERM}
 SHORT = "sed -i 's/iterations_per_epoch:.*/iterations_per_epoch: 2/'"
 """Makes a training with a plan last seconds: `{short} plan.yaml`."""
 
-OUTPUT = re.compile(r"\bsegmed (?!serve)(?!.*--dry-run).* -o (\S+)")
+OUTPUT = re.compile(r"^segmed (?!serve)(?!.*--dry-run).* -o (\S+)", re.MULTILINE)
 SEGMENTS = re.compile(r"archive segment (?!.*(?:--dry-run|--until|--description|--unsegmented))")
 """Archive runs that find studies; the others choose among them, and may find none."""
 
