@@ -7,14 +7,18 @@ import os
 import signal
 import subprocess
 import threading
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import Flow
 from prefect.server.api.server import SubprocessASGIServer
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+)
 
 from pipelines.comparing.progress import progress
-from segmed.errors import SegmedError
+from segmed.errors import SegmedError, ServiceError
 from segmed.full_disk import is_full_disk
 
 INTERRUPT = "aborted by an interrupt signal"
@@ -22,6 +26,9 @@ INTERRUPT = "aborted by an interrupt signal"
 
 LOOPBACK = ("127.0.0.1", "localhost")
 """Hosts of a temporary server."""
+
+STARTUP_S = 120
+"""Seconds that a temporary server has to start; Prefect's 20 are too few on a busy machine."""
 
 _STARTING = threading.Lock()
 
@@ -49,7 +56,12 @@ def run_flow(flow: Flow[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 def start_server_early() -> None:
     """Start the temporary server, if one is needed, while the command loads its libraries."""
     if not PREFECT_API_URL.value():
-        threading.Thread(target=_ShieldedServer().start, daemon=True).start()
+        threading.Thread(target=_start_early, daemon=True).start()
+
+
+def _start_early() -> None:
+    with suppress(ServiceError):  # the flow starts it again, and its error is shown
+        _ShieldedServer().start()
 
 
 class _ShieldedServer(SubprocessASGIServer):
@@ -61,10 +73,26 @@ class _ShieldedServer(SubprocessASGIServer):
     """
 
     def start(self, timeout: int | None = None) -> None:
-        """Start the server, once; a second caller waits until it answers."""
+        """Start the server, once; a second caller waits until it answers.
+
+        Args:
+            timeout: Seconds to wait for its answer; at least `STARTUP_S` where not given.
+
+        Raises:
+            ServiceError: It does not answer in time, or ends.
+        """
+        seconds = timeout or max(
+            STARTUP_S, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
+        )
         with _STARTING:
             reach_loopback_directly()
-            super().start(timeout)
+            try:
+                super().start(int(seconds))
+            except RuntimeError as error:
+                raise ServiceError(
+                    f"Prefect's temporary server does not answer ({error}): name a running one by "
+                    "PREFECT_API_URL, or see whether this machine is out of memory or disk"
+                ) from error
 
     def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it

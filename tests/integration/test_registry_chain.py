@@ -173,7 +173,9 @@ def test_promotions_at_the_same_time_leave_one_champion_and_one_previous(
     for process in crowd:
         process.join()
     assert told.count("promoted") == 1, told
-    assert all("compare again" in text or "is running" in text for text in told if text != "promoted")
+    assert all(
+        "compare again" in text or "is running" in text for text in told if text != "promoted"
+    )
     aliases = {entry.version: entry.aliases for entry in registry.versions("crowded")}
     assert aliases.pop("1") == (PREVIOUS,)
     assert sorted(aliases.values()) == [(), (), (), (CHAMPION,)]
