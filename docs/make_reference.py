@@ -41,7 +41,7 @@ NOTES = {
     ],
     "segmed deidentify": ["first: cp -r dicom_cases segmentations"],
     "segmed serve": ["until: on-demand/on-demand"],
-    "segmed watch": ["until: watching: SEGMED"],
+    "segmed watch": ["until: watching: SEGMED", "with: 0.0.0.0:11112 = 127.0.0.1:{node}"],
     "segmed metrics": [
         "first: segmed archive segment scans --model models:/hippocampus@champion -o segmentations",
         "until: http://127.0.0.1:{metrics}/metrics",

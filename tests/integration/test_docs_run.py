@@ -189,7 +189,7 @@ def make_shell(place: Path, prefect_url: str) -> Shell:
     }
     env.pop("MLFLOW_TRACKING_URI", None)
     places = {"short": SHORT, "prefect": prefect_url.removesuffix("/api").rpartition(":")[2]}
-    names = ("metrics", "mlflow", "own_prefect", "dask", "scoring")
+    names = ("metrics", "mlflow", "own_prefect", "dask", "scoring", "node")
     return Shell(folder, env, places | {name: str(free_port()) for name in names})
 
 
