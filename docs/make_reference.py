@@ -39,7 +39,16 @@ NOTES = {
         "first: segmed model register segmed-runs/runs/unet3plus/fold0/package --name hippocampus "
         "--alias champion"
     ],
-    "segmed deidentify": ["first: cp -r dicom_cases segmentations"],
+    "segmed review": [
+        "first: segmed archive segment scans --model models:/hippocampus@champion -o segmentations",
+        "until: serving this machine alone",
+    ],
+    "segmed deidentify": ["first: rm -r segmentations && cp -r dicom_cases segmentations"],
+    "segmed accept": [
+        f"first: {CHALLENGER.format('unetpp')} --alias challenger && "
+        "segmed manifest build set -o local.json",
+        "may-fail: a network of an epoch may be refused",
+    ],
     "segmed serve": ["until: on-demand/on-demand"],
     "segmed watch": ["until: watching: SEGMED", "with: 0.0.0.0:11112 = 127.0.0.1:{node}"],
     "segmed metrics": [
@@ -54,6 +63,20 @@ NOTES = {
     "segmed model rollback": [
         f"first: {CHALLENGER.format('unetpp')} --alias challenger && "
         "segmed model promote hippocampus@challenger --force test"
+    ],
+    "segmed manifest add-corrections": ["first: cp hippocampus.json spleen.json"],
+    "segmed archive find": ["may-fail: the sample has no such study"],
+    "segmed archive corrections": [
+        "skip: needs a PACS; tests/integration/test_orthanc_corrections.py runs it"
+    ],
+    "segmed model windows": ["skip: scores all held-out cases; the tests of the command run it"],
+    "segmed model quantise": ["skip: scores all held-out cases; the tests of the command run it"],
+    "segmed model calibrate": [
+        "skip: needs cases that the model has not seen; docs/quality.md runs it"
+    ],
+    "segmed model import-nnunet": ["skip: needs results of nnU-Net; tests/nnunet has some"],
+    "segmed model join": [
+        "skip: needs two models; tests/pipelines/cli/test_joined_models.py runs it"
     ],
     "segmed model import": ["with: 4f1c... = $(sha256sum hippocampus.zip | cut -c -64)"],
 }
