@@ -66,11 +66,9 @@ NOTES = {
     ],
     "segmed manifest add-corrections": ["first: cp hippocampus.json spleen.json"],
     "segmed archive find": ["may-fail: the sample has no such study"],
-    "segmed archive corrections": [
-        "skip: needs a PACS; tests/integration/test_orthanc_corrections.py runs it"
-    ],
-    "segmed model windows": ["skip: scores all held-out cases; the tests of the command run it"],
-    "segmed model quantise": ["skip: scores all held-out cases; the tests of the command run it"],
+    "segmed archive list": ["may-fail: no study of the sample is refused"],
+    "segmed model windows": ["may-fail: two held-out cases are too few"],
+    "segmed model quantise": ["may-fail: two held-out cases are too few"],
     "segmed model calibrate": [
         "skip: needs cases that the model has not seen; docs/quality.md runs it"
     ],
