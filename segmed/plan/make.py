@@ -26,12 +26,13 @@ from segmed.plan.resampled import losses_in_words, lost_structures
 from segmed.plan.resources import DEFAULT_MEMORY_GB, Resources, default_resources
 from segmed.plan.scale import (
     DatasetScale,
+    Scale,
     explain_patch,
     explain_spacing,
     shows_all_labels,
 )
 from segmed.plan.schema import Inference, Plan
-from segmed.plan.stages import Stage, explain_stage, require_stage
+from segmed.plan.stages import Stage, explain_stage, require_stage, require_use
 from segmed.plan.topology import plan_topology
 from segmed.plan.within_memory import StepMemory, narrowed, scale_within
 
@@ -220,9 +221,10 @@ def _decided(manifest: Manifest, facts: Fingerprint, wishes: _Wishes) -> Plan:
     is_sided = sides_of(manifest.labels) is not None
     crop = preprocessing.crop_nonzero
     subject = _subject(manifest, facts, choice, grid, size=size, crop=crop, is_sided=is_sided)
-    subject = replace(subject, in_channels=in_channels, stage=wishes.stage)
+    subject = replace(subject, in_channels=in_channels)
     memory = StepMemory(memory_gb, size, resources.device, in_channels, len(manifest.labels) + 1)
-    scale, own = scale_within(subject, memory, resources)
+    scale, own = _scale(subject, memory, resources, wishes.stage)
+    subject = replace(subject, stage=wishes.stage)
     if wishes.stage is None:
         why = (explain_spacing(scale, own, facts, resources), grid.why)
     else:
@@ -301,6 +303,17 @@ def _decided(manifest: Manifest, facts: Fingerprint, wishes: _Wishes) -> Plan:
         planned_for=resources.as_record(),
         reasons=reasons,
     )
+
+
+def _scale(
+    subject: DatasetScale, memory: StepMemory, resources: Resources, stage: Stage | None
+) -> tuple[Scale, Scale]:
+    """Spacing and patch of a plan or a stage, and the best ones at the images' own spacing."""
+    single, own = scale_within(subject, memory, resources)
+    if stage is None:
+        return single, own
+    require_use(stage, single, own)
+    return scale_within(replace(subject, stage=stage), memory, resources)
 
 
 def _subject(

@@ -195,9 +195,6 @@ def choose_scale(
 
     Returns:
         The choice, and the best one at the images' own spacing.
-
-    Raises:
-        UsageError: The plan is for a stage of a cascade, and the images have no use for one.
     """
     at_own = list(_at_edge(subject, min(subject.spacing_mm), most_voxels, size, resources))
     own = _best(at_own, size)

@@ -66,17 +66,9 @@ def scale_of_stage(
         coarser: The best patch of each coarser spacing, the finest spacing first.
         at_own: Patches at the images' own spacing, from the smallest to the largest. The second
             stage has one of about as many voxels as the first: what is around it is known.
-
-    Raises:
-        UsageError: A patch at the images' own spacing shows enough.
     """
     if stage == "fullres":
         return own
-    if chosen is own and own.covered >= SEEN_ALREADY:
-        raise UsageError(
-            f"a patch at the images' own spacing covers {own.covered:.0%} of what structures need "
-            "around them: a first stage would show no more; compare without --cascade"
-        )
     first = chosen
     if chosen is own:
         enough = (scale for scale in coarser if scale.covered >= SEEN_BY_FIRST)
@@ -85,6 +77,25 @@ def scale_of_stage(
         return first
     voxels = prod(first.patch_size)
     return min(at_own, key=lambda scale: abs(log(prod(scale.patch_size) / voxels)))
+
+
+def require_use(stage: Stage | None, single: Scale, own: Scale) -> None:
+    """Refuse a cascade where a patch shows enough without one.
+
+    Args:
+        stage: The stage to plan; None outside a cascade.
+        single: Spacing and patch that a single network would have.
+        own: The best patch at the images' own spacing.
+
+    Raises:
+        UsageError: A single network has the images' own spacing, and sees nearly all.
+    """
+    is_own = single.spacing_mm == own.spacing_mm
+    if stage in ("lowres", "cascade") and is_own and own.covered >= SEEN_ALREADY:
+        raise UsageError(
+            f"a patch at the images' own spacing covers {own.covered:.0%} of what structures need "
+            "around them: a first stage would show no more; compare without --cascade"
+        )
 
 
 def explain_stage(stage: Stage, scale: Scale, own: Scale) -> str:
