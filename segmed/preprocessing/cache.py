@@ -90,7 +90,7 @@ class PreparedCache(OneLine):
     ) -> None:
         if plan.refines and not label_maps:
             raise needs_first_stage(plan)
-        self._label_maps = dict(label_maps or {}) if plan.refines else {}
+        self.label_maps = dict(label_maps or {}) if plan.refines else {}
         self.manifest = manifest
         self.plan = plan
         self.folder = Path(folder)
@@ -112,7 +112,7 @@ class PreparedCache(OneLine):
         """The label map of a case by a first stage, where the plan refines one."""
         if not self.plan.refines:
             return None
-        found = self._label_maps.get(case.id)
+        found = self.label_maps.get(case.id)
         if found is None:
             raise ManifestError(
                 f"case {case.id!r} has no label map of the first stage: train the first stage on "
