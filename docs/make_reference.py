@@ -45,8 +45,8 @@ NOTES = {
     ],
     "segmed deidentify": ["first: rm -r segmentations && cp -r dicom_cases segmentations"],
     "segmed accept": [
-        f"first: {CHALLENGER.format('unetpp')} --alias challenger && "
-        "segmed manifest build set -o local.json",
+        f"first: {CHALLENGER.format('unetpp')} --alias challenger",
+        "with: @challenger --cases local.json = @challenger --cases hippocampus.json --fold 0",
         "may-fail: a network of an epoch may be refused",
     ],
     "segmed serve": ["until: on-demand/on-demand"],
