@@ -48,7 +48,8 @@ def test_regions_start_each_at_its_own_map() -> None:
     image = label_map(2)
     image[:, 2] = image[:, 1] * image[:, 2].roll(4, dims=1)  # the second lies within the first
     logits = RefiningNetwork(Silent(2), 2, has_regions=True).eval()(image)
-    assert torch.equal(logits > 0, image[:, 1:] > 0.5)
+    assert torch.equal(logits.sigmoid() > 0.9, image[:, 1:] > 0.5)
+    assert torch.equal(logits.sigmoid() < 0.1, image[:, 1:] < 0.5)
 
 
 def test_each_level_of_deep_supervision_starts_there() -> None:

@@ -19,6 +19,7 @@ from segmed.package.cascade import stages_of, with_first_stage
 from segmed.package.check import check_package
 from segmed.package.ensemble import join_packages, mix_packages
 from segmed.package.mixed_plans import mix_plans
+from segmed.package.several_plans import difference_of
 from segmed.plan import Plan
 from segmed.plan.built import planned_network
 
@@ -101,6 +102,13 @@ def test_folds_are_joined_stage_by_stage(second_plan: Plan, tmp_path: Path) -> N
 def test_what_is_no_cascade_is_refused(second_plan: Plan, made, fault: str) -> None:
     with pytest.raises(UsageError, match=fault):
         made(second_plan)
+
+
+def test_plans_of_cascades_are_averaged_with_none(second_plan: Plan) -> None:
+    assert difference_of(second_plan, tiny_plan()) == "refines"
+    assert difference_of(tiny_plan(), second_plan) == "refines"
+    assert difference_of(second_plan, second_plan) == "refines", "each has a first stage of its own"
+    assert difference_of(tiny_plan(), tiny_plan()) == ""
 
 
 @pytest.mark.parametrize("form", ["onnx", "openvino", "bundle"])
