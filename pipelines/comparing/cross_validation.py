@@ -65,23 +65,19 @@ def _ensemble(folds: Sequence[FoldResult], request: Request) -> ModelPackage:
     manifest = read_manifest(request.manifest_path)
     cache_dir = cache_of(request.settings, request.out_dir)
     seen = manifest.training  # each case was trained on by all folds but its own
+    label_maps = None
+    if packages[0].plan.refines:
+        name = folds[0].architecture.removesuffix("-cascade")
+        label_maps = label_maps_of(runs_of_first_stage(request.out_dir, name), manifest.folds)
     facts = {
         "data_hash": data_hash(manifest, seen),
         "folds": [c.fold for c in folds],
         **seen_record(manifest),
-        **norms_of(manifest, seen, packages[0].plan, cache_dir, _label_maps(folds[0], request)),
+        **norms_of(manifest, seen, packages[0].plan, cache_dir, label_maps),
     }
     joined = join_packages(packages, facts)
     cases = out_of_fold_cases(folds)
     return with_quality(joined, cases, basis="out_of_fold", target=request.promise)
-
-
-def _label_maps(fold_result: FoldResult, request: Request) -> dict[str, Path]:
-    """Label maps of the first stage, of a model that refines one."""
-    architecture, _, kind = fold_result.architecture.rpartition("-")
-    if kind != "cascade":
-        return {}
-    return label_maps_of(runs_of_first_stage(request.out_dir, architecture))
 
 
 def _gather(folds: Sequence[FoldResult], folder: Path) -> int:

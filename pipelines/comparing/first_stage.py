@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.comparing.jobs import TrainJob
@@ -23,31 +24,26 @@ def first_stage_of(job: TrainJob) -> FirstStage | None:
     if job.kind != "cascade":
         return None
     runs = runs_of_first_stage(job.out_dir, job.architecture)
-    return FirstStage(runs / f"fold{job.fold}" / "package", label_maps_of(runs))
+    folds = read_manifest(job.manifest_path).folds
+    return FirstStage(runs / f"fold{job.fold}" / "package", label_maps_of(runs, folds))
 
 
-def label_maps_of(runs: Path) -> dict[str, Path]:
+def label_maps_of(runs: Path, folds: Sequence[int]) -> dict[str, Path]:
     """Label map of each case by the network that had not seen it, by case id.
 
     Args:
         runs: Runs of a model, one a fold.
+        folds: Folds of the manifest; runs of others, left by an earlier split, do not count.
     """
     found: dict[str, Path] = {}
-    for run in sorted(runs.glob("fold*")):
-        found |= read_predictions(run)
+    for fold in folds:
+        found |= read_predictions(runs / f"fold{fold}")
     return found
-
-
-def is_first_stage_done(job: TrainJob) -> bool:
-    """Return whether the first stage of a cascade is trained and scored on all folds."""
-    folds = read_manifest(job.manifest_path).folds
-    return len(hashes_of_first_stage(job)) == len(folds)
 
 
 def hashes_of_first_stage(job: TrainJob) -> list[str]:
     """Hash of each fold's package of the first stage, as far as they are scored."""
     runs = runs_of_first_stage(job.out_dir, job.architecture)
-    cards = [
-        run / "package" / CARD_FILE for run in sorted(runs.glob("fold*")) if read_predictions(run)
-    ]
+    folds = [runs / f"fold{fold}" for fold in read_manifest(job.manifest_path).folds]
+    cards = [run / "package" / CARD_FILE for run in folds if read_predictions(run)]
     return [json.loads(card.read_text(encoding="utf-8"))["hash"] for card in cards]

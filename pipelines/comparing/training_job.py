@@ -7,13 +7,14 @@ need not be done again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
 from pipelines.comparing.first_stage import first_stage_of, hashes_of_first_stage
 from pipelines.comparing.jobs import TrainJob
+from pipelines.comparing.kinds import FIRST_STAGE
 from pipelines.comparing.progress import TrainingProgress
 from pipelines.comparing.results import (
     OLD_RESULT_FILE,
@@ -49,6 +50,17 @@ def is_done(job: TrainJob) -> bool:
         return False
     record = json.loads(path.read_text(encoding="utf-8"))
     return bool(record.get("identity") == _identity(job))
+
+
+def is_first_stage_done(job: TrainJob, jobs: Sequence[TrainJob]) -> bool:
+    """Return whether the first stage of a cascade is trained and scored, by exactly these jobs.
+
+    Args:
+        job: Training of the second stage.
+        jobs: All trainings of the comparison.
+    """
+    first = [one for one in jobs if (one.architecture, one.kind) == (job.architecture, FIRST_STAGE)]
+    return bool(first) and all(map(is_done, first))
 
 
 def is_kept(job: TrainJob) -> bool:

@@ -18,14 +18,13 @@ from pydantic import TypeAdapter
 
 from pipelines.comparing import steps
 from pipelines.comparing.device_pool import DevicePool, make_device_pool
-from pipelines.comparing.first_stage import is_first_stage_done
 from pipelines.comparing.jobs import CACHE, Request, TrainJob
 from pipelines.comparing.kinds import planned_stages
 from pipelines.comparing.planning import stages_for
 from pipelines.comparing.resources import memory_for, resources_for, size_for
 from pipelines.comparing.rivals import rivals_of
 from pipelines.comparing.settled_plan import settle_plan
-from pipelines.comparing.training_job import is_kept
+from pipelines.comparing.training_job import is_first_stage_done, is_kept
 from pipelines.flows.gpu_slot import held_devices
 from pipelines.flows.passing import Passed
 from pipelines.flows.register import register
@@ -125,7 +124,7 @@ def train_stages(
     results, failures = train_all([job for job in jobs if job not in refining], pool, parent)
     if not refining:
         return results, failures
-    ready = [job for job in refining if is_first_stage_done(job)]
+    ready = [job for job in refining if is_first_stage_done(job, jobs)]
     failures += [
         f"{job.model}/fold{job.fold}: its first stage was not trained on all folds"
         for job in refining

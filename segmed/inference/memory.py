@@ -144,11 +144,13 @@ def estimate_memory(
     label = voxels * (1 if max(class_values(plan)) <= 255 else 2)
     if around.keeps_probs:
         label += FLOAT_BYTES * plan.num_classes * voxels
+    # A second stage's input is made beside the image as prepared, which the caller keeps.
+    held = plan.network_channels + (plan.in_channels if plan.refines else 0)
     return MemoryEstimate(
         base=around.base,
         image=FLOAT_BYTES * plan.in_channels * voxels,
         prepare=FLOAT_BYTES * temporary_voxels(transform, plan),
-        tensor=FLOAT_BYTES * plan.network_channels * target,
+        tensor=FLOAT_BYTES * held * target,
         buffer=buffer,
         inverse=int(alive * piece) + 3 * row * is_resampled,
         window=around.window,

@@ -73,7 +73,7 @@ def stages_of(package: ModelPackage) -> tuple[ModelPackage, ModelPackage]:
         package: Of a plan that refines a first stage.
 
     Raises:
-        UsageError: It is no cascade, or its first stage is missing.
+        UsageError: It is no cascade, its first stage is missing, or it has more than two plans.
     """
     if not package.plan.refines or not package.plans:
         raise UsageError(
@@ -81,6 +81,11 @@ def stages_of(package: ModelPackage) -> tuple[ModelPackage, ModelPackage]:
             "first stage and has none: use the package that `segmed compare --cascade` writes"
             if package.plan.refines
             else f"package {package.hash[:12]} ({package.architecture}) is no cascade"
+        )
+    if len(package.plans) > 1:
+        raise UsageError(
+            f"package {package.hash[:12]} ({package.architecture}) is a cascade of "
+            f"{len(package.plans) + 1} plans, and one has two: fetch the package again"
         )
     second, first = of_each_plan(package)
     return second, first

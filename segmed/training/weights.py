@@ -9,7 +9,6 @@ from torch import nn
 
 from segmed.errors import UsageError
 from segmed.io.digest import sha256_of_file
-from segmed.models.refining import RefiningNetwork
 from segmed.models.weights import WeightsReport, load_weights
 from segmed.nnunet.to_unet import (
     UNetStart,
@@ -41,8 +40,6 @@ def start_from(path: Path, network: nn.Module, plan: Plan) -> WeightsReport | UN
         WeightsError: The file cannot be read safely, or too little of it fits.
         PackageError: The folder is no trained nnU-Net model, or is damaged.
     """
-    if isinstance(network, RefiningNetwork):
-        network = network.network
     report = (
         start_unet(network, open_fold(path), plan)
         if is_nnunet_source(path)

@@ -32,25 +32,24 @@ def with_label_map(prepared: Prepared, label: MetaTensor, plan: Plan) -> Prepare
         ImageError: It has a value that is not a label of the plan.
     """
     indices = prepare_label(label, prepared, plan)
-    channels = structure_channels(indices, plan.encoding)
-    return replace(prepared, tensor=torch.cat([torch.as_tensor(prepared.tensor), channels]))
+    image, size = torch.as_tensor(prepared.tensor), len(plan.labels)
+    whole = torch.zeros((len(image) + size, *image.shape[1:]))
+    whole[: len(image)] = image
+    fill_structures(whole[len(image) :], indices, plan.encoding)
+    return replace(prepared, tensor=whole)
 
 
-def structure_channels(indices: Tensor, encoding: LabelEncoding) -> Tensor:
-    """One channel a structure: 1 within it, 0 elsewhere.
+def fill_structures(channels: Tensor, indices: Tensor, encoding: LabelEncoding) -> None:
+    """Fill one channel a structure by 1 within it.
 
     Args:
+        channels: Zeros `[K, *spatial]`, changed in place.
         indices: Class indices `[*spatial]`.
         encoding: Their meaning.
-
-    Returns:
-        Float32 `[K, *spatial]`.
     """
-    channels = torch.zeros((len(encoding.labels), *indices.shape), device=indices.device)
     for channel, members in zip(channels, encoding.members, strict=True):
         for index in members:
             channel.masked_fill_(indices == index, 1.0)
-    return channels
 
 
 def needs_first_stage(plan: Plan) -> UsageError:

@@ -12,14 +12,14 @@ import torch
 
 from segmed.archive import FolderSource, segment_archive
 from segmed.inference import Predictor, SlabInferer, foresee_files, predict_files
-from segmed.io import read_image, read_label
+from segmed.io import grid_of, read_image, read_label
 from segmed.package import ModelPackage
 from segmed.package.cascade import stages_of, with_first_stage
 from segmed.plan import Inference
 from segmed.plan.built import planned_network
 from segmed.structures import LabelClass
 from segmed.transforms.chain import prepare
-from segmed.transforms.first_stage import structure_channels, with_label_map
+from segmed.transforms.first_stage import fill_structures, with_label_map
 
 REGIONS = (
     LabelClass(name="whole", value=2, region=(2, 5)),
@@ -88,7 +88,8 @@ def test_weights_of_zero_leave_the_map_of_the_first_stage(
 def test_channels_are_the_structures(make_plan, labels) -> None:
     plan = make_plan(refines=True)
     plan = plan if labels is None else plan.model_copy(update={"labels": labels})
-    channels = structure_channels(torch.tensor([[0, 1, 2]]), plan.encoding)
+    channels = torch.zeros(2, 1, 3)
+    fill_structures(channels, torch.tensor([[0, 1, 2]]), plan.encoding)
     inner = [[0.0, 0.0, 1.0]]
     assert channels.tolist() == [[[0.0, 1.0, 0.0 if labels is None else 1.0]], inner]
 
@@ -120,6 +121,15 @@ def test_files_archive_and_forecast_take_a_cascade(
     (forecast,) = foresee_files(predictor, [volume])
     assert forecast.status == "ready"
     assert forecast.memory_gb is not None
+    read = read_image(volume)
+    grid = grid_of(read)
+    assert predictor.first_stage is not None
+    first, second = (
+        one.prepare(read).tensor[0].numel() for one in (predictor.first_stage, predictor)
+    )
+    # The image for both stages, and for the second once more with its two structures.
+    held = 4 * (first + second + 3 * second)
+    assert predictor.estimate_memory(grid).tensor == held
     (tmp_path / "archive").mkdir()
     (tmp_path / "archive" / volume.name).write_bytes(volume.read_bytes())
     source = FolderSource(tmp_path / "archive")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,18 @@ def test_another_first_stage_makes_another_model(second_plan: Plan) -> None:
     one = cascade(second_plan)
     other = with_first_stage(second_stage(second_plan, 0), hippocampus_package(99))
     assert one.hash != other.hash
+
+
+def test_a_cascade_of_three_plans_is_refused_by_name(second_plan: Plan) -> None:
+    whole = cascade(second_plan)
+    third = whole.parts[1].model_copy(update={"plan": 2})
+    state = {**whole.state, **{f"members.2.{k}": v for k, v in hippocampus_package().state.items()}}
+    odd = replace(
+        whole, parts=(*whole.parts, third), plans=(*whole.plans, tiny_plan()), members=3,
+        state=state,
+    )  # fmt: skip
+    with pytest.raises(UsageError, match="is a cascade of 3 plans, and one has two"):
+        Predictor(odd, device="cpu")
 
 
 def test_folds_are_joined_stage_by_stage(second_plan: Plan, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,10 @@ from typer.testing import CliRunner
 from pipelines.cli.app import app
 from pipelines.comparing import steps
 from pipelines.comparing.best_package import BEST
-from pipelines.comparing.first_stage import is_first_stage_done, label_maps_of
+from pipelines.comparing.first_stage import label_maps_of
 from pipelines.comparing.jobs import Request
 from pipelines.comparing.kinds import STAGES, plan_of_kind, planned_stages
-from pipelines.comparing.training_job import is_done
+from pipelines.comparing.training_job import is_done, is_first_stage_done
 from pipelines.flows.compare import compare, plan_for, with_stages
 from pipelines.flows.runner import run_flow
 from pipelines.tracking.runs import comparison
@@ -73,7 +74,7 @@ def test_each_stage_is_a_model_with_a_plan_and_runs_of_its_own(
         f"{name}-{kind}" for name in ("unet", "unetpp") for kind in request.kinds
     ]
     assert {job.plan_path.name for job in jobs} == {f"plan-{kind}.yaml" for kind in request.kinds}
-    assert not any(is_first_stage_done(job) for job in jobs)
+    assert not any(is_first_stage_done(job, jobs) for job in jobs)
     plans = {kind: read_plan(tmp_path / "out" / f"plan-{kind}.yaml") for kind in request.kinds}
     assert plans["cascade"].refines
     assert plans["lowres"].preprocessing.spacing_mm > plans["cascade"].preprocessing.spacing_mm
@@ -110,8 +111,8 @@ def check_results(request: Request, record: dict) -> None:
     assert set(record["architectures"]) == {"unet-lowres", "unet-cascade"}
     assert record["failures"] == []
     assert all(is_done(job) for job in request.jobs(request.out_dir / "plan.yaml"))
-    maps = label_maps_of(request.out_dir / "runs" / "unet-lowres")
     manifest = read_manifest(request.manifest_path)
+    maps = label_maps_of(request.out_dir / "runs" / "unet-lowres", manifest.folds)
     assert set(maps) == {case.id for case in manifest.training}
     assert all(path.is_file() for path in maps.values())
     second, first = stages_of(ModelPackage.load(request.out_dir / "ensembles" / "unet-cascade"))
@@ -137,13 +138,20 @@ def test_a_cascade_is_trained_scored_and_packaged(hearts: Path, working_folder: 
     plan, results = read_plan(jobs[0].plan_path), []
     with comparison("hearts", read_manifest(hearts), plan, folder=working_folder) as parent:
         for job in jobs:
-            assert is_first_stage_done(job) == (job.kind == "cascade")
+            assert is_first_stage_done(job, jobs) == (job.kind == "cascade")
             with parent.child(job.model, job.fold) as log:
                 results.append(steps.train_and_score(job, log))
     _, record = steps.conclude(results, request, [])
     check_results(request, record)
     first, second = jobs[0], jobs[2]
     assert is_done(second)
+    stale = first.run_dir.with_name("fold7")
+    shutil.copytree(first.run_dir, stale)
+    assert is_done(second), "a run of a fold of an earlier split"
+    old = label_maps_of(first.run_dir.parent, read_manifest(hearts).folds)
+    assert not any(path.is_relative_to(stale) for path in old.values())
+    other = replace(first, settings=replace(first.settings, seed=5))
+    assert not is_first_stage_done(second, [other, *jobs[1:]]), "its result is of another seed"
     (first.run_dir / "package" / "package.json").write_text('{"hash": "other"}', encoding="utf-8")
     assert not is_done(second), "it refines another first stage now"
 
