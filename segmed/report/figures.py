@@ -337,6 +337,10 @@ def paired_svg(first: pd.Series, second: pd.Series, title: str) -> str:
         return as_svg(figure, f"{title}: {second.name} against {first.name}, one dot a case")
 
 
+LEAST_DICE_SPAN = 0.02
+"""Dice that an axis spans at least: models that are equal look equal."""
+
+
 def _differ(values: Mapping[str, float]) -> bool:
     """Return whether costs differ enough to be worth an axis: equal budgets are not."""
     return len(values) == 1 or max(values.values()) > 1.2 * min(values.values())
@@ -381,6 +385,9 @@ def cost_svg(costs: Mapping[str, Cost], dice: Mapping[str, float]) -> str:
                     axis.plot(x, dice[name], marker, ms=8, color=colour, label=name, ls="")
             axis.set(xlabel=title, ylabel="mean Dice")
             axis.margins(0.12, 0.15)
+            low, high = axis.get_ylim()
+            spare = max(0.0, LEAST_DICE_SPAN - (high - low)) / 2
+            axis.set_ylim(low - spare, high + spare)
             if max(values.values()) > 5 * min(values.values()):
                 _logarithmic_axis(axis)
         handles, names = axes[0].get_legend_handles_labels()

@@ -85,6 +85,14 @@ def test_equal_budgets_get_no_axis_of_their_own() -> None:
     assert cost_svg({}, dice) == ""
 
 
+def test_models_of_equal_dice_share_an_axis_of_plain_numbers() -> None:
+    costs = {"unet": Cost(1_000_000), "unetpp": Cost(2_000_000)}
+    svg = cost_svg(costs, {"unet": 0.719410, "unetpp": 0.719417})
+    texts = ["".join(one.itertext()).strip() for one in ElementTree.fromstring(svg).iter()]
+    assert not [text for text in texts if "1e" in text]
+    assert any(text.startswith("0.7") for text in texts)
+
+
 def test_eight_models_differ_in_colour_and_marker() -> None:
     styles = style_of([f"m{i}" for i in range(8)])
     assert len({colour for colour, _ in styles.values()}) == len(COLOURS)
